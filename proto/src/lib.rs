@@ -1,0 +1,17 @@
+//! The contract between every part of Muster: identifiers, roles, the config document and the
+//! messages on the wire. Plain data: no I/O, no clock, no runtime.
+
+pub mod id;
+pub mod name;
+pub mod role;
+pub mod wire;
+
+pub use id::{ClusterId, NodeId, PublicKey};
+pub use name::NodeName;
+pub use role::{OperatorRole, Role};
+
+/// The version of this build, as every node and `musterctl` report it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// UDP (QUIC) and TCP (operator API) port of every node, unless the config says otherwise.
+pub const DEFAULT_PORT: u16 = 50_000;
