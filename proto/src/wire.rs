@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     clippy::clone_on_ref_ptr,
     missing_debug_implementations,
     unreachable_pub,
