@@ -1,6 +1,7 @@
 //! The contract between every part of Muster: identifiers, roles, the config document and the
 //! messages on the wire. Plain data: no I/O, no clock, no runtime.
 
+pub mod config;
 pub mod id;
 pub mod name;
 pub mod role;

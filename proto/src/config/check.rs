@@ -1,0 +1,180 @@
+//! Walks a tree beside the schema and tells every difference.
+
+use super::problem::Problems;
+use super::schema::{self, DOCUMENT, Field, Shape, join};
+use super::tree::{Entry, Node, Value};
+use super::value::{nearest, quoted};
+
+/// Checks a token's form; the sentence it answers must not hold the secret.
+pub(super) type CheckToken<'a> = &'a dyn Fn(&str) -> Result<(), String>;
+
+/// Tells every field of `root` that the schema does not know or that holds what it cannot.
+pub(super) fn document(root: &Node, check_token: CheckToken<'_>, problems: &mut Problems) {
+    let mut walk = Walk { check_token, problems };
+    match &root.value {
+        Value::Map(entries) => walk.map(entries, DOCUMENT, ""),
+        Value::Null => walk.problems.add(1, "", "is empty: `musterctl init` writes a first one"),
+        Value::Scalar { .. } | Value::List(_) => {
+            walk.problems.add(root.line, "", "is not a mapping with `machine` and `cluster`");
+        }
+    }
+}
+
+struct Walk<'a> {
+    check_token: CheckToken<'a>,
+    problems: &'a mut Problems,
+}
+
+impl Walk<'_> {
+    fn map(&mut self, entries: &[Entry], fields: &[Field], path: &str) {
+        for entry in entries {
+            let shown: String = entry.key.chars().take(64).collect();
+            let here = join(path, &shown);
+            if let Some(field) = fields.iter().find(|field| field.name == entry.key) {
+                self.node(&entry.node, &field.shape, &here);
+            } else {
+                let hint = hint(&entry.key, fields, path);
+                self.problems.add(entry.line, &here, format!("unknown field{hint}"));
+            }
+        }
+    }
+
+    fn node(&mut self, node: &Node, shape: &Shape, path: &str) {
+        // A null stands for a field that is not there; in a patch it removes the field.
+        if matches!(node.value, Value::Null) {
+            return;
+        }
+        match (shape, &node.value) {
+            (Shape::Map(fields), Value::Map(entries)) => self.map(entries, fields, path),
+            (Shape::List { of, max } | Shape::OneOrList { of, max }, Value::List(items)) => {
+                self.list(node, items, (of, *max), path);
+            }
+            (Shape::OneOrList { of, .. }, Value::Scalar { .. }) => self.node(node, of, path),
+            (
+                Shape::Text(_) | Shape::Token | Shape::Integer { .. } | Shape::Flag,
+                Value::Scalar { text, quoted },
+            ) => self.scalar(node.line, (text, *quoted), shape, path),
+            _ => {
+                let message = format!("wants {}, not {}", wanted(shape), kind(&node.value));
+                self.problems.add(node.line, path, message);
+            }
+        }
+    }
+
+    fn list(&mut self, node: &Node, items: &[Node], (of, max): (&Shape, usize), path: &str) {
+        if items.len() > max {
+            let message = format!("has {} items, at most {max} are allowed", items.len());
+            self.problems.add(node.line, path, message);
+        }
+        for (index, item) in items.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            if matches!(item.value, Value::Null) {
+                self.problems.add(item.line, &path, "is empty");
+            } else {
+                self.node(item, of, &path);
+            }
+        }
+    }
+
+    fn scalar(&mut self, line: usize, (text, quote): (&str, bool), shape: &Shape, path: &str) {
+        let wrong_type = || format!("wants {}, not {}", wanted(shape), described(text, quote));
+        let verdict = match shape {
+            Shape::Token if typed(text, quote) == Typed::Text => (self.check_token)(text),
+            Shape::Token => Err("wants text: put it in quotes".to_owned()),
+            Shape::Text(check) if typed(text, quote) == Typed::Text => check(text),
+            Shape::Text(_) => Err(format!("{}: put it in quotes", wrong_type())),
+            Shape::Flag => match typed(text, quote) {
+                Typed::Flag => Ok(()),
+                Typed::Number | Typed::Text => Err(wrong_type()),
+            },
+            Shape::Integer { min, max } => match (typed(text, quote), text.parse::<u64>()) {
+                (Typed::Number, Ok(number)) if (*min..=*max).contains(&number) => Ok(()),
+                (Typed::Number, _) => {
+                    Err(format!("wants a whole number from {min} to {max}, not {}", short(text)))
+                }
+                (Typed::Text | Typed::Flag, _) => Err(wrong_type()),
+            },
+            Shape::Map(_) | Shape::List { .. } | Shape::OneOrList { .. } => Err(wrong_type()),
+        };
+        if let Err(message) = verdict {
+            self.problems.add(line, path, message);
+        }
+    }
+}
+
+/// What a scalar is by YAML's core schema, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+enum Typed {
+    Text,
+    Flag,
+    Number,
+}
+
+fn typed(text: &str, quoted: bool) -> Typed {
+    if quoted {
+        return Typed::Text;
+    }
+    if matches!(text, "true" | "false" | "True" | "False" | "TRUE" | "FALSE") {
+        return Typed::Flag;
+    }
+    let starts = text.trim_start_matches(['-', '+', '.']);
+    let number = starts.starts_with(|c: char| c.is_ascii_digit())
+        && (text.parse::<f64>().is_ok() || text.starts_with("0x") || text.starts_with("0o"));
+    if number { Typed::Number } else { Typed::Text }
+}
+
+fn described(text: &str, quote: bool) -> String {
+    match typed(text, quote) {
+        Typed::Text => format!("the text {}", quoted(text)),
+        Typed::Flag => format!("{} (true or false)", short(text)),
+        Typed::Number => format!("the number {}", short(text)),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+fn wanted(shape: &Shape) -> String {
+    match shape {
+        Shape::Text(_) | Shape::Token => "text".to_owned(),
+        Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
+        Shape::Flag => "true or false".to_owned(),
+        Shape::Map(fields) => {
+            let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
+            format!("a mapping with {}", names.join(", "))
+        }
+        Shape::List { .. } => "a list".to_owned(),
+        Shape::OneOrList { .. } => "text or a list".to_owned(),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Scalar { .. } => "a single value",
+        Value::List(_) => "a list",
+        Value::Map(_) => "a mapping",
+    }
+}
+
+/// The nearest field of the same mapping, else a field of that name elsewhere, else the choice.
+fn hint(key: &str, fields: &[Field], path: &str) -> String {
+    let below: Vec<&str> = path.split('.').skip(1).collect();
+    if below == ["patch"] && key == "cluster" {
+        return ": the cluster's settings are the same for every node and cannot be patched".into();
+    }
+    if below == ["patch", "machine", "network"] && key == "hostname" {
+        return ": patches are selected by the host name and cannot change it".into();
+    }
+    if let Some(name) = nearest(key, fields.iter().map(|field| field.name)) {
+        return format!(", did you mean {}?", join(path, name));
+    }
+    let paths = schema::paths();
+    let last = |path: &'_ str| path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    if let Some(elsewhere) = paths.iter().find(|path| last(path) == key.to_ascii_lowercase()) {
+        return format!(", did you mean {elsewhere}?");
+    }
+    let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
+    format!(": known here are {}", names.join(", "))
+}

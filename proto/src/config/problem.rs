@@ -1,0 +1,88 @@
+//! What is wrong with a document, and how it is told.
+
+use std::fmt;
+
+/// How many problems are told at once; a file that is something else entirely has thousands.
+const MAX_TOLD: usize = 50;
+
+/// One thing that is wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Line in the file, from 1.
+    pub line: usize,
+    /// Dotted path of the field (`patches[0].match.name`); empty for the file as a whole.
+    pub path: String,
+    /// What is wrong and what would be right. Never holds the value of a secret field.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            write!(f, "{}: {}", self.line, self.message)
+        } else {
+            write!(f, "{}: {}: {}", self.line, self.path, self.message)
+        }
+    }
+}
+
+/// Everything that is wrong with a document, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has {}:\n{}", counted(problems.len()), self.render("line "))]
+pub struct ConfigError {
+    pub problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    /// One problem per line, each behind `FILE:`: `node.yaml:7: cluster.expct: unknown field`.
+    pub fn in_file(&self, file: &str) -> String {
+        self.render(&format!("{file}:"))
+    }
+
+    fn render(&self, prefix: &str) -> String {
+        let mut lines: Vec<String> =
+            self.problems.iter().take(MAX_TOLD).map(|p| format!("{prefix}{p}")).collect();
+        if let Some(more) = self.problems.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {
+            lines.push(format!("… and {more} more"));
+        }
+        lines.join("\n")
+    }
+}
+
+fn counted(problems: usize) -> String {
+    if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") }
+}
+
+/// Gathers problems while a document is looked through.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(super) fn add(&mut self, line: usize, path: &str, message: impl Into<String>) {
+        self.0.push(Problem { line, path: path.to_owned(), message: message.into() });
+    }
+
+    pub(super) fn extend(&mut self, error: ConfigError) {
+        self.0.extend(error.problems);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The value, or all problems, sorted by line and without repetitions. A value is only
+    /// withheld together with a problem that says why.
+    pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, ConfigError> {
+        debug_assert!(value.is_some() || !self.0.is_empty(), "refused without a reason");
+        self.0.sort();
+        self.0.dedup();
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(ConfigError { problems: self.0 }),
+        }
+    }
+}

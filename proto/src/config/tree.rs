@@ -1,0 +1,274 @@
+//! YAML as a tree that remembers its lines.
+//!
+//! A small, strict part of YAML 1.2: one document, text keys, no anchors, aliases or tags (so
+//! nothing can expand), bounded depth. Duplicate keys are problems, all of them.
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use zeroize::Zeroizing;
+
+use super::problem::Problems;
+
+/// How deep lists and mappings may be nested. The schema needs eight.
+const MAX_DEPTH: usize = 24;
+
+/// How many items or keys one list or mapping may have.
+const MAX_ENTRIES: usize = 1024;
+
+/// A value and the line it starts at.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub(super) line: usize,
+    pub(super) value: Value,
+}
+
+#[derive(Clone)]
+pub(super) enum Value {
+    Null,
+    /// Any scalar, as written; wiped when dropped, because it may be the token.
+    Scalar {
+        text: Zeroizing<String>,
+        quoted: bool,
+    },
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) line: usize,
+    pub(super) node: Node,
+}
+
+impl Node {
+    pub(super) fn null(line: usize) -> Self {
+        Self { line, value: Value::Null }
+    }
+
+    /// The child of that name, unless it is absent or null.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        let node = &entries.iter().find(|entry| entry.key == key)?.node;
+        (!matches!(node.value, Value::Null)).then_some(node)
+    }
+
+    /// The descendant at a dotted path, unless it is absent or null.
+    pub(super) fn at(&self, path: &str) -> Option<&Self> {
+        path.split('.').try_fold(self, |node, key| node.get(key))
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, .. } => Some(text),
+            Value::Null | Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.value, Value::Map(_))
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.value, Value::List(_))
+    }
+
+    /// Whether nothing of the wrong kind stands where a mapping on the way to the path belongs.
+    pub(super) fn reaches(&self, path: &str) -> bool {
+        let mut node = self;
+        for key in path.split('.') {
+            if !node.is_map() {
+                return false;
+            }
+            match node.get(key) {
+                Some(child) => node = child,
+                None => return true,
+            }
+        }
+        true
+    }
+
+    pub(super) fn items(&self) -> &[Self] {
+        match &self.value {
+            Value::List(items) => items,
+            Value::Null | Value::Scalar { .. } | Value::Map(_) => &[],
+        }
+    }
+
+    /// JSON merge patch (RFC 7396): mappings are merged key by key, null removes, anything else
+    /// replaces. What is taken from the patch keeps the patch's line.
+    pub(super) fn merge(&mut self, patch: &Self) {
+        let Value::Map(changes) = &patch.value else {
+            *self = patch.clone();
+            return;
+        };
+        if !matches!(self.value, Value::Map(_)) {
+            *self = Self { line: patch.line, value: Value::Map(Vec::new()) };
+        }
+        let Value::Map(entries) = &mut self.value else { return };
+        for change in changes {
+            let found = entries.iter().position(|entry| entry.key == change.key);
+            match (&change.node.value, found) {
+                (Value::Null, Some(at)) => drop(entries.remove(at)),
+                (Value::Null, None) => {}
+                (_, Some(at)) => entries[at].node.merge(&change.node),
+                (_, None) => {
+                    let mut node = Self::null(change.line);
+                    node.merge(&change.node);
+                    entries.push(Entry { key: change.key.clone(), line: change.line, node });
+                }
+            }
+        }
+    }
+}
+
+/// Reads one YAML document. `None` when it cannot be read to its end; why is in `problems`.
+pub(super) fn load(text: &str, problems: &mut Problems) -> Option<Node> {
+    let mut parser = Parser::new_from_str(text);
+    let mut builder = Builder { open: Vec::new(), root: None, documents: 0 };
+    while let Some(next) = parser.next_event() {
+        match next {
+            Ok((event, span)) => builder.take(event, span, problems)?,
+            Err(error) => {
+                let line = error.marker().line().max(1);
+                problems.add(line, "", format!("is not YAML: {}", error.info()));
+                return None;
+            }
+        }
+    }
+    Some(builder.root.unwrap_or_else(|| Node::null(1)))
+}
+
+/// A list or mapping whose end has not come yet.
+enum Open {
+    List { line: usize, items: Vec<Node> },
+    Map { line: usize, entries: Vec<Entry>, key: Option<(String, usize)> },
+}
+
+impl Open {
+    fn len(&self) -> usize {
+        match self {
+            Self::List { items, .. } => items.len(),
+            Self::Map { entries, .. } => entries.len(),
+        }
+    }
+}
+
+struct Builder {
+    open: Vec<Open>,
+    root: Option<Node>,
+    documents: usize,
+}
+
+impl Builder {
+    /// One event; `None` stops the reading.
+    fn take(&mut self, event: Event<'_>, span: Span, problems: &mut Problems) -> Option<()> {
+        let line = span.start.line().max(1);
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Some(()),
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    problems.add(line, "", "holds a second document (`---`): one is read");
+                    return None;
+                }
+                Some(())
+            }
+            Event::Alias(_) => {
+                problems.add(line, &self.path(), "is an alias (`*name`): write the value out");
+                self.put(Node::null(line), problems)
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                self.plain_only(line, anchor, tag.is_some(), problems);
+                let quoted = style != ScalarStyle::Plain;
+                let null = !quoted && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                let text = Zeroizing::new(text.into_owned());
+                let value = if null { Value::Null } else { Value::Scalar { text, quoted } };
+                self.put(Node { line, value }, problems)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.plain_only(line, anchor, tag.is_some(), problems);
+                self.push(Open::List { line, items: Vec::new() }, line, problems)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.plain_only(line, anchor, tag.is_some(), problems);
+                self.push(Open::Map { line, entries: Vec::new(), key: None }, line, problems)
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let node = match self.open.pop()? {
+                    Open::List { line, items } => Node { line, value: Value::List(items) },
+                    Open::Map { line, entries, .. } => Node { line, value: Value::Map(entries) },
+                };
+                self.put(node, problems)
+            }
+        }
+    }
+
+    fn plain_only(&self, line: usize, anchor: usize, tagged: bool, problems: &mut Problems) {
+        if anchor != 0 {
+            problems.add(line, &self.path(), "has an anchor (`&name`): write each value out");
+        }
+        if tagged {
+            problems.add(line, &self.path(), "has a tag (`!name`): write the plain value");
+        }
+    }
+
+    fn push(&mut self, open: Open, line: usize, problems: &mut Problems) -> Option<()> {
+        if self.open.len() >= MAX_DEPTH {
+            problems.add(line, "", format!("is nested deeper than {MAX_DEPTH} levels"));
+            return None;
+        }
+        if let Some(Open::Map { key: None, .. }) = self.open.last() {
+            problems.add(line, &self.path(), "has a list or mapping as a key: keys are text");
+            return None;
+        }
+        self.open.push(open);
+        Some(())
+    }
+
+    fn put(&mut self, node: Node, problems: &mut Problems) -> Option<()> {
+        let path = self.path();
+        if self.open.last().is_some_and(|open| open.len() >= MAX_ENTRIES) {
+            problems.add(node.line, "", format!("has a list or mapping of over {MAX_ENTRIES}"));
+            return None;
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(node),
+            Some(Open::List { items, .. }) => items.push(node),
+            Some(Open::Map { entries, key, .. }) => {
+                let Some((key, line)) = key.take() else {
+                    let Value::Scalar { text, .. } = &node.value else {
+                        problems.add(node.line, &path, "has an empty key");
+                        return None;
+                    };
+                    *key = Some(((**text).clone(), node.line));
+                    return Some(());
+                };
+                if let Some(first) = entries.iter().find(|entry| entry.key == key) {
+                    let message = format!("is set twice, first in line {}", first.line);
+                    problems.add(line, &path, message);
+                } else {
+                    entries.push(Entry { key, line, node });
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// The dotted path of the value that comes next.
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for open in &self.open {
+            match open {
+                Open::List { items, .. } => path.extend(["[", &items.len().to_string(), "]"]),
+                Open::Map { key: Some((key, _)), .. } => {
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    path.extend(key.chars().take(64));
+                }
+                Open::Map { key: None, .. } => {}
+            }
+        }
+        path
+    }
+}
