@@ -1,0 +1,3 @@
+//! musterd: the only crate that knows Raft. Composes discovery, init and pki into one node.
+
+pub mod state;

@@ -1,0 +1,43 @@
+//! Bounds on everything that the cluster's state holds. A command beyond one is refused.
+
+/// Members at one time.
+pub const MEMBERS: usize = 10_000;
+/// Identities ever admitted: members and removed nodes together. Tombstones are kept for ever, so
+/// this is what bounds them.
+pub const IDENTITIES: usize = 100_000;
+/// Founders in a birth certificate.
+pub const FOUNDERS: usize = 15;
+/// Operators at one time.
+pub const OPERATORS: usize = 256;
+/// Tokens at one time; the oldest that is no longer valid makes room.
+pub const TOKENS: usize = 4096;
+/// Uses that one token may be given.
+pub const TOKEN_USES: u32 = 1_000_000;
+/// The longest life of a token with an expiry, in milliseconds: ten years.
+pub const TOKEN_TTL_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// Bytes of a token's description.
+pub const DESCRIPTION: usize = 256;
+/// Addresses of one node.
+pub const ADDRESSES: usize = 16;
+/// Bytes of a version text.
+pub const VERSION: usize = 64;
+/// Bytes of a cluster's or operator's name.
+pub const NAME: usize = 63;
+/// Labels of one node.
+pub const LABELS: usize = 64;
+/// Bytes of a label's key.
+pub const LABEL_KEY: usize = 128;
+/// Bytes of a label's value.
+pub const LABEL_VALUE: usize = 63;
+/// Bytes of the birth certificate as it is stored.
+pub const CERTIFICATE: usize = 64 << 10;
+/// Bytes of an etcd URL.
+pub const URL: usize = 128;
+/// Audit entries kept.
+pub const AUDIT: usize = 2_000;
+/// Bytes of an audit entry's actor, action or subject.
+pub const AUDIT_TEXT: usize = 128;
+/// Bytes of an audit entry's outcome.
+pub const AUDIT_OUTCOME: usize = 512;
+/// Removed nodes that the view of members names, the latest first.
+pub const VIEW_REMOVED: usize = 1024;
