@@ -1,1 +1,4 @@
-//! Placeholder for the dependency build.
+//! How nodes find each other and know who lives: addresses worth dialling, the QUIC endpoint, the
+//! token handshake, birth, and gossip membership. Never hears of Raft.
+
+pub mod candidates;
