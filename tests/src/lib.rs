@@ -1,1 +1,12 @@
-//! Placeholder for the dependency build.
+//! The lab: hosts as network namespaces, real `musterd` processes in them, faults by name, waits
+//! that say what they wait for. No mocks: everything that runs here is what operators run.
+
+pub mod cluster;
+pub mod ctl;
+pub mod dns;
+pub mod lab;
+pub mod wait;
+
+pub use cluster::{Cluster, Discovery, Plan};
+pub use lab::{Host, Lab};
+pub use wait::until;

@@ -1,0 +1,83 @@
+//! A real DNS server on a host of the lab.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use hickory_proto::rr::rdata::{A, SRV};
+use hickory_proto::rr::{LowerName, Name, RData, Record};
+use hickory_server::Server;
+use hickory_server::store::in_memory::InMemoryZoneHandler;
+use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
+use rustix::thread::LinkNameSpaceType;
+use tokio::runtime::Runtime;
+
+use crate::lab::Host;
+
+/// Serves one zone until dropped.
+pub struct Dns {
+    address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl std::fmt::Debug for Dns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dns").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Dns {
+    /// Answers for `zone` on `host`: one A record a node, one SRV record each under `_muster._udp`.
+    pub fn serve(host: &Host, zone: &str, nodes: &BTreeMap<String, Ipv4Addr>) -> Result<Self> {
+        let address = SocketAddr::new(IpAddr::V4(host.address()), 53);
+        let socket = socket_in(host, address)?;
+        let catalog = catalog(zone, nodes)?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        runtime.spawn(async move {
+            let mut server = Server::new(catalog);
+            let socket = tokio::net::UdpSocket::from_std(socket).expect("a runtime is running");
+            server.register_socket(socket);
+            server.block_until_done().await.ok();
+        });
+        Ok(Self { address, _runtime: runtime })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A socket that lives in the host's network namespace, made by a thread that enters it and ends.
+fn socket_in(host: &Host, address: SocketAddr) -> Result<std::net::UdpSocket> {
+    let path = host.namespace_path();
+    std::thread::spawn(move || -> Result<std::net::UdpSocket> {
+        let namespace = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
+        rustix::thread::move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&namespace),
+            Some(LinkNameSpaceType::Network),
+        )?;
+        let socket = std::net::UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    })
+    .join()
+    .expect("the thread only opens a socket")
+}
+
+fn catalog(zone: &str, nodes: &BTreeMap<String, Ipv4Addr>) -> Result<Catalog> {
+    let origin = Name::from_ascii(format!("{zone}."))?;
+    let mut handler: InMemoryZoneHandler =
+        InMemoryZoneHandler::empty(origin.clone(), ZoneType::Primary, AxfrPolicy::Deny);
+    let service = Name::from_ascii(format!("_muster._udp.{zone}."))?;
+    for (name, address) in nodes {
+        let host = Name::from_ascii(format!("{name}.{zone}."))?;
+        let srv = SRV::new(0, 0, muster_proto::DEFAULT_PORT, host.clone());
+        handler.upsert_mut(Record::from_rdata(service.clone(), 5, RData::SRV(srv)), 0);
+        handler.upsert_mut(Record::from_rdata(host, 5, RData::A(A(*address))), 0);
+    }
+    let mut catalog = Catalog::new();
+    catalog.upsert(LowerName::from(origin), vec![Arc::new(handler)]);
+    Ok(catalog)
+}

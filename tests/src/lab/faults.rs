@@ -1,0 +1,47 @@
+//! Network faults, made by the packet filter of the bridge.
+
+use anyhow::Result;
+
+use super::{Host, Lab, run};
+
+impl Lab {
+    /// Every frame passes again.
+    pub fn heal(&self) -> Result<()> {
+        self.nft("flush chain bridge lab faults")
+    }
+
+    /// Cuts `left` from `right`, both ways.
+    pub fn partition(&self, left: &[&Host], right: &[&Host]) -> Result<()> {
+        for a in left {
+            for b in right {
+                self.deafen(a, b)?;
+                self.deafen(b, a)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `listener` hears nothing of `speaker` any more; the other way still works.
+    pub fn deafen(&self, listener: &Host, speaker: &Host) -> Result<()> {
+        let (to, from) = (listener.port(), speaker.port());
+        self.nft(&format!("add rule bridge lab faults iifname {from} oifname {to} drop"))
+    }
+
+    /// Loses this percentage of all frames, each by itself.
+    pub fn lose(&self, percent: u8) -> Result<()> {
+        self.nft(&format!("add rule bridge lab faults numgen random mod 100 < {percent} drop"))
+    }
+
+    pub(super) fn reset_faults(&self) -> Result<()> {
+        self.nft(
+            "add table bridge lab; \
+             add chain bridge lab faults { type filter hook forward priority 0; }",
+        )?;
+        self.heal()
+    }
+
+    fn nft(&self, rules: &str) -> Result<()> {
+        run("ip", &["netns", "exec", &self.lan(), "nft", rules])?;
+        Ok(())
+    }
+}

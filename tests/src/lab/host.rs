@@ -1,0 +1,113 @@
+//! One machine of the lab: a network namespace, a host name, an address, a directory.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{Lab, Process, run};
+
+/// A machine of the lab.
+#[derive(Debug, Clone)]
+pub struct Host {
+    name: String,
+    namespace: String,
+    lan: String,
+    port: String,
+    address: Ipv4Addr,
+    dir: PathBuf,
+}
+
+impl Host {
+    pub(super) fn create(lab: &Lab, name: &str, number: u8) -> Result<Self> {
+        let host = Self {
+            name: name.to_owned(),
+            namespace: format!("{}-h{number}", lab.id),
+            lan: lab.lan(),
+            port: format!("p{number}"),
+            address: Ipv4Addr::new(10, 77, 0, number),
+            dir: lab.dir().join(name),
+        };
+        std::fs::create_dir_all(&host.dir)?;
+        let Self { namespace, lan, port, .. } = &host;
+        run("ip", &["netns", "add", namespace])?;
+        run(
+            "ip",
+            &[
+                "link", "add", port, "netns", lan, "type", "veth", "peer", "name", "eth0", "netns",
+                namespace,
+            ],
+        )?;
+        run("ip", &["-n", lan, "link", "set", port, "master", "br0", "up"])?;
+        run("ip", &["-n", namespace, "link", "set", "lo", "up"])?;
+        run("ip", &["-n", namespace, "link", "set", "eth0", "up"])?;
+        host.add_address(host.address)?;
+        run("ip", &["-n", namespace, "route", "add", "default", "dev", "eth0"])?;
+        Ok(host)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The host's own directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The host's port of the bridge, as the packet filter there knows it.
+    pub(super) fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// A command that will run on this host, under its host name.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.namespace, "unshare", "--uts", "sh", "-c"])
+            .arg("hostname \"$0\" && exec \"$@\"")
+            .arg(&self.name)
+            .arg(program.as_ref());
+        command
+    }
+
+    /// Starts `command` (made by [`Host::command`]) with its output in `DIR/<log>.log`.
+    pub fn spawn(&self, command: Command, log: &str) -> Result<Process> {
+        Process::spawn(command, &self.dir.join(format!("{log}.log")))
+    }
+
+    /// Ends everything that runs on this host, at once.
+    pub fn kill_all(&self) -> Result<()> {
+        for pid in run("ip", &["netns", "pids", &self.namespace])?.split_whitespace() {
+            run("kill", &["-KILL", pid]).ok();
+        }
+        Ok(())
+    }
+
+    /// Gives the host another address instead of the present one.
+    pub fn change_address(&mut self, to: Ipv4Addr) -> Result<()> {
+        run("ip", &["-n", &self.namespace, "addr", "flush", "dev", "eth0", "scope", "global"])?;
+        self.add_address(to)?;
+        run("ip", &["-n", &self.namespace, "route", "replace", "default", "dev", "eth0"])?;
+        self.address = to;
+        Ok(())
+    }
+
+    /// Opens this host's namespace, to make a socket in it.
+    pub fn namespace_path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
+    }
+
+    fn add_address(&self, address: Ipv4Addr) -> Result<()> {
+        run(
+            "ip",
+            &["-n", &self.namespace, "addr", "add", &format!("{address}/24"), "dev", "eth0"],
+        )?;
+        Ok(())
+    }
+}

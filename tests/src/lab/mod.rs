@@ -1,0 +1,143 @@
+//! A network of hosts that exists only in namespaces: each host has its own, and so has the bridge
+//! between them, so that no packet filter of the machine sees a frame and nothing leaves the lab.
+
+mod faults;
+mod host;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+pub use host::Host;
+pub use process::Process;
+
+/// Every namespace of every lab begins with this; then the process id of its owner.
+const PREFIX: &str = "mlab";
+
+/// Distinguishes the labs of one test process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// One isolated network. Everything it made is removed when it is dropped, also after a failure;
+/// what a killed run left behind is removed by the next [`Lab::new`].
+#[derive(Debug)]
+pub struct Lab {
+    id: String,
+    files: tempfile::TempDir,
+    hosts: std::cell::Cell<u8>,
+}
+
+impl Lab {
+    /// A new network without hosts. Needs root, iproute2 and nftables.
+    pub fn new() -> Result<Self> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "the lab makes network namespaces and needs root"
+        );
+        sweep()?;
+        let id = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let files = tempfile::Builder::new().prefix("muster-lab-").tempdir()?;
+        let lab = Self { id, files, hosts: std::cell::Cell::new(0) };
+        let lan = lab.lan();
+        run("ip", &["netns", "add", &lan])?;
+        run("ip", &["-n", &lan, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
+        run("ip", &["-n", &lan, "link", "set", "br0", "up"])?;
+        lab.reset_faults()?;
+        Ok(lab)
+    }
+
+    /// A host called `name`, with the next address of 10.77.0.0/24 and a directory of its own.
+    pub fn host(&self, name: &str) -> Result<Host> {
+        let number = self.hosts.get() + 1;
+        ensure!(number < 250, "a lab has room for 250 hosts");
+        self.hosts.set(number);
+        Host::create(self, name, number)
+    }
+
+    /// Where hosts keep their files.
+    pub fn dir(&self) -> &Path {
+        self.files.path()
+    }
+
+    fn lan(&self) -> String {
+        format!("{}-lan", self.id)
+    }
+
+    /// Copies every log to `$MUSTER_LAB_LOGS` (or the temporary directory) and says where.
+    pub fn keep_logs(&self, test: &str) -> PathBuf {
+        let root =
+            std::env::var_os("MUSTER_LAB_LOGS").map_or_else(std::env::temp_dir, PathBuf::from);
+        let kept = root.join(format!("{}-{test}", self.id));
+        copy_logs(self.files.path(), &kept);
+        kept
+    }
+}
+
+fn copy_logs(from: &Path, to: &Path) {
+    let Ok(entries) = std::fs::read_dir(from) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            copy_logs(&path, &to.join(entry.file_name()));
+        } else if path.extension().is_some_and(|e| e == "log") {
+            std::fs::create_dir_all(to).ok();
+            std::fs::copy(&path, to.join(entry.file_name())).ok();
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in namespaces().unwrap_or_default() {
+            if name.starts_with(&format!("{}-", self.id)) {
+                remove(&name);
+            }
+        }
+    }
+}
+
+/// Removes the namespaces of owners that are gone.
+fn sweep() -> Result<()> {
+    for name in namespaces()? {
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if let Some(pid) = owner.and_then(|pid| pid.parse::<u32>().ok())
+            && !Path::new(&format!("/proc/{pid}")).exists()
+        {
+            remove(&name);
+        }
+    }
+    Ok(())
+}
+
+/// Ends what runs in a namespace, and the namespace.
+fn remove(name: &str) {
+    if let Ok(pids) = run("ip", &["netns", "pids", name]) {
+        for pid in pids.split_whitespace() {
+            run("kill", &["-KILL", pid]).ok();
+        }
+    }
+    run("ip", &["netns", "del", name]).ok();
+}
+
+fn namespaces() -> Result<Vec<String>> {
+    let listed = run("ip", &["netns", "list"])?;
+    Ok(listed.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+/// Runs a command of the machine to its end and gives what it printed; an error names the command
+/// and holds what it complained about.
+pub fn run(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("run {program}: is it installed?"))?;
+    ensure!(
+        output.status.success(),
+        "`{program} {}` failed ({}): {}",
+        args.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
