@@ -1,0 +1,191 @@
+//! What breaks, and what must hold (the failure table of docs/design.md).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use muster_tests::cluster::HEALTHY;
+use muster_tests::{Cluster, Discovery, Plan, scenario, until};
+
+fn leader(cluster: &Cluster) -> Result<String> {
+    until("a leader", HEALTHY, || {
+        let members = cluster.members().map_err(|e| format!("{e:#}"))?;
+        members["leader"].as_str().map(str::to_owned).ok_or_else(|| members.to_string())
+    })
+}
+
+/// A write through whoever answers, and when it was acknowledged.
+fn write(cluster: &Cluster, description: &str) -> Result<()> {
+    let args = ["token", "create", "--role", "worker", "--description", description];
+    cluster.ctl(&args)?.success().map(|_| ())
+}
+
+#[test]
+fn the_leader_is_killed_and_the_cluster_goes_on() {
+    scenario("leader-killed", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        write(&cluster, "before")?;
+        let old = leader(&cluster)?;
+        cluster.kill(&old)?;
+        let killed = Instant::now();
+        write(&cluster, "during")?;
+        ensure!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+        ensure!(leader(&cluster)? != old, "{old} is dead and still said to lead");
+        let tokens = cluster.ctl(&["token", "list", "-o", "json"])?.success()?;
+        ensure!(tokens.contains("before") && tokens.contains("during"), "{tokens}");
+        cluster.start(&old)?;
+        cluster.until_healthy()
+    });
+}
+
+#[test]
+fn all_nodes_lose_power_and_return_without_any_discovery() {
+    scenario("power-loss", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1).found_by(Discovery::Mdns))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        write(&cluster, "kept")?;
+        cluster.etcdctl(&["put", "kept", "yes"])?.success()?;
+        let before = cluster.members()?["members"]
+            .as_array()
+            .map(|l| l.iter().map(|m| m["id"].clone()).collect::<Vec<_>>());
+        for name in cluster.names() {
+            cluster.kill(&name)?;
+        }
+        cluster.forget_discovery()?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        let after = cluster.members()?["members"]
+            .as_array()
+            .map(|l| l.iter().map(|m| m["id"].clone()).collect::<Vec<_>>());
+        ensure!(before == after, "{before:?} became {after:?}");
+        let tokens = cluster.ctl(&["token", "list", "-o", "json"])?.success()?;
+        ensure!(tokens.contains("kept"), "an acknowledged write is gone: {tokens}");
+        let value = cluster.etcdctl(&["get", "kept", "--print-value-only"])?.success()?;
+        ensure!(value.trim() == "yes", "etcd lost a write: {value:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_minority_refuses_writes_and_says_so_and_heals_by_itself() {
+    scenario("minority", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        let cut = leader(&cluster)?;
+        let others: Vec<_> = cluster.names().into_iter().filter(|n| *n != cut).collect();
+        let hosts: Vec<_> = others.iter().map(|n| cluster.node(n).host.clone()).collect();
+        lab.partition(&[&cluster.node(&cut).host], &hosts.iter().collect::<Vec<_>>())?;
+        until("the majority to elect another leader", HEALTHY, || {
+            let said = cluster.ctl_at(&others[0], &["members", "-o", "json"]);
+            let members = said.and_then(|s| s.json()).map_err(|e| format!("{e:#}"))?;
+            match members["leader"].as_str() {
+                Some(new) if new != cut && members["stale"] == false => Ok(()),
+                _ => Err(members.to_string()),
+            }
+        })?;
+        let refused = cluster.ctl_at(&cut, &["token", "create", "--role", "worker"])?;
+        ensure!(refused.code != Some(0), "a minority took a write: {}", refused.out);
+        ensure!(refused.err.contains("majority"), "it does not say why: {}", refused.err);
+        let stale = cluster.ctl_at(&cut, &["members", "-o", "json"])?.json()?;
+        ensure!(stale["stale"] == true, "a minority claims to be current: {stale}");
+        let args = ["token", "create", "--role", "worker", "--description", "majority"];
+        cluster.ctl_at(&others[0], &args)?.success()?;
+        lab.heal()?;
+        cluster.until_healthy()?;
+        let tokens = cluster.ctl_at(&cut, &["token", "list", "-o", "json"])?.success()?;
+        ensure!(tokens.contains("majority"), "{tokens}");
+        Ok(())
+    });
+}
+
+#[test]
+fn etcd_is_killed_and_comes_back() {
+    scenario("etcd-killed", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        let unit = |cluster: &Cluster| -> Result<(u64, u64)> {
+            let status = cluster.ctl(&["status", "-o", "json"])?.json()?;
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            let node = nodes.iter().find(|n| n["name"] == "cp-2").cloned().unwrap_or_default();
+            let unit = node["units"][0].clone();
+            Ok((unit["pid"].as_u64().unwrap_or(0), unit["restarts"].as_u64().unwrap_or(0)))
+        };
+        let (pid, _) = unit(&cluster)?;
+        ensure!(pid > 1, "status shows no etcd process");
+        muster_tests::lab::run("kill", &["-KILL", &pid.to_string()])?;
+        until("etcd with another process id", HEALTHY, || match unit(&cluster) {
+            Ok((now, restarts)) if now > 1 && now != pid && restarts >= 1 => Ok(()),
+            Ok(seen) => Err(format!("{seen:?}")),
+            Err(error) => Err(format!("{error:#}")),
+        })?;
+        cluster.until_healthy()
+    });
+}
+
+#[test]
+fn an_etcd_member_whose_data_is_lost_is_replaced() {
+    scenario("etcd-lost", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        cluster.etcdctl(&["put", "kept", "yes"])?.success()?;
+        let ids = |cluster: &Cluster| -> Result<Vec<String>> {
+            let said = cluster.ctl(&["etcd", "members", "-o", "json"])?.json()?;
+            let list = said["members"].as_array().cloned().unwrap_or_default();
+            Ok(list.iter().map(|m| m["id"].to_string()).collect())
+        };
+        let before = ids(&cluster)?;
+        cluster.kill("cp-2")?;
+        let etcd = cluster.node("cp-2").host.dir().join("state/etcd");
+        for entry in std::fs::read_dir(&etcd)?.flatten() {
+            if entry.path().join("member").is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        cluster.start("cp-2")?;
+        until("three members, one of them new", HEALTHY, || match ids(&cluster) {
+            Ok(now) if now.len() == 3 && now.iter().any(|id| !before.contains(id)) => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        })?;
+        cluster.until_healthy()?;
+        let value = cluster.etcdctl(&["get", "kept", "--print-value-only"])?.success()?;
+        ensure!(value.trim() == "yes", "{value:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_whose_address_changes_is_the_same_member() {
+    scenario("new-address", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        let before = cluster.members()?;
+        let new = "10.77.0.201";
+        cluster.node_mut("cp-3").host.change_address(new.parse()?)?;
+        let after = cluster.until_members("cp-3 at its new address", |m| {
+            m["members"].as_array().is_some_and(|list| {
+                list.iter().any(|m| {
+                    m["name"] == "cp-3"
+                        && m["state"] == "alive"
+                        && m["address"].as_str().is_some_and(|a| a.starts_with(new))
+                })
+            })
+        })?;
+        let id = |members: &serde_json::Value| {
+            let list = members["members"].as_array().cloned().unwrap_or_default();
+            list.iter().find(|m| m["name"] == "cp-3").map(|m| m["id"].clone())
+        };
+        ensure!(id(&before) == id(&after), "it became another member");
+        until("etcd's peer URL to follow", HEALTHY, || {
+            let said = cluster.ctl(&["etcd", "members", "-o", "json"]).and_then(|s| s.success());
+            let text = said.map_err(|e| format!("{e:#}"))?;
+            if text.contains(new) { Ok(()) } else { Err(text) }
+        })?;
+        cluster.until_healthy()
+    });
+}
