@@ -8,5 +8,5 @@ pub mod lab;
 pub mod wait;
 
 pub use cluster::{Cluster, Discovery, Plan};
-pub use lab::{Host, Lab};
+pub use lab::{Host, Lab, scenario};
 pub use wait::until;

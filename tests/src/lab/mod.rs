@@ -13,6 +13,16 @@ use anyhow::{Context as _, Result, ensure};
 pub use host::Host;
 pub use process::Process;
 
+/// Runs one scenario in a lab of its own. When it fails, the logs of every node are kept and the
+/// panic says where.
+pub fn scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
+    let lab = Lab::new().expect("a lab can be made: root, iproute2 and nftables are needed");
+    if let Err(error) = story(&lab) {
+        let kept = lab.keep_logs(name);
+        panic!("{name}: {error:?}\nlogs of every node: {}", kept.display());
+    }
+}
+
 /// Every namespace of every lab begins with this; then the process id of its owner.
 const PREFIX: &str = "mlab";
 

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Every check of the project, on a fresh Debian machine with Rust, as root (the lab makes network
+# namespaces). Reads the tree, never writes to it. A missing prerequisite fails, nothing is skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# What fuller runs also use; soak.sh raises them.
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+export RUSTDOCFLAGS='-D warnings'
+
+started=$SECONDS
+step() {
+  printf '\n== %s\n' "$1"
+  shift
+  local from=$SECONDS
+  "$@"
+  printf '== done in %ds\n' "$((SECONDS - from))"
+}
+
+((EUID == 0)) || { echo "run.sh: the lab makes network namespaces: run it as root" >&2; exit 1; }
+command -v cargo >/dev/null || { echo "run.sh: Rust is missing: install it with rustup" >&2; exit 1; }
+step 'prerequisites' deploy/prerequisites.sh \
+  etcd-server etcd-client openssl iproute2 nftables strace util-linux gcc libc6-dev procps
+
+step 'format' cargo fmt --all --check
+step 'clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
+step 'rustdoc' cargo doc --locked --workspace --no-deps --document-private-items --quiet
+step 'build' cargo build --locked --workspace --all-targets
+step 'unit, model and store tests' cargo test --locked --workspace --exclude muster-tests
+step 'lab' cargo test --locked -p muster-tests -- --test-threads=2
+step 'demo' deploy/demo.sh --check
+printf '\nall checks passed in %d minutes\n' "$(((SECONDS - started) / 60))"
