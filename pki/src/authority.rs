@@ -1,0 +1,340 @@
+//! The cluster's certificate authorities and its service-account key: made once, agreed by the
+//! Raft group, kept on control-plane nodes only.
+//!
+//! The machine authority is Ed25519, like the identities it certifies: only Muster reads its
+//! certificates, its signatures need no randomness, and every check of a node's chain is then one
+//! algorithm that the TLS layer can insist on. The other three are ECDSA P-256, because etcd,
+//! Kubernetes and their clients read them.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use muster_proto::ClusterId;
+use ring::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::identity::{PublicKeyOfError, parse};
+use crate::key::{Algorithm, KeyError, PrivateKey, Signer, pem};
+use crate::serial::random_serial;
+use crate::storage::{Public, Secret};
+use crate::validity::Validity;
+
+/// How long an authority is good: ten years of 365 days.
+pub const LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// How far before its making an authority is dated, so that no machine with a slow clock refuses
+/// its leaves.
+pub const BACKDATE: Duration = Duration::from_hours(24);
+
+/// The longest common name (RFC 5280, ub-common-name), in bytes.
+pub(crate) const MAX_COMMON_NAME: usize = 64;
+
+/// What an authority certifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthorityKind {
+    /// Nodes, for `muster-node/1` and the operator API.
+    Machine,
+    /// etcd's servers, peers and clients.
+    Etcd,
+    /// Kubernetes' servers and clients.
+    Kubernetes,
+    /// The API server as a proxy in front of extension API servers.
+    FrontProxy,
+}
+
+impl AuthorityKind {
+    /// Every authority of a cluster.
+    pub const ALL: [Self; 4] = [Self::Machine, Self::Etcd, Self::Kubernetes, Self::FrontProxy];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Etcd => "etcd",
+            Self::Kubernetes => "kubernetes",
+            Self::FrontProxy => "front-proxy",
+        }
+    }
+
+    const fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Machine => Algorithm::Ed25519,
+            Self::Etcd | Self::Kubernetes | Self::FrontProxy => Algorithm::P256,
+        }
+    }
+}
+
+impl fmt::Display for AuthorityKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why stored bytes are not an authority.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadAuthorityError {
+    #[error("the {kind} authority's certificate is damaged")]
+    Certificate { kind: AuthorityKind, source: PublicKeyOfError },
+    #[error("the {kind} authority's private key is damaged")]
+    Key { kind: AuthorityKind, source: KeyError },
+    #[error("the {kind} authority's certificate is not that of its private key")]
+    Mismatch { kind: AuthorityKind },
+}
+
+/// A certificate authority with its private key. Serializes for Raft storage, into binary formats
+/// only; the key is wiped when dropped and never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored", into = "Stored")]
+pub struct Authority {
+    kind: AuthorityKind,
+    certificate: CertificateDer<'static>,
+    key: PrivateKey,
+    validity: Validity,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authority({}, key redacted)", self.kind)
+    }
+}
+
+impl Authority {
+    /// A new self-signed authority, good for [`LIFETIME`]. It may sign leaves only (path length 0).
+    pub fn create(
+        kind: AuthorityKind,
+        cluster_name: &str,
+        cluster: &ClusterId,
+        now: SystemTime,
+    ) -> Self {
+        let key = PrivateKey::generate(kind.algorithm());
+        let validity = Validity::around(now, BACKDATE, LIFETIME);
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let name = &mut params.distinguished_name;
+        name.push(rcgen::DnType::OrganizationName, "muster");
+        name.push(rcgen::DnType::OrganizationalUnitName, cluster.to_string());
+        name.push(rcgen::DnType::CommonName, common_name(cluster_name, kind));
+        params.serial_number = Some(random_serial());
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        params.key_usages =
+            vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+        validity.write_to(&mut params);
+        let certificate = params
+            .self_signed(&key.signer())
+            .expect("a certificate without alternative names can always be written");
+        Self { kind, certificate: certificate.into(), key, validity }
+    }
+
+    pub fn kind(&self) -> AuthorityKind {
+        self.kind
+    }
+
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The certificate as a PEM block, for a file that others check by.
+    pub fn certificate_pem(&self) -> String {
+        certificate_pem(&self.certificate)
+    }
+
+    /// The private key as a PEM block `PRIVATE KEY` (PKCS#8), for the Kubernetes controllers that
+    /// sign by themselves. Never for a worker, never for a listing.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        self.key.to_pem()
+    }
+
+    /// The last moment that it is good.
+    pub fn not_after(&self) -> SystemTime {
+        self.validity.not_after
+    }
+
+    pub(crate) fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    pub(crate) fn issuer(&self) -> rcgen::Issuer<'static, Signer> {
+        rcgen::Issuer::from_ca_cert_der(&self.certificate, self.key.signer())
+            .expect("the certificate was parsed when the authority was made or read")
+    }
+}
+
+/// `<cluster> <kind> authority`, the cluster's name cut to fit.
+fn common_name(cluster_name: &str, kind: AuthorityKind) -> String {
+    let suffix = format!(" {kind} authority");
+    let mut name = String::new();
+    for c in cluster_name.chars() {
+        if name.len() + c.len_utf8() + suffix.len() > MAX_COMMON_NAME {
+            break;
+        }
+        name.push(c);
+    }
+    name + &suffix
+}
+
+/// A certificate as a PEM block.
+pub(crate) fn certificate_pem(certificate: &CertificateDer<'_>) -> String {
+    pem("CERTIFICATE", certificate).to_string()
+}
+
+/// The form of an [`Authority`] in storage.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    kind: AuthorityKind,
+    certificate: Public,
+    key: Secret,
+}
+
+impl From<Authority> for Stored {
+    fn from(authority: Authority) -> Self {
+        Self {
+            kind: authority.kind,
+            certificate: Public(authority.certificate.to_vec()),
+            key: Secret(Zeroizing::new(authority.key.pkcs8().to_vec())),
+        }
+    }
+}
+
+impl TryFrom<Stored> for Authority {
+    type Error = ReadAuthorityError;
+
+    fn try_from(stored: Stored) -> Result<Self, ReadAuthorityError> {
+        let kind = stored.kind;
+        let certificate = CertificateDer::from(stored.certificate.0);
+        let key = PrivateKey::from_pkcs8(kind.algorithm(), &stored.key.0)
+            .map_err(|source| ReadAuthorityError::Key { kind, source })?;
+        let parsed = parse(&certificate)
+            .map_err(|source| ReadAuthorityError::Certificate { kind, source })?;
+        let certified = &parsed.tbs_certificate.subject_pki;
+        if !parsed.is_ca() || certified.subject_public_key.data.as_ref() != key.public().bytes {
+            return Err(ReadAuthorityError::Mismatch { kind });
+        }
+        let dates = parsed.validity();
+        let validity =
+            Validity::from_unix(dates.not_before.timestamp(), dates.not_after.timestamp());
+        Ok(Self { kind, certificate, key, validity })
+    }
+}
+
+/// The key that signs service-account tokens: ECDSA P-256 (ES256). Stored and shown like an
+/// [`Authority`].
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Secret", into = "Secret")]
+pub struct ServiceAccountKey(PrivateKey);
+
+impl fmt::Debug for ServiceAccountKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceAccountKey(redacted)")
+    }
+}
+
+impl ServiceAccountKey {
+    /// A new key from the kernel's randomness.
+    pub fn create() -> Self {
+        Self(PrivateKey::generate(Algorithm::P256))
+    }
+
+    /// The private half as a PEM block `PRIVATE KEY` (PKCS#8).
+    pub fn private_pem(&self) -> Zeroizing<String> {
+        self.0.to_pem()
+    }
+
+    /// The public half as a PEM block `PUBLIC KEY`.
+    pub fn public_pem(&self) -> String {
+        pem("PUBLIC KEY", &self.public_der()).to_string()
+    }
+
+    /// SHA-256 of the public half (`SubjectPublicKeyInfo`), in hex.
+    pub fn fingerprint(&self) -> String {
+        data_encoding::HEXLOWER.encode(digest(&SHA256, &self.public_der()).as_ref())
+    }
+
+    fn public_der(&self) -> Vec<u8> {
+        rcgen::PublicKeyData::subject_public_key_info(&self.0.public())
+    }
+}
+
+impl From<ServiceAccountKey> for Secret {
+    fn from(key: ServiceAccountKey) -> Self {
+        Self(Zeroizing::new(key.0.pkcs8().to_vec()))
+    }
+}
+
+impl TryFrom<Secret> for ServiceAccountKey {
+    type Error = KeyError;
+
+    fn try_from(pkcs8: Secret) -> Result<Self, KeyError> {
+        PrivateKey::from_pkcs8(Algorithm::P256, &pkcs8.0).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn create(kind: AuthorityKind) -> Authority {
+        let now = UNIX_EPOCH + Duration::from_hours(500_000);
+        Authority::create(kind, "demo", &ClusterId::from_bytes([3; 32]), now)
+    }
+
+    #[test]
+    fn an_authority_reads_back_from_storage() {
+        for kind in AuthorityKind::ALL {
+            let authority = create(kind);
+            let stored = rmp_serde::to_vec_named(&authority).unwrap();
+            let again: Authority = rmp_serde::from_slice(&stored).unwrap();
+            assert_eq!(again, authority);
+            assert_eq!(again.validity, authority.validity);
+        }
+    }
+
+    #[test]
+    fn an_authority_with_another_ones_key_is_refused() {
+        let (one, two) = (create(AuthorityKind::Etcd), create(AuthorityKind::Etcd));
+        let mixed = Authority { key: two.key.clone(), ..one };
+        let stored = rmp_serde::to_vec_named(&mixed).unwrap();
+        let error = rmp_serde::from_slice::<Authority>(&stored).unwrap_err().to_string();
+        assert!(error.contains("is not that of its private key"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_never_printed_nor_written_as_text() {
+        let authority = create(AuthorityKind::Machine);
+        let account = ServiceAccountKey::create();
+        assert_eq!(format!("{authority:?}"), "Authority(machine, key redacted)");
+        assert_eq!(format!("{account:?}"), "ServiceAccountKey(redacted)");
+        assert!(serde_json::to_string(&authority).is_err());
+        assert!(serde_json::to_string(&account).is_err());
+    }
+
+    #[test]
+    fn a_service_account_key_reads_back_from_storage() {
+        let key = ServiceAccountKey::create();
+        let stored = rmp_serde::to_vec_named(&key).unwrap();
+        assert_eq!(rmp_serde::from_slice::<ServiceAccountKey>(&stored).unwrap(), key);
+        assert!(rmp_serde::from_slice::<ServiceAccountKey>(&stored[..40]).is_err());
+    }
+
+    #[test]
+    fn a_common_name_carries_the_cluster_and_fits() {
+        assert_eq!(common_name("demo", AuthorityKind::Etcd), "demo etcd authority");
+        let long = common_name(&"ö".repeat(60), AuthorityKind::FrontProxy);
+        assert!(
+            long.len() <= MAX_COMMON_NAME && long.ends_with("ö front-proxy authority"),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn an_authority_made_by_a_clock_out_of_range_is_still_a_certificate() {
+        for now in [UNIX_EPOCH, UNIX_EPOCH + Duration::from_hours(24 * 366 * 9000)] {
+            let cluster = ClusterId::from_bytes([3; 32]);
+            let authority = Authority::create(AuthorityKind::Etcd, "demo", &cluster, now);
+            parse(authority.certificate()).unwrap();
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Certificates of nodes and of etcd: issued by an authority for a public key, with names and
+//! addresses that come from the caller (the registry), never from whoever asked.
+
+mod request;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime};
+
+use muster_proto::{NodeId, NodeName, PublicKey, Role};
+use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
+use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
+
+pub use self::request::{RequestError, public_key_of_request};
+use crate::authority::{Authority, AuthorityKind, MAX_COMMON_NAME, certificate_pem};
+use crate::identity::{self, PublicKeyOfError, parse};
+use crate::key::{Algorithm, PrivateKey, PublicHalf};
+use crate::serial::random_serial;
+use crate::validity::Validity;
+
+/// How far before its issue a leaf is dated. Three hours, so that a machine whose clock is two
+/// hours behind still takes part while it says so; a leaf that is good a little into the past
+/// gives nobody anything.
+pub const BACKDATE: Duration = Duration::from_hours(3);
+
+/// How long a node certificate is good.
+pub const NODE_LIFETIME: Duration = Duration::from_hours(24);
+
+/// How long etcd's server and peer certificates are good: long enough for etcd to go on serving
+/// when the group that renews them has been without a leader for days.
+pub const ETCD_LIFETIME: Duration = Duration::from_hours(7 * 24);
+
+/// The most addresses in one leaf.
+pub const MAX_ADDRESSES: usize = 32;
+
+/// The name that every control-plane node's certificate carries, and no worker's.
+pub const CONTROL_PLANE_NAME: &str = "control-plane.muster.internal";
+
+/// The name that stands for a node in its certificate.
+pub fn node_dns_name(id: &NodeId) -> String {
+    format!("{id}.nodes.muster.internal")
+}
+
+/// What a leaf is for, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Profile {
+    /// A member, as client and server of `muster-node/1` and, on the control plane, of the
+    /// operator API.
+    Node { id: NodeId, name: NodeName, role: Role, addresses: Vec<IpAddr> },
+    /// An etcd member towards its clients. May act as a client too, because etcd's own gateway
+    /// dials the server with the server's certificate.
+    EtcdServer { name: NodeName, addresses: Vec<IpAddr> },
+    /// An etcd member towards the other members.
+    EtcdPeer { name: NodeName, addresses: Vec<IpAddr> },
+    /// A client of etcd; etcd takes the common name for the user.
+    EtcdClient { common_name: String, lifetime: Duration },
+}
+
+impl Profile {
+    /// The word for it in listings.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Node { .. } => "node",
+            Self::EtcdServer { .. } => "etcd-server",
+            Self::EtcdPeer { .. } => "etcd-peer",
+            Self::EtcdClient { .. } => "etcd-client",
+        }
+    }
+
+    /// The authority that issues it.
+    pub const fn authority(&self) -> AuthorityKind {
+        match self {
+            Self::Node { .. } => AuthorityKind::Machine,
+            Self::EtcdServer { .. } | Self::EtcdPeer { .. } | Self::EtcdClient { .. } => {
+                AuthorityKind::Etcd
+            }
+        }
+    }
+
+    fn lifetime(&self) -> Duration {
+        match self {
+            Self::Node { .. } => NODE_LIFETIME,
+            Self::EtcdServer { .. } | Self::EtcdPeer { .. } => ETCD_LIFETIME,
+            Self::EtcdClient { lifetime, .. } => *lifetime,
+        }
+    }
+
+    fn common_name(&self) -> &str {
+        match self {
+            Self::Node { name, .. }
+            | Self::EtcdServer { name, .. }
+            | Self::EtcdPeer { name, .. } => name.as_str(),
+            Self::EtcdClient { common_name, .. } => common_name,
+        }
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Node { addresses, .. } => addresses.clone(),
+            Self::EtcdServer { addresses, .. } | Self::EtcdPeer { addresses, .. } => {
+                let mut all = addresses.clone();
+                for loopback in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+                    if !all.contains(&loopback) {
+                        all.push(loopback);
+                    }
+                }
+                all
+            }
+            Self::EtcdClient { .. } => Vec::new(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Node { id, name, role, .. } => {
+                let mut names = vec![node_dns_name(id), name.to_string()];
+                if *role == Role::ControlPlane {
+                    names.push(CONTROL_PLANE_NAME.to_owned());
+                }
+                names
+            }
+            Self::EtcdServer { name, .. } | Self::EtcdPeer { name, .. } => {
+                vec![name.to_string(), "localhost".to_owned()]
+            }
+            Self::EtcdClient { .. } => Vec::new(),
+        }
+    }
+
+    fn usages(&self) -> Vec<ExtendedKeyUsagePurpose> {
+        match self {
+            Self::Node { .. } | Self::EtcdServer { .. } | Self::EtcdPeer { .. } => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
+            Self::EtcdClient { .. } => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        }
+    }
+}
+
+/// The public key that a leaf certifies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectKey(PublicHalf);
+
+impl From<PublicKey> for SubjectKey {
+    fn from(key: PublicKey) -> Self {
+        Self(PublicHalf { algorithm: Algorithm::Ed25519, bytes: key.to_vec() })
+    }
+}
+
+/// An ECDSA P-256 key pair for one of etcd's leaves; wiped when dropped, never printed.
+#[derive(Debug, Clone)]
+pub struct KeyPair(PrivateKey);
+
+impl KeyPair {
+    /// A new key pair from the kernel's randomness.
+    pub fn generate() -> Self {
+        Self(PrivateKey::generate(Algorithm::P256))
+    }
+
+    pub fn public(&self) -> SubjectKey {
+        SubjectKey(self.0.public())
+    }
+
+    /// The private key as a PEM block `PRIVATE KEY` (PKCS#8), for a file of mode 0600.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        self.0.to_pem()
+    }
+
+    /// A PKCS#10 request (DER) that shows possession of the key and asks for nothing else.
+    pub fn request(&self) -> Vec<u8> {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let request = params
+            .serialize_request(&self.0.signer())
+            .expect("a request without names can always be written");
+        request.der().to_vec()
+    }
+}
+
+/// Why no leaf was issued.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    #[error("a certificate for {profile} comes from the {wanted} authority, not from {found}")]
+    WrongAuthority { profile: &'static str, wanted: AuthorityKind, found: AuthorityKind },
+    #[error("the key to certify is not the identity key of node {id}")]
+    NotTheNodesKey { id: NodeId },
+    #[error("{found} addresses are more than the {MAX_ADDRESSES} that a certificate may carry")]
+    TooManyAddresses { found: usize },
+    #[error("a common name has 1 to {MAX_COMMON_NAME} bytes without control characters")]
+    CommonName,
+    #[error(
+        "a certificate for {profile} would not lie within the {authority} authority's own time: \
+         the clock of the node that issues is wrong, or the authority must be rotated"
+    )]
+    OutsideAuthority { profile: &'static str, authority: AuthorityKind },
+}
+
+/// Why a stored chain is no leaf.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeafError {
+    #[error("the chain is empty")]
+    Empty,
+    #[error("the chain's first certificate cannot be read")]
+    Certificate(#[from] PublicKeyOfError),
+}
+
+/// An issued certificate with what must be sent along to check it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// DER, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+}
+
+impl Leaf {
+    /// Reads a chain that came in a message or from a file.
+    pub fn from_chain(chain: Vec<CertificateDer<'static>>) -> Result<Self, LeafError> {
+        let dates = parse(chain.first().ok_or(LeafError::Empty)?)?.validity().clone();
+        let validity =
+            Validity::from_unix(dates.not_before.timestamp(), dates.not_after.timestamp());
+        Ok(Self { chain, not_before: validity.not_before, not_after: validity.not_after })
+    }
+
+    /// When it should be replaced: half of its life after its issue. Past for a leaf that has
+    /// expired.
+    pub fn renew_at(&self) -> SystemTime {
+        let issued = self.not_before + BACKDATE;
+        let life = self.not_after.duration_since(issued).unwrap_or_default();
+        issued + life / 2
+    }
+
+    /// PEM blocks, leaf first: the form of a certificate file.
+    pub fn to_pem(&self) -> String {
+        self.chain.iter().map(|certificate| certificate_pem(certificate)).collect()
+    }
+}
+
+/// Issues a leaf for `key`, good from [`BACKDATE`] before `now`.
+pub fn issue(
+    authority: &Authority,
+    profile: &Profile,
+    key: &SubjectKey,
+    now: SystemTime,
+) -> Result<Leaf, IssueError> {
+    let validity = Validity::around(now, BACKDATE, profile.lifetime());
+    check(authority, profile, key, validity)?;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, profile.common_name());
+    params.serial_number = Some(random_serial());
+    params.is_ca = rcgen::IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = profile.usages();
+    let names = profile.names().into_iter().map(|name| {
+        SanType::DnsName(name.try_into().expect("node names and ids are lower-case ASCII"))
+    });
+    params.subject_alt_names =
+        names.chain(profile.addresses().into_iter().map(SanType::IpAddress)).collect();
+    validity.write_to(&mut params);
+    let certificate = params
+        .signed_by(&key.0, &authority.issuer())
+        .expect("a certificate with checked names can always be written");
+    Ok(Leaf {
+        chain: vec![certificate.into()],
+        not_before: validity.not_before,
+        not_after: validity.not_after,
+    })
+}
+
+fn check(
+    authority: &Authority,
+    profile: &Profile,
+    key: &SubjectKey,
+    validity: Validity,
+) -> Result<(), IssueError> {
+    let (name, wanted, found) = (profile.as_str(), profile.authority(), authority.kind());
+    if wanted != found {
+        return Err(IssueError::WrongAuthority { profile: name, wanted, found });
+    }
+    if let Profile::Node { id, .. } = profile {
+        let certified = PublicKey::try_from(key.0.bytes.as_slice());
+        if certified.map(|key| identity::node_id(&key)) != Ok(*id) {
+            return Err(IssueError::NotTheNodesKey { id: *id });
+        }
+    }
+    let addresses = profile.addresses().len();
+    if addresses > MAX_ADDRESSES {
+        return Err(IssueError::TooManyAddresses { found: addresses });
+    }
+    let common_name = profile.common_name();
+    if !(1..=MAX_COMMON_NAME).contains(&common_name.len())
+        || common_name.chars().any(char::is_control)
+    {
+        return Err(IssueError::CommonName);
+    }
+    if !authority.validity().encloses(&validity) {
+        return Err(IssueError::OutsideAuthority { profile: name, authority: found });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

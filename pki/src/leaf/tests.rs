@@ -1,0 +1,133 @@
+use std::time::UNIX_EPOCH;
+
+use muster_proto::ClusterId;
+
+use super::*;
+use crate::identity::Identity;
+use crate::inspect::describe;
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_hours(500_000)
+}
+
+fn authority(kind: AuthorityKind) -> Authority {
+    Authority::create(kind, "demo", &ClusterId::from_bytes([3; 32]), now())
+}
+
+fn node(identity: &Identity, role: Role) -> Profile {
+    Profile::Node {
+        id: identity.node_id(),
+        name: "cp1".parse().unwrap(),
+        role,
+        addresses: vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+    }
+}
+
+fn issue_node(role: Role, now: SystemTime) -> (Identity, Result<Leaf, IssueError>) {
+    let identity = Identity::generate();
+    let key = identity.public_key().into();
+    let leaf = issue(&authority(AuthorityKind::Machine), &node(&identity, role), &key, now);
+    (identity, leaf)
+}
+
+#[test]
+fn a_control_plane_node_carries_its_names_and_addresses() {
+    let (identity, leaf) = issue_node(Role::ControlPlane, now());
+    let described = describe(&leaf.unwrap().chain[0]).unwrap();
+    let names = [
+        format!("DNS:{}.nodes.muster.internal", identity.node_id()),
+        "DNS:cp1".to_owned(),
+        "DNS:control-plane.muster.internal".to_owned(),
+        "IP:192.0.2.7".to_owned(),
+        "IP:2001:db8::7".to_owned(),
+    ];
+    assert_eq!(described.alternative_names, names);
+    assert_eq!(described.subject, "CN=cp1");
+    assert!(described.issuer.ends_with("CN=demo machine authority"), "{}", described.issuer);
+}
+
+#[test]
+fn a_worker_does_not_carry_the_control_plane_name() {
+    let (_, leaf) = issue_node(Role::Worker, now());
+    let described = describe(&leaf.unwrap().chain[0]).unwrap();
+    assert!(!described.alternative_names.iter().any(|name| name.contains("control-plane")));
+}
+
+#[test]
+fn a_leaf_is_backdated_and_renewed_at_half_of_its_life() {
+    let (_, leaf) = issue_node(Role::Worker, now());
+    let leaf = leaf.unwrap();
+    assert_eq!(leaf.not_before, now() - Duration::from_hours(3));
+    assert_eq!(leaf.not_after, now() + Duration::from_hours(24));
+    assert_eq!(leaf.renew_at(), now() + Duration::from_hours(12));
+    assert_eq!(Leaf::from_chain(leaf.chain.clone()), Ok(leaf));
+}
+
+#[test]
+fn no_two_leaves_share_a_serial_number() {
+    let authority = authority(AuthorityKind::Etcd);
+    let profile = Profile::EtcdPeer { name: "cp1".parse().unwrap(), addresses: vec![] };
+    let key = KeyPair::generate().public();
+    let serial = || {
+        let leaf = issue(&authority, &profile, &key, now()).unwrap();
+        describe(&leaf.chain[0]).unwrap().serial
+    };
+    let (one, two) = (serial(), serial());
+    assert_ne!(one, two);
+    assert_eq!(one.len(), 32);
+}
+
+#[test]
+fn a_node_certificate_is_issued_only_over_the_nodes_own_key() {
+    let (one, two) = (Identity::generate(), Identity::generate());
+    let authority = authority(AuthorityKind::Machine);
+    for key in [two.public_key().into(), KeyPair::generate().public()] {
+        let refused = issue(&authority, &node(&one, Role::Worker), &key, now());
+        assert_eq!(refused, Err(IssueError::NotTheNodesKey { id: one.node_id() }));
+    }
+}
+
+#[test]
+fn a_leaf_comes_only_from_the_authority_of_its_profile() {
+    let identity = Identity::generate();
+    let profile = node(&identity, Role::Worker);
+    let key = identity.public_key().into();
+    let refused = issue(&authority(AuthorityKind::Etcd), &profile, &key, now());
+    assert!(matches!(refused, Err(IssueError::WrongAuthority { .. })));
+}
+
+#[test]
+fn a_leaf_lies_within_its_authority() {
+    for wrong in [now() - Duration::from_hours(48), now() + Duration::from_hours(10 * 365 * 24)] {
+        let (_, leaf) = issue_node(Role::Worker, wrong);
+        assert!(matches!(leaf, Err(IssueError::OutsideAuthority { .. })), "{leaf:?}");
+    }
+}
+
+#[test]
+fn addresses_and_common_names_are_bounded() {
+    let authority = authority(AuthorityKind::Etcd);
+    let key = KeyPair::generate().public();
+    let addresses = (0..40).map(|i| Ipv4Addr::new(192, 0, 2, i).into()).collect();
+    let profile = Profile::EtcdServer { name: "cp1".parse().unwrap(), addresses };
+    let refused = issue(&authority, &profile, &key, now());
+    assert_eq!(refused, Err(IssueError::TooManyAddresses { found: 42 }));
+    for common_name in [String::new(), "a".repeat(65), "root\n".to_owned()] {
+        let profile = Profile::EtcdClient { common_name, lifetime: Duration::from_hours(1) };
+        assert_eq!(issue(&authority, &profile, &key, now()), Err(IssueError::CommonName));
+    }
+}
+
+#[test]
+fn the_largest_leaf_fits_what_the_tls_layer_looks_at() {
+    let identity = Identity::generate();
+    let profile = Profile::Node {
+        id: identity.node_id(),
+        name: "n".repeat(63).parse().unwrap(),
+        role: Role::ControlPlane,
+        addresses: (0..32).map(|i| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, i).into()).collect(),
+    };
+    let key = identity.public_key().into();
+    let leaf = issue(&authority(AuthorityKind::Machine), &profile, &key, now()).unwrap();
+    assert!(leaf.chain[0].len() < identity::MAX_CERTIFICATE / 2, "{}", leaf.chain[0].len());
+}
