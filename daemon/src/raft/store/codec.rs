@@ -1,0 +1,120 @@
+//! Log entries and marks as records: MessagePack with named fields, so that they can evolve, cut
+//! into parts that an engine takes.
+
+use std::ops::Range;
+
+use openraft::{Entry, RaftTypeConfig};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Change, MAX_VALUE, Pair, Table};
+
+/// The longest log entry, in bytes of MessagePack. A longer command must be refused before it is
+/// proposed: a log that cannot take it stops the node.
+pub const MAX_ENTRY: usize = 1 << 20;
+
+/// An envelope's checksum and the number of parts come out of the value's room.
+const PART: usize = MAX_VALUE - 8;
+
+const VERSION: u8 = 1;
+
+/// An entry as records, and its length in bytes.
+pub(super) struct Encoded {
+    pub(super) changes: Vec<Change>,
+    pub(super) len: usize,
+}
+
+/// The records of `entry`: key is index and part, value is version, number of parts, and bytes.
+pub(super) fn encode<C>(entry: &Entry<C>) -> Result<Encoded, String>
+where
+    C: RaftTypeConfig,
+{
+    let bytes = pack(entry)?;
+    if bytes.len() > MAX_ENTRY {
+        return Err(format!(
+            "log entry {} has {} bytes, more than the {MAX_ENTRY} that the log takes",
+            entry.log_id,
+            bytes.len()
+        ));
+    }
+    let parts = bytes.len().div_ceil(PART);
+    let count = u16::try_from(parts).expect("MAX_ENTRY has fewer parts").to_be_bytes();
+    let changes = bytes.chunks(PART).zip(0u16..).map(|(part, number)| Change::Put {
+        table: Table::Log,
+        key: key(entry.log_id.index, number),
+        value: [&[VERSION], &count[..], part].concat(),
+    });
+    Ok(Encoded { changes: changes.collect(), len: bytes.len() })
+}
+
+/// The entries in `records`, which must be without holes, each with its length in bytes.
+pub(super) fn decode<C>(records: &[Pair]) -> Result<Vec<(Entry<C>, usize)>, String>
+where
+    C: RaftTypeConfig,
+{
+    let mut entries: Vec<(Entry<C>, usize)> = Vec::new();
+    let mut rest = records;
+    while let Some(((first, value), _)) = rest.split_first() {
+        let (index, _) = parse_key(first)?;
+        let (count, _) = parse_part(index, value)?;
+        let (parts, after) = rest
+            .split_at_checked(usize::from(count))
+            .ok_or_else(|| format!("log entry {index} lacks its last part"))?;
+        let mut bytes = Vec::new();
+        for ((key, value), number) in parts.iter().zip(0u16..) {
+            if parse_key(key)? != (index, number) || parse_part(index, value)?.0 != count {
+                return Err(format!("log entry {index} lacks part {number}"));
+            }
+            bytes.extend_from_slice(parse_part(index, value)?.1);
+        }
+        let entry: Entry<C> =
+            unpack(&bytes).map_err(|e| format!("log entry {index} cannot be read: {e}"))?;
+        if entry.log_id.index != index {
+            return Err(format!("log entry {} lies in the place of {index}", entry.log_id.index));
+        }
+        if let Some((last, _)) = entries.last()
+            && last.log_id.index + 1 != index
+        {
+            return Err(format!("the log has a hole before entry {index}"));
+        }
+        entries.push((entry, bytes.len()));
+        rest = after;
+    }
+    Ok(entries)
+}
+
+/// The keys of all parts of the entries in `range`.
+pub(super) fn keys(range: &Range<u64>) -> Range<Vec<u8>> {
+    key(range.start, 0)..key(range.end, 0)
+}
+
+pub(super) fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    rmp_serde::to_vec_named(value).map_err(|e| e.to_string())
+}
+
+pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let mut input = bytes;
+    let value = rmp_serde::from_read(&mut input).map_err(|e| e.to_string())?;
+    if input.is_empty() { Ok(value) } else { Err(format!("{} bytes too many", input.len())) }
+}
+
+fn key(index: u64, part: u16) -> Vec<u8> {
+    [&index.to_be_bytes()[..], &part.to_be_bytes()].concat()
+}
+
+fn parse_key(key: &[u8]) -> Result<(u64, u16), String> {
+    let wrong = || format!("the log has a record under the key {}", key.escape_ascii());
+    let (index, part) = key.split_at_checked(8).ok_or_else(wrong)?;
+    let index = index.try_into().map_err(|_| wrong())?;
+    let part = part.try_into().map_err(|_| wrong())?;
+    Ok((u64::from_be_bytes(index), u16::from_be_bytes(part)))
+}
+
+fn parse_part(index: u64, value: &[u8]) -> Result<(u16, &[u8]), String> {
+    match value {
+        [VERSION, high, low, part @ ..] if (*high, *low) != (0, 0) => {
+            Ok((u16::from_be_bytes([*high, *low]), part))
+        }
+        _ => Err(format!("log entry {index} is of an unknown form")),
+    }
+}

@@ -1,0 +1,77 @@
+//! Files that are whole or absent after a power cut: written aside, synced, renamed, and the
+//! directory synced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// Makes `error` name what was tried on which path.
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { what, path, source }
+}
+
+/// Writes entries made or removed in `dir` to disk.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory", dir))
+}
+
+/// Makes `dir` (mode 0700) and makes it last. Its parent must exist.
+pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        Err(e) => return Err(failed("create directory", dir)(e)),
+    }
+    sync_dir(dir)?;
+    sync_dir(parent(dir))
+}
+
+/// Puts a file of `parts`, one after the other, at `path` (mode 0600), replacing what was there.
+pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError> {
+    let aside = aside(path);
+    let write = |file: &mut File| -> io::Result<()> {
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.sync_all()
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&aside)
+        .map_err(failed("create", &aside))?;
+    write(&mut file).map_err(failed("write", &aside))?;
+    fs::rename(&aside, path).map_err(failed("put in place", path))?;
+    sync_dir(parent(path))
+}
+
+/// Syncs every file below `dir` and `dir` itself.
+pub(super) fn sync_tree(dir: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        let path = entry.map_err(failed("list", dir))?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path).and_then(|f| f.sync_all()).map_err(failed("sync", &path))?;
+        }
+    }
+    sync_dir(dir)
+}
+
+/// Where a file is written before it takes its place; a leftover is rubbish.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    }
+}

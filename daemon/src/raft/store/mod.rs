@@ -1,0 +1,157 @@
+//! What Raft has promised, on disk: votes and log entries in a [`Store`], the state machine in
+//! memory with snapshots in files. Nothing here is acknowledged before it has survived.
+//!
+//! A Raft node that forgets a vote elects two leaders in one term; one that forgets an entry loses
+//! what a client was told is safe. So there is one way to disk: every change goes through the one
+//! [`Writer`], which commits batches and answers only after `fdatasync`. The power-cut test
+//! (`tests/tests/power_cut.rs`) is the judge of that sentence.
+//!
+//! ```text
+//! raft/store.json   whose store this is, and its format (written first, read first)
+//! raft/lock         held while a daemon runs
+//! raft/mark         the last acknowledged commit: shows a store that went back in time
+//! raft/data/        the engine's own files
+//! raft/snapshots/   the last two snapshots of the state machine
+//! ```
+
+mod cache;
+mod codec;
+mod directory;
+mod durable;
+mod log;
+mod machine;
+mod mark;
+mod record;
+mod sled_store;
+mod snapshot;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use openraft::RaftTypeConfig;
+use tokio::sync::watch;
+
+pub use codec::MAX_ENTRY;
+pub use directory::{DirectoryError, FORMAT, Owner};
+pub use log::{LogReader, LogStore};
+pub use machine::{Builder, Machine, State};
+pub use sled_store::SLED;
+pub use snapshot::{Body, MAX_BODY, Snapshots};
+pub use writer::Writer;
+
+/// The largest value an engine is handed. sled moves values above 128 KiB to files of their own,
+/// which it never syncs; this keeps a wide distance. Longer entries are cut into parts.
+pub const MAX_VALUE: usize = 16 << 10;
+
+/// One of the two ordered maps of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Log entries by index.
+    Log,
+    /// Vote, committed and purged marks, and the number of the last commit.
+    Meta,
+}
+
+/// One change to a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Put { table: Table, key: Vec<u8>, value: Vec<u8> },
+    Delete { table: Table, key: Vec<u8> },
+}
+
+/// Two ordered maps of bytes that survive a power cut.
+pub trait Store: Send + Sync + 'static {
+    /// Applies all of `changes`, in order, or none. On return they are on disk. After an error
+    /// nobody knows what is on disk: the store must not be written again before it is reopened.
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Everything from `from` (inclusive) to `to` (exclusive), in order of the keys.
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError>;
+}
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// A kind of store. Muster uses [`SLED`]; the power-cut test judges others beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    /// As it stands in `store.json`.
+    pub name: &'static str,
+    /// Opens the store in this directory, which exists, and makes it if it is empty.
+    pub open: fn(&Path) -> Result<Arc<dyn Store>, StoreError>,
+}
+
+/// Why the store could not be read or written. None of these is transient: Raft must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{what} {}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{what} the Raft store in {}", path.display())]
+    Engine { what: &'static str, path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(
+        "the Raft store is corrupted: {}: {why}; remove this node from the cluster, move its \
+         state directory away and let it join as a new node", path.display()
+    )]
+    Corrupt { path: PathBuf, why: String },
+    #[error(
+        "the Raft store in {} has lost acknowledged writes: it is at commit {found}, but commit \
+         {marked} was acknowledged; remove this node from the cluster, move its state directory \
+         away and let it join as a new node", path.display()
+    )]
+    WentBack { path: PathBuf, found: u64, marked: u64 },
+    #[error("a value of {len} bytes is too long for the Raft store, which takes {limit}")]
+    TooLong { len: usize, limit: usize },
+    #[error("the Raft store has stopped after an error: {0}")]
+    Stopped(String),
+}
+
+/// Why a node's Raft state could not be opened. Nothing was changed on disk, unless it was new.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A node's Raft state, open.
+pub struct Opened<C: RaftTypeConfig, S: State> {
+    pub log: LogStore<C>,
+    pub machine: Machine<C, S>,
+    /// The state after the last applied entry; changes with every applied batch.
+    pub state: watch::Receiver<Arc<S>>,
+}
+
+impl<C: RaftTypeConfig, S: State> std::fmt::Debug for Opened<C, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
+}
+
+/// Opens the Raft state of `owner` in `dir`, making it when `dir` does not exist or is empty.
+/// Blocks on the disk: call it from a thread that may wait.
+pub fn open<C, S>(dir: &Path, owner: &Owner, engine: Engine) -> Result<Opened<C, S>, OpenError>
+where
+    C: RaftTypeConfig<
+            Entry = openraft::Entry<C>,
+            SnapshotData = Body,
+            D = S::Command,
+            R = S::Outcome,
+        >,
+    C::D: Clone,
+    S: State,
+{
+    let directory = directory::open(dir, owner, engine)?;
+    let log = LogStore::open(directory)?;
+    let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"))?);
+    let machine = Machine::open(snapshots, log.purged_index())?;
+    let state = machine.subscribe();
+    Ok(Opened { log, machine, state })
+}

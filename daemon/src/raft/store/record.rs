@@ -1,0 +1,73 @@
+//! The envelope of every stored value: a checksum over key and value, so that a flipped byte or a
+//! value under the wrong key is an error and never a wrong answer. The engines have checksums of
+//! their own, but do not verify them on every read.
+
+use super::{StoreError, Table};
+
+const CHECKSUM: usize = 4;
+
+/// `value` as it is stored under `key`.
+pub(super) fn seal(table: Table, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(CHECKSUM + value.len());
+    sealed.extend_from_slice(&checksum(table, key, value));
+    sealed.extend_from_slice(value);
+    sealed
+}
+
+/// The value that was sealed under `key`, or why it is not that.
+pub(super) fn unseal<'a>(table: Table, key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], String> {
+    let name = || format!("record {} of the {table:?} table", printable(key));
+    let (sum, value) = sealed
+        .split_at_checked(CHECKSUM)
+        .ok_or_else(|| format!("{} is shorter than its checksum", name()))?;
+    if sum == checksum(table, key, value) {
+        Ok(value)
+    } else {
+        Err(format!("{} does not match its checksum", name()))
+    }
+}
+
+/// Refuses what an engine must not be given.
+pub(super) fn check_length(value: &[u8]) -> Result<(), StoreError> {
+    if value.len() > super::MAX_VALUE {
+        return Err(StoreError::TooLong { len: value.len(), limit: super::MAX_VALUE });
+    }
+    Ok(())
+}
+
+fn checksum(table: Table, key: &[u8], value: &[u8]) -> [u8; CHECKSUM] {
+    let mut hash = crc32fast::Hasher::new();
+    hash.update(&[table as u8]);
+    hash.update(&u64::try_from(key.len()).expect("usize fits u64").to_le_bytes());
+    hash.update(key);
+    hash.update(value);
+    hash.finalize().to_le_bytes()
+}
+
+fn printable(key: &[u8]) -> String {
+    key.escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_flipped_bit_is_found() {
+        let sealed = seal(Table::Meta, b"vote", b"some value");
+        assert_eq!(unseal(Table::Meta, b"vote", &sealed), Ok(&b"some value"[..]));
+        for bit in 0..sealed.len() * 8 {
+            let mut flipped = sealed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal(Table::Meta, b"vote", &flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_value_under_another_key_is_refused() {
+        let sealed = seal(Table::Meta, b"vote", b"v");
+        assert!(unseal(Table::Meta, b"purged", &sealed).is_err());
+        assert!(unseal(Table::Log, b"vote", &sealed).is_err());
+        assert!(unseal(Table::Meta, b"vote", &sealed[..3]).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! sled 0.34 with the discipline it needs.
+//!
+//! sled's own `flush` only starts writeback (`sync_file_range`): it commits neither the length of
+//! the file nor the drive's cache. So each commit is followed by `fdatasync` on a descriptor of
+//! the same file, which also reports a failed writeback. Values that sled would move to `blobs/`,
+//! which it never syncs, are refused. Both tables lie in one sled tree, because only a batch on
+//! one tree is atomic.
+
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::durable::failed;
+use super::{Change, Engine, Pair, Store, StoreError, Table, record};
+
+/// What Muster stores Raft in.
+pub const SLED: Engine = Engine { name: "sled-0.34", open: |dir| Ok(Arc::new(Sled::open(dir)?)) };
+
+/// sled's page cache; the log cache answers most reads before it.
+const PAGE_CACHE: u64 = 8 << 20;
+
+struct Sled {
+    db: sled::Db,
+    tree: sled::Tree,
+    file: File,
+    dir: PathBuf,
+}
+
+impl Sled {
+    fn open(dir: &Path) -> Result<Self, StoreError> {
+        check_blobs(dir)?;
+        let (db, tree) = guarded("open", dir, || {
+            let db = sled::Config::new()
+                .path(dir)
+                .flush_every_ms(None)
+                .cache_capacity(PAGE_CACHE)
+                .open()?;
+            let tree = db.open_tree("raft")?;
+            db.flush()?;
+            Ok((db, tree))
+        })?;
+        let path = dir.join("db");
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        file.sync_all().map_err(failed("sync", &path))?;
+        super::durable::sync_tree(dir)?;
+        Ok(Self { db, tree, file, dir: dir.to_owned() })
+    }
+
+    fn guarded<T>(
+        &self,
+        what: &'static str,
+        act: impl FnOnce() -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        guarded(what, &self.dir, act)
+    }
+}
+
+impl Store for Sled {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for change in changes {
+            match change {
+                Change::Put { table, key, value } => {
+                    record::check_length(value)?;
+                    batch.insert(in_tree(*table, key), value.as_slice());
+                }
+                Change::Delete { table, key } => batch.remove(in_tree(*table, key)),
+            }
+        }
+        self.guarded("write", || {
+            self.tree.apply_batch(batch)?;
+            self.db.flush()
+        })?;
+        self.file.sync_data().map_err(failed("sync", &self.dir.join("db")))
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.guarded("read", || self.tree.get(in_tree(table, key)))?;
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
+        self.guarded("read", || {
+            self.tree
+                .range(in_tree(table, from)..in_tree(table, to))
+                .map(|pair| pair.map(|(key, value)| (key[1..].to_vec(), value.to_vec())))
+                .collect()
+        })
+    }
+}
+
+fn in_tree(table: Table, key: &[u8]) -> Vec<u8> {
+    let table = match table {
+        Table::Log => b'l',
+        Table::Meta => b'm',
+    };
+    [&[table], key].concat()
+}
+
+/// sled panics on some damaged files where it should return an error.
+fn guarded<T>(
+    what: &'static str,
+    dir: &Path,
+    act: impl FnOnce() -> sled::Result<T>,
+) -> Result<T, StoreError> {
+    let path = dir.join("db");
+    match catch_unwind(AssertUnwindSafe(act)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(sled::Error::Corruption { at, .. })) => {
+            Err(StoreError::Corrupt { path, why: format!("sled finds damage at {at:?}") })
+        }
+        Ok(Err(sled::Error::Io(source))) => Err(StoreError::Io { what, path, source }),
+        Ok(Err(source)) => Err(StoreError::Engine { what, path, source: source.into() }),
+        Err(panic) => {
+            let why = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no reason given");
+            Err(StoreError::Corrupt { path, why: format!("sled gave up: {why}") })
+        }
+    }
+}
+
+/// A blob is a value that no commit has synced.
+fn check_blobs(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join("blobs");
+    match fs::read_dir(&path).map(|mut blobs| blobs.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let why = "it holds values that were not written by Muster".to_owned();
+            Err(StoreError::Corrupt { path, why })
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed("list", &path)(e)),
+    }
+}
