@@ -1,9 +1,9 @@
 //! The cluster's authorities: made once, by the first leader, and agreed by the group.
 
+use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use serde::{Deserialize, Serialize};
 
 use super::command::InstallAuthorities;
-use super::secret::{Authority, ServiceAccountKey};
 use super::{ClusterState, Outcome, Reason, Refusal};
 
 /// Every authority of the cluster with its private key. Only control-plane nodes ever hold this.
@@ -15,6 +15,29 @@ pub struct Authorities {
     pub kubernetes: Authority,
     pub front_proxy: Authority,
     pub service_account: ServiceAccountKey,
+}
+
+impl Authorities {
+    /// Each authority, in the order in which they are listed.
+    pub fn all(&self) -> [&Authority; 4] {
+        [&self.machine, &self.etcd, &self.kubernetes, &self.front_proxy]
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        for (authority, place) in self.all().into_iter().zip(AuthorityKind::ALL) {
+            if authority.kind() != place {
+                return Err(Refusal::new(
+                    Reason::Invalid,
+                    format!(
+                        "an authority of the kind {} stands in the place of the {place} \
+                         authority; make them again",
+                        authority.kind()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ClusterState {
@@ -35,6 +58,7 @@ impl ClusterState {
         self.control_plane(&install.by)?;
         match &self.authorities {
             None => {
+                install.authorities.check()?;
                 self.authorities = Some(install.authorities.clone());
                 Ok(Outcome::Done)
             }

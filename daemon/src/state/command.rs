@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authorities::Authorities;
 use super::etcd::{EtcdChange, EtcdReport};
-use super::secret::{TokenId, Verifier};
+use muster_pki::token::{TokenId, Verifier};
 
 /// A command with the time of the leader that put it into the log, in milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

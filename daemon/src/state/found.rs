@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Found, Founder};
 use super::members::check_addresses;
-use super::secret::TokenId;
 use super::{At, ClusterState, Member, Outcome, Reason, Refusal, limits};
+use muster_pki::token::TokenId;
 
 /// How the cluster was founded; never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

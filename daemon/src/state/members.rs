@@ -7,8 +7,8 @@ use muster_proto::{NodeId, NodeName, PublicKey, Role};
 use serde::{Deserialize, Serialize};
 
 use super::etcd::EtcdReport;
-use super::secret::TokenId;
 use super::{ClusterState, Reason, Refusal, limits};
+use muster_pki::token::TokenId;
 
 /// A node that the group admitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,13 +14,19 @@ mod found;
 pub mod limits;
 mod members;
 mod outcome;
+#[cfg(test)]
+mod property;
 mod remove;
 mod report;
-pub mod secret;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::collections::BTreeMap;
 
+use muster_pki::identity::node_id;
 use muster_proto::{NodeId, PublicKey};
 use serde::{Deserialize, Serialize};
 
@@ -162,10 +168,4 @@ impl ClusterState {
 
 fn not_founded() -> Refusal {
     Refusal::new(Reason::NotFounded, "there is no cluster yet; wait until its founders are found")
-}
-
-/// The id of the node that holds this key.
-fn node_id(key: &PublicKey) -> NodeId {
-    let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
-    NodeId::try_from(digest.as_ref()).unwrap_or_default()
 }

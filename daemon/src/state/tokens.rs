@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::access::Call;
 use super::command::{Actor, Admit, CreateToken, Grant, RevokeToken};
-use super::secret::{TokenId, Verifier};
 use super::{At, ClusterState, Outcome, Reason, Refusal, limits};
+use muster_pki::token::{TokenId, Verifier};
 
 /// A token as the cluster knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,14 @@
+//! One test per promise of `apply`, and per refusal its exact sentence.
+
+mod admission;
+mod etcd;
+mod founding;
+mod registry;
+mod token;
+
+use super::sample::*;
+use super::{Command, Outcome, Reason, Refusal};
+
+fn refusal(reason: Reason, message: &str) -> Refusal {
+    Refusal { reason, message: message.to_owned() }
+}
