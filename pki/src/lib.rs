@@ -8,6 +8,7 @@ pub mod identity;
 pub mod inspect;
 pub mod leaf;
 pub mod proof;
+pub mod tls;
 pub mod token;
 
 mod key;

@@ -1,0 +1,50 @@
+//! TLS 1.3 as Muster speaks it: configurations as values, and the verifiers behind them.
+//!
+//! Everyone has an Ed25519 key and proves it in the handshake; no other signature is accepted, in a
+//! handshake or in a chain. On `muster-hello/1` the key is all there is. On `muster-node/1` a peer
+//! must be a member and show a certificate of the cluster's machine authority; while this node has
+//! none itself (genesis: born, but the authorities not yet made) membership of the key is enough.
+//! To the operator API clients come with a key that the cluster knows, and the server with a
+//! certificate of a control-plane node.
+//!
+//! There is no resumption and no 0-RTT: every session is a full handshake, so that a removed member
+//! has no ticket left and no proof is bound to replayable bytes.
+
+mod admission;
+mod client;
+mod operator;
+mod server;
+mod verifier;
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::SignatureScheme;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+
+pub use self::admission::{Admission, Credentials, CredentialsError, PeerSide, admit};
+pub use self::client::{hello_client, node_client};
+pub use self::operator::{ALPN_OPERATOR, operator_client, operator_server};
+pub use self::server::quic_server;
+pub use self::verifier::{MAX_CHAIN, Refusal};
+
+/// ring, with TLS 1.3 suites and Ed25519 only. Passed to every builder, so that nothing depends on
+/// a process-wide default.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+    provider.signature_verification_algorithms =
+        ed25519(provider.signature_verification_algorithms);
+    Arc::new(provider)
+});
+
+fn ed25519(all: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
+    let entry = all
+        .mapping
+        .iter()
+        .find(|(scheme, _)| *scheme == SignatureScheme::ED25519)
+        .expect("ring verifies Ed25519");
+    WebPkiSupportedAlgorithms { all: entry.1, mapping: std::slice::from_ref(entry) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Who is admitted to `muster-node/1`: a member, by the key that it proves, with a certificate of
+//! the machine authority as soon as this node has one to compare with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use muster_proto::{NodeId, PublicKey};
+use rustls::RootCertStore;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+
+use super::PROVIDER;
+use super::verifier::{Presented, Refusal};
+use crate::bundle::TrustBundle;
+use crate::identity::{Identity, PublicKeyOfError, node_id, public_key_of};
+use crate::leaf::node_dns_name;
+
+/// What a handshake asks of the node's live state. Called within the handshake, so answers come
+/// from memory at once.
+pub trait Admission: Send + Sync {
+    /// Whether the registry names this node; at genesis, whether the birth certificate does.
+    fn is_member(&self, node: &NodeId) -> bool;
+
+    /// This node's certificate and authorities; `None` before it has any.
+    fn credentials(&self) -> Option<Arc<Credentials>>;
+}
+
+/// Why a certificate cannot be this node's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("the certificate chain is empty")]
+    Empty,
+    #[error("the node certificate cannot be read")]
+    Certificate(#[from] PublicKeyOfError),
+    #[error("the node certificate is not over this node's identity key")]
+    OtherKey,
+}
+
+/// A node certificate with its key, and the authorities to check others by, ready for handshakes.
+/// Make one per certificate, not one per handshake.
+pub struct Credentials {
+    certified: Arc<CertifiedKey>,
+    bundle: TrustBundle,
+    roots: Arc<RootCertStore>,
+    clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({} authorities, key redacted)", self.bundle.certificates().len())
+    }
+}
+
+impl Credentials {
+    /// A chain (leaf first) that was issued for `identity`, with the authorities of its cluster.
+    pub fn new(
+        identity: &Identity,
+        chain: Vec<CertificateDer<'static>>,
+        bundle: TrustBundle,
+    ) -> Result<Self, CredentialsError> {
+        let leaf = chain.first().ok_or(CredentialsError::Empty)?;
+        if public_key_of(leaf)? != identity.public_key() {
+            return Err(CredentialsError::OtherKey);
+        }
+        let roots = bundle.roots();
+        let provider = Arc::clone(&PROVIDER);
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider)
+            .build()
+            .expect("a trust bundle is never empty");
+        Ok(Self { certified: identity.certified(chain), bundle, roots, clients })
+    }
+
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    pub fn bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+
+    fn check(
+        &self,
+        presented: Presented<'_>,
+        side: PeerSide,
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        let Presented { leaf, intermediates } = presented;
+        match side {
+            PeerSide::Client => self
+                .clients
+                .verify_client_cert(leaf, intermediates, now)
+                .map(|_| ())
+                .map_err(Refusal::Chain),
+            PeerSide::Server => check_server(presented, &self.roots, now),
+        }
+    }
+}
+
+/// Which end of the connection the peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerSide {
+    Client,
+    Server,
+}
+
+/// Decides whether the holder of a certificate chain (leaf first, as rustls gives it) is a member
+/// now. For a session that is already there the handshake has proved possession of the key.
+pub fn admit(
+    chain: &[CertificateDer<'_>],
+    side: PeerSide,
+    admission: &dyn Admission,
+    now: UnixTime,
+) -> Result<PublicKey, Refusal> {
+    let (leaf, rest) = chain.split_first().ok_or(Refusal::ChainLength { found: 0 })?;
+    member(Presented::new(leaf, rest)?, side, admission, now)
+}
+
+pub(super) fn member(
+    presented: Presented<'_>,
+    side: PeerSide,
+    admission: &dyn Admission,
+    now: UnixTime,
+) -> Result<PublicKey, Refusal> {
+    let key = public_key_of(presented.leaf)?;
+    let id = node_id(&key);
+    if !admission.is_member(&id) {
+        return Err(Refusal::NotAMember { id });
+    }
+    // At genesis the key is all that a member has, and all that this node can compare.
+    if let Some(credentials) = admission.credentials() {
+        credentials.check(presented, side, now)?;
+        if !is_named(presented.leaf, node_dns_name(&id))? {
+            return Err(Refusal::NotNamed { id });
+        }
+    }
+    Ok(key)
+}
+
+/// Whether a server's chain ends at one of `roots` and is good at `now`.
+pub(super) fn check_server(
+    presented: Presented<'_>,
+    roots: &RootCertStore,
+    now: UnixTime,
+) -> Result<(), Refusal> {
+    let leaf = ParsedCertificate::try_from(presented.leaf).map_err(Refusal::Chain)?;
+    let algorithms = PROVIDER.signature_verification_algorithms.all;
+    verify_server_cert_signed_by_trust_anchor(
+        &leaf,
+        roots,
+        presented.intermediates,
+        now,
+        algorithms,
+    )
+    .map_err(Refusal::Chain)
+}
+
+pub(super) fn is_named(leaf: &CertificateDer<'_>, name: String) -> Result<bool, Refusal> {
+    let leaf = ParsedCertificate::try_from(leaf).map_err(Refusal::Chain)?;
+    let name = ServerName::try_from(name).expect("names of nodes are DNS names");
+    Ok(verify_server_name(&leaf, &name).is_ok())
+}

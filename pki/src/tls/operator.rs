@@ -1,0 +1,67 @@
+//! The operator API: keys on the client's side, as in SSH; on the server's side the certificate of
+//! a control-plane node, under the authorities that the operator pinned at first contact.
+
+use std::fmt;
+use std::sync::Arc;
+
+use muster_proto::PublicKey;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ServerConfig};
+
+use super::admission::{Admission, check_server, is_named};
+use super::client::client;
+use super::server::server;
+use super::verifier::{Refusal, Verifier};
+use crate::bundle::TrustBundle;
+use crate::identity::public_key_of;
+use crate::leaf::CONTROL_PLANE_NAME;
+
+/// ALPN of the operator API: gRPC is HTTP/2.
+pub const ALPN_OPERATOR: &[u8] = b"h2";
+
+/// Serves operators: admits whoever proves a key that `is_operator` accepts now, and presents this
+/// node's certificate of now. Without credentials every handshake fails. One configuration serves
+/// every connection.
+pub fn operator_server(
+    admission: Arc<dyn Admission>,
+    is_operator: impl Fn(&PublicKey) -> bool + Send + Sync + 'static,
+) -> ServerConfig {
+    let verifier = Verifier::new(move |presented, _| {
+        let key = public_key_of(presented.leaf)?;
+        if is_operator(&key) { Ok(()) } else { Err(Refusal::NotAnOperator { key }) }
+    });
+    let mut config = server(verifier, Arc::new(NodeCertificate(admission)));
+    config.alpn_protocols = vec![ALPN_OPERATOR.to_vec()];
+    config
+}
+
+/// Dials the operator API: presents `own` (self-made over the operator's key), accepts
+/// control-plane nodes under the pinned authorities, by whatever name or address they were dialled.
+pub fn operator_client(own: Arc<CertifiedKey>, pinned: &TrustBundle) -> ClientConfig {
+    let roots = pinned.roots();
+    let verifier = Verifier::new(move |presented, now| {
+        public_key_of(presented.leaf)?;
+        check_server(presented, &roots, now)?;
+        if is_named(presented.leaf, CONTROL_PLANE_NAME.to_owned())? {
+            Ok(())
+        } else {
+            Err(Refusal::NotControlPlane)
+        }
+    });
+    client(verifier, own, ALPN_OPERATOR)
+}
+
+struct NodeCertificate(Arc<dyn Admission>);
+
+impl fmt::Debug for NodeCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeCertificate").finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for NodeCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.credentials().map(|credentials| credentials.certified())
+    }
+}

@@ -1,0 +1,99 @@
+//! The listening side of the QUIC endpoint: one port, two protocols, two ways to be let in.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use muster_proto::wire::{ALPN_HELLO, ALPN_NODE};
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+
+use super::PROVIDER;
+use super::admission::{Admission, PeerSide, member};
+use super::verifier::{Refusal, Verifier};
+use crate::identity::public_key_of;
+
+/// The two protocols of the QUIC endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Hello,
+    Node,
+}
+
+/// A configuration for **one** incoming QUIC connection; make another for the next.
+///
+/// Which certificate to present and whom to admit follow from the protocol (ALPN) that the client
+/// asks for. rustls tells that to the certificate resolver but not to the client verifier, so the
+/// two share a note, and the note belongs to one connection. A configuration that is used twice
+/// refuses the second connection if it asks for the other protocol.
+///
+/// - `muster-hello/1`: presents `own` (self-made); admits whoever proves an Ed25519 key.
+/// - `muster-node/1`: presents the node certificate, at genesis `own`; admits members.
+///
+/// A client that offers both protocols, or none of them, is refused.
+pub fn quic_server(own: &Arc<CertifiedKey>, admission: &Arc<dyn Admission>) -> ServerConfig {
+    let protocol = Arc::new(OnceLock::new());
+    let presenter = Presenter {
+        own: Arc::clone(own),
+        admission: Arc::clone(admission),
+        protocol: Arc::clone(&protocol),
+    };
+    let admission = Arc::clone(admission);
+    let verifier = Verifier::new(move |presented, now| match protocol.get() {
+        Some(Protocol::Hello) => public_key_of(presented.leaf).map(|_| ()).map_err(Refusal::Key),
+        Some(Protocol::Node) => member(presented, PeerSide::Client, &*admission, now).map(|_| ()),
+        None => Err(Refusal::Protocol),
+    });
+    let mut config = server(verifier, Arc::new(presenter));
+    config.alpn_protocols = vec![ALPN_HELLO.to_vec(), ALPN_NODE.to_vec()];
+    config
+}
+
+/// What every server has: mutual TLS 1.3 without resumption.
+pub(super) fn server(
+    verifier: Arc<Verifier>,
+    presenter: Arc<dyn ResolvesServerCert>,
+) -> ServerConfig {
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3 suites")
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(presenter);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config
+}
+
+struct Presenter {
+    own: Arc<CertifiedKey>,
+    admission: Arc<dyn Admission>,
+    protocol: Arc<OnceLock<Protocol>>,
+}
+
+impl fmt::Debug for Presenter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presenter").field("protocol", &self.protocol).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Presenter {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut offered = hello.alpn()?;
+        let asked = match offered.next()? {
+            name if name == ALPN_HELLO => Protocol::Hello,
+            name if name == ALPN_NODE => Protocol::Node,
+            _ => return None,
+        };
+        if offered.next().is_some() || *self.protocol.get_or_init(|| asked) != asked {
+            return None;
+        }
+        let node = || self.admission.credentials().map(|credentials| credentials.certified());
+        match asked {
+            Protocol::Hello => None,
+            Protocol::Node => node(),
+        }
+        .or_else(|| Some(Arc::clone(&self.own)))
+    }
+}
