@@ -6,15 +6,17 @@
 //! algorithm that the TLS layer can insist on. The other three are ECDSA P-256, because etcd,
 //! Kubernetes and their clients read them.
 
+mod service_account;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use muster_proto::ClusterId;
-use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use self::service_account::ServiceAccountKey;
 use crate::identity::{PublicKeyOfError, parse};
 use crate::key::{Algorithm, KeyError, PrivateKey, Signer, pem};
 use crate::serial::random_serial;
@@ -218,58 +220,6 @@ impl TryFrom<Stored> for Authority {
     }
 }
 
-/// The key that signs service-account tokens: ECDSA P-256 (ES256). Stored and shown like an
-/// [`Authority`].
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Secret", into = "Secret")]
-pub struct ServiceAccountKey(PrivateKey);
-
-impl fmt::Debug for ServiceAccountKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServiceAccountKey(redacted)")
-    }
-}
-
-impl ServiceAccountKey {
-    /// A new key from the kernel's randomness.
-    pub fn create() -> Self {
-        Self(PrivateKey::generate(Algorithm::P256))
-    }
-
-    /// The private half as a PEM block `PRIVATE KEY` (PKCS#8).
-    pub fn private_pem(&self) -> Zeroizing<String> {
-        self.0.to_pem()
-    }
-
-    /// The public half as a PEM block `PUBLIC KEY`.
-    pub fn public_pem(&self) -> String {
-        pem("PUBLIC KEY", &self.public_der()).to_string()
-    }
-
-    /// SHA-256 of the public half (`SubjectPublicKeyInfo`), in hex.
-    pub fn fingerprint(&self) -> String {
-        data_encoding::HEXLOWER.encode(digest(&SHA256, &self.public_der()).as_ref())
-    }
-
-    fn public_der(&self) -> Vec<u8> {
-        rcgen::PublicKeyData::subject_public_key_info(&self.0.public())
-    }
-}
-
-impl From<ServiceAccountKey> for Secret {
-    fn from(key: ServiceAccountKey) -> Self {
-        Self(Zeroizing::new(key.0.pkcs8().to_vec()))
-    }
-}
-
-impl TryFrom<Secret> for ServiceAccountKey {
-    type Error = KeyError;
-
-    fn try_from(pkcs8: Secret) -> Result<Self, KeyError> {
-        PrivateKey::from_pkcs8(Algorithm::P256, &pkcs8.0).map(Self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
@@ -302,21 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_never_printed_nor_written_as_text() {
+    fn an_authority_is_never_printed_nor_written_as_text() {
         let authority = create(AuthorityKind::Machine);
-        let account = ServiceAccountKey::create();
         assert_eq!(format!("{authority:?}"), "Authority(machine, key redacted)");
-        assert_eq!(format!("{account:?}"), "ServiceAccountKey(redacted)");
         assert!(serde_json::to_string(&authority).is_err());
-        assert!(serde_json::to_string(&account).is_err());
-    }
-
-    #[test]
-    fn a_service_account_key_reads_back_from_storage() {
-        let key = ServiceAccountKey::create();
-        let stored = rmp_serde::to_vec_named(&key).unwrap();
-        assert_eq!(rmp_serde::from_slice::<ServiceAccountKey>(&stored).unwrap(), key);
-        assert!(rmp_serde::from_slice::<ServiceAccountKey>(&stored[..40]).is_err());
     }
 
     #[test]

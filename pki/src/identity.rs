@@ -15,7 +15,8 @@ use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::key::{Algorithm, KeyError, PrivateKey, ed25519_pkcs8, ed25519_seed, pem, random};
+pub use crate::key::KeyError;
+use crate::key::{Algorithm, PrivateKey, ed25519_pkcs8, ed25519_seed, pem, random};
 use crate::serial::random_serial;
 use crate::validity::Validity;
 

@@ -7,30 +7,28 @@
 //! truncated hash of the same length would find them only probably. Longer damage passes with
 //! probability 2^-30. It guards against typing, not against attack: that is the proof's work.
 
+mod checksum;
+mod verifier;
+
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE32_NOPAD_NOCASE;
-use ring::hkdf;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use self::checksum::{ALPHABET, CHECKSUM, checksum, value};
+pub use self::verifier::{Verifier, VerifierError};
 use crate::key::random;
-use crate::proof::Side;
-use crate::storage::Secret;
 
 /// Characters of a token id.
 const ID: usize = 10;
 /// Characters of the secret, five bits each.
 const SECRET: usize = 32;
-/// Characters of the checksum.
-const CHECKSUM: usize = 6;
 /// Fewest characters that carry 128 bits.
 const STRONG: usize = 26;
 /// A random secret has about 20 different characters, and fewer than this once in 10^10.
 const VARIED: usize = 10;
-/// RFC 4648 base32 in lower case.
-const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// The public half of a token's name: may be logged, names the token when it is revoked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -97,8 +95,11 @@ pub enum TokenError {
          it again", SECRET + CHECKSUM
     )]
     Length { found: usize },
-    #[error("the token's id is wrong; copy the token again")]
-    Id(#[from] TokenIdError),
+    #[error(
+        "the part before the token's dot is not {ID} lower-case letters a-z or digits 2-7; copy it \
+         again"
+    )]
+    Id,
     #[error(
         "character {position} of the token's secret is not a lower-case letter a-z or digit 2-7; \
          copy it again"
@@ -158,20 +159,7 @@ impl Token {
 
     /// What the cluster keeps: enough to check and to answer a proof, not the secret.
     pub fn verifier(&self) -> Verifier {
-        let secret =
-            hkdf::Salt::new(hkdf::HKDF_SHA256, b"muster token 1").extract(self.secret.as_slice());
-        let derive = |label: &[u8]| {
-            let mut key = Zeroizing::new([0; 32]);
-            secret
-                .expand(&[label, self.id.as_str().as_bytes()], hkdf::HKDF_SHA256)
-                .and_then(|output| output.fill(key.as_mut_slice()))
-                .expect("32 bytes are one block of HKDF-SHA256");
-            key
-        };
-        Verifier {
-            dialer: derive(b"muster-hello/1 the dialer proves to the listener: "),
-            listener: derive(b"muster-hello/1 the listener proves to the dialer: "),
-        }
+        Verifier::derive(&self.secret, &self.id)
     }
 
     fn expose_secret(&self) -> Zeroizing<String> {
@@ -196,7 +184,8 @@ impl FromStr for Token {
         if found != SECRET + CHECKSUM {
             return Err(TokenError::Length { found });
         }
-        let id: TokenId = id.parse()?;
+        // Not the id's own error, which quotes: the text before the dot may be anything.
+        let id: TokenId = id.parse().map_err(|_| TokenError::Id)?;
         let foreign = |c: char| u8::try_from(c).ok().and_then(value).is_none();
         if let Some(position) = secret.chars().position(foreign) {
             return Err(TokenError::Alphabet { position: position + 1 });
@@ -217,97 +206,9 @@ impl FromStr for Token {
     }
 }
 
-/// Two keys derived from a token's secret, one per direction of the proof. They check and answer
-/// proofs; the secret cannot be had from them. Stored in Raft, so they serialize, but only into
-/// binary formats; wiped when dropped, never printed.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Secret", into = "Secret")]
-pub struct Verifier {
-    dialer: Zeroizing<[u8; 32]>,
-    listener: Zeroizing<[u8; 32]>,
-}
-
-/// A byte string of the wrong length for a [`Verifier`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a token verifier has 64 bytes, not {found}")]
-pub struct VerifierError {
-    found: usize,
-}
-
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Verifier(redacted)")
-    }
-}
-
-impl Verifier {
-    /// Both keys, 64 bytes.
-    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(64));
-        bytes.extend_from_slice(self.dialer.as_slice());
-        bytes.extend_from_slice(self.listener.as_slice());
-        bytes
-    }
-
-    /// Reads what [`Self::to_bytes`] wrote.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, VerifierError> {
-        let wrong = VerifierError { found: bytes.len() };
-        let (dialer, listener) = bytes.split_first_chunk::<32>().ok_or(wrong.clone())?;
-        let listener: [u8; 32] = listener.try_into().map_err(|_| wrong)?;
-        Ok(Self { dialer: Zeroizing::new(*dialer), listener: Zeroizing::new(listener) })
-    }
-
-    pub(crate) fn key(&self, side: Side) -> &[u8; 32] {
-        match side {
-            Side::Dialer => &self.dialer,
-            Side::Listener => &self.listener,
-        }
-    }
-}
-
-impl TryFrom<Secret> for Verifier {
-    type Error = VerifierError;
-
-    fn try_from(bytes: Secret) -> Result<Self, VerifierError> {
-        Self::from_bytes(&bytes.0)
-    }
-}
-
-impl From<Verifier> for Secret {
-    fn from(verifier: Verifier) -> Self {
-        Self(verifier.to_bytes())
-    }
-}
-
-/// The five bits that a character stands for.
-fn value(byte: u8) -> Option<u8> {
-    match byte {
-        b'a'..=b'z' => Some(byte - b'a'),
-        b'2'..=b'7' => Some(byte - b'2' + 26),
-        _ => None,
-    }
-}
-
 fn is_varied(secret: &[u8]) -> bool {
     let seen = secret.iter().filter_map(|&byte| value(byte)).fold(0_u32, |seen, v| seen | 1 << v);
     seen.count_ones() as usize >= VARIED
-}
-
-/// The Bech32m checksum (BIP 350) of base32 characters, as six symbols.
-fn checksum(characters: impl Iterator<Item = u8>) -> [u8; CHECKSUM] {
-    let symbols = characters.filter_map(value).chain([0; CHECKSUM]);
-    let remainder = symbols.fold(1, polymod) ^ 0x2bc8_30a3;
-    std::array::from_fn(|i| {
-        u8::try_from((remainder >> (5 * (CHECKSUM - 1 - i))) & 31).expect("five bits")
-    })
-}
-
-/// One step of the division by the BCH code's generator over GF(32) (BIP 173).
-fn polymod(remainder: u32, symbol: u8) -> u32 {
-    const GENERATOR: [u32; 5] = [0x3b6a_57b2, 0x2650_8e6d, 0x1ea1_19fa, 0x3d42_33dd, 0x2a14_62b3];
-    let top = remainder >> 25;
-    let shifted = (remainder & 0x01ff_ffff) << 5 ^ u32::from(symbol);
-    (0..5).filter(|i| top >> i & 1 == 1).fold(shifted, |sum, i| sum ^ GENERATOR[i])
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::UNIX_EPOCH;
 
-use muster_proto::ClusterId;
+use muster_proto::{ClusterId, Role};
 
 use super::*;
 use crate::identity::Identity;

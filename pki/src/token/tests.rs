@@ -25,14 +25,6 @@ fn two_tokens_share_nothing() {
 }
 
 #[test]
-fn the_checksum_is_bech32m() {
-    // BIP 350's test vector "a1lqfn3a": the human-readable part "a" expands to 3 0 1, no data, and
-    // the checksum is l q f n 3 a = 31 0 9 19 17 29 in its alphabet.
-    let remainder = [3, 0, 1, 31, 0, 9, 19, 17, 29].into_iter().fold(1, polymod);
-    assert_eq!(remainder, 0x2bc8_30a3);
-}
-
-#[test]
 fn a_short_secret_is_refused_with_the_reason() {
     assert_eq!(parse_error("abcdef.0123456789abcdef"), TokenError::TooShort { found: 16 });
     let said = parse_error("abcdefghij.hunter2").to_string();
@@ -56,8 +48,8 @@ fn every_kind_of_damage_has_its_name() {
     assert_eq!(parse_error(&format!("{}.", *good)), TokenError::Shape);
     assert_eq!(parse_error(&good[..48]), TokenError::Length { found: 37 });
     assert_eq!(parse_error(&format!("{}a", *good)), TokenError::Length { found: 39 });
-    assert!(matches!(parse_error(&good[1..]), TokenError::Id(_)));
-    assert!(matches!(parse_error(&good.to_uppercase()), TokenError::Id(_)));
+    assert_eq!(parse_error(&good[1..]), TokenError::Id);
+    assert_eq!(parse_error(&good.to_uppercase()), TokenError::Id);
     let wrong = format!("{}1{}", &good[..20], &good[21..]);
     assert_eq!(parse_error(&wrong), TokenError::Alphabet { position: 10 });
 }

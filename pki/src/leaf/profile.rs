@@ -1,0 +1,113 @@
+//! What leaves are for, and what each kind says.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use muster_proto::{NodeId, NodeName, Role};
+use rcgen::ExtendedKeyUsagePurpose;
+
+use super::{ETCD_LIFETIME, NODE_LIFETIME};
+use crate::authority::AuthorityKind;
+
+/// The name that every control-plane node's certificate carries, and no worker's.
+pub const CONTROL_PLANE_NAME: &str = "control-plane.muster.internal";
+
+/// The name that stands for a node in its certificate.
+pub fn node_dns_name(id: &NodeId) -> String {
+    format!("{id}.nodes.muster.internal")
+}
+
+/// What a leaf is for, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Profile {
+    /// A member, as client and server of `muster-node/1` and, on the control plane, of the
+    /// operator API.
+    Node { id: NodeId, name: NodeName, role: Role, addresses: Vec<IpAddr> },
+    /// An etcd member towards its clients. May act as a client too, because etcd's own gateway
+    /// dials the server with the server's certificate.
+    EtcdServer { name: NodeName, addresses: Vec<IpAddr> },
+    /// An etcd member towards the other members.
+    EtcdPeer { name: NodeName, addresses: Vec<IpAddr> },
+    /// A client of etcd; etcd takes the common name for the user.
+    EtcdClient { common_name: String, lifetime: Duration },
+}
+
+impl Profile {
+    /// The word for it in listings.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Node { .. } => "node",
+            Self::EtcdServer { .. } => "etcd-server",
+            Self::EtcdPeer { .. } => "etcd-peer",
+            Self::EtcdClient { .. } => "etcd-client",
+        }
+    }
+
+    /// The authority that issues it.
+    pub const fn authority(&self) -> AuthorityKind {
+        match self {
+            Self::Node { .. } => AuthorityKind::Machine,
+            Self::EtcdServer { .. } | Self::EtcdPeer { .. } | Self::EtcdClient { .. } => {
+                AuthorityKind::Etcd
+            }
+        }
+    }
+
+    pub(super) fn lifetime(&self) -> Duration {
+        match self {
+            Self::Node { .. } => NODE_LIFETIME,
+            Self::EtcdServer { .. } | Self::EtcdPeer { .. } => ETCD_LIFETIME,
+            Self::EtcdClient { lifetime, .. } => *lifetime,
+        }
+    }
+
+    pub(super) fn common_name(&self) -> &str {
+        match self {
+            Self::Node { name, .. }
+            | Self::EtcdServer { name, .. }
+            | Self::EtcdPeer { name, .. } => name.as_str(),
+            Self::EtcdClient { common_name, .. } => common_name,
+        }
+    }
+
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Node { addresses, .. } => addresses.clone(),
+            Self::EtcdServer { addresses, .. } | Self::EtcdPeer { addresses, .. } => {
+                let mut all = addresses.clone();
+                for loopback in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+                    if !all.contains(&loopback) {
+                        all.push(loopback);
+                    }
+                }
+                all
+            }
+            Self::EtcdClient { .. } => Vec::new(),
+        }
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Node { id, name, role, .. } => {
+                let mut names = vec![node_dns_name(id), name.to_string()];
+                if *role == Role::ControlPlane {
+                    names.push(CONTROL_PLANE_NAME.to_owned());
+                }
+                names
+            }
+            Self::EtcdServer { name, .. } | Self::EtcdPeer { name, .. } => {
+                vec![name.to_string(), "localhost".to_owned()]
+            }
+            Self::EtcdClient { .. } => Vec::new(),
+        }
+    }
+
+    pub(super) fn usages(&self) -> Vec<ExtendedKeyUsagePurpose> {
+        match self {
+            Self::Node { .. } | Self::EtcdServer { .. } | Self::EtcdPeer { .. } => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
+            Self::EtcdClient { .. } => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        }
+    }
+}

@@ -1,0 +1,181 @@
+use super::*;
+
+#[test]
+fn a_member_is_accepted() {
+    let (a, b, _) = members();
+    let session = handshake(a.dials(&b), b.server()).unwrap();
+    assert_eq!(node_id(&session.client_key()), a.id());
+    assert_eq!(node_id(&session.server_key()), b.id());
+    assert_eq!(session.server.alpn_protocol(), Some(ALPN_NODE));
+}
+
+#[test]
+fn a_non_member_is_refused_even_with_a_good_certificate() {
+    let (a, b, _) = members();
+    b.knows(&[&b]);
+    let error = refused_by_server(handshake(a.dials(&b), b.server()));
+    assert_eq!(refusal(&error), Refusal::NotAMember { id: a.id() });
+    let error = refused_by_client(handshake(b.dials(&a), a.server()));
+    assert_eq!(refusal(&error), Refusal::NotAMember { id: a.id() });
+}
+
+#[test]
+fn an_expired_certificate_is_refused_on_both_sides() {
+    let authority_born = now() - Duration::from_hours(100);
+    let cluster = ClusterId::from_bytes([3; 32]);
+    let authority = Authority::create(AuthorityKind::Machine, "demo", &cluster, authority_born);
+    let (a, b) = founders();
+    a.certify(&authority, Role::ControlPlane, now() - Duration::from_hours(25));
+    b.certify(&authority, Role::ControlPlane, now());
+    assert!(is_expired(&refused_by_server(handshake(a.dials(&b), b.server()))));
+    assert!(is_expired(&refused_by_client(handshake(b.dials(&a), a.server()))));
+}
+
+#[test]
+fn a_certificate_from_a_clock_two_hours_ahead_is_good_and_one_from_four_is_not_yet() {
+    let (a, b, authority) = members();
+    a.certify(&authority, Role::Worker, now() + Duration::from_hours(2));
+    handshake(a.dials(&b), b.server()).unwrap();
+    a.certify(&authority, Role::Worker, now() + Duration::from_hours(4));
+    let error = refused_by_server(handshake(a.dials(&b), b.server()));
+    assert!(error.to_string().contains("not valid yet"), "{error}");
+}
+
+#[test]
+fn a_certificate_of_another_cluster_is_refused_on_both_sides() {
+    let (a, b, _) = members();
+    a.certify(&machine_authority(), Role::ControlPlane, now());
+    assert!(is_unknown_issuer(&refused_by_client(handshake(a.dials(&b), b.server()))));
+    assert!(is_unknown_issuer(&refused_by_client(handshake(b.dials(&a), a.server()))));
+    // A client that does not check shows the server's own refusal.
+    let mut careless = hello_client(a.live.credentials().unwrap().certified());
+    careless.alpn_protocols = vec![ALPN_NODE.to_vec()];
+    assert!(is_unknown_issuer(&refused_by_server(handshake(careless, b.server()))));
+}
+
+#[test]
+fn a_dialer_that_expects_another_node_refuses() {
+    let (a, b, authority) = members();
+    let c = Node::new();
+    c.certify(&authority, Role::ControlPlane, now());
+    for node in [&a, &b, &c] {
+        node.knows(&[&a, &b, &c]);
+    }
+    let error = refused_by_client(handshake(a.dials(&b), c.server()));
+    assert_eq!(refusal(&error), Refusal::OtherNode { expected: b.id(), found: c.id() });
+}
+
+#[test]
+fn at_genesis_a_self_made_certificate_of_a_member_is_enough() {
+    let (a, b) = founders();
+    let session = handshake(a.dials(&b), b.server()).unwrap();
+    assert_eq!(node_id(&session.client_key()), a.id());
+}
+
+#[test]
+fn at_genesis_a_non_member_is_refused() {
+    let (a, b) = founders();
+    b.knows(&[&b]);
+    let error = refused_by_server(handshake(a.dials(&b), b.server()));
+    assert_eq!(refusal(&error), Refusal::NotAMember { id: a.id() });
+    let error = refused_by_client(handshake(b.dials(&a), a.server()));
+    assert_eq!(refusal(&error), Refusal::NotAMember { id: a.id() });
+}
+
+#[test]
+fn genesis_ends_when_a_bundle_exists() {
+    let (a, b) = founders();
+    b.certify(&machine_authority(), Role::ControlPlane, now());
+    // To `a`, still at genesis, the key of `b` counts, whichever certificate carries it; `b`
+    // compares with its authorities from now on.
+    assert!(is_unknown_issuer(&refused_by_server(handshake(a.dials(&b), b.server()))));
+    assert!(is_unknown_issuer(&refused_by_client(handshake(b.dials(&a), a.server()))));
+}
+
+#[test]
+fn a_renewed_certificate_is_presented_at_the_next_handshake() {
+    let (a, b, authority) = members();
+    let first = handshake(a.dials(&b), b.server()).unwrap();
+    b.certify(&authority, Role::ControlPlane, now());
+    let second = handshake(a.dials(&b), b.server()).unwrap();
+    let shown = |session: &Established| session.client.peer_certificates().unwrap().to_vec();
+    assert_ne!(shown(&first), shown(&second));
+    assert_eq!(shown(&second), b.live.credentials().unwrap().chain());
+}
+
+#[test]
+fn both_authorities_are_good_while_one_replaces_the_other() {
+    let (a, b) = founders();
+    // Of one cluster, so both carry the same name.
+    let cluster = ClusterId::from_bytes([3; 32]);
+    let (old, new) = (machine_authority_of(&cluster), machine_authority_of(&cluster));
+    let both =
+        TrustBundle::new(vec![old.certificate().clone(), new.certificate().clone()]).unwrap();
+    for (node, authority) in [(&a, &old), (&b, &new)] {
+        node.certify(authority, Role::ControlPlane, now());
+        let chain = node.live.credentials().unwrap().chain().to_vec();
+        let credentials = Credentials::new(&node.identity, chain, both.clone()).unwrap();
+        node.live.0.lock().unwrap().credentials = Some(Arc::new(credentials));
+    }
+    handshake(a.dials(&b), b.server()).unwrap();
+    handshake(b.dials(&a), a.server()).unwrap();
+}
+
+#[test]
+fn a_members_certificate_without_its_key_is_refused_on_both_sides() {
+    let (a, b, _) = members();
+    let thief = Identity::generate();
+    let chain = |node: &Node| node.live.credentials().unwrap().chain().to_vec();
+    let mut client = a.dials(&b);
+    let presented = rustls::sign::SingleCertAndKey::from(stolen(&chain(&a), &thief));
+    client.client_auth_cert_resolver = Arc::new(presented);
+    refused_by_server(handshake(client, b.server()));
+    let mut server = b.server();
+    let presented = rustls::sign::SingleCertAndKey::from(stolen(&chain(&b), &thief));
+    server.cert_resolver = Arc::new(presented);
+    refused_by_client(handshake(a.dials(&b), server));
+}
+
+#[test]
+fn a_certificate_that_names_another_node_is_refused() {
+    let (a, b, authority) = members();
+    let params = {
+        let mut params = rcgen::CertificateParams::new(vec![leaf::node_dns_name(&b.id())]).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        params
+    };
+    let key = PrivateKey::from_pkcs8(Algorithm::Ed25519, &a.identity.to_pkcs8()).unwrap();
+    let forged = params.signed_by(&key.signer(), &authority.issuer()).unwrap();
+    let bundle = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();
+    let credentials = Credentials::new(&a.identity, vec![forged.into()], bundle).unwrap();
+    a.live.0.lock().unwrap().credentials = Some(Arc::new(credentials));
+    let error = refused_by_server(handshake(a.dials(&b), b.server()));
+    assert_eq!(refusal(&error), Refusal::NotNamed { id: a.id() });
+}
+
+#[test]
+fn a_session_that_is_there_can_be_judged_again() {
+    let (a, b, _) = members();
+    let session = handshake(a.dials(&b), b.server()).unwrap();
+    let chain = session.server.peer_certificates().unwrap();
+    let now = UnixTime::since_unix_epoch(now().duration_since(std::time::UNIX_EPOCH).unwrap());
+    let judged = |at| admit(chain, PeerSide::Client, &*b.live, at);
+    assert_eq!(judged(now), Ok(a.identity.public_key()));
+    let tomorrow =
+        UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + leaf::NODE_LIFETIME * 2);
+    assert!(matches!(judged(tomorrow), Err(Refusal::Chain(_))));
+    b.knows(&[&b]);
+    assert_eq!(judged(now), Err(Refusal::NotAMember { id: a.id() }));
+    assert!(admit(&[], PeerSide::Client, &*b.live, now).is_err());
+}
+
+#[test]
+fn credentials_are_only_made_of_a_certificate_of_ones_own() {
+    let (a, b, authority) = members();
+    let chain = a.live.credentials().unwrap().chain().to_vec();
+    let bundle = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();
+    let wrong = Credentials::new(&b.identity, chain, bundle.clone());
+    assert_eq!(wrong.unwrap_err(), CredentialsError::OtherKey);
+    let none = Credentials::new(&b.identity, vec![], bundle);
+    assert_eq!(none.unwrap_err(), CredentialsError::Empty);
+}
