@@ -6,6 +6,8 @@
 //! What to do next is decided by [`step`]. Talks to no etcd.
 
 mod change;
+#[cfg(test)]
+mod simulation;
 mod step;
 
 use std::collections::BTreeMap;
