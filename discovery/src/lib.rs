@@ -2,3 +2,5 @@
 //! token handshake, birth, and gossip membership. Never hears of Raft.
 
 pub mod candidates;
+pub mod endpoint;
+pub mod hello;

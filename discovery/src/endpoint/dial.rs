@@ -1,0 +1,92 @@
+//! Reaches one peer over whichever of its addresses answers first.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until};
+
+use super::http2::chain;
+use super::tls::ANY_NAME;
+use super::transport::{HANDSHAKE, lost};
+
+/// Between attempts on different addresses (RFC 8305 section 5 recommends 250 ms).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+/// Between attempts on the same address: when the network heals, a peer is reached within it.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a peer was not reached.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DialError {
+    #[error("no address of the peer is known")]
+    NoAddress,
+    #[error("dial {address}: {why}")]
+    Failed { address: SocketAddr, why: String },
+    #[error("dial {}: no answer within {} ms; check that the node runs and that UDP reaches it",
+        list(addresses), waited.as_millis())]
+    NoAnswer { addresses: Vec<SocketAddr>, waited: Duration },
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Dials the addresses one after the other without waiting for failures, then all over again, until
+/// one answers or time is up. A peer that answers with a refusal ends the race at once when no
+/// other address is left.
+pub(crate) async fn race(
+    quic: &quinn::Endpoint,
+    config: &quinn::ClientConfig,
+    addresses: &[SocketAddr],
+) -> Result<quinn::Connection, DialError> {
+    let begun = Instant::now();
+    let mut attempts = FuturesUnordered::new();
+    let mut started = 0;
+    let mut next = begun;
+    let mut failure = DialError::NoAddress;
+    if addresses.is_empty() {
+        return Err(failure);
+    }
+    loop {
+        tokio::select! {
+            biased;
+            Some(outcome) = attempts.next() => match outcome {
+                Ok(connection) => return Ok(connection),
+                Err(error) => {
+                    failure = error;
+                    next = Instant::now();
+                    if attempts.is_empty() && started >= addresses.len() {
+                        return Err(failure);
+                    }
+                }
+            },
+            () = sleep_until(begun + HANDSHAKE) => {
+                let addresses = addresses.to_vec();
+                return Err(match failure {
+                    DialError::NoAddress => DialError::NoAnswer { addresses, waited: HANDSHAKE },
+                    failed => failed,
+                });
+            }
+            () = sleep_until(next), if started < addresses.len() || !attempts.is_empty() => {
+                attempts.push(attempt(quic, config, addresses[started % addresses.len()]));
+                started += 1;
+                let pause = if started < addresses.len() { NEXT_ADDRESS } else { AGAIN };
+                next = Instant::now() + pause;
+            }
+        }
+    }
+}
+
+async fn attempt(
+    quic: &quinn::Endpoint,
+    config: &quinn::ClientConfig,
+    address: SocketAddr,
+) -> Result<quinn::Connection, DialError> {
+    let failed = |why: String| DialError::Failed { address, why };
+    quic.connect_with(config.clone(), address, ANY_NAME)
+        .map_err(|e| failed(chain(&e)))?
+        .await
+        .map_err(|e| failed(lost(&e)))
+}

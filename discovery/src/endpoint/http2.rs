@@ -1,0 +1,211 @@
+//! HTTP/2 over one bidirectional QUIC stream, either end. What tonic speaks, without its transport.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::iter;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::Join;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service as _;
+use tower::util::BoxCloneSyncService;
+
+use super::transport::lost;
+
+/// One stream, as HTTP/2 sees it.
+pub(crate) type Stream = TokioIo<Join<quinn::RecvStream, quinn::SendStream>>;
+
+/// The sending half of a client connection: cheap to clone, one per lane.
+pub(crate) type Sender = hyper::client::conn::http2::SendRequest<Body>;
+
+pub(crate) fn stream(send: quinn::SendStream, receive: quinn::RecvStream) -> Stream {
+    TokioIo::new(tokio::io::join(receive, send))
+}
+
+/// Runs what HTTP/2 needs beside the connection itself, and ends all of it with the connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    pub(crate) fn new(stop: CancellationToken) -> Self {
+        Self { tracker: TaskTracker::new(), stop }
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        // The handle is not needed: the token ends the task.
+        drop(self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(task)));
+    }
+}
+
+/// How much HTTP/2 grants the other side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Calls under way at once on one stream.
+    calls: u32,
+    /// Bytes of one call, and of all calls of a stream, that may wait unread.
+    window: u32,
+    /// Bytes of an answer that may wait unsent.
+    unsent: usize,
+}
+
+impl Limits {
+    pub(crate) const HELLO: Self = Self { calls: 4, window: 64 << 10, unsent: 64 << 10 };
+    pub(crate) const NODE: Self = Self { calls: 128, window: 1 << 20, unsent: 1 << 20 };
+}
+
+/// Headers of one call, in bytes: gRPC needs a few hundred.
+const MAX_HEADERS: u32 = 8 << 10;
+
+/// Decides about a call before its body is read.
+pub(crate) trait Admit: Clone + Send + Sync + 'static {
+    /// The call with its extensions filled in, or the answer that refuses it.
+    fn admit<B>(&self, request: http::Request<B>) -> Result<http::Request<B>, Box<Status>>;
+}
+
+/// Serves one stream until the peer closes it or the connection is lost.
+pub(crate) async fn serve<A: Admit>(
+    io: Stream,
+    service: Guarded<A>,
+    limits: Limits,
+    tasks: Tasks,
+) -> Result<(), hyper::Error> {
+    hyper::server::conn::http2::Builder::new(tasks)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.calls)
+        .initial_stream_window_size(limits.window)
+        .initial_connection_window_size(limits.window)
+        .max_send_buf_size(limits.unsent)
+        .max_header_list_size(MAX_HEADERS)
+        .max_frame_size(16 << 10)
+        .serve_connection(io, service)
+        .await
+}
+
+/// Opens the client end. The connection runs in `tasks` and ends when the last sender is dropped.
+pub(crate) async fn connect(io: Stream, limits: Limits, tasks: Tasks) -> hyper::Result<Sender> {
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(tasks.clone())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.window)
+        .initial_connection_window_size(limits.window)
+        .max_send_buf_size(limits.unsent)
+        .max_header_list_size(MAX_HEADERS)
+        .max_frame_size(16 << 10)
+        .handshake(io)
+        .await?;
+    hyper::rt::Executor::execute(&tasks, connection);
+    Ok(sender)
+}
+
+/// What answers the calls of an ALPN: a generated gRPC server.
+pub type Service = BoxCloneSyncService<http::Request<Incoming>, http::Response<Body>, Infallible>;
+
+/// Wraps a generated gRPC server, configured with its message limits, for
+/// [`super::Listener::run`].
+pub fn service<S>(server: S) -> Service
+where
+    S: tower::Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(server)
+}
+
+/// The service of an ALPN behind the check of each call.
+#[derive(Debug, Clone)]
+pub(crate) struct Guarded<A> {
+    pub(crate) service: Service,
+    pub(crate) guard: A,
+    /// The longest that one call may take until its answer begins.
+    pub(crate) patience: Option<Duration>,
+}
+
+type Answer<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
+
+impl<A: Admit> hyper::service::Service<http::Request<Incoming>> for Guarded<A> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer<Infallible>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        let request = match self.guard.admit(request) {
+            Ok(request) => request,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
+        let answer = self.service.clone().call(request);
+        let Some(patience) = self.patience else { return Box::pin(answer) };
+        Box::pin(async move {
+            tokio::time::timeout(patience, answer)
+                .await
+                .unwrap_or_else(|_| Ok(Status::deadline_exceeded("").into_http()))
+        })
+    }
+}
+
+/// One session as a tower service, for generated clients. Its errors are statuses; a lost session
+/// is UNAVAILABLE.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub(crate) sender: Sender,
+    pub(crate) connection: quinn::Connection,
+}
+
+impl Call {
+    /// UNAVAILABLE, with what became of the connection.
+    fn unavailable(connection: &quinn::Connection, error: &hyper::Error) -> Status {
+        let why = connection.close_reason().map_or_else(|| chain(error), |reason| lost(&reason));
+        Status::unavailable(format!("call to {}: {why}", connection.remote_address()))
+    }
+}
+
+/// Puts in the scheme and authority that HTTP/2 demands.
+fn absolute(request: &mut http::Request<Body>) {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(http::uri::Scheme::HTTPS);
+    parts.authority = Some(http::uri::Authority::from_static("muster.internal"));
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+impl tower::Service<http::Request<Body>> for Call {
+    type Response = http::Response<Incoming>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        // A lost connection shows in the call, which can say why.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        absolute(&mut request);
+        let answer = self.sender.send_request(request);
+        let connection = self.connection.clone();
+        Box::pin(async move { answer.await.map_err(|e| Self::unavailable(&connection, &e)) })
+    }
+}
+
+/// The error and its causes on one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let links: Vec<_> =
+        iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect();
+    links.join(": ")
+}

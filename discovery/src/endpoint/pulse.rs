@@ -1,0 +1,67 @@
+//! Tells a silent connection from an idle one. Pure: counters in, verdict out.
+//!
+//! QUIC notices a vanished peer by its idle timeout, which must be long because sessions rest. But
+//! whoever has sent something that must be acknowledged hears from a live peer within a round trip,
+//! so silence after that is a fault, and the connection is worth less than a new dial.
+
+/// Counters of one connection at one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// UDP datagrams received.
+    pub(crate) heard: u64,
+    /// Frames sent that the peer must acknowledge.
+    pub(crate) asked: u64,
+}
+
+/// What was seen of one connection so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pulse {
+    last: Counters,
+    silent: u32,
+}
+
+impl Pulse {
+    pub(crate) fn new(first: Counters) -> Self {
+        Self { last: first, silent: 0 }
+    }
+
+    /// Takes one look and returns for how many looks in a row the peer owed an answer and gave none.
+    ///
+    /// Looks are counted, not seconds: a node that was itself starved must not blame its peers.
+    pub(crate) fn look(&mut self, now: Counters) -> u32 {
+        if now.heard != self.last.heard {
+            self.last = now;
+            self.silent = 0;
+        } else if self.silent > 0 || now.asked != self.last.asked {
+            self.silent += 1;
+        }
+        self.silent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(heard: u64, asked: u64) -> Counters {
+        Counters { heard, asked }
+    }
+
+    #[test]
+    fn a_resting_connection_is_never_silent() {
+        let mut pulse = Pulse::new(at(7, 7));
+        for _ in 0..100 {
+            assert_eq!(pulse.look(at(7, 7)), 0);
+        }
+    }
+
+    #[test]
+    fn an_unanswered_question_counts_until_something_is_heard() {
+        let mut pulse = Pulse::new(at(7, 7));
+        assert_eq!(pulse.look(at(7, 8)), 1);
+        assert_eq!(pulse.look(at(7, 8)), 2, "no more was sent, the answer is still owed");
+        assert_eq!(pulse.look(at(7, 9)), 3);
+        assert_eq!(pulse.look(at(8, 9)), 0);
+        assert_eq!(pulse.look(at(8, 9)), 0);
+    }
+}

@@ -1,0 +1,177 @@
+//! One accepted or dialled connection at work: its streams, its datagrams, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_proto::NodeId;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::guard::{HelloGuard, NodeGuard};
+use super::http2::{Admit, Guarded, Limits, Service, Tasks, chain, serve, stream};
+use super::transport::{Close, HELLO_IDLE, UNPROVEN, lost};
+use crate::hello::{Session, Standing};
+
+/// How long a denied session stays open, so that the answer reaches the peer.
+const DENIED: Duration = Duration::from_millis(200);
+
+/// Where datagrams of members go: the sending half of the receiver that was asked for last.
+pub(crate) type Mailbox = watch::Receiver<Option<Inlet>>;
+pub(crate) type Inlet = mpsc::Sender<(NodeId, Bytes)>;
+
+/// A connection being served. Dropping it ends everything that runs for it.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) connection: quinn::Connection,
+    pub(crate) tasks: Tasks,
+    _end: DropGuard,
+}
+
+impl Served {
+    fn new(connection: quinn::Connection) -> Self {
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(stop.clone());
+        Self { connection, tasks, _end: stop.drop_guard() }
+    }
+
+    /// A member's connection: calls with [`Limits::NODE`], and datagrams.
+    pub(crate) fn node(service: Guarded<NodeGuard>, mailbox: Mailbox) -> Self {
+        let NodeGuard { peer, connection, .. } = &service.guard;
+        let (from, connection) = (peer.node_id, connection.clone());
+        let served = Self::new(connection.clone());
+        served.run(forward_datagrams(from, connection, mailbox));
+        served.run(accept_streams(service, Limits::NODE, served.tasks.clone()));
+        served
+    }
+
+    /// A stranger's connection: calls with [`Limits::HELLO`].
+    pub(crate) fn hello(service: Guarded<HelloGuard>) -> Self {
+        let served = Self::new(service.guard.connection.clone());
+        served.run(accept_streams(service, Limits::HELLO, served.tasks.clone()));
+        served
+    }
+
+    fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        hyper::rt::Executor::execute(&self.tasks, task);
+    }
+}
+
+/// A guard whose connection is known.
+pub(crate) trait Connected: Admit {
+    fn connection(&self) -> &quinn::Connection;
+}
+
+impl Connected for NodeGuard {
+    fn connection(&self) -> &quinn::Connection {
+        &self.connection
+    }
+}
+
+impl Connected for HelloGuard {
+    fn connection(&self) -> &quinn::Connection {
+        &self.connection
+    }
+}
+
+async fn accept_streams<A: Connected>(service: Guarded<A>, limits: Limits, tasks: Tasks) {
+    let connection = service.guard.connection().clone();
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        let (service, tasks) = (service.clone(), tasks.clone());
+        let executor = tasks.clone();
+        let remote = connection.remote_address();
+        hyper::rt::Executor::execute(&executor, async move {
+            if let Err(error) = serve(stream(send, receive), service, limits, tasks).await {
+                tracing::debug!(%remote, error = chain(&error), "stream ended");
+            }
+        });
+    }
+}
+
+async fn forward_datagrams(from: NodeId, connection: quinn::Connection, mailbox: Mailbox) {
+    while let Ok(datagram) = connection.read_datagram().await {
+        // Nobody listens, or the listener is behind: lost, as datagrams are.
+        let delivered = mailbox
+            .borrow()
+            .as_ref()
+            .is_some_and(|mailbox| mailbox.try_send((from, datagram)).is_ok());
+        if !delivered {
+            tracing::trace!(%from, "datagram not taken");
+        }
+    }
+}
+
+/// How the first part of a hello session ended.
+#[derive(Debug)]
+pub(crate) enum Probation {
+    Proven,
+    /// Closed; `denied` says whether a wrong proof was the cause.
+    Ended {
+        denied: bool,
+    },
+}
+
+/// Waits until the session proves the token; closes it when it does not.
+pub(crate) async fn probation(connection: quinn::Connection, session: Session) -> Probation {
+    let mut standing = session.standing();
+    let decided = standing.wait_for(|standing| *standing != Standing::Unproven);
+    let standing = tokio::select! {
+        biased;
+        _ = connection.closed() => return Probation::Ended { denied: false },
+        decided = tokio::time::timeout(UNPROVEN, decided) => match decided {
+            Ok(Ok(standing)) => standing.clone(),
+            Ok(Err(_)) | Err(_) => Standing::Unproven,
+        },
+    };
+    match standing {
+        Standing::Proven(_) => return Probation::Proven,
+        Standing::Unproven => Close::Unproven.close(&connection),
+        Standing::Denied => linger(&connection).await,
+    }
+    Probation::Ended { denied: standing == Standing::Denied }
+}
+
+/// Waits until a proven session ends, is denied after all, or rests for too long.
+pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Session) -> String {
+    let (mut standing, mut calls) = (session.standing(), session.calls());
+    loop {
+        let is_denied = tokio::select! {
+            biased;
+            reason = connection.closed() => return lost(&reason),
+            _ = standing.wait_for(|standing| *standing == Standing::Denied) => true,
+            called = tokio::time::timeout(HELLO_IDLE, calls.changed()) => {
+                if called.is_ok() {
+                    continue;
+                }
+                false
+            }
+        };
+        if is_denied {
+            linger(&connection).await;
+            return "a later proof was wrong".to_owned();
+        }
+        Close::Done.close(&connection);
+        return "it made no calls".to_owned();
+    }
+}
+
+/// Waits until a member's connection ends.
+pub(crate) async fn until_lost(connection: quinn::Connection) -> String {
+    lost(&connection.closed().await)
+}
+
+/// Lets the last answer out, then closes.
+async fn linger(connection: &quinn::Connection) {
+    if tokio::time::timeout(DENIED, connection.closed()).await.is_err() {
+        Close::Denied.close(connection);
+    }
+}
+
+/// What connections of either ALPN are served with.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    pub(crate) hello: Service,
+    pub(crate) node: Service,
+    pub(crate) trust: watch::Receiver<Arc<super::trust::Trust>>,
+    pub(crate) mailbox: Mailbox,
+}

@@ -1,0 +1,164 @@
+//! The figures of the QUIC endpoint: timers, windows and limits, each with its reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_pki::identity::Identity;
+use quinn::{EndpointConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::{hkdf, hmac};
+
+/// A handshake that takes longer is given up, on either side. Generous, because a small machine may
+/// be starting a whole cluster; memory is bounded by the gate, not by this.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(3);
+
+/// A session that has not proved the token by then is closed.
+pub const UNPROVEN: Duration = Duration::from_secs(5);
+
+/// A proven hello session without a call for so long is closed.
+pub const HELLO_IDLE: Duration = Duration::from_mins(1);
+
+/// The longest a single call on `muster-hello/1` may take, from first header to answer.
+pub const HELLO_CALL: Duration = Duration::from_secs(30);
+
+/// How often connections are looked at for silence ([`super::pulse`]).
+pub(crate) const LOOK: Duration = Duration::from_millis(400);
+
+/// After so many looks in silence a connection is closed: two seconds at the least.
+pub(crate) const SILENT_LOOKS: u32 = 5;
+
+/// The largest payload of [`super::Endpoint::send_datagram`], in bytes: what fits a QUIC packet of
+/// the smallest allowed size (1200 bytes, RFC 9000 section 14) with room for its framing.
+pub const MAX_DATAGRAM: usize = 1150;
+
+/// Streams that a stranger may have open at once: one HTTP/2 connection, and one to replace it.
+const HELLO_STREAMS: u32 = 2;
+
+/// Streams that a member may have open at once.
+pub(crate) const NODE_STREAMS: u32 = 16;
+
+/// Bytes that a stranger may have under way to us.
+const HELLO_WINDOW: u32 = 128 << 10;
+
+/// Bytes that a member may have under way to us.
+const NODE_WINDOW: u32 = 4 << 20;
+
+/// Values shared by both ALPNs; what a member may do beyond a stranger is granted by
+/// [`admit_member`] once it is known to be one.
+pub(crate) fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(HELLO_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(1 << 20))
+        .receive_window(VarInt::from_u32(HELLO_WINDOW))
+        .send_window(u64::from(HELLO_WINDOW))
+        // A resting session costs two small packets every ten seconds and outlives two that are
+        // lost. A session in use that falls silent is noticed by the pulse within two seconds.
+        .keep_alive_interval(Some(Duration::from_secs(10)))
+        .max_idle_timeout(Some(VarInt::from_u32(35_000).into()))
+        // Only until the first measurement. Machines of one cluster are near each other; a longer
+        // way costs a needless retransmission of the first packet, nothing else.
+        .initial_rtt(Duration::from_millis(50))
+        .datagram_receive_buffer_size(Some(32 << 10))
+        .datagram_send_buffer_size(64 << 10);
+    Arc::new(transport)
+}
+
+/// Widens the limits of a connection whose peer has turned out to be a member.
+pub(crate) fn admit_member(connection: &quinn::Connection) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(NODE_STREAMS));
+    connection.set_receive_window(VarInt::from_u32(NODE_WINDOW));
+    connection.set_send_window(u64::from(NODE_WINDOW));
+}
+
+/// Endpoint keys that follow from the identity, so that a restarted node can tell peers of its
+/// former life at once that their sessions are gone (stateless reset, RFC 9000 section 10.3).
+pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
+    // Ed25519 signatures are deterministic and this one is never sent: a secret as good as the key.
+    let secret = identity.sign(b"muster quic endpoint keys 1");
+    let keys = hkdf::Salt::new(hkdf::HKDF_SHA256, b"muster quic endpoint").extract(&secret);
+    let expand = |label: &'static [u8]| {
+        let mut key = [0; 32];
+        keys.expand(&[label], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut key))
+            .expect("32 bytes are one block of SHA-256");
+        key
+    };
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, &expand(b"stateless reset"));
+    let cids = expand(b"connection ids");
+    let cids = cids.first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cids)));
+    config
+}
+
+/// Why this side closed a connection, as the QUIC application error code. There is no text with it:
+/// a stranger learns nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Close {
+    /// The endpoint stops, or the session is no longer needed.
+    Done = 0,
+    /// Not a member, or its certificate does not hold.
+    NotAdmitted = 1,
+    /// Was a member until now.
+    Removed = 2,
+    /// The token was not proved in time.
+    Unproven = 3,
+    /// The proof was wrong.
+    Denied = 4,
+    /// Too many sessions, or too many wrong proofs from this address.
+    Busy = 5,
+    /// Another connection of the same pair took over.
+    Replaced = 6,
+    /// No answer for too long.
+    Silent = 7,
+    /// A peer spoke something that is not HTTP/2.
+    Broken = 8,
+}
+
+impl Close {
+    pub(crate) fn close(self, connection: &quinn::Connection) {
+        connection.close(VarInt::from_u32(self as u32), b"");
+    }
+
+    pub(crate) fn close_all(self, quic: &quinn::Endpoint) {
+        quic.close(VarInt::from_u32(self as u32), b"");
+    }
+
+    /// What the code means to the side that receives it.
+    pub(crate) fn meaning(code: VarInt) -> &'static str {
+        match code.into_inner() {
+            0 => "the peer closed the session",
+            1 => {
+                "the peer does not admit this node: it is not in the peer's registry, or its \
+                  certificate does not hold there"
+            }
+            2 => "this node was removed from the cluster",
+            3 => "the token was not proved in time",
+            4 => "the peer refused the token proof",
+            5 => {
+                "the peer has too many sessions, or saw too many wrong proofs from this address; \
+                  try again in a few seconds"
+            }
+            6 => "another connection took over",
+            7 => "the peer had no answer from this node",
+            8 => "the peer could not read what this node sent",
+            _ => "the peer closed the session for an unknown reason",
+        }
+    }
+}
+
+/// A lost connection in words.
+pub(crate) fn lost(error: &quinn::ConnectionError) -> String {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            Close::meaning(close.error_code).to_owned()
+        }
+        quinn::ConnectionError::TimedOut => "no answer".to_owned(),
+        quinn::ConnectionError::Reset => "the peer was restarted".to_owned(),
+        quinn::ConnectionError::LocallyClosed => "this node closed the connection".to_owned(),
+        other => other.to_string(),
+    }
+}
