@@ -163,7 +163,8 @@ impl Identity {
         self.certified(vec![certificate.into()])
     }
 
-    /// The key together with a certificate chain that was issued for it.
+    /// The key together with a certificate chain that was issued for it. rustls keeps the key as
+    /// ring's key pair, which is not wiped, for as long as the value lives.
     pub(crate) fn certified(&self, chain: Vec<CertificateDer<'static>>) -> Arc<CertifiedKey> {
         let pkcs8 = self.to_pkcs8();
         let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(&**pkcs8))

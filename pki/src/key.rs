@@ -1,5 +1,6 @@
 //! Private keys as PKCS#8 that is wiped when dropped, and the signers made of them for one
-//! signature at a time. ring's own key pairs are not wiped, so none is kept longer than a call.
+//! signature at a time. ring's own key pairs are not wiped, so none is kept here for longer than a
+//! call.
 
 use std::fmt;
 

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::identity::Identity;
+use muster_pki::inspect::describe;
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile, SubjectKey};
 use muster_proto::{ClusterId, Role};
 use tempfile::TempDir;
@@ -165,6 +166,30 @@ fn openssl_finds_the_names_and_addresses_of_a_leaf() {
         for wanted in wanted {
             assert!(text.contains(wanted), "{wanted} in {text}");
         }
+    }
+}
+
+#[test]
+fn openssl_describes_a_certificate_as_we_do() {
+    let files = Files::new();
+    for (profile, key) in profiles() {
+        let leaf = issue(&authority(profile.authority()), &profile, &key);
+        let ours = describe(&leaf.chain[0]).unwrap();
+        let path = files.write("leaf.pem", &leaf.to_pem());
+        let field = |name: &str| {
+            let path = path.to_str().unwrap();
+            let said = accepted(&["x509", "-in", path, "-noout", "-sha256", name]);
+            let (_, value) = said.trim().split_once('=').unwrap();
+            value.replace(':', "").to_lowercase()
+        };
+        assert_eq!(field("-fingerprint"), ours.fingerprint);
+        assert_eq!(field("-serial"), ours.serial);
+        assert_eq!((ours.not_before, ours.not_after), (leaf.not_before, leaf.not_after));
+        let seconds = (leaf.not_after.duration_since(now()).unwrap().as_secs() + 60).to_string();
+        let path = path.to_str().unwrap();
+        assert!(openssl(&["x509", "-in", path, "-noout", "-checkend", "0"]).status.success());
+        let later = openssl(&["x509", "-in", path, "-noout", "-checkend", &seconds]);
+        assert!(!later.status.success());
     }
 }
 
