@@ -3,4 +3,5 @@
 
 pub mod candidates;
 pub mod endpoint;
+pub mod gossip;
 pub mod hello;

@@ -1,0 +1,192 @@
+//! A member as foca holds it: a slot and a generation, eight bytes.
+//!
+//! foca's own packets are written with slots by [`Local`] and never leave the process:
+//! `wire` turns them into datagrams and back. Their parts are at least as long as in the datagram,
+//! so that foca's size limit bounds the datagram too.
+
+use bytes::{Buf, BufMut};
+use foca::{Codec, Header, Member, Message, State};
+
+use super::roster::Slot;
+
+/// One life of a member. A node starts with a higher generation than before and takes the next
+/// one when the others hold it dead or remember a higher one.
+pub type Generation = u32;
+
+/// A member in one of its lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) slot: Slot,
+    pub(crate) generation: Generation,
+}
+
+impl foca::Identity for Identity {
+    type Addr = Slot;
+
+    fn renew(&self) -> Option<Self> {
+        let generation = self.generation.checked_add(1)?;
+        Some(Self { slot: self.slot, generation })
+    }
+
+    fn addr(&self) -> Slot {
+        self.slot
+    }
+
+    fn win_addr_conflict(&self, adversary: &Self) -> bool {
+        self.generation > adversary.generation
+    }
+}
+
+/// The length of a header without and with a third party, of a member, and of their datagram
+/// counterparts at most.
+pub(crate) const HEADER: usize = 20;
+pub(crate) const HEADER_WITH_THIRD: usize = 37;
+pub(crate) const MEMBER: usize = 23;
+
+/// Writes and reads foca's packets with slots.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Local;
+
+/// A packet that this process did not make, or that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed or oversized local gossip packet")]
+pub(crate) struct LocalError;
+
+/// The parts of a message: a tag, a probe number, a third party.
+pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
+    match message {
+        Message::Ping(n) => (0, *n, None),
+        Message::Ack(n) => (1, *n, None),
+        Message::PingReq { target, probe_number } => (2, *probe_number, Some(*target)),
+        Message::IndirectPing { origin, probe_number } => (3, *probe_number, Some(*origin)),
+        Message::IndirectAck { target, probe_number } => (4, *probe_number, Some(*target)),
+        Message::ForwardedAck { origin, probe_number } => (5, *probe_number, Some(*origin)),
+        Message::Announce => (ANNOUNCE, 0, None),
+        Message::Feed => (7, 0, None),
+        Message::Gossip => (8, 0, None),
+        Message::TurnUndead => (9, 0, None),
+        Message::Broadcast => (10, 0, None), // never made: custom broadcasts are off
+    }
+}
+
+pub(crate) const ANNOUNCE: u8 = 6;
+
+/// True for the tags that carry a third party; None for a tag that does not exist.
+pub(crate) fn has_third(tag: u8) -> Option<bool> {
+    match tag {
+        0 | 1 | 6..=9 => Some(false),
+        2..=5 => Some(true),
+        _ => None,
+    }
+}
+
+fn message(tag: u8, n: u8, third: Option<Identity>) -> Option<Message<Identity>> {
+    Some(match (tag, third) {
+        (0, None) => Message::Ping(n),
+        (1, None) => Message::Ack(n),
+        (2, Some(target)) => Message::PingReq { target, probe_number: n },
+        (3, Some(origin)) => Message::IndirectPing { origin, probe_number: n },
+        (4, Some(target)) => Message::IndirectAck { target, probe_number: n },
+        (5, Some(origin)) => Message::ForwardedAck { origin, probe_number: n },
+        (ANNOUNCE, None) => Message::Announce,
+        (7, None) => Message::Feed,
+        (8, None) => Message::Gossip,
+        (9, None) => Message::TurnUndead,
+        _ => return None,
+    })
+}
+
+pub(crate) fn put_identity(buf: &mut impl BufMut, id: Identity) {
+    buf.put_u32(id.slot);
+    buf.put_u32(id.generation);
+}
+
+fn get_identity(buf: &mut impl Buf) -> Identity {
+    Identity { slot: buf.get_u32(), generation: buf.get_u32() }
+}
+
+pub(crate) const fn state_byte(state: State) -> u8 {
+    match state {
+        State::Alive => 0,
+        State::Suspect => 1,
+        State::Down => 2,
+    }
+}
+
+impl Codec<Identity> for Local {
+    type Error = LocalError;
+
+    fn encode_header(
+        &mut self,
+        header: &Header<Identity>,
+        mut buf: impl BufMut,
+    ) -> Result<(), LocalError> {
+        let (tag, n, third) = parts(&header.message);
+        let length = if third.is_some() { HEADER_WITH_THIRD } else { HEADER };
+        if buf.remaining_mut() < length {
+            return Err(LocalError);
+        }
+        put_identity(&mut buf, header.src);
+        buf.put_u16(header.src_incarnation);
+        put_identity(&mut buf, header.dst);
+        buf.put_u8(tag);
+        buf.put_u8(n);
+        if let Some(third) = third {
+            put_identity(&mut buf, third);
+            buf.put_bytes(0, HEADER_WITH_THIRD - HEADER - 8);
+        }
+        Ok(())
+    }
+
+    fn decode_header(&mut self, mut buf: impl Buf) -> Result<Header<Identity>, LocalError> {
+        if buf.remaining() < HEADER {
+            return Err(LocalError);
+        }
+        let src = get_identity(&mut buf);
+        let src_incarnation = buf.get_u16();
+        let dst = get_identity(&mut buf);
+        let (tag, n) = (buf.get_u8(), buf.get_u8());
+        let third = match has_third(tag) {
+            Some(true) if buf.remaining() >= HEADER_WITH_THIRD - HEADER => {
+                let third = get_identity(&mut buf);
+                buf.advance(HEADER_WITH_THIRD - HEADER - 8);
+                Some(third)
+            }
+            Some(false) => None,
+            Some(true) | None => return Err(LocalError),
+        };
+        let message = message(tag, n, third).ok_or(LocalError)?;
+        Ok(Header { src, src_incarnation, dst, message })
+    }
+
+    fn encode_member(
+        &mut self,
+        member: &Member<Identity>,
+        mut buf: impl BufMut,
+    ) -> Result<(), LocalError> {
+        if buf.remaining_mut() < MEMBER {
+            return Err(LocalError);
+        }
+        put_identity(&mut buf, *member.id());
+        buf.put_u16(member.incarnation());
+        buf.put_u8(state_byte(member.state()));
+        buf.put_bytes(0, MEMBER - 11);
+        Ok(())
+    }
+
+    fn decode_member(&mut self, mut buf: impl Buf) -> Result<Member<Identity>, LocalError> {
+        if buf.remaining() < MEMBER {
+            return Err(LocalError);
+        }
+        let id = get_identity(&mut buf);
+        let incarnation = buf.get_u16();
+        let state = match buf.get_u8() {
+            0 => State::Alive,
+            1 => State::Suspect,
+            2 => State::Down,
+            _ => return Err(LocalError),
+        };
+        buf.advance(MEMBER - 11);
+        Ok(Member::new(id, incarnation, state))
+    }
+}
