@@ -23,6 +23,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 mod tokens;
+pub mod view;
 
 use std::collections::BTreeMap;
 

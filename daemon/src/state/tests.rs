@@ -3,8 +3,10 @@
 mod admission;
 mod etcd;
 mod founding;
+mod planner;
 mod registry;
 mod token;
+mod view;
 
 use super::sample::*;
 use super::{Command, Outcome, Reason, Refusal};
