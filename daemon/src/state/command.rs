@@ -108,6 +108,8 @@ pub struct Admit {
     pub verified_by: NodeId,
 }
 
+/// A node that leaves takes its etcd with it. Where the voters left could not then remove its
+/// member by a majority of the old list (two voters, say), the caller has etcd remove it first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remove {
     /// The caller resolves names (`ClusterState::find`), so that a retry cannot hit a newer node

@@ -187,3 +187,40 @@ pub(super) fn check_version(version: &str) -> Result<(), Refusal> {
         format!("a version is at most {} printable ASCII characters", limits::VERSION),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(number: usize) -> NodeId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        NodeId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_members() {
+        let replica = crate::state::sample::Replica::founded(1);
+        let template = replica.state.members().next().unwrap();
+        let mut registry = Registry::default();
+        for number in 1..limits::MEMBERS {
+            registry.insert(Member { id: numbered(number), ..template.clone() });
+        }
+        assert!(registry.has_room());
+        registry.insert(Member { id: numbered(0), ..template.clone() });
+        assert!(!registry.has_room());
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_identities_ever() {
+        let name: NodeName = "gone".parse().unwrap();
+        let tombstone = Tombstone { name, removed_index: 1, removed_ms: 1 };
+        let mut registry = Registry::default();
+        for number in 1..limits::IDENTITIES {
+            registry.removed.insert(numbered(number), tombstone.clone());
+        }
+        assert!(registry.has_room());
+        registry.removed.insert(numbered(0), tombstone);
+        assert!(!registry.has_room());
+    }
+}

@@ -116,11 +116,14 @@ fn member(state: &ClusterState, seen: &Seen, member: &Member) -> wire::Member {
         seen.contacts.get(&member.id).copied().unwrap_or(unknown)
     };
     let raft_voter = seen.voters.contains(&member.id);
-    let raft_role = match () {
-        () if !member.is_control_plane() => "",
-        () if seen.leader == Some(member.id) => "leader",
-        () if raft_voter => "follower",
-        () => "learner",
+    let raft_role = if !member.is_control_plane() {
+        ""
+    } else if seen.leader == Some(member.id) {
+        "leader"
+    } else if raft_voter {
+        "follower"
+    } else {
+        "learner"
     };
     wire::Member {
         name: member.name.to_string(),

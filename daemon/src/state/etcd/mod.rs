@@ -2,8 +2,8 @@
 //!
 //! Founders start together from one list; a later node waits, becomes a learner, then a voter; a
 //! member whose data is lost is removed and begins again with the next generation. Each step is a
-//! command that is checked when applied ([`change`]), so one that comes twice or late is harmless.
-//! What to do next is decided by [`step`]. Talks to no etcd.
+//! command that is checked when applied (`change`), so one that comes twice or late is harmless.
+//! What to do next is decided by [`next_step`]. Talks to no etcd.
 
 mod change;
 #[cfg(test)]
@@ -126,8 +126,7 @@ pub struct Departed {
 #[serde(default)]
 pub struct Plan {
     /// The first cluster, fixed by the birth certificate.
-    founders: Vec<Seat>,
-    founder_ids: Vec<NodeId>,
+    founders: BTreeMap<NodeId, Seat>,
     records: BTreeMap<NodeId, Record>,
     departed: BTreeMap<NodeId, Departed>,
 }
@@ -169,8 +168,10 @@ impl Plan {
     }
 
     /// The first cluster; never changes.
-    pub fn founders(&self) -> &[Seat] {
-        &self.founders
+    pub fn founders(&self) -> Vec<Seat> {
+        let mut seats: Vec<_> = self.founders.values().cloned().collect();
+        seats.sort();
+        seats
     }
 
     /// What the node is to do about etcd.
@@ -182,9 +183,9 @@ impl Plan {
             Phase::Waiting => wait("to be added to etcd by the leader"),
             Phase::Lost { .. } => wait("for its lost etcd member to be removed by the leader"),
             Phase::Founding | Phase::Learner { .. } | Phase::Voter { .. } => {
-                let founding = generation == 0 && self.founder_ids.contains(node);
+                let founding = generation == 0 && self.founders.contains_key(node);
                 let (start, initial_cluster) = if founding {
-                    (Start::New, self.founders.clone())
+                    (Start::New, self.founders())
                 } else {
                     (Start::Existing, self.seats())
                 };
@@ -213,8 +214,7 @@ impl Plan {
             let Some(address) = founder.addresses.first() else { continue };
             let seat = Seat { name: founder.name.clone(), peer_url: peer_url(address) };
             let node = super::node_id(&founder.public_key);
-            self.founders.push(seat.clone());
-            self.founder_ids.push(node);
+            self.founders.insert(node, seat.clone());
             let record = Record { phase: Phase::Founding, generation: 0, since: at.index, seat };
             self.records.insert(node, record);
         }

@@ -4,7 +4,7 @@ use muster_proto::Role;
 use muster_proto::wire::hello::refusal::Reason as WireReason;
 
 use super::*;
-use crate::state::command::RevokeToken;
+use crate::state::command::{RecordAudit, RevokeToken};
 use crate::state::view::{self, Contact, Seen};
 use crate::state::{ClusterState, EtcdChange};
 
@@ -154,4 +154,28 @@ fn a_joining_node_hears_the_kind_of_refusal() {
         let message = view::refusal(&refusal(reason, "why"));
         assert_eq!((message.reason(), message.message.as_str()), (expected, "why"));
     }
+}
+
+/// What a snapshot costs: the whole state travels as one, so it must stay small.
+#[test]
+fn a_thousand_members_and_a_full_audit_log_fit_into_a_megabyte() {
+    let mut replica = four_nodes();
+    for number in 0..1_000_u16 {
+        let mut admission = admit(5, Role::Worker);
+        let digest = ring::digest::digest(&ring::digest::SHA256, &number.to_be_bytes());
+        admission.public_key = digest.as_ref().try_into().unwrap();
+        admission.name = format!("worker-{number}").parse().unwrap();
+        replica.done(Command::Admit(admission));
+    }
+    for number in 0..2_000 {
+        replica.done(Command::RecordAudit(RecordAudit {
+            by: id(1),
+            action: "refuse-join".to_owned(),
+            subject: format!("10.0.0.9 attempt {number}"),
+            outcome: "x".repeat(120),
+        }));
+    }
+    let bytes = rmp_serde::to_vec_named(&replica.state).unwrap();
+    assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
+    assert_eq!(replica.restored(), replica.state);
 }
