@@ -1,0 +1,128 @@
+//! Files that are either the old ones or the new ones, whatever happens in between.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Mode of files that hold secrets or state: only the owner reads them.
+pub const PRIVATE: u32 = 0o600;
+
+/// Mode of files that anyone may read.
+pub const PUBLIC: u32 = 0o644;
+
+/// Why a file was not written; the old one, if any, is still there.
+#[derive(Debug, thiserror::Error)]
+#[error("{tried} {}", path.display())]
+pub struct WriteError {
+    tried: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl WriteError {
+    fn on<'a>(tried: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self { tried, path: path.to_owned(), source }
+    }
+}
+
+/// Replaces the file: written beside it under the given mode, synced, renamed over it, and the
+/// directory synced. Once this returns, a power cut does not take it back. One writer per path.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
+    let beside = beside(path);
+    // A left-over of an earlier try may have another mode: never reuse it.
+    match fs::remove_file(&beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(WriteError::on("remove the left-over", &beside)(e));
+        }
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .map_err(WriteError::on("create", &beside))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(WriteError::on("write", &beside))?;
+    settle(&beside, path)
+}
+
+/// Renames a finished, synced file or directory into its place and syncs the directory around it.
+pub fn settle(from: &Path, to: &Path) -> Result<(), WriteError> {
+    fs::rename(from, to).map_err(WriteError::on("rename into place", to))?;
+    sync_directory(parent(to))
+}
+
+/// Makes what was created, renamed or removed in a directory survive a power cut.
+pub fn sync_directory(directory: &Path) -> Result<(), WriteError> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(WriteError::on("sync directory", directory))
+}
+
+/// Creates the directory and its parents, readable by the owner only (0700), and syncs the one
+/// around it. An existing one is left as it is.
+pub fn create_private_directory(path: &Path) -> Result<(), WriteError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(WriteError::on("create directory", path))?;
+    sync_directory(parent(path))
+}
+
+/// The name under which the new file is written: hidden, in the same directory.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_has_the_new_bytes_and_mode_and_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "old").unwrap();
+        fs::write(beside(&path), "torn").unwrap();
+        replace(&path, b"new", PRIVATE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing/key");
+        let error = replace(&path, b"new", PRIVATE).unwrap_err();
+        assert!(error.to_string().contains("missing/.key.new"), "{error}");
+    }
+
+    #[test]
+    fn private_directories_are_for_the_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b");
+        create_private_directory(&path).unwrap();
+        create_private_directory(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

@@ -1,0 +1,94 @@
+//! A log file of bounded size.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use crate::files::PRIVATE;
+use crate::logs::Place;
+
+/// Appends to a file and begins the next one when it is full. The files together hold at most
+/// `limit * (keep + 1)` bytes and one piece. Losing the end in a power cut is accepted.
+#[derive(Debug)]
+pub struct Rotating {
+    place: Place,
+    file: File,
+    size: u64,
+}
+
+impl Rotating {
+    /// Opens the current file for appending; creates it, readable by the owner only.
+    pub fn open(place: Place) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(&place.path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { place, file, size })
+    }
+
+    /// Appends a piece; begins the next file at a line's end once this one is full.
+    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let full = self.size + piece.len() as u64 >= self.place.limit;
+        let cut = match piece.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) if full => end + 1,
+            _ => piece.len(),
+        };
+        self.append(&piece[..cut])?;
+        if full {
+            self.rotate()?;
+            self.append(&piece[cut..])?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece)?;
+        self.size += piece.len() as u64;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        for older in (1..self.place.keep).rev() {
+            match fs::rename(self.numbered(older), self.numbered(older + 1)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        if self.place.keep == 0 {
+            fs::remove_file(&self.place.path)?;
+        } else {
+            fs::rename(&self.place.path, self.numbered(1))?;
+        }
+        *self = Self::open(self.place.clone())?;
+        Ok(())
+    }
+
+    fn numbered(&self, number: u8) -> PathBuf {
+        let mut path = OsString::from(&self.place.path);
+        path.push(format!(".{number}"));
+        path.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_log_is_set_aside_and_the_oldest_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place { path: directory.path().join("log"), limit: 10, keep: 2 };
+        let mut log = Rotating::open(place.clone()).unwrap();
+        for piece in ["0\n00000000", "\n", "1111\n", "2222\nre", "st\n33\n", "444444444\n", "5"] {
+            log.write(piece.as_bytes()).unwrap();
+        }
+        let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!(read("log"), "5");
+        assert_eq!(read("log.1"), "444444444\n");
+        assert_eq!(read("log.2"), "2222\nrest\n33\n");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+        drop(log);
+        Rotating::open(place).unwrap().write(b"6").unwrap();
+        assert_eq!(read("log"), "56");
+    }
+}

@@ -1,0 +1,211 @@
+//! One child process: spawned and waited for by an operating system thread of its own.
+//!
+//! A child must not outlive this process, however this process ends: a left-over etcd would hold
+//! its ports and its data against the next one. So the kernel kills it with us
+//! (`PR_SET_PDEATHSIG`). That signal fires when the *thread* that spawned the child ends; the
+//! runtime's threads come and go, therefore the thread that spawns also waits for the child, and
+//! so ends before it only if the whole process does. Signals go through a pidfd, which can never
+//! mean another process that was given the same number.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{self, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::sync::mpsc;
+
+use super::step::Exit;
+use crate::logs::{LastLines, Place, Rotating};
+
+/// How many of the last lines go with an exit.
+const LAST_LINES: usize = 20;
+
+/// How long the log may take to drain after the process ended: something it left behind may hold
+/// the other end of the pipe for ever.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// What to run. The environment is exactly this one, nothing is inherited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// An absolute path.
+    pub program: PathBuf,
+    /// Seen by everyone on the machine: never a secret.
+    pub arguments: Vec<OsString>,
+    pub environment: BTreeMap<OsString, OsString>,
+    pub directory: PathBuf,
+}
+
+/// Why a start is forbidden until something else is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// What the process needs to go on from is gone.
+    #[error("{0}")]
+    Lost(String),
+    /// Anything else.
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+/// Asked before every start, restarts included. May read and write files.
+pub type Guard = Arc<dyn Fn() -> Result<(), Refusal> + Send + Sync>;
+
+/// What the child's thread reports, in this order: one of the first three, then `Exited` if it was
+/// `Spawned`.
+pub(super) enum ChildEvent {
+    Spawned(Child),
+    NotSpawned(io::Error),
+    Refused(Refusal),
+    Exited { exit: Exit, last_lines: Vec<String> },
+}
+
+/// A running child. Dropping it kills the process.
+pub(super) struct Child {
+    pub(super) pid: u32,
+    fd: OwnedFd,
+}
+
+impl Child {
+    /// Sends a signal; a process that has ended already is no error.
+    pub(super) fn signal(&self, signal: Signal) {
+        rustix::process::pidfd_send_signal(&self.fd, signal).ok();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+/// Asks the guard, starts the command in its own process group and waits for its end, all in a
+/// thread of its own.
+pub(super) fn launch(
+    command: Command,
+    guard: Option<Guard>,
+    log: Place,
+    events: mpsc::Sender<ChildEvent>,
+) -> io::Result<()> {
+    let body = move || {
+        // The owner may be gone, and then nobody needs the report.
+        if let Err(refusal) = guard.map_or(Ok(()), |guard| guard()) {
+            events.blocking_send(ChildEvent::Refused(refusal)).ok();
+            return;
+        }
+        match spawn(command, log) {
+            Ok(started) => attend(started, &events),
+            Err(error) => {
+                events.blocking_send(ChildEvent::NotSpawned(error)).ok();
+            }
+        }
+    };
+    thread::Builder::new().name("child".to_owned()).spawn(body).map(drop)
+}
+
+struct Started {
+    process: process::Child,
+    child: Child,
+    log: std::sync::mpsc::Receiver<Vec<String>>,
+}
+
+fn spawn(command: Command, log: Place) -> io::Result<Started> {
+    let log = Rotating::open(log)?;
+    let (output, input) = io::pipe()?;
+    let mut process = process::Command::new(command.program);
+    process
+        .args(command.arguments)
+        .env_clear()
+        .envs(command.environment)
+        .current_dir(command.directory)
+        .stdin(Stdio::null())
+        .stdout(input.try_clone()?)
+        .stderr(input)
+        .process_group(0);
+    die_with_us(&mut process);
+    let (done, last_lines) = sync_channel(1);
+    thread::Builder::new().name("child-log".to_owned()).spawn(move || {
+        done.send(pump(output, log)).ok(); // nobody waits for it if the start failed
+    })?;
+    let mut process = process.spawn()?; // shadows the builder, which holds the pipe's other end
+    let fd = match rustix::process::pidfd_open(Pid::from_child(&process), PidfdFlags::empty()) {
+        Ok(fd) => fd,
+        Err(error) => {
+            process.kill()?;
+            process.wait()?;
+            return Err(error.into());
+        }
+    };
+    let child = Child { pid: process.id(), fd };
+    Ok(Started { process, child, log: last_lines })
+}
+
+/// Makes the kernel kill the child when the thread that is about to spawn it ends.
+fn die_with_us(command: &mut process::Command) {
+    let us = rustix::process::getpid();
+    let before_exec = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // We may have died between the fork and the call above.
+        if rustix::process::getppid() == Some(us) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()))
+        }
+    };
+    #[expect(unsafe_code, reason = "the only way to set a death signal between fork and exec")]
+    // SAFETY: between fork and exec the closure makes two system calls and builds an error from a
+    // number: it allocates nothing, takes no lock and touches no memory of other threads.
+    unsafe {
+        command.pre_exec(before_exec);
+    }
+}
+
+/// Reports the start, waits for the end and reports that.
+fn attend(started: Started, events: &mpsc::Sender<ChildEvent>) {
+    let Started { mut process, child, log } = started;
+    // Not delivered means dropped, and that kills the child: the wait below ends in any case.
+    events.blocking_send(ChildEvent::Spawned(child)).ok();
+    let exit = process.wait().map_or(Exit::Unknown, exit_of);
+    let last_lines = log.recv_timeout(DRAIN).unwrap_or_default();
+    events.blocking_send(ChildEvent::Exited { exit, last_lines }).ok();
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
+
+/// Moves the output into the log and returns the last lines. What the disk does not take is dropped: a full disk must not
+/// stop the process by a full pipe.
+fn pump(mut output: PipeReader, mut log: Rotating) -> Vec<String> {
+    let mut last = LastLines::new(LAST_LINES);
+    let mut piece = vec![0; 32 << 10];
+    loop {
+        match output.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => {
+                last.feed(&piece[..read]);
+                log.write(&piece[..read]).ok();
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    last.finish()
+}

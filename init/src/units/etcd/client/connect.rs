@@ -1,0 +1,105 @@
+//! Connections to etcd: TCP, TLS with both sides' certificates, HTTP/2.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::crypto::ring::default_provider;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+use crate::units::etcd::credentials::{Authorities, Credential};
+
+/// How long TCP and TLS together may take to be up.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// How long a server may take to greet after the handshake before it is talked to all the same.
+const GREETING: Duration = Duration::from_millis(500);
+
+/// A connection whose peer vanished without a word is given up after these two.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
+
+/// Why no TLS connection can be made with these credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("an authority's certificate cannot be used")]
+    Authority(#[source] rustls::Error),
+    #[error("the certificate and key cannot be used")]
+    Certificate(#[source] rustls::Error),
+}
+
+/// One side's credentials for TLS 1.3, ready for use.
+#[derive(Clone)]
+pub struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// Trusts these authorities and presents this certificate.
+    pub fn new(authorities: &Authorities, own: &Credential) -> Result<Self, CredentialsError> {
+        let mut roots = RootCertStore::empty();
+        for authority in authorities.certificates() {
+            roots.add(authority.clone()).map_err(CredentialsError::Authority)?;
+        }
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.key().to_vec()));
+        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(CredentialsError::Certificate)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(own.chain().to_vec(), key)
+            .map_err(CredentialsError::Certificate)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Connects and finishes the handshake, which only a process that runs can do.
+    pub(crate) async fn connect(&self, to: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(to).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::IpAddress(to.ip().into());
+        TlsConnector::from(Arc::clone(&self.0)).connect(name, tcp).await
+    }
+
+    /// A channel that connects when it is first used and again whenever it has to.
+    pub(super) fn channel(&self, to: SocketAddr) -> Channel {
+        let tls = self.clone();
+        // The scheme says nothing here: the connector always speaks TLS.
+        let uri = Uri::builder().scheme("http").authority(to.to_string()).path_and_query("/");
+        let uri = uri.build().expect("an address is an authority");
+        Endpoint::from(uri)
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+            .connect_with_connector_lazy(service_fn(move |_: Uri| {
+                let tls = tls.clone();
+                async move { greeted(tls.connect(to).await?).await.map(TokioIo::new) }
+            }))
+    }
+}
+
+/// Waits for the first bytes from the server. In TLS 1.3 our handshake is over before the server
+/// has looked at our certificate; a refusal comes where an HTTP/2 server's settings would, and
+/// waiting for either makes it an error of this connection instead of one try after the other.
+async fn greeted(stream: TlsStream<TcpStream>) -> io::Result<BufReader<TlsStream<TcpStream>>> {
+    let mut stream = BufReader::new(stream);
+    match timeout(GREETING, stream.fill_buf()).await {
+        Ok(Ok([])) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "etcd hung up")),
+        Ok(Err(error)) => Err(error),
+        // A server may also wait for us to begin.
+        Ok(Ok(_)) | Err(_) => Ok(stream),
+    }
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}

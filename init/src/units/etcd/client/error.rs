@@ -1,0 +1,174 @@
+//! Why a call to etcd failed, as something to branch on.
+
+use std::error::Error as _;
+use std::iter;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+/// A call that got no answer or a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("etcd at {endpoint}, {call}: {reason}")]
+pub struct CallError {
+    pub endpoint: SocketAddr,
+    /// The gRPC method, such as `MemberAdd`.
+    pub call: &'static str,
+    pub kind: Kind,
+    /// etcd's own words, or the connection's.
+    reason: String,
+}
+
+/// What a failed call means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No connection, or it broke.
+    Unreachable,
+    /// No answer within the call's deadline; the change may have been made all the same.
+    Deadline,
+    /// The member knows no leader, the leader changed, or a majority did not answer in time.
+    NoLeader,
+    /// Fewer members are reachable than etcd wants before it changes the membership.
+    Unhealthy,
+    /// Too few started members to stay writable after the change.
+    NotEnoughStarted,
+    /// The learner has not caught up yet.
+    LearnerNotReady,
+    /// etcd 3.4 and 3.5 allow one learner at a time.
+    TooManyLearners,
+    /// It was promoted already.
+    NotLearner,
+    /// A learner was asked for something that only voters do.
+    AskedLearner,
+    MemberNotFound,
+    /// A member with this peer URL exists. (etcd's ids are made of peer URL, token and second: added
+    /// twice within a second, it says that the id exists.)
+    MemberExists,
+    /// Only the leader can do this.
+    NotLeader,
+    /// The member named as the next leader cannot be it.
+    BadTransferee,
+    /// The quota is used up: compact, defragment, disarm.
+    NoSpace,
+    /// Data of members differ: stop and restore.
+    Corrupt,
+    /// etcd does not accept the certificate for this.
+    Denied,
+    /// Anything else.
+    Other,
+}
+
+impl CallError {
+    pub(super) fn of(endpoint: SocketAddr, call: &'static str, status: &Status) -> Self {
+        let kind = Kind::of(status);
+        // For a broken connection the status says only "transport error": the last cause says why.
+        let causes = iter::successors(status.source(), |&error| error.source());
+        let reason = causes.last().map_or_else(|| status.message().to_owned(), ToString::to_string);
+        Self { endpoint, call, kind, reason }
+    }
+
+    pub(super) fn deadline(endpoint: SocketAddr, call: &'static str, after: Duration) -> Self {
+        let reason = format!("no answer within {after:?}");
+        Self { endpoint, call, kind: Kind::Deadline, reason }
+    }
+
+    pub(super) fn no_leader(endpoint: SocketAddr, call: &'static str) -> Self {
+        let reason = "none of the members asked leads".to_owned();
+        Self { endpoint, call, kind: Kind::NoLeader, reason }
+    }
+
+    pub(super) fn malformed(endpoint: SocketAddr, call: &'static str, reason: &str) -> Self {
+        Self { endpoint, call, kind: Kind::Other, reason: reason.to_owned() }
+    }
+
+    /// Whether the same call may succeed later without anyone doing anything.
+    pub fn is_transient(&self) -> bool {
+        match self.kind {
+            Kind::Unreachable
+            | Kind::Deadline
+            | Kind::NoLeader
+            | Kind::Unhealthy
+            | Kind::NotEnoughStarted
+            | Kind::LearnerNotReady
+            | Kind::TooManyLearners
+            | Kind::AskedLearner
+            | Kind::NotLeader => true,
+            Kind::NotLearner
+            | Kind::MemberNotFound
+            | Kind::MemberExists
+            | Kind::BadTransferee
+            | Kind::NoSpace
+            | Kind::Corrupt
+            | Kind::Denied
+            | Kind::Other => false,
+        }
+    }
+
+    /// Whether another member may answer what this one could not.
+    pub(super) fn is_about_this_member(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Unreachable | Kind::Deadline | Kind::NoLeader | Kind::AskedLearner
+        )
+    }
+}
+
+/// etcd's refusals share a few gRPC codes, so the text has to tell them apart: they are constants
+/// of etcd's `api/v3rpc/rpctypes/error.go`, unchanged from 3.4 to 3.6.
+const REFUSALS: &[(&str, Kind)] = &[
+    ("can only promote a learner member which is in sync", Kind::LearnerNotReady),
+    ("can only promote a learner member", Kind::NotLearner),
+    ("too many learner members", Kind::TooManyLearners),
+    ("rpc not supported for learner", Kind::AskedLearner),
+    ("member not found", Kind::MemberNotFound),
+    ("Peer URLs already exists", Kind::MemberExists),
+    ("member ID already exist", Kind::MemberExists),
+    ("not enough started members", Kind::NotEnoughStarted),
+    ("unhealthy cluster", Kind::Unhealthy),
+    ("bad leader transferee", Kind::BadTransferee),
+    ("not leader", Kind::NotLeader),
+    ("no leader", Kind::NoLeader),
+    ("leader changed", Kind::NoLeader),
+    ("request timed out", Kind::NoLeader),
+    ("database space exceeded", Kind::NoSpace),
+    ("corrupt cluster", Kind::Corrupt),
+];
+
+impl Kind {
+    fn of(status: &Status) -> Self {
+        let known = REFUSALS.iter().find(|(words, _)| status.message().contains(words));
+        match (known, status.code()) {
+            (Some((_, kind)), _) => *kind,
+            (None, Code::Unavailable) => Self::Unreachable,
+            // What tonic makes of a connection that could not be made or broke.
+            (None, Code::Unknown) if status.source().is_some() => Self::Unreachable,
+            (None, Code::DeadlineExceeded | Code::Cancelled) => Self::Deadline,
+            (None, Code::PermissionDenied | Code::Unauthenticated) => Self::Denied,
+            (None, Code::DataLoss) => Self::Corrupt,
+            (None, _) => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_with_the_same_code_are_told_apart() {
+        let of = |code, text: &str| Kind::of(&Status::new(code, text));
+        let failed = Code::FailedPrecondition;
+        assert_eq!(
+            of(
+                failed,
+                "etcdserver: can only promote a learner member which is in sync with leader"
+            ),
+            Kind::LearnerNotReady
+        );
+        assert_eq!(of(failed, "etcdserver: can only promote a learner member"), Kind::NotLearner);
+        assert_eq!(of(failed, "etcdserver: not leader"), Kind::NotLeader);
+        assert_eq!(of(Code::Unavailable, "etcdserver: no leader"), Kind::NoLeader);
+        assert_eq!(of(Code::Unavailable, "connection refused"), Kind::Unreachable);
+        assert_eq!(of(Code::Internal, "what?"), Kind::Other);
+    }
+}

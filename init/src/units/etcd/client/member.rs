@@ -1,0 +1,359 @@
+//! One etcd member, asked directly.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::connect::Tls;
+use super::error::{CallError, Kind};
+use super::wire;
+use super::wire::cluster_client::ClusterClient;
+use super::wire::kv_client::KvClient;
+use super::wire::maintenance_client::MaintenanceClient;
+
+/// Largest answer decoded: members, a status, a few keys. Snapshots come in pieces of 32 KiB.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// etcd's own number for a member, in hexadecimal as `etcdctl` prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId(pub u64);
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+impl FromStr for MemberId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
+/// A member as etcd lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub id: MemberId,
+    /// Empty until the member has started once.
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    /// Empty until the member has started once.
+    pub client_urls: Vec<String>,
+    pub learner: bool,
+}
+
+impl From<wire::Member> for Listed {
+    fn from(member: wire::Member) -> Self {
+        Self {
+            id: MemberId(member.id),
+            name: member.name,
+            peer_urls: member.peer_ur_ls,
+            client_urls: member.client_ur_ls,
+            learner: member.is_learner,
+        }
+    }
+}
+
+/// What a member says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    pub id: MemberId,
+    pub cluster: u64,
+    pub version: String,
+    /// Bytes on disk.
+    pub db_size: u64,
+    /// Bytes that hold data; the rest is freed by defragmenting.
+    pub db_size_in_use: u64,
+    /// `None` while it knows none.
+    pub leader: Option<MemberId>,
+    pub learner: bool,
+    pub raft_term: u64,
+    pub raft_index: u64,
+    pub raft_applied_index: u64,
+    pub errors: Vec<String>,
+}
+
+/// An alarm and the member that raised it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Alarm {
+    pub member: MemberId,
+    pub kind: AlarmKind,
+}
+
+/// What an alarm is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AlarmKind {
+    /// The quota is used up; writes are refused.
+    NoSpace,
+    /// The member's data differs from the others'.
+    Corrupt,
+    /// One this version of Muster does not know.
+    Unknown(i32),
+}
+
+impl fmt::Display for AlarmKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSpace => f.write_str("NOSPACE"),
+            Self::Corrupt => f.write_str("CORRUPT"),
+            Self::Unknown(number) => write!(f, "alarm {number}"),
+        }
+    }
+}
+
+/// How well a member serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Answers linearizable reads: it is connected to a leader with a majority.
+    Serving,
+    /// Is a learner: follows, and refuses such reads until promoted.
+    Learner,
+}
+
+/// How long calls may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Reads, writes, status and alarms.
+    pub call: Duration,
+    /// Changes of the membership and of the leader: etcd may take 7 s to say that it cannot.
+    pub change: Duration,
+    /// Defragmenting, which rewrites the database, and hashing it.
+    pub heavy: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            call: Duration::from_secs(3),
+            change: Duration::from_secs(10),
+            heavy: Duration::from_mins(2),
+        }
+    }
+}
+
+/// One endpoint. Cheap to clone; connects when first used.
+#[derive(Debug, Clone)]
+pub struct Member {
+    endpoint: SocketAddr,
+    channel: Channel,
+    deadlines: Deadlines,
+}
+
+impl Member {
+    /// Must be called within a tokio runtime.
+    pub fn new(endpoint: SocketAddr, tls: &Tls, deadlines: Deadlines) -> Self {
+        Self { endpoint, channel: tls.channel(endpoint), deadlines }
+    }
+
+    pub fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    /// Asks for a linearizable read of nothing in particular.
+    pub async fn health(&self) -> Result<Health, CallError> {
+        // The key that etcdctl's own health check reads; it need not exist.
+        match self.get(b"health").await {
+            Ok(_) => Ok(Health::Serving),
+            Err(error) if error.kind == Kind::AskedLearner => Ok(Health::Learner),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads one key, linearizably.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CallError> {
+        let request = wire::RangeRequest { key: key.to_vec(), ..Default::default() };
+        let mut kv = self.kv();
+        let reply = self.call("Range", self.deadlines.call, kv.range(request)).await?;
+        Ok(reply.kvs.into_iter().next().map(|found| found.value))
+    }
+
+    /// Writes one key; returns the revision.
+    pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<i64, CallError> {
+        let request = wire::PutRequest { key: key.to_vec(), value: value.to_vec() };
+        let mut kv = self.kv();
+        let reply = self.call("Put", self.deadlines.call, kv.put(request)).await?;
+        Ok(reply.header.unwrap_or_default().revision)
+    }
+
+    /// Deletes one key; returns whether it was there.
+    pub async fn delete(&self, key: &[u8]) -> Result<bool, CallError> {
+        let request = wire::DeleteRangeRequest { key: key.to_vec(), range_end: Vec::new() };
+        let mut kv = self.kv();
+        let reply = self.call("DeleteRange", self.deadlines.call, kv.delete_range(request)).await?;
+        Ok(reply.deleted > 0)
+    }
+
+    /// Every member, voters and learners. From etcd 3.5 on as the leader sees it; 3.4 answers from
+    /// the asked member's own, perhaps older, view.
+    pub async fn members(&self) -> Result<Vec<Listed>, CallError> {
+        let request = wire::MemberListRequest { linearizable: true };
+        let mut cluster = self.cluster();
+        self.membership("MemberList", self.deadlines.call, cluster.member_list(request)).await
+    }
+
+    /// Adds a learner, which etcd itself caps at one; returns it and all members, itself included.
+    pub async fn add_learner(&self, peer_url: &str) -> Result<(Listed, Vec<Listed>), CallError> {
+        let request =
+            wire::MemberAddRequest { peer_ur_ls: vec![peer_url.to_owned()], is_learner: true };
+        let mut cluster = self.cluster();
+        let reply =
+            self.call("MemberAdd", self.deadlines.change, cluster.member_add(request)).await?;
+        let added = reply.member.ok_or_else(|| {
+            CallError::malformed(self.endpoint, "MemberAdd", "no member came back")
+        })?;
+        Ok((added.into(), reply.members.into_iter().map(Listed::from).collect()))
+    }
+
+    /// Makes a learner that has caught up a voter; [`Kind::LearnerNotReady`] until then.
+    pub async fn promote(&self, id: MemberId) -> Result<Vec<Listed>, CallError> {
+        let request = wire::MemberPromoteRequest { id: id.0 };
+        let mut cluster = self.cluster();
+        let call = cluster.member_promote(request);
+        self.membership("MemberPromote", self.deadlines.change, call).await
+    }
+
+    /// Removes a member; its etcd ends by itself when it learns of it.
+    pub async fn remove(&self, id: MemberId) -> Result<Vec<Listed>, CallError> {
+        let request = wire::MemberRemoveRequest { id: id.0 };
+        let mut cluster = self.cluster();
+        let call = cluster.member_remove(request);
+        self.membership("MemberRemove", self.deadlines.change, call).await
+    }
+
+    /// Tells the cluster a member's new peer URL.
+    pub async fn update(&self, id: MemberId, peer_url: &str) -> Result<Vec<Listed>, CallError> {
+        let request = wire::MemberUpdateRequest { id: id.0, peer_ur_ls: vec![peer_url.to_owned()] };
+        let mut cluster = self.cluster();
+        let call = cluster.member_update(request);
+        self.membership("MemberUpdate", self.deadlines.change, call).await
+    }
+
+    /// What this member says about itself; answered without a leader, too.
+    pub async fn status(&self) -> Result<MemberStatus, CallError> {
+        let mut maintenance = self.maintenance();
+        let call = maintenance.status(wire::StatusRequest {});
+        let reply = self.call("Status", self.deadlines.call, call).await?;
+        let header = reply.header.unwrap_or_default();
+        Ok(MemberStatus {
+            id: MemberId(header.member_id),
+            cluster: header.cluster_id,
+            version: reply.version,
+            db_size: reply.db_size.max(0).cast_unsigned(),
+            db_size_in_use: reply.db_size_in_use.max(0).cast_unsigned(),
+            leader: (reply.leader != 0).then_some(MemberId(reply.leader)),
+            learner: reply.is_learner,
+            raft_term: reply.raft_term,
+            raft_index: reply.raft_index,
+            raft_applied_index: reply.raft_applied_index,
+            errors: reply.errors,
+        })
+    }
+
+    /// The alarms of every member.
+    pub async fn alarms(&self) -> Result<Vec<Alarm>, CallError> {
+        self.alarm(wire::alarm_request::AlarmAction::Get, 0, wire::AlarmType::None as i32).await
+    }
+
+    /// Takes one alarm back; an unknown one cannot be. What raised it must be mended first.
+    pub async fn disarm(&self, alarm: Alarm) -> Result<(), CallError> {
+        let kind = match alarm.kind {
+            AlarmKind::NoSpace => wire::AlarmType::Nospace as i32,
+            AlarmKind::Corrupt => wire::AlarmType::Corrupt as i32,
+            AlarmKind::Unknown(number) => number,
+        };
+        let action = wire::alarm_request::AlarmAction::Deactivate;
+        self.alarm(action, alarm.member.0, kind).await.map(drop)
+    }
+
+    /// Gives space that deleted data left back to the file system. The member answers nothing
+    /// meanwhile, so one member at a time.
+    pub async fn defragment(&self) -> Result<(), CallError> {
+        let mut maintenance = self.maintenance();
+        let call = maintenance.defragment(wire::DefragmentRequest {});
+        self.call("Defragment", self.deadlines.heavy, call).await.map(drop)
+    }
+
+    /// A hash of everything up to the newest revision, with that revision: members at the same
+    /// revision and compaction have the same hash.
+    pub async fn hash(&self) -> Result<(u32, i64), CallError> {
+        let mut maintenance = self.maintenance();
+        let call = maintenance.hash_kv(wire::HashKvRequest { revision: 0 });
+        let reply = self.call("HashKV", self.deadlines.heavy, call).await?;
+        Ok((reply.hash, reply.header.unwrap_or_default().revision))
+    }
+
+    /// Makes another voter the leader. Only the leader can: [`Kind::NotLeader`] from all others.
+    pub async fn move_leader(&self, to: MemberId) -> Result<(), CallError> {
+        let mut maintenance = self.maintenance();
+        let call = maintenance.move_leader(wire::MoveLeaderRequest { target_id: to.0 });
+        self.call("MoveLeader", self.deadlines.change, call).await.map(drop)
+    }
+
+    pub(super) async fn snapshot(
+        &self,
+    ) -> Result<tonic::Streaming<wire::SnapshotResponse>, CallError> {
+        let mut maintenance = self.maintenance();
+        let call = maintenance.snapshot(wire::SnapshotRequest {});
+        self.call("Snapshot", self.deadlines.change, call).await
+    }
+
+    async fn alarm(
+        &self,
+        action: wire::alarm_request::AlarmAction,
+        member: u64,
+        alarm: i32,
+    ) -> Result<Vec<Alarm>, CallError> {
+        let request = wire::AlarmRequest { action: action.into(), member_id: member, alarm };
+        let mut maintenance = self.maintenance();
+        let reply = self.call("Alarm", self.deadlines.call, maintenance.alarm(request)).await?;
+        let known = |number| match wire::AlarmType::try_from(number) {
+            Ok(wire::AlarmType::Nospace) => AlarmKind::NoSpace,
+            Ok(wire::AlarmType::Corrupt) => AlarmKind::Corrupt,
+            Ok(wire::AlarmType::None) | Err(_) => AlarmKind::Unknown(number),
+        };
+        let alarms = reply.alarms.into_iter();
+        Ok(alarms.map(|a| Alarm { member: MemberId(a.member_id), kind: known(a.alarm) }).collect())
+    }
+
+    async fn membership(
+        &self,
+        name: &'static str,
+        within: Duration,
+        call: impl Future<Output = Result<Response<wire::MembersResponse>, Status>>,
+    ) -> Result<Vec<Listed>, CallError> {
+        let reply = self.call(name, within, call).await?;
+        Ok(reply.members.into_iter().map(Listed::from).collect())
+    }
+
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        within: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CallError> {
+        match timeout(within, call).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) => Err(CallError::of(self.endpoint, name, &status)),
+            Err(_) => Err(CallError::deadline(self.endpoint, name, within)),
+        }
+    }
+
+    fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    fn maintenance(&self) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+}

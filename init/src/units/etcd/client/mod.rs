@@ -1,0 +1,28 @@
+//! Muster's own client of etcd's gRPC API: the calls it makes, over mutual TLS, each with a
+//! deadline and a typed error. A [`Member`] is one endpoint, a [`Client`] asks several in turn.
+
+mod cluster;
+mod connect;
+mod error;
+mod member;
+pub mod snapshot;
+
+pub use cluster::Client;
+pub use connect::{CredentialsError, Tls};
+pub use error::{CallError, Kind};
+pub use member::{Alarm, AlarmKind, Deadlines, Health, Listed, Member, MemberId, MemberStatus};
+
+/// Generated from Muster's subset of etcd's API.
+mod wire {
+    #![allow(
+        clippy::pedantic,
+        clippy::allow_attributes_without_reason,
+        clippy::clone_on_ref_ptr,
+        missing_debug_implementations,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated code"
+    )]
+
+    tonic::include_proto!("etcdserverpb");
+}

@@ -1,0 +1,254 @@
+//! Where the unit keeps its things, and how it knows that data is lost.
+//!
+//! ```text
+//! <home>/g1           data directory of generation 1, etcd's own
+//! <home>/g1.started   what generation 1 was started as, and whether it ever had data
+//! <home>/tls/         credentials
+//! <home>/log/         output
+//! ```
+//!
+//! A member that lost its data must never start again as if it were new: it would forget what it
+//! voted for and acknowledged, and the cluster could elect a leader without the writes it holds.
+//! So a record beside the data, written and synced before the first start, outlives the data.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use muster_proto::NodeName;
+use serde::{Deserialize, Serialize};
+
+use super::spec::{Generation, Initial, Spec};
+use crate::files::{self, PRIVATE, WriteError};
+
+/// The format of records this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
+/// Largest record read, in bytes.
+const MAX_RECORD: u64 = 64 << 10;
+
+/// The unit's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home(PathBuf);
+
+/// What a generation was started as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    format: u32,
+    pub name: NodeName,
+    pub initial: Initial,
+    /// Its data was seen on disk. Before that, a missing write-ahead log means that etcd never got
+    /// as far as to promise anything.
+    pub had_data: bool,
+    /// SHA-256 of the snapshot it was restored from, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_from: Option<String>,
+}
+
+impl Record {
+    pub(super) fn new(name: NodeName, initial: Initial) -> Self {
+        Self { format: FORMAT, name, initial, had_data: false, restored_from: None }
+    }
+}
+
+/// What can be read of a record of any format.
+#[derive(Deserialize)]
+struct Formatted {
+    format: u32,
+}
+
+/// What is on disk of a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing.
+    Absent,
+    /// It was to be started, and etcd has not written anything yet.
+    Begun(Record),
+    /// Data and record.
+    Whole(Record),
+    /// A record of data that is not there any more.
+    Lost(Record),
+    /// Data that nobody recorded.
+    Strange,
+}
+
+/// Why the disk could not be read, or what is there is no record of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is damaged: {reason}; remove the member and let it join again", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{} was written by a newer Muster (format {found})", path.display())]
+    Newer { path: PathBuf, found: u32 },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Home {
+    pub fn new(root: PathBuf) -> Self {
+        Self(root)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// The data directory of a generation.
+    pub fn data(&self, generation: Generation) -> PathBuf {
+        self.0.join(format!("g{generation}"))
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    fn record_path(&self, generation: Generation) -> PathBuf {
+        self.0.join(format!("g{generation}.started"))
+    }
+
+    /// Looks at a generation. Blocks.
+    pub fn presence(&self, generation: Generation) -> Result<Presence, HomeError> {
+        let data = self.has_data(generation)?;
+        Ok(match (self.record(generation)?, data) {
+            (Some(record), true) => Presence::Whole(record),
+            (Some(record), false) if record.had_data => Presence::Lost(record),
+            (Some(record), false) => Presence::Begun(record),
+            (None, true) => Presence::Strange,
+            (None, false) => Presence::Absent,
+        })
+    }
+
+    /// Whether etcd's database and write-ahead log are there: both, or it cannot go on.
+    pub(super) fn has_data(&self, generation: Generation) -> Result<bool, HomeError> {
+        let member = self.data(generation).join("member");
+        let wal = member.join("wal");
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| HomeError::Read { path, source }
+        };
+        let entries = match fs::read_dir(&wal) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(failed(&wal)(e)),
+        };
+        let mut segment = false;
+        for entry in entries {
+            let entry = entry.map_err(failed(&wal))?;
+            segment |= Path::new(&entry.file_name()).extension().is_some_and(|e| e == "wal");
+        }
+        let database = member.join("snap").join("db");
+        Ok(segment && database.try_exists().map_err(failed(&database))?)
+    }
+
+    fn record(&self, generation: Generation) -> Result<Option<Record>, HomeError> {
+        let path = self.record_path(generation);
+        let damaged = |reason: String| HomeError::Damaged { path: path.clone(), reason };
+        match path.metadata() {
+            Ok(meta) if meta.len() > MAX_RECORD => {
+                return Err(damaged(format!("{} bytes", meta.len())));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(HomeError::Read { path, source }),
+        }
+        let bytes =
+            fs::read(&path).map_err(|source| HomeError::Read { path: path.clone(), source })?;
+        let Formatted { format } =
+            serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if format > FORMAT {
+            return Err(HomeError::Newer { path, found: format });
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(e.to_string()))
+    }
+
+    pub(super) fn write(&self, generation: Generation, record: &Record) -> Result<(), HomeError> {
+        files::create_private_directory(&self.0)?;
+        let text = serde_json::to_vec_pretty(record).expect("a record is plain data");
+        files::replace(&self.record_path(generation), &text, PRIVATE)?;
+        Ok(())
+    }
+
+    /// Records that etcd has data now, once it has; says whether that is known.
+    pub(super) fn note_data(&self, generation: Generation) -> Result<bool, HomeError> {
+        match self.presence(generation)? {
+            Presence::Whole(mut record) if !record.had_data => {
+                record.had_data = true;
+                self.write(generation, &record)?;
+                Ok(true)
+            }
+            Presence::Whole(_) | Presence::Lost(_) => Ok(true),
+            Presence::Absent | Presence::Begun(_) | Presence::Strange => Ok(false),
+        }
+    }
+
+    /// Removes what is left of all generations before this one.
+    pub(super) fn forget_before(&self, generation: Generation) -> Result<(), HomeError> {
+        let failed = |source| HomeError::Read { path: self.0.clone(), source };
+        for entry in fs::read_dir(&self.0).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix('g'));
+            let number = number.map(|rest| rest.strip_suffix(".started").unwrap_or(rest));
+            let older = number.and_then(|n| n.parse().ok()).is_some_and(|n: u64| n < generation.0);
+            if older && entry.file_type().map_err(failed)?.is_dir() {
+                fs::remove_dir_all(entry.path()).map_err(failed)?;
+            } else if older {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether this member may start, and records that it does. Asked before every start.
+    pub(super) fn admit(&self, spec: &Spec) -> Result<(), AdmitError> {
+        let Spec { generation, name, initial, heard_of, .. } = spec;
+        let path = self.data(*generation);
+        match self.presence(*generation)? {
+            Presence::Strange => Err(AdmitError::Strange { path }),
+            Presence::Lost(_) => Err(AdmitError::Lost { path }),
+            Presence::Absent | Presence::Begun(_) if *heard_of => Err(AdmitError::Lost { path }),
+            Presence::Begun(record) if record.restored_from.is_some() => {
+                Err(AdmitError::HalfRestored { path })
+            }
+            Presence::Absent | Presence::Begun(_) => {
+                self.write(*generation, &Record::new(name.clone(), initial.clone()))?;
+                Ok(())
+            }
+            Presence::Whole(record) if record.initial.token != initial.token => {
+                let found = record.initial.token;
+                Err(AdmitError::OtherCluster { path, found, wanted: initial.token.clone() })
+            }
+            Presence::Whole(_) => {
+                self.note_data(*generation)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why a member must not be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdmitError {
+    #[error(
+        "the data of this etcd member is lost ({} is gone or incomplete): it must not start empty, \
+         replace the member", path.display()
+    )]
+    Lost { path: PathBuf },
+    #[error(
+        "{} holds etcd data that Muster did not start: move it away or restore its record",
+        path.display()
+    )]
+    Strange { path: PathBuf },
+    #[error("{} was to be restored from a snapshot: finish that first", path.display())]
+    HalfRestored { path: PathBuf },
+    #[error("{} belongs to cluster {found}, not {wanted}", path.display())]
+    OtherCluster { path: PathBuf, found: String, wanted: String },
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+#[cfg(test)]
+#[path = "home_test.rs"]
+mod tests;

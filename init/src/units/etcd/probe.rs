@@ -1,0 +1,93 @@
+//! One look at a running etcd: does it serve, does it live, is its data still there?
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::client::{CredentialsError, Deadlines, Health, Member, Tls};
+use super::home::{Home, HomeError};
+use super::spec::{Generation, Spec};
+
+/// How long each question may take.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Answers linearizable reads.
+    Serving,
+    /// Follows as a learner.
+    Learner,
+    /// Lives and does not serve: it has no leader, or has not got that far yet.
+    Waiting(String),
+    /// Does not even finish a TLS handshake.
+    Silent(String),
+}
+
+/// What is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Data {
+    NotYet,
+    There,
+    /// It was there. What runs now serves from memory and from files without a name.
+    Gone,
+}
+
+/// Looks at one member as it was described when it was started.
+#[derive(Debug, Clone)]
+pub(super) struct Probe {
+    member: Member,
+    peer: std::net::SocketAddr,
+    peer_tls: Tls,
+    home: Home,
+    generation: Generation,
+}
+
+impl Probe {
+    pub(super) fn new(spec: &Spec, home: &Home) -> Result<Self, CredentialsError> {
+        let credentials = &spec.credentials;
+        let deadlines = Deadlines { call: ANSWER, ..Deadlines::default() };
+        let tls = Tls::new(&credentials.authorities, &credentials.client)?;
+        Ok(Self {
+            member: Member::new(spec.client, &tls, deadlines),
+            peer: spec.peer,
+            peer_tls: Tls::new(&credentials.authorities, &credentials.peer)?,
+            home: home.clone(),
+            generation: spec.generation,
+        })
+    }
+
+    pub(super) async fn look(self) -> (Sight, Result<Data, HomeError>) {
+        let sight = self.sight().await;
+        let Self { home, generation, .. } = self;
+        let data = tokio::task::spawn_blocking(move || look_at_data(&home, generation)).await;
+        // Cut off only when the runtime ends.
+        (sight, data.unwrap_or(Ok(Data::NotYet)))
+    }
+
+    async fn sight(&self) -> Sight {
+        let unserved = match self.member.health().await {
+            Ok(Health::Serving) => return Sight::Serving,
+            Ok(Health::Learner) => return Sight::Learner,
+            Err(error) => error,
+        };
+        // etcd serves clients only once it has a leader, but members from the start: an answer
+        // there tells one that waits for its peers from one that hangs.
+        match timeout(ANSWER, self.peer_tls.connect(self.peer)).await {
+            Ok(Ok(_)) => Sight::Waiting(unserved.to_string()),
+            Ok(Err(error)) => Sight::Silent(format!("etcd at {}: {error}", self.peer)),
+            Err(_) => {
+                Sight::Silent(format!("etcd at {}: no handshake within {ANSWER:?}", self.peer))
+            }
+        }
+    }
+}
+
+fn look_at_data(home: &Home, generation: Generation) -> Result<Data, HomeError> {
+    let known = home.note_data(generation)?;
+    Ok(match (known, home.has_data(generation)?) {
+        (true, true) => Data::There,
+        (true, false) => Data::Gone,
+        (false, _) => Data::NotYet,
+    })
+}

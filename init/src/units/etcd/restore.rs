@@ -1,0 +1,174 @@
+//! Puts a snapshot where a new member of a new cluster will find it as its data.
+//!
+//! The work is etcd's own: `etcdutl snapshot restore` where it exists, `etcdctl` of 3.4 and 3.5
+//! else. Every founder of the new cluster restores the same file with the same members and token
+//! before its first start; then they start as if they had always been that cluster.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::binary::{Binary, LocateError, Tool, locate};
+use super::client::snapshot::{self, Digest, Verified, VerifyError};
+use super::home::{Home, HomeError, Presence, Record};
+use super::spec::{Spec, text, url};
+use crate::files::{self, WriteError};
+
+/// How long restoring may take: a full 8 GiB on a slow disk.
+const RESTORE: Duration = Duration::from_mins(30);
+
+/// What came of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// The member will start with this.
+    Now(Verified),
+    /// It was restored from this very snapshot before.
+    Already(Verified),
+}
+
+/// Why nothing was restored; what was on disk before is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("snapshot not accepted")]
+    Verify(#[from] VerifyError),
+    #[error("snapshot {} is {found}, wanted is {wanted}", path.display())]
+    OtherSnapshot { path: PathBuf, found: Digest, wanted: Digest },
+    #[error("{} holds, or held, a member's data: only a new member can be restored", path.display())]
+    DataExists { path: PathBuf },
+    #[error("no program to restore with")]
+    Locate(#[from] LocateError),
+    #[error("run {}", tool.display())]
+    Run { tool: PathBuf, source: io::Error },
+    #[error("{} took longer than {RESTORE:?}", tool.display())]
+    TooLong { tool: PathBuf },
+    #[error("{} refused: {said}", tool.display())]
+    Refused { tool: PathBuf, said: String },
+    #[error("sync {}", path.display())]
+    Sync { path: PathBuf, source: io::Error },
+    #[error("etcd's directory cannot be used")]
+    Home(#[from] HomeError),
+    #[error("restored data cannot be put in place")]
+    Write(#[from] WriteError),
+}
+
+/// Restores the snapshot as the data of this member, which must not have started yet. Doing it
+/// again with the same snapshot is harmless; a crash in between is made good by doing it again.
+/// If `wanted` is given, the snapshot must be that one.
+pub async fn restore(
+    home: &Home,
+    spec: &Spec,
+    file: &Path,
+    wanted: Option<Digest>,
+) -> Result<Restored, RestoreError> {
+    let path = file.to_owned();
+    let verified = tokio::task::spawn_blocking(move || snapshot::verify(&path)).await;
+    let verified = verified.expect("verifying does not panic")?;
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != verified.digest) {
+        let (path, found) = (file.to_owned(), verified.digest);
+        return Err(RestoreError::OtherSnapshot { path, found, wanted });
+    }
+    let digest = verified.digest.to_string();
+    match home.presence(spec.generation)? {
+        Presence::Whole(record) if record.restored_from.as_ref() == Some(&digest) => {
+            return Ok(Restored::Already(verified));
+        }
+        Presence::Absent | Presence::Begun(_) if !spec.heard_of => {}
+        Presence::Absent
+        | Presence::Begun(_)
+        | Presence::Whole(_)
+        | Presence::Lost(_)
+        | Presence::Strange => {
+            return Err(RestoreError::DataExists { path: home.data(spec.generation) });
+        }
+    }
+    files::create_private_directory(home.root())?;
+    let aside = home.root().join(format!("restoring-g{}", spec.generation));
+    match fs::remove_dir_all(&aside) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(RestoreError::Sync { path: aside, source });
+        }
+        _ => {}
+    }
+    run(&tool(&spec.binary).await?, spec, file, &aside).await?;
+    let (home, spec) = (home.clone(), spec.clone());
+    let placed = tokio::task::spawn_blocking(move || place(&home, &spec, &aside, digest)).await;
+    placed.expect("placing does not panic")?;
+    Ok(Restored::Now(verified))
+}
+
+/// Beside the etcd that will run, else wherever it is installed.
+async fn tool(etcd: &Binary) -> Result<Binary, LocateError> {
+    for tool in [Tool::Etcdutl, Tool::Etcdctl] {
+        let beside = etcd.path.with_file_name(tool.program());
+        if let Ok(found) = locate(tool, Some(&beside)).await {
+            return Ok(found);
+        }
+    }
+    match locate(Tool::Etcdutl, None).await {
+        Ok(found) => Ok(found),
+        Err(_) => locate(Tool::Etcdctl, None).await,
+    }
+}
+
+async fn run(tool: &Binary, spec: &Spec, file: &Path, to: &Path) -> Result<(), RestoreError> {
+    let initial = &spec.initial;
+    let members: Vec<_> =
+        initial.members.iter().map(|(name, peer)| format!("{name}={}", url(*peer))).collect();
+    let mut arguments: Vec<OsString> = ["snapshot", "restore"].map(OsString::from).into();
+    arguments.push(file.into());
+    for (name, value) in [
+        ("name", spec.name.to_string()),
+        ("initial-cluster", members.join(",")),
+        ("initial-cluster-token", initial.token.clone()),
+        ("initial-advertise-peer-urls", url(spec.peer)),
+        ("data-dir", text(to)),
+    ] {
+        arguments.push(format!("--{name}={value}").into());
+    }
+    let tool = tool.path.clone();
+    let output = Command::new(&tool)
+        .args(arguments)
+        .env_clear()
+        .env("ETCDCTL_API", "3")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = match timeout(RESTORE, output).await {
+        Ok(output) => output.map_err(|source| RestoreError::Run { tool: tool.clone(), source })?,
+        Err(_) => return Err(RestoreError::TooLong { tool }),
+    };
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+    Err(RestoreError::Refused { tool, said: last.chars().take(400).collect() })
+}
+
+/// The record comes first and says "restored": should the rename not happen, then a start finds a
+/// restore to be finished, and no reason to begin with nothing.
+fn place(home: &Home, spec: &Spec, aside: &Path, digest: String) -> Result<(), RestoreError> {
+    sync_tree(aside)?;
+    let mut record = Record::new(spec.name.clone(), spec.initial.clone());
+    record.restored_from = Some(digest);
+    home.write(spec.generation, &record)?;
+    files::settle(aside, &home.data(spec.generation))?;
+    home.note_data(spec.generation)?;
+    Ok(())
+}
+
+fn sync_tree(path: &Path) -> Result<(), RestoreError> {
+    let failed = |source| RestoreError::Sync { path: path.to_owned(), source };
+    if path.is_dir() {
+        for entry in fs::read_dir(path).map_err(failed)? {
+            sync_tree(&entry.map_err(failed)?.path())?;
+        }
+    }
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed)
+}

@@ -1,0 +1,407 @@
+//! The task that owns this node's etcd, and the handle others hold on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::binary::Version;
+use super::client::CredentialsError;
+use super::credentials::{self, Paths};
+use super::home::{AdmitError, Home, HomeError, Presence};
+use super::probe::{Data, Probe, Sight};
+use super::spec::{Generation, Spec};
+use super::words::last_words;
+use crate::files::{self, WriteError};
+use crate::logs::Place;
+use crate::supervisor::{self, Exit, Guard, Policy, Refusal, supervise};
+
+/// Pause between looks: while it starts, while it does not serve, and while it does.
+const EAGER: Duration = Duration::from_millis(50);
+const ANXIOUS: Duration = Duration::from_millis(500);
+const CALM: Duration = Duration::from_secs(2);
+
+/// Looks after a start that are eager: some seconds' worth.
+const EAGER_LOOKS: u32 = 200;
+
+/// What others may know of this node's etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Which generation is wanted; `None` when none is.
+    pub generation: Option<Generation>,
+    pub version: Option<Version>,
+    pub phase: Phase,
+    pub health: Health,
+    pub pid: Option<u32>,
+    /// Starts after the first one.
+    pub restarts: u64,
+    pub last_exit: Option<Exit>,
+    /// What the one that ended last complained about.
+    pub last_words: Option<String>,
+    /// Why it does not run, when it should.
+    pub problem: Option<String>,
+}
+
+/// What the process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Stopped,
+    Starting,
+    Running,
+    BackingOff,
+    Stopping,
+    /// The member's data is gone: it stays down until another generation is wanted.
+    Lost,
+    /// It must not start, for the reason given as the problem.
+    Refused,
+}
+
+/// How well it serves, as of the last look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Not looked at since it started, or not running.
+    Unknown,
+    /// Answers linearizable reads.
+    Serving,
+    /// Follows as a learner.
+    Learner,
+    /// Lives and does not serve; etcd's reason.
+    Waiting(String),
+    /// Does not answer at all.
+    Silent(String),
+}
+
+impl Health {
+    /// Whether it does what a member of its kind can do.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Serving | Self::Learner)
+    }
+}
+
+impl From<Sight> for Health {
+    fn from(sight: Sight) -> Self {
+        match sight {
+            Sight::Serving => Self::Serving,
+            Sight::Learner => Self::Learner,
+            Sight::Waiting(why) => Self::Waiting(why),
+            Sight::Silent(why) => Self::Silent(why),
+        }
+    }
+}
+
+/// Why a wish was not taken over; what ran before runs on.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    #[error("etcd's credentials cannot be used")]
+    Credentials(#[from] CredentialsError),
+    #[error("etcd's directory cannot be used")]
+    Home(#[from] HomeError),
+    #[error("etcd's files cannot be written")]
+    Write(#[from] WriteError),
+    #[error("etcd's unit has stopped")]
+    Gone,
+}
+
+/// Tells the owner what is wanted and reads how it goes.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<Status>,
+}
+
+impl Handle {
+    /// Wants this member to run. Level-triggered: set it as often as you like. Renewed credentials
+    /// are put in place without a restart; how the member first started is of no effect once it
+    /// has; anything else that changed restarts etcd. Returns once the wish is on disk.
+    pub async fn set(&self, spec: Spec) -> Result<(), SetError> {
+        self.ask(|done| Request::Set(Box::new(spec), done)).await
+    }
+
+    /// Wants no etcd here; returns once it has ended.
+    pub async fn stop(&self) -> Result<(), SetError> {
+        self.ask(Request::Stop).await
+    }
+
+    /// Restarts etcd as it is: how changed authorities come into effect.
+    pub async fn restart(&self) -> Result<(), SetError> {
+        self.ask(Request::Restart).await
+    }
+
+    /// Follows the unit.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    async fn ask(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<(), SetError>>) -> Request,
+    ) -> Result<(), SetError> {
+        let (done, answer) = oneshot::channel();
+        self.requests.send(request(done)).await.map_err(|_| SetError::Gone)?;
+        answer.await.map_err(|_| SetError::Gone)?
+    }
+}
+
+type Done = oneshot::Sender<Result<(), SetError>>;
+
+#[derive(Debug)]
+enum Request {
+    Set(Box<Spec>, Done),
+    Stop(Done),
+    Restart(Done),
+}
+
+/// How patient the supervisor is with etcd: it may take its time to hand over leadership.
+pub fn policy() -> Policy {
+    Policy { stop_within: Duration::from_secs(15), ..Policy::default() }
+}
+
+/// Makes the two halves of the unit: the caller spawns [`Owner::run`].
+pub fn unit(home: Home, policy: Policy) -> (Handle, Owner) {
+    let (requests, inbox) = mpsc::channel(4);
+    let (publish, status) = watch::channel(Status {
+        generation: None,
+        version: None,
+        phase: Phase::Stopped,
+        health: Health::Unknown,
+        pid: None,
+        restarts: 0,
+        last_exit: None,
+        last_words: None,
+        problem: None,
+    });
+    let log = Place::new(home.log().join("etcd.log"));
+    let (supervisor, process) = supervise("etcd", policy, log);
+    let owner = Owner {
+        process_status: supervisor.status(),
+        home,
+        supervisor,
+        process: Some(process),
+        probe: None,
+        looking: None,
+        looks: 0,
+        served: false,
+        cleaning: JoinSet::new(),
+        inbox,
+        publish,
+    };
+    (Handle { requests, status }, owner)
+}
+
+type Look = (Sight, Result<Data, HomeError>);
+
+/// Owns etcd. Dropping it, or the future of [`Owner::run`], kills etcd at once.
+pub struct Owner {
+    home: Home,
+    supervisor: supervisor::Handle,
+    process: Option<supervisor::Owner>,
+    process_status: watch::Receiver<supervisor::Status>,
+    probe: Option<Probe>,
+    /// The next look, its pause included; only while the process runs.
+    looking: Option<BoxFuture<'static, Look>>,
+    looks: u32,
+    /// It has served since it was started.
+    served: bool,
+    cleaning: JoinSet<()>,
+    inbox: mpsc::Receiver<Request>,
+    publish: watch::Sender<Status>,
+}
+
+impl std::fmt::Debug for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Owner").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+enum Input {
+    End,
+    Request(Request),
+    Process,
+    Looked(Look),
+}
+
+impl Owner {
+    /// Runs until `stop` or until every handle is gone; returns once etcd has ended in order.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let end = stop.child_token();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.process.take().expect("run consumes the owner").run(end.clone()));
+        loop {
+            match self.next(&stop).await {
+                Input::End => break,
+                Input::Request(request) => self.serve(request).await,
+                Input::Process => self.follow(),
+                Input::Looked(look) => self.looked(look).await,
+            }
+        }
+        end.cancel();
+        while tasks.join_next().await.is_some() {}
+        self.follow();
+    }
+
+    async fn next(&mut self, stop: &CancellationToken) -> Input {
+        let looking = async {
+            match &mut self.looking {
+                Some(looking) => looking.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Input::End,
+            request = self.inbox.recv() => request.map_or(Input::End, Input::Request),
+            changed = self.process_status.changed() => {
+                changed.map_or(Input::End, |()| Input::Process)
+            }
+            look = looking => Input::Looked(look),
+        }
+    }
+
+    async fn serve(&mut self, request: Request) {
+        // A caller that gave up does not need the answer.
+        match request {
+            Request::Set(spec, done) => {
+                done.send(self.set(*spec).await).ok();
+            }
+            Request::Stop(done) => {
+                let stopped = self.supervisor.stop().await.map_err(|_| SetError::Gone);
+                self.publish.send_modify(|status| status.generation = None);
+                self.follow();
+                done.send(stopped).ok();
+            }
+            Request::Restart(done) => {
+                done.send(self.supervisor.restart().await.map_err(|_| SetError::Gone)).ok();
+            }
+        }
+    }
+
+    async fn set(&mut self, spec: Spec) -> Result<(), SetError> {
+        self.probe = Some(Probe::new(&spec, &self.home)?);
+        let (home, prepared) = (self.home.clone(), spec.clone());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&home, prepared)).await;
+        let prepared = prepared.map_err(|_| SetError::Gone)??;
+        let command = prepared.command(&self.home);
+        self.publish.send_modify(|status| {
+            status.generation = Some(spec.generation);
+            status.version = Some(spec.binary.version);
+        });
+        let guard = guard(self.home.clone(), spec);
+        let wish = supervisor::Spec { command, guard: Some(guard) };
+        self.supervisor.set_spec(wish).await.map_err(|_| SetError::Gone)
+    }
+
+    /// Takes over what the supervisor says.
+    fn follow(&mut self) {
+        let process = self.process_status.borrow_and_update().clone();
+        let phase = match (process.phase, &process.refusal) {
+            (supervisor::Phase::Refused, Some(Refusal::Lost(_))) => Phase::Lost,
+            (supervisor::Phase::Refused, _) => Phase::Refused,
+            (supervisor::Phase::Stopped, _) => Phase::Stopped,
+            (supervisor::Phase::Starting, _) => Phase::Starting,
+            (supervisor::Phase::Running, _) => Phase::Running,
+            (supervisor::Phase::BackingOff, _) => Phase::BackingOff,
+            (supervisor::Phase::Stopping, _) => Phase::Stopping,
+        };
+        let another = self.publish.borrow().pid != process.pid;
+        if phase != Phase::Running {
+            self.looking = None;
+        } else if another || self.looking.is_none() {
+            (self.looks, self.served) = (0, false);
+            self.looking = self.next_look(Duration::ZERO);
+        }
+        self.publish.send_modify(|status| {
+            if another || phase != Phase::Running {
+                status.health = Health::Unknown;
+            }
+            status.phase = phase;
+            status.pid = process.pid;
+            status.restarts = process.restarts;
+            status.last_exit = process.last_exit;
+            status.last_words = last_words(&process.last_lines);
+            status.problem = process.refusal.map(|why| why.to_string()).or(process.problem);
+        });
+    }
+
+    fn next_look(&self, pause: Duration) -> Option<BoxFuture<'static, Look>> {
+        let probe = self.probe.clone()?;
+        let look = async move {
+            tokio::time::sleep(pause).await;
+            probe.look().await
+        };
+        Some(look.boxed())
+    }
+
+    async fn looked(&mut self, (sight, data): Look) {
+        let answered = !matches!(sight, Sight::Silent(_));
+        let good = matches!(sight, Sight::Serving | Sight::Learner);
+        if good && !self.served {
+            self.served = true;
+            info!(looks = self.looks, "etcd serves");
+            self.forget_older_generations();
+        }
+        self.looks = self.looks.saturating_add(1);
+        let pause = match (good, self.served, self.looks) {
+            (true, ..) => CALM,
+            (false, false, ..EAGER_LOOKS) => EAGER,
+            (false, ..) => ANXIOUS,
+        };
+        self.looking = self.next_look(pause);
+        self.publish.send_if_modified(|status| {
+            let health = Health::from(sight);
+            let changed = status.health != health;
+            status.health = health;
+            changed
+        });
+        // The supervisor is gone only when this owner is about to end, too.
+        self.supervisor.asked(answered).await.ok();
+        match data {
+            Ok(Data::NotYet | Data::There) => {}
+            Ok(Data::Gone) => {
+                warn!("etcd's data vanished under it: stopped before it acknowledges more");
+                // The guard does not let it start again.
+                self.supervisor.restart().await.ok();
+            }
+            Err(error) => warn!(error = %error, "etcd's directory cannot be read"),
+        }
+    }
+
+    fn forget_older_generations(&mut self) {
+        while self.cleaning.try_join_next().is_some() {}
+        let Some(generation) = self.publish.borrow().generation else { return };
+        let home = self.home.clone();
+        self.cleaning.spawn_blocking(move || {
+            if let Err(error) = home.forget_before(generation) {
+                warn!(error = %error, "data of a former etcd member is left over");
+            }
+        });
+    }
+}
+
+/// Puts everything etcd needs in its place, and says with which settings it is to run: those of
+/// its first start, if that was.
+fn prepare(home: &Home, mut spec: Spec) -> Result<Spec, SetError> {
+    files::create_private_directory(home.root())?;
+    files::create_private_directory(&home.log())?;
+    credentials::write(&Paths::in_home(home.root()), &spec.credentials)?;
+    if let Presence::Whole(record) = home.presence(spec.generation)? {
+        spec.initial = record.initial;
+    }
+    Ok(spec)
+}
+
+fn guard(home: Home, spec: Spec) -> Guard {
+    Arc::new(move || {
+        home.admit(&spec).map_err(|error| match error {
+            AdmitError::Lost { .. } => Refusal::Lost(error.to_string()),
+            AdmitError::Strange { .. }
+            | AdmitError::HalfRestored { .. }
+            | AdmitError::OtherCluster { .. }
+            | AdmitError::Home(_) => Refusal::Forbidden(error.to_string()),
+        })
+    })
+}

@@ -1,0 +1,3 @@
+//! The programs that a node runs, one folder each.
+
+pub mod etcd;

@@ -1,0 +1,282 @@
+//! Members on loopback addresses, each with its own unit, certificates and directory.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use muster_init::supervisor::Policy;
+use muster_init::units::etcd::client::{Client, Deadlines, Member, Tls};
+use muster_init::units::etcd::home::Home;
+use muster_init::units::etcd::{
+    Authorities, Credential, Credentials, Generation, Handle, Initial, InitialState, Spec, Status,
+    Tool, Tuning, credentials, locate, policy, unit,
+};
+use muster_proto::NodeName;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+/// Longest wait for anything in these tests.
+pub(crate) const LONG: Duration = Duration::from_mins(1);
+
+/// An authority of the test's own.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name.push(rcgen::DnType::CommonName, "etcd test");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        Ok(Self { issuer })
+    }
+
+    pub(crate) fn authorities(&self) -> Authorities {
+        Authorities::new(vec![self.issuer.der().clone()]).expect("one is there")
+    }
+
+    /// A leaf for this address, good for so long.
+    pub(crate) fn leaf(
+        &self,
+        name: &str,
+        address: Option<IpAddr>,
+        valid: Duration,
+    ) -> Result<Credential> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.subject_alt_names = address.into_iter().map(SanType::IpAddress).collect();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        #[expect(clippy::disallowed_methods, reason = "a test's edge")]
+        let now = std::time::SystemTime::now();
+        params.not_before = (now - Duration::from_mins(5)).into();
+        params.not_after = (now + valid).into();
+        let key = KeyPair::generate()?;
+        let leaf = params.signed_by(&key, &self.issuer)?;
+        Ok(Credential::new(vec![leaf.der().clone()], Zeroizing::new(key.serialize_der())))
+    }
+
+    pub(crate) fn credentials(&self, address: IpAddr, valid: Duration) -> Result<Credentials> {
+        Ok(Credentials {
+            authorities: self.authorities(),
+            server: self.leaf("server", Some(address), valid)?,
+            peer: self.leaf("peer", Some(address), valid)?,
+            client: self.leaf("client", None, Duration::from_hours(1))?,
+        })
+    }
+}
+
+/// One node's etcd.
+pub(crate) struct Node {
+    pub(crate) spec: Spec,
+    pub(crate) home: Home,
+    pub(crate) handle: Handle,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    pub(crate) async fn start(&self) -> Result<()> {
+        Ok(self.handle.set(self.spec.clone()).await?)
+    }
+
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        mut is: impl FnMut(&Status) -> bool,
+    ) -> Result<Status> {
+        let mut status = self.handle.status();
+        let found = timeout(LONG, status.wait_for(|status| is(status))).await;
+        if let Ok(found) = found {
+            return Ok(found?.clone());
+        }
+        let log = std::fs::read_to_string(self.home.log().join("etcd.log")).unwrap_or_default();
+        let tail = log.lines().rev().take(15).collect::<Vec<_>>().join("\n");
+        let status = self.handle.status().borrow().clone();
+        Err(anyhow!("{}: waited for {what}: {status:?}\n{tail}", self.spec.name))
+    }
+
+    pub(crate) async fn until_good(&self) -> Result<Status> {
+        self.until("etcd to serve", |status| status.health.is_good()).await
+    }
+
+    pub(crate) fn pid(&self) -> Result<rustix::process::Pid> {
+        let pid = self.handle.status().borrow().pid.context("it runs")?;
+        rustix::process::Pid::from_raw(pid.cast_signed()).context("a pid")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.home.data(self.spec.generation)
+    }
+
+    pub(crate) fn member(&self) -> Result<Member> {
+        let credentials = &self.spec.credentials;
+        let tls = Tls::new(&credentials.authorities, &credentials.client)?;
+        Ok(Member::new(self.spec.client, &tls, Deadlines::default()))
+    }
+
+    /// Stops etcd in order, and the unit.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        self.stop.cancel();
+        timeout(LONG, self.tasks.join_next()).await.context("the unit ends")?;
+        Ok(())
+    }
+}
+
+/// Several nodes of one cluster.
+pub(crate) struct Bench {
+    pub(crate) authority: Authority,
+    pub(crate) directory: TempDir,
+    network: u8,
+    pub(crate) policy: Policy,
+    pub(crate) tuning: Tuning,
+}
+
+/// Tests of one run share the loopback network: each gets its own piece, and so does each process.
+static NEXT_NETWORK: AtomicU8 = AtomicU8::new(0);
+
+impl Bench {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            authority: Authority::new()?,
+            directory: TempDir::new()?,
+            network: NEXT_NETWORK.fetch_add(1, Ordering::Relaxed),
+            policy: policy(),
+            tuning: Tuning::default(),
+        })
+    }
+
+    pub(crate) fn address(&self, number: u8) -> IpAddr {
+        let process = std::process::id().to_le_bytes()[0];
+        Ipv4Addr::new(127, 88, process ^ self.network, number).into()
+    }
+
+    pub(crate) fn name(number: u8) -> NodeName {
+        format!("cp-{number}").parse().expect("a DNS label")
+    }
+
+    /// Makes a node that is not started yet, with free ports.
+    pub(crate) async fn node(&mut self, number: u8) -> Result<Node> {
+        let address = self.address(number);
+        let [peer, client] = [free_port(address)?, free_port(address)?];
+        let home = Home::new(self.directory.path().join(format!("{number}/etcd")));
+        let (handle, owner) = unit(home.clone(), self.policy);
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        tasks.spawn(owner.run(stop.clone()));
+        let spec = Spec {
+            binary: locate(Tool::Etcd, None).await?,
+            generation: Generation(1),
+            name: Self::name(number),
+            initial: Initial {
+                state: InitialState::New,
+                token: "founding".to_owned(),
+                members: BTreeMap::new(),
+            },
+            heard_of: false,
+            peer,
+            client,
+            tuning: self.tuning.clone(),
+            credentials: self.authority.credentials(address, Duration::from_hours(1))?,
+        };
+        Ok(Node { spec, home, handle, stop, tasks })
+    }
+
+    /// Founders that know each other; none is started.
+    pub(crate) async fn founders(&mut self, count: u8) -> Result<Vec<Node>> {
+        let mut nodes = Vec::new();
+        for number in 1..=count {
+            nodes.push(self.node(number).await?);
+        }
+        let members: BTreeMap<_, _> =
+            nodes.iter().map(|node| (node.spec.name.clone(), node.spec.peer)).collect();
+        for node in &mut nodes {
+            node.spec.initial.members = members.clone();
+        }
+        Ok(nodes)
+    }
+
+    pub(crate) fn client(&self, nodes: &[Node]) -> Result<Client> {
+        let tls = Tls::new(
+            &self.authority.authorities(),
+            &self.authority.leaf("test", None, Duration::from_hours(1))?,
+        )?;
+        let endpoints: Vec<_> = nodes.iter().map(|node| node.spec.client).collect();
+        Client::new(&endpoints, &tls, Deadlines::default()).context("there are nodes")
+    }
+
+    /// A stock etcdctl with credentials in files, as an operator would use it.
+    pub(crate) async fn etcdctl(&self, nodes: &[Node], arguments: &[&str]) -> Result<Output> {
+        let ca = self.directory.path().join("ca.crt");
+        let own = self.directory.path().join("etcdctl.pem");
+        let leaf = self.authority.leaf("etcdctl", None, Duration::from_hours(1))?;
+        let chain = credentials::chain_pem(self.authority.authorities().certificates());
+        std::fs::write(&ca, chain)?;
+        std::fs::write(&own, leaf.to_pem().as_bytes())?;
+        let endpoints: Vec<_> =
+            nodes.iter().map(|n| format!("https://{}", n.spec.client)).collect();
+        let output = tokio::process::Command::new(locate(Tool::Etcdctl, None).await?.path)
+            .env("ETCDCTL_API", "3")
+            .args(["--cacert", &ca.to_string_lossy()])
+            .args(["--cert", &own.to_string_lossy(), "--key", &own.to_string_lossy()])
+            .args(["--endpoints", &endpoints.join(",")])
+            .args(arguments)
+            .kill_on_drop(true)
+            .output();
+        Ok(timeout(LONG, output).await??)
+    }
+}
+
+pub(crate) async fn start_all(nodes: &[Node]) -> Result<()> {
+    for node in nodes {
+        node.start().await?;
+    }
+    for node in nodes {
+        node.until_good().await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn end_all(nodes: Vec<Node>) -> Result<()> {
+    let mut ends = JoinSet::new();
+    for node in nodes {
+        ends.spawn(node.end());
+    }
+    ends.join_all().await.into_iter().collect()
+}
+
+/// Repeats until it succeeds; the last failure says why it did not.
+pub(crate) async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let mut last = None;
+    let found = timeout(LONG, async {
+        let mut tries = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            tries.tick().await;
+            match attempt().await {
+                Ok(found) => return found,
+                Err(error) => last = Some(error),
+            }
+        }
+    })
+    .await;
+    found.map_err(|_| {
+        last.unwrap_or_else(|| anyhow!("never answered")).context(format!("waited for {what}"))
+    })
+}
+
+fn free_port(address: IpAddr) -> Result<SocketAddr> {
+    Ok(TcpListener::bind((address, 0))?.local_addr()?)
+}

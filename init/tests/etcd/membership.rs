@@ -1,0 +1,141 @@
+use anyhow::{Context, Result, ensure};
+use muster_init::units::etcd::client::{AlarmKind, Kind};
+use muster_init::units::etcd::{Health, InitialState};
+
+use crate::bench::{Bench, Node, end_all, start_all, until};
+
+/// A node that enters as a learner; `added` says what to do between its start and the rest.
+async fn join(bench: &mut Bench, nodes: &[Node], number: u8) -> Result<Node> {
+    let mut node = bench.node(number).await?;
+    let client = bench.client(nodes)?;
+    client.add_learner(&format!("https://{}", node.spec.peer)).await?;
+    node.spec.initial.state = InitialState::Existing;
+    node.spec.initial.members = nodes.iter().map(|n| (n.spec.name.clone(), n.spec.peer)).collect();
+    node.spec.initial.members.insert(node.spec.name.clone(), node.spec.peer);
+    Ok(node)
+}
+
+#[tokio::test]
+async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let mut nodes = bench.founders(1).await?;
+    start_all(&nodes).await?;
+    let client = bench.client(&nodes)?;
+    let founder = nodes[0].member()?.status().await?.id;
+
+    let second = join(&mut bench, &nodes, 2).await?;
+    let url = format!("https://{}", second.spec.peer);
+    let listed = client.members().await?;
+    let learner = listed.iter().find(|member| member.learner).context("a learner")?.clone();
+    assert_eq!((learner.name.as_str(), &learner.peer_urls), ("", &vec![url.clone()]));
+
+    let kind = |result: Result<_, muster_init::units::etcd::client::CallError>| match result {
+        Ok(()) => None,
+        Err(error) => Some(error.kind),
+    };
+    assert_eq!(kind(client.add_learner(&url).await.map(drop)), Some(Kind::MemberExists));
+    let other = client.add_learner("https://127.88.0.1:1").await.map(drop);
+    assert_eq!(kind(other), Some(Kind::TooManyLearners));
+    assert_eq!(kind(client.promote(learner.id).await.map(drop)), Some(Kind::LearnerNotReady));
+    assert_eq!(kind(client.promote(founder).await.map(drop)), Some(Kind::NotLearner));
+    let nobody = muster_init::units::etcd::client::MemberId(1);
+    assert_eq!(kind(client.remove(nobody).await.map(drop)), Some(Kind::MemberNotFound));
+
+    second.start().await?;
+    let status = second.until_good().await?;
+    assert_eq!(status.health, Health::Learner);
+    assert_eq!(kind(second.member()?.get(b"a").await.map(drop)), Some(Kind::AskedLearner));
+    until("the promotion", async || Ok(client.promote(learner.id).await?)).await?;
+    second.until("a voter that serves", |status| status.health == Health::Serving).await?;
+
+    nodes.push(second);
+    let client = bench.client(&nodes)?;
+    client.move_leader(learner.id).await?;
+    let moved = until("a new leader", async || {
+        let leader = nodes[0].member()?.status().await?.leader;
+        ensure!(leader == Some(learner.id), "{leader:?}");
+        Ok(())
+    });
+    moved.await?;
+    client.move_leader(learner.id).await?;
+    let refused = nodes[0].member()?.move_leader(founder).await;
+    assert_eq!(kind(refused), Some(Kind::NotLeader));
+    nodes[0].member()?.defragment().await?;
+    let hashes = [nodes[0].member()?.hash().await?, nodes[1].member()?.hash().await?];
+    assert_eq!(hashes[0], hashes[1]);
+    end_all(nodes).await
+}
+
+#[tokio::test]
+async fn a_member_that_moves_stays_the_same_member() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let mut nodes = bench.founders(3).await?;
+    start_all(&nodes).await?;
+    let client = bench.client(&nodes[1..])?;
+    let id = nodes[0].member()?.status().await?.id;
+    let elsewhere = bench.node(9).await?;
+    let node = &mut nodes[0];
+    client.update(id, &format!("https://{}", elsewhere.spec.peer)).await?;
+    (node.spec.peer, node.spec.client) = (elsewhere.spec.peer, elsewhere.spec.client);
+    node.spec.credentials = elsewhere.spec.credentials.clone();
+    elsewhere.end().await?;
+    node.start().await?;
+    node.until("it to serve there", |s| s.restarts == 1 && s.health.is_good()).await?;
+    assert_eq!(node.member()?.status().await?.id, id);
+    // Before it is told the peers' view, the name of the command line may not change either.
+    until("its client URL to follow", async || {
+        let members = client.members().await?;
+        let urls = &members.iter().find(|m| m.id == id).context("listed")?.client_urls;
+        ensure!(*urls == [format!("https://{}", nodes[0].spec.client)], "{urls:?}");
+        Ok(())
+    })
+    .await?;
+    end_all(nodes).await
+}
+
+#[tokio::test]
+async fn changed_first_settings_restart_nothing_once_it_has_started() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let mut nodes = bench.founders(1).await?;
+    start_all(&nodes).await?;
+    let pid = nodes[0].pid()?;
+    let other = bench.node(2).await?;
+    let node = &mut nodes[0];
+    until("its data to be on record", async || {
+        let text = std::fs::read_to_string(node.home.root().join("g1.started"))?;
+        ensure!(text.contains("\"hadData\": true"), "{text}");
+        Ok(())
+    })
+    .await?;
+    node.spec.initial.members.insert(other.spec.name.clone(), other.spec.peer);
+    node.spec.initial.state = InitialState::Existing;
+    node.spec.heard_of = true;
+    node.start().await?;
+    node.until_good().await?;
+    assert_eq!(node.pid()?, pid);
+    other.end().await?;
+    end_all(nodes).await
+}
+
+#[tokio::test]
+async fn a_used_up_quota_is_an_alarm_that_can_be_mended() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.tuning.quota = 1 << 20;
+    let nodes = bench.founders(1).await?;
+    start_all(&nodes).await?;
+    let member = nodes[0].member()?;
+    let value = vec![0; 256 << 10];
+    let mut last = None;
+    for number in 0..40_u8 {
+        if let Err(error) = member.put(&[number], &value).await {
+            last = Some(error);
+            break;
+        }
+    }
+    assert_eq!(last.context("the quota to be used up")?.kind, Kind::NoSpace);
+    let alarms = member.alarms().await?;
+    assert_eq!(alarms.iter().map(|alarm| alarm.kind).collect::<Vec<_>>(), [AlarmKind::NoSpace]);
+    member.disarm(alarms[0]).await?;
+    assert_eq!(member.alarms().await?, []);
+    end_all(nodes).await
+}
