@@ -135,6 +135,11 @@ impl Sources {
         Arc::clone(&self.states.borrow())
     }
 
+    /// [`Sources::state`], to be watched.
+    pub fn states(&self) -> watch::Receiver<Arc<BTreeMap<Source, State>>> {
+        self.states.clone()
+    }
+
     /// Replaces the addresses that are this node's own, after they have changed.
     pub fn set_own(&self, own: BTreeSet<SocketAddr>) {
         self.own.send_replace(own);

@@ -23,7 +23,7 @@ use rand::rngs::StdRng;
 
 use super::identity::{Generation, Identity, Local};
 use super::outbox::{Agenda, News, Outbox, Task};
-use super::roster::{Roster, Slot};
+use super::roster::{Roster, Short, Slot};
 use super::settings::Settings;
 use super::wire::{self, Body, Note, Preamble, WireError};
 use super::{Liveness, State};
@@ -63,6 +63,8 @@ pub struct Core {
     incarnation: u16,
     settings: Settings,
     roster: Arc<Roster>,
+    /// Whom a member asks for, while it is answered; see [`wire::Swim`].
+    ghost: Option<Short>,
     agenda: Agenda,
     effects: Vec<Effect>,
     /// True when the view is worth looking at before its time.
@@ -94,6 +96,7 @@ impl Core {
             incarnation: 0,
             settings,
             roster,
+            ghost: None,
             agenda: Agenda::default(),
             effects: Vec::new(),
             changed: true,
@@ -109,6 +112,11 @@ impl Core {
     /// This node's present generation: the one it started with, or a later one.
     pub fn generation(&self) -> Generation {
         self.foca.identity().generation
+    }
+
+    /// The directory in use.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
     }
 
     /// How many other members are seen.
@@ -172,12 +180,14 @@ impl Core {
         };
         self.heard.insert(slot, now);
         match body {
-            Body::Swim { packet, own, seeks } => {
-                self.outlive(now, own);
-                if !seeks {
+            Body::Swim(swim) => {
+                self.outlive(now, swim.own);
+                if !swim.seeks {
                     self.correct(slot, &preamble);
                 }
-                self.drive(now, |foca, out| foca.handle_data(&packet, out));
+                self.ghost = swim.ghost;
+                self.drive(now, |foca, out| foca.handle_data(&swim.packet, out));
+                self.ghost = None;
             }
             Body::Note(note) => {
                 self.outlive(now, preamble.to_generation);
@@ -265,7 +275,7 @@ impl Core {
             self.agenda.add(now + after, Task::Foca(timer));
         }
         for (slot, packet) in out.packets {
-            let sealed = wire::seal_swim(&packet, &self.roster, self.cards.number());
+            let sealed = wire::seal_swim(&packet, &self.roster, self.ghost, self.cards.number());
             if let (Some(to), Some((datagram, incarnation))) = (self.roster.node(slot), sealed) {
                 self.incarnation = incarnation;
                 self.effects.push(Effect::Send { to, datagram });
@@ -380,3 +390,6 @@ impl Core {
         self.cards.forget(slot);
     }
 }
+
+#[cfg(test)]
+mod tests;

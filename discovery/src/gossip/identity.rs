@@ -58,7 +58,9 @@ pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
         Message::Ping(n) => (0, *n, None),
         Message::Ack(n) => (1, *n, None),
         Message::PingReq { target, probe_number } => (2, *probe_number, Some(*target)),
-        Message::IndirectPing { origin, probe_number } => (3, *probe_number, Some(*origin)),
+        Message::IndirectPing { origin, probe_number } => {
+            (INDIRECT_PING, *probe_number, Some(*origin))
+        }
         Message::IndirectAck { target, probe_number } => (4, *probe_number, Some(*target)),
         Message::ForwardedAck { origin, probe_number } => (5, *probe_number, Some(*origin)),
         Message::Announce => (ANNOUNCE, 0, None),
@@ -69,6 +71,7 @@ pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
     }
 }
 
+pub(crate) const INDIRECT_PING: u8 = 3;
 pub(crate) const ANNOUNCE: u8 = 6;
 
 /// True for the tags that carry a third party; None for a tag that does not exist.
@@ -85,7 +88,7 @@ fn message(tag: u8, n: u8, third: Option<Identity>) -> Option<Message<Identity>>
         (0, None) => Message::Ping(n),
         (1, None) => Message::Ack(n),
         (2, Some(target)) => Message::PingReq { target, probe_number: n },
-        (3, Some(origin)) => Message::IndirectPing { origin, probe_number: n },
+        (INDIRECT_PING, Some(origin)) => Message::IndirectPing { origin, probe_number: n },
         (4, Some(target)) => Message::IndirectAck { target, probe_number: n },
         (5, Some(origin)) => Message::ForwardedAck { origin, probe_number: n },
         (ANNOUNCE, None) => Message::Announce,

@@ -4,7 +4,7 @@
 //! The slot keeps a view of 10 000 members small and never leaves the process. A slot is never
 //! used twice, so a timer about a removed member cannot hit another one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_proto::NodeId;
 
@@ -27,11 +27,9 @@ impl Roster {
     #[must_use]
     pub fn with(&self, members: &BTreeSet<NodeId>) -> Self {
         let mut next = self.clone();
-        for (slot, node) in next.nodes.iter_mut().enumerate() {
-            if node.is_some_and(|id| !members.contains(&id)) {
-                *node = None;
-                next.slots.retain(|_, (gone, _)| *gone as usize != slot);
-            }
+        next.slots.retain(|_, (_, id)| members.contains(id));
+        for node in &mut next.nodes {
+            *node = node.filter(|id| members.contains(id));
         }
         for id in members {
             let slot = Slot::try_from(next.nodes.len()).unwrap_or(Slot::MAX);
@@ -43,6 +41,11 @@ impl Roster {
             });
         }
         next
+    }
+
+    /// True when exactly these are the members.
+    pub(crate) fn is<T>(&self, members: &BTreeMap<NodeId, T>) -> bool {
+        self.len() == members.len() && members.keys().all(|id| self.slot(id).is_some())
     }
 
     pub fn len(&self) -> usize {

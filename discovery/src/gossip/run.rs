@@ -1,7 +1,7 @@
 //! The task that owns the core: datagrams, timers, the directory and the card in; datagrams and
 //! the view out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tracing::{debug, info};
 
 use super::core::{Core, Effect, Start};
 use super::{Card, Generation, Liveness, Roster, Settings};
+use crate::endpoint::{Endpoint, Trust};
 
 /// How often the view is refreshed when nothing but `last_heard` has changed.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -25,6 +26,12 @@ const BATCH: usize = 64;
 pub trait Datagrams: Send + Sync + 'static {
     /// Sends one datagram, or drops it. Never blocks.
     fn send(&self, to: NodeId, datagram: Bytes);
+}
+
+impl Datagrams for Endpoint {
+    fn send(&self, to: NodeId, datagram: Bytes) {
+        self.send_datagram(to, datagram);
+    }
 }
 
 /// The members as this node sees them.
@@ -40,8 +47,8 @@ pub struct Parts<D> {
     pub datagrams: D,
     /// Datagrams with the node that the session has authenticated.
     pub inbox: mpsc::Receiver<(NodeId, Bytes)>,
-    /// The ids in the registry. Gossip rests while this node's own is not among them.
-    pub directory: watch::Receiver<Arc<BTreeSet<NodeId>>>,
+    /// Its directory says who exists. Gossip rests while this node's own id is not in it.
+    pub trust: watch::Receiver<Arc<Trust>>,
     pub rng: StdRng,
 }
 
@@ -111,7 +118,7 @@ impl<D: Datagrams> Driver<D> {
                     inbox_open = count > 0;
                     self.take_datagrams(&mut batch);
                 }
-                Ok(()) = self.parts.directory.changed() => self.take_directory(),
+                Ok(()) = self.parts.trust.changed() => self.take_directory(),
                 Ok(()) = self.cards.changed() => {
                     let card = self.cards.borrow_and_update().clone();
                     self.with_core(|core, now| core.set_card(now, &card));
@@ -139,18 +146,21 @@ impl<D: Datagrams> Driver<D> {
     }
 
     fn take_directory(&mut self) {
-        let members = Arc::clone(&self.parts.directory.borrow_and_update());
-        self.roster = Arc::new(self.roster.with(&members));
+        let trust = Arc::clone(&self.parts.trust.borrow_and_update());
+        if !self.roster.is(&trust.directory) {
+            self.roster = Arc::new(self.roster.with(&trust.directory.keys().copied().collect()));
+        }
         let now = Instant::now().into_std();
         let roster = Arc::clone(&self.roster);
         match &mut self.core {
-            Some(core) => {
+            Some(core) if !Arc::ptr_eq(core.roster(), &self.roster) => {
                 if !core.set_roster(now, roster) {
                     // Whoever this node becomes later starts above its present life.
                     self.parts.generation = core.generation().saturating_add(1);
                     self.core = None;
                 }
             }
+            Some(_) => {}
             None => self.start(roster, now),
         }
         self.perform();

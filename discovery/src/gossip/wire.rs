@@ -14,13 +14,12 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 use super::identity::{
-    ANNOUNCE, Generation, HEADER, HEADER_WITH_THIRD, Identity, MEMBER, has_third, put_identity,
+    ANNOUNCE, Generation, HEADER, HEADER_WITH_THIRD, INDIRECT_PING, Identity, MEMBER, has_third,
+    put_identity,
 };
 use super::roster::{Roster, Short, Slot, short};
 
-/// The most bytes of a datagram: what fits in a QUIC datagram on every path (RFC 9000 section 14
-/// guarantees packets of 1200).
-pub const MAX_DATAGRAM: usize = 1150;
+pub use crate::endpoint::MAX_DATAGRAM;
 
 const SWIM: u8 = 0x10;
 const ACCUSE: u8 = 0x11;
@@ -69,15 +68,26 @@ pub(crate) struct Preamble {
 /// A datagram in this process's terms.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// A packet for foca. `own` is the highest generation under which it speaks of the receiver;
-    /// `seeks` says that the sender asks for the receiver whatever its generation.
-    Swim {
-        packet: Vec<u8>,
-        own: Generation,
-        seeks: bool,
-    },
+    Swim(Swim),
     Note(Note),
 }
+
+/// A packet for foca.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Swim {
+    pub(crate) packet: Vec<u8>,
+    /// The highest generation under which it speaks of the receiver.
+    pub(crate) own: Generation,
+    /// True when the sender asks for the receiver whatever its generation.
+    pub(crate) seeks: bool,
+    /// Whom [`GHOST`] stands for in it.
+    pub(crate) ghost: Option<Short>,
+}
+
+/// Stands for the one node outside the roster that a packet may name: for whose sake a member asks
+/// whether this node lives. It may be a newer member than this node has heard of; were the member
+/// left without an answer, the new one would hold this node dead.
+const GHOST: Slot = Slot::MAX;
 
 /// A datagram beside foca's.
 #[derive(Debug, PartialEq, Eq)]
@@ -146,12 +156,20 @@ fn open_swim(
     put_identity(&mut packet, Identity { slot: me.slot, generation: preamble.to_generation });
     packet.put_u8(tag);
     packet.put_u8(n);
+    let mut ghost = None;
     if has_third(tag).ok_or(WireError::Malformed)? {
         if buf.remaining() < 20 {
             return Err(WireError::Malformed);
         }
         let (third, generation) = (get_short(&mut buf), buf.get_u32());
-        let Some(slot) = roster.slot_of_short(&third) else { return Ok(None) };
+        let slot = match roster.slot_of_short(&third) {
+            Some(slot) => slot,
+            None if tag == INDIRECT_PING => {
+                ghost = Some(third);
+                GHOST
+            }
+            None => return Ok(None),
+        };
         put_identity(&mut packet, Identity { slot, generation });
         packet.put_bytes(0, HEADER_WITH_THIRD - HEADER - 8);
     }
@@ -162,7 +180,7 @@ fn open_swim(
             return Err(WireError::Malformed);
         }
     }
-    Ok(Some(Body::Swim { packet, own, seeks: tag == ANNOUNCE }))
+    Ok(Some(Body::Swim(Swim { packet, own, seeks: tag == ANNOUNCE, ghost })))
 }
 
 /// Appends the members that the roster holds; returns the highest generation of ours among them.
@@ -234,7 +252,12 @@ fn begin(kind: u8, preamble: &Preamble, capacity: usize) -> BytesMut {
 
 /// A packet that foca made, as a datagram, and foca's present incarnation. Members that have left
 /// the roster are left out; None when the packet is all about such a one.
-pub(crate) fn seal_swim(mut packet: &[u8], roster: &Roster, card: u32) -> Option<(Bytes, u16)> {
+pub(crate) fn seal_swim(
+    mut packet: &[u8],
+    roster: &Roster,
+    ghost: Option<Short>,
+    card: u32,
+) -> Option<(Bytes, u16)> {
     packet.advance(4);
     let generation = packet.get_u32();
     let incarnation = packet.get_u16();
@@ -246,8 +269,11 @@ pub(crate) fn seal_swim(mut packet: &[u8], roster: &Roster, card: u32) -> Option
     out.put_u8(tag);
     out.put_u8(packet.get_u8());
     if has_third(tag) == Some(true) {
-        let id = roster.node(packet.get_u32())?;
-        out.put_slice(&short(&id));
+        let third = match packet.get_u32() {
+            GHOST => ghost?,
+            slot => short(&roster.node(slot)?),
+        };
+        out.put_slice(&third);
         out.put_u32(packet.get_u32());
         packet.advance(HEADER_WITH_THIRD - HEADER - 8);
     }
@@ -295,3 +321,6 @@ pub(crate) fn bounded(card: &Card) -> Card {
     card.version.truncate(MAX_VERSION);
     card
 }
+
+#[cfg(test)]
+mod tests;

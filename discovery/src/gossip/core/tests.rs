@@ -1,0 +1,131 @@
+//! Two or three cores by hand; whole clusters are tried in the simulation.
+
+use std::collections::BTreeSet;
+
+use rand::SeedableRng;
+
+use super::*;
+use crate::gossip::Card;
+
+fn id(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 32])
+}
+
+fn roster(numbers: &[u8]) -> Arc<Roster> {
+    let members: BTreeSet<_> = numbers.iter().map(|n| id(*n)).collect();
+    Arc::new(Roster::default().with(&members))
+}
+
+fn core(n: u8, members: &[u8], now: Instant) -> Core {
+    let start = Start {
+        me: id(n),
+        generation: 1,
+        settings: Settings::default(),
+        roster: roster(members),
+        rng: StdRng::seed_from_u64(u64::from(n)),
+    };
+    Core::new(start, now).expect("in the roster")
+}
+
+/// Delivers everything between the cores for `span`; returns the ids that were sent to, and how
+/// often somebody was held dead.
+fn run(cores: &mut [(u8, &mut Core)], from: Instant, span: Duration) -> (BTreeSet<NodeId>, usize) {
+    let mut asked = BTreeSet::new();
+    let mut downs = 0;
+    let mut now = from;
+    while now < from + span {
+        for a in 0..cores.len() {
+            let (sender, core) = &mut cores[a];
+            let sender = id(*sender);
+            core.tick(now);
+            for effect in core.take_effects() {
+                let (to, datagram) = match effect {
+                    Effect::Send { to, datagram } => (to, datagram),
+                    Effect::Down(_) => {
+                        downs += 1;
+                        continue;
+                    }
+                    Effect::Up(_) => continue,
+                };
+                asked.insert(to);
+                if let Some((_, receiver)) = cores.iter_mut().find(|(n, _)| id(*n) == to) {
+                    receiver.receive(now, sender, &datagram).unwrap();
+                }
+            }
+        }
+        now += Duration::from_millis(10);
+    }
+    (asked, downs)
+}
+
+#[test]
+fn who_is_not_in_the_directory_neither_speaks_nor_is_heard() {
+    let now = Instant::now();
+    let start = Start {
+        me: id(9),
+        generation: 1,
+        settings: Settings::default(),
+        roster: roster(&[1, 2]),
+        rng: StdRng::seed_from_u64(0),
+    };
+    assert!(Core::new(start, now).is_none());
+
+    // Node 3 has a directory in which it exists; nodes 1 and 2 do not know it (yet).
+    let mut a = core(1, &[1, 2], now);
+    let mut b = core(2, &[1, 2], now);
+    let mut stranger = core(3, &[1, 2, 3], now);
+    let (asked, _) =
+        run(&mut [(1, &mut a), (2, &mut b), (3, &mut stranger)], now, Duration::from_secs(5));
+    assert_eq!(a.seen(), 1);
+    assert_eq!(stranger.seen(), 0);
+    assert!(!asked.contains(&id(3)), "it does not even get an answer");
+    assert!(!a.view(now).contains_key(&id(3)));
+}
+
+#[test]
+fn members_whose_directories_differ_for_a_while_still_talk() {
+    let now = Instant::now();
+    let mut old = core(1, &[1, 2], now);
+    let mut new = core(2, &[1, 2, 3, 4], now);
+    let mut newest = core(3, &[1, 2, 3, 4], now);
+    let all = &mut [(1, &mut old), (2, &mut new), (3, &mut newest)];
+    let (_, downs) = run(all, now, Duration::from_mins(5));
+    assert_eq!((old.seen(), new.seen(), newest.seen()), (1, 2, 2), "1 does not know 3");
+    assert_eq!(downs, 0, "and 3, which 1 does not answer, does not hold it dead");
+    let later = now + Duration::from_mins(5);
+    assert!(old.set_roster(later, Arc::new(old.roster().with(&[1, 2, 3, 4].map(id).into()))));
+    run(&mut [(1, &mut old), (2, &mut new), (3, &mut newest)], later, Duration::from_secs(5));
+    assert_eq!((old.seen(), new.seen(), newest.seen()), (2, 2, 2));
+    assert_eq!(old.view(later)[&id(4)].state, State::Unknown);
+}
+
+#[test]
+fn a_member_that_is_not_seen_is_sought_for_ever_but_not_wildly() {
+    let now = Instant::now();
+    let mut alone = core(1, &[1, 2], now);
+    let mut sent = Vec::new();
+    while alone.next_deadline().is_some_and(|at| at < now + Duration::from_mins(10)) {
+        let at = alone.next_deadline().unwrap();
+        alone.tick(at);
+        sent.extend(alone.take_effects().into_iter().map(|_| at - now));
+    }
+    let in_last_minute = sent.iter().filter(|at| **at > Duration::from_mins(9)).count();
+    assert!((20..=70).contains(&in_last_minute), "{in_last_minute}");
+    assert!(sent.iter().filter(|at| **at < Duration::from_secs(1)).count() >= 4);
+}
+
+#[test]
+fn a_card_is_taken_from_its_owner_only_once_per_number() {
+    let now = Instant::now();
+    let (mut a, mut b) = (core(1, &[1, 2], now), core(2, &[1, 2], now));
+    let card = |n| Card { config_version: n, ..Card::default() };
+    a.set_card(now, &card(1));
+    run(&mut [(1, &mut a), (2, &mut b)], now, Duration::from_secs(3));
+    assert_eq!(b.view(now)[&id(1)].card, Some(card(1)));
+    assert!(b.take_changed());
+    // An old one that comes late.
+    let preamble = Preamble { generation: 1, incarnation: 0, to_generation: 1, card: 1 };
+    let late = wire::seal(&preamble, &Note::Card(card(9)));
+    b.receive(now, id(1), &late).unwrap();
+    assert_eq!(b.view(now)[&id(1)].card, Some(card(1)));
+}

@@ -1,0 +1,116 @@
+//! Gossip over real QUIC sessions on loopback.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use muster_discovery::gossip::{Card, Gossip, Parts, Settings, State};
+use muster_proto::NodeId;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use support::{PATIENCE, TestNode, acquaint};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+struct Member {
+    node: TestNode,
+    gossip: Gossip,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Member {
+    fn start(n: u64) -> Self {
+        let node = TestNode::start("127.0.0.1:0");
+        let stop = CancellationToken::new();
+        let parts = Parts {
+            me: node.id(),
+            generation: 1,
+            settings: Settings::default(),
+            datagrams: node.endpoint.clone(),
+            inbox: node.endpoint.datagrams(),
+            trust: node.trust.subscribe(),
+            rng: StdRng::seed_from_u64(n),
+        };
+        let (gossip, driver) = Gossip::new(parts, stop.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(driver.run());
+        Self { node, gossip, stop, tasks }
+    }
+
+    async fn sees(&self, what: &str, wanted: impl Fn(&NodeId, State) -> bool) {
+        let mut view = self.gossip.liveness();
+        let seen = view.wait_for(|view| {
+            !view.is_empty() && view.iter().all(|(id, liveness)| wanted(id, liveness.state))
+        });
+        let came = tokio::time::timeout(PATIENCE, seen).await.is_ok();
+        assert!(came, "never came: {what}, but {:?}", self.gossip.liveness().borrow());
+    }
+}
+
+fn cluster(members: u64) -> Vec<Member> {
+    let members: Vec<_> = (0..members).map(Member::start).collect();
+    acquaint(&members.iter().map(|member| &member.node).collect::<Vec<_>>());
+    members
+}
+
+async fn all_see_all(members: &[Member]) {
+    for member in members {
+        member.sees("all see all", |_, state| state == State::Alive).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_see_each_other_notice_a_death_and_a_goodbye() {
+    let mut members = cluster(5);
+    all_see_all(&members).await;
+
+    let dead = members.pop().unwrap();
+    let id = dead.node.id();
+    let killed = Instant::now();
+    drop(dead); // its sockets close with it: no goodbye of gossip
+    for member in &members {
+        member.sees("one is down", |who, state| (state == State::Down) == (*who == id)).await;
+    }
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+
+    let mut leaving = members.pop().unwrap();
+    let left = leaving.node.id();
+    leaving.stop.cancel();
+    leaving.tasks.join_next().await.unwrap().unwrap();
+    let said = Instant::now();
+    for member in &members {
+        let gone = |who: &NodeId| *who == id || *who == left;
+        member.sees("two are down", |who, state| (state == State::Down) == gone(who)).await;
+    }
+    assert!(said.elapsed() < Duration::from_secs(2), "{:?}", said.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cards_are_learned_and_a_removed_member_is_forgotten() {
+    let members = cluster(3);
+    let card = Card {
+        addresses: vec!["192.0.2.1:50000".parse().unwrap()],
+        version: "1.0.0".to_owned(),
+        config_version: 7,
+    };
+    all_see_all(&members).await;
+    members[0].gossip.set_card(card.clone());
+    let id = members[0].node.id();
+    for member in &members {
+        let mut view = member.gossip.liveness();
+        let told = view.wait_for(|view| view[&id].card.as_ref() == Some(&card));
+        tokio::time::timeout(PATIENCE, told).await.expect("the card is learned").unwrap();
+    }
+    for member in &members[1..] {
+        member.node.forget(&members[0].node);
+        let mut view = member.gossip.liveness();
+        let forgotten = view.wait_for(|view| !view.contains_key(&id));
+        tokio::time::timeout(PATIENCE, forgotten).await.expect("it is forgotten").unwrap();
+        member.sees("the rest stay", |_, state| state == State::Alive).await;
+    }
+    let trust = Arc::clone(&members[0].node.trust.borrow());
+    assert_eq!(trust.directory.len(), 3, "the removed one still believes");
+    members[0].sees("it is alone", |who, state| (*who == id) == (state == State::Alive)).await;
+}
