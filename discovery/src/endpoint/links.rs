@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::channel::{Link, State};
+use super::close::{Close, Lost};
 use super::pulse::{Counters, Pulse};
-use super::transport::{Close, SILENT_LOOKS};
+use super::transport::SILENT_LOOKS;
 use super::trust::Directory;
 
 /// Connections that one peer may have; the oldest makes room.
@@ -82,7 +83,7 @@ struct Entry {
 
 impl Default for Entry {
     fn default() -> Self {
-        let state = State { failed_dials: 0, link: Err("not dialled yet".into()) };
+        let state = State { failed_dials: 0, link: Err(Lost::because("not dialled yet")) };
         Self {
             state: watch::Sender::new(state),
             live: Vec::new(),
@@ -124,7 +125,7 @@ impl Links {
             return None;
         }
         let Some(member) = directory.get(&peer).filter(|_| peer != self.me) else {
-            entry.fail("it is not a member of the cluster");
+            entry.fail(Lost::because("it is not a member of the cluster"));
             return None;
         };
         let mut addresses = member.addresses.clone();
@@ -136,7 +137,7 @@ impl Links {
     }
 
     /// A dial failed. Returns nothing: the next demand dials again.
-    pub(crate) fn failed(&mut self, peer: NodeId, why: &str, now: Instant) {
+    pub(crate) fn failed(&mut self, peer: NodeId, why: Lost, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.is_dialling = false;
         entry.back_off(now);
@@ -169,7 +170,7 @@ impl Links {
     }
 
     /// A connection ended.
-    pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: &str, now: Instant) {
+    pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: Lost, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         let Some(at) = entry.live.iter().position(|live| live.id == id) else { return };
         let gone = entry.live.remove(at);
@@ -182,7 +183,7 @@ impl Links {
         if entry.live.iter().any(Live::is_usable) {
             entry.publish(self.me < peer);
         } else {
-            entry.state.send_modify(|state| state.link = Err(why.into()));
+            entry.state.send_modify(|state| state.link = Err(why));
         }
     }
 
@@ -252,10 +253,10 @@ impl Entry {
         });
     }
 
-    fn fail(&mut self, why: &str) {
+    fn fail(&mut self, why: Lost) {
         self.state.send_modify(|state| {
             state.failed_dials += 1;
-            state.link = Err(why.into());
+            state.link = Err(why);
         });
     }
 
@@ -302,10 +303,10 @@ fn send(connection: &quinn::Connection, datagram: Bytes) {
 fn counters(connection: &quinn::Connection) -> Counters {
     let stats = connection.stats();
     let sent = &stats.frame_tx;
-    Counters {
-        heard: stats.udp_rx.datagrams,
-        asked: sent.stream + sent.datagram + sent.ping + sent.max_data + sent.max_stream_data,
-    }
+    // With nothing new to send a lost packet is probed for by IMMEDIATE_ACK, which quinn speaks.
+    let probes = sent.ping + sent.immediate_ack;
+    let credit = sent.max_data + sent.max_stream_data;
+    Counters { heard: stats.udp_rx.datagrams, asked: sent.stream + sent.datagram + probes + credit }
 }
 
 #[cfg(test)]
