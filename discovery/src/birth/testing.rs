@@ -1,0 +1,47 @@
+//! Founders with real keys, for tests.
+
+use std::sync::Arc;
+
+use muster_pki::identity::Identity;
+
+use super::certificate::{Certificate, Signer as _};
+use super::proposal::{Draft, Founder, Proposal};
+
+/// Sorted by node id, as a proposal wants them.
+pub(crate) fn founders(count: usize) -> Vec<Identity> {
+    let mut founders: Vec<_> = (0..count).map(|_| Identity::generate()).collect();
+    founders.sort_by_key(Identity::node_id);
+    founders
+}
+
+pub(crate) fn draft(founders: &[Identity]) -> Draft {
+    let founder = |(n, identity): (usize, &Identity)| Founder {
+        public_key: identity.public_key(),
+        name: format!("cp-{n}").parse().unwrap(),
+        addresses: vec![format!("192.0.2.{n}:50000").parse().unwrap()],
+        turn: n as u64,
+    };
+    Draft {
+        token_id: "abcdef".to_owned(),
+        founders: founders.iter().enumerate().map(founder).collect(),
+        nonce: [7; 32],
+        config_digest: [8; 32],
+        proposer: founders[0].node_id(),
+    }
+}
+
+pub(crate) fn proposal(founders: &[Identity]) -> Proposal {
+    Proposal::new(draft(founders)).unwrap()
+}
+
+/// A certificate that they all signed.
+pub(crate) fn certificate(founders: &[Identity]) -> Certificate {
+    let proposal = Arc::new(proposal(founders));
+    let id = proposal.id();
+    let signatures = founders.iter().map(|founder| (founder.node_id(), founder.sign_promise(&id)));
+    Certificate::new(Arc::clone(&proposal), signatures.collect())
+}
+
+pub(crate) fn born(count: usize) -> Certificate {
+    certificate(&founders(count))
+}
