@@ -4,5 +4,6 @@
 pub mod birth;
 pub mod candidates;
 pub mod endpoint;
+pub mod formation;
 pub mod gossip;
 pub mod hello;

@@ -1,7 +1,5 @@
 //! The token handshake over real sockets on loopback.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
 mod support;
 
 use muster_discovery::hello::{ProveError, RefusedWhy};

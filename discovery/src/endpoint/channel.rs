@@ -14,15 +14,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service as _;
 
-use super::close::{Close, Lost};
 use super::http2::{Call, Limits, Tasks, chain, connect, stream};
 use super::owner::Request;
 
 /// How to call one member, whether or not it can be reached now. Cheap to clone and to make.
 ///
 /// A call to a member without a connection dials it and waits for the outcome. Errors are
-/// UNAVAILABLE, at once when the connection is lost; UNAUTHENTICATED when the peer does not admit
-/// this node (it is not in the peer's registry, or its certificate has expired); and `DEADLINE_EXCEEDED` when the request's own
+/// UNAVAILABLE, at once when the connection is lost, and `DEADLINE_EXCEEDED` when the request's own
 /// timeout (`tonic::Request::set_timeout`) has passed; without one a call to a peer that has fallen
 /// silent fails after about two seconds.
 #[derive(Debug, Clone)]
@@ -47,7 +45,7 @@ pub(crate) enum Lane {
 pub(crate) struct State {
     /// Counts the dials that failed, so that who waits for one can tell.
     pub(crate) failed_dials: u64,
-    pub(crate) link: Result<Arc<Link>, Lost>,
+    pub(crate) link: Result<Arc<Link>, Arc<str>>,
 }
 
 impl State {
@@ -84,11 +82,7 @@ impl Link {
             Lane::Bulk => (&self.bulk, 0),
         };
         let open = async || {
-            let (send, receive) = self
-                .connection
-                .open_bi()
-                .await
-                .map_err(|e| Lost::of(&e).status(self.connection.remote_address()))?;
+            let (send, receive) = self.connection.open_bi().await.map_err(|e| unavailable(&e))?;
             send.set_priority(priority).map_err(|e| unavailable(&e))?;
             let sender = connect(stream(send, receive), Limits::NODE, self.tasks.clone())
                 .await
@@ -98,7 +92,7 @@ impl Link {
         let call = slot.get_or_try_init(open).await?;
         if call.sender.is_closed() {
             // HTTP/2 broke on a live connection. Begin anew rather than repair.
-            Close::Broken.close(&self.connection);
+            super::transport::Close::Broken.close(&self.connection);
         }
         Ok(call.clone())
     }
@@ -141,7 +135,7 @@ impl NodeChannel {
             .map_err(|_| stopped())?;
         match &outcome.link {
             Ok(link) => Ok(Arc::clone(link)),
-            Err(lost) => Err(lost.status(format_args!("node {}", self.peer.short()))),
+            Err(why) => Err(Status::unavailable(format!("node {}: {why}", self.peer.short()))),
         }
     }
 

@@ -7,10 +7,9 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-use super::close::Lost;
 use super::http2::chain;
 use super::tls::ANY_NAME;
-use super::transport::HANDSHAKE;
+use super::transport::{HANDSHAKE, lost};
 
 /// Between attempts on different addresses (RFC 8305 section 5 recommends 250 ms).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -25,23 +24,9 @@ pub enum DialError {
     NoAddress,
     #[error("dial {address}: {why}")]
     Failed { address: SocketAddr, why: String },
-    /// Somebody is there and does not want this node.
-    #[error("dial {address}: {why}")]
-    Refused { address: SocketAddr, why: String },
     #[error("dial {}: no answer within {} ms; check that the node runs and that UDP reaches it",
         list(addresses), waited.as_millis())]
     NoAnswer { addresses: Vec<SocketAddr>, waited: Duration },
-}
-
-impl DialError {
-    fn of(address: SocketAddr, lost: &Lost) -> Self {
-        let why = lost.to_string();
-        if lost.is_refusal() {
-            Self::Refused { address, why }
-        } else {
-            Self::Failed { address, why }
-        }
-    }
 }
 
 fn list(addresses: &[SocketAddr]) -> String {
@@ -103,5 +88,5 @@ async fn attempt(
     quic.connect_with(config.clone(), address, ANY_NAME)
         .map_err(|e| failed(chain(&e)))?
         .await
-        .map_err(|e| DialError::of(address, &Lost::of(&e)))
+        .map_err(|e| failed(lost(&e)))
 }

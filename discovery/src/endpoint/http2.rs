@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tower::Service as _;
 use tower::util::BoxCloneSyncService;
 
-use super::close::Lost;
+use super::transport::lost;
 
 /// One stream, as HTTP/2 sees it.
 pub(crate) type Stream = TokioIo<Join<quinn::RecvStream, quinn::SendStream>>;
@@ -167,12 +167,10 @@ pub struct Call {
 }
 
 impl Call {
-    /// What became of the connection.
-    fn failed(connection: &quinn::Connection, error: &hyper::Error) -> Status {
-        connection
-            .close_reason()
-            .map_or_else(|| Lost::because(chain(error)), |reason| Lost::of(&reason))
-            .status(connection.remote_address())
+    /// UNAVAILABLE, with what became of the connection.
+    fn unavailable(connection: &quinn::Connection, error: &hyper::Error) -> Status {
+        let why = connection.close_reason().map_or_else(|| chain(error), |reason| lost(&reason));
+        Status::unavailable(format!("call to {}: {why}", connection.remote_address()))
     }
 }
 
@@ -201,7 +199,7 @@ impl tower::Service<http::Request<Body>> for Call {
         absolute(&mut request);
         let answer = self.sender.send_request(request);
         let connection = self.connection.clone();
-        Box::pin(async move { answer.await.map_err(|e| Self::failed(&connection, &e)) })
+        Box::pin(async move { answer.await.map_err(|e| Self::unavailable(&connection, &e)) })
     }
 }
 

@@ -15,9 +15,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::channel::{Link, State};
-use super::close::{Close, Lost};
 use super::pulse::{Counters, Pulse};
-use super::transport::SILENT_LOOKS;
+use super::transport::{Close, SILENT_LOOKS};
 use super::trust::Directory;
 
 /// Connections that one peer may have; the oldest makes room.
@@ -83,7 +82,7 @@ struct Entry {
 
 impl Default for Entry {
     fn default() -> Self {
-        let state = State { failed_dials: 0, link: Err(Lost::because("not dialled yet")) };
+        let state = State { failed_dials: 0, link: Err("not dialled yet".into()) };
         Self {
             state: watch::Sender::new(state),
             live: Vec::new(),
@@ -125,7 +124,7 @@ impl Links {
             return None;
         }
         let Some(member) = directory.get(&peer).filter(|_| peer != self.me) else {
-            entry.fail(Lost::because("it is not a member of the cluster"));
+            entry.fail("it is not a member of the cluster");
             return None;
         };
         let mut addresses = member.addresses.clone();
@@ -137,7 +136,7 @@ impl Links {
     }
 
     /// A dial failed. Returns nothing: the next demand dials again.
-    pub(crate) fn failed(&mut self, peer: NodeId, why: Lost, now: Instant) {
+    pub(crate) fn failed(&mut self, peer: NodeId, why: &str, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.is_dialling = false;
         entry.back_off(now);
@@ -170,7 +169,7 @@ impl Links {
     }
 
     /// A connection ended.
-    pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: Lost, now: Instant) {
+    pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: &str, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         let Some(at) = entry.live.iter().position(|live| live.id == id) else { return };
         let gone = entry.live.remove(at);
@@ -183,7 +182,7 @@ impl Links {
         if entry.live.iter().any(Live::is_usable) {
             entry.publish(self.me < peer);
         } else {
-            entry.state.send_modify(|state| state.link = Err(why));
+            entry.state.send_modify(|state| state.link = Err(why.into()));
         }
     }
 
@@ -253,10 +252,10 @@ impl Entry {
         });
     }
 
-    fn fail(&mut self, why: Lost) {
+    fn fail(&mut self, why: &str) {
         self.state.send_modify(|state| {
             state.failed_dials += 1;
-            state.link = Err(why);
+            state.link = Err(why.into());
         });
     }
 
@@ -303,10 +302,10 @@ fn send(connection: &quinn::Connection, datagram: Bytes) {
 fn counters(connection: &quinn::Connection) -> Counters {
     let stats = connection.stats();
     let sent = &stats.frame_tx;
-    // With nothing new to send a lost packet is probed for by IMMEDIATE_ACK, which quinn speaks.
-    let probes = sent.ping + sent.immediate_ack;
-    let credit = sent.max_data + sent.max_stream_data;
-    Counters { heard: stats.udp_rx.datagrams, asked: sent.stream + sent.datagram + probes + credit }
+    Counters {
+        heard: stats.udp_rx.datagrams,
+        asked: sent.stream + sent.datagram + sent.ping + sent.max_data + sent.max_stream_data,
+    }
 }
 
 #[cfg(test)]

@@ -8,10 +8,9 @@ use muster_proto::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::close::{Close, Lost};
 use super::guard::{HelloGuard, NodeGuard};
 use super::http2::{Admit, Guarded, Limits, Service, Tasks, chain, serve, stream};
-use super::transport::{HELLO_IDLE, UNPROVEN};
+use super::transport::{Close, HELLO_IDLE, UNPROVEN, lost};
 use crate::hello::{Session, Standing};
 
 /// How long a denied session stays open, so that the answer reaches the peer.
@@ -133,12 +132,12 @@ pub(crate) async fn probation(connection: quinn::Connection, session: Session) -
 }
 
 /// Waits until a proven session ends, is denied after all, or rests for too long.
-pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Session) -> Lost {
+pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Session) -> String {
     let (mut standing, mut calls) = (session.standing(), session.calls());
     loop {
         let is_denied = tokio::select! {
             biased;
-            reason = connection.closed() => return Lost::of(&reason),
+            reason = connection.closed() => return lost(&reason),
             _ = standing.wait_for(|standing| *standing == Standing::Denied) => true,
             called = tokio::time::timeout(HELLO_IDLE, calls.changed()) => {
                 if called.is_ok() {
@@ -149,16 +148,16 @@ pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Ses
         };
         if is_denied {
             linger(&connection).await;
-            return Lost::because("a later proof was wrong");
+            return "a later proof was wrong".to_owned();
         }
         Close::Done.close(&connection);
-        return Lost::because("it made no calls");
+        return "it made no calls".to_owned();
     }
 }
 
 /// Waits until a member's connection ends.
-pub(crate) async fn until_lost(connection: quinn::Connection) -> Lost {
-    Lost::of(&connection.closed().await)
+pub(crate) async fn until_lost(connection: quinn::Connection) -> String {
+    lost(&connection.closed().await)
 }
 
 /// Lets the last answer out, then closes.

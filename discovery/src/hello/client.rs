@@ -13,12 +13,11 @@ use muster_proto::{NodeId, PublicKey};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status};
 
-use crate::endpoint::HelloChannel;
-use crate::endpoint::close::Close;
-use crate::endpoint::http2::{Limits, Tasks, connect, stream};
+use crate::endpoint::http2::{Call, Limits, Tasks, connect, stream};
+use crate::endpoint::transport::Close;
 
 /// The generated client over a hello session.
-pub type HelloClient = Generated<HelloChannel>;
+pub type HelloClient = Generated<Call>;
 
 /// Why the token was not proved.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +42,7 @@ pub struct HelloSession {
     exporter: [u8; 32],
     me: PublicKey,
     peer: PublicKey,
-    call: HelloChannel,
+    call: Call,
     is_proven: AtomicBool,
     _tasks: DropGuard,
 }
@@ -74,7 +73,7 @@ impl HelloSession {
         let tasks = Tasks::new(stop.clone());
         let (send, receive) = connection.open_bi().await?;
         let sender = connect(stream(send, receive), Limits::HELLO, tasks).await?;
-        let call = HelloChannel { sender, connection: connection.clone() };
+        let call = Call { sender, connection: connection.clone() };
         let is_proven = AtomicBool::new(false);
         Ok(Self { connection, exporter, me, peer, call, is_proven, _tasks: stop.drop_guard() })
     }
@@ -91,16 +90,6 @@ impl HelloSession {
 
     pub fn remote(&self) -> SocketAddr {
         self.connection.remote_address()
-    }
-
-    /// The session's keying material that proofs bind, the same on both sides.
-    pub fn exporter(&self) -> [u8; 32] {
-        self.exporter
-    }
-
-    /// The session for other generated clients.
-    pub fn channel(&self) -> HelloChannel {
-        self.call.clone()
     }
 
     /// Whether both sides have proved the token to each other.
@@ -131,9 +120,7 @@ impl HelloSession {
         let proof = verifier.prove(Side::Dialer, &transcript).to_vec();
         let request = ProveRequest { token_id: token().to_string(), proof };
         let reply = self.client().prove(request).await.map_err(|status| match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => {
-                ProveError::Refused { remote, token: token() }
-            }
+            Code::PermissionDenied => ProveError::Refused { remote, token: token() },
             _ => ProveError::Failed { remote, token: token(), status: Box::new(status) },
         })?;
         if !verifier.check(Side::Listener, &transcript, &reply.into_inner().proof) {
