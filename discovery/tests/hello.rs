@@ -1,13 +1,18 @@
 //! The token handshake over real sockets on loopback.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 mod support;
+
+use std::time::{Duration, Instant};
 
 use muster_discovery::hello::{ProveError, RefusedWhy};
 use muster_pki::token::Token;
 use muster_proto::wire::hello::{
     AnchorRequest, Candidate, GreetRequest, JoinRequest, ProveRequest, RenewRequest,
 };
-use support::{TestNode, bounded, until};
+use support::cable::Cable;
+use support::{TestNode, bounded, until, within};
 use tonic::Code;
 
 fn me() -> Candidate {
@@ -78,4 +83,25 @@ async fn a_wrong_or_unknown_token_is_refused_alike_and_audited() {
         b.refusals(),
         [RefusedWhy::UnknownToken, RefusedWhy::WrongProof, RefusedWhy::NotAToken]
     );
+}
+
+#[tokio::test]
+async fn a_call_to_a_listener_that_falls_silent_ends() {
+    let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
+    let token = Token::generate();
+    b.admits(&token);
+    let cable = Cable::to(b.address).await;
+    let session = a.endpoint.dial_hello(cable.address).await.unwrap();
+    session.prove(&token).await.unwrap();
+    cable.cut();
+    let begun = Instant::now();
+    let request = within(Duration::from_millis(200), greeting());
+    let status = session.client().greet(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    let status = bounded("an error", session.client().greet(greeting())).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    let error = bounded("no answer", a.endpoint.dial_hello(cable.address)).await.unwrap_err();
+    assert!(error.to_string().contains("no answer within 3000 ms"), "{error}");
 }

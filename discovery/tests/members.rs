@@ -1,26 +1,62 @@
 //! Sessions between members over real sockets on loopback.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 mod support;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::{TestNode, acquaint, bounded, message, within};
+use bytes::Bytes;
+use muster_discovery::endpoint::{Bind, BindError, Endpoint, MAX_DATAGRAM, Trust};
+use muster_pki::authority::{Authority, AuthorityKind};
+use muster_pki::bundle::TrustBundle;
+use muster_pki::leaf::{self, Profile};
+use muster_pki::tls::Credentials;
+use muster_proto::wire::node::{SnapshotPiece, WatchRequest};
+use muster_proto::{ClusterId, Role};
+use support::cable::Cable;
+use support::{TestNode, acquaint, bounded, message, now, until, within};
+use tonic::Code;
+
+const ANY: &str = "127.0.0.1:0";
 
 #[tokio::test]
 async fn members_call_each_other_over_one_connection() {
-    let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     acquaint(&[&a, &b]);
     let echoed = bounded("a calls b", a.client(&b).append(message("x"))).await.unwrap();
     assert_eq!(echoed.into_inner(), message("x"));
     let echoed = bounded("b calls a", b.client(&a).append(message("y"))).await.unwrap();
     assert_eq!(echoed.into_inner(), message("y"));
+    let dialled = [&a, &b].map(|node| node.endpoint.handshakes().dialled);
+    assert_eq!(dialled, [1, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simultaneous_dial_loses_no_call() {
+    for _ in 0..20 {
+        let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+        acquaint(&[&a, &b]);
+        let (mut to_b, mut to_a) = (a.client(&b), b.client(&a));
+        let both = async { tokio::join!(to_b.append(message("x")), to_a.append(message("y"))) };
+        let (x, y) = bounded("both answers", both).await;
+        assert_eq!(
+            (x.unwrap().into_inner(), y.unwrap().into_inner()),
+            (message("x"), message("y"))
+        );
+        let again = async { tokio::join!(to_b.append(message("x")), to_a.append(message("y"))) };
+        let (x, y) = bounded("both answers again", again).await;
+        x.unwrap();
+        y.unwrap();
+    }
 }
 
 /// Prints the round trip of a small call, for the record; fails only when it is absurd.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stderr, reason = "the figure is the purpose")]
 async fn a_small_call_is_fast() {
-    let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     acquaint(&[&a, &b]);
     let mut client = a.client(&b);
     let mut times = Vec::new();
@@ -36,4 +72,278 @@ async fn a_small_call_is_fast() {
     let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
     eprintln!("append of 256 bytes: p50 {p50:?}, p99 {p99:?}, max {:?}", times.last());
     assert!(p50 < Duration::from_millis(20), "{p50:?}");
+}
+
+#[tokio::test]
+async fn a_worker_is_refused_what_only_control_planes_may_call() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    b.trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.insert(a.id(), a.peer(Role::Worker));
+        *trust = Arc::new(now);
+    });
+    let refused = bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}
+
+#[tokio::test]
+async fn the_sessions_of_a_removed_member_end_at_once() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let hello = a.endpoint.dial_hello(b.address).await.unwrap();
+    let mut views = a.client(&b).watch(WatchRequest {}).await.unwrap().into_inner();
+    views.message().await.unwrap().expect("the first view");
+
+    let removed = Instant::now();
+    b.forget(&a);
+    let end = async { while let Ok(Some(_)) = views.message().await {} };
+    bounded("the stream ends", end).await;
+    until("the hello session ends", async || hello.is_closed().then_some(())).await;
+    assert!(removed.elapsed() < Duration::from_secs(1), "{:?}", removed.elapsed());
+
+    let refused = until("a refusal", async || a.client(&b).append(message("x")).await.err()).await;
+    assert!(matches!(refused.code(), Code::Unauthenticated | Code::Unavailable), "{refused}");
+    let refused = bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
+    assert!(!refused.message().is_empty(), "says why");
+}
+
+#[tokio::test]
+async fn who_is_not_in_the_directory_is_neither_called_nor_let_in() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    let refused = bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    // a knows b, b does not know a.
+    acquaint(&[&a, &b]);
+    b.trust.send_replace(Arc::new(Trust::default()));
+    let refused = until("the refusal of b", async || {
+        let status = a.client(&b).append(message("x")).await.unwrap_err();
+        (status.code() == Code::Unauthenticated).then_some(status)
+    });
+    assert!(refused.await.message().contains("does not admit"));
+}
+
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "the figure is part of the purpose")]
+async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_healing() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    let cable = Cable::to(b.address).await;
+    acquaint(&[&a, &b]);
+    a.trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.get_mut(&b.id()).unwrap().addresses = vec![cable.address];
+        *trust = Arc::new(now);
+    });
+    let mut client = a.client(&b);
+    client.append(message("x")).await.unwrap();
+    for partition in [300, 1500, 4000].map(Duration::from_millis) {
+        cable.cut();
+        let cut = Instant::now();
+        while cut.elapsed() < partition {
+            let asked = Instant::now();
+            let request = within(Duration::from_millis(150), message("x"));
+            client.append(request).await.expect_err("nothing arrives");
+            assert!(asked.elapsed() < Duration::from_millis(600), "{:?}", asked.elapsed());
+        }
+        cable.mend();
+        let mended = Instant::now();
+        until("an answer after healing", async || {
+            let request = within(Duration::from_millis(150), message("x"));
+            client.append(request).await.ok()
+        })
+        .await;
+        let took = mended.elapsed();
+        eprintln!("partition of {partition:?}: an answer {took:?} after it healed");
+        assert!(took < Duration::from_millis(2500), "{took:?} after {partition:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_a_deadline_fails_soon_when_the_peer_falls_silent() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    let cable = Cable::to(b.address).await;
+    acquaint(&[&a, &b]);
+    a.trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.get_mut(&b.id()).unwrap().addresses = vec![cable.address];
+        *trust = Arc::new(now);
+    });
+    a.client(&b).append(message("x")).await.unwrap();
+    cable.cut();
+    let asked = Instant::now();
+    let error = bounded("an error", a.client(&b).append(message("x"))).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_restarted_peer_is_noticed_at_the_next_packet() {
+    let machine =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let a = TestNode::start(ANY);
+    let b = {
+        let _on = machine.enter();
+        TestNode::start(ANY)
+    };
+    acquaint(&[&a, &b]);
+    a.client(&b).append(message("x")).await.unwrap();
+    let (address, trust) = (b.address, Arc::clone(&b.trust.borrow()));
+    let identity = Arc::clone(&b.identity);
+    // Everything stops in the middle; no goodbye leaves.
+    machine.shutdown_background();
+    drop(b);
+    until("the socket is free", async || std::net::UdpSocket::bind(address).ok()).await;
+    let b = TestNode::start_as(&address.to_string(), identity);
+    b.trust.send_replace(trust);
+    let begun = Instant::now();
+    until("an answer of the restarted peer", async || {
+        let request = within(Duration::from_millis(300), message("x"));
+        a.client(&b).append(request).await.ok()
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_in_order_is_unavailable_at_once() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let mut client = a.client(&b);
+    client.append(message("x")).await.unwrap();
+    let mut hanging = a.client(&b);
+    let hanging = hanging.vote(message("x"));
+    let (answer, _) = tokio::join!(bounded("the call fails", hanging), b.shut_down());
+    assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
+}
+
+fn certify(authority: &Authority, node: &TestNode) {
+    let profile = Profile::Node {
+        id: node.id(),
+        name: "cp-1".parse().unwrap(),
+        role: Role::ControlPlane,
+        addresses: vec![node.address.ip()],
+    };
+    let key = node.identity.public_key().into();
+    let leaf = leaf::issue(authority, &profile, &key, now()).unwrap();
+    let bundle = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();
+    let credentials = Credentials::new(&node.identity, leaf.chain, bundle).unwrap();
+    node.trust.send_modify(|trust| {
+        let directory = trust.directory.clone();
+        *trust = Arc::new(Trust { credentials: Some(Arc::new(credentials)), directory });
+    });
+}
+
+fn authority() -> Authority {
+    let cluster = ClusterId::from_bytes([3; 32]);
+    Authority::create(AuthorityKind::Machine, "demo", &cluster, now())
+}
+
+#[tokio::test]
+async fn new_credentials_leave_a_running_stream_alone() {
+    let (a, b, c) = (TestNode::start(ANY), TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b, &c]);
+    let mut views = a.client(&b).watch(WatchRequest {}).await.unwrap().into_inner();
+    let mut last = views.message().await.unwrap().expect("the first view").index;
+    let authority = authority();
+    for _ in 0..3 {
+        for node in [&a, &b, &c] {
+            certify(&authority, node);
+        }
+        for _ in 0..5 {
+            let view = bounded("the next view", views.message()).await.unwrap().unwrap();
+            assert_eq!(view.index, last + 1);
+            last = view.index;
+        }
+    }
+    bounded("a new session under the certificates", c.client(&b).append(message("x")))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_member_under_another_authority_is_refused() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    certify(&authority(), &a);
+    certify(&authority(), &b);
+    bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn datagrams_arrive_with_their_sender_and_what_does_not_fit_is_dropped() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let mut arrived = b.endpoint.datagrams();
+    a.endpoint.send_datagram(b.id(), Bytes::from(vec![1; 70_000]));
+    a.endpoint.send_datagram(b.id(), Bytes::from(vec![2; MAX_DATAGRAM]));
+    let (from, datagram) = bounded("the datagram", arrived.recv()).await.unwrap();
+    assert_eq!((from, datagram), (a.id(), Bytes::from(vec![2; MAX_DATAGRAM])));
+    a.endpoint.send_datagram(a.id(), Bytes::from_static(b"to itself"));
+    a.endpoint.send_datagram(b.id(), Bytes::from_static(b"next"));
+    let (_, datagram) = bounded("the next datagram", arrived.recv()).await.unwrap();
+    assert_eq!(datagram, "next");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_does_not_hold_up_small_calls() {
+    const PIECES: u64 = 64;
+    const PIECE: usize = 512 << 10;
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let mut small = a.client(&b);
+    small.append(message("warm")).await.unwrap();
+    let mut bulk =
+        muster_proto::wire::node::node_client::NodeClient::new(a.endpoint.bulk_channel(b.id()));
+    let piece = SnapshotPiece { header: vec![], body: vec![7; PIECE] };
+    let pieces = tokio_stream::iter((0..PIECES).map(move |_| piece.clone()));
+    let snapshot = async { bulk.snapshot(pieces).await.unwrap().into_inner() };
+    let calls = async {
+        let mut worst = Duration::ZERO;
+        loop {
+            let begun = Instant::now();
+            small.append(message(vec![1; 256])).await.unwrap();
+            worst = worst.max(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if worst > Duration::from_secs(2) {
+                return worst;
+            }
+        }
+    };
+    let total = tokio::select! {
+        total = bounded("the snapshot", snapshot) => total,
+        worst = calls => panic!("a small call took {worst:?}"),
+    };
+    assert_eq!(total.body, (PIECES * (PIECE as u64)).to_be_bytes());
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let a = TestNode::start(ANY);
+    let trust = a.trust.subscribe();
+    let bind = Bind { address: a.address, identity: Arc::clone(&a.identity), trust };
+    let error = Endpoint::bind(bind).unwrap_err();
+    assert!(matches!(error, BindError::InUse(address) if address == a.address), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stderr, reason = "the figure is part of the purpose")]
+async fn thirty_members_reach_each_other_all_at_once() {
+    let nodes: Vec<_> = (0..30).map(|_| TestNode::start(ANY)).collect();
+    acquaint(&nodes.iter().collect::<Vec<_>>());
+    let begun = Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for from in &nodes {
+        for to in nodes.iter().filter(|to| to.id() != from.id()) {
+            let mut client = from.client(to);
+            calls.spawn(async move { client.append(message("x")).await.map(|_| ()) });
+        }
+    }
+    while let Some(answer) = bounded("every answer", calls.join_next()).await {
+        answer.unwrap().unwrap();
+    }
+    let dialled: u64 = nodes.iter().map(|node| node.endpoint.handshakes().dialled).sum();
+    eprintln!("870 calls among 30 members: {:?}, {dialled} dials", begun.elapsed());
+    for node in nodes {
+        node.shut_down().await;
+    }
 }

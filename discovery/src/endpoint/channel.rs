@@ -5,22 +5,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use muster_proto::NodeId;
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tonic::Status;
 use tonic::body::Body;
-use tower::Service as _;
 
+use super::close::{Close, Lost};
+use super::deadline::Deadline;
 use super::http2::{Call, Limits, Tasks, chain, connect, stream};
 use super::owner::Request;
 
 /// How to call one member, whether or not it can be reached now. Cheap to clone and to make.
 ///
 /// A call to a member without a connection dials it and waits for the outcome. Errors are
-/// UNAVAILABLE, at once when the connection is lost, and `DEADLINE_EXCEEDED` when the request's own
+/// UNAVAILABLE, at once when the connection is lost; UNAUTHENTICATED when the peer does not admit
+/// this node (it is not in the peer's registry, or its certificate has expired); and `DEADLINE_EXCEEDED` when the request's own
 /// timeout (`tonic::Request::set_timeout`) has passed; without one a call to a peer that has fallen
 /// silent fails after about two seconds.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ pub(crate) enum Lane {
 pub(crate) struct State {
     /// Counts the dials that failed, so that who waits for one can tell.
     pub(crate) failed_dials: u64,
-    pub(crate) link: Result<Arc<Link>, Arc<str>>,
+    pub(crate) link: Result<Arc<Link>, Lost>,
 }
 
 impl State {
@@ -82,7 +83,11 @@ impl Link {
             Lane::Bulk => (&self.bulk, 0),
         };
         let open = async || {
-            let (send, receive) = self.connection.open_bi().await.map_err(|e| unavailable(&e))?;
+            let (send, receive) = self
+                .connection
+                .open_bi()
+                .await
+                .map_err(|e| Lost::of(&e).status(self.connection.remote_address()))?;
             send.set_priority(priority).map_err(|e| unavailable(&e))?;
             let sender = connect(stream(send, receive), Limits::NODE, self.tasks.clone())
                 .await
@@ -92,7 +97,7 @@ impl Link {
         let call = slot.get_or_try_init(open).await?;
         if call.sender.is_closed() {
             // HTTP/2 broke on a live connection. Begin anew rather than repair.
-            super::transport::Close::Broken.close(&self.connection);
+            Close::Broken.close(&self.connection);
         }
         Ok(call.clone())
     }
@@ -135,13 +140,13 @@ impl NodeChannel {
             .map_err(|_| stopped())?;
         match &outcome.link {
             Ok(link) => Ok(Arc::clone(link)),
-            Err(why) => Err(Status::unavailable(format!("node {}: {why}", self.peer.short()))),
+            Err(lost) => Err(lost.status(format_args!("node {}", self.peer.short()))),
         }
     }
 
     async fn send(self, request: http::Request<Body>) -> Result<http::Response<Incoming>, Status> {
         let link = self.link().await?;
-        link.lane(self.lane).await?.call(request).await
+        link.lane(self.lane).await?.send(request).await
     }
 }
 
@@ -155,51 +160,7 @@ impl tower::Service<http::Request<Body>> for NodeChannel {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let timeout = timeout_of(request.headers());
-        let answer = self.clone().send(request);
-        let Some(timeout) = timeout else { return Box::pin(answer) };
-        let peer = self.peer;
-        Box::pin(async move {
-            tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
-                let peer = peer.short();
-                let waited = timeout.as_millis();
-                Err(Status::deadline_exceeded(format!("node {peer}: no answer in {waited} ms")))
-            })
-        })
-    }
-}
-
-/// The caller's deadline, as tonic puts it on the wire (gRPC over HTTP/2, "Timeout").
-fn timeout_of(headers: &http::HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    match unit {
-        "H" => Some(Duration::from_secs(amount * 3600)),
-        "M" => Some(Duration::from_secs(amount * 60)),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_deadline_that_tonic_writes_is_read() {
-        let mut request = tonic::Request::new(());
-        request.set_timeout(Duration::from_millis(250));
-        let header = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap();
-        let mut headers = http::HeaderMap::new();
-        headers.insert("grpc-timeout", header.parse().unwrap());
-        assert_eq!(timeout_of(&headers), Some(Duration::from_millis(250)));
-        for wrong in ["", "m", "5", "5x", "123456789m", "-1m"] {
-            headers.insert("grpc-timeout", wrong.parse().unwrap());
-            assert_eq!(timeout_of(&headers), None, "{wrong}");
-        }
+        let deadline = Deadline::of(request.headers());
+        Box::pin(deadline.bound(self.peer.short(), self.clone().send(request)))
     }
 }

@@ -7,9 +7,10 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
+use super::close::Lost;
 use super::http2::chain;
 use super::tls::ANY_NAME;
-use super::transport::{HANDSHAKE, lost};
+use super::transport::HANDSHAKE;
 
 /// Between attempts on different addresses (RFC 8305 section 5 recommends 250 ms).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -24,9 +25,23 @@ pub enum DialError {
     NoAddress,
     #[error("dial {address}: {why}")]
     Failed { address: SocketAddr, why: String },
+    /// Somebody is there and does not want this node.
+    #[error("dial {address}: {why}")]
+    Refused { address: SocketAddr, why: String },
     #[error("dial {}: no answer within {} ms; check that the node runs and that UDP reaches it",
         list(addresses), waited.as_millis())]
     NoAnswer { addresses: Vec<SocketAddr>, waited: Duration },
+}
+
+impl DialError {
+    fn of(address: SocketAddr, lost: &Lost) -> Self {
+        let why = lost.to_string();
+        if lost.is_refusal() {
+            Self::Refused { address, why }
+        } else {
+            Self::Failed { address, why }
+        }
+    }
 }
 
 fn list(addresses: &[SocketAddr]) -> String {
@@ -56,8 +71,9 @@ pub(crate) async fn race(
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     failure = error;
-                    next = Instant::now();
-                    if attempts.is_empty() && started >= addresses.len() {
+                    if started < addresses.len() {
+                        next = Instant::now();
+                    } else if attempts.is_empty() {
                         return Err(failure);
                     }
                 }
@@ -88,5 +104,5 @@ async fn attempt(
     quic.connect_with(config.clone(), address, ANY_NAME)
         .map_err(|e| failed(chain(&e)))?
         .await
-        .map_err(|e| failed(lost(&e)))
+        .map_err(|e| DialError::of(address, &Lost::of(&e)))
 }

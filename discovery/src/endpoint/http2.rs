@@ -18,7 +18,8 @@ use tonic::body::Body;
 use tower::Service as _;
 use tower::util::BoxCloneSyncService;
 
-use super::transport::lost;
+use super::close::Lost;
+use super::deadline::Deadline;
 
 /// One stream, as HTTP/2 sees it.
 pub(crate) type Stream = TokioIo<Join<quinn::RecvStream, quinn::SendStream>>;
@@ -167,10 +168,21 @@ pub struct Call {
 }
 
 impl Call {
-    /// UNAVAILABLE, with what became of the connection.
-    fn unavailable(connection: &quinn::Connection, error: &hyper::Error) -> Status {
-        let why = connection.close_reason().map_or_else(|| chain(error), |reason| lost(&reason));
-        Status::unavailable(format!("call to {}: {why}", connection.remote_address()))
+    /// Makes a call without a deadline.
+    pub(crate) async fn send(
+        mut self,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<Incoming>, Status> {
+        absolute(&mut request);
+        self.sender.send_request(request).await.map_err(|e| Self::failed(&self.connection, &e))
+    }
+
+    /// What became of the connection.
+    fn failed(connection: &quinn::Connection, error: &hyper::Error) -> Status {
+        connection
+            .close_reason()
+            .map_or_else(|| Lost::because(chain(error)), |reason| Lost::of(&reason))
+            .status(connection.remote_address())
     }
 }
 
@@ -195,11 +207,10 @@ impl tower::Service<http::Request<Body>> for Call {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        absolute(&mut request);
-        let answer = self.sender.send_request(request);
-        let connection = self.connection.clone();
-        Box::pin(async move { answer.await.map_err(|e| Self::unavailable(&connection, &e)) })
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let deadline = Deadline::of(request.headers());
+        let remote = self.connection.remote_address();
+        Box::pin(deadline.bound(remote, self.clone().send(request)))
     }
 }
 

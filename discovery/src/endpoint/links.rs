@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::channel::{Link, State};
+use super::close::{Close, Lost};
 use super::pulse::{Counters, Pulse};
-use super::transport::{Close, SILENT_LOOKS};
+use super::transport::SILENT_LOOKS;
 use super::trust::Directory;
 
 /// Connections that one peer may have; the oldest makes room.
@@ -82,7 +83,7 @@ struct Entry {
 
 impl Default for Entry {
     fn default() -> Self {
-        let state = State { failed_dials: 0, link: Err("not dialled yet".into()) };
+        let state = State { failed_dials: 0, link: Err(Lost::because("not dialled yet")) };
         Self {
             state: watch::Sender::new(state),
             live: Vec::new(),
@@ -123,8 +124,12 @@ impl Links {
             entry.publish(self.me < peer);
             return None;
         }
-        let Some(member) = directory.get(&peer).filter(|_| peer != self.me) else {
-            entry.fail("it is not a member of the cluster");
+        if peer == self.me {
+            entry.fail(Lost::because("it is this node itself"));
+            return None;
+        }
+        let Some(member) = directory.get(&peer) else {
+            entry.fail(Lost::because("it is not a member of the cluster"));
             return None;
         };
         let mut addresses = member.addresses.clone();
@@ -136,7 +141,7 @@ impl Links {
     }
 
     /// A dial failed. Returns nothing: the next demand dials again.
-    pub(crate) fn failed(&mut self, peer: NodeId, why: &str, now: Instant) {
+    pub(crate) fn failed(&mut self, peer: NodeId, why: Lost, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.is_dialling = false;
         entry.back_off(now);
@@ -157,7 +162,7 @@ impl Links {
         if entry.live.len() >= PER_PEER {
             Close::Replaced.close(entry.live.remove(0).link.connection());
         }
-        let pulse = Pulse::new(counters(link.connection()));
+        let pulse = Pulse::new(Counters::of(link.connection()));
         entry.live.push(Live { id, link, origin, pulse });
         entry.publish(self.me < peer);
         let preferred = entry.preferred(self.me < peer).map(|live| Arc::clone(&live.link));
@@ -169,7 +174,7 @@ impl Links {
     }
 
     /// A connection ended.
-    pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: &str, now: Instant) {
+    pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: Lost, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         let Some(at) = entry.live.iter().position(|live| live.id == id) else { return };
         let gone = entry.live.remove(at);
@@ -182,7 +187,7 @@ impl Links {
         if entry.live.iter().any(Live::is_usable) {
             entry.publish(self.me < peer);
         } else {
-            entry.state.send_modify(|state| state.link = Err(why.into()));
+            entry.state.send_modify(|state| state.link = Err(why));
         }
     }
 
@@ -217,7 +222,7 @@ impl Links {
             let preferred = entry.preferred(me < *peer).map(|live| live.id);
             for live in &mut entry.live {
                 let connection = live.link.connection();
-                if live.pulse.look(counters(connection)) >= SILENT_LOOKS {
+                if live.pulse.look(Counters::of(connection)) >= SILENT_LOOKS {
                     Close::Silent.close(connection);
                 } else if preferred.is_some_and(|id| id != live.id) && live.has_retired(now) {
                     Close::Replaced.close(connection);
@@ -252,10 +257,10 @@ impl Entry {
         });
     }
 
-    fn fail(&mut self, why: &str) {
+    fn fail(&mut self, why: Lost) {
         self.state.send_modify(|state| {
             state.failed_dials += 1;
-            state.link = Err(why.into());
+            state.link = Err(why);
         });
     }
 
@@ -296,15 +301,6 @@ fn prefer(origins: &[Origin], we_are_lower: bool) -> Option<usize> {
 fn send(connection: &quinn::Connection, datagram: Bytes) {
     if let Err(error) = connection.send_datagram(datagram) {
         tracing::trace!(%error, "datagram dropped");
-    }
-}
-
-fn counters(connection: &quinn::Connection) -> Counters {
-    let stats = connection.stats();
-    let sent = &stats.frame_tx;
-    Counters {
-        heard: stats.udp_rx.datagrams,
-        asked: sent.stream + sent.datagram + sent.ping + sent.max_data + sent.max_stream_data,
     }
 }
 

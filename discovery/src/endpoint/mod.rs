@@ -11,6 +11,8 @@
 
 mod caller;
 mod channel;
+pub(crate) mod close;
+mod deadline;
 mod dial;
 mod gate;
 mod guard;
@@ -19,10 +21,10 @@ mod links;
 mod misses;
 mod owner;
 mod pulse;
-mod serve;
+pub(crate) mod serve;
 mod source;
 mod tls;
-pub(crate) mod transport;
+mod transport;
 mod trust;
 
 use std::io;
@@ -46,6 +48,7 @@ pub use trust::{Directory, Peer, Trust};
 
 use crate::hello::HelloSession;
 use channel::Lane;
+use close::Close;
 use owner::{Owner, Request};
 use serve::Services;
 use tls::Tls;
@@ -67,7 +70,8 @@ pub struct Bind {
     pub address: SocketAddr,
     /// The key that this end proves possession of in every handshake.
     pub identity: Arc<Identity>,
-    /// Whom to believe; read at every handshake and call.
+    /// Whom to believe; read at every handshake and call. The listener stops when its sender is
+    /// gone.
     pub trust: watch::Receiver<Arc<Trust>>,
 }
 
@@ -90,6 +94,17 @@ pub struct Endpoint {
     me: PublicKey,
     inbox: mpsc::Sender<Request>,
     mailbox: Arc<watch::Sender<Option<serve::Inlet>>>,
+}
+
+/// Handshakes since the endpoint was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshakes {
+    /// Begun by this node.
+    pub dialled: u64,
+    /// Begun by others and let in, whatever became of them.
+    pub accepted: u64,
+    /// Turned away before they cost anything.
+    pub refused: u64,
 }
 
 /// The endpoint's own work, to be run once; until then nobody is let in and members cannot be
@@ -179,9 +194,19 @@ impl Endpoint {
         }
     }
 
+    /// How many handshakes there were so far.
+    pub fn handshakes(&self) -> Handshakes {
+        let stats = self.quic.stats();
+        Handshakes {
+            dialled: stats.outgoing_handshakes,
+            accepted: stats.accepted_handshakes,
+            refused: stats.refused_handshakes,
+        }
+    }
+
     /// Closes every session and the socket, for users that run no [`Listener`].
     pub async fn close(&self) {
-        transport::Close::Done.close_all(&self.quic);
+        Close::Done.close_all(&self.quic);
         // Peers that do not acknowledge the goodbye are not waited for.
         tokio::time::timeout(GOODBYE, self.quic.wait_idle()).await.ok();
     }
@@ -195,7 +220,7 @@ impl Listener {
         quic.set_server_config(Some(tls.server()));
         let services = Services { hello, node, trust, mailbox };
         Owner::new(quic.clone(), tls, me, services).run(inbox, stop).await;
-        transport::Close::Done.close_all(&quic);
+        Close::Done.close_all(&quic);
         // Peers that do not acknowledge the goodbye are not waited for.
         tokio::time::timeout(GOODBYE, quic.wait_idle()).await.ok();
     }

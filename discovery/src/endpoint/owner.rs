@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Link, State};
+use super::close::{Close, Lost};
 use super::dial::{DialError, race};
 use super::gate::{Arrival, Gate, Place, Verdict};
 use super::guard::{HelloGuard, NodeGuard};
@@ -23,7 +24,7 @@ use super::misses::Misses;
 use super::serve::{Probation, Served, Services, probation, until_hello_ends, until_lost};
 use super::source::Source;
 use super::tls::{self, Alpn, Shaken, Tls};
-use super::transport::{Close, HANDSHAKE, HELLO_CALL, LOOK, admit_member};
+use super::transport::{HANDSHAKE, HELLO_CALL, LOOK, admit_member};
 use super::trust::Trust;
 use crate::hello::Session;
 
@@ -45,7 +46,7 @@ enum Outcome {
     Shaken { place: Place, from: SocketAddr, outcome: Result<Shaken, String> },
     Dialled { peer: NodeId, outcome: Result<Shaken, DialError> },
     Probation { id: SessionId, session: Session, outcome: Probation },
-    Ended { id: SessionId, why: String },
+    Ended { id: SessionId, why: Lost },
 }
 
 /// A session of either ALPN.
@@ -215,10 +216,10 @@ impl Owner {
             }
             Ok(Outcome::Dialled { peer, outcome: Err(error) }) => {
                 tracing::debug!(peer = %peer.short(), %error, "dial failed");
-                self.links.failed(peer, &error.to_string(), Instant::now());
+                self.links.failed(peer, error.into(), Instant::now());
             }
             Ok(Outcome::Probation { id, session, outcome }) => self.judged(id, session, &outcome),
-            Ok(Outcome::Ended { id, why }) => self.forget(id, &why),
+            Ok(Outcome::Ended { id, why }) => self.forget(id, why),
             Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
             Err(_cancelled) => {}
         }
@@ -231,7 +232,8 @@ impl Owner {
         if !self.known.directory.contains_key(&node_id) {
             Close::NotAdmitted.close(&connection);
             if dialled_by_us {
-                self.links.failed(node_id, "it is no longer a member", Instant::now());
+                let lost = Lost::because("it is no longer a member");
+                self.links.failed(node_id, lost, Instant::now());
             }
             return;
         }
@@ -306,14 +308,14 @@ impl Owner {
         });
     }
 
-    fn forget(&mut self, id: SessionId, why: &str) {
+    fn forget(&mut self, id: SessionId, why: Lost) {
         let Some(Running { peer, kind, .. }) = self.sessions.remove(&id) else { return };
+        tracing::debug!(peer = %peer.short(), %why, "session ended");
         match kind {
             Kind::Node => self.links.lost(peer, id, why, Instant::now()),
             Kind::Unproven(place) => self.gate.leave(place),
             Kind::Proven => {}
         }
-        tracing::debug!(peer = %peer.short(), why, "session ended");
     }
 
     /// The directory or the credentials changed: ends every session of who left.

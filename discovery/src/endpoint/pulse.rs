@@ -1,4 +1,4 @@
-//! Tells a silent connection from an idle one. Pure: counters in, verdict out.
+//! Tells a silent connection from an idle one: counters in, verdict out; no clock.
 //!
 //! QUIC notices a vanished peer by its idle timeout, which must be long because sessions rest. But
 //! whoever has sent something that must be acknowledged hears from a live peer within a round trip,
@@ -11,6 +11,17 @@ pub(crate) struct Counters {
     pub(crate) heard: u64,
     /// Frames sent that the peer must acknowledge.
     pub(crate) asked: u64,
+}
+
+impl Counters {
+    pub(crate) fn of(connection: &quinn::Connection) -> Self {
+        let stats = connection.stats();
+        let sent = &stats.frame_tx;
+        // With nothing new to send a lost packet is probed for by IMMEDIATE_ACK, which quinn speaks.
+        let probes = sent.ping + sent.immediate_ack;
+        let credit = sent.max_data + sent.max_stream_data;
+        Self { heard: stats.udp_rx.datagrams, asked: sent.stream + sent.datagram + probes + credit }
+    }
 }
 
 /// What was seen of one connection so far.

@@ -8,9 +8,11 @@ use muster_proto::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::close::{Close, Lost};
 use super::guard::{HelloGuard, NodeGuard};
 use super::http2::{Admit, Guarded, Limits, Service, Tasks, chain, serve, stream};
-use super::transport::{Close, HELLO_IDLE, UNPROVEN, lost};
+use super::pulse::{Counters, Pulse};
+use super::transport::{HELLO_IDLE, LOOK, SILENT_LOOKS, UNPROVEN};
 use crate::hello::{Session, Standing};
 
 /// How long a denied session stays open, so that the answer reaches the peer.
@@ -132,12 +134,12 @@ pub(crate) async fn probation(connection: quinn::Connection, session: Session) -
 }
 
 /// Waits until a proven session ends, is denied after all, or rests for too long.
-pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Session) -> String {
+pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Session) -> Lost {
     let (mut standing, mut calls) = (session.standing(), session.calls());
     loop {
         let is_denied = tokio::select! {
             biased;
-            reason = connection.closed() => return lost(&reason),
+            reason = connection.closed() => return Lost::of(&reason),
             _ = standing.wait_for(|standing| *standing == Standing::Denied) => true,
             called = tokio::time::timeout(HELLO_IDLE, calls.changed()) => {
                 if called.is_ok() {
@@ -148,16 +150,30 @@ pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Ses
         };
         if is_denied {
             linger(&connection).await;
-            return "a later proof was wrong".to_owned();
+            return Lost::because("a later proof was wrong");
         }
         Close::Done.close(&connection);
-        return "it made no calls".to_owned();
+        return Lost::because("it made no calls");
+    }
+}
+
+/// Closes a connection that has fallen silent, for connections that [`super::links`] does not look
+/// after.
+pub(crate) async fn close_when_silent(connection: quinn::Connection) {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pulse = Pulse::new(Counters::of(&connection));
+    while connection.close_reason().is_none() {
+        look.tick().await;
+        if pulse.look(Counters::of(&connection)) >= SILENT_LOOKS {
+            Close::Silent.close(&connection);
+        }
     }
 }
 
 /// Waits until a member's connection ends.
-pub(crate) async fn until_lost(connection: quinn::Connection) -> String {
-    lost(&connection.closed().await)
+pub(crate) async fn until_lost(connection: quinn::Connection) -> Lost {
+    Lost::of(&connection.closed().await)
 }
 
 /// Lets the last answer out, then closes.

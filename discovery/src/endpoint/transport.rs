@@ -34,8 +34,8 @@ pub const MAX_DATAGRAM: usize = 1150;
 /// Streams that a stranger may have open at once: one HTTP/2 connection, and one to replace it.
 const HELLO_STREAMS: u32 = 2;
 
-/// Streams that a member may have open at once.
-pub(crate) const NODE_STREAMS: u32 = 16;
+/// Streams that a member may have open at once: its two lanes, and two that replace them.
+pub(crate) const NODE_STREAMS: u32 = 4;
 
 /// Bytes that a stranger may have under way to us.
 const HELLO_WINDOW: u32 = 128 << 10;
@@ -91,74 +91,4 @@ pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(reset));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cids)));
     config
-}
-
-/// Why this side closed a connection, as the QUIC application error code. There is no text with it:
-/// a stranger learns nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Close {
-    /// The endpoint stops, or the session is no longer needed.
-    Done = 0,
-    /// Not a member, or its certificate does not hold.
-    NotAdmitted = 1,
-    /// Was a member until now.
-    Removed = 2,
-    /// The token was not proved in time.
-    Unproven = 3,
-    /// The proof was wrong.
-    Denied = 4,
-    /// Too many sessions, or too many wrong proofs from this address.
-    Busy = 5,
-    /// Another connection of the same pair took over.
-    Replaced = 6,
-    /// No answer for too long.
-    Silent = 7,
-    /// A peer spoke something that is not HTTP/2.
-    Broken = 8,
-}
-
-impl Close {
-    pub(crate) fn close(self, connection: &quinn::Connection) {
-        connection.close(VarInt::from_u32(self as u32), b"");
-    }
-
-    pub(crate) fn close_all(self, quic: &quinn::Endpoint) {
-        quic.close(VarInt::from_u32(self as u32), b"");
-    }
-
-    /// What the code means to the side that receives it.
-    pub(crate) fn meaning(code: VarInt) -> &'static str {
-        match code.into_inner() {
-            0 => "the peer closed the session",
-            1 => {
-                "the peer does not admit this node: it is not in the peer's registry, or its \
-                  certificate does not hold there"
-            }
-            2 => "this node was removed from the cluster",
-            3 => "the token was not proved in time",
-            4 => "the peer refused the token proof",
-            5 => {
-                "the peer has too many sessions, or saw too many wrong proofs from this address; \
-                  try again in a few seconds"
-            }
-            6 => "another connection took over",
-            7 => "the peer had no answer from this node",
-            8 => "the peer could not read what this node sent",
-            _ => "the peer closed the session for an unknown reason",
-        }
-    }
-}
-
-/// A lost connection in words.
-pub(crate) fn lost(error: &quinn::ConnectionError) -> String {
-    match error {
-        quinn::ConnectionError::ApplicationClosed(close) => {
-            Close::meaning(close.error_code).to_owned()
-        }
-        quinn::ConnectionError::TimedOut => "no answer".to_owned(),
-        quinn::ConnectionError::Reset => "the peer was restarted".to_owned(),
-        quinn::ConnectionError::LocallyClosed => "this node closed the connection".to_owned(),
-        other => other.to_string(),
-    }
 }

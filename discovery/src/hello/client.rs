@@ -13,11 +13,13 @@ use muster_proto::{NodeId, PublicKey};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status};
 
-use crate::endpoint::http2::{Call, Limits, Tasks, connect, stream};
-use crate::endpoint::transport::Close;
+use crate::endpoint::HelloChannel;
+use crate::endpoint::close::Close;
+use crate::endpoint::http2::{Limits, Tasks, connect, stream};
+use crate::endpoint::serve::close_when_silent;
 
 /// The generated client over a hello session.
-pub type HelloClient = Generated<Call>;
+pub type HelloClient = Generated<HelloChannel>;
 
 /// Why the token was not proved.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +38,14 @@ pub enum ProveError {
     Failed { remote: SocketAddr, token: TokenId, status: Box<Status> },
 }
 
-/// A session with a listener on `muster-hello/1`. Closed when dropped.
+/// A session with a listener on `muster-hello/1`. Closed when dropped, and about two seconds after
+/// the listener has fallen silent; calls keep the deadline that `tonic::Request::set_timeout` sets.
 pub struct HelloSession {
     connection: quinn::Connection,
     exporter: [u8; 32],
     me: PublicKey,
     peer: PublicKey,
-    call: Call,
+    call: HelloChannel,
     is_proven: AtomicBool,
     _tasks: DropGuard,
 }
@@ -72,8 +75,9 @@ impl HelloSession {
         let stop = CancellationToken::new();
         let tasks = Tasks::new(stop.clone());
         let (send, receive) = connection.open_bi().await?;
-        let sender = connect(stream(send, receive), Limits::HELLO, tasks).await?;
-        let call = Call { sender, connection: connection.clone() };
+        let sender = connect(stream(send, receive), Limits::HELLO, tasks.clone()).await?;
+        hyper::rt::Executor::execute(&tasks, close_when_silent(connection.clone()));
+        let call = HelloChannel { sender, connection: connection.clone() };
         let is_proven = AtomicBool::new(false);
         Ok(Self { connection, exporter, me, peer, call, is_proven, _tasks: stop.drop_guard() })
     }
@@ -90,6 +94,16 @@ impl HelloSession {
 
     pub fn remote(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// The session's keying material that proofs bind, the same on both sides.
+    pub fn exporter(&self) -> [u8; 32] {
+        self.exporter
+    }
+
+    /// The session for other generated clients.
+    pub fn channel(&self) -> HelloChannel {
+        self.call.clone()
     }
 
     /// Whether both sides have proved the token to each other.
@@ -120,7 +134,9 @@ impl HelloSession {
         let proof = verifier.prove(Side::Dialer, &transcript).to_vec();
         let request = ProveRequest { token_id: token().to_string(), proof };
         let reply = self.client().prove(request).await.map_err(|status| match status.code() {
-            Code::PermissionDenied => ProveError::Refused { remote, token: token() },
+            Code::PermissionDenied | Code::Unauthenticated => {
+                ProveError::Refused { remote, token: token() }
+            }
             _ => ProveError::Failed { remote, token: token(), status: Box::new(status) },
         })?;
         if !verifier.check(Side::Listener, &transcript, &reply.into_inner().proof) {

@@ -13,6 +13,9 @@ use tonic::Status;
 /// Calls that need no proof: the proof itself, and the renewal of a member known by its key.
 const OPEN: [&str; 2] = ["/muster.hello.v1.Hello/Prove", "/muster.hello.v1.Hello/Renew"];
 
+/// Calls that a session may make before it has proved the token.
+const UNPROVEN_CALLS: u64 = 8;
+
 /// A handle on the session that a request came over; the endpoint puts it into the request's
 /// extensions.
 #[derive(Clone)]
@@ -102,7 +105,7 @@ impl Session {
     pub(crate) fn may_call(&self, path: &str) -> bool {
         match &*self.0.standing.borrow() {
             Standing::Proven(_) => true,
-            Standing::Unproven => OPEN.contains(&path),
+            Standing::Unproven => OPEN.contains(&path) && *self.0.calls.borrow() < UNPROVEN_CALLS,
             Standing::Denied => false,
         }
     }
@@ -144,6 +147,16 @@ mod tests {
         }
         assert!(session.accept(Token::generate().id().clone()));
         assert!(session.may_call("/muster.hello.v1.Hello/Greet"));
+    }
+
+    #[test]
+    fn the_unproven_may_make_a_few_calls_only() {
+        let session = session();
+        for _ in 0..UNPROVEN_CALLS {
+            assert!(session.may_call("/muster.hello.v1.Hello/Renew"));
+            session.touch();
+        }
+        assert!(!session.may_call("/muster.hello.v1.Hello/Renew"));
     }
 
     #[test]

@@ -3,12 +3,14 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+pub(crate) mod cable;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use muster_discovery::endpoint::{
     self, Bind, Caller, Directory, Endpoint, NodeChannel, Peer, Trust,
@@ -248,6 +250,11 @@ pub(crate) fn acquaint(nodes: &[&TestNode]) {
         let trust = Trust { credentials: None, directory: directory.clone() };
         node.trust.send_replace(Arc::new(trust));
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "rustls checks by the real clock")]
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 pub(crate) fn message(body: impl Into<Vec<u8>>) -> RaftMessage {

@@ -1,0 +1,65 @@
+//! The deadline of a call, kept on the caller's side: tonic only writes it into the request.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use tonic::Status;
+
+/// How long the caller waits for the beginning of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline(Option<Duration>);
+
+impl Deadline {
+    pub(crate) fn of(headers: &http::HeaderMap) -> Self {
+        Self(timeout_of(headers))
+    }
+
+    /// `DEADLINE_EXCEEDED` when the answer does not come in time.
+    pub(crate) async fn bound<T>(
+        self,
+        whom: impl fmt::Display,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let Some(timeout) = self.0 else { return answer.await };
+        tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
+            let waited = timeout.as_millis();
+            Err(Status::deadline_exceeded(format!("call {whom}: no answer in {waited} ms")))
+        })
+    }
+}
+
+/// The caller's deadline, as tonic puts it on the wire (gRPC over HTTP/2, "Timeout").
+fn timeout_of(headers: &http::HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_that_tonic_writes_is_read() {
+        let mut request = tonic::Request::new(());
+        request.set_timeout(Duration::from_millis(250));
+        let header = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap();
+        let mut headers = http::HeaderMap::new();
+        headers.insert("grpc-timeout", header.parse().unwrap());
+        assert_eq!(timeout_of(&headers), Some(Duration::from_millis(250)));
+        for wrong in ["", "m", "5", "5x", "123456789m", "-1m"] {
+            headers.insert("grpc-timeout", wrong.parse().unwrap());
+            assert_eq!(timeout_of(&headers), None, "{wrong}");
+        }
+    }
+}
