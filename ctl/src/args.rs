@@ -1,0 +1,97 @@
+//! The command line: what was typed, and nothing decided yet.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use muster_proto::{NodeId, NodeName};
+
+use crate::clock::parse_duration;
+use crate::command::{
+    audit::Audit, cluster::Cluster, completion::Completion, context::ContextCommand, etcd::Etcd,
+    health::Health, init::Init, members::Members, node::Node, pki::Pki, status::Status,
+    token::TokenCommand, version::Version,
+};
+use crate::connect::parse_endpoint;
+use crate::output::Format;
+
+/// Operates Muster clusters: talks to any node, shows what each one waits for, and says what to do
+/// next.
+#[derive(Debug, Parser)]
+#[command(name = "musterctl", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The cluster to talk to: the name of a context, or the path of its directory
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "MUSTER_CONTEXT",
+        help_heading = "Global"
+    )]
+    pub(crate) context: Option<String>,
+    /// Ask this node instead of those of the context; may be repeated
+    #[arg(short, long = "endpoint", global = true, value_name = "ADDRESS[:PORT]",
+        value_parser = parse_endpoint, help_heading = "Global")]
+    pub(crate) endpoints: Vec<String>,
+    /// The node that the command is about, where it is about one
+    #[arg(short, long, global = true, value_name = "NAME", value_parser = node, help_heading = "Global")]
+    pub(crate) node: Option<String>,
+    /// The form of the answer
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Global")]
+    pub(crate) output: Format,
+    /// How long one call may take [default: 10s]; with --wait, how long to wait [default: 5m]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration, help_heading = "Global")]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Init(Init),
+    Members(Members),
+    Status(Status),
+    Health(Health),
+    #[command(subcommand)]
+    Node(Node),
+    #[command(subcommand)]
+    Token(TokenCommand),
+    #[command(subcommand)]
+    Pki(Pki),
+    Audit(Audit),
+    #[command(subcommand)]
+    Etcd(Etcd),
+    #[command(subcommand)]
+    Cluster(Cluster),
+    #[command(subcommand)]
+    Context(ContextCommand),
+    Version(Version),
+    Completion(Completion),
+}
+
+/// A node's name or id.
+pub(crate) fn node(text: &str) -> Result<String, String> {
+    if text.parse::<NodeId>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    text.parse::<NodeName>().map(String::from).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

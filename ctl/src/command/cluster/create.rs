@@ -1,0 +1,233 @@
+//! `cluster create`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use muster_proto::{DEFAULT_PORT, NodeName, Role};
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::destroy::stop;
+use super::{LocalError, default_directory, logs};
+use crate::command::health::{self, HealthView};
+use crate::command::init::{InitError, Plan, founders};
+use crate::command::members;
+use crate::connect::{Api, CALL, CallError};
+use crate::context::Store;
+use crate::failure::{Failure, chain};
+use crate::files::{self, FileError};
+use crate::local::{Block, Member, Process, Record, musterd};
+use crate::output::{Output, Progress, View};
+
+/// How long the cluster may take to become healthy unless `--timeout` says otherwise.
+const HEALTHY: Duration = Duration::from_mins(3);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Start a cluster of processes on this machine and wait until it is healthy
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// How many control-plane nodes: 1, 3, 5 or 7
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = founders)]
+    control_planes: u8,
+    /// How many workers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=100))]
+    workers: u8,
+    /// The name of the cluster and of its context
+    #[arg(long, value_name = "NAME", default_value = "demo")]
+    name: NodeName,
+    /// Where the nodes keep everything [default: muster/clusters/NAME in the user's state directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The etcd to run [default: the one on the PATH]
+    #[arg(long, value_name = "FILE")]
+    etcd: Option<PathBuf>,
+}
+
+impl Create {
+    pub(crate) async fn run(
+        self,
+        store: &Store,
+        timeout: Option<Duration>,
+        out: &mut Output<'_>,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + timeout.unwrap_or(HEALTHY);
+        let name = self.name.to_string();
+        let program = musterd().map_err(LocalError::from)?;
+        let (directory, mut record) = self.write(store)?;
+        let mut progress = Progress::new();
+        let outcome = tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+            outcome = bring_up(&program, &directory, &mut record, (store, deadline), &mut progress) => outcome,
+        };
+        progress.finish();
+        if let Err(why) = outcome {
+            stop(&record).await?;
+            return Err(LocalError::NotHealthy { name, why, logs: logs(&directory) }.into());
+        }
+        Ok(out.show(&Created { name, directory, block: record.block, nodes: record.nodes })?)
+    }
+
+    /// Writes everything but starts nothing: the configuration, the record and the context.
+    fn write(self, store: &Store) -> Result<(PathBuf, Record), LocalError> {
+        let Self { control_planes, workers, name, dir, etcd } = self;
+        let name = name.as_str();
+        let directory = match dir {
+            Some(dir) => std::path::absolute(&dir).map_err(|e| FileError::Read(dir, e))?,
+            None => default_directory(name)?,
+        };
+        if directory.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(LocalError::Occupied(directory));
+        }
+        let context = store.vacant(name)?;
+        let block = Block::find(control_planes, workers, rand::random)?;
+        let nodes = plan(block, control_planes, workers);
+        let endpoints: Vec<String> = nodes
+            .iter()
+            .filter(|node| node.role == Role::ControlPlane)
+            .map(|node| format!("{}:{DEFAULT_PORT}", node.address))
+            .collect();
+        let record = Record { name: name.to_owned(), block: block.to_string(), nodes };
+
+        let mut plan = Plan::new(name, control_planes, "admin");
+        plan.template.mdns = false;
+        plan.template.fixed.clone_from(&endpoints);
+        plan.template.etcd_binary = etcd
+            .map(|path| std::path::absolute(&path).map_err(|e| FileError::Read(path, e)))
+            .transpose()?;
+        let document = plan.document().map_err(InitError::from)?;
+        let mut all = vec![
+            (directory.join("node.yaml"), document),
+            (Record::path(&directory), record.compose(&directory)?.into()),
+        ];
+        all.extend(plan.context(&context, &endpoints, Some(directory.clone()))?);
+        files::make_private_directory(&directory)?;
+        files::make_private_directory(&context)?;
+        for node in &record.nodes {
+            files::make_private_directory(&node.directory(&directory))?;
+        }
+        let borrowed: Vec<_> =
+            all.iter().map(|(path, text)| (path.clone(), text.as_bytes())).collect();
+        files::create_all(&borrowed)?;
+        store.choose(name)?;
+        Ok((directory, record))
+    }
+}
+
+fn plan(block: Block, control_planes: u8, workers: u8) -> Vec<Member> {
+    let member = |name: String, role, address| Member {
+        name: name.parse().expect("a prefix and a number are a node name"),
+        role,
+        address,
+        process: None,
+    };
+    let control = (1..=control_planes)
+        .map(|n| member(format!("cp-{n}"), Role::ControlPlane, block.control_plane(n)));
+    let workers =
+        (1..=workers).map(|n| member(format!("worker-{n}"), Role::Worker, block.worker(n)));
+    control.chain(workers).collect()
+}
+
+/// Starts every node and waits until the cluster is whole. The error is a sentence.
+async fn bring_up(
+    program: &Path,
+    directory: &Path,
+    record: &mut Record,
+    (store, deadline): (&Store, Instant),
+    progress: &mut Progress,
+) -> Result<(), String> {
+    for index in 0..record.nodes.len() {
+        let node = &mut record.nodes[index];
+        let log = files::open_log(&node.log(directory)).map_err(|e| chain(&e))?;
+        let arguments = node.arguments(directory);
+        let process = Process::start(program, &arguments, &log).map_err(|e| chain(&e))?;
+        progress.say(
+            node.name.as_str(),
+            &format!("started on {} as process {}", node.address, process.pid),
+        );
+        node.process = Some(process);
+        // At once, so that `destroy` finds it whatever happens to us.
+        record.write(directory).map_err(|e| chain(&e))?;
+    }
+    let context = store.open(Some(&record.name)).map_err(|e| chain(&e))?;
+    let mut api = Api::new(context, Vec::new(), None, CALL);
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Some(node) = ended(record) {
+            return Err(format!("{}: musterd has ended{}", node.name, last_words(node, directory)));
+        }
+        let missing = match look(&mut api, record).await {
+            Ok(()) => return Ok(()),
+            Err(missing) => missing,
+        };
+        for (subject, what) in &missing {
+            progress.say(subject, what);
+        }
+        if Instant::now() > deadline {
+            let all: Vec<String> =
+                missing.iter().map(|(subject, what)| format!("{subject}: {what}")).collect();
+            return Err(format!("not healthy in time: {}", all.join("; ")));
+        }
+    }
+}
+
+fn ended(record: &Record) -> Option<&Member> {
+    record.nodes.iter().find(|node| node.process.as_ref().is_some_and(|p| !p.is_alive()))
+}
+
+/// The last line that a node wrote.
+fn last_words(node: &Member, directory: &Path) -> String {
+    let Ok(text) = std::fs::read_to_string(node.log(directory)) else { return String::new() };
+    let line = text.lines().rfind(|line| !line.trim().is_empty());
+    line.map(|line| format!(": {}", line.chars().take(400).collect::<String>())).unwrap_or_default()
+}
+
+/// What is missing, by whom it is missed; nothing when the cluster is whole.
+async fn look(api: &mut Api, record: &Record) -> Result<(), Vec<(String, String)>> {
+    let told = |error: CallError| match error {
+        CallError::NoCluster { nodes, .. } => {
+            nodes.into_iter().map(|node| (node.name, node.awaits)).collect()
+        }
+        error => vec![("cluster".to_owned(), chain(&error))],
+    };
+    let health = HealthView::from(health::ask(api).await.map_err(told)?);
+    if !health.healthy {
+        return Err(vec![("cluster".to_owned(), health.missing())]);
+    }
+    let reply = members::ask(api).await.map_err(told)?;
+    let missing: Vec<(String, String)> = record
+        .nodes
+        .iter()
+        .filter(|node| {
+            !reply.members.iter().any(|m| m.name == node.name.as_str() && m.state == "alive")
+        })
+        .map(|node| (node.name.to_string(), "is not an alive member yet".to_owned()))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(missing) }
+}
+
+#[derive(Debug, Serialize)]
+struct Created {
+    name: String,
+    directory: PathBuf,
+    block: String,
+    nodes: Vec<Member>,
+}
+
+impl View for Created {
+    fn text(&self) -> String {
+        let Self { name, directory, block, nodes } = self;
+        format!(
+            "The cluster {name} is healthy: {} nodes on {block}, everything in {}.\nIts context is \
+             the current one.\n\nTry:\n  musterctl members\n  musterctl etcd status\n  musterctl \
+             cluster destroy {name}",
+            nodes.len(),
+            directory.display(),
+        )
+    }
+}

@@ -1,0 +1,60 @@
+//! `cluster list`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{directory, names, running};
+use crate::context::Store;
+use crate::failure::Failure;
+use crate::local::Record;
+use crate::output::{Output, View, table};
+
+/// List the local clusters
+#[derive(Debug, Args)]
+pub(crate) struct List {}
+
+impl List {
+    pub(crate) fn run(self, store: &Store, out: &mut Output<'_>) -> Result<(), Failure> {
+        let Self {} = self;
+        let mut clusters = Vec::new();
+        for name in names(store) {
+            let directory = directory(store, &name)?;
+            // A record that is gone or damaged is shown as a cluster without nodes.
+            let record = Record::read(&directory).ok();
+            let (nodes, running) = record.map_or((0, 0), |r| (r.nodes.len(), running(&r)));
+            clusters.push(Listed { name, nodes, running, directory });
+        }
+        Ok(out.show(&Clusters { clusters })?)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Clusters {
+    clusters: Vec<Listed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    nodes: usize,
+    running: usize,
+    directory: PathBuf,
+}
+
+impl View for Clusters {
+    fn text(&self) -> String {
+        if self.clusters.is_empty() {
+            return "There is no local cluster: `musterctl cluster create` makes one.".to_owned();
+        }
+        let rows = self.clusters.iter().map(|cluster| {
+            [
+                cluster.name.clone(),
+                format!("{} of {} run", cluster.running, cluster.nodes),
+                cluster.directory.display().to_string(),
+            ]
+        });
+        table(["NAME", "NODES", "DIRECTORY"], rows)
+    }
+}

@@ -1,0 +1,127 @@
+//! `cluster`: clusters of processes on this machine.
+
+mod create;
+mod destroy;
+mod list;
+mod show;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::init::InitError;
+use crate::connect::CallError;
+use crate::context::{ContextError, Store};
+use crate::failure::Failure;
+use crate::files::FileError;
+use crate::local::{
+    AddressError, Member, Process, ProcessError, ProgramError, Record, RecordError,
+};
+use crate::output::Output;
+
+/// Run a whole cluster on this machine, on loopback addresses
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    Create(create::Create),
+    List(list::List),
+    Show(show::Show),
+    Destroy(destroy::Destroy),
+}
+
+/// Why something with a local cluster did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LocalError {
+    #[error(transparent)]
+    Init(#[from] InitError),
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Addresses(#[from] AddressError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("there is no local cluster {name}{}", known(others))]
+    Unknown { name: String, others: Vec<String> },
+    #[error("the directory {} holds something already: choose another --dir", .0.display())]
+    Occupied(PathBuf),
+    #[error("no home directory: say with --dir where the cluster is to live")]
+    NoHome,
+    #[error("the context {0} is of a cluster that is not local: choose another --name")]
+    NotLocal(String),
+    #[error(
+        "{why}. What was started is stopped again; the logs are {logs}; \
+         `musterctl cluster destroy {name}` removes everything"
+    )]
+    NotHealthy { name: String, why: String, logs: String },
+}
+
+fn known(others: &[String]) -> String {
+    if others.is_empty() {
+        "; `musterctl cluster create` makes one".to_owned()
+    } else {
+        format!("; there are: {}", others.join(", "))
+    }
+}
+
+impl Cluster {
+    pub(crate) async fn run(
+        self,
+        store: &Store,
+        timeout: Option<Duration>,
+        out: &mut Output<'_>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Create(create) => create.run(store, timeout, out).await,
+            Self::List(list) => list.run(store, out),
+            Self::Show(show) => show.run(store, out),
+            Self::Destroy(destroy) => destroy.run(store, out).await,
+        }
+    }
+}
+
+/// Where a local cluster lives unless `--dir` says otherwise: the user's state directory.
+fn default_directory(name: &str) -> Result<PathBuf, LocalError> {
+    let base = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let base = base.or_else(home).filter(|path| path.is_absolute());
+    Ok(base.ok_or(LocalError::NoHome)?.join("muster/clusters").join(name))
+}
+
+/// The directory of a local cluster, found by its context.
+fn directory(store: &Store, name: &str) -> Result<PathBuf, LocalError> {
+    if store.names().iter().any(|known| known == name) {
+        let local = store.open(Some(name))?.description.local;
+        return local.ok_or_else(|| LocalError::NotLocal(name.to_owned()));
+    }
+    // Its context may have been removed by hand.
+    match default_directory(name) {
+        Ok(path) if Record::path(&path).is_file() => Ok(path),
+        _ => Err(LocalError::Unknown { name: name.to_owned(), others: names(store) }),
+    }
+}
+
+/// The names of the local clusters that have a context.
+fn names(store: &Store) -> Vec<String> {
+    let local = |name: &String| store.open(Some(name)).is_ok_and(|c| c.description.local.is_some());
+    store.names().into_iter().filter(local).collect()
+}
+
+/// How many nodes run.
+fn running(record: &Record) -> usize {
+    let alive = |node: &&Member| node.process.as_ref().is_some_and(Process::is_alive);
+    record.nodes.iter().filter(alive).count()
+}
+
+/// The logs of all nodes, as a pattern for people.
+fn logs(directory: &Path) -> String {
+    directory.join("*/musterd.log").display().to_string()
+}

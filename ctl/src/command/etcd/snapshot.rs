@@ -1,0 +1,151 @@
+//! `etcd snapshot`: the whole of etcd's data in a file that is complete or not there.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use muster_proto::wire::operator::{EtcdSnapshotPiece, EtcdSnapshotRequest};
+use ring::digest::{Context, SHA256};
+use serde::Serialize;
+use tokio::time::timeout;
+use tonic::Streaming;
+
+use super::{EtcdError, size};
+use crate::connect::{Api, Kind};
+use crate::failure::Failure;
+use crate::files::Pending;
+use crate::output::{Output, Progress, View};
+
+/// SHA-256 of everything before it, at the end of every snapshot that etcd streams
+/// (`etcdserver/api/v3rpc/maintenance.go`); `etcdctl snapshot restore` checks it again.
+const HASH: usize = 32;
+
+/// Save etcd's data to FILE, from one member; restore it with `etcdctl snapshot restore`
+#[derive(Debug, Args)]
+pub(crate) struct Snapshot {
+    /// A file that is not there yet
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+impl Snapshot {
+    pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
+        let mut pending = Pending::create(&self.file)?;
+        let what = "take a snapshot of etcd";
+        let stream = api
+            .call(Kind::Idempotent, what, EtcdSnapshotRequest {}, async |client, request| {
+                client.etcd_snapshot(request).await
+            })
+            .await?;
+        let mut progress = Progress::new();
+        let received = receive(api, stream, &mut pending, &mut progress).await;
+        progress.finish();
+        let (bytes, sha256) = received?;
+        pending.keep()?;
+        Ok(out.show(&Saved { file: self.file, bytes, sha256 })?)
+    }
+}
+
+async fn receive(
+    api: &Api,
+    mut stream: Streaming<EtcdSnapshotPiece>,
+    file: &mut Pending,
+    progress: &mut Progress,
+) -> Result<(u64, String), EtcdError> {
+    let endpoint = || api.endpoint().to_owned();
+    let mut check = Check::default();
+    loop {
+        let bytes = check.bytes;
+        let waited = api.timeout();
+        let piece = timeout(waited, stream.message())
+            .await
+            .map_err(|_| EtcdError::StoodStill { endpoint: endpoint(), bytes, waited })?
+            .map_err(|status| {
+                let why = status.message().to_owned();
+                EtcdError::BrokenOff { endpoint: endpoint(), bytes, why }
+            })?;
+        let Some(EtcdSnapshotPiece { body }) = piece else { break };
+        file.write(&body)?;
+        check.take(&body);
+        progress.say("snapshot", &size(check.bytes));
+    }
+    let bytes = check.bytes;
+    let hash = check.finish().ok_or_else(|| EtcdError::Damaged { endpoint: endpoint(), bytes })?;
+    Ok((bytes, hash))
+}
+
+/// Hashes a stream whose last 32 bytes are the hash of the others.
+struct Check {
+    hash: Context,
+    tail: Vec<u8>,
+    bytes: u64,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self { hash: Context::new(&SHA256), tail: Vec::new(), bytes: 0 }
+    }
+}
+
+impl Check {
+    fn take(&mut self, piece: &[u8]) {
+        self.bytes += u64::try_from(piece.len()).unwrap_or(0);
+        self.tail.extend_from_slice(piece);
+        let body = self.tail.len().saturating_sub(HASH);
+        self.hash.update(&self.tail[..body]);
+        self.tail.drain(..body);
+    }
+
+    /// The hash in hexadecimal, if it is the right one.
+    fn finish(self) -> Option<String> {
+        let right = self.tail.len() == HASH && self.bytes > 32;
+        let hash = self.hash.finish();
+        (right && hash.as_ref() == self.tail).then(|| data_encoding::HEXLOWER.encode(hash.as_ref()))
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Saved {
+    file: PathBuf,
+    bytes: u64,
+    sha256: String,
+}
+
+impl View for Saved {
+    fn text(&self) -> String {
+        format!(
+            "Saved {} to {} (SHA-256 of the data {}).",
+            size(self.bytes),
+            self.file.display(),
+            self.sha256
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(pieces: &[&[u8]]) -> Option<String> {
+        let mut check = Check::default();
+        for piece in pieces {
+            check.take(piece);
+        }
+        check.finish()
+    }
+
+    #[test]
+    fn the_hash_may_be_cut_anywhere_and_must_be_right() {
+        let data = vec![7; 1000];
+        let hash = ring::digest::digest(&SHA256, &data);
+        let whole: Vec<u8> = data.iter().chain(hash.as_ref()).copied().collect();
+        for cut in [0, 1, 500, 990, 1000, 1001, 1031, 1032] {
+            assert!(verdict(&[&whole[..cut], &whole[cut..]]).is_some(), "cut at {cut}");
+        }
+        assert!(verdict(&[&whole[..1031]]).is_none(), "a byte is missing");
+        let mut damaged = whole.clone();
+        damaged[3] ^= 1;
+        assert!(verdict(&[&damaged]).is_none());
+        assert!(verdict(&[]).is_none());
+        assert!(verdict(&[ring::digest::digest(&SHA256, &[]).as_ref()]).is_none(), "no data");
+    }
+}

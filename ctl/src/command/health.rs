@@ -1,0 +1,161 @@
+//! `health`: is the cluster whole, and if not, what is missing.
+
+use std::time::Duration;
+
+use clap::Args;
+use muster_proto::wire::operator::{Check, HealthReply, HealthRequest};
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::connect::{Api, CALL, CallError, Kind};
+use crate::failure::{Failure, chain};
+use crate::output::{Output, Progress, View, table};
+
+/// How long `--wait` waits unless `--timeout` says otherwise.
+const WAIT: Duration = Duration::from_mins(5);
+
+/// Between two looks while waiting.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Check the cluster; exit code 3 when something is missing
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Wait until the cluster is healthy, at most for --timeout
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Health {
+    pub(crate) async fn run(
+        self,
+        api: &mut Api,
+        timeout: Option<Duration>,
+        out: &mut Output<'_>,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + timeout.unwrap_or(if self.wait { WAIT } else { CALL });
+        if self.wait {
+            api.set_timeout(CALL.min(timeout.unwrap_or(WAIT)));
+        }
+        let mut progress = Progress::new();
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let outcome = loop {
+            ticks.tick().await;
+            let outcome = ask(api).await.map(HealthView::from);
+            let late = !self.wait || Instant::now() + LOOK > deadline;
+            match &outcome {
+                Ok(view) if view.healthy || late => break outcome,
+                Err(error) if late || !passes(error) => break outcome,
+                Ok(view) => progress.say("health", &view.missing()),
+                Err(CallError::NoCluster { nodes, .. }) => {
+                    for node in nodes {
+                        progress.say(&node.name, &node.awaits);
+                    }
+                }
+                Err(error) => progress.say("health", &chain(error)),
+            }
+        };
+        progress.finish();
+        let view = outcome?;
+        out.show(&view)?;
+        if view.healthy { Ok(()) } else { Err(Failure::NotHealthy(view.missing())) }
+    }
+}
+
+/// Whether a failure may pass by itself.
+pub(crate) fn passes(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::NoCluster { .. }
+            | CallError::Unreachable { .. }
+            | CallError::NotReady { .. }
+            | CallError::LostTouch { .. }
+    )
+}
+
+/// The checks as any node makes them.
+pub(crate) async fn ask(api: &mut Api) -> Result<HealthReply, CallError> {
+    api.call(Kind::Idempotent, "check the health", HealthRequest {}, async |client, request| {
+        client.health(request).await
+    })
+    .await
+}
+
+/// The checks, and what they come to.
+#[derive(Debug, Serialize)]
+pub(crate) struct HealthView {
+    pub(crate) healthy: bool,
+    checks: Vec<CheckView>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckView {
+    name: String,
+    passed: bool,
+    detail: String,
+}
+
+impl From<HealthReply> for HealthView {
+    fn from(reply: HealthReply) -> Self {
+        let checks: Vec<CheckView> = reply
+            .checks
+            .into_iter()
+            .map(|Check { name, passed, detail }| CheckView { name, passed, detail })
+            .collect();
+        // No checks at all are no proof of health.
+        let healthy = !checks.is_empty() && checks.iter().all(|check| check.passed);
+        Self { healthy, checks }
+    }
+}
+
+impl HealthView {
+    /// The failed checks in one sentence.
+    pub(crate) fn missing(&self) -> String {
+        let failed: Vec<String> = self
+            .checks
+            .iter()
+            .filter(|check| !check.passed)
+            .map(|check| format!("{}: {}", check.name, check.detail))
+            .collect();
+        format!("not healthy: {}", failed.join("; "))
+    }
+}
+
+impl View for HealthView {
+    fn text(&self) -> String {
+        let rows = self.checks.iter().map(|check| {
+            let passed = if check.passed { "ok" } else { "FAILED" };
+            [check.name.clone(), passed.to_owned(), check.detail.clone()]
+        });
+        table(["CHECK", "RESULT", "DETAIL"], rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::testing::all_forms;
+
+    fn reply(passed: bool) -> HealthReply {
+        let check = |name: &str, passed, detail: &str| Check {
+            name: name.to_owned(),
+            passed,
+            detail: detail.to_owned(),
+        };
+        let checks = vec![
+            check("raft", true, "leader cp-1, 3 voters"),
+            check("etcd", passed, "cp-2 does not answer"),
+        ];
+        HealthReply { checks }
+    }
+
+    #[test]
+    fn one_failed_check_is_ill_health() {
+        let view = HealthView::from(reply(false));
+        assert!(!view.healthy);
+        assert_eq!(view.missing(), "not healthy: etcd: cp-2 does not answer");
+        insta::assert_snapshot!(all_forms(&view));
+        assert!(HealthView::from(reply(true)).healthy);
+        assert!(!HealthView::from(HealthReply::default()).healthy);
+    }
+}

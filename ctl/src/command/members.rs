@@ -1,0 +1,175 @@
+//! `members`: who belongs to the cluster.
+
+use clap::Args;
+use muster_proto::wire::operator::{Member, MembersReply, MembersRequest};
+use serde::Serialize;
+
+use crate::clock::span;
+use crate::connect::{Api, CallError, Kind};
+use crate::failure::Failure;
+use crate::output::{Output, View, dash, table};
+
+/// List the members and how they are
+#[derive(Debug, Args)]
+pub(crate) struct Members {}
+
+impl Members {
+    pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
+        let reply = ask(api).await?;
+        let control_planes = reply.members.iter().filter(|m| m.role == "control-plane");
+        api.learn(control_planes.map(|m| m.address.clone()).collect());
+        Ok(out.show(&MembersView::from(reply))?)
+    }
+}
+
+/// The members as any node knows them.
+pub(crate) async fn ask(api: &mut Api) -> Result<MembersReply, CallError> {
+    api.call(Kind::Idempotent, "list the members", MembersRequest {}, async |client, request| {
+        client.members(request).await
+    })
+    .await
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MembersView {
+    members: Vec<MemberView>,
+    leader: Option<String>,
+    stale: bool,
+    #[serde(skip)]
+    stale_for_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MemberView {
+    name: String,
+    id: String,
+    role: String,
+    address: String,
+    state: String,
+    raft: RaftView,
+    etcd: Option<String>,
+    version: String,
+    config_version: u64,
+    last_seen_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RaftView {
+    role: Option<String>,
+    voter: bool,
+}
+
+impl From<MembersReply> for MembersView {
+    fn from(reply: MembersReply) -> Self {
+        let MembersReply { members, leader, stale, stale_for_ms, .. } = reply;
+        Self {
+            members: members.into_iter().map(MemberView::from).collect(),
+            leader: some(leader),
+            stale,
+            stale_for_ms,
+        }
+    }
+}
+
+impl From<Member> for MemberView {
+    fn from(member: Member) -> Self {
+        let Member { name, id, role, address, state, version, .. } = member;
+        Self {
+            name,
+            id,
+            role,
+            address,
+            state,
+            raft: RaftView { role: some(member.raft_role), voter: member.raft_voter },
+            etcd: some(member.etcd),
+            version,
+            config_version: member.config_version,
+            last_seen_ms: member.last_seen_ms,
+        }
+    }
+}
+
+/// On the wire the empty text stands for nothing.
+pub(super) fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl View for MembersView {
+    fn text(&self) -> String {
+        let rows = self.members.iter().map(|m| {
+            let raft = m.raft.role.clone().unwrap_or_default();
+            [
+                m.name.clone(),
+                m.role.clone(),
+                dash(&m.address),
+                m.state.clone(),
+                dash(raft),
+                dash(m.etcd.clone().unwrap_or_default()),
+                m.version.clone(),
+                m.config_version.to_string(),
+                match m.last_seen_ms {
+                    0..1000 => "now".to_owned(),
+                    past => format!("{} ago", span(past)),
+                },
+                m.id.chars().take(10).collect(),
+            ]
+        });
+        let heads =
+            ["NAME", "ROLE", "ADDRESS", "STATE", "RAFT", "ETCD", "VERSION", "CONFIG", "SEEN", "ID"];
+        let table = table(heads, rows);
+        if !self.stale {
+            return table;
+        }
+        let since = span(self.stale_for_ms);
+        format!(
+            "{table}\n\nThis may be old: the node that answered has heard no leader for {since}."
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::testing::all_forms;
+
+    #[test]
+    fn members_are_shown_in_every_form() {
+        let id = "a".repeat(52);
+        let member = |name: &str| Member {
+            name: name.to_owned(),
+            id: id.clone(),
+            role: "control-plane".to_owned(),
+            address: "10.0.0.1:50000".to_owned(),
+            state: "alive".to_owned(),
+            raft_role: "leader".to_owned(),
+            raft_voter: true,
+            etcd: "voter".to_owned(),
+            version: "0.1.0".to_owned(),
+            config_version: 1,
+            last_seen_ms: 312,
+        };
+        let worker = Member {
+            role: "worker".to_owned(),
+            raft_role: String::new(),
+            raft_voter: false,
+            etcd: String::new(),
+            state: "down".to_owned(),
+            last_seen_ms: 75_000,
+            ..member("worker-1")
+        };
+        let reply = MembersReply {
+            members: vec![member("cp-1"), worker],
+            leader: "cp-1".to_owned(),
+            stale: false,
+            stale_for_ms: 0,
+            cluster_name: "demo".to_owned(),
+            cluster_id: "b".repeat(52),
+        };
+        insta::assert_snapshot!(all_forms(&MembersView::from(reply.clone())));
+        let stale =
+            MembersReply { stale: true, stale_for_ms: 65_000, leader: String::new(), ..reply };
+        insta::assert_snapshot!("stale", all_forms(&MembersView::from(stale)));
+    }
+}

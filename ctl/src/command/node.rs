@@ -1,0 +1,58 @@
+//! `node`: one member.
+
+use clap::{Args, Subcommand};
+use muster_proto::wire::operator::{RemoveNodeReply, RemoveNodeRequest};
+use serde::Serialize;
+
+use crate::args;
+use crate::connect::{Api, Kind};
+use crate::failure::Failure;
+use crate::output::{Output, View};
+
+/// Act on one member
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    Remove(Remove),
+}
+
+/// Remove a member: its sessions end at once, Raft and etcd are settled, its identity never returns
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The member's name or id
+    #[arg(value_name = "NAME", value_parser = args::node)]
+    name: String,
+    /// Remove it although too few members for a majority of Raft or etcd would be left alive
+    #[arg(long)]
+    force: bool,
+}
+
+impl Node {
+    pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
+        let Self::Remove(Remove { name, force }) = self;
+        let message = RemoveNodeRequest { node: name, force };
+        let RemoveNodeReply { name, id } = api
+            .call(Kind::Once, "remove the node", message, async |client, request| {
+                client.remove_node(request).await
+            })
+            .await?;
+        Ok(out.show(&Removed { removed: RemovedNode { name, id } })?)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Removed {
+    removed: RemovedNode,
+}
+
+#[derive(Debug, Serialize)]
+struct RemovedNode {
+    name: String,
+    id: String,
+}
+
+impl View for Removed {
+    fn text(&self) -> String {
+        let RemovedNode { name, id } = &self.removed;
+        format!("Removed {name} ({id}). The name is free; the machine must be wiped to join again.")
+    }
+}

@@ -1,0 +1,253 @@
+//! `token`: who may join.
+
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, Subcommand};
+use muster_pki::token::{Token, TokenId};
+use muster_proto::wire::operator::{
+    self, CreateTokenRequest, ListTokensRequest, RevokeTokenRequest,
+};
+use muster_proto::{NodeName, Role};
+use serde::Serialize;
+
+use super::members::some;
+use crate::clock::{from_now, now, parse_duration, rfc3339};
+use crate::connect::{Api, CallError, Kind};
+use crate::failure::Failure;
+use crate::output::{Output, View, dash, table};
+
+/// Make, list and revoke the tokens that admit nodes
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    Create(Create),
+    /// List the tokens; secrets are nowhere kept and so never shown
+    List,
+    /// Make a token worthless at once; members that came with it stay
+    Revoke {
+        /// The part of the token before the dot
+        #[arg(value_name = "ID")]
+        id: TokenId,
+    },
+}
+
+/// Make a token: made here, shown once, kept by the cluster only as a verifier
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// What whoever holds it may become: control-plane, worker; may be repeated
+    #[arg(long = "role", value_name = "ROLE", required = true)]
+    roles: Vec<Role>,
+    /// How long it is valid
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "24h")]
+    ttl: Duration,
+    /// How many nodes may use it; 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    uses: u32,
+    /// The only node that may use it
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<NodeName>,
+    /// What it is for, to be read in the list
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = description)]
+    description: String,
+}
+
+fn description(text: &str) -> Result<String, String> {
+    if text.len() <= 200 && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("at most 200 characters on one line".to_owned())
+    }
+}
+
+impl TokenCommand {
+    pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Create(create) => create.run(api, out).await,
+            Self::List => {
+                let message = ListTokensRequest {};
+                let reply = api
+                    .call(Kind::Idempotent, "list the tokens", message, async |client, request| {
+                        client.list_tokens(request).await
+                    })
+                    .await?;
+                let tokens = reply.tokens.into_iter().map(TokenView::from).collect();
+                Ok(out.show(&TokensView { now: now(), tokens })?)
+            }
+            Self::Revoke { id } => {
+                let message = RevokeTokenRequest { id: id.to_string() };
+                let reply = api
+                    .call(Kind::Idempotent, "revoke the token", message, async |client, request| {
+                        client.revoke_token(request).await
+                    })
+                    .await?;
+                let revoked = token_of(api, reply.token)?;
+                Ok(out.show(&Revoked { revoked })?)
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
+        let token = Token::generate();
+        let message = CreateTokenRequest {
+            id: token.id().to_string(),
+            verifier: token.verifier().to_bytes().to_vec(),
+            roles: self.roles.iter().map(ToString::to_string).collect(),
+            ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX),
+            uses_allowed: self.uses,
+            node_name: self.node_name.map(String::from).unwrap_or_default(),
+            description: self.description,
+        };
+        let reply = api
+            .call(Kind::Idempotent, "create the token", message, async |client, request| {
+                client.create_token(request).await
+            })
+            .await?;
+        let details = token_of(api, reply.token)?;
+        Ok(out.show(&Created { token: token.expose().to_string(), details })?)
+    }
+}
+
+fn token_of(api: &Api, token: Option<operator::Token>) -> Result<TokenView, CallError> {
+    let senseless = || CallError::Senseless {
+        endpoint: api.endpoint().to_owned(),
+        message: "no token in the answer".to_owned(),
+    };
+    token.map(TokenView::from).ok_or_else(senseless)
+}
+
+/// The one answer that holds a secret: it is what was asked for.
+#[derive(Serialize)]
+struct Created {
+    token: String,
+    details: TokenView,
+}
+
+#[derive(Debug, Serialize)]
+struct Revoked {
+    revoked: TokenView,
+}
+
+#[derive(Debug, Serialize)]
+struct TokensView {
+    #[serde(skip)]
+    now: SystemTime,
+    tokens: Vec<TokenView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenView {
+    id: String,
+    state: String,
+    roles: Vec<String>,
+    expires: Option<String>,
+    #[serde(skip)]
+    expires_ms: i64,
+    uses: u32,
+    uses_allowed: Option<u32>,
+    node_name: Option<String>,
+    description: Option<String>,
+    founding: bool,
+    created: Option<String>,
+    created_by: Option<String>,
+}
+
+impl From<operator::Token> for TokenView {
+    fn from(token: operator::Token) -> Self {
+        Self {
+            id: token.id,
+            state: token.state,
+            roles: token.roles,
+            expires: rfc3339(token.expires_ms),
+            expires_ms: token.expires_ms,
+            uses: token.uses,
+            uses_allowed: (token.uses_allowed != 0).then_some(token.uses_allowed),
+            node_name: some(token.node_name),
+            description: some(token.description),
+            founding: token.founding,
+            created: rfc3339(token.created_ms),
+            created_by: some(token.created_by),
+        }
+    }
+}
+
+impl View for Created {
+    fn text(&self) -> String {
+        let until = self.details.expires.clone().unwrap_or_else(|| "it is revoked".to_owned());
+        format!(
+            "{}\n\nValid until {until} for: {}. This is the only time it is shown: put it into \
+             `machine.token` of the node's configuration.",
+            self.token,
+            self.details.roles.join(", ")
+        )
+    }
+}
+
+impl View for Revoked {
+    fn text(&self) -> String {
+        format!("Revoked {}.", self.revoked.id)
+    }
+}
+
+impl View for TokensView {
+    fn text(&self) -> String {
+        let rows = self.tokens.iter().map(|token| {
+            let uses = match token.uses_allowed {
+                Some(allowed) => format!("{} of {allowed}", token.uses),
+                None => token.uses.to_string(),
+            };
+            let expires = match token.expires_ms {
+                0 => "never".to_owned(),
+                at => from_now(at, self.now),
+            };
+            let what = if token.founding { "founding" } else { "" };
+            let description = token.description.clone().unwrap_or_else(|| what.to_owned());
+            [
+                token.id.clone(),
+                token.state.clone(),
+                token.roles.join(","),
+                expires,
+                uses,
+                dash(token.node_name.clone().unwrap_or_default()),
+                dash(description),
+            ]
+        });
+        table(["ID", "STATE", "ROLES", "EXPIRES", "USES", "NODE", "DESCRIPTION"], rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::testing::all_forms;
+
+    #[test]
+    fn tokens_are_shown_in_every_form_without_secrets() {
+        let token = operator::Token {
+            id: "abcdefgh".to_owned(),
+            roles: vec!["worker".to_owned()],
+            expires_ms: 1_700_003_600_000,
+            uses_allowed: 3,
+            uses: 1,
+            node_name: String::new(),
+            description: "rack 7".to_owned(),
+            founding: false,
+            state: "valid".to_owned(),
+            created_ms: 1_700_000_000_000,
+            created_by: "alice".to_owned(),
+        };
+        let founding = operator::Token {
+            id: "founding".to_owned(),
+            founding: true,
+            uses_allowed: 0,
+            expires_ms: 0,
+            description: String::new(),
+            roles: vec!["control-plane".to_owned(), "worker".to_owned()],
+            ..token.clone()
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let tokens = vec![token.into(), founding.into()];
+        insta::assert_snapshot!(all_forms(&TokensView { now, tokens }));
+    }
+}

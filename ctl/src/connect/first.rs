@@ -1,0 +1,130 @@
+//! The first contact: the shared token is proved over QUIC, to a node that proves it too, and the
+//! cluster's trust anchor is learned from it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_discovery::endpoint::{Bind, Endpoint, Trust};
+use muster_pki::bundle::TrustBundle;
+use muster_pki::identity::Identity;
+use muster_pki::token::Token;
+use muster_proto::ClusterId;
+use muster_proto::wire::hello::{AnchorReply, AnchorRequest};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::endpoint::resolve;
+use super::{Attempt, CallError, Waiting};
+use crate::context::{Anchor, Context};
+use crate::failure::chain;
+
+/// How long one node may take for the whole of it.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long the others are waited for once a node has said that there is no cluster.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+
+/// What a node said.
+enum Met {
+    Cluster(Anchor),
+    Nobody(Waiting),
+}
+
+/// Asks all nodes at once; the first that belongs to a cluster tells whom to trust.
+pub(super) async fn contact(
+    context: &Context,
+    endpoints: &[String],
+    deadline: Instant,
+) -> Result<Anchor, CallError> {
+    let token = context.token()?.ok_or(CallError::NoToken)?;
+    let identity = Arc::new(context.identity()?);
+    let mut deadline = deadline.min(Instant::now() + PATIENCE);
+    let mut asked = JoinSet::new();
+    for endpoint in endpoints.iter().cloned() {
+        let (token, identity) = (token.clone(), Arc::clone(&identity));
+        asked.spawn(async move {
+            let met = timeout_at(deadline, meet(&endpoint, identity, &token)).await;
+            let silent = || Err((false, "no answer over QUIC (UDP) in time".to_owned()));
+            let met = met.unwrap_or_else(|_| silent());
+            met.map_err(|(refused, why)| Attempt { endpoint, why, refused })
+        });
+    }
+    let (mut waiting, mut attempts) = (Vec::new(), Vec::new());
+    while let Ok(Some(joined)) = timeout_at(deadline, asked.join_next()).await {
+        match joined {
+            Ok(Ok(Met::Cluster(anchor))) => return Ok(anchor),
+            Ok(Ok(Met::Nobody(node))) => {
+                waiting.push(node);
+                deadline = deadline.min(Instant::now() + STRAGGLERS);
+            }
+            Ok(Err(attempt)) => attempts.push(attempt),
+            // A task of ours panicked: nothing can be said of that endpoint.
+            Err(_) => {}
+        }
+    }
+    if waiting.is_empty() {
+        return Err(CallError::unreachable("meet the cluster", attempts));
+    }
+    waiting.sort_by(|a, b| a.name.cmp(&b.name));
+    attempts.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+    Err(CallError::NoCluster { nodes: waiting, attempts })
+}
+
+/// The whole exchange with one node. An error says whether it was a refusal.
+async fn meet(
+    endpoint: &str,
+    identity: Arc<Identity>,
+    token: &Token,
+) -> Result<Met, (bool, String)> {
+    let failed = |why: String| (false, why);
+    let address = *resolve(endpoint)
+        .await
+        .map_err(failed)?
+        .first()
+        .ok_or_else(|| failed("has no address".to_owned()))?;
+    let from: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let trust = watch::Sender::new(Arc::new(Trust::default()));
+    let bind = Bind { address: SocketAddr::new(from, 0), identity, trust: trust.subscribe() };
+    // Nobody is let in here: the listener is never run.
+    let (quic, _listener) = Endpoint::bind(bind).map_err(|e| failed(chain(&e)))?;
+    let session = quic.dial_hello(address).await.map_err(|e| failed(chain(&e)))?;
+    session.prove(token).await.map_err(|error| (true, chain(&error)))?;
+    let reply = session.client().anchor(AnchorRequest {}).await;
+    let reply = reply.map_err(|status| failed(status.message().to_owned()))?;
+    read(endpoint, reply.into_inner()).map_err(failed)
+}
+
+fn read(endpoint: &str, reply: AnchorReply) -> Result<Met, String> {
+    let AnchorReply { node, cluster_id, machine_authorities, .. } = reply;
+    let node = node.ok_or("answered without saying who it is")?;
+    if cluster_id.is_empty() {
+        return Ok(Met::Nobody(Waiting {
+            endpoint: endpoint.to_owned(),
+            name: node.name,
+            role: node.role,
+            version: node.version,
+            awaits: node.waiting_for,
+        }));
+    }
+    let cluster_id = ClusterId::try_from(cluster_id.as_slice()).map_err(|e| e.to_string())?;
+    if machine_authorities.is_empty() {
+        // Born, but the authorities are not made yet.
+        return Ok(Met::Nobody(Waiting {
+            endpoint: endpoint.to_owned(),
+            name: node.name,
+            role: node.role,
+            version: node.version,
+            awaits: match node.waiting_for.as_str() {
+                "" => "the cluster's authorities to be made".to_owned(),
+                said => said.to_owned(),
+            },
+        }));
+    }
+    let authorities = TrustBundle::from_der(machine_authorities).map_err(|e| chain(&e))?;
+    Ok(Met::Cluster(Anchor { cluster_id, authorities }))
+}

@@ -1,0 +1,237 @@
+//! The named contexts of this user.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{AUTHORITIES, Context, ContextError, FILE, KEY, MAX, TOKEN};
+use crate::files::{self, FileError};
+
+const CURRENT: &str = "current";
+const CONTEXTS: &str = "contexts";
+
+/// `$MUSTER_CONFIG`, else `muster` in the user's configuration directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Store(PathBuf);
+
+impl Store {
+    /// Says where the contexts are; nothing needs to be there yet.
+    pub(crate) fn of_user() -> Result<Self, ContextError> {
+        if let Some(path) = env::var_os("MUSTER_CONFIG").filter(|path| !path.is_empty()) {
+            return Ok(Self(path.into()));
+        }
+        let base = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+        let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+        let base = base.or_else(home).filter(|path| path.is_absolute());
+        Ok(Self(base.ok_or(ContextError::NoHome)?.join("muster")))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The directory that the context of that name has or would have.
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf, ContextError> {
+        let fits = (1..=64).contains(&name.len())
+            && !name.starts_with('.')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if fits {
+            Ok(self.0.join(CONTEXTS).join(name))
+        } else {
+            Err(ContextError::Name(name.to_owned()))
+        }
+    }
+
+    /// The names of all contexts, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.0.join(CONTEXTS)) else { return Vec::new() };
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter(|entry| entry.path().join(FILE).is_file())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The name of the current context, if one was chosen.
+    pub(crate) fn current(&self) -> Option<String> {
+        let text = files::read(&self.0.join(CURRENT), MAX).ok()?;
+        Some(text.trim().to_owned()).filter(|name| !name.is_empty())
+    }
+
+    /// The context asked for: a name, or a path (anything with a `/`). Without one, the current
+    /// one; without that, the only one.
+    pub(crate) fn open(&self, asked: Option<&str>) -> Result<Context, ContextError> {
+        let names = self.names();
+        let name = match (asked, self.current(), names.as_slice()) {
+            (Some(path), _, _) if path.contains('/') => {
+                return Context::load(Path::new(path), path);
+            }
+            (Some(name), _, _) => name.to_owned(),
+            (None, Some(current), names) if names.contains(&current) => current,
+            (None, _, [only]) => only.clone(),
+            (None, _, []) => return Err(ContextError::None),
+            (None, _, _) => {
+                return Err(ContextError::Unknown {
+                    name: "chosen (`musterctl context use NAME`)".to_owned(),
+                    known: names.join(", "),
+                });
+            }
+        };
+        let directory = self.directory(&name)?;
+        if !names.contains(&name) {
+            return Err(match names.as_slice() {
+                [] => ContextError::None,
+                _ => ContextError::Unknown { name, known: names.join(", ") },
+            });
+        }
+        Context::load(&directory, &name)
+    }
+
+    /// Makes a context the current one.
+    pub(crate) fn choose(&self, name: &str) -> Result<(), ContextError> {
+        self.open(Some(name))?;
+        Ok(files::replace(&self.0.join(CURRENT), format!("{name}\n").as_bytes())?)
+    }
+
+    /// The directory for a context of that name, which must not be there yet. Makes nothing.
+    pub(crate) fn vacant(&self, name: &str) -> Result<PathBuf, ContextError> {
+        let directory = self.directory(name)?;
+        if directory.join(FILE).exists() {
+            return Err(ContextError::Taken(name.to_owned()));
+        }
+        Ok(directory)
+    }
+
+    /// Makes room for a context of that name, and answers its directory.
+    fn make(&self, name: &str) -> Result<PathBuf, ContextError> {
+        let directory = self.vacant(name)?;
+        files::make_private_directory(&directory)?;
+        Ok(directory)
+    }
+
+    /// Copies a context from elsewhere.
+    pub(crate) fn add(
+        &self,
+        from: &Context,
+        name: &str,
+        endpoints: &[String],
+    ) -> Result<(), ContextError> {
+        let directory = self.make(name)?;
+        let mut description = from.description.clone();
+        for endpoint in endpoints {
+            if !description.endpoints.contains(endpoint) {
+                description.endpoints.push(endpoint.clone());
+            }
+        }
+        let text = super::compose(&directory.join(FILE), &description)?;
+        let mut copies = vec![(directory.join(FILE), zeroize::Zeroizing::new(text))];
+        copies.push((directory.join(KEY), super::read_secret(&from.directory.join(KEY))?));
+        for optional in [TOKEN, AUTHORITIES] {
+            match files::read(&from.directory.join(optional), MAX) {
+                Ok(text) => copies.push((directory.join(optional), text)),
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let copies: Vec<(PathBuf, &[u8])> =
+            copies.iter().map(|(path, text)| (path.clone(), text.as_bytes())).collect();
+        Ok(files::create_all(&copies)?)
+    }
+
+    /// Removes a context's own files, and its directory if nothing else is in it.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), ContextError> {
+        let directory = self.directory(name)?;
+        if !directory.join(FILE).exists() {
+            return Err(ContextError::Unknown {
+                name: name.to_owned(),
+                known: self.names().join(", "),
+            });
+        }
+        for file in [KEY, TOKEN, AUTHORITIES, FILE] {
+            files::remove(&directory.join(file))?;
+        }
+        if self.current().as_deref() == Some(name) {
+            files::remove(&self.0.join(CURRENT))?;
+        }
+        fs::remove_dir(&directory).map_err(|e| FileError::Remove(directory, e).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::identity::Identity;
+    use muster_pki::token::Token;
+
+    use super::*;
+    use crate::context::{Description, new_files};
+
+    fn put(store: &Store, name: &str) {
+        let directory = store.make(name).unwrap();
+        let description = Description {
+            cluster_name: name.to_owned(),
+            operator: "admin".to_owned(),
+            endpoints: vec!["127.0.0.1".to_owned()],
+            learned: Vec::new(),
+            cluster_id: None,
+            local: None,
+        };
+        let files =
+            new_files(&directory, &description, &Identity::generate(), &Token::generate()).unwrap();
+        let files: Vec<_> = files.iter().map(|(p, t)| (p.clone(), t.as_bytes())).collect();
+        files::create_all(&files).unwrap();
+    }
+
+    #[test]
+    fn the_only_context_needs_no_choosing_and_two_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        assert!(matches!(store.open(None), Err(ContextError::None)));
+        put(&store, "one");
+        assert_eq!(store.open(None).unwrap().name, "one");
+        put(&store, "two");
+        assert!(matches!(store.open(None), Err(ContextError::Unknown { .. })));
+        store.choose("two").unwrap();
+        assert_eq!(store.open(None).unwrap().name, "two");
+        assert!(matches!(store.vacant("two"), Err(ContextError::Taken(_))));
+        assert!(matches!(store.open(Some("three")), Err(ContextError::Unknown { .. })));
+        store.remove("two").unwrap();
+        assert_eq!((store.current(), store.names()), (None, vec!["one".to_owned()]));
+    }
+
+    #[test]
+    fn names_never_leave_the_store() {
+        let store = Store::at(Path::new("/nowhere"));
+        for bad in ["", "..", ".x", "a/b", "a b", &"x".repeat(65)] {
+            assert!(matches!(store.directory(bad), Err(ContextError::Name(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_context_can_be_used_by_its_path_and_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (there, here) = (Store::at(&dir.path().join("a")), Store::at(&dir.path().join("b")));
+        put(&there, "one");
+        let path = there.directory("one").unwrap();
+        let by_path = here.open(Some(path.to_str().unwrap())).unwrap();
+        here.add(&by_path, "uno", &["10.0.0.1".to_owned()]).unwrap();
+        let copy = here.open(None).unwrap();
+        assert_eq!(copy.description.endpoints, ["127.0.0.1", "10.0.0.1"]);
+        assert_eq!(copy.identity().unwrap().public_key(), by_path.identity().unwrap().public_key());
+        assert_eq!(copy.token().unwrap().unwrap().id(), by_path.token().unwrap().unwrap().id());
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        put(&store, "one");
+        let key = store.directory("one").unwrap().join(KEY);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = store.open(None).unwrap().identity().unwrap_err();
+        assert!(matches!(error, ContextError::Readable(_)), "{error}");
+    }
+}

@@ -1,0 +1,202 @@
+//! Files that must be whole or absent, and seen by nobody else.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// Why something was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("{} is there already: nothing was written; remove it first or choose another place", .0.display())]
+    Exists(PathBuf),
+    #[error("create the directory {}", .0.display())]
+    MakeDirectory(PathBuf, #[source] io::Error),
+    #[error("write {}", .0.display())]
+    Write(PathBuf, #[source] io::Error),
+    #[error("read {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    #[error("{} has more than {max} bytes and so is not what it should be", path.display())]
+    TooLarge { path: PathBuf, max: usize },
+    #[error("remove {}", .0.display())]
+    Remove(PathBuf, #[source] io::Error),
+}
+
+impl FileError {
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Read(_, error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Makes a directory, and those above it, that only the user may enter.
+pub(crate) fn make_private_directory(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| FileError::MakeDirectory(path.to_owned(), e))
+}
+
+/// Reads a text file of at most `max` bytes.
+pub(crate) fn read(path: &Path, max: usize) -> Result<zeroize::Zeroizing<String>, FileError> {
+    let failed = |e| FileError::Read(path.to_owned(), e);
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(max.min(64 << 10)));
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path).map_err(failed)?.take(limit).read_to_string(&mut text).map_err(failed)?;
+    if text.len() > max {
+        return Err(FileError::TooLarge { path: path.to_owned(), max });
+    }
+    Ok(text)
+}
+
+/// A file being written beside its place: hidden until [`Pending::keep`].
+pub(crate) struct Pending {
+    file: NamedTempFile,
+    place: PathBuf,
+}
+
+impl Pending {
+    /// Mode 0600; refuses a place that is taken.
+    pub(crate) fn create(place: &Path) -> Result<Self, FileError> {
+        if place.symlink_metadata().is_ok() {
+            return Err(FileError::Exists(place.to_owned()));
+        }
+        Self::beside(place)
+    }
+
+    fn beside(place: &Path) -> Result<Self, FileError> {
+        let directory = match place.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let file = tempfile::Builder::new()
+            .prefix(".musterctl-")
+            .permissions(std::fs::Permissions::from_mode(0o600))
+            .tempfile_in(directory)
+            .map_err(|e| FileError::Write(place.to_owned(), e))?;
+        Ok(Self { file, place: place.to_owned() })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.file.write_all(bytes).map_err(|e| FileError::Write(self.place.clone(), e))
+    }
+
+    /// Puts the file in its place, on disk, unless something has taken it meanwhile.
+    pub(crate) fn keep(self) -> Result<(), FileError> {
+        let Self { file, place } = self;
+        file.as_file().sync_all().map_err(|e| FileError::Write(place.clone(), e))?;
+        file.persist_noclobber(&place).map_err(|e| match e.error.kind() {
+            io::ErrorKind::AlreadyExists => FileError::Exists(place.clone()),
+            _ => FileError::Write(place.clone(), e.error),
+        })?;
+        sync_directory(&place)
+    }
+
+    fn replace(self) -> Result<(), FileError> {
+        let Self { file, place } = self;
+        file.as_file().sync_all().map_err(|e| FileError::Write(place.clone(), e))?;
+        file.persist(&place).map_err(|e| FileError::Write(place.clone(), e.error))?;
+        sync_directory(&place)
+    }
+}
+
+fn sync_directory(place: &Path) -> Result<(), FileError> {
+    let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|e| FileError::Write(place.to_owned(), e))
+}
+
+/// Writes a file of mode 0600 in the place of the one that may be there.
+pub(crate) fn replace(place: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut pending = Pending::beside(place)?;
+    pending.write(bytes)?;
+    pending.replace()
+}
+
+/// Writes several files of mode 0600, none of which may be there yet: all of them or none.
+pub(crate) fn create_all(files: &[(PathBuf, &[u8])]) -> Result<(), FileError> {
+    let mut pending = Vec::with_capacity(files.len());
+    for (place, bytes) in files {
+        let mut file = Pending::create(place)?;
+        file.write(bytes)?;
+        pending.push(file);
+    }
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for file in pending {
+        let place = file.place.clone();
+        if let Err(error) = file.keep() {
+            for place in kept {
+                std::fs::remove_file(place).ok();
+            }
+            return Err(error);
+        }
+        kept.push(place);
+    }
+    Ok(())
+}
+
+/// Removes a file if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::Remove(path.to_owned(), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Opens a log for a process of ours: appended to, mode 0600.
+pub(crate) fn open_log(path: &Path) -> Result<File, FileError> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| FileError::Write(path.to_owned(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn of_several_files_all_are_written_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("b"), "mine").unwrap();
+        let error = create_all(&[(at("a"), b"1".as_slice()), (at("b"), b"2"), (at("c"), b"3")])
+            .unwrap_err();
+        assert!(matches!(&error, FileError::Exists(path) if path == &at("b")), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
+        assert_eq!(std::fs::read(at("b")).unwrap(), b"mine");
+
+        create_all(&[(at("a"), b"1".as_slice()), (at("c"), b"3")]).unwrap();
+        assert_eq!((mode(&at("a")), mode(&at("c"))), (0o600, 0o600));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, [b'x'; 11]).unwrap();
+        assert!(matches!(read(&path, 10), Err(FileError::TooLarge { .. })));
+        assert_eq!(read(&path, 11).unwrap().len(), 11);
+        assert!(read(&dir.path().join("y"), 1).unwrap_err().is_missing());
+    }
+
+    #[test]
+    fn replacing_keeps_the_mode_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "old").unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), mode(&path)), (&b"new"[..], 0o600));
+    }
+}

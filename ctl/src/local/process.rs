@@ -1,0 +1,177 @@
+//! Processes that must be found again, and never mistaken for others.
+//!
+//! A process id alone is reused. Together with the boot it belongs to and the process' start time
+//! it names one process for ever; a pidfd holds on to it between the check and the signal.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+/// How long a process may take to end after it was asked to, before it is killed.
+pub(crate) const GRACE: Duration = Duration::from_secs(20);
+
+/// How long the kernel may take to end a process that was killed.
+const KILLED: Duration = Duration::from_secs(5);
+
+/// Why a process was not started or not stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProcessError {
+    #[error("start {program}")]
+    Start { program: String, source: io::Error },
+    #[error("read the start time of process {pid}")]
+    Identify { pid: u32, source: io::Error },
+    #[error("stop process {pid}")]
+    Stop { pid: u32, source: io::Error },
+    #[error("process {pid} did not end within {} s of being killed", KILLED.as_secs())]
+    Immortal { pid: u32 },
+}
+
+/// One process, for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// Ticks since boot (`proc_pid_stat(5)`, field 22).
+    start_time: u64,
+    boot_id: String,
+}
+
+impl Process {
+    /// Starts a program that outlives this one: in a process group of its own, both outputs
+    /// appended to `log`.
+    pub(crate) fn start(program: &Path, args: &[String], log: &File) -> Result<Self, ProcessError> {
+        let failed =
+            |source| ProcessError::Start { program: program.display().to_string(), source };
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(failed)?)
+            .stderr(log.try_clone().map_err(failed)?)
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        // Not reaped here: while it is a zombie of ours its id is not given to another.
+        let pid = child.id();
+        Self::of(pid).map_err(|source| ProcessError::Identify { pid, source })
+    }
+
+    fn of(pid: u32) -> io::Result<Self> {
+        Ok(Self { pid, start_time: start_time(pid)?, boot_id: boot_id()? })
+    }
+
+    /// A hold on the process, if it still is the one that was recorded and has not ended.
+    fn open(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
+        let hold = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let is_same = Self::of(self.pid).is_ok_and(|found| found == *self);
+        (is_same && !is_zombie(self.pid)).then_some(hold)
+    }
+
+    /// Whether it runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.open().is_some()
+    }
+
+    /// Asks it to end and waits; kills it when it does not. Says whether there was anything to stop.
+    pub(crate) async fn stop(&self, grace: Duration) -> Result<bool, ProcessError> {
+        let failed = |source| ProcessError::Stop { pid: self.pid, source };
+        let Some(hold) = self.open() else { return Ok(false) };
+        for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILLED)] {
+            match pidfd_send_signal(&hold, signal) {
+                Ok(()) => {}
+                Err(Errno::SRCH) => return Ok(true),
+                Err(error) => return Err(failed(error.into())),
+            }
+            let watched = hold.try_clone().map_err(failed)?;
+            let ended = spawn_blocking(move || ends_within(&watched, patience)).await;
+            if ended.map_err(|e| failed(io::Error::other(e)))?.map_err(|e| failed(e.into()))? {
+                return Ok(true);
+            }
+        }
+        Err(ProcessError::Immortal { pid: self.pid })
+    }
+}
+
+/// Waits for the end of a process: its pidfd becomes readable then (`pidfd_open(2)`).
+fn ends_within(hold: &OwnedFd, patience: Duration) -> Result<bool, Errno> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        match poll(&mut [PollFd::new(hold, PollFlags::IN)], Some(&left)) {
+            Ok(ended) => return Ok(ended > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn start_time(pid: u32) -> io::Result<u64> {
+    field(pid, 22)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+fn is_zombie(pid: u32) -> bool {
+    field(pid, 3).is_ok_and(|state| state == "Z" || state == "X")
+}
+
+/// A field of `/proc/PID/stat`, numbered as in its manual page. The second, the name, may hold
+/// anything, spaces and parentheses included.
+fn field(pid: u32, number: usize) -> io::Result<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let rest = stat.rsplit_once(')').map(|(_, rest)| rest);
+    rest.and_then(|rest| rest.split_ascii_whitespace().nth(number.checked_sub(3)?))
+        .map(str::to_owned)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Process {
+        let log = tempfile::tempfile().unwrap();
+        Process::start(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()], &log).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_process_is_stopped_once() {
+        let process = sh("exec sleep 60");
+        assert!(process.is_alive());
+        assert!(process.stop(GRACE).await.unwrap());
+        assert!(!process.is_alive());
+        assert!(!process.stop(GRACE).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_listen_is_killed() {
+        let process = sh("trap '' TERM; echo ready; while :; do sleep 60; done");
+        assert!(process.stop(Duration::from_millis(300)).await.unwrap());
+        assert!(!process.is_alive());
+    }
+
+    #[tokio::test]
+    async fn another_process_under_the_same_id_is_left_alone() {
+        let mine = sh("exec sleep 60");
+        let recorded = Process { start_time: mine.start_time - 1, ..mine.clone() };
+        assert!(!recorded.is_alive());
+        assert!(!recorded.stop(GRACE).await.unwrap());
+        let before_reboot = Process { boot_id: "another".to_owned(), ..mine.clone() };
+        assert!(!before_reboot.stop(GRACE).await.unwrap());
+        assert!(mine.is_alive());
+        assert!(mine.stop(GRACE).await.unwrap());
+    }
+}

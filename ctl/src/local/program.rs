@@ -1,0 +1,33 @@
+//! Where `musterd` is.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Why `musterd` was not found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProgramError {
+    #[error("MUSTERD names {}, which is no file", .0.display())]
+    Named(PathBuf),
+    #[error(
+        "no musterd: neither beside musterctl ({beside}) nor on the PATH; build it, or say where \
+         it is with MUSTERD"
+    )]
+    Missing { beside: String },
+}
+
+/// `$MUSTERD`, else the one beside this program, else the one on the PATH.
+pub(crate) fn musterd() -> Result<PathBuf, ProgramError> {
+    if let Some(named) = env::var_os("MUSTERD").filter(|named| !named.is_empty()) {
+        let named = PathBuf::from(named);
+        return if named.is_file() { Ok(named) } else { Err(ProgramError::Named(named)) };
+    }
+    let beside = env::current_exe().ok().and_then(|me| Some(me.parent()?.join("musterd")));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&path).map(|directory| directory.join("musterd"));
+    let found = beside.iter().cloned().chain(on_path).find(|program| program.is_file());
+    let beside = || {
+        let directory = beside.as_deref().and_then(Path::parent);
+        directory.map_or_else(|| "unknown".to_owned(), |path| path.display().to_string())
+    };
+    found.ok_or_else(|| ProgramError::Missing { beside: beside() })
+}

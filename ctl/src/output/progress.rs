@@ -1,0 +1,64 @@
+//! What happens while a command waits: moving lines on a terminal, plain lines elsewhere. Goes to
+//! the standard error, so that answers stay clean.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// One line per thing that is waited for.
+pub(crate) struct Progress {
+    bars: Option<MultiProgress>,
+    lines: BTreeMap<String, Line>,
+}
+
+struct Line {
+    text: String,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let bars = io::stderr().is_terminal().then(MultiProgress::new);
+        Self { bars, lines: BTreeMap::new() }
+    }
+
+    /// Says what `subject` is doing. Repeating what was said last says nothing.
+    pub(crate) fn say(&mut self, subject: &str, text: &str) {
+        if self.lines.get(subject).is_some_and(|line| line.text == text) {
+            return;
+        }
+        let Some(bars) = &self.bars else {
+            let line = Line { text: text.to_owned(), bar: None };
+            self.lines.insert(subject.to_owned(), line);
+            // A closed standard error is no reason to stop waiting.
+            writeln!(io::stderr(), "{subject}: {text}").ok();
+            return;
+        };
+        let line = self.lines.entry(subject.to_owned()).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new_spinner().with_style(style()));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar.set_prefix(subject.to_owned());
+            Line { text: String::new(), bar: Some(bar) }
+        });
+        text.clone_into(&mut line.text);
+        if let Some(bar) = &line.bar {
+            bar.set_message(text.to_owned());
+        }
+    }
+
+    /// Takes the moving lines away; plain lines stay.
+    pub(crate) fn finish(self) {
+        for line in self.lines.values() {
+            if let Some(bar) = &line.bar {
+                bar.finish_and_clear();
+            }
+        }
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {prefix:<12} {wide_msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+}

@@ -1,0 +1,27 @@
+//! Tables without borders: easy to read, easy to cut.
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+/// Columns under upper-case heads. Never wider than the terminal needs, never wrapped in a pipe.
+pub(crate) fn table<const N: usize>(
+    heads: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(heads);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+/// `-` for nothing, so that no column is ever empty.
+pub(crate) fn dash(text: impl Into<String>) -> String {
+    let text = text.into();
+    if text.is_empty() { "-".to_owned() } else { text }
+}
