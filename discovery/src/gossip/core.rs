@@ -8,6 +8,7 @@
 //! itself and waits longer; time in which this process did not run counts for nobody.
 
 mod cards;
+mod contacts;
 mod doubt;
 mod seek;
 
@@ -30,6 +31,10 @@ use super::{Liveness, State};
 
 /// A timer that fires this late means that the process was not running.
 const STALL: Duration = Duration::from_millis(750);
+
+/// How many times longer a member may take to answer that has never spoken to this one: there is a
+/// session to set up first, perhaps with forty at once, and others know better whether it lives.
+const FIRST_CONTACT: u32 = 2;
 
 /// What the caller is to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +61,12 @@ pub struct Start {
     pub rng: StdRng,
 }
 
+/// foca with our identity and codec, and nothing broadcast beside membership.
+type Swim = Foca<Identity, Local, StdRng, NoCustomBroadcast>;
+
 /// One member's view of the others.
 pub struct Core {
-    foca: Foca<Identity, Local, StdRng, NoCustomBroadcast>,
+    foca: Swim,
     /// foca's own incarnation, read off what it sends.
     incarnation: u16,
     settings: Settings,
@@ -69,7 +77,7 @@ pub struct Core {
     effects: Vec<Effect>,
     /// True when the view is worth looking at before its time.
     changed: bool,
-    heard: std::collections::HashMap<Slot, Instant>,
+    contacts: contacts::Contacts,
     seeking: seek::Seeking,
     doubt: doubt::Doubt,
     cards: cards::Cards,
@@ -100,12 +108,13 @@ impl Core {
             agenda: Agenda::default(),
             effects: Vec::new(),
             changed: true,
-            heard: std::collections::HashMap::new(),
+            contacts: contacts::Contacts::default(),
             seeking,
             doubt: doubt::Doubt::default(),
             cards: cards::Cards::default(),
         };
         core.seek(now);
+        core.tidy(now);
         Some(core)
     }
 
@@ -150,13 +159,18 @@ impl Core {
         while let Some(task) = self.agenda.due(now) {
             match task {
                 Task::Foca(timer) => {
-                    if let Timer::ChangeSuspectToDown { member_id, .. } = &timer {
+                    if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
                         self.doubt.withdraw(*member_id);
+                        // foca 2.0.0 does not bury who has refuted, yet tells it that it is dead.
+                        if !self.is_suspect(*member_id, *incarnation) {
+                            continue;
+                        }
                     }
                     self.drive(now, |foca, out| foca.handle_timer(timer, out));
                 }
                 Task::Seek => self.seek(now),
                 Task::Nag => self.nag(now),
+                Task::Tidy => self.tidy(now),
                 Task::Calm => self.calm(now),
                 Task::Cards => self.send_cards(now),
             }
@@ -178,7 +192,7 @@ impl Core {
         let Some((preamble, body)) = wire::open(datagram, &self.roster, slot, me)? else {
             return Ok(());
         };
-        self.heard.insert(slot, now);
+        self.contacts.heard(slot, now);
         match body {
             Body::Swim(swim) => {
                 self.outlive(now, swim.own);
@@ -249,7 +263,7 @@ impl Core {
     fn liveness(&self, slot: Slot) -> Liveness {
         Liveness {
             state: State::Unknown,
-            last_heard: self.heard.get(&slot).copied(),
+            last_heard: self.contacts.last_heard(slot),
             generation: 0,
             card: self.cards.of(slot, self.foca.identity().slot),
         }
@@ -259,22 +273,24 @@ impl Core {
     fn drive(
         &mut self,
         now: Instant,
-        call: impl FnOnce(
-            &mut Foca<Identity, Local, StdRng, NoCustomBroadcast>,
-            &mut Outbox,
-        ) -> Result<(), foca::Error>,
+        call: impl FnOnce(&mut Swim, &mut Outbox) -> Result<(), foca::Error>,
     ) {
         let mut out = Outbox::default();
         let before = self.foca.identity().generation;
         // foca refuses what is stale or meant for an earlier life; its state is whole either way.
         call(&mut self.foca, &mut out).ok();
         for (after, timer) in out.later {
+            let mut patience = 1;
             if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
                 self.accuse(now, *member_id, *incarnation);
+                if self.contacts.last_heard(member_id.slot).is_none() {
+                    patience = FIRST_CONTACT;
+                }
             }
-            self.agenda.add(now + after, Task::Foca(timer));
+            self.agenda.add(now + after * patience, Task::Foca(timer));
         }
         for (slot, packet) in out.packets {
+            let (slot, packet) = self.contacts.reroute(slot, packet, &self.foca);
             let sealed = wire::seal_swim(&packet, &self.roster, self.ghost, self.cards.number());
             if let (Some(to), Some((datagram, incarnation))) = (self.roster.node(slot), sealed) {
                 self.incarnation = incarnation;
@@ -297,7 +313,6 @@ impl Core {
             News::Up(_) => {
                 self.effects.push(Effect::Up(id));
                 self.seeking.found(slot);
-                self.offer_card(now, slot);
             }
             News::Down(_) => {
                 self.effects.push(Effect::Down(id));
@@ -339,9 +354,11 @@ impl Core {
             Note::Accuse { incarnation } => {
                 let me = *self.foca.identity();
                 if preamble.to_generation == me.generation {
-                    let accused = Member::new(me, incarnation, foca::State::Suspect);
-                    let accused = std::iter::once(accused);
-                    self.drive(now, |foca, out| foca.apply_many(accused, true, out));
+                    if incarnation >= self.incarnation {
+                        let accused = Member::new(me, incarnation, foca::State::Suspect);
+                        let accused = std::iter::once(accused);
+                        self.drive(now, |foca, out| foca.apply_many(accused, true, out));
+                    }
                     self.send_note(slot, &Note::Refute);
                 }
             }
@@ -384,7 +401,7 @@ impl Core {
             self.drive(now, |foca, out| foca.apply_many(down, false, out));
             self.drive(now, |foca, out| foca.handle_timer(Timer::RemoveDown(id), out));
         }
-        self.heard.remove(&slot);
+        self.contacts.forget(slot);
         self.seeking.found(slot);
         self.doubt.forget(slot);
         self.cards.forget(slot);

@@ -65,7 +65,7 @@ pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
         Message::ForwardedAck { origin, probe_number } => (5, *probe_number, Some(*origin)),
         Message::Announce => (ANNOUNCE, 0, None),
         Message::Feed => (7, 0, None),
-        Message::Gossip => (8, 0, None),
+        Message::Gossip => (GOSSIP, 0, None),
         Message::TurnUndead => (9, 0, None),
         Message::Broadcast => (10, 0, None), // never made: custom broadcasts are off
     }
@@ -73,6 +73,9 @@ pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
 
 pub(crate) const INDIRECT_PING: u8 = 3;
 pub(crate) const ANNOUNCE: u8 = 6;
+const GOSSIP: u8 = 8;
+/// Where a packet's tag is: after two identities and an incarnation.
+const TAG_AT: usize = 18;
 
 /// True for the tags that carry a third party; None for a tag that does not exist.
 pub(crate) fn has_third(tag: u8) -> Option<bool> {
@@ -93,7 +96,7 @@ fn message(tag: u8, n: u8, third: Option<Identity>) -> Option<Message<Identity>>
         (5, Some(origin)) => Message::ForwardedAck { origin, probe_number: n },
         (ANNOUNCE, None) => Message::Announce,
         (7, None) => Message::Feed,
-        (8, None) => Message::Gossip,
+        (GOSSIP, None) => Message::Gossip,
         (9, None) => Message::TurnUndead,
         _ => return None,
     })
@@ -102,6 +105,18 @@ fn message(tag: u8, n: u8, third: Option<Identity>) -> Option<Message<Identity>>
 pub(crate) fn put_identity(buf: &mut impl BufMut, id: Identity) {
     buf.put_u32(id.slot);
     buf.put_u32(id.generation);
+}
+
+/// True for a packet that only passes on news and wants no answer.
+pub(crate) fn is_gossip(packet: &[u8]) -> bool {
+    packet.get(TAG_AT) == Some(&GOSSIP)
+}
+
+/// The packet, for another receiver.
+pub(crate) fn gossip_to(mut packet: Vec<u8>, receiver: Identity) -> Vec<u8> {
+    let mut id = &mut packet[TAG_AT - 8..TAG_AT];
+    put_identity(&mut id, receiver);
+    packet
 }
 
 fn get_identity(buf: &mut impl Buf) -> Identity {

@@ -52,6 +52,7 @@ pub(super) enum Task {
     Foca(Timer<Identity>),
     Seek,
     Nag,
+    Tidy,
     Calm,
     Cards,
 }

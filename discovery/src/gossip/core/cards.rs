@@ -1,5 +1,5 @@
-//! What members say of themselves, learned from themselves only: sent to all when it changes or
-//! when a member comes, and asked for when a datagram names a newer one than is known.
+//! What members say of themselves, learned from themselves only: sent to all when it changes, and
+//! asked for when a datagram names a newer one than is known.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -75,14 +75,6 @@ impl Core {
         // the rest is asked for by whoever next hears from us.
         if moved || self.roster.len() <= self.settings.card_push_below {
             self.cards.to_send = self.foca.iter_members().map(|m| m.id().slot).collect();
-            self.arm_cards(now);
-        }
-    }
-
-    pub(super) fn offer_card(&mut self, now: Instant, slot: Slot) {
-        let small = self.roster.len() <= self.settings.card_push_below;
-        if small && self.cards.own.is_some() && !self.cards.to_send.contains(&slot) {
-            self.cards.to_send.push_back(slot);
             self.arm_cards(now);
         }
     }

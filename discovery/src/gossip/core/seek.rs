@@ -69,7 +69,7 @@ impl Core {
         } else if !self.seeking.armed {
             self.seeking.armed = true;
             self.agenda.add(now + self.seeking.pause, Task::Seek);
-            let slower = self.seeking.pause.mul_f32(1.5);
+            let slower = self.seeking.pause.saturating_mul(2);
             self.seeking.pause = slower.min(self.settings.seek_last);
         }
     }

@@ -72,6 +72,8 @@ fn a_fifth_of_all_datagrams_lost_raises_no_false_alarm() {
         s.until(10 * SECOND, Simulation::converged).expect("all see all");
         s.run_for(180 * SECOND);
         assert_eq!(downs(&mut s), 0, "seed {seed}");
+        let reborn = s.running().filter(|who| s.core(*who).unwrap().generation() > 1).count();
+        assert_eq!(reborn, 0, "seed {seed}: nobody was told that it is dead");
         s.kill(7);
         let took = s.until(30 * SECOND, Simulation::converged).expect("a real death is noticed");
         assert!(took <= 10 * SECOND, "seed {seed}: {took:?}");
