@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod ctl;
 pub mod dns;
 pub mod lab;
+pub mod power_cut;
+pub mod store;
 pub mod wait;
 
 pub use cluster::{Cluster, Discovery, Plan};

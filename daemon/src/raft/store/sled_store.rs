@@ -7,9 +7,11 @@
 //! one tree is atomic.
 
 use std::fs::{self, File};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::durable::failed;
 use super::{Change, Engine, Pair, Store, StoreError, Table, record};
@@ -19,6 +21,9 @@ pub const SLED: Engine = Engine { name: "sled-0.34", open: |dir| Ok(Arc::new(Sle
 
 /// sled's page cache; the log cache answers most reads before it.
 const PAGE_CACHE: u64 = 8 << 20;
+
+/// How long an instance of this process may take to let go of its files.
+const RELEASE: Duration = Duration::from_secs(5);
 
 struct Sled {
     db: sled::Db,
@@ -30,12 +35,9 @@ struct Sled {
 impl Sled {
     fn open(dir: &Path) -> Result<Self, StoreError> {
         check_blobs(dir)?;
+        remove_unfinished(dir)?;
         let (db, tree) = guarded("open", dir, || {
-            let db = sled::Config::new()
-                .path(dir)
-                .flush_every_ms(None)
-                .cache_capacity(PAGE_CACHE)
-                .open()?;
+            let db = open_released(dir)?;
             let tree = db.open_tree("raft")?;
             db.flush()?;
             Ok((db, tree))
@@ -90,6 +92,27 @@ impl Store for Sled {
     }
 }
 
+/// Opens sled, waiting for an instance of this very process to let go: a dropped one is closed a
+/// moment later by sled's own threads. Nobody else can have it, since the directory is locked.
+fn open_released(dir: &Path) -> sled::Result<sled::Db> {
+    let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(PAGE_CACHE);
+    let mut waited = Duration::ZERO;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(e)) if is_locked(&e) && waited < RELEASE => {
+                std::thread::sleep(RELEASE / 1000);
+                waited += RELEASE / 1000;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// sled wraps the error of `flock` into one of its own, with the text alone.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().starts_with("could not acquire lock")
+}
+
 fn in_tree(table: Table, key: &[u8]) -> Vec<u8> {
     let table = match table {
         Table::Log => b'l',
@@ -123,6 +146,17 @@ fn guarded<T>(
     }
 }
 
+/// sled takes an index snapshot that a power cut left half written for damage of the store.
+fn remove_unfinished(dir: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        let path = entry.map_err(failed("list", dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// A blob is a value that no commit has synced.
 fn check_blobs(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join("blobs");
@@ -132,7 +166,7 @@ fn check_blobs(dir: &Path) -> Result<(), StoreError> {
             let why = "it holds values that were not written by Muster".to_owned();
             Err(StoreError::Corrupt { path, why })
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed("list", &path)(e)),
     }
 }

@@ -1,0 +1,44 @@
+//! The program whose power is cut: `victim DIR ENGINE SEED FROM TO` opens the store in DIR, performs
+//! operations FROM to TO of the script and says what it does. It is run under strace.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use muster_tests::store::script::{Held, LIFE, script};
+use muster_tests::store::{Node, engines};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = || arguments.next().context("usage: victim DIR ENGINE SEED FROM TO");
+    let dir = PathBuf::from(next()?);
+    let engine = engines::by_name(&next()?)?;
+    let seed = next()?.parse()?;
+    let (from, to): (usize, usize) = (next()?.parse()?, next()?.parse()?);
+
+    let mut held = Held::default();
+    let ops = script(seed, to);
+    for op in &ops[..from] {
+        held.perform(op);
+    }
+    let mut node = Node::open(&dir, engine)?;
+    if let Some((committed, _)) = held.committed {
+        node.apply_up_to(committed).await?;
+    }
+    for (number, op) in ops.iter().enumerate().skip(from) {
+        say(&format!("doing {number}"))?;
+        node.perform(op, &held).await?;
+        held.perform(op);
+        say(&format!("did {number}"))?;
+    }
+    if (from / LIFE).is_multiple_of(2) {
+        drop(node);
+    }
+    std::process::exit(0); // or dies without closing anything
+}
+
+/// One line, one write: so that it stands at its place among the file operations.
+fn say(line: &str) -> Result<()> {
+    Ok(std::io::stdout().write_all(format!("{line}\n").as_bytes())?)
+}

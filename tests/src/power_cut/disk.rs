@@ -1,0 +1,295 @@
+//! The watched directory: its names and files, durable and not, and what a power cut makes of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path};
+
+use anyhow::{Context, Result, bail, ensure};
+use rand::{Rng, RngExt};
+
+use super::sectors::{Change, File};
+use super::strace::Event;
+
+/// The state of a directory and everything below it.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Number 0 is the watched directory, which is durable.
+    nodes: Vec<Node>,
+    played: usize,
+}
+
+/// What a cut did not let arrive: for the report of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    pub names: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    File(File),
+    Directory(Directory),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Directory {
+    durable: Names,
+    now: Names,
+    pending: Vec<(usize, NameChange)>,
+}
+
+type Names = BTreeMap<String, usize>;
+
+#[derive(Debug, Clone)]
+enum NameChange {
+    Add(String, usize),
+    Remove(String),
+    Rename(String, String),
+}
+
+impl NameChange {
+    fn perform(&self, names: &mut Names) {
+        match self {
+            Self::Add(name, node) => {
+                names.insert(name.clone(), *node);
+            }
+            Self::Remove(name) => {
+                names.remove(name);
+            }
+            Self::Rename(from, to) => {
+                if let Some(node) = names.remove(from) {
+                    names.insert(to.clone(), node);
+                }
+            }
+        }
+    }
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { nodes: vec![Node::Directory(Directory::default())], played: 0 }
+    }
+}
+
+impl Disk {
+    /// Takes over a directory that has been on disk for long.
+    pub fn load(from: &Path) -> Result<Self> {
+        let mut disk = Self::default();
+        disk.load_into(0, from)?;
+        Ok(disk)
+    }
+
+    fn load_into(&mut self, at: usize, from: &Path) -> Result<()> {
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().ok().context("a name that is not text")?;
+            let node = self.nodes.len();
+            if entry.file_type()?.is_dir() {
+                self.nodes.push(Node::Directory(Directory::default()));
+                self.load_into(node, &entry.path())?;
+            } else {
+                let mut file = File::default();
+                file.change(0, Change::Write { offset: 0, bytes: fs::read(entry.path())? });
+                file.sync(1);
+                self.nodes.push(Node::File(file));
+            }
+            let directory = self.directory(at)?;
+            directory.now.insert(name.clone(), node);
+            directory.durable.insert(name, node);
+        }
+        Ok(())
+    }
+
+    /// Lets the next event of a tape happen.
+    pub fn play(&mut self, event: &Event) -> Result<()> {
+        self.perform(event).with_context(|| match event {
+            Event::Write { path, offset, bytes } => {
+                format!("write {} bytes at {offset} of {}", bytes.len(), path.display())
+            }
+            other => format!("{other:?}"),
+        })?;
+        self.played += 1;
+        Ok(())
+    }
+
+    fn perform(&mut self, event: &Event) -> Result<()> {
+        let number = self.played;
+        match event {
+            Event::Said(_) => {}
+            Event::MakeFile(path) => {
+                if self.find(path).is_err() {
+                    self.add(path, Node::File(File::default()))?;
+                }
+            }
+            Event::MakeDir(path) => self.add(path, Node::Directory(Directory::default()))?,
+            Event::Write { path, offset, bytes } => {
+                let offset = usize::try_from(*offset)?;
+                self.file(path)?.change(number, Change::Write { offset, bytes: bytes.clone() });
+            }
+            Event::SetLength { path, length } => {
+                let length = usize::try_from(*length)?;
+                self.file(path)?.change(number, Change::SetLength(length));
+            }
+            Event::Sync { path, begun } => {
+                let node = self.find(path)?;
+                match &mut self.nodes[node] {
+                    Node::File(file) => file.sync(*begun),
+                    Node::Directory(directory) => directory.sync(*begun),
+                }
+            }
+            Event::Rename { from, to } => {
+                let (parent, from) = self.place(from)?;
+                let (parent_after, to) = self.place(to)?;
+                ensure!(parent == parent_after, "moving between directories is not modelled");
+                self.directory(parent)?.change(number, NameChange::Rename(from, to));
+            }
+            Event::Remove(path) => {
+                let (parent, name) = self.place(path)?;
+                self.directory(parent)?.change(number, NameChange::Remove(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes to `to`, an empty directory, what a power cut at this point may have left.
+    pub fn cut(&self, to: &Path, chance: &mut impl Rng) -> Result<Dropped> {
+        let mut dropped = Dropped { names: 0 };
+        self.write(0, to, &mut |node| match node {
+            Node::File(file) => Left::Contents(file.after_cut(chance)),
+            Node::Directory(directory) => {
+                let (names, lost) = directory.after_cut(chance);
+                dropped.names += lost;
+                Left::Names(names)
+            }
+        })?;
+        Ok(dropped)
+    }
+
+    /// Checks that the model agrees with the kernel: `real` is what the victim left behind.
+    pub fn compare(&self, real: &Path) -> Result<()> {
+        self.compare_at(0, real)
+    }
+
+    fn compare_at(&self, at: usize, real: &Path) -> Result<()> {
+        match &self.nodes[at] {
+            Node::File(file) => {
+                let (model, real_bytes) = (file.contents(), fs::read(real)?);
+                ensure!(
+                    model == real_bytes,
+                    "the model of {} differs from the file ({} and {} bytes)",
+                    real.display(),
+                    model.len(),
+                    real_bytes.len()
+                );
+            }
+            Node::Directory(directory) => {
+                let mut names: Vec<String> = fs::read_dir(real)?
+                    .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
+                    .collect::<Result<_>>()?;
+                names.sort();
+                let model: Vec<_> = directory.now.keys().cloned().collect();
+                ensure!(
+                    names == model,
+                    "the model of {} has {model:?}, not {names:?}",
+                    real.display()
+                );
+                for (name, node) in &directory.now {
+                    self.compare_at(*node, &real.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, at: usize, to: &Path, choose: &mut impl FnMut(&Node) -> Left) -> Result<()> {
+        match choose(&self.nodes[at]) {
+            Left::Contents(bytes) => fs::write(to, bytes)?,
+            Left::Names(names) => {
+                for (name, node) in names {
+                    let path = to.join(name);
+                    if let Node::Directory(_) = self.nodes[node] {
+                        make_private(&path)?;
+                    }
+                    self.write(node, &path, choose)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, node: Node) -> Result<()> {
+        let (parent, name) = self.place(path)?;
+        let added = self.nodes.len();
+        let number = self.played;
+        self.nodes.push(node);
+        self.directory(parent)?.change(number, NameChange::Add(name, added));
+        Ok(())
+    }
+
+    fn find(&self, path: &Path) -> Result<usize> {
+        let mut at = 0;
+        for part in path.components() {
+            let Component::Normal(name) = part else { bail!("an odd path") };
+            let Node::Directory(directory) = &self.nodes[at] else { bail!("not a directory") };
+            at = *directory
+                .now
+                .get(&*name.to_string_lossy())
+                .with_context(|| format!("nothing at {}", path.display()))?;
+        }
+        Ok(at)
+    }
+
+    fn place(&self, path: &Path) -> Result<(usize, String)> {
+        let name = path.file_name().context("no name")?.to_string_lossy().into_owned();
+        Ok((self.find(path.parent().context("no parent")?)?, name))
+    }
+
+    fn file(&mut self, path: &Path) -> Result<&mut File> {
+        let node = self.find(path)?;
+        match &mut self.nodes[node] {
+            Node::File(file) => Ok(file),
+            Node::Directory(_) => bail!("a directory"),
+        }
+    }
+
+    fn directory(&mut self, at: usize) -> Result<&mut Directory> {
+        match &mut self.nodes[at] {
+            Node::Directory(directory) => Ok(directory),
+            Node::File(_) => bail!("not a directory"),
+        }
+    }
+}
+
+enum Left {
+    Contents(Vec<u8>),
+    Names(Names),
+}
+
+impl Directory {
+    fn change(&mut self, event: usize, change: NameChange) {
+        change.perform(&mut self.now);
+        self.pending.push((event, change));
+    }
+
+    fn sync(&mut self, begun: usize) {
+        let kept = self.pending.iter().position(|(event, _)| *event >= begun);
+        for (_, change) in self.pending.drain(..kept.unwrap_or(self.pending.len())) {
+            change.perform(&mut self.durable);
+        }
+    }
+
+    /// Names change in order, as in a journal: those up to any point have arrived.
+    fn after_cut(&self, chance: &mut impl Rng) -> (Names, usize) {
+        let arrived = chance.random_range(0..=self.pending.len());
+        let mut names = self.durable.clone();
+        for (_, change) in &self.pending[..arrived] {
+            change.perform(&mut names);
+        }
+        (names, self.pending.len() - arrived)
+    }
+}
+
+/// Makes a directory that only its owner may enter, as every victim does.
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    Ok(fs::DirBuilder::new().mode(0o700).create(path)?)
+}

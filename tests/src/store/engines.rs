@@ -1,0 +1,138 @@
+//! The stores that are judged.
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use musterd::raft::store::{Change, Engine, Pair, SLED, Store, StoreError, Table};
+use redb::{Database, ReadableDatabase, TableDefinition};
+
+/// What Muster uses.
+pub const MUSTER: Engine = SLED;
+
+/// sled as it comes: `flush` and nothing else.
+pub const FLUSH_ONLY: Engine = Engine { name: "sled-flush-only", open: open_flush_only };
+
+/// redb with its default durability.
+pub const REDB: Engine = Engine { name: "redb", open: open_redb };
+
+pub fn by_name(name: &str) -> Result<Engine> {
+    [MUSTER, FLUSH_ONLY, REDB].into_iter().find(|e| e.name == name).context("no such engine")
+}
+
+fn failed<E: std::error::Error + Send + Sync + 'static>(path: &Path) -> impl Fn(E) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Engine { what: "use", path: path.clone(), source: Box::new(source) }
+}
+
+fn key_of(table: Table, key: &[u8]) -> Vec<u8> {
+    [&[table as u8], key].concat()
+}
+
+struct FlushOnly(sled::Db, PathBuf);
+
+fn open_flush_only(dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(8 << 20);
+    let mut tries = 0;
+    let db = loop {
+        match config.open() {
+            // An instance of this process may still be closing.
+            Err(e) if e.to_string().contains("could not acquire lock") && tries < 1000 => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            result => break result.map_err(failed(dir))?,
+        }
+    };
+    Ok(Arc::new(FlushOnly(db, dir.to_owned())))
+}
+
+impl Store for FlushOnly {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for change in changes {
+            match change {
+                Change::Put { table, key, value } => {
+                    batch.insert(key_of(*table, key), value.as_slice());
+                }
+                Change::Delete { table, key } => batch.remove(key_of(*table, key)),
+            }
+        }
+        self.0.apply_batch(batch).map_err(failed(&self.1))?;
+        self.0.flush().map_err(failed(&self.1))?;
+        Ok(())
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.0.get(key_of(table, key)).map_err(failed(&self.1))?;
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
+        self.0
+            .range(key_of(table, from)..key_of(table, to))
+            .map(|pair| pair.map(|(key, value)| (key[1..].to_vec(), value.to_vec())))
+            .collect::<Result<_, _>>()
+            .map_err(failed(&self.1))
+    }
+}
+
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("raft");
+
+struct Redb(Database, PathBuf);
+
+fn open_redb(dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    let path = dir.join("raft.redb");
+    let db = Database::builder().set_cache_size(8 << 20).create(&path).map_err(failed(&path))?;
+    let store = Redb(db, path);
+    store.commit(&[])?;
+    Ok(Arc::new(store))
+}
+
+impl Redb {
+    fn change(&self, changes: &[Change]) -> Result<(), redb::Error> {
+        let transaction = self.0.begin_write()?;
+        {
+            let mut records = transaction.open_table(RECORDS)?;
+            for change in changes {
+                match change {
+                    Change::Put { table, key, value } => {
+                        records.insert(&*key_of(*table, key), value.as_slice())?;
+                    }
+                    Change::Delete { table, key } => {
+                        records.remove(&*key_of(*table, key))?;
+                    }
+                }
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn range(&self, from: &[u8], to: Bound<&[u8]>) -> Result<Vec<Pair>, redb::Error> {
+        let records = self.0.begin_read()?.open_table(RECORDS)?;
+        let mut pairs = Vec::new();
+        for pair in records.range::<&[u8]>((Bound::Included(from), to))? {
+            let (key, value) = pair?;
+            pairs.push((key.value()[1..].to_vec(), value.value().to_vec()));
+        }
+        Ok(pairs)
+    }
+}
+
+impl Store for Redb {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.change(changes).map_err(failed(&self.1))
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = key_of(table, key);
+        let found = self.range(&key, Bound::Included(&key)).map_err(failed(&self.1))?;
+        Ok(found.into_iter().next().map(|(_, value)| value))
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
+        self.range(&key_of(table, from), Bound::Excluded(&key_of(table, to)))
+            .map_err(failed(&self.1))
+    }
+}

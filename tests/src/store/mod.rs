@@ -1,0 +1,8 @@
+//! A node reduced to its Raft store: a life made from a seed, and what must be there afterwards.
+
+pub mod engines;
+pub mod node;
+mod reading;
+pub mod script;
+
+pub use node::Node;

@@ -1,0 +1,97 @@
+//! A node reduced to its store: performs a script on it, and reads back what is there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use muster_proto::{ClusterId, NodeId};
+use musterd::raft::store::{self, Body, Engine, LogStore, Machine, Opened, Owner, State};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft::{
+    CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, RaftSnapshotBuilder, Vote,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::script::{Held, Op, command};
+
+openraft::declare_raft_types!(
+    pub Config:
+        D = String,
+        R = (),
+        NodeId = u64,
+        Node = openraft::EmptyNode,
+        Entry = Entry<Config>,
+        SnapshotData = Body,
+);
+
+/// A state that shows every command that was applied, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed(pub BTreeMap<u64, String>);
+
+impl State for Listed {
+    type Command = String;
+    type Outcome = ();
+
+    fn apply(&mut self, index: u64, command: &String) {
+        self.0.insert(index, command.clone());
+    }
+
+    fn nothing() {}
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub log: LogStore<Config>,
+    pub machine: Machine<Config, Listed>,
+    pub state: watch::Receiver<Arc<Listed>>,
+}
+
+fn log_id(index: u64, term: u64) -> LogId<u64> {
+    LogId::new(CommittedLeaderId::new(term, 1), index)
+}
+
+impl Node {
+    pub fn open(dir: &Path, engine: Engine) -> Result<Self> {
+        let owner =
+            Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) };
+        let Opened { log, machine, state } = store::open(&dir.join("raft"), &owner, engine)?;
+        Ok(Self { log, machine, state })
+    }
+
+    /// Performs `op` on a store that holds `before`.
+    pub async fn perform(&mut self, op: &Op, before: &Held) -> Result<()> {
+        match *op {
+            Op::Vote { term } => self.log.save_vote(&Vote::new(term, 1)).await?,
+            Op::Append { first, count, term } => {
+                let entries = (first..first + count).map(|index| Entry {
+                    log_id: log_id(index, term),
+                    payload: EntryPayload::Normal(command(index, term)),
+                });
+                self.log.blocking_append(entries.collect::<Vec<_>>()).await?;
+            }
+            Op::Truncate { from } => {
+                self.log.truncate(log_id(from, before.history[&from])).await?;
+            }
+            Op::Commit { to } => {
+                let term = before.history[&to];
+                self.log.save_committed(Some(log_id(to, term))).await?;
+                self.apply_up_to(to).await?;
+            }
+            Op::Snapshot => {
+                self.machine.get_snapshot_builder().await.build_snapshot().await?;
+            }
+            Op::Purge { to } => self.log.purge(log_id(to, before.history[&to])).await?,
+        }
+        Ok(())
+    }
+
+    pub async fn apply_up_to(&mut self, to: u64) -> Result<()> {
+        let (applied, _) = self.machine.applied_state().await?;
+        let next = applied.map_or(0, |id| id.index + 1);
+        let entries = self.log.try_get_log_entries(next..=to).await?;
+        self.machine.apply(entries).await?;
+        Ok(())
+    }
+}

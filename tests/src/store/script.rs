@@ -1,0 +1,132 @@
+//! What a node asks of its store in its life, made from a seed; and what the store must then hold.
+
+use std::collections::BTreeMap;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Operations of one life of the victim: then it dies and is started again.
+pub const LIFE: usize = 100;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    Vote { term: u64 },
+    Append { first: u64, count: u64, term: u64 },
+    Truncate { from: u64 },
+    Commit { to: u64 },
+    Snapshot,
+    Purge { to: u64 },
+}
+
+impl Op {
+    /// Whether the store's log promises anything when this returns. Snapshots are files, and a
+    /// commit mark is written with what comes after it.
+    pub fn is_promise_of_log(&self) -> bool {
+        !matches!(self, Self::Commit { .. } | Self::Snapshot)
+    }
+}
+
+/// Everything that a store holds after some operations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    pub vote: Option<u64>,
+    /// Index and term.
+    pub purged: Option<(u64, u64)>,
+    /// Index and term of the last committed entry.
+    pub committed: Option<(u64, u64)>,
+    /// The term of every entry, by index.
+    pub log: BTreeMap<u64, u64>,
+    /// The index that the newest snapshot goes up to.
+    pub snapshot: Option<u64>,
+    /// As `log`, but with what was purged.
+    pub history: BTreeMap<u64, u64>,
+}
+
+impl Held {
+    fn next(&self) -> u64 {
+        self.history.last_key_value().map_or(0, |(index, _)| index + 1)
+    }
+
+    fn after_committed(&self) -> u64 {
+        self.committed.map_or(0, |(index, _)| index + 1)
+    }
+
+    pub fn perform(&mut self, op: &Op) {
+        match *op {
+            Op::Vote { term } => self.vote = Some(term),
+            Op::Append { first, count, term } => {
+                for index in first..first + count {
+                    self.log.insert(index, term);
+                    self.history.insert(index, term);
+                }
+            }
+            Op::Truncate { from } => {
+                self.log.split_off(&from);
+                self.history.split_off(&from);
+            }
+            Op::Commit { to } => self.committed = Some((to, self.history[&to])),
+            Op::Snapshot => self.snapshot = self.committed.map(|(index, _)| index),
+            Op::Purge { to } => {
+                self.log = self.log.split_off(&(to + 1));
+                self.purged = Some((to, self.history[&to]));
+            }
+        }
+    }
+
+    /// What a node in this state might do next.
+    fn choose(&self, chance: &mut StdRng) -> Op {
+        let append = |chance: &mut StdRng| Op::Append {
+            first: self.next(),
+            count: chance.random_range(1..=4),
+            term: self.vote.unwrap_or(0),
+        };
+        let term = self.vote.unwrap_or(0) + 1;
+        match chance.random_range(0..100) {
+            0..8 => Op::Vote { term },
+            8..14 if self.after_committed() < self.next() => {
+                Op::Truncate { from: chance.random_range(self.after_committed()..self.next()) }
+            }
+            14..34 if self.after_committed() < self.next() => {
+                Op::Commit { to: chance.random_range(self.after_committed()..self.next()) }
+            }
+            34..40 if self.committed.map(|(index, _)| index) > self.snapshot => Op::Snapshot,
+            40..46 if self.snapshot > self.purged.map(|(index, _)| index) => {
+                let from = self.purged.map_or(0, |(index, _)| index + 1);
+                Op::Purge { to: chance.random_range(from..=self.snapshot.unwrap_or(from)) }
+            }
+            _ => append(chance),
+        }
+    }
+}
+
+/// The operations of a seed.
+pub fn script(seed: u64, length: usize) -> Vec<Op> {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut held = Held::default();
+    let mut ops = Vec::new();
+    while ops.len() < length {
+        let op = held.choose(&mut chance);
+        let last_of_life = (ops.len() + 1) % LIFE == 0;
+        if last_of_life && !op.is_promise_of_log() {
+            continue; // nothing may hang in the air when the victim dies
+        }
+        held.perform(&op);
+        ops.push(op);
+    }
+    ops
+}
+
+/// The command in an entry: most are short, some are longer than one record.
+pub fn command(index: u64, term: u64) -> String {
+    let mut chance = StdRng::seed_from_u64(index << 20 | term);
+    let length = match chance.random_range(0..100) {
+        0..2 => 40_000,
+        2..10 => chance.random_range(2_000..9_000),
+        _ => chance.random_range(20..500),
+    };
+    let mut text = format!("{index}/{term}:");
+    while text.len() < length {
+        text.push(char::from(chance.random_range(b'a'..=b'z')));
+    }
+    text
+}

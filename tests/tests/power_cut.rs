@@ -1,0 +1,269 @@
+//! The judgement of the store: after a power cut at any point, every acknowledged vote, entry,
+//! purge and snapshot is there, and nothing that was never asked for.
+//!
+//! `MUSTER_CUTS=5000 cargo test -p muster-tests --test power_cut` makes that many cuts per store.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use muster_tests::power_cut::{Disk, Event, Tape};
+use muster_tests::store::Node;
+use muster_tests::store::engines::{FLUSH_ONLY, MUSTER, REDB};
+use muster_tests::store::script::{Held, LIFE, Op, script};
+use musterd::raft::store::Engine;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// What was asked and acknowledged at some point, as numbers of operations.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    log: usize,
+    snapshots: usize,
+    asked: usize,
+}
+
+impl Known {
+    fn hear(&mut self, line: &str, ops: &[Op]) {
+        if let Some(number) = line.strip_prefix("doing ").and_then(|n| n.parse::<usize>().ok()) {
+            self.asked = number + 1;
+        } else if let Some(number) = line.strip_prefix("did ").and_then(|n| n.parse::<usize>().ok())
+        {
+            if ops[number].is_promise_of_log() {
+                self.log = number + 1;
+            } else if ops[number] == Op::Snapshot {
+                self.snapshots = number + 1;
+            }
+        }
+    }
+}
+
+/// One run of a victim, and what it should hold after each operation.
+struct Run {
+    engine: Engine,
+    seed: u64,
+    ops: Vec<Op>,
+    tape: Tape,
+    /// What is held after the first n operations.
+    held: Vec<Held>,
+}
+
+impl Run {
+    fn record(engine: Engine, seed: u64, length: usize) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut tape = Tape::default();
+        for from in (0..length).step_by(LIFE) {
+            tape.record(dir.path(), &mut victim(dir.path(), engine, seed, (from, from + LIFE)))?;
+        }
+        let ops = script(seed, length);
+        let mut held = vec![Held::default()];
+        for op in &ops {
+            let mut next = held[held.len() - 1].clone();
+            next.perform(op);
+            held.push(next);
+        }
+        let mut disk = Disk::default();
+        for event in &tape.events {
+            disk.play(event)?;
+        }
+        disk.compare(dir.path()).context("the fault model misread the victim")?;
+        Ok(Self { engine, seed, ops, tape, held })
+    }
+
+    /// Cuts the power `cuts` times, at any event, and returns what went wrong. After some of the
+    /// cuts the node lives on and is cut again, which also cuts its recovery short.
+    async fn judge(&self, cuts: usize) -> Result<Vec<String>> {
+        let first = Past {
+            disk: Disk::default(),
+            tape: self.tape.clone(),
+            known: Known::default(),
+            story: format!("{} seed {}", self.engine.name, self.seed),
+            cuts,
+            generation: 0,
+        };
+        let mut pasts = vec![first];
+        let mut failures = Vec::new();
+        while let Some(past) = pasts.pop() {
+            pasts.extend(self.judge_past(past, &mut failures).await?);
+        }
+        Ok(failures)
+    }
+
+    /// Cuts at points of one past; returns what the node lived on to after some of the cuts.
+    async fn judge_past(&self, past: Past, failures: &mut Vec<String>) -> Result<Vec<Past>> {
+        let Past { mut disk, tape, mut known, story, cuts, generation } = past;
+        let mut chance = StdRng::seed_from_u64(self.seed << 8 | generation);
+        let mut wanted: Vec<_> =
+            (0..cuts).map(|_| chance.random_range(0..=tape.events.len())).collect();
+        wanted.sort_unstable();
+        let mut wanted = wanted.into_iter().peekable();
+        let mut later = Vec::new();
+        for at in 0..=tape.events.len() {
+            while wanted.next_if_eq(&at).is_some() {
+                let fate = chance.random();
+                let story = format!("{story}, event {at}, fate {fate}");
+                match self.cut(&disk, known, fate).await {
+                    Err(error) => failures.push(format!("{story}: {error:#}")),
+                    Ok(Some(held)) if generation < 2 && chance.random_ratio(1, 25) => {
+                        later.push(self.live_on(&disk, held, fate, (story, generation + 1))?);
+                    }
+                    Ok(_) => {}
+                }
+            }
+            if let Some(event) = tape.events.get(at) {
+                disk.play(event)?;
+                if let Event::Said(line) = event {
+                    known.hear(line, &self.ops);
+                }
+            }
+        }
+        Ok(later)
+    }
+
+    /// Judges one cut; returns the number of operations that the store is now after.
+    async fn cut(&self, disk: &Disk, known: Known, fate: u64) -> Result<Option<usize>> {
+        let dir = tempfile::tempdir()?;
+        disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
+        let held = self.check(dir.path(), known).await?;
+        // It was opened and so perhaps repaired; it must open again, with the same contents.
+        ensure!(
+            self.check(dir.path(), known).await.context("the second time")? == held,
+            "the second time it holds something else"
+        );
+        Ok(held)
+    }
+
+    /// The same cut again, but then the node is started, goes on, and dies once more.
+    fn live_on(
+        &self,
+        disk: &Disk,
+        held: usize,
+        fate: u64,
+        (story, generation): (String, u64),
+    ) -> Result<Past> {
+        let dir = tempfile::tempdir()?;
+        disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
+        let disk = Disk::load(dir.path())?;
+        let mut tape = Tape::default();
+        let end = (held + LIFE / 4).min(self.ops.len());
+        tape.record(dir.path(), &mut victim(dir.path(), self.engine, self.seed, (held, end)))?;
+        let known = Known { log: held, snapshots: held, asked: held };
+        Ok(Past { disk, tape, known, story, cuts: 5, generation })
+    }
+
+    async fn check(&self, dir: &Path, known: Known) -> Result<Option<usize>> {
+        let mut node = Node::open(dir, self.engine)?;
+        let found = node.read().await?;
+        let logs = known.log..=known.asked;
+        ensure!(
+            logs.clone().any(|n| same_log(&self.held[n], &found)),
+            "{}",
+            explain(&self.held[logs], &found, known)
+        );
+        let snapshots = known.snapshots..=known.asked;
+        ensure!(
+            snapshots.clone().any(|n| same_snapshot(&self.held[n], &found)),
+            "operations {snapshots:?} allow other snapshots than {:?}",
+            found.snapshot
+        );
+        Ok(logs
+            .rev()
+            .find(|n| same_log(&self.held[*n], &found) && same_snapshot(&self.held[*n], &found)))
+    }
+}
+
+/// A directory, what then happened to it, and how often to cut that short.
+struct Past {
+    disk: Disk,
+    tape: Tape,
+    known: Known,
+    story: String,
+    cuts: usize,
+    generation: u64,
+}
+
+fn same_snapshot(held: &Held, found: &Held) -> bool {
+    held.snapshot == found.snapshot
+        && found.history.iter().all(|(index, term)| held.history.get(index) == Some(term))
+}
+
+fn same_log(held: &Held, found: &Held) -> bool {
+    (held.vote, held.purged, held.committed, &held.log)
+        == (found.vote, found.purged, found.committed, &found.log)
+}
+
+fn explain(possible: &[Held], found: &Held, known: Known) -> String {
+    let line = |held: &Held| {
+        let ends = (held.log.first_key_value(), held.log.last_key_value());
+        format!(
+            "vote {:?}, purged {:?}, committed {:?}, log {ends:?}",
+            held.vote, held.purged, held.committed
+        )
+    };
+    let mut text = format!(
+        "acknowledged {}, asked {}; found {}; allowed",
+        known.log,
+        known.asked,
+        line(found)
+    );
+    for held in possible {
+        write!(text, " [{}]", line(held)).expect("a string takes text");
+    }
+    text
+}
+
+fn victim(dir: &Path, engine: Engine, seed: u64, ops: (usize, usize)) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_power-cut-victim"));
+    command.arg(dir).arg(engine.name);
+    command.args([seed.to_string(), ops.0.to_string(), ops.1.to_string()]);
+    command
+}
+
+/// How many cuts to make: a handful, or as many as a soak asks for.
+fn cuts(default: usize) -> usize {
+    std::env::var("MUSTER_CUTS").map_or(default, |n| n.parse().expect("MUSTER_CUTS is a number"))
+}
+
+/// Makes `cuts` cuts in runs of about `per_run`.
+async fn judge(engine: Engine, cuts: usize, per_run: usize) -> Result<Vec<String>> {
+    let mut failures = Vec::new();
+    for seed in 0..cuts.div_ceil(per_run) as u64 {
+        // A long life lets an engine clean up and use its files again.
+        let lives = if seed % 4 == 3 { 12 } else { 3 };
+        let run = Run::record(engine, seed, lives * LIFE)?;
+        failures.extend(run.judge(per_run.min(cuts)).await?);
+    }
+    Ok(failures)
+}
+
+fn report(engine: Engine, cuts: usize, failures: &[String]) -> String {
+    let mut text = format!("{}: {} of {cuts} cuts failed", engine.name, failures.len());
+    for failure in failures.iter().take(5) {
+        write!(text, "\n  {failure}").expect("a string takes text");
+    }
+    text
+}
+
+#[tokio::test]
+async fn no_cut_loses_what_musters_store_acknowledged() -> Result<()> {
+    let cuts = cuts(200);
+    let failures = judge(MUSTER, cuts, 100).await?;
+    ensure!(failures.is_empty(), "{}", report(MUSTER, cuts, &failures));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_judge_catches_a_store_that_does_not_sync() -> Result<()> {
+    let failures = judge(FLUSH_ONLY, 60, 60).await?;
+    ensure!(failures.len() > 10, "{}", report(FLUSH_ONLY, 60, &failures));
+    Ok(())
+}
+
+#[tokio::test]
+async fn redb_is_judged_beside() -> Result<()> {
+    let cuts = cuts(100);
+    let failures = judge(REDB, cuts, 100).await?;
+    ensure!(failures.is_empty(), "{}", report(REDB, cuts, &failures));
+    Ok(())
+}
