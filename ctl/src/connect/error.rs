@@ -1,6 +1,6 @@
 //! Why a call failed, and what to do about it.
 
-use std::error::Error;
+use std::error::Error as _;
 
 use tonic::{Code, Status};
 
@@ -103,12 +103,6 @@ pub(super) enum Verdict {
 /// Decides over a status: one that the server sent, or one that stands for a broken connection.
 pub(super) fn judge(status: &Status, kind: Kind, what: &'static str, endpoint: &str) -> Verdict {
     let endpoint = endpoint.to_owned();
-    if is_refused_key(status) {
-        let why = "it does not know this operator's key; compare `cluster.operators` with \
-                   `musterctl context show`"
-            .to_owned();
-        return Verdict::Next(Attempt { endpoint, why, refused: true });
-    }
     let local = status.source().is_some() || status.code() == Code::DeadlineExceeded;
     if local {
         let why = status.source().map_or_else(|| status.message().to_owned(), chain);
@@ -130,21 +124,4 @@ pub(super) fn judge(status: &Status, kind: Kind, what: &'static str, endpoint: &
         }
         _ => Verdict::Final(CallError::Failed { what, endpoint, message }),
     }
-}
-
-/// In TLS 1.3 a server judges the client's certificate after the client's handshake is done, so the
-/// refusal shows up as an alert on the first call.
-fn is_refused_key(status: &Status) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = next {
-        let io = error.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-        let tls = io
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            .or_else(|| error.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::AlertReceived(_)) = tls {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// How long the others are waited for once a node has said that there is no cluster.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
+/// Of a node that says nothing.
+const SILENT: &str = "no answer over QUIC (UDP) in time";
+
 /// What a node said.
 enum Met {
     Cluster(Anchor),
@@ -40,28 +43,37 @@ pub(super) async fn contact(
 ) -> Result<Anchor, CallError> {
     let token = context.token()?.ok_or(CallError::NoToken)?;
     let identity = Arc::new(context.identity()?);
-    let mut deadline = deadline.min(Instant::now() + PATIENCE);
+    let deadline = deadline.min(Instant::now() + PATIENCE);
     let mut asked = JoinSet::new();
     for endpoint in endpoints.iter().cloned() {
         let (token, identity) = (token.clone(), Arc::clone(&identity));
         asked.spawn(async move {
             let met = timeout_at(deadline, meet(&endpoint, identity, &token)).await;
-            let silent = || Err((false, "no answer over QUIC (UDP) in time".to_owned()));
-            let met = met.unwrap_or_else(|_| silent());
+            let met = met.unwrap_or_else(|_| Err((false, SILENT.to_owned())));
             met.map_err(|(refused, why)| Attempt { endpoint, why, refused })
         });
     }
-    let (mut waiting, mut attempts) = (Vec::new(), Vec::new());
-    while let Ok(Some(joined)) = timeout_at(deadline, asked.join_next()).await {
+    let (mut waiting, mut attempts): (Vec<Waiting>, Vec<Attempt>) = (Vec::new(), Vec::new());
+    // Every task ends by the deadline; once a node has answered, the silent ones get less.
+    let mut patience = deadline + STRAGGLERS;
+    while let Ok(Some(joined)) = timeout_at(patience, asked.join_next()).await {
         match joined {
             Ok(Ok(Met::Cluster(anchor))) => return Ok(anchor),
             Ok(Ok(Met::Nobody(node))) => {
                 waiting.push(node);
-                deadline = deadline.min(Instant::now() + STRAGGLERS);
+                patience = patience.min(Instant::now() + STRAGGLERS);
             }
             Ok(Err(attempt)) => attempts.push(attempt),
             // A task of ours panicked: nothing can be said of that endpoint.
             Err(_) => {}
+        }
+    }
+    for endpoint in endpoints {
+        let answered = waiting.iter().any(|node| node.endpoint == *endpoint)
+            || attempts.iter().any(|attempt| attempt.endpoint == *endpoint);
+        if !answered {
+            let (endpoint, why) = (endpoint.clone(), SILENT.to_owned());
+            attempts.push(Attempt { endpoint, why, refused: false });
         }
     }
     if waiting.is_empty() {

@@ -1,6 +1,6 @@
 //! One connection to the operator API of one node.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,8 +11,9 @@ use muster_pki::leaf::CONTROL_PLANE_NAME;
 use muster_pki::tls::operator_client;
 use muster_proto::wire::MAX_MESSAGE;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::Channel;
@@ -27,10 +28,20 @@ use crate::failure::chain;
 /// How long one address may take to accept a connection: the next one waits for it.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// How long the server's first words are waited for before ours are said.
+const GREETING: Duration = Duration::from_secs(1);
+
 /// A connection that has been made; when it breaks it is replaced, not repaired.
 pub(super) struct Session {
     pub(super) client: Client,
     endpoint: String,
+}
+
+/// Why one address did not do.
+enum Declined {
+    /// The node is there and does not know this operator's key.
+    UnknownKey,
+    Failed(String),
 }
 
 impl Session {
@@ -47,18 +58,26 @@ impl Session {
     ) -> Result<Self, Attempt> {
         let failed = |why| Attempt { endpoint: endpoint.to_owned(), why, refused: false };
         let addresses = resolve(endpoint).await.map_err(failed)?;
-        let mut why = "has no address".to_owned();
+        let mut attempt = failed("has no address".to_owned());
         for address in addresses {
-            match connect(address, identity, anchor, deadline).await {
-                Ok(stream) => {
-                    let client = Client::new(channel(stream).await.map_err(failed)?)
-                        .max_decoding_message_size(MAX_MESSAGE);
+            let channel = match connect(address, identity, anchor, deadline).await {
+                Ok(stream) => channel(stream).await,
+                Err(declined) => Err(declined),
+            };
+            match channel {
+                Ok(channel) => {
+                    let client = Client::new(channel).max_decoding_message_size(MAX_MESSAGE);
                     return Ok(Self { client, endpoint: endpoint.to_owned() });
                 }
-                Err(error) => why = error,
+                Err(Declined::Failed(why)) => attempt = failed(why),
+                Err(Declined::UnknownKey) => {
+                    let why = "it does not know this operator's key; compare `cluster.operators` \
+                               with `musterctl context show`";
+                    attempt = Attempt { refused: true, ..failed(why.to_owned()) };
+                }
             }
         }
-        Err(failed(why))
+        Err(attempt)
     }
 }
 
@@ -67,14 +86,16 @@ async fn connect(
     identity: &Identity,
     anchor: &Anchor,
     deadline: Instant,
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<TcpStream>, Declined> {
     let deadline = deadline.min(Instant::now() + CONNECT);
-    let late = |step: &str| format!("{step} TCP {address}: no answer in time");
+    let late = |step: &str| Declined::Failed(format!("{step} TCP {address}: no answer in time"));
+    let failed =
+        |step: &str, error: io::Error| Declined::Failed(format!("{step} TCP {address}: {error}"));
     let stream = timeout_at(deadline, TcpStream::connect(address))
         .await
         .map_err(|_| late("connect to"))?
-        .map_err(|error| format!("connect to TCP {address}: {error}"))?;
-    stream.set_nodelay(true).map_err(|error| format!("set up {address}: {error}"))?;
+        .map_err(|error| failed("connect to", error))?;
+    stream.set_nodelay(true).map_err(|error| failed("set up", error))?;
     let config = operator_client(identity.self_signed(clock::now()), &anchor.authorities);
     let name = ServerName::try_from(CONTROL_PLANE_NAME).expect("it is a DNS name");
     timeout_at(deadline, TlsConnector::from(Arc::new(config)).connect(name, stream))
@@ -83,19 +104,49 @@ async fn connect(
         .map_err(|error| distrust(address, &error))
 }
 
+/// What rustls says, if it was rustls.
+fn tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
 /// A handshake that failed: most often the node belongs to another cluster than the pinned one.
-fn distrust(address: SocketAddr, error: &io::Error) -> String {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
+fn distrust(address: SocketAddr, error: &io::Error) -> Declined {
+    Declined::Failed(match tls(error) {
         Some(rustls::Error::InvalidCertificate(_)) => format!(
             "{address} is not a control-plane node of the cluster that this context trusts: {error}"
         ),
         _ => format!("speak TLS to {address}: {error}"),
-    }
+    })
 }
 
-/// gRPC over this one stream.
-async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, String> {
+/// gRPC over this one stream, as soon as the server has said that we are welcome.
+///
+/// In TLS 1.3 the server judges the client's certificate after the client's handshake is done. Had
+/// we spoken by then, a reset might overtake its refusal; so its first words come first: the HTTP/2
+/// settings, or the alert.
+async fn channel(mut stream: TlsStream<TcpStream>) -> Result<Channel, Declined> {
+    let mut greeting = vec![0; 1024];
+    let length = match timeout(GREETING, stream.read(&mut greeting)).await {
+        Ok(Ok(0)) => return Err(Declined::Failed("closed the connection".to_owned())),
+        Ok(Ok(length)) => length,
+        Ok(Err(error)) => {
+            return Err(match tls(&error) {
+                Some(rustls::Error::AlertReceived(_)) => Declined::UnknownKey,
+                _ => Declined::Failed(error.to_string()),
+            });
+        }
+        // HTTP/2 allows a server to wait for the client.
+        Err(_) => 0,
+    };
+    greeting.truncate(length);
+    let (read, write) = tokio::io::split(stream);
+    over(tokio::io::join(Cursor::new(greeting).chain(read), write)).await
+}
+
+async fn over<S>(stream: S) -> Result<Channel, Declined>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let stream = Mutex::new(Some(TokioIo::new(stream)));
     let connector = service_fn(move |_| {
         let taken = stream.lock().ok().and_then(|mut stream| stream.take());
@@ -106,5 +157,5 @@ async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, String> {
         .keep_alive_timeout(Duration::from_secs(5))
         .connect_with_connector(connector)
         .await
-        .map_err(|error| chain(&error))
+        .map_err(|error| Declined::Failed(chain(&error)))
 }

@@ -1,0 +1,168 @@
+//! What is decided before anyone is asked: usage, contexts, files.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use support::{Desk, mode, nobody};
+
+#[test]
+fn wrong_usage_has_exit_code_2_and_says_what_would_be_right() {
+    let desk = Desk::new();
+    for (args, words) in [
+        (&["frobnicate"][..], "unrecognized subcommand"),
+        (&["init", "Demo"], "lower-case"),
+        (&["init", "demo", "--control-planes", "4"], "1, 3, 5 or 7"),
+        (&["members", "-o", "xml"], "[possible values: table, json, yaml]"),
+        (&["members", "--timeout", "soon"], "10s, 5m or 1h"),
+        (&["members", "-e", "a b"], "ADDRESS:PORT"),
+        (&["node", "remove", "-n", "UPPER", "x"], "node name"),
+        (&["token", "create"], "--role"),
+        (&["token", "create", "--role", "king"], "control-plane, worker"),
+        (&["token", "revoke", "a.b"], "token"),
+        (&["cluster", "create", "--workers", "101"], "0..=100"),
+    ] {
+        let said = desk.run(args);
+        assert!(said.failure(2).contains(words), "{args:?}: {said:?}");
+    }
+    assert!(!desk.path("config").exists(), "a refused command left something behind");
+}
+
+#[test]
+fn without_a_context_the_way_to_one_is_told() {
+    let desk = Desk::new();
+    let said = desk.run(&["members"]);
+    assert!(said.failure(78).contains("musterctl init"), "{said:?}");
+    desk.init();
+    let said = desk.run(&["members"]);
+    assert!(said.failure(1).contains("names no endpoint"), "{said:?}");
+    let said = desk.run(&["members", "--context", "other"]);
+    assert!(said.failure(78).contains("there are: demo"), "{said:?}");
+}
+
+#[test]
+fn init_writes_private_files_and_never_over_others() {
+    let desk = Desk::new();
+    let said = desk.run(&["init", "demo", "-e", "10.0.0.1", "-o", "json"]);
+    assert_eq!(said.json()["context"], "demo");
+    for file in ["node.yaml", "operator.key", "token", "context.yaml"] {
+        assert_eq!(mode(&desk.path("demo").join(file)), 0o600, "{file}");
+    }
+    assert_eq!(
+        (mode(&desk.path("demo")), mode(&desk.path("config/contexts/demo"))),
+        (0o700, 0o700)
+    );
+    let said = desk.run(&["init", "demo", "--out", "again"]);
+    assert!(said.failure(1).contains("there is a context demo already"), "{said:?}");
+    assert!(!desk.path("again").exists());
+    let said = desk.run(&["init", "other", "--out", "demo"]);
+    assert!(said.failure(1).contains("is there already"), "{said:?}");
+    let said = desk.run(&["init", "demo", "--out", "again", "--no-context"]);
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+#[test]
+fn a_context_is_taken_over_chosen_and_forgotten() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["init", "one", "--no-context"]).code, 0);
+    assert_eq!(
+        desk.run(&["context", "list", "-o", "json"]).json()["contexts"],
+        serde_json::json!([])
+    );
+    assert_eq!(desk.run(&["context", "add", "one", "-e", "10.0.0.1"]).code, 0);
+    assert_eq!(desk.run(&["init", "two"]).code, 0);
+    assert_eq!(desk.run(&["context", "use", "one"]).code, 0);
+    let list = desk.run(&["context", "list", "-o", "json"]).json();
+    assert_eq!(list["contexts"][0]["endpoints"][0], "10.0.0.1");
+    assert_eq!(
+        (&list["contexts"][0]["current"], &list["contexts"][1]["current"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(desk.run(&["context", "endpoints", "10.0.0.2:7", "--context", "two"]).code, 0);
+    let shown = desk.run(&["context", "show", "--context", "two", "-o", "json"]).json();
+    assert_eq!(shown["endpoints"], serde_json::json!(["10.0.0.2:7"]));
+    assert_eq!(desk.run(&["context", "remove", "one"]).code, 0);
+    assert!(!desk.path("config/contexts/one").exists());
+    assert!(desk.path("one/operator.key").exists(), "what init wrote stays");
+    let by_path = desk.run(&["context", "show", "--context", "./one", "-o", "json"]).json();
+    assert_eq!(by_path["clusterName"], "one");
+}
+
+#[test]
+fn a_key_that_others_can_read_is_not_used() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let desk = Desk::new();
+    desk.init();
+    let key = desk.path("config/contexts/demo/operator.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = desk.ask(&[nobody()], &["members"]);
+    assert!(said.failure(78).contains("can be read by others"), "{said:?}");
+}
+
+#[test]
+fn a_damaged_context_is_told_with_its_file() {
+    let desk = Desk::new();
+    desk.init();
+    let file = desk.path("config/contexts/demo/context.yaml");
+    std::fs::write(&file, "clusterName: demo\noperator: admin\nendpoint: [x]\n").unwrap();
+    let said = desk.ask(&[nobody()], &["members"]);
+    assert!(said.failure(78).contains("context.yaml"), "{said:?}");
+    assert!(said.err.contains("endpoint"), "{said:?}");
+}
+
+#[test]
+fn shells_get_their_completions_and_the_version_needs_no_cluster() {
+    let desk = Desk::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let said = desk.run(&["completion", shell]);
+        assert!(said.code == 0 && said.out.contains("forfeit-leadership"), "{shell}");
+    }
+    let said = desk.run(&["version", "-o", "yaml"]);
+    assert_eq!(said.out, format!("client: \"{}\"\nserver: null\n", muster_proto::VERSION));
+}
+
+#[test]
+fn a_local_cluster_whose_musterd_ends_at_once_leaves_no_process_behind() {
+    let desk = Desk::new();
+    let musterd = desk.path("musterd");
+    std::fs::write(&musterd, "#!/bin/sh\necho 'no etcd on the PATH' >&2\nexit 78\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&musterd, mode).unwrap();
+    let path = musterd.to_str().unwrap();
+    let said = desk.run_with(&[("MUSTERD", path)], &["cluster", "create", "--dir", "c"]);
+    let error = said.failure(3);
+    assert!(error.contains("musterd has ended: no etcd on the PATH"), "{error}");
+    assert!(error.contains("musterctl cluster destroy demo"), "{error}");
+    let shown = desk.run(&["cluster", "show", "-o", "json"]).json();
+    assert!(shown["nodes"].as_array().unwrap().iter().all(|n| n["running"] == false), "{shown}");
+    assert!(desk.path("c/cp-1/musterd.log").exists());
+
+    let said = desk.run_with(&[("MUSTERD", path)], &["cluster", "create", "--dir", "d"]);
+    assert!(said.failure(1).contains("there is a context demo already"), "{said:?}");
+    assert_eq!(desk.run(&["cluster", "destroy"]).code, 0);
+    assert!(!desk.path("c").exists() && !desk.path("config/contexts/demo").exists());
+    let said = desk.run(&["cluster", "destroy"]);
+    assert!(said.failure(1).contains("there is no local cluster demo"), "{said:?}");
+}
+
+#[test]
+fn destroy_stops_what_was_started_and_nothing_else() {
+    let desk = Desk::new();
+    let musterd = desk.path("musterd");
+    std::fs::write(&musterd, "#!/bin/sh\nexec sleep 300\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&musterd, mode).unwrap();
+    let mut bystander = std::process::Command::new("sleep").arg("300").spawn().unwrap();
+
+    let environment = [("MUSTERD", musterd.to_str().unwrap())];
+    let args = ["cluster", "create", "--dir", "c", "--control-planes", "1", "--timeout", "1s"];
+    let said = desk.run_with(&environment, &args);
+    assert!(said.failure(3).contains("not healthy in time"), "{said:?}");
+    assert!(bystander.try_wait().unwrap().is_none(), "the bystander is dead");
+    let shown = desk.run(&["cluster", "show", "-o", "json"]).json();
+    assert!(shown["nodes"].as_array().unwrap().iter().all(|n| n["running"] == false), "{shown}");
+    assert_eq!(desk.run(&["cluster", "destroy"]).code, 0);
+    assert!(bystander.try_wait().unwrap().is_none(), "the bystander is dead");
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}

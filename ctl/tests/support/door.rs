@@ -1,0 +1,104 @@
+//! The nodes' side of the first contact.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use muster_discovery::endpoint::{self, Bind, Caller, Endpoint, Trust};
+use muster_discovery::hello::{self, Door, Guest, Refused};
+use muster_pki::identity::Identity;
+use muster_pki::token::{TokenId, Verifier};
+use muster_proto::wire::hello::{
+    AnchorReply, BirthMessage, Candidate, GreetReply, GreetRequest, JoinReply, JoinRequest,
+    RenewReply,
+};
+use muster_proto::wire::operator::operator_server::OperatorServer;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::Cluster;
+use super::operator::Scripted;
+
+pub(super) fn serve(runtime: &Runtime, address: SocketAddr, cluster: Arc<Cluster>) {
+    let trust = watch::Sender::new(Arc::new(Trust::default()));
+    let bind = Bind { address, identity: Arc::new(Identity::generate()), trust: trust.subscribe() };
+    let (_endpoint, listener) = Endpoint::bind(bind).unwrap();
+    let hello = hello::Server::new(Arc::new(Porter(Arc::clone(&cluster)))).service();
+    // No member ever calls here; some service must stand behind the other protocol.
+    let node = endpoint::service(OperatorServer::new(Scripted(cluster)));
+    runtime.handle().spawn_running(listener.run(hello, node, CancellationToken::new()), trust);
+}
+
+/// Runs a task for as long as the runtime lives, with what must live as long.
+trait SpawnRunning {
+    fn spawn_running<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+        with: T,
+    );
+}
+
+impl SpawnRunning for tokio::runtime::Handle {
+    fn spawn_running<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+        with: T,
+    ) {
+        self.spawn(async move {
+            task.await;
+            drop(with);
+        });
+    }
+}
+
+struct Porter(Arc<Cluster>);
+
+#[tonic::async_trait]
+impl Door for Porter {
+    async fn verifier(&self, token: &TokenId) -> Option<Verifier> {
+        let known = self.0.token.lock().unwrap();
+        (known.id() == token).then(|| known.verifier())
+    }
+
+    async fn greet(&self, _: Guest, _: GreetRequest) -> Result<GreetReply, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn birth(&self, _: Guest, _: BirthMessage) -> Result<Vec<BirthMessage>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn join(&self, _: Guest, _: JoinRequest) -> Result<JoinReply, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn renew(&self, _: Caller) -> Result<RenewReply, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn anchor(&self, _: Guest) -> Result<AnchorReply, Status> {
+        let cluster = &self.0;
+        cluster.heard.lock().unwrap().greetings += 1;
+        let unborn = cluster.script.lock().unwrap().unborn.clone();
+        let node = Candidate {
+            name: "cp-1".to_owned(),
+            role: "control-plane".to_owned(),
+            version: "0.1.0".to_owned(),
+            waiting_for: unborn.clone().unwrap_or_default(),
+            ..Candidate::default()
+        };
+        Ok(match unborn {
+            Some(_) => AnchorReply { node: Some(node), ..AnchorReply::default() },
+            None => AnchorReply {
+                node: Some(node),
+                cluster_id: cluster.id.to_vec(),
+                cluster_name: "demo".to_owned(),
+                machine_authorities: vec![cluster.machine.certificate().to_vec()],
+                peers: Vec::new(),
+            },
+        })
+    }
+
+    fn refused(&self, _: Refused) {}
+}

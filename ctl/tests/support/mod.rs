@@ -1,0 +1,199 @@
+//! A cluster that lives in the test: the real hello protocol and the real TLS of the operator API,
+//! in front of an operator service that answers from a script.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod door;
+mod operator;
+mod transport;
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use muster_pki::authority::{Authority, AuthorityKind};
+use muster_pki::identity::Identity;
+use muster_pki::token::Token;
+use muster_proto::{ClusterId, PublicKey};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// What the nodes of a cluster do next.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Script {
+    /// What candidates wait for; `None` once there is a cluster.
+    pub(crate) unborn: Option<String>,
+    /// How many calls are answered with UNAVAILABLE before one is answered.
+    pub(crate) not_now: usize,
+    /// Calls are never answered.
+    pub(crate) silent: bool,
+    /// A call of an admin is refused.
+    pub(crate) forbid: bool,
+    pub(crate) unhealthy: bool,
+    /// What `etcd snapshot` streams.
+    pub(crate) snapshot: Vec<Vec<u8>>,
+}
+
+/// What was heard.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) calls: Vec<String>,
+    pub(crate) node: Option<String>,
+    pub(crate) verifier: Vec<u8>,
+    pub(crate) greetings: usize,
+}
+
+/// What all nodes of a cluster share.
+pub(crate) struct Cluster {
+    pub(crate) id: ClusterId,
+    pub(crate) machine: Authority,
+    pub(crate) etcd: Authority,
+    pub(crate) token: Mutex<Token>,
+    pub(crate) operators: Mutex<Vec<PublicKey>>,
+    pub(crate) script: Mutex<Script>,
+    pub(crate) heard: Mutex<Heard>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates are checked by the real clock")]
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+impl Cluster {
+    pub(crate) fn new(token: Token, operator: PublicKey) -> Arc<Self> {
+        let id = ClusterId::from_bytes(*Identity::generate().node_id().as_bytes());
+        let authority = |kind| Authority::create(kind, "demo", &id, now());
+        Arc::new(Self {
+            id,
+            machine: authority(AuthorityKind::Machine),
+            etcd: authority(AuthorityKind::Etcd),
+            token: Mutex::new(token),
+            operators: Mutex::new(vec![operator]),
+            script: Mutex::default(),
+            heard: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn script(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script.lock().unwrap());
+    }
+}
+
+/// A node of it: both ports, until dropped.
+pub(crate) struct Node {
+    pub(crate) address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl Node {
+    pub(crate) fn start(cluster: &Arc<Cluster>) -> Self {
+        let (tcp, address) = both_ports();
+        let runtime = Runtime::new().unwrap();
+        let guard = runtime.enter();
+        transport::serve(&runtime, tcp, Arc::clone(cluster));
+        door::serve(&runtime, address, Arc::clone(cluster));
+        drop(guard);
+        Self { address, _runtime: runtime }
+    }
+}
+
+/// A port that is free for TCP and UDP; the UDP one is bound again at once.
+fn both_ports() -> (TcpListener, SocketAddr) {
+    for _ in 0..50 {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        if UdpSocket::bind(address).is_ok() {
+            return (tcp, address);
+        }
+    }
+    panic!("no port is free for both TCP and UDP");
+}
+
+/// An address where nobody answers.
+pub(crate) fn nobody() -> SocketAddr {
+    both_ports().1
+}
+
+/// A user with a home of their own.
+pub(crate) struct Desk {
+    home: TempDir,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        serde_json::from_str(&self.out).unwrap()
+    }
+
+    /// The error, when the exit code is this one.
+    pub(crate) fn failure(&self, code: i32) -> &str {
+        assert_eq!(self.code, code, "{self:?}");
+        &self.err
+    }
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        Self { home: TempDir::new().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Runs `musterctl` to its end, in this user's home.
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
+        self.run_with(&[], args)
+    }
+
+    /// As [`Self::run`], with more environment.
+    pub(crate) fn run_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Said {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("musterctl"));
+        command.args(args).current_dir(self.home.path()).env_clear();
+        command.env("HOME", self.home.path()).env("MUSTER_CONFIG", self.path("config"));
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.envs(environment.iter().copied());
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        Said {
+            code: status.code().unwrap(),
+            out: String::from_utf8(stdout).unwrap(),
+            err: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    /// `musterctl init demo`, and a cluster that its files fit.
+    pub(crate) fn init(&self) -> Arc<Cluster> {
+        let said = self.run(&["init", "demo"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        let read = |name: &str| std::fs::read_to_string(self.path("demo").join(name)).unwrap();
+        let token = read("token").parse().unwrap();
+        Cluster::new(token, Identity::from_pem(&read("operator.key")).unwrap().public_key())
+    }
+
+    /// As [`Self::run`] against these nodes.
+    pub(crate) fn ask(&self, nodes: &[SocketAddr], args: &[&str]) -> Said {
+        let endpoints: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+        let mut all = args.to_vec();
+        for endpoint in &endpoints {
+            all.extend(["-e", endpoint.as_str()]);
+        }
+        self.run(&all)
+    }
+}
+
+pub(crate) fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}

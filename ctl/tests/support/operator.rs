@@ -1,0 +1,237 @@
+//! The operator service that answers from a script.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use muster_pki::leaf::{self, Profile, public_key_of_request};
+use muster_proto::wire::NODE_METADATA;
+use muster_proto::wire::operator::operator_server::Operator;
+use muster_proto::wire::operator::{
+    self as wire, Check, EtcdClientConfigReply, EtcdSnapshotPiece, HealthReply, Member,
+    MembersReply, NodeStatusReply, RemoveNodeReply, StatusReply, Token, VersionReply,
+};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::{Cluster, now};
+
+pub(super) struct Scripted(pub(super) Arc<Cluster>);
+
+type Reply<T> = Result<Response<T>, Status>;
+
+impl Scripted {
+    /// What happens before any answer.
+    async fn enter<T>(&self, call: &str, request: &Request<T>) -> Result<(), Status> {
+        let silent = {
+            let mut heard = self.0.heard.lock().unwrap();
+            heard.calls.push(call.to_owned());
+            let node = request.metadata().get(NODE_METADATA);
+            heard.node = node.map(|node| node.to_str().unwrap().to_owned());
+            let mut script = self.0.script.lock().unwrap();
+            if script.not_now > 0 {
+                script.not_now -= 1;
+                return Err(Status::unavailable("cp-1 hears no majority of the voters"));
+            }
+            if script.forbid {
+                return Err(Status::permission_denied("admin has the role reader here"));
+            }
+            script.silent
+        };
+        if silent { std::future::pending().await } else { Ok(()) }
+    }
+}
+
+fn member(name: &str, role: &str) -> Member {
+    Member {
+        name: name.to_owned(),
+        id: "a".repeat(52),
+        role: role.to_owned(),
+        address: "127.0.0.9:50000".to_owned(),
+        state: "alive".to_owned(),
+        raft_role: if role == "worker" { "" } else { "leader" }.to_owned(),
+        raft_voter: role != "worker",
+        version: "0.1.0".to_owned(),
+        config_version: 1,
+        ..Member::default()
+    }
+}
+
+#[tonic::async_trait]
+impl Operator for Scripted {
+    async fn version(&self, request: Request<wire::VersionRequest>) -> Reply<VersionReply> {
+        self.enter("version", &request).await?;
+        let (version, node) = ("0.1.0".to_owned(), "cp-1".to_owned());
+        Ok(Response::new(VersionReply { version, node }))
+    }
+
+    async fn members(&self, request: Request<wire::MembersRequest>) -> Reply<MembersReply> {
+        self.enter("members", &request).await?;
+        Ok(Response::new(MembersReply {
+            members: vec![member("cp-1", "control-plane"), member("worker-1", "worker")],
+            leader: "cp-1".to_owned(),
+            cluster_name: "demo".to_owned(),
+            cluster_id: self.0.id.to_string(),
+            ..MembersReply::default()
+        }))
+    }
+
+    async fn status(&self, request: Request<wire::StatusRequest>) -> Reply<StatusReply> {
+        self.enter("status", &request).await?;
+        let node = NodeStatusReply { name: "cp-1".to_owned(), ready: true, ..Default::default() };
+        Ok(Response::new(StatusReply { nodes: vec![node] }))
+    }
+
+    async fn node_status(
+        &self,
+        request: Request<wire::NodeStatusRequest>,
+    ) -> Reply<NodeStatusReply> {
+        self.enter("node_status", &request).await?;
+        Ok(Response::new(NodeStatusReply { name: "cp-2".to_owned(), ..Default::default() }))
+    }
+
+    async fn health(&self, request: Request<wire::HealthRequest>) -> Reply<HealthReply> {
+        self.enter("health", &request).await?;
+        let passed = !self.0.script.lock().unwrap().unhealthy;
+        let check = |name: &str, passed| Check {
+            name: name.to_owned(),
+            passed,
+            detail: "3 of 3".to_owned(),
+        };
+        Ok(Response::new(HealthReply { checks: vec![check("raft", true), check("etcd", passed)] }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<wire::RemoveNodeRequest>,
+    ) -> Reply<RemoveNodeReply> {
+        self.enter("remove_node", &request).await?;
+        let name = request.into_inner().node;
+        if name == "cp-1" {
+            return Err(Status::failed_precondition("cp-1 is needed for a majority; use --force"));
+        }
+        Ok(Response::new(RemoveNodeReply { name, id: "b".repeat(52) }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<wire::CreateTokenRequest>,
+    ) -> Reply<wire::CreateTokenReply> {
+        self.enter("create_token", &request).await?;
+        let asked = request.into_inner();
+        self.0.heard.lock().unwrap().verifier = asked.verifier;
+        let token = Token {
+            id: asked.id,
+            roles: asked.roles,
+            uses_allowed: asked.uses_allowed,
+            node_name: asked.node_name,
+            description: asked.description,
+            expires_ms: i64::try_from(asked.ttl_ms).unwrap(),
+            state: "valid".to_owned(),
+            ..Token::default()
+        };
+        Ok(Response::new(wire::CreateTokenReply { token: Some(token) }))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<wire::ListTokensRequest>,
+    ) -> Reply<wire::ListTokensReply> {
+        self.enter("list_tokens", &request).await?;
+        Ok(Response::new(wire::ListTokensReply::default()))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<wire::RevokeTokenRequest>,
+    ) -> Reply<wire::RevokeTokenReply> {
+        self.enter("revoke_token", &request).await?;
+        let id = request.into_inner().id;
+        Err(Status::not_found(format!("there is no token {id}; `musterctl token list` shows all")))
+    }
+
+    async fn show_pki(&self, request: Request<wire::ShowPkiRequest>) -> Reply<wire::ShowPkiReply> {
+        self.enter("show_pki", &request).await?;
+        Ok(Response::new(wire::ShowPkiReply::default()))
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<wire::ListAuditRequest>,
+    ) -> Reply<wire::ListAuditReply> {
+        self.enter("list_audit", &request).await?;
+        Ok(Response::new(wire::ListAuditReply::default()))
+    }
+
+    async fn etcd_members(
+        &self,
+        request: Request<wire::EtcdMembersRequest>,
+    ) -> Reply<wire::EtcdMembersReply> {
+        self.enter("etcd_members", &request).await?;
+        Ok(Response::new(wire::EtcdMembersReply::default()))
+    }
+
+    async fn etcd_status(
+        &self,
+        request: Request<wire::EtcdStatusRequest>,
+    ) -> Reply<wire::EtcdStatusReply> {
+        self.enter("etcd_status", &request).await?;
+        Ok(Response::new(wire::EtcdStatusReply::default()))
+    }
+
+    type EtcdSnapshotStream = Pin<Box<dyn Stream<Item = Result<EtcdSnapshotPiece, Status>> + Send>>;
+
+    async fn etcd_snapshot(
+        &self,
+        request: Request<wire::EtcdSnapshotRequest>,
+    ) -> Reply<Self::EtcdSnapshotStream> {
+        self.enter("etcd_snapshot", &request).await?;
+        let pieces = self.0.script.lock().unwrap().snapshot.clone();
+        let pieces = pieces.into_iter().map(|body| Ok(EtcdSnapshotPiece { body }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
+    }
+
+    async fn etcd_alarms(
+        &self,
+        request: Request<wire::EtcdAlarmsRequest>,
+    ) -> Reply<wire::EtcdAlarmsReply> {
+        self.enter("etcd_alarms", &request).await?;
+        Ok(Response::new(wire::EtcdAlarmsReply::default()))
+    }
+
+    async fn etcd_defrag(
+        &self,
+        request: Request<wire::EtcdDefragRequest>,
+    ) -> Reply<wire::EtcdDefragReply> {
+        self.enter("etcd_defrag", &request).await?;
+        Ok(Response::new(wire::EtcdDefragReply { size_before: 2048, size_after: 1024 }))
+    }
+
+    async fn etcd_forfeit_leadership(
+        &self,
+        request: Request<wire::EtcdForfeitLeadershipRequest>,
+    ) -> Reply<wire::EtcdForfeitLeadershipReply> {
+        self.enter("etcd_forfeit_leadership", &request).await?;
+        let leader = "cp-2".to_owned();
+        Ok(Response::new(wire::EtcdForfeitLeadershipReply { leader, moved: true }))
+    }
+
+    async fn etcd_client_config(
+        &self,
+        request: Request<wire::EtcdClientConfigRequest>,
+    ) -> Reply<EtcdClientConfigReply> {
+        self.enter("etcd_client_config", &request).await?;
+        let asked = request.into_inner();
+        let key = public_key_of_request(&asked.certificate_request).unwrap();
+        let lifetime = Duration::from_millis(asked.ttl_ms);
+        let profile = Profile::EtcdClient { common_name: "admin".to_owned(), lifetime };
+        let leaf = leaf::issue(&self.0.etcd, &profile, &key, now()).unwrap();
+        let expires = leaf.not_after.duration_since(UNIX_EPOCH).unwrap().as_millis();
+        Ok(Response::new(EtcdClientConfigReply {
+            certificate_pem: leaf.to_pem(),
+            authority_pem: self.0.etcd.certificate_pem(),
+            endpoints: vec!["https://127.0.0.9:2379".to_owned()],
+            expires_ms: i64::try_from(expires).unwrap(),
+        }))
+    }
+}
