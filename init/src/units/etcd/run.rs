@@ -396,6 +396,10 @@ fn prepare(home: &Home, mut spec: Spec) -> Result<Spec, SetError> {
 
 fn guard(home: Home, spec: Spec) -> Guard {
     Arc::new(move || {
+        if matches!(home.presence(spec.generation), Ok(Presence::Absent)) {
+            // In the thread of the child to be, so nothing else waits.
+            std::thread::sleep(spec.first_start_delay());
+        }
         home.admit(&spec).map_err(|error| match error {
             AdmitError::Lost { .. } => Refusal::Lost(error.to_string()),
             AdmitError::Strange { .. }
