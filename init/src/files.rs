@@ -2,8 +2,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 /// Mode of files that hold secrets or state: only the owner reads them.
 pub const PRIVATE: u32 = 0o600;
@@ -47,6 +49,18 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
         .and_then(|()| file.sync_all())
         .map_err(WriteError::on("write", &beside))?;
     settle(&beside, path)
+}
+
+/// Makes the file be this: [`replace`]s it unless it has these bytes and this mode already.
+pub fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
+    let same = || -> io::Result<bool> {
+        let meta = fs::symlink_metadata(path)?;
+        let plain = meta.is_file() && meta.permissions().mode() & 0o7777 == mode;
+        Ok(plain
+            && meta.len() == bytes.len() as u64
+            && Zeroizing::new(fs::read(path)?)[..] == *bytes)
+    };
+    if same().unwrap_or(false) { Ok(()) } else { replace(path, bytes, mode) }
 }
 
 /// Renames a finished, synced file or directory into its place and syncs the directory around it.
@@ -93,7 +107,7 @@ fn parent(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -107,6 +121,22 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_kept_file_is_written_only_when_it_differs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let inode = || fs::metadata(&path).unwrap().ino();
+        keep(&path, b"one", PRIVATE).unwrap();
+        let first = inode();
+        keep(&path, b"one", PRIVATE).unwrap();
+        assert_eq!(inode(), first);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        keep(&path, b"one", PRIVATE).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        keep(&path, b"two", PRIVATE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
     }
 
     #[test]

@@ -123,7 +123,9 @@ struct Started {
 }
 
 fn spawn(command: Command, log: Place) -> io::Result<Started> {
-    let log = Rotating::open(log)?;
+    let path = log.path.clone();
+    let log = Rotating::open(log)
+        .map_err(|e| io::Error::new(e.kind(), format!("open its log {}: {e}", path.display())))?;
     let (output, input) = io::pipe()?;
     let mut process = process::Command::new(command.program);
     process

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use muster_init::supervisor::Policy;
@@ -15,69 +15,70 @@ use muster_init::units::etcd::{
     Authorities, Credential, Credentials, Generation, Handle, Initial, InitialState, Spec, Status,
     Tool, Tuning, credentials, locate, policy, unit,
 };
-use muster_proto::NodeName;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
-};
+use muster_pki::authority::{self, AuthorityKind};
+use muster_pki::leaf::{self, KeyPair, Profile};
+use muster_proto::{ClusterId, NodeName};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 /// Longest wait for anything in these tests.
 pub(crate) const LONG: Duration = Duration::from_mins(1);
 
-/// An authority of the test's own.
-pub(crate) struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
+/// A cluster's etcd authority.
+pub(crate) struct Authority(authority::Authority);
 
 impl Authority {
-    pub(crate) fn new() -> Result<Self> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.distinguished_name.push(rcgen::DnType::CommonName, "etcd test");
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        Ok(Self { issuer })
+    pub(crate) fn new() -> Self {
+        let cluster = ClusterId::from_bytes([7; 32]);
+        // Old enough to have issued what expires now.
+        let born = now() - 2 * leaf::ETCD_LIFETIME;
+        Self(authority::Authority::create(AuthorityKind::Etcd, "test", &cluster, born))
     }
 
     pub(crate) fn authorities(&self) -> Authorities {
-        Authorities::new(vec![self.issuer.der().clone()]).expect("one is there")
+        Authorities::new(vec![self.0.certificate().clone()]).expect("one is there")
     }
 
-    /// A leaf for this address, good for so long.
-    pub(crate) fn leaf(
-        &self,
-        name: &str,
-        address: Option<IpAddr>,
-        valid: Duration,
-    ) -> Result<Credential> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.subject_alt_names = address.into_iter().map(SanType::IpAddress).collect();
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        #[expect(clippy::disallowed_methods, reason = "a test's edge")]
-        let now = std::time::SystemTime::now();
-        params.not_before = (now - Duration::from_mins(5)).into();
-        params.not_after = (now + valid).into();
-        let key = KeyPair::generate()?;
-        let leaf = params.signed_by(&key, &self.issuer)?;
-        Ok(Credential::new(vec![leaf.der().clone()], Zeroizing::new(key.serialize_der())))
+    /// A client's certificate.
+    pub(crate) fn client(&self, name: &str) -> Result<Credential> {
+        let lifetime = Duration::from_hours(1);
+        self.leaf(&Profile::EtcdClient { common_name: name.to_owned(), lifetime }, now())
     }
 
-    pub(crate) fn credentials(&self, address: IpAddr, valid: Duration) -> Result<Credentials> {
+    /// A member's credentials, fresh from the authority.
+    pub(crate) fn credentials(&self, address: IpAddr) -> Result<Credentials> {
+        self.issued(address, now())
+    }
+
+    /// A member's credentials that expire after so long.
+    pub(crate) fn expiring(&self, address: IpAddr, after: Duration) -> Result<Credentials> {
+        self.issued(address, now() + after - leaf::ETCD_LIFETIME)
+    }
+
+    fn issued(&self, address: IpAddr, at: SystemTime) -> Result<Credentials> {
+        let (name, addresses) = (Bench::name(1), vec![address]);
         Ok(Credentials {
             authorities: self.authorities(),
-            server: self.leaf("server", Some(address), valid)?,
-            peer: self.leaf("peer", Some(address), valid)?,
-            client: self.leaf("client", None, Duration::from_hours(1))?,
+            server: self.leaf(
+                &Profile::EtcdServer { name: name.clone(), addresses: addresses.clone() },
+                at,
+            )?,
+            peer: self.leaf(&Profile::EtcdPeer { name, addresses }, at)?,
+            client: self.client("muster")?,
         })
     }
+
+    fn leaf(&self, profile: &Profile, at: SystemTime) -> Result<Credential> {
+        let key = KeyPair::generate();
+        Ok(Credential::issued(&leaf::issue(&self.0, profile, &key.public(), at)?, &key))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge of the tests")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// One node's etcd.
@@ -152,7 +153,7 @@ static NEXT_NETWORK: AtomicU8 = AtomicU8::new(0);
 impl Bench {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            authority: Authority::new()?,
+            authority: Authority::new(),
             directory: TempDir::new()?,
             network: NEXT_NETWORK.fetch_add(1, Ordering::Relaxed),
             policy: policy(),
@@ -190,7 +191,7 @@ impl Bench {
             peer,
             client,
             tuning: self.tuning.clone(),
-            credentials: self.authority.credentials(address, Duration::from_hours(1))?,
+            credentials: self.authority.credentials(address)?,
         };
         Ok(Node { spec, home, handle, stop, tasks })
     }
@@ -210,10 +211,7 @@ impl Bench {
     }
 
     pub(crate) fn client(&self, nodes: &[Node]) -> Result<Client> {
-        let tls = Tls::new(
-            &self.authority.authorities(),
-            &self.authority.leaf("test", None, Duration::from_hours(1))?,
-        )?;
+        let tls = Tls::new(&self.authority.authorities(), &self.authority.client("test")?)?;
         let endpoints: Vec<_> = nodes.iter().map(|node| node.spec.client).collect();
         Client::new(&endpoints, &tls, Deadlines::default()).context("there are nodes")
     }
@@ -222,7 +220,7 @@ impl Bench {
     pub(crate) async fn etcdctl(&self, nodes: &[Node], arguments: &[&str]) -> Result<Output> {
         let ca = self.directory.path().join("ca.crt");
         let own = self.directory.path().join("etcdctl.pem");
-        let leaf = self.authority.leaf("etcdctl", None, Duration::from_hours(1))?;
+        let leaf = self.authority.client("etcdctl")?;
         let chain = credentials::chain_pem(self.authority.authorities().certificates());
         std::fs::write(&ca, chain)?;
         std::fs::write(&own, leaf.to_pem().as_bytes())?;

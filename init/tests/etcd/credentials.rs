@@ -15,14 +15,13 @@ async fn renewed_certificates_are_taken_up_without_a_restart() -> Result<()> {
     let mut nodes = bench.founders(3).await?;
     let issued = Instant::now();
     for node in &mut nodes {
-        node.spec.credentials = bench.authority.credentials(node.spec.client.ip(), SHORT)?;
+        node.spec.credentials = bench.authority.expiring(node.spec.client.ip(), SHORT)?;
     }
     start_all(&nodes).await?;
     let pids = [nodes[0].pid()?, nodes[1].pid()?, nodes[2].pid()?];
     // Two are renewed, the third is left to expire.
     for node in &mut nodes[..2] {
-        let valid = Duration::from_hours(1);
-        node.spec.credentials = bench.authority.credentials(node.spec.client.ip(), valid)?;
+        node.spec.credentials = bench.authority.credentials(node.spec.client.ip())?;
         node.start().await?;
     }
     until("the first certificates to expire", async || {
@@ -46,8 +45,7 @@ async fn renewed_certificates_are_taken_up_without_a_restart() -> Result<()> {
         assert_eq!(node.handle.status().borrow().restarts, 0);
     }
     // The third is renewed late, and is a member like the others again.
-    let valid = Duration::from_hours(1);
-    nodes[2].spec.credentials = bench.authority.credentials(nodes[2].spec.client.ip(), valid)?;
+    nodes[2].spec.credentials = bench.authority.credentials(nodes[2].spec.client.ip())?;
     nodes[2].start().await?;
     nodes[2].until("it to serve again", |s| s.restarts > 0 && s.health.is_good()).await?;
     end_all(nodes).await
@@ -58,14 +56,14 @@ async fn a_stranger_is_refused_by_etcd_and_etcd_by_a_stranger() -> Result<()> {
     let mut bench = Bench::new()?;
     let nodes = bench.founders(1).await?;
     start_all(&nodes).await?;
-    let stranger = Authority::new()?;
-    let own = stranger.leaf("root", None, Duration::from_hours(1))?;
+    let stranger = Authority::new();
+    let own = stranger.client("root")?;
     let trusting = Tls::new(&bench.authority.authorities(), &own)?;
     let refused = Member::new(nodes[0].spec.client, &trusting, Deadlines::default()).health().await;
     let refused = refused.err().context("no entry")?;
     assert_eq!(refused.kind, Kind::Unreachable, "{refused}");
     assert!(refused.to_string().contains("alert"), "{refused}");
-    let good = bench.authority.leaf("root", None, Duration::from_hours(1))?;
+    let good = bench.authority.client("root")?;
     let distrusting = Tls::new(&stranger.authorities(), &good)?;
     let member = Member::new(nodes[0].spec.client, &distrusting, Deadlines::default());
     let refused = member.health().await.err().context("no trust")?;

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use muster_init::supervisor::Exit;
-use muster_init::units::etcd::{Generation, InitialState, Phase};
+use muster_init::units::etcd::{Data, Generation, Health, InitialState, Phase};
 use rustix::process::{Signal, kill_process};
 
 use crate::bench::{Bench, end_all, start_all, until};
@@ -58,10 +58,8 @@ async fn members_without_a_majority_are_not_restarted() -> Result<()> {
         node.handle.stop().await?;
         node.end().await?;
     }
-    last.until("it to say that it waits", |status| {
-        matches!(&status.health, muster_init::units::etcd::Health::Waiting(_))
-    })
-    .await?;
+    last.until("it to say that it waits", |status| matches!(&status.health, Health::Waiting(_)))
+        .await?;
     let since = Instant::now();
     until("several times the limit to pass", async || {
         anyhow::ensure!(since.elapsed() > 4 * bench.policy.hung_after, "not yet");
@@ -85,6 +83,7 @@ async fn a_member_whose_data_is_deleted_is_lost_and_its_node_becomes_another_mem
 
     fs::remove_dir_all(nodes[0].data())?;
     let lost = nodes[0].until("the loss", |status| status.phase == Phase::Lost).await?;
+    assert_eq!(lost.data, Data::Lost);
     let problem = lost.problem.context("a reason")?;
     assert!(problem.contains("must not start empty"), "{problem}");
     // Wanting the same again, or everything being started anew, changes nothing.

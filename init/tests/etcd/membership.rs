@@ -1,10 +1,10 @@
 use anyhow::{Context, Result, ensure};
-use muster_init::units::etcd::client::{AlarmKind, Kind};
+use muster_init::units::etcd::client::{AlarmKind, CallError, Kind, MemberId};
 use muster_init::units::etcd::{Health, InitialState};
 
 use crate::bench::{Bench, Node, end_all, start_all, until};
 
-/// A node that enters as a learner; `added` says what to do between its start and the rest.
+/// A node that was added as a learner and is not started yet.
 async fn join(bench: &mut Bench, nodes: &[Node], number: u8) -> Result<Node> {
     let mut node = bench.node(number).await?;
     let client = bench.client(nodes)?;
@@ -29,7 +29,7 @@ async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result
     let learner = listed.iter().find(|member| member.learner).context("a learner")?.clone();
     assert_eq!((learner.name.as_str(), &learner.peer_urls), ("", &vec![url.clone()]));
 
-    let kind = |result: Result<_, muster_init::units::etcd::client::CallError>| match result {
+    let kind = |result: Result<_, CallError>| match result {
         Ok(()) => None,
         Err(error) => Some(error.kind),
     };
@@ -38,7 +38,7 @@ async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result
     assert_eq!(kind(other), Some(Kind::TooManyLearners));
     assert_eq!(kind(client.promote(learner.id).await.map(drop)), Some(Kind::LearnerNotReady));
     assert_eq!(kind(client.promote(founder).await.map(drop)), Some(Kind::NotLearner));
-    let nobody = muster_init::units::etcd::client::MemberId(1);
+    let nobody = MemberId(1);
     assert_eq!(kind(client.remove(nobody).await.map(drop)), Some(Kind::MemberNotFound));
 
     second.start().await?;
@@ -82,7 +82,6 @@ async fn a_member_that_moves_stays_the_same_member() -> Result<()> {
     node.start().await?;
     node.until("it to serve there", |s| s.restarts == 1 && s.health.is_good()).await?;
     assert_eq!(node.member()?.status().await?.id, id);
-    // Before it is told the peers' view, the name of the command line may not change either.
     until("its client URL to follow", async || {
         let members = client.members().await?;
         let urls = &members.iter().find(|m| m.id == id).context("listed")?.client_urls;

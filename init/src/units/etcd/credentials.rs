@@ -8,7 +8,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
-use rustls_pki_types::CertificateDer;
+use muster_pki::leaf::{KeyPair, Leaf};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use crate::files::{self, PRIVATE, PUBLIC, WriteError};
@@ -38,6 +40,13 @@ pub struct Credential {
 impl Credential {
     pub fn new(chain: Vec<CertificateDer<'static>>, key: Zeroizing<Vec<u8>>) -> Self {
         Self { chain, key }
+    }
+
+    /// What the authority issued for this key.
+    pub fn issued(leaf: &Leaf, key: &KeyPair) -> Self {
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key.to_pem().as_bytes());
+        let key = key.expect("a key pair's own PEM is PEM");
+        Self::new(leaf.chain.clone(), Zeroizing::new(key.secret_pkcs8_der().to_vec()))
     }
 
     pub fn chain(&self) -> &[CertificateDer<'static>] {
@@ -97,9 +106,9 @@ pub fn write(paths: &Paths, credentials: &Credentials) -> Result<(), WriteError>
         files::create_private_directory(directory)?;
     }
     let authorities = chain_pem(&credentials.authorities.0);
-    files::replace(&paths.authorities, authorities.as_bytes(), PUBLIC)?;
-    files::replace(&paths.server, credentials.server.to_pem().as_bytes(), PRIVATE)?;
-    files::replace(&paths.peer, credentials.peer.to_pem().as_bytes(), PRIVATE)
+    files::keep(&paths.authorities, authorities.as_bytes(), PUBLIC)?;
+    files::keep(&paths.server, credentials.server.to_pem().as_bytes(), PRIVATE)?;
+    files::keep(&paths.peer, credentials.peer.to_pem().as_bytes(), PRIVATE)
 }
 
 /// Certificates as PEM.

@@ -191,7 +191,7 @@ impl Home {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix('g'));
             let number = number.map(|rest| rest.strip_suffix(".started").unwrap_or(rest));
-            let older = number.and_then(|n| n.parse().ok()).is_some_and(|n: u64| n < generation.0);
+            let older = number.and_then(|n| n.parse().ok()).is_some_and(|n: u32| n < generation.0);
             if older && entry.file_type().map_err(failed)?.is_dir() {
                 fs::remove_dir_all(entry.path()).map_err(failed)?;
             } else if older {

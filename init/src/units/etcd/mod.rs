@@ -13,5 +13,5 @@ mod words;
 
 pub use binary::{Binary, LocateError, Tool, Version, locate};
 pub use credentials::{Authorities, Credential, Credentials};
-pub use run::{Handle, Health, Owner, Phase, SetError, Status, policy, unit};
+pub use run::{Data, Handle, Health, Owner, Phase, SetError, Status, policy, unit};
 pub use spec::{Generation, Initial, InitialState, Spec, Tuning};

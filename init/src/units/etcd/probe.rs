@@ -26,7 +26,7 @@ pub(super) enum Sight {
 
 /// What is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Data {
+pub(super) enum OnDisk {
     NotYet,
     There,
     /// It was there. What runs now serves from memory and from files without a name.
@@ -57,12 +57,12 @@ impl Probe {
         })
     }
 
-    pub(super) async fn look(self) -> (Sight, Result<Data, HomeError>) {
+    pub(super) async fn look(self) -> (Sight, Result<OnDisk, HomeError>) {
         let sight = self.sight().await;
         let Self { home, generation, .. } = self;
         let data = tokio::task::spawn_blocking(move || look_at_data(&home, generation)).await;
         // Cut off only when the runtime ends.
-        (sight, data.unwrap_or(Ok(Data::NotYet)))
+        (sight, data.unwrap_or(Ok(OnDisk::NotYet)))
     }
 
     async fn sight(&self) -> Sight {
@@ -83,11 +83,11 @@ impl Probe {
     }
 }
 
-fn look_at_data(home: &Home, generation: Generation) -> Result<Data, HomeError> {
+fn look_at_data(home: &Home, generation: Generation) -> Result<OnDisk, HomeError> {
     let known = home.note_data(generation)?;
     Ok(match (known, home.has_data(generation)?) {
-        (true, true) => Data::There,
-        (true, false) => Data::Gone,
-        (false, _) => Data::NotYet,
+        (true, true) => OnDisk::There,
+        (true, false) => OnDisk::Gone,
+        (false, _) => OnDisk::NotYet,
     })
 }

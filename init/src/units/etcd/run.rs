@@ -14,7 +14,7 @@ use super::binary::Version;
 use super::client::CredentialsError;
 use super::credentials::{self, Paths};
 use super::home::{AdmitError, Home, HomeError, Presence};
-use super::probe::{Data, Probe, Sight};
+use super::probe::{OnDisk, Probe, Sight};
 use super::spec::{Generation, Spec};
 use super::words::last_words;
 use crate::files::{self, WriteError};
@@ -36,6 +36,7 @@ pub struct Status {
     pub generation: Option<Generation>,
     pub version: Option<Version>,
     pub phase: Phase,
+    pub data: Data,
     pub health: Health,
     pub pid: Option<u32>,
     /// Starts after the first one.
@@ -45,6 +46,17 @@ pub struct Status {
     pub last_words: Option<String>,
     /// Why it does not run, when it should.
     pub problem: Option<String>,
+}
+
+/// What is known of the wanted generation's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// None was written yet.
+    Absent,
+    /// It is on disk.
+    Present,
+    /// It was on disk.
+    Lost,
 }
 
 /// What the process is doing.
@@ -168,6 +180,7 @@ pub fn unit(home: Home, policy: Policy) -> (Handle, Owner) {
         generation: None,
         version: None,
         phase: Phase::Stopped,
+        data: Data::Absent,
         health: Health::Unknown,
         pid: None,
         restarts: 0,
@@ -182,6 +195,7 @@ pub fn unit(home: Home, policy: Policy) -> (Handle, Owner) {
         home,
         supervisor,
         process: Some(process),
+        spec: None,
         probe: None,
         looking: None,
         looks: 0,
@@ -193,7 +207,7 @@ pub fn unit(home: Home, policy: Policy) -> (Handle, Owner) {
     (Handle { requests, status }, owner)
 }
 
-type Look = (Sight, Result<Data, HomeError>);
+type Look = (Sight, Result<OnDisk, HomeError>);
 
 /// Owns etcd. Dropping it, or the future of [`Owner::run`], kills etcd at once.
 pub struct Owner {
@@ -201,6 +215,8 @@ pub struct Owner {
     supervisor: supervisor::Handle,
     process: Option<supervisor::Owner>,
     process_status: watch::Receiver<supervisor::Status>,
+    /// What was asked for last, and the probe made for it.
+    spec: Option<Spec>,
     probe: Option<Probe>,
     /// The next look, its pause included; only while the process runs.
     looking: Option<BoxFuture<'static, Look>>,
@@ -281,14 +297,18 @@ impl Owner {
     }
 
     async fn set(&mut self, spec: Spec) -> Result<(), SetError> {
-        self.probe = Some(Probe::new(&spec, &self.home)?);
+        if self.spec.as_ref() != Some(&spec) {
+            self.probe = Some(Probe::new(&spec, &self.home)?);
+            self.spec = Some(spec.clone());
+        }
         let (home, prepared) = (self.home.clone(), spec.clone());
         let prepared = tokio::task::spawn_blocking(move || prepare(&home, prepared)).await;
-        let prepared = prepared.map_err(|_| SetError::Gone)??;
+        let (prepared, data) = prepared.map_err(|_| SetError::Gone)??;
         let command = prepared.command(&self.home);
         self.publish.send_modify(|status| {
             status.generation = Some(spec.generation);
             status.version = Some(spec.binary.version);
+            status.data = data;
         });
         let guard = guard(self.home.clone(), spec);
         let wish = supervisor::Spec { command, guard: Some(guard) };
@@ -319,6 +339,9 @@ impl Owner {
                 status.health = Health::Unknown;
             }
             status.phase = phase;
+            if phase == Phase::Lost {
+                status.data = Data::Lost;
+            }
             status.pid = process.pid;
             status.restarts = process.restarts;
             status.last_exit = process.last_exit;
@@ -336,7 +359,7 @@ impl Owner {
         Some(look.boxed())
     }
 
-    async fn looked(&mut self, (sight, data): Look) {
+    async fn looked(&mut self, (sight, on_disk): Look) {
         let answered = !matches!(sight, Sight::Silent(_));
         let good = matches!(sight, Sight::Serving | Sight::Learner);
         if good && !self.served {
@@ -351,17 +374,23 @@ impl Owner {
             (false, ..) => ANXIOUS,
         };
         self.looking = self.next_look(pause);
+        let data = match on_disk {
+            Ok(OnDisk::NotYet) => Some(Data::Absent),
+            Ok(OnDisk::There) => Some(Data::Present),
+            Ok(OnDisk::Gone) => Some(Data::Lost),
+            Err(_) => None,
+        };
         self.publish.send_if_modified(|status| {
-            let health = Health::from(sight);
-            let changed = status.health != health;
-            status.health = health;
+            let seen = (Health::from(sight), data.unwrap_or(status.data));
+            let changed = (&status.health, status.data) != (&seen.0, seen.1);
+            (status.health, status.data) = seen;
             changed
         });
         // The supervisor is gone only when this owner is about to end, too.
         self.supervisor.asked(answered).await.ok();
-        match data {
-            Ok(Data::NotYet | Data::There) => {}
-            Ok(Data::Gone) => {
+        match on_disk {
+            Ok(OnDisk::NotYet | OnDisk::There) => {}
+            Ok(OnDisk::Gone) => {
                 warn!("etcd's data vanished under it: stopped before it acknowledges more");
                 // The guard does not let it start again.
                 self.supervisor.restart().await.ok();
@@ -382,16 +411,22 @@ impl Owner {
     }
 }
 
-/// Puts everything etcd needs in its place, and says with which settings it is to run: those of
-/// its first start, if that was.
-fn prepare(home: &Home, mut spec: Spec) -> Result<Spec, SetError> {
+/// Puts everything etcd needs in its place, and says with which settings it is to run (those of
+/// its first start, if that was) and on what data.
+fn prepare(home: &Home, mut spec: Spec) -> Result<(Spec, Data), SetError> {
     files::create_private_directory(home.root())?;
     files::create_private_directory(&home.log())?;
     credentials::write(&Paths::in_home(home.root()), &spec.credentials)?;
-    if let Presence::Whole(record) = home.presence(spec.generation)? {
-        spec.initial = record.initial;
-    }
-    Ok(spec)
+    let data = match home.presence(spec.generation)? {
+        Presence::Whole(record) => {
+            spec.initial = record.initial;
+            Data::Present
+        }
+        Presence::Lost(_) => Data::Lost,
+        Presence::Absent | Presence::Begun(_) if spec.heard_of => Data::Lost,
+        Presence::Absent | Presence::Begun(_) | Presence::Strange => Data::Absent,
+    };
+    Ok((spec, data))
 }
 
 fn guard(home: Home, spec: Spec) -> Guard {
