@@ -13,6 +13,8 @@ mod jobs;
 pub mod network;
 mod remote;
 mod room;
+#[cfg(test)]
+mod tests;
 pub mod view;
 mod wire;
 

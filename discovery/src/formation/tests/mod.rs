@@ -1,0 +1,243 @@
+//! Formation as a whole: machines find each other, found one cluster, or join it.
+
+mod lab;
+
+use std::time::Duration;
+
+use muster_proto::Role;
+use tokio::time::sleep;
+
+use super::Formed;
+use super::view::GRACE;
+use lab::{Config, Lab, cluster, dies_at, name, timed};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_mins(1);
+
+#[tokio::test(start_paused = true)]
+async fn three_machines_are_born_within_a_second() {
+    let mut lab = Lab::new(3);
+    lab.start_all(&Config::new(3, 3));
+    let (formed, took) = timed(lab.formed(&[0, 1, 2], SOON)).await;
+    assert!(formed.iter().all(|formed| matches!(formed, Formed::Born(_))), "{formed:?}");
+    assert!(formed.iter().all(|other| cluster(other) == cluster(&formed[0])));
+    assert!(took < SECOND, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_of_three_to_start_waits_less_than_a_second() {
+    for last in 0..3 {
+        let mut lab = Lab::new(3);
+        let config = Config::new(3, 3);
+        for machine in (0..3).filter(|machine| *machine != last) {
+            lab.start(machine, &config);
+            sleep(SECOND * 30).await;
+        }
+        assert!(lab.waiting_for((last + 1) % 3).starts_with("1 more of 3 founders"));
+        lab.start(last, &config);
+        let (_, took) = timed(lab.one_cluster(&[0, 1, 2], SOON)).await;
+        assert!(took < SECOND, "{took:?} when {} started last", name(last));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_hint_is_enough_to_find_everyone() {
+    let mut lab = Lab::new(3);
+    for machine in 0..3 {
+        let mut config = Config::new(3, 0);
+        config.hints = vec![1];
+        lab.start(machine, &config);
+    }
+    lab.one_cluster(&[0, 1, 2], SOON).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_five_candidates_three_found_and_two_join() {
+    let mut lab = Lab::new(5);
+    lab.start_all(&Config::new(3, 5));
+    lab.one_cluster(&[0, 1, 2, 3, 4], SOON).await;
+    let formed = lab.formed(&[0, 1, 2, 3, 4], SOON).await;
+    let born = formed.iter().filter(|formed| matches!(formed, Formed::Born(_))).count();
+    assert_eq!(born, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn six_candidates_with_named_founders_make_one_cluster() {
+    let mut lab = Lab::new(6);
+    for a in 0..3 {
+        for b in 3..6 {
+            lab.wires.cut(a, b);
+        }
+    }
+    let mut config = Config::new(3, 6);
+    config.founders = vec![1, 2, 4];
+    lab.start_all(&config);
+    sleep(SECOND * 30).await;
+    assert!(lab.waiting_for(1).contains("m4"), "{}", lab.waiting_for(1));
+    lab.wires.heal();
+    lab.one_cluster(&[0, 1, 2, 3, 4, 5], SOON).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_never_founds_and_joins() {
+    let mut lab = Lab::new(4);
+    let mut worker = Config::new(3, 4);
+    worker.role = Role::Worker;
+    lab.start(0, &worker);
+    let config = Config::new(3, 4);
+    lab.start(1, &config);
+    lab.start(2, &config);
+    sleep(SECOND * 10).await;
+    assert!(lab.waiting_for(0).starts_with("a cluster to join"), "{}", lab.waiting_for(0));
+    lab.start(3, &config);
+    lab.one_cluster(&[0, 1, 2, 3], SOON).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_machine_alone_founds_when_one_is_expected() {
+    let mut lab = Lab::new(2);
+    let config = Config::new(1, 2);
+    lab.start(0, &config);
+    lab.one_cluster(&[0], SOON).await;
+    lab.start(1, &config);
+    lab.one_cluster(&[0, 1], SOON).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn differing_settings_keep_the_birth_and_both_sides_name_them() {
+    let mut lab = Lab::new(3);
+    let config = Config::new(3, 3);
+    let mut other = Config::new(3, 3);
+    other.fields.insert("cluster.clusterName".to_owned(), "other".to_owned());
+    lab.start(0, &config);
+    lab.start(1, &config);
+    lab.start(2, &other);
+    sleep(SECOND * 30).await;
+    for machine in 0..3 {
+        let waiting_for = lab.waiting_for(machine);
+        assert!(waiting_for.contains("cluster.clusterName"), "{waiting_for}");
+        assert!(waiting_for.contains("\"other\" on m2"), "{waiting_for}");
+    }
+    lab.kill(2).await;
+    lab.start(2, &config);
+    lab.one_cluster(&[0, 1, 2], SOON).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_does_not_answer_delays_a_birth_but_not_for_ever() {
+    let mut lab = Lab::new(3);
+    lab.start_all(&Config::new(3, 4));
+    let (_, took) = timed(lab.one_cluster(&[0, 1, 2], SOON)).await;
+    assert!(took >= GRACE && took < GRACE + SECOND, "{took:?}");
+
+    let mut lab = Lab::new(3);
+    let mut named = Config::new(3, 4);
+    named.founders = vec![0, 1, 2];
+    lab.start_all(&named);
+    let (_, took) = timed(lab.one_cluster(&[0, 1, 2], SOON)).await;
+    assert!(took < SECOND, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn newcomers_join_the_cluster_that_is_there() {
+    let mut lab = Lab::new(6);
+    let config = Config::new(3, 6);
+    for machine in 3..6 {
+        lab.start(machine, &config);
+    }
+    let cluster = lab.one_cluster(&[3, 4, 5], SOON).await;
+    for machine in 0..3 {
+        lab.start(machine, &config);
+    }
+    assert_eq!(lab.one_cluster(&[0, 1, 2], SOON).await, cluster);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_founder_that_restarts_is_born_without_anyone_else() {
+    let mut lab = Lab::new(3);
+    let config = Config::new(3, 3);
+    lab.start_all(&config);
+    let cluster = lab.one_cluster(&[0, 1, 2], SOON).await;
+    for machine in 0..3 {
+        lab.kill(machine).await;
+    }
+    lab.start(1, &Config::new(3, 0));
+    let (again, took) = timed(lab.one_cluster(&[1], SOON)).await;
+    assert_eq!(again, cluster);
+    assert_eq!(took, Duration::ZERO);
+}
+
+/// Every place in a birth where a machine may die. Those of the proposer's own and of the others'
+/// part; a place that is never passed kills nobody.
+const PLACES: [&str; 16] = [
+    "birth.persist.promised.before",
+    "birth.persist.promised.after",
+    "birth.persist.certified.before",
+    "birth.persist.certified.after",
+    "birth.persist.born.before",
+    "birth.persist.born.after",
+    "birth.send.propose.before",
+    "birth.send.propose.after",
+    "birth.send.promise.before",
+    "birth.send.settle.before",
+    "birth.send.settle.after",
+    "birth.send.vote.before",
+    "birth.send.born.before",
+    "birth.send.born.after",
+    "birth.persist.free.before",
+    "birth.persist.inquired.before",
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_founder_that_dies_anywhere_and_returns_takes_part_again() {
+    for place in PLACES {
+        for victim in 0..3 {
+            let mut lab = Lab::new(3);
+            let config = Config::new(3, 3);
+            for machine in 0..3 {
+                let mut config = config.clone();
+                if machine == victim {
+                    config.hook = dies_at(place, &lab.wires, victim);
+                }
+                lab.start(machine, &config);
+            }
+            sleep(SECOND * 20).await;
+            lab.kill(victim).await;
+            lab.start(victim, &config);
+            lab.one_cluster(&[0, 1, 2], SOON).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_founder_that_dies_anywhere_for_good_is_done_without() {
+    for place in PLACES {
+        for victim in 0..3 {
+            let mut lab = Lab::new(4);
+            for machine in 0..4 {
+                let mut config = Config::new(3, 4);
+                if machine == victim {
+                    config.hook = dies_at(place, &lab.wires, victim);
+                }
+                lab.start(machine, &config);
+            }
+            let rest: Vec<_> = (0..4).filter(|machine| *machine != victim).collect();
+            lab.one_cluster(&rest, SOON).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_during_a_birth_end_in_one_cluster() {
+    for pause in (0..600).step_by(20) {
+        let mut lab = Lab::new(5);
+        lab.start_all(&Config::new(3, 5));
+        sleep(Duration::from_millis(pause)).await;
+        for (a, b) in [(0, 1), (0, 2), (1, 3), (2, 4)] {
+            lab.wires.cut(a, b);
+        }
+        sleep(SECOND * 5).await;
+        lab.wires.heal();
+        lab.one_cluster(&[0, 1, 2, 3, 4], SOON).await;
+    }
+}
