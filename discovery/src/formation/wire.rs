@@ -41,10 +41,9 @@ impl Candidate {
         let standing = match wire.state() {
             State::Fresh => Standing::Fresh,
             State::Bound => Standing::Bound,
-            State::Member => Standing::Member(
-                ClusterId::try_from(wire.cluster_id.as_slice())
-                    .map_err(|_| CandidateError("a member must name its cluster"))?,
-            ),
+            // A member that cannot name its cluster yet is not to be joined, nor founded beside.
+            State::Member => ClusterId::try_from(wire.cluster_id.as_slice())
+                .map_or(Standing::Bound, Standing::Member),
             State::Unspecified => return Err(CandidateError("it does not say how it stands")),
         };
         let addresses: Result<_, _> =

@@ -291,16 +291,28 @@ impl Machine {
 }
 
 /// A hook that cuts the power of one machine at a named place, for the first time it is passed.
-pub(super) fn dies_at(place: &'static str, wires: &Wires, machine: usize) -> Hook {
+pub(super) fn dies_at(place: &'static str, wires: &Wires, machine: usize) -> (Hook, Deaths) {
     let wires = wires.clone();
-    let passed = AtomicUsize::new(0);
-    Hook::new(move |at| {
-        if at == place && passed.fetch_add(1, Ordering::Relaxed) == 0 {
+    let deaths = Deaths::default();
+    let passed = deaths.clone();
+    let hook = Hook::new(move |at| {
+        if at == place && passed.0.fetch_add(1, Ordering::Relaxed) == 0 {
             wires.unplug(machine);
             // Unwinds without a word, as a power cut does.
             std::panic::resume_unwind(Box::new("power cut"));
         }
-    })
+    });
+    (hook, deaths)
+}
+
+/// Whether the place was passed.
+#[derive(Clone, Default)]
+pub(super) struct Deaths(Arc<AtomicUsize>);
+
+impl Deaths {
+    pub(super) fn happened(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// How long it takes.
