@@ -136,7 +136,7 @@ async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_hea
     });
     let mut client = a.client(&b);
     client.append(message("x")).await.unwrap();
-    for partition in [300, 1500, 4000].map(Duration::from_millis) {
+    for partition in [300, 1500, 2500, 6000].map(Duration::from_millis) {
         cable.cut();
         let cut = Instant::now();
         while cut.elapsed() < partition {
@@ -343,7 +343,4 @@ async fn thirty_members_reach_each_other_all_at_once() {
     }
     let dialled: u64 = nodes.iter().map(|node| node.endpoint.handshakes().dialled).sum();
     eprintln!("870 calls among 30 members: {:?}, {dialled} dials", begun.elapsed());
-    for node in nodes {
-        node.shut_down().await;
-    }
 }

@@ -23,7 +23,7 @@ use super::owner::Request;
 /// UNAVAILABLE, at once when the connection is lost; UNAUTHENTICATED when the peer does not admit
 /// this node (it is not in the peer's registry, or its certificate has expired); and `DEADLINE_EXCEEDED` when the request's own
 /// timeout (`tonic::Request::set_timeout`) has passed; without one a call to a peer that has fallen
-/// silent fails after about two seconds.
+/// silent fails after about three seconds.
 #[derive(Debug, Clone)]
 pub struct NodeChannel {
     peer: NodeId,

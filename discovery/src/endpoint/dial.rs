@@ -1,6 +1,7 @@
 //! Reaches one peer over whichever of its addresses answers first.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -15,7 +16,8 @@ use super::transport::HANDSHAKE;
 /// Between attempts on different addresses (RFC 8305 section 5 recommends 250 ms).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-/// Between attempts on the same address: when the network heals, a peer is reached within it.
+/// Between attempts on the same address; doubles. With QUIC's own retransmissions a first packet
+/// leaves every second, so that a peer is reached within one when the network heals.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a peer was not reached.
@@ -50,19 +52,21 @@ fn list(addresses: &[SocketAddr]) -> String {
 
 /// Dials the addresses one after the other without waiting for failures, then all over again, until
 /// one answers or time is up. A peer that answers with a refusal ends the race at once when no
-/// other address is left.
+/// other address is left; one that has begun to answer is not dialled again, for it may be busy.
 pub(crate) async fn race(
     quic: &quinn::Endpoint,
     config: &quinn::ClientConfig,
     addresses: &[SocketAddr],
 ) -> Result<quinn::Connection, DialError> {
     let begun = Instant::now();
+    let is_heard = AtomicBool::new(false);
     let mut attempts = FuturesUnordered::new();
     let mut started = 0;
     let mut next = begun;
-    let mut failure = DialError::NoAddress;
+    let mut again = AGAIN;
+    let mut failure = None;
     if addresses.is_empty() {
-        return Err(failure);
+        return Err(DialError::NoAddress);
     }
     loop {
         tokio::select! {
@@ -70,25 +74,29 @@ pub(crate) async fn race(
             Some(outcome) = attempts.next() => match outcome {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
-                    failure = error;
                     if started < addresses.len() {
                         next = Instant::now();
                     } else if attempts.is_empty() {
-                        return Err(failure);
+                        return Err(error);
                     }
+                    failure = Some(error);
                 }
             },
             () = sleep_until(begun + HANDSHAKE) => {
                 let addresses = addresses.to_vec();
-                return Err(match failure {
-                    DialError::NoAddress => DialError::NoAnswer { addresses, waited: HANDSHAKE },
-                    failed => failed,
-                });
+                let silence = DialError::NoAnswer { addresses, waited: HANDSHAKE };
+                return Err(failure.unwrap_or(silence));
             }
-            () = sleep_until(next), if started < addresses.len() || !attempts.is_empty() => {
-                attempts.push(attempt(quic, config, addresses[started % addresses.len()]));
+            () = sleep_until(next), if started < addresses.len() || !is_heard.load(Ordering::Relaxed) => {
+                let address = addresses[started % addresses.len()];
+                attempts.push(attempt(quic, config, address, &is_heard));
                 started += 1;
-                let pause = if started < addresses.len() { NEXT_ADDRESS } else { AGAIN };
+                let pause = if started < addresses.len() {
+                    NEXT_ADDRESS
+                } else {
+                    again *= 2;
+                    again / 2
+                };
                 next = Instant::now() + pause;
             }
         }
@@ -99,10 +107,13 @@ async fn attempt(
     quic: &quinn::Endpoint,
     config: &quinn::ClientConfig,
     address: SocketAddr,
+    is_heard: &AtomicBool,
 ) -> Result<quinn::Connection, DialError> {
-    let failed = |why: String| DialError::Failed { address, why };
-    quic.connect_with(config.clone(), address, ANY_NAME)
-        .map_err(|e| failed(chain(&e)))?
-        .await
-        .map_err(|e| DialError::of(address, &Lost::of(&e)))
+    let mut connecting = quic
+        .connect_with(config.clone(), address, ANY_NAME)
+        .map_err(|e| DialError::Failed { address, why: chain(&e) })?;
+    if connecting.handshake_data().await.is_ok() {
+        is_heard.store(true, Ordering::Relaxed);
+    }
+    connecting.await.map_err(|e| DialError::of(address, &Lost::of(&e)))
 }

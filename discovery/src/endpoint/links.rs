@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::channel::{Link, State};
 use super::close::{Close, Lost};
 use super::pulse::{Counters, Pulse};
-use super::transport::SILENT_LOOKS;
+use super::transport::silent_looks;
 use super::trust::Directory;
 
 /// Connections that one peer may have; the oldest makes room.
@@ -222,7 +222,7 @@ impl Links {
             let preferred = entry.preferred(me < *peer).map(|live| live.id);
             for live in &mut entry.live {
                 let connection = live.link.connection();
-                if live.pulse.look(Counters::of(connection)) >= SILENT_LOOKS {
+                if live.pulse.look(Counters::of(connection)) >= silent_looks(connection.rtt()) {
                     Close::Silent.close(connection);
                 } else if preferred.is_some_and(|id| id != live.id) && live.has_retired(now) {
                     Close::Replaced.close(connection);

@@ -12,7 +12,7 @@ use super::close::{Close, Lost};
 use super::guard::{HelloGuard, NodeGuard};
 use super::http2::{Admit, Guarded, Limits, Service, Tasks, chain, serve, stream};
 use super::pulse::{Counters, Pulse};
-use super::transport::{HELLO_IDLE, LOOK, SILENT_LOOKS, UNPROVEN};
+use super::transport::{HELLO_IDLE, LOOK, UNPROVEN, silent_looks};
 use crate::hello::{Session, Standing};
 
 /// How long a denied session stays open, so that the answer reaches the peer.
@@ -165,7 +165,7 @@ pub(crate) async fn close_when_silent(connection: quinn::Connection) {
     let mut pulse = Pulse::new(Counters::of(&connection));
     while connection.close_reason().is_none() {
         look.tick().await;
-        if pulse.look(Counters::of(&connection)) >= SILENT_LOOKS {
+        if pulse.look(Counters::of(&connection)) >= silent_looks(connection.rtt()) {
             Close::Silent.close(&connection);
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_pki::Zeroizing;
 use muster_pki::identity::Identity;
 use quinn::{EndpointConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -10,7 +11,7 @@ use ring::{hkdf, hmac};
 
 /// A handshake that takes longer is given up, on either side. Generous, because a small machine may
 /// be starting a whole cluster; memory is bounded by the gate, not by this.
-pub(crate) const HANDSHAKE: Duration = Duration::from_secs(3);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// A session that has not proved the token by then is closed.
 pub const UNPROVEN: Duration = Duration::from_secs(5);
@@ -24,8 +25,21 @@ pub const HELLO_CALL: Duration = Duration::from_secs(30);
 /// How often connections are looked at for silence ([`super::pulse`]).
 pub(crate) const LOOK: Duration = Duration::from_millis(400);
 
-/// After so many looks in silence a connection is closed: two seconds at the least.
-pub(crate) const SILENT_LOOKS: u32 = 5;
+/// After so many looks in silence a connection is closed: three seconds at the least. QUIC has sent
+/// six probes by then on a near and idle path.
+const SILENT_LOOKS: u32 = 8;
+
+/// Where round trips are long, because the way is or because the peer is busy, probes are further
+/// apart: a peer is given this many round trips, up to the limit.
+const SILENT_ROUND_TRIPS: u32 = 10;
+const SILENT_LIMIT: u32 = 25;
+
+/// How many looks in silence are too many for a path with this round trip time.
+pub(crate) fn silent_looks(round_trip: Duration) -> u32 {
+    let patience = round_trip * SILENT_ROUND_TRIPS;
+    let looks = patience.as_millis() / LOOK.as_millis();
+    u32::try_from(looks).unwrap_or(SILENT_LIMIT).clamp(SILENT_LOOKS, SILENT_LIMIT)
+}
 
 /// The largest payload of [`super::Endpoint::send_datagram`], in bytes: what fits a QUIC packet of
 /// the smallest allowed size (1200 bytes, RFC 9000 section 14) with room for its framing.
@@ -54,12 +68,13 @@ pub(crate) fn transport() -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(HELLO_WINDOW))
         .send_window(u64::from(HELLO_WINDOW))
         // A resting session costs two small packets every ten seconds and outlives two that are
-        // lost. A session in use that falls silent is noticed by the pulse within two seconds.
+        // lost. A session in use that falls silent is noticed by the pulse within seconds.
         .keep_alive_interval(Some(Duration::from_secs(10)))
         .max_idle_timeout(Some(VarInt::from_u32(35_000).into()))
-        // Only until the first measurement. Machines of one cluster are near each other; a longer
-        // way costs a needless retransmission of the first packet, nothing else.
-        .initial_rtt(Duration::from_millis(50))
+        // Only until the first measurement: a first packet that is lost is repeated after 300 ms.
+        // Machines of one cluster are near each other; on a longer way, or when the peer is busy, it
+        // is repeated in vain, which costs little.
+        .initial_rtt(Duration::from_millis(100))
         .datagram_receive_buffer_size(Some(32 << 10))
         .datagram_send_buffer_size(64 << 10);
     Arc::new(transport)
@@ -72,23 +87,61 @@ pub(crate) fn admit_member(connection: &quinn::Connection) {
     connection.set_send_window(u64::from(NODE_WINDOW));
 }
 
-/// Endpoint keys that follow from the identity, so that a restarted node can tell peers of its
-/// former life at once that their sessions are gone (stateless reset, RFC 9000 section 10.3).
-pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
+/// Keys of the endpoint that follow from the identity, so that a restarted node can tell peers of
+/// its former life at once that their sessions are gone (stateless reset, RFC 9000 section 10.3).
+struct EndpointKeys {
+    reset: hmac::Key,
+    cids: u64,
+}
+
+fn endpoint_keys(identity: &Identity) -> EndpointKeys {
     // Ed25519 signatures are deterministic and this one is never sent: a secret as good as the key.
-    let secret = identity.sign(b"muster quic endpoint keys 1");
-    let keys = hkdf::Salt::new(hkdf::HKDF_SHA256, b"muster quic endpoint").extract(&secret);
+    let secret = Zeroizing::new(identity.sign(b"muster quic endpoint keys 1"));
+    let keys = hkdf::Salt::new(hkdf::HKDF_SHA256, b"muster quic endpoint").extract(&*secret);
     let expand = |label: &'static [u8]| {
-        let mut key = [0; 32];
+        let mut key = Zeroizing::new([0; 32]);
         keys.expand(&[label], hkdf::HKDF_SHA256)
-            .and_then(|okm| okm.fill(&mut key))
+            .and_then(|okm| okm.fill(&mut *key))
             .expect("32 bytes are one block of SHA-256");
         key
     };
-    let reset = hmac::Key::new(hmac::HMAC_SHA256, &expand(b"stateless reset"));
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, &*expand(b"stateless reset"));
     let cids = expand(b"connection ids");
     let cids = cids.first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
+    EndpointKeys { reset, cids }
+}
+
+pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
+    let EndpointKeys { reset, cids } = endpoint_keys(identity);
     let mut config = EndpointConfig::new(Arc::new(reset));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cids)));
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::crypto::HmacKey as _;
+
+    use super::*;
+
+    #[test]
+    fn patience_grows_with_the_round_trip_and_is_bounded() {
+        assert_eq!(silent_looks(Duration::from_micros(300)), 8);
+        assert_eq!(silent_looks(Duration::from_millis(600)), 15);
+        assert_eq!(silent_looks(Duration::from_hours(1)), 25);
+    }
+
+    #[test]
+    fn a_restarted_node_has_the_keys_of_its_former_life() {
+        let (one, other) = (Identity::generate(), Identity::generate());
+        let token = |identity: &Identity| {
+            let mut token = [0; 32];
+            endpoint_keys(identity).reset.sign(b"cid", &mut token);
+            token
+        };
+        assert_eq!(token(&one), token(&one.clone()));
+        assert_ne!(token(&one), token(&other));
+        assert_eq!(endpoint_keys(&one).cids, endpoint_keys(&one).cids);
+        assert_ne!(endpoint_keys(&one).cids, endpoint_keys(&other).cids);
+    }
 }

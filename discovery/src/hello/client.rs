@@ -38,7 +38,8 @@ pub enum ProveError {
     Failed { remote: SocketAddr, token: TokenId, status: Box<Status> },
 }
 
-/// A session with a listener on `muster-hello/1`. Closed when dropped, and about two seconds after
+/// A session with a listener on `muster-hello/1`. Closed when dropped, and about three seconds
+/// after
 /// the listener has fallen silent; calls keep the deadline that `tonic::Request::set_timeout` sets.
 pub struct HelloSession {
     connection: quinn::Connection,
