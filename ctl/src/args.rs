@@ -94,4 +94,21 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn every_command_and_option_is_documented() {
+        fn check(command: &clap::Command, manual: &str) {
+            for argument in command.get_arguments() {
+                if let Some(long) = argument.get_long().filter(|l| !["help", "version"].contains(l))
+                {
+                    assert!(manual.contains(&format!("--{long}")), "--{long} is not in the manual");
+                }
+            }
+            for below in command.get_subcommands() {
+                assert!(manual.contains(below.get_name()), "{below} is not in the manual");
+                check(below, manual);
+            }
+        }
+        check(&Cli::command(), include_str!("../../docs/cli.md"));
+    }
 }

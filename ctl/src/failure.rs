@@ -44,7 +44,8 @@ mod code {
 impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Call(CallError::Context(_)) | Self::Context(_) => code::CONFIG,
+            Self::Call(CallError::Context(_) | CallError::NoEndpoint | CallError::NoToken)
+            | Self::Context(_) => code::CONFIG,
             Self::Call(CallError::Unreachable { .. } | CallError::LostTouch { .. }) => {
                 code::UNREACHABLE
             }

@@ -35,7 +35,7 @@ fn without_a_context_the_way_to_one_is_told() {
     assert!(said.failure(78).contains("musterctl init"), "{said:?}");
     desk.init();
     let said = desk.run(&["members"]);
-    assert!(said.failure(1).contains("names no endpoint"), "{said:?}");
+    assert!(said.failure(78).contains("names no endpoint"), "{said:?}");
     let said = desk.run(&["members", "--context", "other"]);
     assert!(said.failure(78).contains("there are: demo"), "{said:?}");
 }

@@ -142,9 +142,20 @@ fn boot_id() -> io::Result<String> {
 mod tests {
     use super::*;
 
+    fn sh_into(script: &str, log: &File) -> Process {
+        Process::start(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()], log).unwrap()
+    }
+
     fn sh(script: &str) -> Process {
-        let log = tempfile::tempfile().unwrap();
-        Process::start(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()], &log).unwrap()
+        sh_into(script, &tempfile::tempfile().unwrap())
+    }
+
+    fn until(what: &str, holds: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "never came: {what}");
+            std::thread::yield_now();
+        }
     }
 
     #[tokio::test]
@@ -158,7 +169,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_does_not_listen_is_killed() {
-        let process = sh("trap '' TERM; echo ready; while :; do sleep 60; done");
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let script = "trap '' TERM; echo ready; while :; do sleep 60; done";
+        let process = sh_into(script, log.as_file());
+        until("the trap", || fs::read(log.path()).unwrap() == b"ready\n");
         assert!(process.stop(Duration::from_millis(300)).await.unwrap());
         assert!(!process.is_alive());
     }

@@ -239,6 +239,18 @@ fn birth_fields_name_what_founders_must_agree_on() {
 }
 
 #[test]
+fn every_field_is_documented() {
+    let manual = include_str!("../../../docs/config.md");
+    for path in schema::paths() {
+        let is_leaf = !schema::paths().iter().any(|other| other.starts_with(&format!("{path}.")));
+        assert!(
+            !is_leaf || manual.contains(&format!("| `{path}` |")),
+            "{path} is not in the manual"
+        );
+    }
+}
+
+#[test]
 fn subnets_contain_their_addresses_only() {
     let subnet: Subnet = "10.1.0.0/16".parse().unwrap();
     assert!(subnet.contains("10.1.255.1".parse().unwrap()));

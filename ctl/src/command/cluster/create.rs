@@ -13,7 +13,7 @@ use super::{LocalError, default_directory, logs};
 use crate::command::health::{self, HealthView};
 use crate::command::init::{InitError, Plan, founders};
 use crate::command::members;
-use crate::connect::{Api, CALL, CallError};
+use crate::connect::{Api, CallError};
 use crate::context::Store;
 use crate::failure::{Failure, chain};
 use crate::files::{self, FileError};
@@ -22,6 +22,9 @@ use crate::output::{Output, Progress, View};
 
 /// How long the cluster may take to become healthy unless `--timeout` says otherwise.
 const HEALTHY: Duration = Duration::from_mins(3);
+
+/// How long one look may take: short, so that a node that has ended is noticed.
+const CALL: Duration = Duration::from_secs(3);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
