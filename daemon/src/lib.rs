@@ -1,4 +1,17 @@
 //! musterd: the only crate that knows Raft. Composes discovery, init and pki into one node.
 
+pub mod api;
+pub mod args;
+pub mod clock;
+pub mod compose;
+pub mod controllers;
+pub mod fatal;
+pub mod keeper;
+pub mod life;
+pub mod membership;
+pub mod prepare;
 pub mod raft;
+pub mod readiness;
 pub mod state;
+pub mod state_dir;
+pub mod wire;

@@ -58,6 +58,11 @@ impl KeyPair {
         SubjectKey(self.0.public())
     }
 
+    /// The private key as PKCS#8, DER.
+    pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.pkcs8().to_vec())
+    }
+
     /// The private key as a PEM block `PRIVATE KEY` (PKCS#8), for a file of mode 0600.
     pub fn to_pem(&self) -> Zeroizing<String> {
         self.0.to_pem()

@@ -1,6 +1,16 @@
 //! The Raft group: what its members agree on, and how that survives.
 
+pub mod codec;
+mod group;
+mod network;
+pub mod quorum;
+mod start;
 pub mod store;
+pub mod timing;
 pub mod types;
+pub mod voters;
+mod watch;
 
-pub use types::TypeConfig;
+pub use group::{Group, GroupError, HereError};
+pub use start::{Running, Start, StartError, start};
+pub use types::{Metrics, Raft, TypeConfig};

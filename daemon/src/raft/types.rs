@@ -37,3 +37,12 @@ impl State for ClusterState {
         Outcome::Unchanged
     }
 }
+
+/// openraft's handle.
+pub type Raft = openraft::Raft<TypeConfig>;
+
+/// What openraft publishes about itself.
+pub type Metrics = openraft::RaftMetrics<NodeId, openraft::EmptyNode>;
+
+/// A snapshot between openraft and the network.
+pub type Snapshot = openraft::Snapshot<TypeConfig>;

@@ -1,0 +1,276 @@
+//! What stands behind `muster-hello/1`: before there is a cluster, formation answers; afterwards the
+//! registry does. The token is checked here by what the group knows, and admission is the group's.
+
+mod refusals;
+
+use std::sync::Arc;
+
+use muster_discovery::endpoint::{Caller, Trust};
+use muster_discovery::formation;
+use muster_discovery::hello::{Door, Guest, Refused};
+use muster_pki::token::{Token, TokenId, Verifier};
+use muster_proto::wire::hello::refusal::Reason;
+use muster_proto::wire::hello::{
+    Admitted, AnchorReply, BirthMessage, Candidate, Credentials, GreetReply, GreetRequest,
+    JoinReply, JoinRequest, Redirect, Refusal, RenewReply, candidate, join_reply, renew_reply,
+};
+use muster_proto::{Role, VERSION};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+pub use refusals::{audit, refusals};
+
+use super::local::Local;
+use crate::clock;
+use crate::controllers::certificate;
+use crate::controllers::view::Told;
+use crate::raft::Group;
+use crate::state::command::Admit;
+use crate::state::{ClusterState, Command, Member, TokenStatus, view};
+use crate::wire;
+
+/// The door of one node.
+#[derive(Debug)]
+pub struct Entrance {
+    pub local: Arc<Local>,
+    /// The token of this node's own configuration.
+    pub token: Token,
+    /// Answers for a node that is not a member yet, and about the birth afterwards.
+    pub formation: Option<formation::Handle>,
+    pub group: watch::Receiver<Option<Group>>,
+    pub trust: watch::Receiver<Arc<Trust>>,
+    /// On a worker: the last view of the cluster.
+    pub told: watch::Receiver<Told>,
+    pub removed: watch::Receiver<bool>,
+    /// This node's addresses, as others reach it.
+    pub addresses: watch::Receiver<Vec<std::net::SocketAddr>>,
+    pub refused: mpsc::Sender<Refused>,
+}
+
+/// What this node is to a stranger.
+enum Place {
+    /// On the way into a cluster.
+    Forming,
+    /// A control-plane member with a founded state.
+    ControlPlane(Box<Group>, Arc<ClusterState>),
+    /// A member that knows no tokens: a worker, or a founder before the founding is written down.
+    Other,
+    Removed,
+}
+
+impl Entrance {
+    fn place(&self) -> Place {
+        if *self.removed.borrow() {
+            return Place::Removed;
+        }
+        if let Some(group) = self.group.borrow().clone() {
+            let state = group.state();
+            let founded = state.birth().is_some() && state.authorities().is_some();
+            return if founded {
+                Place::ControlPlane(Box::new(group), state)
+            } else {
+                Place::Other
+            };
+        }
+        if self.trust.borrow().directory.is_empty() { Place::Forming } else { Place::Other }
+    }
+
+    /// What this node says of itself once it is a member.
+    fn member(&self, cluster_id: Vec<u8>) -> Candidate {
+        Candidate {
+            name: self.local.name.to_string(),
+            role: self.local.role.to_string(),
+            addresses: self.addresses.borrow().iter().map(ToString::to_string).collect(),
+            version: VERSION.to_owned(),
+            state: candidate::State::Member.into(),
+            cluster_id,
+            waiting_for: self.local.waiting_for().unwrap_or_default(),
+            ..Default::default()
+        }
+    }
+
+    fn me(&self) -> Candidate {
+        match (self.place(), &self.formation) {
+            (Place::Forming, Some(formation)) => formation.candidate().borrow().clone(),
+            (Place::ControlPlane(_, state), _) => {
+                self.member(state.birth().map(|b| b.cluster_id.to_vec()).unwrap_or_default())
+            }
+            (Place::Other | Place::Forming | Place::Removed, _) => {
+                let told = self.told.borrow().clone();
+                self.member(told.map(|view| view.cluster_id.clone()).unwrap_or_default())
+            }
+        }
+    }
+
+    async fn admit(&self, group: &Group, guest: &Guest, me: Candidate) -> join_reply::Outcome {
+        let refuse = |reason: Reason, message: String| {
+            join_reply::Outcome::Refused(Refusal { reason: reason.into(), message })
+        };
+        let (Ok(name), Ok(role)) = (me.name.parse(), me.role.parse()) else {
+            return refuse(Reason::Invalid, "the name or the role is none".to_owned());
+        };
+        let mut addresses = wire::addresses(&me.addresses);
+        if addresses.is_empty() {
+            addresses.push(guest.caller.remote);
+        }
+        let admit = Admit {
+            public_key: guest.caller.public_key,
+            name,
+            role,
+            addresses,
+            version: me.version,
+            token: guest.token.clone(),
+            verified_by: group.me(),
+        };
+        let outcome = match group.propose(Command::Admit(admit)).await {
+            Ok(outcome) => outcome,
+            Err(error) => return refuse(Reason::NotNow, error.to_string()),
+        };
+        if let Err(refusal) = outcome.into_result() {
+            return join_reply::Outcome::Refused(view::refusal(&refusal));
+        }
+        match group.catch_up().await {
+            Ok(state) => {
+                match state.member(&guest.caller.node_id).and_then(|m| admitted(&state, m)) {
+                    Some(admitted) => join_reply::Outcome::Admitted(admitted),
+                    None => refuse(Reason::NotNow, "the certificate is not issued yet".to_owned()),
+                }
+            }
+            Err(error) => refuse(Reason::NotNow, error.to_string()),
+        }
+    }
+
+    fn redirect(&self) -> Redirect {
+        Redirect { peers: wire::control_plane_hints(&self.trust.borrow().directory) }
+    }
+}
+
+/// All that a member needs to speak `muster-node/1`; none before the authorities are agreed.
+fn admitted(state: &ClusterState, member: &Member) -> Option<Admitted> {
+    let certified = certificate::issue(state, member, clock::now())?;
+    let birth = state.birth()?;
+    let der = |list: Vec<muster_pki::CertificateDer<'static>>| -> Vec<Vec<u8>> {
+        list.into_iter().map(|der| der.to_vec()).collect()
+    };
+    Some(Admitted {
+        cluster_id: birth.cluster_id.to_vec(),
+        cluster_name: birth.cluster_name.clone(),
+        credentials: Some(Credentials {
+            certificate_chain: der(certified.chain),
+            machine_authorities: der(certified.authorities),
+        }),
+        peers: view::peers(state),
+    })
+}
+
+#[tonic::async_trait]
+impl Door for Entrance {
+    async fn verifier(&self, token: &TokenId) -> Option<Verifier> {
+        let own = || (token == self.token.id()).then(|| self.token.verifier());
+        match self.place() {
+            Place::Removed => None,
+            Place::Forming => own(),
+            Place::ControlPlane(_, state) => {
+                let now = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX).max(state.now_ms());
+                let known = state.token(token)?;
+                (known.status(now) == TokenStatus::Valid).then(|| known.verifier.clone())
+            }
+            Place::Other => match (self.local.role, self.told.borrow().as_ref()) {
+                (Role::ControlPlane, _) => own(),
+                (Role::Worker, None) => None,
+                (Role::Worker, Some(told)) => {
+                    own().filter(|_| told.token_ids.iter().any(|id| id == token.as_str()))
+                }
+            },
+        }
+    }
+
+    async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status> {
+        if let (Place::Forming, Some(formation)) = (self.place(), &self.formation) {
+            return formation
+                .greet(guest.caller.public_key, guest.caller.remote, request)
+                .await
+                .map_err(|error| Status::failed_precondition(error.to_string()));
+        }
+        let peers = wire::control_plane_hints(&self.trust.borrow().directory);
+        Ok(GreetReply { me: Some(self.me()), peers })
+    }
+
+    async fn birth(
+        &self,
+        guest: Guest,
+        message: BirthMessage,
+    ) -> Result<Vec<BirthMessage>, Status> {
+        let Some(formation) = &self.formation else { return Ok(Vec::new()) };
+        formation
+            .birth(guest.caller.public_key, message)
+            .await
+            .map_err(|error| Status::failed_precondition(error.to_string()))
+    }
+
+    async fn join(&self, guest: Guest, request: JoinRequest) -> Result<JoinReply, Status> {
+        let me = request.me.ok_or_else(|| Status::invalid_argument("who joins?"))?;
+        let outcome = match self.place() {
+            Place::ControlPlane(group, _) => self.admit(&group, &guest, me).await,
+            Place::Other | Place::Forming | Place::Removed => {
+                join_reply::Outcome::Redirect(self.redirect())
+            }
+        };
+        Ok(JoinReply { outcome: Some(outcome) })
+    }
+
+    async fn renew(&self, caller: Caller) -> Result<RenewReply, Status> {
+        let refuse = |reason: Reason, message: &str| {
+            renew_reply::Outcome::Refused(Refusal {
+                reason: reason.into(),
+                message: message.to_owned(),
+            })
+        };
+        let outcome = match self.place() {
+            Place::ControlPlane(_, state) => match state.member(&caller.node_id) {
+                Some(member) => admitted(&state, member).map_or_else(
+                    || refuse(Reason::NotNow, "no authority yet"),
+                    renew_reply::Outcome::Renewed,
+                ),
+                None if state.is_removed(&caller.node_id) => {
+                    refuse(Reason::Removed, "this node was removed from the cluster")
+                }
+                None => refuse(Reason::NotAMember, ""),
+            },
+            // A stranger hears nothing of the cluster, not even where its control plane is.
+            Place::Other | Place::Forming | Place::Removed => refuse(Reason::NotNow, ""),
+        };
+        Ok(RenewReply { outcome: Some(outcome) })
+    }
+
+    async fn anchor(&self, _guest: Guest) -> Result<AnchorReply, Status> {
+        let node = Some(self.me());
+        let (cluster_id, cluster_name) = match self.place() {
+            Place::ControlPlane(_, state) => match state.birth() {
+                Some(birth) => (birth.cluster_id.to_vec(), birth.cluster_name.clone()),
+                None => return Ok(AnchorReply { node, ..Default::default() }),
+            },
+            Place::Other => match self.told.borrow().as_ref() {
+                Some(told) => (told.cluster_id.clone(), told.cluster_name.clone()),
+                None => return Ok(AnchorReply { node, ..Default::default() }),
+            },
+            Place::Forming | Place::Removed => {
+                return Ok(AnchorReply { node, ..Default::default() });
+            }
+        };
+        let trust = Arc::clone(&self.trust.borrow());
+        let authorities = trust.credentials.iter().flat_map(|own| own.bundle().to_der()).collect();
+        Ok(AnchorReply {
+            node,
+            cluster_id,
+            cluster_name,
+            machine_authorities: authorities,
+            peers: wire::peers(&trust.directory),
+        })
+    }
+
+    fn refused(&self, refused: Refused) {
+        // A flood fills the queue and is counted there; nobody waits for the audit log.
+        self.refused.try_send(refused).ok();
+    }
+}

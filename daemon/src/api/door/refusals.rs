@@ -1,0 +1,107 @@
+//! Refused strangers on their way into the audit log: few enough that a flood of them neither fills
+//! the log nor the group's time; what is left out is counted.
+
+use std::time::Duration;
+
+use muster_discovery::hello::Refused;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::raft::Group;
+use crate::state::Command;
+use crate::state::command::RecordAudit;
+
+/// Refusals that may wait to be written down.
+const QUEUE: usize = 64;
+
+/// Records at once after a quiet time.
+const BURST: u32 = 10;
+
+/// One more record may be made after each of these.
+const PACE: Duration = Duration::from_secs(6);
+
+/// The queue between the door and [`audit`].
+pub fn refusals() -> (mpsc::Sender<Refused>, mpsc::Receiver<Refused>) {
+    mpsc::channel(QUEUE)
+}
+
+/// How many records may be made now.
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    since: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self { left: BURST, since: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        while self.left < BURST && now.duration_since(self.since) >= PACE {
+            self.left += 1;
+            self.since += PACE;
+        }
+        if self.left == BURST {
+            self.since = now;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
+}
+
+/// Writes down who was refused, until `stop`.
+pub async fn audit(
+    mut refused: mpsc::Receiver<Refused>,
+    group: watch::Receiver<Option<Group>>,
+    stop: CancellationToken,
+) {
+    let mut allowance = Allowance::new(Instant::now());
+    let mut left_out = 0_u64;
+    while let Some(Some(one)) = stop.run_until_cancelled(refused.recv()).await {
+        if !allowance.take(Instant::now()) {
+            left_out += 1;
+            continue;
+        }
+        warn!(remote = %one.remote, why = %one.why, left_out, "a stranger was refused");
+        let Some(group) = group.borrow().clone() else { continue };
+        let token = one.token.map_or_else(|| "none".to_owned(), |token| token.to_string());
+        let also = match left_out {
+            0 => String::new(),
+            n => format!(" ({n} more before it)"),
+        };
+        let record = RecordAudit {
+            by: group.me(),
+            action: "hello".to_owned(),
+            subject: format!("{} with token {token}", one.remote.ip()),
+            outcome: format!("refused: {}{also}", one.why),
+        };
+        left_out = 0;
+        let proposed = group.propose(Command::RecordAudit(record));
+        if let Some(Err(error)) = stop.run_until_cancelled(proposed).await {
+            warn!(%error, "a refusal is not in the audit log");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_written_down_at_a_walking_pace() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(start);
+        let recorded = |allowance: &mut Allowance, at: Duration| {
+            (0..1000).filter(|_| allowance.take(start + at)).count()
+        };
+        assert_eq!(recorded(&mut allowance, Duration::ZERO), 10);
+        assert_eq!(recorded(&mut allowance, Duration::from_secs(5)), 0);
+        assert_eq!(recorded(&mut allowance, PACE), 1);
+        assert_eq!(recorded(&mut allowance, PACE * 3), 2);
+        assert_eq!(recorded(&mut allowance, PACE * 1000), 10);
+    }
+}

@@ -1,0 +1,143 @@
+//! The TCP port of a control-plane node: mutual TLS, then gRPC. Who connects must show an operator's
+//! key during the handshake; strangers get no further. Handshakes and connections are bounded in
+//! number and time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use muster_pki::identity;
+use muster_proto::PublicKey;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+use tracing::debug;
+
+/// Connections at a time, those in the handshake included: some tens of operators and their tools.
+const MAX_CONNECTIONS: usize = 256;
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How long to wait when the machine has no file handle left for another connection.
+const OUT_OF_HANDLES: Duration = Duration::from_millis(200);
+
+/// An operator's connection.
+#[derive(Debug)]
+pub struct OperatorStream {
+    stream: TlsStream<TcpStream>,
+    peer: OperatorPeer,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Who is at the other end: in the extensions of every request.
+#[derive(Debug, Clone)]
+pub struct OperatorPeer {
+    /// Proven in the TLS handshake. Its role is looked up at every call.
+    pub key: PublicKey,
+    pub remote: SocketAddr,
+}
+
+impl Connected for OperatorStream {
+    type ConnectInfo = OperatorPeer;
+
+    fn connect_info(&self) -> OperatorPeer {
+        self.peer.clone()
+    }
+}
+
+/// Accepts until `stop` and hands over what has finished its handshake.
+pub async fn accept(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    ready: mpsc::Sender<io::Result<OperatorStream>>,
+    stop: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut handshakes = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some(_) = handshakes.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                debug!(%error, "accept");
+                tokio::time::sleep(OUT_OF_HANDLES).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            continue; // dropping the stream closes it
+        };
+        let config = Arc::clone(&tls);
+        let ready = ready.clone();
+        handshakes.spawn(async move {
+            match timeout(HANDSHAKE, handshake(stream, remote, config, slot)).await {
+                Ok(Ok(stream)) => {
+                    ready.send(Ok(stream)).await.ok(); // the server has stopped
+                }
+                Ok(Err(error)) => debug!(%remote, %error, "operator handshake"),
+                Err(_) => debug!(%remote, "operator handshake took too long"),
+            }
+        });
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    remote: SocketAddr,
+    config: Arc<ServerConfig>,
+    slot: OwnedSemaphorePermit,
+) -> io::Result<OperatorStream> {
+    stream.set_nodelay(true)?;
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let (_, session) = stream.get_ref();
+    let certificate = session
+        .peer_certificates()
+        .and_then(<[_]>::first)
+        .ok_or_else(|| io::Error::other("no client certificate"))?;
+    let key = identity::public_key_of(certificate).map_err(io::Error::other)?;
+    Ok(OperatorStream { stream, peer: OperatorPeer { key, remote }, _slot: slot })
+}
+
+impl AsyncRead for OperatorStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for OperatorStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

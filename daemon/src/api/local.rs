@@ -1,0 +1,174 @@
+//! What this node says of itself: its readiness, its units, its certificates. Asked by operators
+//! through a control-plane node, and by the greeting of strangers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, stream};
+use muster_discovery::endpoint::Trust;
+use muster_init::units::etcd;
+use muster_pki::inspect::describe;
+use muster_pki::leaf::Leaf;
+use muster_pki::{CertificateDer, authority::AuthorityKind};
+use muster_proto::wire::operator as wire;
+use muster_proto::{NodeName, Role, VERSION};
+use prost::Message;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::clock;
+use crate::raft::Group;
+use crate::readiness::{EtcdFacts, Facts, waiting_for};
+
+/// What this node's own etcd looks like to its controller.
+#[derive(Debug, Clone, Default)]
+pub struct EtcdView {
+    pub status: Option<etcd::Status>,
+    /// Why the unit did not take over what the plan wants.
+    pub problem: Option<String>,
+    /// The certificates that etcd presents, by name.
+    pub leaves: Vec<(&'static str, CertificateDer<'static>)>,
+}
+
+/// What the node's parts publish about themselves.
+#[derive(Debug)]
+pub struct Sources {
+    pub trust: watch::Receiver<Arc<Trust>>,
+    /// What formation waits for; none once the node belongs to a cluster.
+    pub forming: watch::Receiver<Option<String>>,
+    pub removed: watch::Receiver<bool>,
+    /// On a worker: whether a control-plane node answers.
+    pub in_touch: watch::Receiver<bool>,
+    pub group: watch::Receiver<Option<Group>>,
+    pub etcd: watch::Receiver<EtcdView>,
+}
+
+/// This node about itself.
+#[derive(Debug)]
+pub struct Local {
+    pub name: NodeName,
+    pub role: Role,
+    sources: Sources,
+}
+
+/// Answers to one call, encoded.
+type Answers = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
+
+impl Local {
+    pub fn new(name: NodeName, role: Role, sources: Sources) -> Self {
+        Self { name, role, sources }
+    }
+
+    /// Answers an operator's call about this node. The caller's role was checked.
+    pub fn call(&self, method: &str, request: &[u8]) -> Result<Answers, Status> {
+        match method {
+            "NodeStatus" => {
+                wire::NodeStatusRequest::decode(request)
+                    .map_err(|error| Status::invalid_argument(error.to_string()))?;
+                let reply = self.status().encode_to_vec();
+                Ok(Box::pin(stream::iter([Ok(reply)])))
+            }
+            _ => Err(Status::unimplemented(format!("{method} is not answered by a node itself"))),
+        }
+    }
+
+    /// What this node waits for; `None` when it is ready.
+    pub fn waiting_for(&self) -> Option<String> {
+        waiting_for(&self.facts())
+    }
+
+    fn facts(&self) -> Facts {
+        let Sources { trust, forming, removed, in_touch, group, etcd } = &self.sources;
+        let mut facts = Facts {
+            role: self.role,
+            removed: *removed.borrow(),
+            forming: forming.borrow().clone(),
+            has_certificate: trust.borrow().credentials.is_some(),
+            in_touch: *in_touch.borrow(),
+            votes: true,
+            founded: true,
+            etcd: None,
+        };
+        if self.role == Role::ControlPlane {
+            let group = group.borrow().clone();
+            facts.in_touch = group.as_ref().is_some_and(|group| group.leader().is_some());
+            if let Some(group) = group {
+                let state = group.state();
+                facts.founded = state.birth().is_some() && state.authorities().is_some();
+                facts.votes = group.votes();
+                facts.etcd = etcd.borrow().status.clone().map(|status| EtcdFacts {
+                    assignment: state.etcd().assignment(&group.me()),
+                    status,
+                    problem: etcd.borrow().problem.clone(),
+                });
+            }
+        }
+        facts
+    }
+
+    fn status(&self) -> wire::NodeStatusReply {
+        let waiting_for = self.waiting_for();
+        let clock_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+        wire::NodeStatusReply {
+            name: self.name.to_string(),
+            ready: waiting_for.is_none(),
+            waiting_for: waiting_for.unwrap_or_default(),
+            unreachable: String::new(),
+            version: VERSION.to_owned(),
+            units: self.units(),
+            clock_ms,
+            clock_offset_ms: 0,
+            leaves: self.leaves(),
+        }
+    }
+
+    fn units(&self) -> Vec<wire::Unit> {
+        let Some(status) = self.sources.etcd.borrow().status.clone() else { return Vec::new() };
+        let state = match status.phase {
+            etcd::Phase::Stopped => "stopped",
+            etcd::Phase::Starting => "starting",
+            etcd::Phase::Running => "running",
+            etcd::Phase::BackingOff => "backing-off",
+            etcd::Phase::Stopping => "stopping",
+            etcd::Phase::Lost => "lost",
+            etcd::Phase::Refused => "refused",
+        };
+        let last_exit = status.last_exit.map(|exit| match &status.last_words {
+            Some(words) => format!("{exit}: {words}"),
+            None => exit.to_string(),
+        });
+        vec![wire::Unit {
+            name: "etcd".to_owned(),
+            state: state.to_owned(),
+            pid: status.pid.unwrap_or_default(),
+            restarts: u32::try_from(status.restarts).unwrap_or(u32::MAX),
+            last_exit: last_exit.unwrap_or_default(),
+        }]
+    }
+
+    fn leaves(&self) -> Vec<wire::Leaf> {
+        let trust = self.sources.trust.borrow().clone();
+        let node = trust.credentials.iter().filter_map(|credentials| {
+            Some(("node", AuthorityKind::Machine, credentials.chain().first()?.clone()))
+        });
+        let etcd = self.sources.etcd.borrow().leaves.clone();
+        let etcd = etcd.into_iter().map(|(name, leaf)| (name, AuthorityKind::Etcd, leaf));
+        node.chain(etcd).filter_map(|(name, authority, der)| leaf(name, authority, der)).collect()
+    }
+}
+
+fn leaf(name: &str, authority: AuthorityKind, der: CertificateDer<'static>) -> Option<wire::Leaf> {
+    let described = describe(&der).ok()?;
+    let leaf = Leaf::from_chain(vec![der]).ok()?;
+    let ms = |time| i64::try_from(clock::millis(time)).unwrap_or(i64::MAX);
+    Some(wire::Leaf {
+        name: name.to_owned(),
+        authority: authority.as_str().to_owned(),
+        subject: described.subject,
+        alternative_names: described.alternative_names,
+        not_before_ms: ms(leaf.not_before),
+        not_after_ms: ms(leaf.not_after),
+        renews_ms: ms(leaf.renew_at()),
+        fingerprint: described.fingerprint,
+    })
+}

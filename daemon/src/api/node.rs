@@ -1,0 +1,199 @@
+//! The node API: what members may ask of each other. The endpoint has checked that the caller is a
+//! member; what only the control plane may call is refused to workers here, before a byte of the
+//! request is looked at.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures::{Stream, StreamExt as _};
+use muster_discovery::endpoint::Caller;
+use muster_proto::wire::node::node_server::Node;
+use muster_proto::wire::node::{
+    NotLeader, OperateReply, OperateRequest, ProposeReply, ProposeRequest, RaftMessage,
+    ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotPiece, Taken, View,
+    WatchRequest, propose_reply, read_index_reply, report_reply,
+};
+use muster_proto::{NodeId, PublicKey};
+use openraft::{Snapshot, SnapshotMeta, Vote};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::local::Local;
+use crate::raft::codec::{decode, encode};
+use crate::raft::store::{Body, MAX_BODY};
+use crate::raft::{Group, GroupError, HereError};
+use crate::state::command::Report;
+use crate::state::{Command, EtcdReport, view};
+use crate::wire;
+
+/// A stream of answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service. Without a group, on a worker, only `Operate` is answered.
+#[derive(Debug, Clone)]
+pub struct NodeService {
+    group: tokio::sync::watch::Receiver<Option<Group>>,
+    local: Arc<Local>,
+}
+
+impl NodeService {
+    /// `group` becomes some once this control-plane node has started its Raft.
+    pub fn new(group: tokio::sync::watch::Receiver<Option<Group>>, local: Arc<Local>) -> Self {
+        Self { group, local }
+    }
+
+    fn group(&self) -> Result<Group, Status> {
+        self.group.borrow().clone().ok_or_else(|| {
+            Status::unavailable("this node takes no part in Raft (yet); ask a control-plane node")
+        })
+    }
+
+    /// The group, for a caller that is of the control plane.
+    fn raft<T>(&self, request: &Request<T>) -> Result<Group, Status> {
+        Caller::of(request)?.require_control_plane()?;
+        self.group()
+    }
+}
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    async fn append(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let group = self.raft(&request)?;
+        let rpc = decode(&request.into_inner().body, "append")?;
+        let answer = group.raft().append_entries(rpc).await;
+        Ok(Response::new(RaftMessage { body: encode(&answer) }))
+    }
+
+    async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let group = self.raft(&request)?;
+        let rpc = decode(&request.into_inner().body, "vote request")?;
+        let answer = group.raft().vote(rpc).await;
+        Ok(Response::new(RaftMessage { body: encode(&answer) }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotPiece>>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let group = self.raft(&request)?;
+        let mut pieces = request.into_inner();
+        let first = pieces
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("an empty snapshot stream"))?;
+        let (vote, meta): (Vote<_>, SnapshotMeta<_, _>) = decode(&first.header, "snapshot header")?;
+        let mut body = BytesMut::from(first.body.as_slice());
+        while let Some(piece) = pieces.message().await? {
+            if body.len() + piece.body.len() > MAX_BODY {
+                return Err(Status::resource_exhausted("the snapshot is too large"));
+            }
+            body.extend_from_slice(&piece.body);
+        }
+        let snapshot = Snapshot { meta, snapshot: Box::new(Body(body.freeze())) };
+        let answer = group.raft().install_full_snapshot(vote, snapshot).await;
+        Ok(Response::new(RaftMessage { body: encode(&answer) }))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<ProposeRequest>,
+    ) -> Result<Response<ProposeReply>, Status> {
+        let group = self.raft(&request)?;
+        let command: Command = decode(&request.into_inner().command, "command")?;
+        let outcome = match group.propose_here(command).await {
+            Ok(outcome) => propose_reply::Outcome::Applied(encode(&outcome)),
+            Err(error) => propose_reply::Outcome::NotLeader(not_leader(error)?),
+        };
+        Ok(Response::new(ProposeReply { outcome: Some(outcome) }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexReply>, Status> {
+        let outcome = match self.raft(&request)?.read_index_here().await {
+            Ok(index) => read_index_reply::Outcome::Index(index),
+            Err(error) => read_index_reply::Outcome::NotLeader(not_leader(error)?),
+        };
+        Ok(Response::new(ReadIndexReply { outcome: Some(outcome) }))
+    }
+
+    async fn report(
+        &self,
+        request: Request<ReportRequest>,
+    ) -> Result<Response<ReportReply>, Status> {
+        let node = Caller::of(&request)?.node_id;
+        let group = self.group()?;
+        let ReportRequest { addresses, version, etcd } = request.into_inner();
+        let etcd: Option<EtcdReport> =
+            if etcd.is_empty() { None } else { Some(decode(&etcd, "etcd report")?) };
+        let addresses = wire::addresses(&addresses);
+        let config_version = group.state().config_version();
+        let report = Report { node, addresses, version, config_version, etcd };
+        if group.state().would_change(&report) {
+            let outcome =
+                group.propose(Command::Report(report)).await.map_err(|e| unavailable(&e))?;
+            outcome
+                .into_result()
+                .map_err(|refusal| Status::failed_precondition(refusal.message))?;
+        }
+        let outcome = Some(report_reply::Outcome::Taken(Taken {}));
+        Ok(Response::new(ReportReply { outcome }))
+    }
+
+    type WatchStream = Answers<View>;
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Caller::of(&request)?;
+        let states = WatchStream::new(self.group()?.watch_state());
+        let mut last = None;
+        let views = states.filter_map(move |state| {
+            let view = view::view(&state);
+            let changed = last
+                .as_ref()
+                .is_none_or(|last: &View| View { index: view.index, ..last.clone() } != view);
+            if changed {
+                last = Some(view.clone());
+            }
+            std::future::ready(changed.then_some(Ok(view)))
+        });
+        Ok(Response::new(Box::pin(views)))
+    }
+
+    type OperateStream = Answers<OperateReply>;
+
+    async fn operate(
+        &self,
+        request: Request<OperateRequest>,
+    ) -> Result<Response<Self::OperateStream>, Status> {
+        Caller::of(&request)?.require_control_plane()?;
+        let OperateRequest { method, request, operator } = request.into_inner();
+        let operator = PublicKey::try_from(operator.as_slice())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if let Some(group) = self.group.borrow().as_ref() {
+            super::operator::check_role(&group.state(), &operator, &method)?;
+        }
+        let answers = self.local.call(&method, &request)?;
+        let replies = answers.map(|answer| answer.map(|response| OperateReply { response }));
+        Ok(Response::new(Box::pin(replies)))
+    }
+}
+
+/// Who leads instead, for the caller to ask.
+fn not_leader(error: HereError) -> Result<NotLeader, Status> {
+    match error {
+        HereError::NotLeader(leader) => {
+            Ok(NotLeader { leader: leader.map(NodeId::to_vec).unwrap_or_default() })
+        }
+        HereError::Stopped(why) => Err(Status::unavailable(format!("Raft has stopped: {why}"))),
+    }
+}
+
+/// No leader, no answer.
+pub fn unavailable(error: &GroupError) -> Status {
+    Status::unavailable(error.to_string())
+}

@@ -1,0 +1,195 @@
+//! What the operator API works with: the group, the other nodes, this node.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use muster_discovery::endpoint::Endpoint;
+use muster_proto::wire::MAX_MESSAGE;
+use muster_proto::wire::node::OperateRequest;
+use muster_proto::wire::node::node_client::NodeClient;
+use muster_proto::{NodeId, PublicKey};
+use prost::Message;
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::api::local::Local;
+use crate::api::node::unavailable;
+use crate::controllers::etcd::access::{Access, AccessError};
+use crate::controllers::etcd::members::LivenessWatch;
+use crate::raft::Group;
+use crate::state::access::{Call, allowed};
+use crate::state::command::RecordAudit;
+use crate::state::{Actor, ClusterState, Command, Outcome, Reason, Refusal};
+
+/// How long another node may take to answer for itself.
+const NODE_ANSWERS: Duration = Duration::from_secs(3);
+
+/// The parts that the calls share.
+#[derive(Debug)]
+pub struct Desk {
+    pub(super) group: Group,
+    pub(super) local: Arc<Local>,
+    pub(super) liveness: LivenessWatch,
+    endpoint: Endpoint,
+    etcd: Mutex<Access>,
+}
+
+/// Refuses a key that is no operator's, and a role that may not make the call.
+pub fn check_role(state: &ClusterState, key: &PublicKey, method: &str) -> Result<(), Status> {
+    match Call::ALL.iter().copied().find(|call| call.as_str() == method) {
+        Some(call) => check_call(state, key, call),
+        None => Err(Status::unimplemented("no such call")),
+    }
+}
+
+fn check_call(state: &ClusterState, key: &PublicKey, call: Call) -> Result<(), Status> {
+    let operator = state
+        .operator(key)
+        .ok_or_else(|| Status::unauthenticated("this key is no operator's of this cluster"))?;
+    if allowed(operator.role, call) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "{} has the role {}, which may not call {}; ask an admin",
+        operator.name,
+        operator.role,
+        call.as_str()
+    )))
+}
+
+impl Desk {
+    pub fn new(
+        group: Group,
+        endpoint: Endpoint,
+        local: Arc<Local>,
+        liveness: LivenessWatch,
+    ) -> Self {
+        Self { group, endpoint, local, liveness, etcd: Mutex::default() }
+    }
+
+    /// Refuses what the caller's role does not allow.
+    pub(super) fn allow(&self, key: &PublicKey, call: Call) -> Result<(), Status> {
+        check_call(&self.group.state(), key, call)
+    }
+
+    /// The member that is meant; this node if none is named.
+    pub(super) fn node(&self, name: Option<&str>) -> Result<NodeId, Status> {
+        match name {
+            None => Ok(self.group.me()),
+            Some(name) => Ok(self.group.state().find(name).map_err(refused)?.id),
+        }
+    }
+
+    /// The name of a member, or its id if it is none.
+    pub(super) fn name(&self, node: &NodeId) -> String {
+        let state = self.group.state();
+        state.member(node).map_or_else(|| node.short(), |member| member.name.to_string())
+    }
+
+    /// A state that is at least as new as the call.
+    pub(super) async fn current(&self) -> Result<Arc<ClusterState>, Status> {
+        self.group.catch_up().await.map_err(|e| unavailable(&e))
+    }
+
+    /// Carries a command through the group; a refusal becomes an error.
+    pub(super) async fn propose(&self, command: Command) -> Result<Outcome, Status> {
+        let outcome = self.group.propose(command).await.map_err(|e| unavailable(&e))?;
+        outcome.into_result().map_err(refused)
+    }
+
+    /// Notes what an operator did that is no command of its own.
+    pub(super) async fn note(&self, caller: PublicKey, action: &str, subject: &str) {
+        let state = self.group.state();
+        let operator = state.operator(&caller).map_or("?", |operator| &operator.name);
+        let record = RecordAudit {
+            by: self.group.me(),
+            action: format!("{action}, for operator {operator}"),
+            subject: subject.to_owned(),
+            outcome: "ok".to_owned(),
+        };
+        if let Err(error) = self.group.propose(Command::RecordAudit(record)).await {
+            tracing::warn!(%error, action, subject, "an operator's action is not in the audit log");
+        }
+    }
+
+    /// Calls a node about itself, this one or another.
+    pub(super) async fn ask<Q: Message, A: Message + Default>(
+        &self,
+        caller: &PublicKey,
+        node: NodeId,
+        call: Call,
+        request: &Q,
+    ) -> Result<A, Status> {
+        let name = self.name(&node);
+        let answered = self.ask_once(caller, node, call, request.encode_to_vec());
+        let answer = match timeout(NODE_ANSWERS, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(status)) => {
+                return Err(Status::new(status.code(), format!("{name}: {}", status.message())));
+            }
+            Err(_) => {
+                return Err(Status::deadline_exceeded(format!(
+                    "{name} did not answer within {NODE_ANSWERS:?}; is it up and reachable from the \
+                     node that was asked?"
+                )));
+            }
+        };
+        A::decode(Bytes::from(answer))
+            .map_err(|error| Status::internal(format!("{name} answered nonsense: {error}")))
+    }
+
+    async fn ask_once(
+        &self,
+        caller: &PublicKey,
+        node: NodeId,
+        call: Call,
+        request: Vec<u8>,
+    ) -> Result<Vec<u8>, Status> {
+        let silent = || Status::internal("it gave no answer");
+        if node == self.group.me() {
+            let mut answers = self.local.call(call.as_str(), &request)?;
+            return answers.next().await.unwrap_or_else(|| Err(silent()));
+        }
+        let mut client =
+            NodeClient::new(self.endpoint.channel(node)).max_decoding_message_size(MAX_MESSAGE);
+        let method = call.as_str().to_owned();
+        let operate = OperateRequest { method, request, operator: caller.to_vec() };
+        let answer = client.operate(operate).await?.into_inner().message().await?;
+        answer.map(|answer| answer.response).ok_or_else(silent)
+    }
+
+    /// Works with the access to etcd; never across an await.
+    pub(super) fn with_etcd<T>(
+        &self,
+        work: impl FnOnce(&mut Access) -> Result<T, AccessError>,
+    ) -> Result<T, Status> {
+        let mut access = self.etcd.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut access).map_err(|error| Status::unavailable(crate::fatal::chain(&error)))
+    }
+}
+
+/// The actor of an operator's command.
+pub(super) fn by(caller: PublicKey) -> Actor {
+    Actor::Operator(caller)
+}
+
+/// A refused command as a gRPC error.
+pub(super) fn refused(refusal: Refusal) -> Status {
+    let Refusal { reason, message } = refusal;
+    match reason {
+        Reason::NotAllowed => Status::permission_denied(message),
+        Reason::Invalid => Status::invalid_argument(message),
+        Reason::NotAMember | Reason::NoSuchToken => Status::not_found(message),
+        Reason::NotNow | Reason::NotFounded => Status::unavailable(message),
+        Reason::Conflict | Reason::NameTaken => Status::already_exists(message),
+        Reason::Full => Status::resource_exhausted(message),
+        Reason::AlreadyFounded
+        | Reason::Removed
+        | Reason::Token
+        | Reason::LastControlPlane
+        | Reason::QuorumAtRisk
+        | Reason::Stale => Status::failed_precondition(message),
+    }
+}

@@ -1,0 +1,220 @@
+//! The calls about etcd.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use futures::future::join_all;
+use futures::{Stream, StreamExt as _};
+use muster_init::units::etcd::client::{Alarm, CallError, Client, Listed, MemberId, snapshot};
+use muster_init::units::etcd::spec::url;
+use muster_pki::leaf::{self, Profile};
+use muster_proto::wire::operator as wire;
+use muster_proto::{NodeId, PublicKey};
+use tonic::Status;
+
+use super::Desk;
+use crate::clock;
+use crate::controllers::etcd::access;
+use crate::fatal::chain;
+use crate::state::ClusterState;
+
+/// The longest life of a client certificate that an operator may ask for.
+const MAX_TTL: Duration = Duration::from_hours(24 * 30);
+
+/// What it gets if it asks for none.
+const DEFAULT_TTL: Duration = Duration::from_hours(1);
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotPiece, Status>> + Send>>;
+
+impl Desk {
+    fn etcd(&self, state: &ClusterState) -> Result<Client, Status> {
+        self.with_etcd(|access| access.client(state, clock::now()))
+    }
+
+    pub(super) async fn etcd_members(&self) -> Result<wire::EtcdMembersReply, Status> {
+        let state = self.group.state();
+        let listed = self.etcd(&state)?.members().await.map_err(|e| failed(&e))?;
+        Ok(wire::EtcdMembersReply { members: listed.into_iter().map(member).collect() })
+    }
+
+    pub(super) async fn etcd_status(&self) -> Result<wire::EtcdStatusReply, Status> {
+        let state = self.group.state();
+        let mut asked = Vec::new();
+        for (node, _) in access::members(&state) {
+            asked.push(self.status_or_error(&state, node));
+        }
+        Ok(wire::EtcdStatusReply { members: join_all(asked).await })
+    }
+
+    async fn status_or_error(&self, state: &ClusterState, node: NodeId) -> wire::EtcdMemberStatus {
+        let name = self.name(&node);
+        match self.one_status(state, &node).await {
+            Ok(status) => wire::EtcdMemberStatus { node: name, ..status },
+            Err(status) => wire::EtcdMemberStatus {
+                node: name,
+                unreachable: status.message().to_owned(),
+                ..Default::default()
+            },
+        }
+    }
+
+    async fn one_status(
+        &self,
+        state: &ClusterState,
+        node: &NodeId,
+    ) -> Result<wire::EtcdMemberStatus, Status> {
+        let member = self.with_etcd(|access| access.member(state, node, clock::now()))?;
+        let status = member.status().await.map_err(|e| failed(&e))?;
+        Ok(wire::EtcdMemberStatus {
+            id: status.id.to_string(),
+            version: status.version,
+            db_size: status.db_size,
+            db_size_in_use: status.db_size_in_use,
+            leader: status.leader == Some(status.id),
+            learner: status.learner,
+            raft_term: status.raft_term,
+            raft_index: status.raft_index,
+            raft_applied_index: status.raft_applied_index,
+            errors: status.errors,
+            ..Default::default()
+        })
+    }
+
+    pub(super) async fn etcd_snapshot(
+        &self,
+        caller: PublicKey,
+        node: NodeId,
+    ) -> Result<Pieces, Status> {
+        let state = self.group.state();
+        let member = self.with_etcd(|access| access.member(&state, &node, clock::now()))?;
+        let pieces = snapshot::stream(&member).await.map_err(|e| failed(&e))?;
+        self.note(caller, "etcd snapshot", &self.name(&node)).await;
+        Ok(Box::pin(pieces.map(|piece| match piece {
+            Ok(body) => Ok(wire::EtcdSnapshotPiece { body }),
+            Err(error) => Err(failed(&error)),
+        })))
+    }
+
+    pub(super) async fn etcd_alarms(
+        &self,
+        caller: PublicKey,
+        request: wire::EtcdAlarmsRequest,
+    ) -> Result<wire::EtcdAlarmsReply, Status> {
+        let state = self.group.state();
+        let client = self.etcd(&state)?;
+        let alarms = client.alarms().await.map_err(|e| failed(&e))?;
+        if request.disarm {
+            for alarm in &alarms {
+                client.disarm(*alarm).await.map_err(|e| failed(&e))?;
+                self.note(caller, "disarm etcd alarm", &alarm.kind.to_string()).await;
+            }
+        }
+        let names = names(&client.members().await.map_err(|e| failed(&e))?);
+        let alarm = |Alarm { member, kind }| wire::EtcdAlarm {
+            node: names.get(&member).cloned().unwrap_or_default(),
+            member_id: member.to_string(),
+            alarm: kind.to_string(),
+        };
+        Ok(wire::EtcdAlarmsReply { alarms: alarms.into_iter().map(alarm).collect() })
+    }
+
+    pub(super) async fn etcd_defrag(
+        &self,
+        caller: PublicKey,
+        node: NodeId,
+    ) -> Result<wire::EtcdDefragReply, Status> {
+        let state = self.group.state();
+        let member = self.with_etcd(|access| access.member(&state, &node, clock::now()))?;
+        let before = member.status().await.map_err(|e| failed(&e))?.db_size;
+        member.defragment().await.map_err(|e| failed(&e))?;
+        let after = member.status().await.map_err(|e| failed(&e))?.db_size;
+        self.note(caller, "defragment etcd", &self.name(&node)).await;
+        Ok(wire::EtcdDefragReply { size_before: before, size_after: after })
+    }
+
+    pub(super) async fn etcd_forfeit_leadership(
+        &self,
+        caller: PublicKey,
+        node: NodeId,
+    ) -> Result<wire::EtcdForfeitLeadershipReply, Status> {
+        let state = self.group.state();
+        let listed = self.etcd(&state)?.members().await.map_err(|e| failed(&e))?;
+        let member = self.with_etcd(|access| access.member(&state, &node, clock::now()))?;
+        let status = member.status().await.map_err(|e| failed(&e))?;
+        if status.leader != Some(status.id) {
+            let names = names(&listed);
+            let leader = status.leader.and_then(|id| names.get(&id).cloned()).unwrap_or_default();
+            return Ok(wire::EtcdForfeitLeadershipReply { leader, moved: false });
+        }
+        let may_lead =
+            |other: &&Listed| other.id != status.id && !other.learner && !other.name.is_empty();
+        let to = listed.iter().find(may_lead).ok_or_else(|| {
+            Status::failed_precondition("etcd has no other voting member that could lead it")
+        })?;
+        member.move_leader(to.id).await.map_err(|e| failed(&e))?;
+        self.note(caller, "move etcd's leadership", &to.name).await;
+        Ok(wire::EtcdForfeitLeadershipReply { leader: to.name.clone(), moved: true })
+    }
+
+    pub(super) async fn etcd_client_config(
+        &self,
+        caller: PublicKey,
+        request: wire::EtcdClientConfigRequest,
+    ) -> Result<wire::EtcdClientConfigReply, Status> {
+        let state = self.group.state();
+        let authorities = state.authorities();
+        let authority = &authorities
+            .ok_or_else(|| Status::unavailable("the cluster has no etcd authority yet"))?
+            .etcd;
+        let key = leaf::public_key_of_request(&request.certificate_request)
+            .map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let lifetime = match request.ttl_ms {
+            0 => DEFAULT_TTL,
+            ms => Duration::from_millis(ms),
+        };
+        if lifetime > MAX_TTL {
+            return Err(Status::invalid_argument("a client certificate lives 30 days at most"));
+        }
+        let name = state.operator(&caller).map_or("operator", |operator| &operator.name);
+        let profile = Profile::EtcdClient { common_name: format!("muster:{name}"), lifetime };
+        let leaf = leaf::issue(authority, &profile, &key, clock::now())
+            .map_err(|error| Status::internal(chain(&error)))?;
+        let endpoints = access::members(&state).map(|(_, address)| url(address)).collect();
+        self.note(caller, "issue etcd client certificate", name).await;
+        Ok(wire::EtcdClientConfigReply {
+            certificate_pem: leaf.to_pem(),
+            authority_pem: authority.certificate_pem(),
+            endpoints,
+            expires_ms: millis(leaf.not_after),
+        })
+    }
+}
+
+fn member(listed: Listed) -> wire::EtcdMember {
+    wire::EtcdMember {
+        id: listed.id.to_string(),
+        name: listed.name,
+        peer_urls: listed.peer_urls,
+        client_urls: listed.client_urls,
+        learner: listed.learner,
+    }
+}
+
+fn names(listed: &[Listed]) -> BTreeMap<MemberId, String> {
+    listed.iter().map(|member| (member.id, member.name.clone())).collect()
+}
+
+/// etcd's refusal or silence as a gRPC error.
+fn failed(error: &CallError) -> Status {
+    if error.is_transient() {
+        Status::unavailable(error.to_string())
+    } else {
+        Status::failed_precondition(error.to_string())
+    }
+}
+
+/// Milliseconds since 1970, as the wire has them.
+pub(super) fn millis(time: SystemTime) -> i64 {
+    i64::try_from(clock::millis(time)).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,103 @@
+//! The checks of `musterctl health`: each is one thing that must be so, with what is not.
+
+use muster_proto::PublicKey;
+use muster_proto::wire::operator as wire;
+
+use super::Desk;
+use crate::state::ClusterState;
+use crate::state::etcd::Phase;
+
+/// How far apart two nodes' clocks may be before it is a finding, in milliseconds. Certificates are
+/// backdated by more; this is when logs and leases become confusing.
+const MAX_CLOCK_OFFSET: u64 = 2_000;
+
+impl Desk {
+    pub(super) async fn health(&self, caller: &PublicKey) -> wire::HealthReply {
+        let current = self.group.catch_up().await;
+        let state = current.as_ref().map_or_else(|_| self.group.state(), std::sync::Arc::clone);
+        let nodes = self.status(caller).await.nodes;
+        let leaderless: Vec<_> = current.err().map(|error| error.to_string()).into_iter().collect();
+        let checks = vec![
+            check("raft has a leader and a majority", &leaderless),
+            check("every control-plane node votes in raft", &self.without_vote(&state)),
+            check("every member is reachable", &unreachable(&nodes)),
+            check("every member is ready", &waiting(&nodes)),
+            check("every control-plane node votes in etcd", &outside_etcd(&state)),
+            check("etcd answers on every member", &self.etcd_silent().await),
+            check("etcd has no alarm", &self.alarms(caller).await),
+            check("clocks agree", &clocks(&nodes)),
+        ];
+        wire::HealthReply { checks }
+    }
+
+    fn without_vote(&self, state: &ClusterState) -> Vec<String> {
+        let seen = self.seen(None);
+        let missing = state.control_planes().into_iter().filter(|id| !seen.voters.contains(id));
+        missing.map(|id| format!("{} is not a voter yet", self.name(&id))).collect()
+    }
+
+    async fn etcd_silent(&self) -> Vec<String> {
+        match self.etcd_status().await {
+            Ok(status) => status
+                .members
+                .into_iter()
+                .filter(|member| !member.unreachable.is_empty() || !member.errors.is_empty())
+                .map(|m| format!("{}: {}{}", m.node, m.unreachable, m.errors.join(", ")))
+                .collect(),
+            Err(status) => vec![status.message().to_owned()],
+        }
+    }
+
+    async fn alarms(&self, caller: &PublicKey) -> Vec<String> {
+        match self.etcd_alarms(*caller, wire::EtcdAlarmsRequest { disarm: false }).await {
+            Ok(alarms) => {
+                alarms.alarms.into_iter().map(|a| format!("{}: {}", a.node, a.alarm)).collect()
+            }
+            Err(status) => vec![status.message().to_owned()],
+        }
+    }
+}
+
+/// A check that passes when there are no findings.
+fn check(name: &str, findings: &[String]) -> wire::Check {
+    let passed = findings.is_empty();
+    wire::Check { name: name.to_owned(), passed, detail: findings.join("; ") }
+}
+
+fn unreachable(nodes: &[wire::NodeStatusReply]) -> Vec<String> {
+    let silent = nodes.iter().filter(|node| !node.unreachable.is_empty());
+    silent.map(|node| node.unreachable.clone()).collect()
+}
+
+fn waiting(nodes: &[wire::NodeStatusReply]) -> Vec<String> {
+    let waiting = nodes.iter().filter(|node| node.unreachable.is_empty() && !node.ready);
+    waiting.map(|node| format!("{} waits {}", node.name, node.waiting_for)).collect()
+}
+
+fn outside_etcd(state: &ClusterState) -> Vec<String> {
+    let mut findings: Vec<_> = state
+        .etcd()
+        .records()
+        .filter(|(_, record)| !matches!(record.phase, Phase::Voter { .. }))
+        .map(|(_, record)| format!("{} is {}", record.seat.name, record.phase.as_str()))
+        .collect();
+    findings.extend(
+        state.etcd().departed().map(|(_, gone)| format!("{} is still a member", gone.seat.name)),
+    );
+    if state.authorities().is_none() {
+        findings.push("there is no etcd authority yet".to_owned());
+    }
+    findings
+}
+
+fn clocks(nodes: &[wire::NodeStatusReply]) -> Vec<String> {
+    let off = nodes.iter().filter(|node| {
+        node.unreachable.is_empty() && node.clock_offset_ms.unsigned_abs() > MAX_CLOCK_OFFSET
+    });
+    off.map(|node| {
+        let seconds = node.clock_offset_ms.unsigned_abs() / 1000;
+        let side = if node.clock_offset_ms > 0 { "ahead of" } else { "behind" };
+        format!("the clock of {} is {seconds} s {side} this node's", node.name)
+    })
+    .collect()
+}

@@ -1,0 +1,215 @@
+//! The operator API. Every call begins with the caller's key and role, looked up anew; what concerns
+//! one node is answered here or passed on to it.
+
+mod desk;
+mod etcd;
+mod health;
+mod nodes;
+mod records;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use muster_proto::PublicKey;
+use muster_proto::wire::NODE_METADATA;
+use muster_proto::wire::operator as wire;
+use muster_proto::wire::operator::operator_server::Operator;
+use tonic::{Request, Response, Status};
+
+pub use desk::{Desk, check_role};
+
+use super::listen::OperatorPeer;
+use crate::state::access::Call;
+
+/// The service on one control-plane node.
+#[derive(Debug, Clone)]
+pub struct OperatorService {
+    desk: Arc<Desk>,
+}
+
+impl OperatorService {
+    pub fn new(desk: Arc<Desk>) -> Self {
+        Self { desk }
+    }
+
+    /// The caller's key, if its role allows the call.
+    fn allow<T>(&self, request: &Request<T>, call: Call) -> Result<PublicKey, Status> {
+        let peer = request
+            .extensions()
+            .get::<OperatorPeer>()
+            .ok_or_else(|| Status::internal("the request did not come over the operator port"))?;
+        self.desk.allow(&peer.key, call)?;
+        Ok(peer.key)
+    }
+}
+
+/// The node that a call names in its metadata.
+fn target<T>(request: &Request<T>) -> Result<Option<String>, Status> {
+    let Some(value) = request.metadata().get(NODE_METADATA) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Status::invalid_argument("muster-node is not text"))?;
+    Ok(Some(text.to_owned()))
+}
+
+/// Checks the caller, hands the desk the message, wraps the answer.
+macro_rules! answer {
+    ($self:ident, $request:ident, $call:ident, |$desk:ident, $caller:ident, $message:ident| $body:expr) => {{
+        let $caller = $self.allow(&$request, Call::$call)?;
+        let $desk = &$self.desk;
+        let $message = $request.into_inner();
+        $body.map(Response::new)
+    }};
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorService {
+    async fn version(
+        &self,
+        request: Request<wire::VersionRequest>,
+    ) -> Result<Response<wire::VersionReply>, Status> {
+        answer!(self, request, Version, |desk, _caller, _message| Ok(desk.version()))
+    }
+
+    async fn members(
+        &self,
+        request: Request<wire::MembersRequest>,
+    ) -> Result<Response<wire::MembersReply>, Status> {
+        answer!(self, request, Members, |desk, _caller, _message| Ok(desk.members().await))
+    }
+
+    async fn status(
+        &self,
+        request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusReply>, Status> {
+        answer!(self, request, Status, |desk, caller, _message| Ok(desk.status(&caller).await))
+    }
+
+    async fn node_status(
+        &self,
+        request: Request<wire::NodeStatusRequest>,
+    ) -> Result<Response<wire::NodeStatusReply>, Status> {
+        let caller = self.allow(&request, Call::NodeStatus)?;
+        let node = self.desk.node(target(&request)?.as_deref())?;
+        self.desk.node_status(&caller, node).await.map(Response::new)
+    }
+
+    async fn health(
+        &self,
+        request: Request<wire::HealthRequest>,
+    ) -> Result<Response<wire::HealthReply>, Status> {
+        answer!(self, request, Health, |desk, caller, _message| Ok(desk.health(&caller).await))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<wire::RemoveNodeRequest>,
+    ) -> Result<Response<wire::RemoveNodeReply>, Status> {
+        answer!(self, request, RemoveNode, |desk, caller, message| desk
+            .remove_node(caller, message)
+            .await)
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<wire::CreateTokenRequest>,
+    ) -> Result<Response<wire::CreateTokenReply>, Status> {
+        answer!(self, request, CreateToken, |desk, caller, message| desk
+            .create_token(caller, message)
+            .await)
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<wire::ListTokensRequest>,
+    ) -> Result<Response<wire::ListTokensReply>, Status> {
+        answer!(self, request, ListTokens, |desk, _caller, _message| desk.list_tokens().await)
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<wire::RevokeTokenRequest>,
+    ) -> Result<Response<wire::RevokeTokenReply>, Status> {
+        answer!(self, request, RevokeToken, |desk, caller, message| desk
+            .revoke_token(caller, message)
+            .await)
+    }
+
+    async fn show_pki(
+        &self,
+        request: Request<wire::ShowPkiRequest>,
+    ) -> Result<Response<wire::ShowPkiReply>, Status> {
+        answer!(self, request, ShowPki, |desk, caller, _message| desk.show_pki(&caller).await)
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<wire::ListAuditRequest>,
+    ) -> Result<Response<wire::ListAuditReply>, Status> {
+        answer!(self, request, ListAudit, |desk, _caller, message| desk.list_audit(message).await)
+    }
+
+    async fn etcd_members(
+        &self,
+        request: Request<wire::EtcdMembersRequest>,
+    ) -> Result<Response<wire::EtcdMembersReply>, Status> {
+        answer!(self, request, EtcdMembers, |desk, _caller, _message| desk.etcd_members().await)
+    }
+
+    async fn etcd_status(
+        &self,
+        request: Request<wire::EtcdStatusRequest>,
+    ) -> Result<Response<wire::EtcdStatusReply>, Status> {
+        answer!(self, request, EtcdStatus, |desk, _caller, _message| desk.etcd_status().await)
+    }
+
+    type EtcdSnapshotStream =
+        Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotPiece, Status>> + Send>>;
+
+    async fn etcd_snapshot(
+        &self,
+        request: Request<wire::EtcdSnapshotRequest>,
+    ) -> Result<Response<Self::EtcdSnapshotStream>, Status> {
+        let caller = self.allow(&request, Call::EtcdSnapshot)?;
+        let node = self.desk.node(target(&request)?.as_deref())?;
+        self.desk.etcd_snapshot(caller, node).await.map(Response::new)
+    }
+
+    async fn etcd_alarms(
+        &self,
+        request: Request<wire::EtcdAlarmsRequest>,
+    ) -> Result<Response<wire::EtcdAlarmsReply>, Status> {
+        if request.get_ref().disarm {
+            self.allow(&request, Call::EtcdDisarm)?;
+        }
+        answer!(self, request, EtcdAlarms, |desk, caller, message| desk
+            .etcd_alarms(caller, message)
+            .await)
+    }
+
+    async fn etcd_defrag(
+        &self,
+        request: Request<wire::EtcdDefragRequest>,
+    ) -> Result<Response<wire::EtcdDefragReply>, Status> {
+        let caller = self.allow(&request, Call::EtcdDefrag)?;
+        let node = self.desk.node(target(&request)?.as_deref())?;
+        self.desk.etcd_defrag(caller, node).await.map(Response::new)
+    }
+
+    async fn etcd_forfeit_leadership(
+        &self,
+        request: Request<wire::EtcdForfeitLeadershipRequest>,
+    ) -> Result<Response<wire::EtcdForfeitLeadershipReply>, Status> {
+        let caller = self.allow(&request, Call::EtcdForfeitLeadership)?;
+        let node = self.desk.node(target(&request)?.as_deref())?;
+        self.desk.etcd_forfeit_leadership(caller, node).await.map(Response::new)
+    }
+
+    async fn etcd_client_config(
+        &self,
+        request: Request<wire::EtcdClientConfigRequest>,
+    ) -> Result<Response<wire::EtcdClientConfigReply>, Status> {
+        answer!(self, request, EtcdClientConfig, |desk, caller, message| desk
+            .etcd_client_config(caller, message)
+            .await)
+    }
+}

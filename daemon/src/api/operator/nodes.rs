@@ -1,0 +1,91 @@
+//! The calls about nodes: version, status, removal, certificates.
+
+use futures::future::join_all;
+use muster_proto::wire::operator as wire;
+use muster_proto::{NodeId, PublicKey, VERSION};
+use tonic::Status;
+
+use super::Desk;
+use super::desk::{by, refused};
+use super::etcd::millis;
+use crate::clock;
+use crate::state::access::Call;
+use crate::state::command::Remove;
+use crate::state::{Command, Outcome};
+
+impl Desk {
+    pub(super) fn version(&self) -> wire::VersionReply {
+        wire::VersionReply { version: VERSION.to_owned(), node: self.name(&self.group.me()) }
+    }
+
+    /// Every member asked at the same time; who does not answer is said to be unreachable.
+    pub(super) async fn status(&self, caller: &PublicKey) -> wire::StatusReply {
+        let state = self.group.state();
+        let mut asked = Vec::new();
+        for member in state.members() {
+            asked.push(self.status_or_silence(caller, member.id, member.name.to_string()));
+        }
+        let mut nodes = join_all(asked).await;
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        wire::StatusReply { nodes }
+    }
+
+    async fn status_or_silence(
+        &self,
+        caller: &PublicKey,
+        node: NodeId,
+        name: String,
+    ) -> wire::NodeStatusReply {
+        match self.node_status(caller, node).await {
+            Ok(status) => status,
+            Err(status) => wire::NodeStatusReply {
+                name,
+                unreachable: status.message().to_owned(),
+                ..Default::default()
+            },
+        }
+    }
+
+    /// One node about itself, with its clock compared to this node's.
+    pub(super) async fn node_status(
+        &self,
+        caller: &PublicKey,
+        node: NodeId,
+    ) -> Result<wire::NodeStatusReply, Status> {
+        let request = wire::NodeStatusRequest {};
+        let before = millis(clock::now());
+        let mut status: wire::NodeStatusReply =
+            self.ask(caller, node, Call::NodeStatus, &request).await?;
+        let after = millis(clock::now());
+        // As NTP does: the answer was made in the middle of the round trip.
+        status.clock_offset_ms = status.clock_ms - i64::midpoint(before, after);
+        Ok(status)
+    }
+
+    pub(super) async fn remove_node(
+        &self,
+        caller: PublicKey,
+        request: wire::RemoveNodeRequest,
+    ) -> Result<wire::RemoveNodeReply, Status> {
+        let state = self.current().await?;
+        let node = state.find(&request.node).map_err(refused)?.id;
+        let remove = Remove { node, by: by(caller), force: request.force };
+        match self.propose(Command::Remove(remove)).await? {
+            Outcome::Removed { node, name } => {
+                Ok(wire::RemoveNodeReply { name: name.to_string(), id: node.to_string() })
+            }
+            other => Err(Status::internal(format!("the removal had the outcome {other:?}"))),
+        }
+    }
+
+    /// The authorities, and the leaves of every node that answers.
+    pub(super) async fn show_pki(&self, caller: &PublicKey) -> Result<wire::ShowPkiReply, Status> {
+        let state = self.current().await?;
+        let nodes = self.status(caller).await.nodes.into_iter().map(|node| wire::NodeLeaves {
+            node: node.name,
+            leaves: node.leaves,
+            unreachable: node.unreachable,
+        });
+        Ok(wire::ShowPkiReply { nodes: nodes.collect(), ..crate::state::view::authorities(&state) })
+    }
+}

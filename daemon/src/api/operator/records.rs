@@ -1,0 +1,128 @@
+//! The calls about what the group has on record: members, tokens, the audit log.
+
+use std::time::Duration;
+
+use muster_discovery::gossip::State;
+use muster_proto::wire::operator as wire;
+use muster_proto::{NodeName, PublicKey, Role};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::Desk;
+use super::desk::by;
+use super::etcd::millis;
+use crate::clock;
+use crate::state::command::{CreateToken, Grant, RevokeToken};
+use crate::state::view::{self, Contact, Seen};
+use crate::state::{ClusterState, Command};
+
+/// How long a listing of the members waits for a leader before it is given as it stands, and said to
+/// be stale.
+const CONFIRM: Duration = Duration::from_millis(1500);
+
+impl Desk {
+    /// Never fails for want of a leader: says how old the answer may be instead.
+    pub(super) async fn members(&self) -> wire::MembersReply {
+        let (state, stale_for) = match self.group.catch_up_within(CONFIRM).await {
+            Ok(state) => (state, None),
+            Err(_) => (self.group.state(), Some(self.group.silent_for())),
+        };
+        view::members(&state, &self.seen(stale_for))
+    }
+
+    /// What this node knows of the others that is not in the state.
+    pub(super) fn seen(&self, stale_for: Option<Duration>) -> Seen {
+        let metrics = self.group.metrics();
+        let voters = metrics.borrow().membership_config.membership().voter_ids().collect();
+        let now = Instant::now().into_std();
+        let liveness = self.liveness.borrow();
+        let contacts = liveness.iter().map(|(node, seen)| {
+            let silent_for =
+                seen.last_heard.map(|heard| now.duration_since(heard)).unwrap_or_default();
+            (*node, Contact { state: word(seen.state), silent_for })
+        });
+        Seen {
+            me: self.group.me(),
+            leader: self.group.leader(),
+            voters,
+            stale_for,
+            contacts: contacts.collect(),
+        }
+    }
+
+    pub(super) async fn create_token(
+        &self,
+        caller: PublicKey,
+        request: wire::CreateTokenRequest,
+    ) -> Result<wire::CreateTokenReply, Status> {
+        let invalid = |error: &dyn std::error::Error| {
+            Status::invalid_argument(format!("token create: {}", crate::fatal::chain(error)))
+        };
+        let token: muster_pki::token::TokenId = request.id.parse().map_err(|e| invalid(&e))?;
+        let verifier =
+            muster_pki::token::Verifier::from_bytes(&request.verifier).map_err(|e| invalid(&e))?;
+        let roles = request.roles.iter().map(|role| role.parse::<Role>());
+        let grant = Grant {
+            roles: roles.collect::<Result<_, _>>().map_err(|e| invalid(&e))?,
+            ttl_ms: (request.ttl_ms != 0).then_some(request.ttl_ms),
+            uses_allowed: (request.uses_allowed != 0).then_some(request.uses_allowed),
+            node_name: match request.node_name.as_str() {
+                "" => None,
+                name => Some(name.parse::<NodeName>().map_err(|e| invalid(&e))?),
+            },
+            description: request.description,
+        };
+        let create = CreateToken { token: token.clone(), verifier, grant, by: by(caller) };
+        self.propose(Command::CreateToken(create)).await?;
+        let token = self.token(&token).await?;
+        Ok(wire::CreateTokenReply { token: Some(token) })
+    }
+
+    pub(super) async fn revoke_token(
+        &self,
+        caller: PublicKey,
+        request: wire::RevokeTokenRequest,
+    ) -> Result<wire::RevokeTokenReply, Status> {
+        // A whole token is accepted by nobody: its secret has no business in a request.
+        let token: muster_pki::token::TokenId = request.id.parse().map_err(|_| {
+            Status::invalid_argument("token revoke wants the token's id, the part before the dot")
+        })?;
+        let revoke = RevokeToken { token: token.clone(), by: by(caller) };
+        self.propose(Command::RevokeToken(revoke)).await?;
+        let token = self.token(&token).await?;
+        Ok(wire::RevokeTokenReply { token: Some(token) })
+    }
+
+    async fn token(&self, id: &muster_pki::token::TokenId) -> Result<wire::Token, Status> {
+        let state = self.current().await?;
+        let token = state.token(id).ok_or_else(|| Status::not_found(format!("no token {id}")))?;
+        Ok(view::token(id, token, now_of(&state)))
+    }
+
+    pub(super) async fn list_tokens(&self) -> Result<wire::ListTokensReply, Status> {
+        let state = self.current().await?;
+        Ok(view::tokens(&state, now_of(&state)))
+    }
+
+    pub(super) async fn list_audit(
+        &self,
+        request: wire::ListAuditRequest,
+    ) -> Result<wire::ListAuditReply, Status> {
+        Ok(view::audit(&*self.current().await?, request.limit))
+    }
+}
+
+/// What gossip believes, in the word that operators see.
+const fn word(state: State) -> &'static str {
+    match state {
+        State::Alive => "alive",
+        State::Suspect => "suspect",
+        State::Down => "down",
+        State::Unknown => "unknown",
+    }
+}
+
+/// Now, but never before the cluster's own time.
+fn now_of(state: &ClusterState) -> i64 {
+    millis(clock::now()).max(state.now_ms())
+}

@@ -1,0 +1,21 @@
+//! The one edge where `musterd` reads the wall clock. Everything else takes time as an argument or
+//! calls this at the moment of acting, never to decide in pure code.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The wall clock.
+#[expect(clippy::disallowed_methods, reason = "the edge where the clock is read")]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Milliseconds since 1970; 0 for a clock before that.
+pub fn now_ms() -> u64 {
+    millis(now())
+}
+
+/// `time` in milliseconds since 1970; 0 for a time before that.
+pub fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,288 @@
+//! Puts a node together from its parts and runs it: the only place that knows all of them.
+//!
+//! What runs for the whole life of the process (the endpoint, the door, candidates, formation) is
+//! started here; what a member runs besides is started by [`crate::life`] once there is a cluster.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_discovery::birth::failpoint::Hook;
+use muster_discovery::candidates::{self, Sources, mdns};
+use muster_discovery::endpoint::{Bind, Endpoint, service};
+use muster_discovery::formation;
+use muster_discovery::hello;
+use muster_init::facts::{self, Interface};
+use muster_proto::wire::MAX_MESSAGE;
+use muster_proto::wire::node::node_server::NodeServer;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, info, info_span};
+
+use crate::api::door::{Entrance, audit, refusals};
+use crate::api::local::{EtcdView, Local, Sources as LocalSources};
+use crate::api::node::NodeService;
+use crate::fatal::Fatal;
+use crate::keeper::{self, Keeper};
+use crate::life::{Life, Publish};
+use crate::prepare::{Addresses, Prepared};
+
+/// How long the parts may take to stop in order.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A node that is put together and runs as soon as it is polled.
+#[derive(Debug)]
+pub struct Node {
+    tasks: Tasks,
+    stop: CancellationToken,
+    /// What ends the node besides a signal.
+    fatal: mpsc::Receiver<Fatal>,
+}
+
+/// Tasks with names; none of them may end before the node does.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    set: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Tasks {
+    /// Spawns a task of this name.
+    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.set.spawn(task.instrument(info_span!("task", name)));
+        self.names.insert(handle.id(), name);
+    }
+
+    /// The task that ended first, and whether it panicked.
+    pub async fn ended(&mut self) -> Option<(&'static str, bool)> {
+        let (id, panicked) = match self.set.join_next_with_id().await? {
+            Ok((id, ())) => (id, false),
+            Err(error) => (error.id(), error.is_panic()),
+        };
+        Some((self.names.get(&id).copied().unwrap_or("?"), panicked))
+    }
+
+    /// Waits for all of them.
+    pub async fn drain(&mut self) {
+        while let Some((name, panicked)) = self.ended().await {
+            if panicked {
+                error!(name, "a task panicked while the node stopped");
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Runs until `signal`, or until a task ends that should not have; then stops in order.
+    pub async fn run(mut self, signal: impl Future<Output = ()>) -> Result<(), Fatal> {
+        let outcome = tokio::select! {
+            () = signal => Ok(()),
+            Some(fatal) = self.fatal.recv() => Err(fatal),
+            Some((name, panicked)) = self.tasks.ended() => {
+                Err(if panicked { Fatal::Panicked(name) } else { Fatal::TaskEnded(name) })
+            }
+        };
+        info!("stopping");
+        self.stop.cancel();
+        if timeout(GRACE, self.tasks.drain()).await.is_err() {
+            error!("some parts did not stop in time");
+        }
+        outcome
+    }
+}
+
+/// Puts the node together. Nothing is sent before [`Node::run`].
+pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::default();
+    let (ends, fatal) = mpsc::channel(4);
+    let Prepared { config, identity, state, addresses, membership, .. } = &prepared;
+    info!(name = %config.name, id = %identity.node_id(), role = %config.role, "starting");
+
+    let (keeper, keeping) =
+        keeper::keeper(Arc::clone(identity), state.membership(), membership.clone());
+    tasks.spawn("keeper", keeping.run(stop.clone()));
+    let own = own_addresses(&mut tasks, addresses, &stop);
+    let listener = TcpListener::bind(addresses.bind)
+        .await
+        .map_err(|error| Fatal::start("listen for operators", error))?;
+    let (endpoint, quic) = Endpoint::bind(Bind {
+        address: addresses.bind,
+        identity: Arc::clone(identity),
+        trust: keeper.trust(),
+    })
+    .map_err(|error| Fatal::start("open the QUIC endpoint", error))?;
+    let sources = sources(&mut tasks, &prepared, &own, &stop);
+
+    let (publish, local) = publishers(&prepared, &keeper);
+    let formation = match membership {
+        // A founder's promises tell what it is, and answer others' late questions.
+        Some(_) if prepared.promises.record.born().is_none() => None,
+        _ => {
+            let (handle, room) = formation(&prepared, &endpoint, &sources, &own)?;
+            tasks.spawn("formation", run_formation(room, ends.clone(), stop.clone()));
+            Some(handle)
+        }
+    };
+    let (refused, refused_ones) = refusals();
+    tasks.spawn("audit", audit(refused_ones, publish.group.subscribe(), stop.clone()));
+    let door = Entrance {
+        local: Arc::clone(&local),
+        token: prepared.token.clone(),
+        formation: formation.clone(),
+        group: publish.group.subscribe(),
+        trust: keeper.trust(),
+        told: publish.told.subscribe(),
+        removed: publish.removed.subscribe(),
+        addresses: own.clone(),
+        refused,
+    };
+    let node_service = NodeService::new(publish.group.subscribe(), Arc::clone(&local));
+    let node_service = NodeServer::new(node_service)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let hello_service = hello::Server::new(Arc::new(door)).service();
+    tasks.spawn("endpoint", quic.run(hello_service, service(node_service), stop.clone()));
+
+    let life =
+        Life { prepared, endpoint, listener, keeper, sources, formation, own, publish, local };
+    tasks.spawn("life", life.run(ends, stop.clone()));
+    Ok(Node { tasks, stop, fatal })
+}
+
+/// Follows the addresses under which others reach this node.
+fn own_addresses(
+    tasks: &mut Tasks,
+    addresses: &Addresses,
+    stop: &CancellationToken,
+) -> watch::Receiver<Vec<SocketAddr>> {
+    let wanted = addresses.clone();
+    let (mut found, follow) = facts::watch(move |address| wanted.wants(address), stop.clone());
+    let addresses = addresses.clone();
+    let reach =
+        move |found: &[Interface], before: Option<IpAddr>| addresses.reachable(found, before);
+    let first = reach(&found.borrow_and_update(), None);
+    let (own, owned) = watch::channel(first);
+    let stop = stop.clone();
+    tasks.spawn("addresses", async move {
+        let map = async {
+            while found.changed().await.is_ok() {
+                let before = own.borrow().first().map(SocketAddr::ip);
+                let now = reach(&found.borrow_and_update(), before);
+                own.send_if_modified(|known| {
+                    // A machine that has lost its address for a moment still has its old ones.
+                    let changed = !now.is_empty() && *known != now;
+                    if changed {
+                        known.clone_from(&now);
+                    }
+                    changed
+                });
+            }
+        };
+        tokio::join!(follow, stop.run_until_cancelled(map));
+    });
+    owned
+}
+
+/// Starts looking for others.
+fn sources(
+    tasks: &mut Tasks,
+    prepared: &Prepared,
+    own: &watch::Receiver<Vec<SocketAddr>>,
+    stop: &CancellationToken,
+) -> Sources {
+    let Prepared { config, identity, state, addresses, token, .. } = prepared;
+    let discovery = &config.discovery;
+    // mDNS on a loopback address would reach nobody but this machine's other programs.
+    let mdns = (discovery.mdns && !addresses.bind.ip().is_loopback()).then(|| {
+        let addresses = addresses.clone();
+        mdns::Settings {
+            me: identity.node_id(),
+            token_id: token.id().to_string(),
+            chosen: Arc::new(move |ip| !ip.is_loopback() && addresses.wants(ip)),
+        }
+    });
+    let settings = candidates::Settings {
+        port: config.network.port,
+        own: own.borrow().iter().copied().collect(),
+        fixed: discovery.fixed.clone(),
+        servers: discovery.dns.as_ref().map(|dns| dns.servers.clone()).unwrap_or_default(),
+        domain: discovery.dns.as_ref().map(|dns| dns.domain.clone()),
+        mdns,
+        remembered: state.peers(),
+    };
+    let (sources, driver) = Sources::new(settings, stop.clone());
+    tasks.spawn("candidates", driver.run());
+    let (mut own, follow, stop) = (own.clone(), sources.clone(), stop.clone());
+    tasks.spawn("own-candidates", async move {
+        while let Some(Ok(())) = stop.run_until_cancelled(own.changed()).await {
+            follow.set_own(own.borrow_and_update().iter().copied().collect::<BTreeSet<_>>());
+        }
+        stop.cancelled().await;
+    });
+    sources
+}
+
+/// What the parts tell each other, and this node's view of itself.
+fn publishers(prepared: &Prepared, keeper: &Keeper) -> (Publish, Arc<Local>) {
+    let publish = Publish {
+        forming: watch::Sender::new(Some("for its parts to start".to_owned())),
+        removed: watch::Sender::new(false),
+        in_touch: watch::Sender::new(false),
+        group: watch::Sender::new(None),
+        etcd: watch::Sender::new(EtcdView::default()),
+        told: watch::Sender::new(None),
+    };
+    let sources = LocalSources {
+        trust: keeper.trust(),
+        forming: publish.forming.subscribe(),
+        removed: publish.removed.subscribe(),
+        in_touch: publish.in_touch.subscribe(),
+        group: publish.group.subscribe(),
+        etcd: publish.etcd.subscribe(),
+    };
+    let local = Local::new(prepared.config.name.clone(), prepared.config.role, sources);
+    (publish, Arc::new(local))
+}
+
+/// Prepares the way into a cluster, or, on a founder, what answers late questions about the birth.
+fn formation(
+    prepared: &Prepared,
+    endpoint: &Endpoint,
+    sources: &Sources,
+    own: &watch::Receiver<Vec<SocketAddr>>,
+) -> Result<(formation::Handle, formation::Room<formation::Remote>), Fatal> {
+    let config = &prepared.config;
+    let settings = formation::Settings {
+        identity: Arc::clone(&prepared.identity),
+        name: config.name.clone(),
+        role: config.role,
+        addresses: own.borrow().clone(),
+        token_id: prepared.token.id().to_string(),
+        expect: usize::from(config.cluster.expect),
+        founders: config.cluster.founders.clone(),
+        birth_fields: config.birth_fields(),
+        hook: Hook::from_environment(),
+    };
+    let store = prepared.promises.store.clone();
+    let network = formation::Remote::new(endpoint.clone(), prepared.token.clone());
+    formation::prepare(settings, store, network, sources.hints())
+        .map_err(|error| Fatal::start("read this node's promises", error))
+}
+
+/// Runs formation; only its failure ends the node.
+async fn run_formation(
+    room: formation::Room<formation::Remote>,
+    ends: mpsc::Sender<Fatal>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = room.run(stop.clone()).await {
+        ends.send(Fatal::Store(crate::fatal::chain(&error))).await.ok();
+    }
+    stop.cancelled().await;
+}

@@ -1,0 +1,94 @@
+//! Whom sessions are checked against and where members are dialled: the registry, with the addresses
+//! that members now give of themselves in gossip before those that the registry remembers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster_discovery::endpoint::{Directory, Peer};
+use muster_discovery::gossip::{Liveness, State, View};
+use muster_proto::NodeId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::keeper::Keeper;
+use crate::raft::Group;
+use crate::state::ClusterState;
+
+/// The registry as sessions need it.
+pub fn registry(state: &ClusterState) -> Directory {
+    let peer = |member: &crate::state::Member| Peer {
+        public_key: member.public_key,
+        name: member.name.clone(),
+        role: member.role,
+        addresses: member.addresses.clone(),
+    };
+    state.members().map(|member| (member.id, peer(member))).collect()
+}
+
+/// The registry with the newest addresses first.
+pub fn with_gossip(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -> Directory {
+    for (id, peer) in &mut registry {
+        let card = seen.get(id).filter(|seen| seen.state != State::Unknown);
+        let Some(card) = card.and_then(|seen| seen.card.as_ref()) else { continue };
+        let remembered = std::mem::take(&mut peer.addresses);
+        peer.addresses.clone_from(&card.addresses);
+        peer.addresses.extend(remembered.into_iter().filter(|a| !card.addresses.contains(a)));
+    }
+    registry
+}
+
+/// On the control plane: follows the state until `stop`.
+pub async fn run(
+    group: Group,
+    mut liveness: watch::Receiver<View>,
+    keeper: Keeper,
+    stop: CancellationToken,
+) {
+    let mut states = group.watch_state();
+    loop {
+        let state = Arc::clone(&states.borrow_and_update());
+        let seen = Arc::clone(&liveness.borrow_and_update());
+        // Before the founding is written down, the birth certificate is all there is to believe.
+        if state.birth().is_some() {
+            keeper.set_directory(with_gossip(registry(&state), &seen)).await;
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = states.changed() => if changed.is_err() { return },
+            Ok(()) = liveness.changed() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_discovery::gossip::Card;
+    use muster_proto::{PublicKey, Role};
+
+    use super::*;
+
+    #[test]
+    fn what_a_member_says_of_itself_comes_before_what_the_registry_remembers() {
+        let id = NodeId::from_bytes([1; 32]);
+        let old = "10.0.0.1:50000".parse().unwrap();
+        let new = "10.0.0.9:50000".parse().unwrap();
+        let peer = Peer {
+            public_key: PublicKey::from_bytes([1; 32]),
+            name: "a".parse().unwrap(),
+            role: Role::Worker,
+            addresses: vec![old],
+        };
+        let registry = Directory::from([(id, peer)]);
+        let mut seen = Liveness {
+            state: State::Alive,
+            last_heard: None,
+            generation: 1,
+            card: Some(Card { addresses: vec![new], ..Card::default() }),
+        };
+        let merged = with_gossip(registry.clone(), &BTreeMap::from([(id, seen.clone())]));
+        assert_eq!(merged[&id].addresses, [new, old]);
+        seen.card = None;
+        assert_eq!(with_gossip(registry.clone(), &BTreeMap::from([(id, seen)])), registry);
+    }
+}

@@ -1,0 +1,112 @@
+//! How this control-plane node talks to the cluster's etcd: where the members listen, and with which
+//! certificate. The certificate is issued on the spot from the agreed authority and never written to
+//! disk.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use muster_init::units::etcd::client::{Client, CredentialsError, Deadlines, Member, Tls};
+use muster_init::units::etcd::{Authorities, Credential};
+use muster_pki::leaf::{self, KeyPair, Profile};
+use muster_proto::NodeId;
+
+use crate::state::etcd::{CLIENT_PORT, Phase};
+use crate::state::{ClusterState, Member as ClusterMember};
+
+/// How long a certificate for our own calls is good.
+const LIFETIME: Duration = Duration::from_hours(24);
+
+/// The name under which etcd sees Muster's own calls.
+const COMMON_NAME: &str = "muster";
+
+/// Why there is no way to etcd.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    #[error("the cluster has no etcd authority yet")]
+    NoAuthority,
+    #[error("no node runs etcd yet")]
+    NoMember,
+    #[error("issue a client certificate for etcd")]
+    Issue(#[from] leaf::IssueError),
+    #[error("use the client certificate for etcd")]
+    Credentials(#[from] CredentialsError),
+}
+
+/// The client side of etcd, with credentials that renew themselves and connections that are kept
+/// for as long as the members stay where they are.
+#[derive(Debug)]
+pub struct Access {
+    key: KeyPair,
+    tls: Option<(Tls, SystemTime)>,
+    client: Option<(Vec<SocketAddr>, Client)>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { key: KeyPair::generate(), tls: None, client: None }
+    }
+}
+
+impl Access {
+    /// The cluster's etcd, through any member.
+    pub fn client(&mut self, state: &ClusterState, now: SystemTime) -> Result<Client, AccessError> {
+        let endpoints: Vec<_> = members(state).map(|(_, address)| address).collect();
+        let tls = self.tls(state, now)?;
+        if let Some((known, client)) = &self.client
+            && *known == endpoints
+        {
+            return Ok(client.clone());
+        }
+        let client = Client::new(&endpoints, &tls, Deadlines::default());
+        let client = client.ok_or(AccessError::NoMember)?;
+        self.client = Some((endpoints, client.clone()));
+        Ok(client)
+    }
+
+    /// One node's etcd.
+    pub fn member(
+        &mut self,
+        state: &ClusterState,
+        node: &NodeId,
+        now: SystemTime,
+    ) -> Result<Member, AccessError> {
+        let address = members(state).find(|(id, _)| id == node).ok_or(AccessError::NoMember)?.1;
+        Ok(Member::new(address, &self.tls(state, now)?, Deadlines::default()))
+    }
+
+    fn tls(&mut self, state: &ClusterState, now: SystemTime) -> Result<Tls, AccessError> {
+        if let Some((tls, renew_at)) = &self.tls
+            && now < *renew_at
+        {
+            return Ok(tls.clone());
+        }
+        let authority = &state.authorities().ok_or(AccessError::NoAuthority)?.etcd;
+        let profile =
+            Profile::EtcdClient { common_name: COMMON_NAME.to_owned(), lifetime: LIFETIME };
+        let leaf = leaf::issue(authority, &profile, &self.key.public(), now)?;
+        let trusted = Authorities::new(vec![authority.certificate().clone()])
+            .expect("one certificate is not none");
+        let renew_at = leaf.renew_at();
+        let tls = Tls::new(&trusted, &Credential::new(leaf.chain, self.key.to_pkcs8()))?;
+        self.tls = Some((tls.clone(), renew_at));
+        self.client = None;
+        Ok(tls)
+    }
+}
+
+/// Where a member's etcd listens to clients.
+pub fn client_address(member: &ClusterMember) -> Option<SocketAddr> {
+    member.addresses.first().map(|address| SocketAddr::new(address.ip(), CLIENT_PORT))
+}
+
+/// The nodes that run an etcd member, and where it listens to clients.
+pub fn members(state: &ClusterState) -> impl Iterator<Item = (NodeId, SocketAddr)> {
+    state.etcd().records().filter_map(|(node, record)| {
+        let runs = match record.phase {
+            Phase::Founding | Phase::Learner { .. } | Phase::Voter { .. } => true,
+            Phase::Waiting | Phase::Lost { .. } => false,
+        };
+        let member = state.member(node).filter(|_| runs)?;
+        Some((*node, client_address(member)?))
+    })
+}

@@ -1,0 +1,155 @@
+//! etcd's membership, looked after by the leader: whatever the plan and etcd disagree on is settled
+//! one step at a time, for ever. [`next_step`] decides; this looks, performs and records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use muster_discovery::gossip::{Liveness, State, View};
+use muster_init::units::etcd::client::{CallError, Client, Kind, MemberId};
+use muster_proto::NodeId;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::access::Access;
+use crate::clock;
+use crate::fatal::chain;
+use crate::raft::Group;
+use crate::state::etcd::{Observed, ObservedMember, Phase, Step, next_step};
+use crate::state::{ClusterState, Command, EtcdChange};
+
+/// How often etcd is looked at while the plan is not fulfilled.
+const BUSY: Duration = Duration::from_millis(250);
+
+/// While it is, etcd is looked at every so many turns.
+const RESTING_TURNS: u32 = 20;
+
+/// For how long gossip must have held a node for down before its etcd counts as gone.
+const DOWN_FOR: Duration = Duration::from_secs(30);
+
+/// What gossip knows of every member.
+pub type LivenessWatch = watch::Receiver<View>;
+
+/// Runs until `stop`; acts only while this node leads.
+pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken) {
+    let mut access = Access::default();
+    let mut ticks = interval(BUSY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turn = 0_u32;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        turn = turn.wrapping_add(1);
+        let state = group.state();
+        let resting = is_fulfilled(&state) && !turn.is_multiple_of(RESTING_TURNS);
+        if resting || !group.is_leader() || state.authorities().is_none() {
+            continue;
+        }
+        let looked = stop.run_until_cancelled(look_and_act(&group, &mut access, &liveness));
+        if let Some(Err(error)) = looked.await {
+            debug!(error, "etcd's membership could not be looked at");
+        }
+    }
+}
+
+/// Whether every control-plane node votes in etcd where it should be.
+fn is_fulfilled(state: &ClusterState) -> bool {
+    let plan = state.etcd();
+    plan.departed().len() == 0
+        && plan.records().all(|(node, record)| {
+            matches!(record.phase, Phase::Voter { .. })
+                && state.etcd_peer_url(node).as_ref() == Some(&record.seat.peer_url)
+        })
+}
+
+async fn look_and_act(
+    group: &Group,
+    access: &mut Access,
+    liveness: &LivenessWatch,
+) -> Result<(), String> {
+    let state = group.catch_up().await.map_err(|error| chain(&error))?;
+    let client = access.client(&state, clock::now()).map_err(|error| chain(&error))?;
+    let down = down_for_long(&liveness.borrow());
+    let observed = observe(&client, down).await.map_err(|error| chain(&error))?;
+    let Some(step) = next_step(&state, &observed) else { return Ok(()) };
+    info!(?step, "changing etcd's membership");
+    let change = match perform(&client, step).await {
+        Ok(change) => change,
+        Err(error) if error.is_transient() || error.kind == Kind::LearnerNotReady => {
+            debug!(%error, "etcd is not ready for the change yet");
+            return Ok(());
+        }
+        Err(error) => {
+            warn!(%error, "etcd refused the change; looking again");
+            return Ok(());
+        }
+    };
+    if let Some(change) = change {
+        let outcome = group.propose(Command::Etcd(change)).await.map_err(|e| chain(&e))?;
+        debug!(?outcome, "etcd's change is recorded");
+    }
+    Ok(())
+}
+
+fn down_for_long(liveness: &BTreeMap<NodeId, Liveness>) -> BTreeSet<NodeId> {
+    let now = Instant::now();
+    let silent = |seen: &Liveness| {
+        seen.state == State::Down
+            && seen.last_heard.is_none_or(|heard| now.duration_since(heard) > DOWN_FOR)
+    };
+    liveness.iter().filter(|(_, seen)| silent(seen)).map(|(node, _)| *node).collect()
+}
+
+/// etcd's list, after a read that needed its quorum, and who of them answers.
+async fn observe(client: &Client, down: BTreeSet<NodeId>) -> Result<Observed, CallError> {
+    client.get(b"muster").await?;
+    let listed = client.members().await?;
+    let healths = client.members_asked().iter().map(async |member| {
+        let answered = member.health().await.is_ok();
+        answered.then(|| muster_init::units::etcd::spec::url(member.endpoint()))
+    });
+    let answered: BTreeSet<String> = join_all(healths).await.into_iter().flatten().collect();
+    let members = listed
+        .into_iter()
+        .map(|member| ObservedMember {
+            member_id: member.id.0,
+            healthy: member.client_urls.iter().any(|url| answered.contains(url)),
+            name: member.name,
+            peer_urls: member.peer_urls,
+            learner: member.learner,
+        })
+        .collect();
+    Ok(Observed { members, down })
+}
+
+/// Carries out a step and says what to record. What etcd says was done before counts as done.
+async fn perform(client: &Client, step: Step) -> Result<Option<EtcdChange>, CallError> {
+    Ok(match step {
+        Step::Record(change) => Some(change),
+        Step::Update { node, generation, member_id, peer_url } => {
+            client.update(MemberId(member_id), &peer_url).await?;
+            Some(EtcdChange::Moved { node, generation, peer_url })
+        }
+        Step::Remove { member_id, of } => {
+            match client.remove(MemberId(member_id)).await {
+                Ok(_) => {}
+                Err(error) if error.kind == Kind::MemberNotFound => {}
+                Err(error) => return Err(error),
+            }
+            of.map(|(node, generation)| EtcdChange::Removed { node, generation })
+        }
+        Step::Promote { node, generation, member_id } => {
+            match client.promote(MemberId(member_id)).await {
+                Ok(_) => {}
+                Err(error) if error.kind == Kind::NotLearner => {}
+                Err(error) => return Err(error),
+            }
+            Some(EtcdChange::Promoted { node, generation, member_id })
+        }
+        Step::Add { node, generation, seat } => {
+            let (added, _) = client.add_learner(&seat.peer_url).await?;
+            let (member_id, peer_url) = (added.id.0, seat.peer_url);
+            Some(EtcdChange::Added { node, generation, member_id, peer_url })
+        }
+    })
+}

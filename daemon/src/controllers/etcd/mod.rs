@@ -1,0 +1,5 @@
+//! etcd on this node and in the cluster.
+
+pub mod access;
+pub mod members;
+pub mod unit;

@@ -1,0 +1,260 @@
+//! This node's etcd: what the plan assigns to it, with certificates from the agreed authority,
+//! renewed before they run out, handed to the unit that runs it. Also says what to report of it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use muster_init::units::etcd::home::Home;
+use muster_init::units::etcd::restore;
+use muster_init::units::etcd::{
+    Authorities, Binary, Credential, Credentials, Generation, Handle, Initial, InitialState, Phase,
+    Spec, Status, Tuning,
+};
+use muster_pki::leaf::{self, KeyPair, Leaf, Profile};
+use muster_proto::NodeName;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::local::EtcdView;
+use crate::clock;
+use crate::controllers::certificate::ips;
+use crate::fatal::chain;
+use crate::raft::Group;
+use crate::state::etcd::{Assignment, CLIENT_PORT, EtcdData, PEER_PORT, Seat, Start};
+use crate::state::{ClusterState, EtcdReport, Member};
+
+/// Looks again after this, should no event come first: certificates age without events.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long a certificate of the unit's own health checks is good.
+const PROBE_LIFETIME: Duration = Duration::from_hours(7 * 24);
+
+/// What this controller works with.
+#[derive(Debug)]
+pub struct Unit {
+    pub group: Group,
+    pub binary: Binary,
+    pub home: Home,
+    pub handle: Handle,
+    /// A snapshot that the first generation begins with.
+    pub restore: Option<PathBuf>,
+    pub view: watch::Sender<EtcdView>,
+    pub report: watch::Sender<Option<EtcdReport>>,
+}
+
+/// The leaves of one etcd member, and what they were issued for.
+#[derive(Debug)]
+struct Leaves {
+    name: NodeName,
+    addresses: Vec<IpAddr>,
+    server: (Leaf, KeyPair),
+    peer: (Leaf, KeyPair),
+    client: (Leaf, KeyPair),
+}
+
+/// What the plan and the registry say that this node's etcd should be.
+#[derive(Debug)]
+struct Wanted {
+    generation: u32,
+    state: InitialState,
+    members: BTreeMap<NodeName, SocketAddr>,
+    heard_of: bool,
+}
+
+impl Unit {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut states = self.group.watch_state();
+        let mut unit = self.handle.status();
+        let mut leaves = None;
+        loop {
+            let state = Arc::clone(&states.borrow_and_update());
+            let problem = match self.converge(&state, &mut leaves).await {
+                Ok(()) => None,
+                Err(problem) => {
+                    warn!(problem, "etcd is not as the plan wants it");
+                    Some(problem)
+                }
+            };
+            let seen = unit.borrow_and_update().clone();
+            self.publish(&state, seen, problem, leaves.as_ref());
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = states.changed() => if changed.is_err() { return },
+                changed = unit.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn converge(
+        &self,
+        state: &ClusterState,
+        leaves: &mut Option<Leaves>,
+    ) -> Result<(), String> {
+        let Some(member) = state.member(&self.group.me()) else {
+            return self.handle.stop().await.map_err(|error| chain(&error));
+        };
+        let Some(wanted) = wanted(state, member) else {
+            return self.handle.stop().await.map_err(|error| chain(&error));
+        };
+        let now = clock::now();
+        if leaves.as_ref().is_none_or(|leaves| leaves.are_due(member, now)) {
+            let Some(authorities) = state.authorities() else { return Ok(()) };
+            *leaves = Some(Leaves::issue(&authorities.etcd, member, now)?);
+            info!("etcd's certificates are issued");
+        }
+        let (Some(leaves), Some(authorities)) = (leaves.as_ref(), state.authorities()) else {
+            return Ok(());
+        };
+        let address = member.addresses.first().ok_or("this node has no address")?.ip();
+        let token = state.birth().map(|birth| birth.cluster_id.to_string()).unwrap_or_default();
+        let spec = Spec {
+            binary: self.binary.clone(),
+            generation: Generation(u64::from(wanted.generation)),
+            name: member.name.clone(),
+            initial: Initial { state: wanted.state, token, members: wanted.members },
+            heard_of: wanted.heard_of,
+            peer: SocketAddr::new(address, PEER_PORT),
+            client: SocketAddr::new(address, CLIENT_PORT),
+            tuning: Tuning::default(),
+            credentials: leaves.credentials(authorities.etcd.certificate().clone()),
+        };
+        self.restore_first(&spec).await?;
+        self.handle.set(spec).await.map_err(|error| chain(&error))
+    }
+
+    /// A founder's first generation begins with the snapshot that the operator gave.
+    async fn restore_first(&self, spec: &Spec) -> Result<(), String> {
+        let Some(snapshot) = &self.restore else { return Ok(()) };
+        if spec.generation != Generation(0) || spec.initial.state != InitialState::New {
+            return Ok(());
+        }
+        match restore::restore(&self.home, spec, snapshot, None).await {
+            Ok(restored) => {
+                info!(?restored, "etcd begins with the given snapshot");
+                Ok(())
+            }
+            // This member has run before: the snapshot was for its beginning only.
+            Err(restore::RestoreError::DataExists { .. }) => Ok(()),
+            Err(error) => Err(chain(&error)),
+        }
+    }
+
+    fn publish(
+        &self,
+        state: &ClusterState,
+        status: Status,
+        problem: Option<String>,
+        leaves: Option<&Leaves>,
+    ) {
+        if let Some(record) = state.etcd().record(&self.group.me()) {
+            let data = match status.phase {
+                Phase::Lost => EtcdData::Lost,
+                _ if status.health.is_good() => EtcdData::Present,
+                _ => known_data(state, &self.group, record.generation),
+            };
+            let report = EtcdReport {
+                generation: record.generation,
+                data,
+                version: self.binary.version.to_string(),
+            };
+            self.report.send_if_modified(|old| {
+                let differs = old.as_ref() != Some(&report);
+                if differs {
+                    *old = Some(report);
+                }
+                differs
+            });
+        }
+        let named = |leaves: &Leaves| {
+            let leaf = |name, leaf: &Leaf| Some((name, leaf.chain.first()?.clone()));
+            [leaf("etcd-server", &leaves.server.0), leaf("etcd-peer", &leaves.peer.0)]
+                .into_iter()
+                .flatten()
+                .collect()
+        };
+        let leaves = leaves.map(named).unwrap_or_default();
+        self.view.send_replace(EtcdView { status: Some(status), problem, leaves });
+    }
+}
+
+/// What this node has said of its data before: a restart does not make it absent.
+fn known_data(state: &ClusterState, group: &Group, generation: u32) -> EtcdData {
+    let said = state.member(&group.me()).and_then(|member| member.etcd.as_ref());
+    said.filter(|said| said.generation == generation).map_or(EtcdData::Absent, |said| said.data)
+}
+
+/// What the plan assigns; none while it assigns nothing to run.
+fn wanted(state: &ClusterState, member: &Member) -> Option<Wanted> {
+    let Assignment::Run { generation, start, initial_cluster } =
+        state.etcd().assignment(&member.id)
+    else {
+        return None;
+    };
+    let seat = |seat: Seat| Some((seat.name, peer_address(&seat.peer_url)?));
+    let heard_of = member.etcd.as_ref().is_some_and(|said| {
+        said.generation == generation && matches!(said.data, EtcdData::Present | EtcdData::Lost)
+    });
+    let state = match start {
+        Start::New => InitialState::New,
+        Start::Existing => InitialState::Existing,
+    };
+    let members = initial_cluster.into_iter().filter_map(seat).collect();
+    Some(Wanted { generation, state, members, heard_of })
+}
+
+/// The address in one of our own peer URLs.
+fn peer_address(url: &str) -> Option<SocketAddr> {
+    url.strip_prefix("https://")?.parse().ok()
+}
+
+impl Leaves {
+    fn issue(
+        authority: &muster_pki::authority::Authority,
+        member: &Member,
+        now: SystemTime,
+    ) -> Result<Self, String> {
+        let issue = |profile: &Profile| {
+            let key = KeyPair::generate();
+            let leaf = leaf::issue(authority, profile, &key.public(), now);
+            leaf.map(|leaf| (leaf, key)).map_err(|error| chain(&error))
+        };
+        let (name, addresses) = (member.name.clone(), ips(member));
+        let common_name = format!("muster:{name}");
+        Ok(Self {
+            server: issue(&Profile::EtcdServer {
+                name: name.clone(),
+                addresses: addresses.clone(),
+            })?,
+            peer: issue(&Profile::EtcdPeer { name: name.clone(), addresses: addresses.clone() })?,
+            client: issue(&Profile::EtcdClient { common_name, lifetime: PROBE_LIFETIME })?,
+            name,
+            addresses,
+        })
+    }
+
+    /// Past half of their life, or about other names.
+    fn are_due(&self, member: &Member, now: SystemTime) -> bool {
+        let leaves = [&self.server, &self.peer, &self.client];
+        self.name != member.name
+            || self.addresses != ips(member)
+            || leaves.iter().any(|(leaf, _)| leaf.renew_at() <= now)
+    }
+
+    fn credentials(&self, authority: muster_pki::CertificateDer<'static>) -> Credentials {
+        let credential =
+            |(leaf, key): &(Leaf, KeyPair)| Credential::new(leaf.chain.clone(), key.to_pkcs8());
+        Credentials {
+            authorities: Authorities::new(vec![authority]).expect("one certificate is not none"),
+            server: credential(&self.server),
+            peer: credential(&self.peer),
+            client: credential(&self.client),
+        }
+    }
+}

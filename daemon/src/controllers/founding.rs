@@ -1,0 +1,104 @@
+//! The first two commands of a cluster: the leader writes down what the founders agreed on, then the
+//! authorities that it makes. Both are compare-and-set in `apply`: whoever else tries changes
+//! nothing.
+
+use std::time::Duration;
+
+use muster_discovery::birth;
+use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
+use muster_pki::token::Token;
+use muster_proto::config::Config;
+use muster_proto::wire::hello::BirthCertificate;
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::raft::Group;
+use crate::state::command::{Found, Founder, InstallAuthorities, Operator};
+use crate::state::{Authorities, ClusterState, Command};
+
+/// Looks again after this, should no event say that there is something to do.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a founder knows of the founding.
+#[derive(Debug)]
+pub struct Founding {
+    found: Found,
+}
+
+impl Founding {
+    pub fn new(
+        certificate: &birth::Certificate,
+        config: &Config,
+        token: &Token,
+        digest: [u8; 32],
+    ) -> Self {
+        let founders = certificate.founders().iter().map(|founder| Founder {
+            public_key: founder.public_key,
+            name: founder.name.clone(),
+            addresses: founder.addresses.clone(),
+        });
+        let operators = config.cluster.operators.iter().map(|operator| Operator {
+            public_key: operator.key,
+            name: operator.name.clone(),
+            role: operator.role,
+        });
+        let found = Found {
+            cluster_id: certificate.cluster_id(),
+            cluster_name: config.cluster.name.clone(),
+            certificate: BirthCertificate::from(certificate).encode_to_vec(),
+            founders: founders.collect(),
+            operators: operators.collect(),
+            token: token.id().clone(),
+            verifier: token.verifier(),
+            config_digest: digest,
+        };
+        Self { found }
+    }
+
+    fn next(&self, state: &ClusterState, group: &Group) -> Option<Command> {
+        if state.birth().is_none() {
+            return Some(Command::Found(Box::new(self.found.clone())));
+        }
+        state.authorities().is_none().then(|| self.authorities(group))
+    }
+
+    fn authorities(&self, group: &Group) -> Command {
+        let now = clock::now();
+        let make =
+            |kind| Authority::create(kind, &self.found.cluster_name, &self.found.cluster_id, now);
+        Command::InstallAuthorities(Box::new(InstallAuthorities {
+            authorities: Authorities {
+                machine: make(AuthorityKind::Machine),
+                etcd: make(AuthorityKind::Etcd),
+                kubernetes: make(AuthorityKind::Kubernetes),
+                front_proxy: make(AuthorityKind::FrontProxy),
+                service_account: ServiceAccountKey::create(),
+            },
+            by: group.me(),
+        }))
+    }
+}
+
+/// Proposes what is missing whenever this node leads; ends once nothing is.
+pub async fn run(founding: Founding, group: Group, stop: CancellationToken) {
+    let mut metrics = group.metrics();
+    loop {
+        let state = group.state();
+        match founding.next(&state, &group) {
+            None => return,
+            Some(command) if group.is_leader() => match group.propose(command).await {
+                Ok(outcome) => info!(?outcome, "a founding step was committed"),
+                Err(error) => warn!(%error, "a founding step was not committed"),
+            },
+            Some(_) => {}
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = metrics.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}

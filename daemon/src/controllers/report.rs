@@ -1,0 +1,116 @@
+//! What this node says of itself to the group: addresses, version, etcd. Proposed only when it would
+//! change something; a worker sends it to a control-plane node, which decides that.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_discovery::endpoint::{Endpoint, Trust};
+use muster_proto::wire::node::ReportRequest;
+use muster_proto::wire::node::node_client::NodeClient;
+use muster_proto::{NodeId, Role, VERSION};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::raft::Group;
+use crate::state::command::Report;
+use crate::state::{Command, EtcdReport};
+
+/// Looks again after this, should a report have been lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a control-plane node may take to take a report.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What there is to report.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub addresses: watch::Receiver<Vec<SocketAddr>>,
+    /// Of this node's etcd; none on a worker or while it is not known.
+    pub etcd: watch::Receiver<Option<EtcdReport>>,
+}
+
+/// On the control plane: proposes through the group until `stop`.
+pub async fn run(group: Group, mut facts: Facts, stop: CancellationToken) {
+    let mut states = group.watch_state();
+    loop {
+        let state = Arc::clone(&states.borrow_and_update());
+        let report = Report {
+            node: group.me(),
+            addresses: facts.addresses.borrow_and_update().clone(),
+            version: VERSION.to_owned(),
+            config_version: state.config_version(),
+            etcd: facts.etcd.borrow_and_update().clone(),
+        };
+        let is_member = state.member(&report.node).is_some();
+        if is_member && !report.addresses.is_empty() && state.would_change(&report) {
+            info!(addresses = ?report.addresses, etcd = ?report.etcd, "reporting to the group");
+            let proposed = group.propose(Command::Report(report));
+            match stop.run_until_cancelled(proposed).await {
+                None => return,
+                Some(Ok(outcome)) => debug!(?outcome, "reported"),
+                Some(Err(error)) => debug!(%error, "not reported yet"),
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = states.changed() => if changed.is_err() { return },
+            Ok(()) = facts.addresses.changed() => {}
+            Ok(()) = facts.etcd.changed() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// On a worker: tells any control-plane node, after every change and now and then, until `stop`.
+pub async fn run_on_worker(
+    endpoint: Endpoint,
+    trust: watch::Receiver<Arc<Trust>>,
+    mut addresses: watch::Receiver<Vec<SocketAddr>>,
+    stop: CancellationToken,
+) {
+    let mut told = None;
+    loop {
+        let now = addresses.borrow_and_update().clone();
+        if !now.is_empty() && told.as_ref() != Some(&now) {
+            let request = ReportRequest {
+                addresses: now.iter().map(ToString::to_string).collect(),
+                version: VERSION.to_owned(),
+                etcd: Vec::new(),
+            };
+            let peers = control_planes(&trust.borrow());
+            match stop.run_until_cancelled(tell(&endpoint, peers, request)).await {
+                None => return,
+                Some(true) => told = Some(now),
+                Some(false) => {}
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            changed = addresses.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// The control-plane members of a directory.
+pub fn control_planes(trust: &Trust) -> Vec<NodeId> {
+    let peers = trust.directory.iter().filter(|(_, peer)| peer.role == Role::ControlPlane);
+    peers.map(|(id, _)| *id).collect()
+}
+
+async fn tell(endpoint: &Endpoint, peers: Vec<NodeId>, request: ReportRequest) -> bool {
+    for peer in peers {
+        let mut client = NodeClient::new(endpoint.channel(peer));
+        match timeout(ANSWER, client.report(request.clone())).await {
+            Ok(Ok(_)) => return true,
+            Ok(Err(status)) => debug!(peer = %peer.short(), %status, "report not taken"),
+            Err(_) => debug!(peer = %peer.short(), "report not answered"),
+        }
+    }
+    false
+}

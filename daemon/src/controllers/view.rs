@@ -1,0 +1,119 @@
+//! A worker's window on the cluster: it watches a control-plane node's view and believes it. When the
+//! stream ends it turns to the next one, for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_discovery::endpoint::{Endpoint, Trust};
+use muster_discovery::gossip::View as Seen;
+use muster_pki::CertificateDer;
+use muster_proto::NodeId;
+use muster_proto::wire::MAX_MESSAGE;
+use muster_proto::wire::node::node_client::NodeClient;
+use muster_proto::wire::node::{View, WatchRequest};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::directory::with_gossip;
+use super::report::control_planes;
+use crate::keeper::Keeper;
+use crate::membership::Certified;
+use crate::wire;
+
+/// How long a control-plane node may take to send its first view.
+const FIRST: Duration = Duration::from_secs(3);
+
+/// The pause before the next control-plane node is asked.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What a worker has been told last.
+pub type Told = Option<Arc<View>>;
+
+/// The worker's side.
+#[derive(Debug)]
+pub struct Window {
+    pub endpoint: Endpoint,
+    pub trust: watch::Receiver<Arc<Trust>>,
+    pub liveness: watch::Receiver<Seen>,
+    pub keeper: Keeper,
+    /// Whether a control-plane node answers.
+    pub in_touch: watch::Sender<bool>,
+    pub told: watch::Sender<Told>,
+}
+
+impl Window {
+    /// Watches until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut turn = 0;
+        while !stop.is_cancelled() {
+            let peers = control_planes(&self.trust.borrow());
+            if let Some(peer) = peers.get(turn % peers.len().max(1)) {
+                let watched = stop.run_until_cancelled(self.watch(*peer)).await;
+                if let Some(Err(status)) = watched {
+                    debug!(peer = %peer.short(), %status, "the view of the cluster ended");
+                }
+                self.in_touch.send_replace(false);
+            }
+            turn = turn.wrapping_add(1);
+            stop.run_until_cancelled(sleep(RETRY)).await;
+        }
+    }
+
+    /// Believes one control-plane node until its stream ends.
+    async fn watch(&self, peer: NodeId) -> Result<(), tonic::Status> {
+        let mut client =
+            NodeClient::new(self.endpoint.channel(peer)).max_decoding_message_size(MAX_MESSAGE);
+        let first = async {
+            let mut views = client.watch(WatchRequest {}).await?.into_inner();
+            let view = views.message().await?;
+            Ok::<_, tonic::Status>((views, view))
+        };
+        let (mut views, mut next) = timeout(FIRST, first)
+            .await
+            .map_err(|_| tonic::Status::deadline_exceeded("no view"))??;
+        info!(peer = %peer.short(), "watching the cluster through a control-plane node");
+        let mut liveness = self.liveness.clone();
+        let mut current = None;
+        loop {
+            if let Some(view) = next.take() {
+                // A member that lags behind what this worker knows must not turn back its time.
+                let known = self.told.borrow().as_ref().map_or(0, |told| told.index);
+                if view.index < known {
+                    return Err(tonic::Status::aborted("it lags behind"));
+                }
+                let view = Arc::new(view);
+                self.told.send_replace(Some(Arc::clone(&view)));
+                self.in_touch.send_replace(true);
+                current = Some(view);
+            }
+            if let Some(view) = &current {
+                let seen = liveness.borrow_and_update().clone();
+                self.believe(view, &seen).await;
+            }
+            tokio::select! {
+                biased;
+                message = views.message() => match message? {
+                    Some(view) => next = Some(view),
+                    None => return Ok(()),
+                },
+                Ok(()) = liveness.changed() => {}
+            }
+        }
+    }
+
+    async fn believe(&self, view: &View, seen: &Seen) {
+        self.keeper.set_directory(with_gossip(wire::directory(&view.members), seen)).await;
+        let authorities: Vec<CertificateDer<'static>> =
+            view.machine_authorities.iter().cloned().map(CertificateDer::from).collect();
+        let credentials = self.trust.borrow().credentials.clone();
+        if let Some(present) = credentials
+            && !authorities.is_empty()
+            && present.bundle().certificates() != authorities
+        {
+            let chain = present.chain().to_vec();
+            self.keeper.set_certified(Certified { chain, authorities }).await;
+        }
+    }
+}

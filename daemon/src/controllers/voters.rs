@@ -1,0 +1,78 @@
+//! Brings Raft's membership to the registry's control-plane nodes, while this node leads. One change
+//! is in flight at a time; a failed one is tried again for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::{ChangeMembers, EmptyNode};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::raft::voters::{Change, Membership, next_change};
+use crate::raft::{Group, Metrics};
+
+/// How often the membership is looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How long one change may take before it is looked at anew.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A learner this close to the leader's last entry may vote.
+const CLOSE: u64 = 16;
+
+/// Runs until `stop`.
+pub async fn run(group: Group, stop: CancellationToken) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let state = group.state();
+        if !group.is_leader() || state.birth().is_none() {
+            continue;
+        }
+        let have = membership(&group.metrics().borrow());
+        let Some(change) = next_change(&state.control_planes(), &have) else { continue };
+        info!(?change, "changing Raft's membership");
+        match timeout(LIMIT, perform(&group, change)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error, "Raft's membership was not changed; trying again"),
+            Err(_) => warn!("Raft's membership was not changed in time; trying again"),
+        }
+    }
+}
+
+async fn perform(group: &Group, change: Change) -> Result<(), String> {
+    let raft = group.raft();
+    let changed = match change {
+        Change::AddLearner(id) => raft.add_learner(id, EmptyNode {}, false).await,
+        Change::Finish(voters) => raft.change_membership(voters, true).await,
+        Change::Promote(id) => {
+            let added = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+            raft.change_membership(added, true).await
+        }
+        Change::Remove(id) => {
+            let metrics = group.metrics().borrow().clone();
+            let removed = if membership(&metrics).voters.contains(&id) {
+                ChangeMembers::RemoveVoters(BTreeSet::from([id]))
+            } else {
+                ChangeMembers::RemoveNodes(BTreeSet::from([id]))
+            };
+            raft.change_membership(removed, false).await
+        }
+    };
+    changed.map(drop).map_err(|error| error.to_string())
+}
+
+fn membership(metrics: &Metrics) -> Membership {
+    let stored = metrics.membership_config.membership();
+    let configs = stored.get_joint_config();
+    let voters = configs.last().cloned().unwrap_or_default();
+    let learners: BTreeSet<_> = stored.learner_ids().collect();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let matched: BTreeMap<_, _> = metrics.replication.clone().unwrap_or_default();
+    let close = |id: &&_| {
+        matched.get(*id).is_some_and(|log| log.is_some_and(|log| log.index + CLOSE >= last))
+    };
+    let caught_up = learners.iter().filter(close).copied().collect();
+    Membership { voters, learners, caught_up, joint: configs.len() > 1 }
+}

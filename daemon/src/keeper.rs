@@ -1,0 +1,183 @@
+//! Keeps what this node believes about the cluster: one owner for the membership file and for the
+//! [`Trust`] that every session is checked against. What changes is on disk before it is believed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use muster_discovery::endpoint::{Directory, Trust};
+use muster_pki::bundle::TrustBundle;
+use muster_pki::identity::Identity;
+use muster_pki::tls::Credentials;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::fatal::chain as chain_of;
+use crate::membership::{Certified, Membership};
+
+/// News about the cluster.
+#[derive(Debug)]
+enum News {
+    Joined(Box<Membership>),
+    Certified(Certified),
+    Directory(Directory),
+}
+
+/// The handle: tells news, reads what is believed.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    news: mpsc::Sender<News>,
+    trust: watch::Receiver<Arc<Trust>>,
+}
+
+impl Keeper {
+    /// What is believed now, and its changes.
+    pub fn trust(&self) -> watch::Receiver<Arc<Trust>> {
+        self.trust.clone()
+    }
+
+    /// This node belongs to a cluster.
+    pub async fn joined(&self, membership: Membership) {
+        self.tell(News::Joined(Box::new(membership))).await;
+    }
+
+    /// This node has a newer certificate, or newer authorities to trust.
+    pub async fn set_certified(&self, certified: Certified) {
+        self.tell(News::Certified(certified)).await;
+    }
+
+    /// The registry has changed.
+    pub async fn set_directory(&self, directory: Directory) {
+        self.tell(News::Directory(directory)).await;
+    }
+
+    async fn tell(&self, news: News) {
+        self.news.send(news).await.ok(); // the node is stopping
+    }
+}
+
+/// The owner: spawn [`Owner::run`].
+#[derive(Debug)]
+pub struct Owner {
+    identity: Arc<Identity>,
+    path: PathBuf,
+    membership: Option<Membership>,
+    news: mpsc::Receiver<News>,
+    trust: watch::Sender<Arc<Trust>>,
+}
+
+/// Begins with what is on disk.
+pub fn keeper(
+    identity: Arc<Identity>,
+    path: PathBuf,
+    membership: Option<Membership>,
+) -> (Keeper, Owner) {
+    let believed = membership.as_ref().map(|mine| trust_of(&identity, mine, &Trust::default()));
+    let (trust, trusted) = watch::channel(Arc::new(believed.unwrap_or_default()));
+    let (told, news) = mpsc::channel(16);
+    (Keeper { news: told, trust: trusted }, Owner { identity, path, membership, news, trust })
+}
+
+/// What a membership makes this node believe. The credentials are those of `before` where nothing
+/// has changed, so that sessions see a change only when there is one.
+fn trust_of(identity: &Identity, membership: &Membership, before: &Trust) -> Trust {
+    let directory = membership.directory();
+    let Some(Certified { chain, authorities }) = membership.certified() else {
+        return Trust { credentials: None, directory };
+    };
+    if let Some(present) = &before.credentials
+        && present.chain() == chain
+        && present.bundle().certificates() == authorities
+    {
+        return Trust { credentials: before.credentials.clone(), directory };
+    }
+    let bundle = TrustBundle::new(authorities).map_err(|error| chain_of(&error));
+    let credentials =
+        bundle.and_then(|b| Credentials::new(identity, chain, b).map_err(|e| chain_of(&e)));
+    let credentials = match credentials {
+        Ok(credentials) => Some(Arc::new(credentials)),
+        Err(error) => {
+            warn!(error, "the node certificate cannot be used; asking for another");
+            before.credentials.clone()
+        }
+    };
+    Trust { credentials, directory }
+}
+
+impl Owner {
+    /// Takes news until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while let Some(Some(news)) = stop.run_until_cancelled(self.news.recv()).await {
+            self.take(news);
+        }
+    }
+
+    fn take(&mut self, news: News) {
+        let before = self.membership.clone();
+        match (news, &mut self.membership) {
+            (News::Joined(membership), _) => self.membership = Some(*membership),
+            (News::Certified(certified), Some(mine)) => mine.set_certified(&certified),
+            (News::Directory(directory), Some(mine)) => mine.set_peers(&directory),
+            (News::Certified(_) | News::Directory(_), None) => {}
+        }
+        let Some(membership) = self.membership.as_ref().filter(|m| before.as_ref() != Some(m))
+        else {
+            return;
+        };
+        if let Err(error) = membership.save(&self.path) {
+            // A full disk must not make a node believe in members that were removed.
+            warn!(
+                error = chain_of(&error),
+                "the membership could not be saved; believed all the same"
+            );
+        }
+        let believed = trust_of(&self.identity, membership, &self.trust.borrow());
+        self.trust.send_replace(Arc::new(believed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::authority::{Authority, AuthorityKind};
+    use muster_pki::leaf::{self, Profile};
+    use muster_proto::wire::hello::{Admitted, Credentials as WireCredentials};
+    use muster_proto::{ClusterId, Role};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_believed_is_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("membership.json");
+        let now = crate::clock::now();
+        let cluster = ClusterId::from_bytes([3; 32]);
+        let identity = Arc::new(Identity::generate());
+        let authority = Authority::create(AuthorityKind::Machine, "demo", &cluster, now);
+        let profile = Profile::Node {
+            id: identity.node_id(),
+            name: "w".parse().unwrap(),
+            role: Role::Worker,
+            addresses: Vec::new(),
+        };
+        let leaf = leaf::issue(&authority, &profile, &identity.public_key().into(), now).unwrap();
+        let answer = Admitted {
+            cluster_id: cluster.to_vec(),
+            cluster_name: "demo".to_owned(),
+            credentials: Some(WireCredentials {
+                certificate_chain: leaf.chain.iter().map(|der| der.to_vec()).collect(),
+                machine_authorities: vec![authority.certificate().to_vec()],
+            }),
+            peers: Vec::new(),
+        };
+        let (keeper, owner) = keeper(Arc::clone(&identity), path.clone(), None);
+        let stop = CancellationToken::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(owner.run(stop.clone()));
+        let membership = Membership::admitted(&answer, Role::Worker).unwrap();
+        keeper.joined(membership.clone()).await;
+        let mut trust = keeper.trust();
+        trust.wait_for(|trust| trust.credentials.is_some()).await.unwrap();
+        assert_eq!(Membership::load(&path).unwrap(), Some(membership));
+        stop.cancel();
+    }
+}

@@ -1,0 +1,222 @@
+//! A member's life: from the moment this node belongs to a cluster until it stops or is removed.
+
+mod control_plane;
+mod liveness;
+mod operators;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use muster_discovery::candidates::Sources;
+use muster_discovery::endpoint::Endpoint;
+use muster_discovery::formation::{self, Formed};
+use muster_proto::{NodeId, Role};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::api::local::{EtcdView, Local};
+use crate::compose::Tasks;
+use crate::controllers::founding::Founding;
+use crate::controllers::standing::Standing;
+use crate::controllers::view::Told;
+use crate::fatal::Fatal;
+use crate::keeper::Keeper;
+use crate::membership::Membership;
+use crate::prepare::Prepared;
+use crate::raft::Group;
+
+/// What the parts tell each other about this node.
+#[derive(Debug)]
+pub struct Publish {
+    pub forming: watch::Sender<Option<String>>,
+    pub removed: watch::Sender<bool>,
+    pub in_touch: watch::Sender<bool>,
+    pub group: watch::Sender<Option<Group>>,
+    pub etcd: watch::Sender<EtcdView>,
+    pub told: watch::Sender<Told>,
+}
+
+/// All that a member is made of.
+#[derive(Debug)]
+pub struct Life {
+    pub prepared: Prepared,
+    pub endpoint: Endpoint,
+    pub listener: TcpListener,
+    pub keeper: Keeper,
+    pub sources: Sources,
+    pub formation: Option<formation::Handle>,
+    pub own: watch::Receiver<Vec<SocketAddr>>,
+    pub publish: Publish,
+    pub local: Arc<Local>,
+}
+
+/// How this node came into its cluster.
+enum Origin {
+    Founder(Box<Founder>),
+    Joined,
+}
+
+/// What only a founder knows: what the founding is, and who votes first.
+struct Founder {
+    founding: Founding,
+    voters: BTreeSet<NodeId>,
+}
+
+impl Life {
+    /// Waits for the cluster, then lives in it until `stop`.
+    pub async fn run(self, ends: mpsc::Sender<Fatal>, stop: CancellationToken) {
+        match stop.run_until_cancelled(self.enter()).await {
+            None => {}
+            Some(Err(fatal)) => {
+                ends.send(fatal).await.ok();
+                stop.cancelled().await;
+            }
+            Some(Ok((origin, membership))) => self.live(origin, membership, ends, stop).await,
+        }
+    }
+
+    /// Waits until this node belongs to a cluster; what it then is, is on disk.
+    async fn enter(&self) -> Result<(Origin, Membership), Fatal> {
+        let Some(formation) = &self.formation else {
+            let membership = self.prepared.membership.clone();
+            let membership = membership.ok_or(Fatal::TaskEnded("formation"))?;
+            return Ok((Origin::Joined, membership));
+        };
+        let mut candidate = formation.candidate();
+        let formed = formation.formed();
+        tokio::pin!(formed);
+        let formed = loop {
+            let waiting_for = candidate.borrow_and_update().waiting_for.clone();
+            self.publish.forming.send_replace(Some(waiting_for));
+            tokio::select! {
+                biased;
+                formed = &mut formed => break formed,
+                Ok(()) = candidate.changed() => {}
+            }
+        };
+        let prepared = &self.prepared;
+        match formed {
+            None => Err(Fatal::TaskEnded("formation")),
+            Some(Formed::Born(certificate)) => {
+                let founders = certificate.founders().iter();
+                let voters = founders.map(muster_discovery::birth::Founder::id).collect();
+                let founding =
+                    Founding::new(&certificate, &prepared.config, &prepared.token, prepared.digest);
+                let born = || Membership::born(&certificate, &prepared.config.cluster.name);
+                let known = prepared.membership.clone();
+                let membership = known
+                    .filter(|known| known.cluster_id == certificate.cluster_id())
+                    .unwrap_or_else(born);
+                Ok((Origin::Founder(Box::new(Founder { founding, voters })), membership))
+            }
+            Some(Formed::Joined(answer)) => {
+                let membership = Membership::admitted(&answer, prepared.config.role)
+                    .map_err(|error| Fatal::start("take the admission", error))?;
+                Ok((Origin::Joined, membership))
+            }
+        }
+    }
+
+    async fn live(
+        self,
+        origin: Origin,
+        membership: Membership,
+        ends: mpsc::Sender<Fatal>,
+        stop: CancellationToken,
+    ) {
+        info!(
+            cluster = %membership.cluster_id.short(),
+            name = membership.cluster_name,
+            founder = matches!(origin, Origin::Founder(_)),
+            "this node belongs to a cluster"
+        );
+        self.keeper.joined(membership.clone()).await;
+        let mut trust = self.keeper.trust();
+        stop.run_until_cancelled(trust.wait_for(|trust| !trust.directory.is_empty())).await;
+        self.publish.forming.send_replace(None);
+
+        let mut serving =
+            Serving { tasks: Tasks::default(), stop: stop.child_token(), ends: ends.clone() };
+        let gossip = self.gossip(&mut serving);
+        self.watch_standing(&mut serving);
+        let started = match self.prepared.config.role {
+            Role::ControlPlane => {
+                self.control_plane(&mut serving, origin, &membership, &gossip).await
+            }
+            Role::Worker => {
+                self.worker(&mut serving, &gossip);
+                Ok(())
+            }
+        };
+        if let Err(fatal) = started {
+            ends.send(fatal).await.ok();
+            serving.stop.cancel();
+        }
+        serving.run().await;
+        stop.cancelled().await;
+    }
+
+    /// Asks others whether this node still is a member when it is out of touch; once it is known to
+    /// be removed, everything that only a member does ends.
+    fn watch_standing(&self, serving: &mut Serving) {
+        let standing = Standing {
+            me: self.me(),
+            role: self.prepared.config.role,
+            endpoint: self.endpoint.clone(),
+            trust: self.keeper.trust(),
+            group: self.publish.group.subscribe(),
+            in_touch: self.publish.in_touch.subscribe(),
+            keeper: self.keeper.clone(),
+            hints: self.sources.hints(),
+            removed: self.publish.removed.clone(),
+        };
+        let stop = serving.stop.clone();
+        serving.tasks.spawn("standing", async move {
+            standing.run(stop.clone()).await;
+            stop.cancelled().await;
+        });
+        let (mut removed, stop) = (self.publish.removed.subscribe(), serving.stop.clone());
+        serving.tasks.spawn("removal", async move {
+            if stop.run_until_cancelled(removed.wait_for(|removed| *removed)).await.is_some() {
+                stop.cancel();
+            }
+        });
+    }
+
+    fn me(&self) -> NodeId {
+        self.prepared.identity.node_id()
+    }
+}
+
+/// Everything that a removed node must not do.
+#[derive(Debug)]
+struct Serving {
+    tasks: Tasks,
+    stop: CancellationToken,
+    /// What ends the whole node.
+    ends: mpsc::Sender<Fatal>,
+}
+
+impl Serving {
+    /// Runs until told to stop, or until a task ends that should not have, which ends the node.
+    async fn run(mut self) {
+        let ended = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            ended = self.tasks.ended() => ended,
+        };
+        if let Some((name, panicked)) = ended
+            && !self.stop.is_cancelled()
+        {
+            error!(name, panicked, "a part of this member ended");
+            let fatal = if panicked { Fatal::Panicked(name) } else { Fatal::TaskEnded(name) };
+            self.ends.send(fatal).await.ok();
+            self.stop.cancel();
+        }
+        self.tasks.drain().await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Gossip, what this node says of itself in it, and the peers that are kept for the next start.
+
+use std::sync::Arc;
+
+use muster_discovery::candidates::{self, Sources};
+use muster_discovery::endpoint::Trust;
+use muster_discovery::gossip::{self, Card, Gossip};
+use muster_proto::VERSION;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Life, Serving};
+use crate::clock;
+
+impl Life {
+    /// Starts gossip.
+    pub(super) fn gossip(&self, serving: &mut Serving) -> Gossip {
+        let Serving { tasks, stop, .. } = serving;
+        // Seconds since 1970 grow with each start, and the others correct a clock that lies.
+        let generation = u32::try_from(clock::now_ms() / 1000).unwrap_or(u32::MAX / 2);
+        let parts = gossip::Parts {
+            me: self.me(),
+            generation,
+            settings: gossip::Settings::default(),
+            datagrams: self.endpoint.clone(),
+            inbox: self.endpoint.datagrams(),
+            trust: self.keeper.trust(),
+            rng: StdRng::from_seed(seed()),
+        };
+        let (gossip, driver) = Gossip::new(parts, stop.clone());
+        tasks.spawn("gossip", driver.run());
+        let (mut own, told, follow) = (self.own.clone(), gossip.clone(), stop.clone());
+        tasks.spawn("gossip-card", async move {
+            loop {
+                let addresses = own.borrow_and_update().clone();
+                let version = VERSION.to_owned();
+                told.set_card(Card { addresses, version, config_version: 1 });
+                match follow.run_until_cancelled(own.changed()).await {
+                    Some(Ok(())) => {}
+                    Some(Err(_)) | None => break,
+                }
+            }
+            follow.cancelled().await;
+        });
+        let remember = remember(self.sources.clone(), self.keeper.trust(), stop.clone());
+        tasks.spawn("remember", remember);
+        gossip
+    }
+}
+
+/// Keeps the peers' addresses for the next start.
+async fn remember(
+    sources: Sources,
+    mut trust: watch::Receiver<Arc<Trust>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let believed = Arc::clone(&trust.borrow_and_update());
+        let peers = believed.directory.iter().map(|(id, peer)| candidates::Peer {
+            id: *id,
+            name: peer.name.clone(),
+            role: peer.role,
+            addresses: peer.addresses.clone(),
+        });
+        sources.remember(peers.collect()).await;
+        match stop.run_until_cancelled(trust.changed()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => break,
+        }
+    }
+    stop.cancelled().await;
+}
+
+/// Randomness of the kernel for gossip's choices.
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
+        .expect("the kernel's random number generator answers");
+    seed
+}

@@ -1,0 +1,31 @@
+//! What a worker runs besides: its window on the cluster, its reports, the relay for operators.
+
+use muster_discovery::gossip::Gossip;
+
+use super::{Life, Publish, Serving};
+use crate::api::relay;
+use crate::controllers::report;
+use crate::controllers::view::Window;
+
+impl Life {
+    /// Starts a worker's parts.
+    pub(super) fn worker(self, serving: &mut Serving, gossip: &Gossip) {
+        let Serving { tasks, stop, .. } = serving;
+        let trust = self.keeper.trust();
+        let Publish { in_touch, told, .. } = self.publish;
+        let window = Window {
+            endpoint: self.endpoint.clone(),
+            trust: trust.clone(),
+            liveness: gossip.liveness(),
+            keeper: self.keeper,
+            in_touch,
+            told,
+        };
+        tasks.spawn("view", window.run(stop.clone()));
+        tasks.spawn(
+            "report",
+            report::run_on_worker(self.endpoint, trust.clone(), self.own, stop.clone()),
+        );
+        tasks.spawn("relay", relay::relay(self.listener, trust, stop.clone()));
+    }
+}

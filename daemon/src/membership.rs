@@ -1,0 +1,192 @@
+//! What a member keeps on disk about its cluster, so that it comes back by itself after a power cut
+//! of everything: which cluster, as what, its credentials, and whom to dial. No private key in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use muster_discovery::birth;
+use muster_discovery::endpoint::{Directory, Peer};
+use muster_init::files;
+use muster_pki::{CertificateDer, identity};
+use muster_proto::wire::hello::Admitted;
+use muster_proto::{ClusterId, NodeId, NodeName, PublicKey, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::wire;
+
+/// The largest file that is read, in bytes: 10 000 members and some certificates.
+const MAX_FILE: u64 = 8 << 20;
+
+/// A node's place in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Membership {
+    pub cluster_id: ClusterId,
+    pub cluster_name: String,
+    pub role: Role,
+    /// DER in base64; empty while the cluster has no authority yet.
+    chain: Vec<Blob>,
+    authorities: Vec<Blob>,
+    peers: BTreeMap<NodeId, KnownPeer>,
+}
+
+/// A node certificate and the authorities to check others by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// DER, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// DER, the machine CA certificates.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KnownPeer {
+    public_key: PublicKey,
+    name: NodeName,
+    role: Role,
+    addresses: Vec<SocketAddr>,
+}
+
+/// Bytes as base64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Blob(Vec<u8>);
+
+impl Serialize for Blob {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&data_encoding::BASE64.encode_display(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = data_encoding::BASE64.decode(text.as_bytes());
+        bytes.map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why the membership was not read, or not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "{} is not readable as a membership; it is replaced whole, so this is not a power cut: \
+         remove this node from the cluster, move its state directory away and let it join anew",
+        path.display()
+    )]
+    Corrupt { path: PathBuf, source: serde_json::Error },
+    #[error("the answer to the join is malformed: {0}")]
+    Answer(String),
+}
+
+impl Membership {
+    /// Of a founder: the others by the birth certificate, no credentials yet.
+    pub fn born(certificate: &birth::Certificate, cluster_name: &str) -> Self {
+        let founders = certificate.founders().iter().map(|founder| Peer {
+            public_key: founder.public_key,
+            name: founder.name.clone(),
+            role: Role::ControlPlane,
+            addresses: founder.addresses.clone(),
+        });
+        Self {
+            cluster_id: certificate.cluster_id(),
+            cluster_name: cluster_name.to_owned(),
+            role: Role::ControlPlane,
+            chain: Vec::new(),
+            authorities: Vec::new(),
+            peers: founders
+                .map(|peer| (identity::node_id(&peer.public_key), peer.into()))
+                .collect(),
+        }
+    }
+
+    /// Of a node that was admitted, now or again.
+    pub fn admitted(answer: &Admitted, role: Role) -> Result<Self, MembershipError> {
+        let malformed = |what: &str| MembershipError::Answer(what.to_owned());
+        let cluster_id = ClusterId::try_from(answer.cluster_id.as_slice())
+            .map_err(|error| MembershipError::Answer(error.to_string()))?;
+        let credentials = answer.credentials.as_ref().ok_or_else(|| malformed("no credentials"))?;
+        if credentials.certificate_chain.is_empty() || credentials.machine_authorities.is_empty() {
+            return Err(malformed("empty credentials"));
+        }
+        let mut membership = Self {
+            cluster_id,
+            cluster_name: answer.cluster_name.clone(),
+            role,
+            chain: credentials.certificate_chain.iter().cloned().map(Blob).collect(),
+            authorities: credentials.machine_authorities.iter().cloned().map(Blob).collect(),
+            peers: BTreeMap::new(),
+        };
+        membership.set_peers(&wire::directory(&answer.peers));
+        Ok(membership)
+    }
+
+    /// What this node presents and trusts; none at genesis.
+    pub fn certified(&self) -> Option<Certified> {
+        let der = |blobs: &[Blob]| -> Vec<CertificateDer<'static>> {
+            blobs.iter().map(|blob| CertificateDer::from(blob.0.clone())).collect()
+        };
+        (!self.chain.is_empty())
+            .then(|| Certified { chain: der(&self.chain), authorities: der(&self.authorities) })
+    }
+
+    /// Takes a newer certificate.
+    pub fn set_certified(&mut self, certified: &Certified) {
+        let blobs = |list: &[CertificateDer<'static>]| -> Vec<Blob> {
+            list.iter().map(|der| Blob(der.as_ref().to_vec())).collect()
+        };
+        self.chain = blobs(&certified.chain);
+        self.authorities = blobs(&certified.authorities);
+    }
+
+    /// Whom this node knows.
+    pub fn directory(&self) -> Directory {
+        self.peers.iter().map(|(id, peer)| (*id, peer.clone().into())).collect()
+    }
+
+    /// Takes a newer registry.
+    pub fn set_peers(&mut self, directory: &Directory) {
+        self.peers = directory.iter().map(|(id, peer)| (*id, peer.clone().into())).collect();
+    }
+
+    /// Reads the file; `None` before this node belonged to a cluster.
+    pub fn load(path: &Path) -> Result<Option<Self>, MembershipError> {
+        let read = |source| MembershipError::Read { path: path.to_owned(), source };
+        let bytes = match fs::metadata(path) {
+            Ok(meta) if meta.len() > MAX_FILE => {
+                return Err(read(io::Error::other(format!("it has over {MAX_FILE} bytes"))));
+            }
+            Ok(_) => fs::read(path).map_err(read)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(read(error)),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| MembershipError::Corrupt { path: path.to_owned(), source })
+    }
+
+    /// Replaces the file; on disk when it returns.
+    pub fn save(&self, path: &Path) -> Result<(), files::WriteError> {
+        let bytes = serde_json::to_vec(self).expect("plain data with text keys");
+        files::replace(path, &bytes, files::PRIVATE)
+    }
+}
+
+impl From<Peer> for KnownPeer {
+    fn from(peer: Peer) -> Self {
+        let Peer { public_key, name, role, addresses } = peer;
+        Self { public_key, name, role, addresses }
+    }
+}
+
+impl From<KnownPeer> for Peer {
+    fn from(peer: KnownPeer) -> Self {
+        let KnownPeer { public_key, name, role, addresses } = peer;
+        Self { public_key, name, role, addresses }
+    }
+}

@@ -1,0 +1,301 @@
+//! Everything that can be checked before anything is started or changed: the configuration, the
+//! machine, the state directory. Whatever is wrong here is one clear sentence and exit code 78.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use muster_discovery::birth::{PromiseStore, Record};
+use muster_init::facts::{self, Interface, Reach};
+use muster_init::files;
+use muster_init::units::etcd;
+use muster_pki::identity::Identity;
+use muster_pki::token::Token;
+use muster_proto::config::{Config, Document, MAX_BYTES, Subnet};
+use muster_proto::{NodeName, Role};
+use ring::digest;
+
+use crate::args::Args;
+use crate::fatal::Fatal;
+use crate::membership::Membership;
+use crate::state_dir::StateDir;
+
+/// A node that is fit to be started.
+#[derive(Debug)]
+pub struct Prepared {
+    pub config: Config,
+    /// SHA-256 of the configuration document.
+    pub digest: [u8; 32],
+    pub token: Token,
+    pub identity: Arc<Identity>,
+    pub promises: Promises,
+    pub state: StateDir,
+    /// Which cluster this node belongs to, if it does already.
+    pub membership: Option<Membership>,
+    pub addresses: Addresses,
+    /// On control-plane nodes.
+    pub etcd: Option<etcd::Binary>,
+    /// A snapshot to begin etcd with.
+    pub restore_etcd: Option<PathBuf>,
+}
+
+/// What this node has promised at births.
+#[derive(Debug)]
+pub struct Promises {
+    pub store: PromiseStore,
+    /// As it was when the node started.
+    pub record: Record,
+}
+
+/// Where this node listens, and how it learns where others reach it.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// UDP and TCP.
+    pub bind: SocketAddr,
+    /// These, for ever; otherwise whatever the machine has.
+    fixed: Vec<IpAddr>,
+    /// Which of the machine's addresses are meant; empty: all that carry beyond it.
+    subnets: Vec<Subnet>,
+}
+
+impl Addresses {
+    /// Whether an address of the machine is one of those that are meant.
+    pub fn wants(&self, address: IpAddr) -> bool {
+        if !self.fixed.is_empty() {
+            return self.fixed.contains(&address);
+        }
+        self.subnets.is_empty() || self.subnets.iter().any(|subnet| subnet.contains(address))
+    }
+
+    /// Where others reach this node, best first, when the machine has these addresses; `before` is
+    /// what was best until now.
+    pub fn reachable(&self, found: &[Interface], before: Option<IpAddr>) -> Vec<SocketAddr> {
+        let addresses = if self.fixed.is_empty() {
+            self.best(found, before).into_iter().collect()
+        } else {
+            self.fixed.clone()
+        };
+        let same_family = |ip: &IpAddr| self.bind.is_ipv6() == ip.is_ipv6();
+        let port = self.bind.port();
+        addresses.into_iter().filter(same_family).map(|ip| SocketAddr::new(ip, port)).collect()
+    }
+}
+
+impl Addresses {
+    fn best(&self, found: &[Interface], before: Option<IpAddr>) -> Option<IpAddr> {
+        let reach = if self.subnets.is_empty() { Reach::Routable } else { Reach::Local };
+        self.fixed.first().copied().or_else(|| facts::best(found, before, reach))
+    }
+}
+
+/// A checked start: everything but the state directory, which is untouched so far.
+#[derive(Debug)]
+pub struct Checked {
+    args: Args,
+    config: Config,
+    digest: [u8; 32],
+    token: Token,
+    addresses: Addresses,
+    etcd: Option<etcd::Binary>,
+    membership: Option<Membership>,
+}
+
+/// Checks everything and changes nothing.
+pub fn check(args: Args) -> Result<Checked, Fatal> {
+    let text = read_config(&args.config)?;
+    let bad = |source| Fatal::Config { path: args.config.clone(), source };
+    let document = Document::parse(&text, &|token| {
+        token.parse::<Token>().map(drop).map_err(|error| error.to_string())
+    })
+    .map_err(bad)?;
+    let name = node_name(&args, &document)?;
+    let config = document.effective(&name).map_err(bad)?;
+    let token: Token = config
+        .token
+        .expose()
+        .parse()
+        .map_err(|error| Fatal::Machine(format!("machine.token: {error}")))?;
+    let addresses = addresses(&args, &config)?;
+    let etcd = match config.role {
+        Role::ControlPlane => Some(find_etcd(config.etcd.binary.as_deref())?),
+        Role::Worker => None,
+    };
+    if let Some(snapshot) = &args.restore_etcd
+        && !snapshot.is_file()
+    {
+        return Err(Fatal::Machine(format!(
+            "--restore-etcd {}: there is no such file",
+            snapshot.display()
+        )));
+    }
+    StateDir::check(&args.state_dir)?;
+    let membership = own_membership(&args.state_dir, &config)?;
+    ports_are_free(addresses.bind)?;
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    let digest = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
+    Ok(Checked { args, config, digest, token, addresses, etcd, membership })
+}
+
+impl Checked {
+    /// Opens the state directory, making it and the node's identity at the first start.
+    pub fn open(self) -> Result<Prepared, Fatal> {
+        let Self { args, config, digest, token, addresses, etcd, membership } = self;
+        let state = StateDir::open(&args.state_dir)?;
+        let (identity, promises) = identity(&state, membership.is_some())?;
+        let identity = Arc::new(identity);
+        Ok(Prepared {
+            config,
+            digest,
+            token,
+            identity,
+            promises,
+            state,
+            membership,
+            addresses,
+            etcd,
+            restore_etcd: args.restore_etcd,
+        })
+    }
+}
+
+fn read_config(path: &Path) -> Result<String, Fatal> {
+    let read = |source| Fatal::ReadConfig { path: path.to_owned(), source };
+    let meta = fs::metadata(path).map_err(read)?;
+    let mode = meta.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Fatal::Machine(format!(
+            "the configuration {} has the mode {mode:04o}, so others can read the token in it; if \
+             they have not, run `chmod 0600` on it",
+            path.display()
+        )));
+    }
+    // One more byte than is allowed, so that the parser says that it is too long.
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let file = fs::File::open(path).map_err(read)?;
+    io::read_to_string(io::Read::take(file, limit)).map_err(read)
+}
+
+/// Finds etcd and asks it for its version, which takes a process and so a runtime.
+fn find_etcd(given: Option<&Path>) -> Result<etcd::Binary, Fatal> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Fatal::Runtime)?;
+    runtime
+        .block_on(etcd::locate(etcd::Tool::Etcd, given))
+        .map_err(|error| Fatal::Machine(crate::fatal::chain(&error)))
+}
+
+fn node_name(args: &Args, document: &Document) -> Result<NodeName, Fatal> {
+    if let Some(name) = args.name.clone().or_else(|| document.hostname()) {
+        return Ok(name);
+    }
+    let host = facts::hostname();
+    let label = host.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    label.parse().map_err(|error| {
+        Fatal::Machine(format!("the host name cannot be this node's name: {error}; give --name"))
+    })
+}
+
+fn addresses(args: &Args, config: &Config) -> Result<Addresses, Fatal> {
+    let port = config.network.port;
+    let fixed = match args.address {
+        Some(address) => vec![address],
+        None => config.network.addresses.clone(),
+    };
+    let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let subnets = config.network.subnets.clone();
+    let mut addresses = Addresses { bind: unspecified, fixed, subnets };
+    let found = facts::addresses(|address| addresses.wants(address))
+        .map_err(|error| Fatal::Machine(crate::fatal::chain(&error)))?;
+    let best = addresses.best(&found, None);
+    let best = best.ok_or_else(|| {
+        Fatal::Machine(
+            "this machine has no address that others could reach (none but loopback and \
+             link-local, or none in machine.network.subnets); configure one, or give --address"
+                .to_owned(),
+        )
+    })?;
+    let bind = match (args.address, best) {
+        (Some(address), _) => address,
+        (None, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+        (None, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    addresses.bind = SocketAddr::new(bind, port);
+    Ok(addresses)
+}
+
+/// What the state directory says this node belongs to, if that is what the configuration says too.
+fn own_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fatal> {
+    let problem = |problem: String| Fatal::StateDir { path: dir.to_owned(), problem };
+    let found = Membership::load(&StateDir::membership_in(dir))
+        .map_err(|error| problem(crate::fatal::chain(&error)))?;
+    let Some(membership) = found else { return Ok(None) };
+    if membership.cluster_name != config.cluster.name {
+        return Err(problem(format!(
+            "it belongs to the cluster {:?} ({}), but the configuration says {:?}; give the right \
+             configuration, or another --state-dir",
+            membership.cluster_name,
+            membership.cluster_id.short(),
+            config.cluster.name
+        )));
+    }
+    if membership.role != config.role {
+        return Err(problem(format!(
+            "this node is a member as {}, but the configuration makes it a {}; a node keeps its \
+             role: remove it from the cluster and start it with an empty state directory",
+            membership.role, config.role
+        )));
+    }
+    Ok(Some(membership))
+}
+
+/// Tries both ports and lets them go again.
+fn ports_are_free(bind: SocketAddr) -> Result<(), Fatal> {
+    let taken = |protocol: &str, error: &io::Error| {
+        Fatal::Machine(format!(
+            "cannot listen on {protocol} {bind}: {error}; is another musterd running, or does \
+             another program use the port? `ss -lpn 'sport = {}'` shows it",
+            bind.port()
+        ))
+    };
+    UdpSocket::bind(bind).map_err(|error| taken("UDP", &error))?;
+    TcpListener::bind(bind).map_err(|error| taken("TCP", &error))?;
+    Ok(())
+}
+
+/// Reads the node's key and its promises, or makes both at the first start, the promises first: so a
+/// key without promises is known to be a loss. A member without its key is never given a new one
+/// silently: it would be another node.
+fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises), Fatal> {
+    let path = state.identity();
+    let problem = |problem: String| Fatal::StateDir { path: state.path().to_owned(), problem };
+    let broken = |error: &dyn std::error::Error| problem(crate::fatal::chain(error));
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let bytes = muster_pki::Zeroizing::new(bytes);
+            let identity = Identity::from_pkcs8(&bytes).map_err(|error| {
+                problem(format!(
+                    "identity.key holds no usable key ({error}); without it this machine is another \
+                     node: remove the old one from the cluster and start with an empty state \
+                     directory"
+                ))
+            })?;
+            let opened = PromiseStore::open(state.path(), identity.node_id());
+            let (store, record) = opened.map_err(|error| broken(&error))?;
+            Ok((identity, Promises { store, record }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_member => {
+            let identity = Identity::generate();
+            let store = PromiseStore::create(state.path(), identity.node_id())
+                .map_err(|error| broken(&error))?;
+            files::replace(&path, &identity.to_pkcs8(), files::PRIVATE)
+                .map_err(|error| broken(&error))?;
+            Ok((identity, Promises { store, record: Record::NEW }))
+        }
+        Err(error) => Err(problem(format!("identity.key cannot be read: {error}"))),
+    }
+}

@@ -1,0 +1,292 @@
+//! The handle to the Raft group: propose a command, read what is agreed, from any control-plane
+//! node. Calls for the leader are passed on to it; everything has a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_discovery::endpoint::Endpoint;
+use muster_proto::NodeId;
+use muster_proto::wire::MAX_MESSAGE;
+use muster_proto::wire::node::node_client::NodeClient;
+use muster_proto::wire::node::{ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply};
+use openraft::error::{ClientWriteError, RaftError};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::codec::{decode, encode};
+use super::types::{Metrics, Raft};
+use crate::clock;
+use crate::state::{ClusterState, Command, Outcome, Stamped};
+
+/// How long a proposal or a read may take in all, an election included.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long one attempt at one leader may take.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// How often a call looks for a leader while nobody says that there is a new one.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why the group gave no answer. None of them says that a command was not, or will not be, carried
+/// out: every command may be proposed again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GroupError {
+    #[error(
+        "no leader answered within {waited:?}: a majority of the control-plane nodes must be up and \
+         reach each other; `musterctl status` says which do not"
+    )]
+    NoLeader { waited: Duration },
+    #[error("this node's Raft has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why this very node did not answer as the leader.
+#[derive(Debug)]
+pub enum HereError {
+    /// Ask this one, if anyone.
+    NotLeader(Option<NodeId>),
+    Stopped(String),
+}
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Group {
+    me: NodeId,
+    raft: Raft,
+    endpoint: Endpoint,
+    state: watch::Receiver<Arc<ClusterState>>,
+    lead: watch::Receiver<Leadership>,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+/// What the quorum watch ([`super::watch`]) publishes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leadership {
+    /// This node leads in name only: a majority has not acknowledged it for too long.
+    pub stepped_back: bool,
+    /// When this node last knew a leader with a majority.
+    pub last_led: Instant,
+}
+
+impl Group {
+    /// `lead` is published by the quorum watch.
+    pub(super) fn new(
+        me: NodeId,
+        raft: Raft,
+        endpoint: Endpoint,
+        state: watch::Receiver<Arc<ClusterState>>,
+        lead: watch::Receiver<Leadership>,
+    ) -> Self {
+        Self { me, raft, endpoint, state, lead }
+    }
+
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// What this node has applied. May be behind the leader; [`Self::catch_up`] first where a
+    /// decision hangs on it.
+    pub fn state(&self) -> Arc<ClusterState> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// Changes with every applied command.
+    pub fn watch_state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.state.clone()
+    }
+
+    pub fn metrics(&self) -> watch::Receiver<Metrics> {
+        self.raft.metrics()
+    }
+
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Who leads, as far as this node knows; nobody while this node leads in name only.
+    pub fn leader(&self) -> Option<NodeId> {
+        let leader = self.raft.metrics().borrow().current_leader;
+        leader.filter(|id| *id != self.me || !self.lead.borrow().stepped_back)
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.me)
+    }
+
+    /// For how long this node has known no leader with a majority.
+    pub fn silent_for(&self) -> Duration {
+        if self.leader().is_some() { Duration::ZERO } else { self.lead.borrow().last_led.elapsed() }
+    }
+
+    /// Whether this node is a voter of the group, as far as it knows.
+    pub fn votes(&self) -> bool {
+        let membership = Arc::clone(&self.raft.metrics().borrow().membership_config);
+        membership.membership().voter_ids().any(|id| id == self.me)
+    }
+
+    /// Carries a command through the group, wherever its leader is, and gives what became of it.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, GroupError> {
+        let encoded = encode(&command);
+        let mut hunt = Hunt::new(self, PATIENCE);
+        loop {
+            let leader = hunt.leader().await?;
+            if let Some(outcome) = hunt.attempt(self.propose_at(leader, &command, &encoded)).await?
+            {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    async fn propose_at(
+        &self,
+        leader: NodeId,
+        command: &Command,
+        encoded: &[u8],
+    ) -> Result<Outcome, HereError> {
+        if leader == self.me {
+            return self.propose_here(command.clone()).await;
+        }
+        let request = ProposeRequest { command: encoded.to_vec() };
+        let reply = self.client(leader).propose(request).await.map_err(not_answered)?;
+        match reply.into_inner().outcome {
+            Some(propose_reply::Outcome::Applied(bytes)) => {
+                decode(&bytes, "outcome").map_err(not_answered)
+            }
+            Some(propose_reply::Outcome::NotLeader(_)) | None => Err(HereError::NotLeader(None)),
+        }
+    }
+
+    /// Carries a command through the group if this node leads it.
+    pub async fn propose_here(&self, command: Command) -> Result<Outcome, HereError> {
+        if !self.is_leader() {
+            return Err(HereError::NotLeader(self.leader()));
+        }
+        let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+        match self.raft.client_write(Stamped { now_ms, command }).await {
+            Ok(written) => Ok(written.data),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(other))) => {
+                Err(HereError::NotLeader(other.leader_id))
+            }
+            Err(other) => Err(HereError::Stopped(other.to_string())),
+        }
+    }
+
+    /// Waits until this node's state holds everything that was acknowledged before the call: a read
+    /// of [`Self::state`] afterwards is linearizable.
+    pub async fn catch_up(&self) -> Result<Arc<ClusterState>, GroupError> {
+        self.catch_up_within(PATIENCE).await
+    }
+
+    /// As [`Self::catch_up`], giving up after `patience`.
+    pub async fn catch_up_within(
+        &self,
+        patience: Duration,
+    ) -> Result<Arc<ClusterState>, GroupError> {
+        let mut hunt = Hunt::new(self, patience);
+        let index = loop {
+            let leader = hunt.leader().await?;
+            if let Some(index) = hunt.attempt(self.read_index_at(leader)).await? {
+                break index;
+            }
+        };
+        let mut metrics = self.raft.metrics();
+        let applied = metrics.wait_for(|m| m.last_applied.is_some_and(|id| id.index >= index));
+        match timeout_at(hunt.deadline, applied).await {
+            Ok(Ok(_)) => Ok(self.state()),
+            Ok(Err(_)) => Err(GroupError::Stopped("it published no more metrics".to_owned())),
+            Err(_) => Err(hunt.in_vain()),
+        }
+    }
+
+    async fn read_index_at(&self, leader: NodeId) -> Result<u64, HereError> {
+        if leader == self.me {
+            return self.read_index_here().await;
+        }
+        let request = ReadIndexRequest {};
+        let reply = self.client(leader).read_index(request).await.map_err(not_answered)?;
+        match reply.into_inner().outcome {
+            Some(read_index_reply::Outcome::Index(index)) => Ok(index),
+            Some(read_index_reply::Outcome::NotLeader(_)) | None => Err(HereError::NotLeader(None)),
+        }
+    }
+
+    /// The log index that a read must wait for, confirmed by a majority if this node leads.
+    pub async fn read_index_here(&self) -> Result<u64, HereError> {
+        if !self.is_leader() {
+            return Err(HereError::NotLeader(self.leader()));
+        }
+        match self.raft.get_read_log_id().await {
+            Ok((read, _applied)) => Ok(read.map_or(0, |id| id.index)),
+            Err(RaftError::APIError(_)) => Err(HereError::NotLeader(None)),
+            Err(fatal @ RaftError::Fatal(_)) => Err(HereError::Stopped(fatal.to_string())),
+        }
+    }
+
+    fn client(&self, node: NodeId) -> NodeClient<muster_discovery::endpoint::NodeChannel> {
+        NodeClient::new(self.endpoint.channel(node))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+/// The search for a leader that answers, with one deadline for all of it.
+struct Hunt {
+    group: Group,
+    metrics: watch::Receiver<Metrics>,
+    start: Instant,
+    deadline: Instant,
+    has_tried: bool,
+}
+
+impl Hunt {
+    fn new(group: &Group, patience: Duration) -> Self {
+        let start = Instant::now();
+        let metrics = group.raft.metrics();
+        Self { group: group.clone(), metrics, start, deadline: start + patience, has_tried: false }
+    }
+
+    fn in_vain(&self) -> GroupError {
+        GroupError::NoLeader { waited: self.start.elapsed() }
+    }
+
+    /// Who leads, waiting for one; a moment later each time, for whoever it was did not answer.
+    async fn leader(&mut self) -> Result<NodeId, GroupError> {
+        loop {
+            let leader = self.group.leader().filter(|_| !self.has_tried);
+            self.has_tried = false;
+            if let Some(leader) = leader {
+                return Ok(leader);
+            }
+            if Instant::now() >= self.deadline {
+                return Err(self.in_vain());
+            }
+            if let Ok(Err(_)) = timeout(LOOK_AGAIN, self.metrics.changed()).await {
+                return Err(GroupError::Stopped("its core has ended".to_owned()));
+            }
+        }
+    }
+
+    /// One try at a leader; none if it did not answer as one.
+    async fn attempt<T>(
+        &mut self,
+        answer: impl Future<Output = Result<T, HereError>>,
+    ) -> Result<Option<T>, GroupError> {
+        self.has_tried = true;
+        let until = self.deadline.min(Instant::now() + ATTEMPT);
+        match timeout_at(until, answer).await {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(HereError::Stopped(why))) => Err(GroupError::Stopped(why)),
+            Ok(Err(HereError::NotLeader(_))) | Err(_) => Ok(None),
+        }
+    }
+}
+
+/// A leader that does not answer is as good as none: look again.
+fn not_answered(_: tonic::Status) -> HereError {
+    HereError::NotLeader(None)
+}

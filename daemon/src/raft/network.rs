@@ -1,0 +1,149 @@
+//! openraft's network over the node API: one small RPC for each message, a stream for a snapshot.
+
+use std::future::Future;
+use std::time::Duration;
+
+use muster_discovery::endpoint::{Endpoint, NodeChannel};
+use muster_proto::NodeId;
+use muster_proto::wire::MAX_MESSAGE;
+use muster_proto::wire::node::node_client::NodeClient;
+use muster_proto::wire::node::{RaftMessage, SnapshotPiece};
+use openraft::error::{
+    Fatal, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError,
+    Unreachable,
+};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{EmptyNode, Vote};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+use tonic::{Response, Status};
+
+use super::codec::{decode, encode};
+use super::types::{Snapshot, TypeConfig};
+
+/// A piece of a snapshot on the wire, in bytes.
+const PIECE: usize = 256 << 10;
+
+/// How soon an unreachable peer is tried again: a heartbeat or two, so that a healed partition or a
+/// restarted node is noticed at once.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Makes one [`Link`] for each peer.
+#[derive(Debug, Clone)]
+pub(super) struct Network {
+    endpoint: Endpoint,
+}
+
+impl Network {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> Link {
+        let client = NodeClient::new(self.endpoint.channel(target))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let bulk = NodeClient::new(self.endpoint.bulk_channel(target));
+        Link { target, client, bulk }
+    }
+}
+
+/// The way to one peer.
+#[derive(Debug)]
+pub(super) struct Link {
+    target: NodeId,
+    client: NodeClient<NodeChannel>,
+    /// For snapshots, which must not delay heartbeats.
+    bulk: NodeClient<NodeChannel>,
+}
+
+type Failure = RPCError<NodeId, EmptyNode, RaftError<NodeId>>;
+
+impl Link {
+    /// Sends one message and reads the answer, which may be the peer's own error.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        answer: impl Future<Output = Result<Response<RaftMessage>, Status>>,
+        limit: Duration,
+    ) -> Result<T, Failure> {
+        let answer = timeout(limit, answer).await.map_err(|elapsed| unreachable(&elapsed))?;
+        let body = answer.map_err(|status| unreachable(&status))?.into_inner().body;
+        let answer: Result<T, RaftError<NodeId>> = decode(&body, "answer")
+            .map_err(|status| RPCError::Network(NetworkError::new(&status)))?;
+        answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.target, error)))
+    }
+}
+
+fn unreachable(error: &(impl std::error::Error + 'static)) -> Failure {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn message(body: &impl Serialize) -> RaftMessage {
+    RaftMessage { body: encode(body) }
+}
+
+impl RaftNetwork<TypeConfig> for Link {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<NodeId>, Failure> {
+        let mut client = self.client.clone();
+        self.ask(client.append(message(&rpc)), option.hard_ttl()).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<NodeId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<NodeId>, Failure> {
+        let mut client = self.client.clone();
+        self.ask(client.vote(message(&rpc)), option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote<NodeId>,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
+        let header = encode(&(&vote, &snapshot.meta));
+        let body = snapshot.snapshot.0;
+        let first = SnapshotPiece { header, body: Vec::new() };
+        let rest = (0..body.len()).step_by(PIECE).map(move |start| {
+            let end = body.len().min(start + PIECE);
+            SnapshotPiece { header: Vec::new(), body: body[start..end].to_vec() }
+        });
+        let pieces = futures::stream::iter(std::iter::once(first).chain(rest));
+        let mut client = self.bulk.clone();
+        let lost = |error: &(dyn std::error::Error + 'static)| {
+            StreamingError::Unreachable(Unreachable::new(&std::io::Error::other(error.to_string())))
+        };
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = timeout(option.hard_ttl(), client.snapshot(pieces)) => {
+                let answer = answer.map_err(|elapsed| lost(&elapsed))?;
+                let body = answer.map_err(|status| lost(&status))?.into_inner().body;
+                let answer: Result<SnapshotResponse<NodeId>, Fatal<NodeId>> =
+                    decode(&body, "answer").map_err(|status| lost(&status))?;
+                answer.map_err(|fatal| {
+                    StreamingError::RemoteError(RemoteError::new(self.target, fatal))
+                })
+            }
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(RETRY))
+    }
+}

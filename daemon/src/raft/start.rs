@@ -1,0 +1,90 @@
+//! Opens this node's Raft state and joins the group with it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use muster_discovery::endpoint::Endpoint;
+use muster_proto::{ClusterId, NodeId};
+use openraft::error::{InitializeError, RaftError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::group::Leadership;
+use super::network::Network;
+use super::store::{self, OpenError, Owner, SLED};
+use super::types::{Opened, Raft};
+use super::{Group, timing, watch as quorum_watch};
+
+/// What a node brings to its group.
+#[derive(Debug)]
+pub struct Start {
+    pub dir: PathBuf,
+    pub me: NodeId,
+    pub cluster: ClusterId,
+    /// On a founder: who the birth certificate names. Everyone begins with the same set, so that
+    /// doing it twice, or on all of them, is harmless.
+    pub founders: Option<BTreeSet<NodeId>>,
+    pub snapshot_every: u64,
+}
+
+/// Why this node has no Raft.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the Raft timers do not fit together")]
+    Config(#[source] Box<openraft::ConfigError>),
+    #[error("open Raft's state")]
+    Open(#[source] OpenError),
+    #[error("Raft did not start: {0}")]
+    Core(String),
+    #[error("the task that opens Raft's state panicked")]
+    Panicked,
+}
+
+/// A started Raft node.
+#[derive(Debug)]
+pub struct Running {
+    pub group: Group,
+    lead: watch::Sender<Leadership>,
+}
+
+impl Running {
+    /// Looks after this node's leadership until `stop`, then ends its Raft.
+    pub async fn run(self, stop: CancellationToken) {
+        let raft = self.group.raft().clone();
+        quorum_watch::watch_quorum(raft.clone(), self.lead, stop).await;
+        if let Err(error) = raft.shutdown().await {
+            tracing::warn!(%error, "Raft's core panicked");
+        }
+    }
+}
+
+/// Starts this node's Raft.
+pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartError> {
+    let Start { dir, me, cluster, founders, snapshot_every } = start;
+    let config = timing::config(&cluster, snapshot_every)
+        .validate()
+        .map_err(|error| StartError::Config(Box::new(error)))?;
+    let owner = Owner { node: me, cluster };
+    let opened: Opened = tokio::task::spawn_blocking(move || store::open(&dir, &owner, SLED))
+        .await
+        .map_err(|_| StartError::Panicked)?
+        .map_err(StartError::Open)?;
+    let core = |error: &dyn std::error::Error| StartError::Core(crate::fatal::chain(error));
+    let raft =
+        Raft::new(me, Arc::new(config), Network::new(endpoint.clone()), opened.log, opened.machine)
+            .await
+            .map_err(|error| core(&error))?;
+    if let Some(founders) = founders {
+        match raft.initialize(founders).await {
+            // It was initialised before: a restart.
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(error) => return Err(core(&error)),
+        }
+    }
+    let unknown = Leadership { stepped_back: false, last_led: Instant::now() };
+    let (lead, leads) = watch::channel(unknown);
+    let group = Group::new(me, raft, endpoint, opened.state, leads);
+    Ok(Running { group, lead })
+}

@@ -1,0 +1,120 @@
+//! Who votes: brings Raft's membership to what the registry says, one change at a time, for ever.
+//! Decides only; [`crate::controllers::voters`] performs.
+
+use std::collections::BTreeSet;
+
+use muster_proto::NodeId;
+
+/// What Raft's membership is now, as the leader sees it.
+#[derive(Debug, Clone, Default)]
+pub struct Membership {
+    /// The voters of the newest configuration.
+    pub voters: BTreeSet<NodeId>,
+    /// Members that only receive the log.
+    pub learners: BTreeSet<NodeId>,
+    /// Learners whose log has reached the leader's, but for the last few entries.
+    pub caught_up: BTreeSet<NodeId>,
+    /// Whether a change is half done (joint consensus), as after a crash of the leader.
+    pub joint: bool,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Finish the change that is half done.
+    Finish(BTreeSet<NodeId>),
+    AddLearner(NodeId),
+    Promote(NodeId),
+    /// Take out a voter or a learner.
+    Remove(NodeId),
+}
+
+/// The next change on the way from `have` to `want`; `None` once they agree, or while the only thing
+/// to do is to wait for a learner.
+pub fn next_change(want: &BTreeSet<NodeId>, have: &Membership) -> Option<Change> {
+    if have.joint {
+        return Some(Change::Finish(have.voters.clone()));
+    }
+    let present = || have.voters.union(&have.learners);
+    if let Some(gone) = present().find(|id| !want.contains(id)) {
+        return Some(Change::Remove(*gone));
+    }
+    if let Some(ready) = have.learners.iter().find(|id| have.caught_up.contains(id)) {
+        return Some(Change::Promote(*ready));
+    }
+    let known: BTreeSet<_> = present().copied().collect();
+    want.difference(&known).next().map(|new| Change::AddLearner(*new))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 32])
+    }
+
+    fn ids(numbers: &[u8]) -> BTreeSet<NodeId> {
+        numbers.iter().map(|n| id(*n)).collect()
+    }
+
+    #[test]
+    fn a_half_done_change_is_finished_before_anything_else() {
+        let have = Membership { voters: ids(&[1, 2, 3]), joint: true, ..Membership::default() };
+        assert_eq!(next_change(&ids(&[1]), &have), Some(Change::Finish(ids(&[1, 2, 3]))));
+    }
+
+    #[test]
+    fn a_learner_votes_only_once_it_has_caught_up() {
+        let mut have =
+            Membership { voters: ids(&[1, 2, 3]), learners: ids(&[4]), ..Membership::default() };
+        assert_eq!(next_change(&ids(&[1, 2, 3, 4]), &have), None);
+        have.caught_up = ids(&[4]);
+        assert_eq!(next_change(&ids(&[1, 2, 3, 4]), &have), Some(Change::Promote(id(4))));
+    }
+
+    /// Performs a change as Raft would.
+    fn perform(have: &mut Membership, change: &Change) {
+        match *change {
+            Change::Finish(_) => have.joint = false,
+            Change::AddLearner(id) => {
+                have.learners.insert(id);
+                have.caught_up.insert(id);
+            }
+            Change::Promote(id) => {
+                have.learners.remove(&id);
+                have.voters.insert(id);
+            }
+            Change::Remove(id) => {
+                have.learners.remove(&id);
+                have.voters.remove(&id);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_membership_converges_and_then_rests(
+            want in prop::collection::btree_set(1u8..9, 1..7),
+            voters in prop::collection::btree_set(1u8..9, 1..7),
+            learners in prop::collection::btree_set(1u8..9, 0..4),
+            joint: bool,
+        ) {
+            let want: BTreeSet<_> = want.into_iter().map(id).collect();
+            let voters: BTreeSet<_> = voters.into_iter().map(id).collect();
+            let learners: BTreeSet<_> =
+                learners.into_iter().map(id).filter(|l| !voters.contains(l)).collect();
+            let mut have = Membership { caught_up: learners.clone(), voters, learners, joint };
+            let mut steps = 0;
+            while let Some(change) = next_change(&want, &have) {
+                perform(&mut have, &change);
+                steps += 1;
+                prop_assert!(steps < 40);
+            }
+            prop_assert_eq!(&have.voters, &want);
+            prop_assert!(have.learners.is_empty());
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Why a node is not ready: the one thing that it waits for. Pure; the facts are gathered by
+//! [`crate::api::local`].
+
+use muster_init::units::etcd::{Health, Phase, Status as EtcdStatus};
+use muster_proto::Role;
+
+use crate::state::etcd::Assignment;
+
+/// What is known of this node, in the order in which things must come true.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own sentence")]
+pub struct Facts {
+    pub role: Role,
+    /// This node was removed from its cluster.
+    pub removed: bool,
+    /// What it waits for on the way into a cluster; none once it belongs to one.
+    pub forming: Option<String>,
+    pub has_certificate: bool,
+    /// A control-plane node knows a leader; a worker is connected to a control-plane node.
+    pub in_touch: bool,
+    /// On the control plane: it votes, and the state is founded and has its authorities.
+    pub votes: bool,
+    pub founded: bool,
+    pub etcd: Option<EtcdFacts>,
+}
+
+/// What is known of this node's etcd.
+#[derive(Debug, Clone)]
+pub struct EtcdFacts {
+    pub assignment: Assignment,
+    pub status: EtcdStatus,
+    /// Why the last wish was not taken over by the unit.
+    pub problem: Option<String>,
+}
+
+/// What this node waits for; `None` when it is ready. Reads well after "waits …".
+pub fn waiting_for(facts: &Facts) -> Option<String> {
+    if facts.removed {
+        return Some(
+            "for nothing: it was removed from the cluster; to let this machine join as a new node, \
+             stop musterd, move its state directory away and start it again"
+                .to_owned(),
+        );
+    }
+    if let Some(forming) = &facts.forming {
+        return Some(forming.clone());
+    }
+    let checks = [
+        (facts.in_touch, in_touch_words(facts.role)),
+        (facts.founded, "for the first leader to write down the founding and the authorities"),
+        (facts.has_certificate, "for its node certificate"),
+        (facts.votes, "to catch up with Raft's log and be given a vote"),
+    ];
+    if let Some((_, words)) = checks.iter().find(|(holds, _)| !holds) {
+        return Some((*words).to_owned());
+    }
+    facts.etcd.as_ref().and_then(etcd)
+}
+
+fn in_touch_words(role: Role) -> &'static str {
+    match role {
+        Role::ControlPlane => {
+            "for a leader: a majority of the control-plane nodes must be up and reach each other"
+        }
+        Role::Worker => "for a control-plane node that answers",
+    }
+}
+
+fn etcd(facts: &EtcdFacts) -> Option<String> {
+    if let Some(problem) = &facts.problem {
+        return Some(format!("for its etcd: {problem}"));
+    }
+    match &facts.assignment {
+        Assignment::Nothing => Some("for its place in the etcd plan".to_owned()),
+        Assignment::Wait { reason, .. } => Some((*reason).to_owned()),
+        Assignment::Run { .. } => unit(&facts.status),
+    }
+}
+
+fn unit(status: &EtcdStatus) -> Option<String> {
+    let reason = status.problem.as_ref().or(status.last_words.as_ref());
+    let because = |words: &str| match reason {
+        Some(reason) => Some(format!("{words}: {reason}")),
+        None => Some(words.to_owned()),
+    };
+    match status.phase {
+        Phase::Running => match &status.health {
+            Health::Serving | Health::Learner => None,
+            Health::Unknown => Some("for etcd to answer".to_owned()),
+            Health::Waiting(why) | Health::Silent(why) => Some(format!("for etcd: {why}")),
+        },
+        Phase::Stopped | Phase::Starting => because("for etcd to start"),
+        Phase::BackingOff => because("for etcd to be started again"),
+        Phase::Stopping => Some("for etcd to stop".to_owned()),
+        Phase::Lost => because("for its lost etcd member to be replaced"),
+        Phase::Refused => because("for etcd, which must not start"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(health: Health) -> EtcdStatus {
+        EtcdStatus {
+            generation: None,
+            version: None,
+            phase: Phase::Running,
+            health,
+            pid: Some(7),
+            restarts: 0,
+            last_exit: None,
+            last_words: None,
+            problem: None,
+        }
+    }
+
+    fn ready() -> Facts {
+        let assignment = Assignment::Run {
+            generation: 0,
+            start: crate::state::etcd::Start::New,
+            initial_cluster: Vec::new(),
+        };
+        Facts {
+            role: Role::ControlPlane,
+            removed: false,
+            forming: None,
+            has_certificate: true,
+            in_touch: true,
+            votes: true,
+            founded: true,
+            etcd: Some(EtcdFacts { assignment, status: running(Health::Serving), problem: None }),
+        }
+    }
+
+    #[test]
+    fn a_node_with_everything_waits_for_nothing() {
+        assert_eq!(waiting_for(&ready()), None);
+        let worker = Facts { role: Role::Worker, etcd: None, ..ready() };
+        assert_eq!(waiting_for(&worker), None);
+    }
+
+    #[test]
+    fn the_first_missing_thing_is_named_not_what_follows_from_it() {
+        let without_leader = Facts { in_touch: false, votes: false, ..ready() };
+        assert!(waiting_for(&without_leader).unwrap().contains("leader"));
+        let forming = Facts { forming: Some("for 2 more".to_owned()), ..without_leader };
+        assert_eq!(waiting_for(&forming).unwrap(), "for 2 more");
+        let removed = Facts { removed: true, ..forming };
+        assert!(waiting_for(&removed).unwrap().contains("was removed from the cluster"));
+    }
+
+    #[test]
+    fn etcd_s_own_reason_is_passed_on() {
+        let mut facts = ready();
+        let status = EtcdStatus {
+            phase: Phase::BackingOff,
+            last_words: Some("disk is full".to_owned()),
+            ..running(Health::Unknown)
+        };
+        if let Some(etcd) = &mut facts.etcd {
+            etcd.status = status;
+        }
+        assert!(waiting_for(&facts).unwrap().ends_with("disk is full"));
+    }
+}

@@ -1,0 +1,194 @@
+//! The directory in which a node keeps everything that must outlive it. Owns its layout, its
+//! permissions, its format version and its lock; refuses what it does not understand before
+//! anything in it is changed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use muster_init::files;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::fatal::Fatal;
+
+/// What this build reads and writes. A directory with a higher number is left alone.
+const FORMAT: u32 = 1;
+
+/// A state directory that is fit for use, locked for as long as this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Looks without changing anything. `Ok` for a directory that is fit, or not there yet.
+    pub fn check(path: &Path) -> Result<(), Fatal> {
+        let problem = |problem: String| Fatal::StateDir { path: path.to_owned(), problem };
+        let meta = match fs::symlink_metadata(path) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(problem(format!("it cannot be looked at: {error}"))),
+        };
+        if !meta.is_dir() {
+            return Err(problem("it is not a directory; give another with --state-dir".into()));
+        }
+        let me = rustix::process::geteuid().as_raw();
+        if meta.uid() != me {
+            return Err(problem(format!(
+                "it belongs to user {} but musterd runs as user {me}; run `chown -R {me}` on it or \
+                 start musterd as its owner",
+                meta.uid()
+            )));
+        }
+        let mode = meta.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(problem(format!(
+                "its mode is {mode:04o}, so others could read the cluster's keys; if they have not, \
+                 run `chmod 0700` on it"
+            )));
+        }
+        match fs::read_to_string(path.join("format")) {
+            Ok(text) => match text.trim().parse::<u32>() {
+                Ok(found) if found <= FORMAT => Ok(()),
+                Ok(found) => Err(problem(format!(
+                    "it was written by a newer musterd (format {found}, this one knows {FORMAT}); \
+                     install that version again"
+                ))),
+                Err(_) => Err(problem("its file `format` holds no number".into())),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut entries = fs::read_dir(path).map_err(|e| problem(e.to_string()))?;
+                match entries.find_map(Result::ok) {
+                    Some(entry) if entry.file_name() != "lost+found" => Err(problem(format!(
+                        "it holds {} but no file `format`, so it is not a state directory of \
+                         Muster; give an empty one with --state-dir",
+                        entry.file_name().display()
+                    ))),
+                    _ => Ok(()),
+                }
+            }
+            Err(error) => Err(problem(format!("its file `format` cannot be read: {error}"))),
+        }
+    }
+
+    /// Makes the directory if it is not there, and takes its lock.
+    pub fn open(path: &Path) -> Result<Self, Fatal> {
+        Self::check(path)?;
+        let problem = |what: &str, error: io::Error| Fatal::StateDir {
+            path: path.to_owned(),
+            problem: format!("{what}: {error}"),
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|e| problem("it cannot be made", e))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(|e| problem("its lock cannot be opened", e))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Fatal::StateDir {
+            path: path.to_owned(),
+            problem: "another musterd is using it; stop that one or give another with --state-dir"
+                .into(),
+        })?;
+        let dir = Self { path: path.to_owned(), _lock: lock };
+        if !path.join("format").exists() {
+            let text = format!("{FORMAT}\n");
+            files::replace(&path.join("format"), text.as_bytes(), files::PRIVATE).map_err(|e| {
+                Fatal::StateDir { path: path.to_owned(), problem: crate::fatal::chain(&e) }
+            })?;
+        }
+        Ok(dir)
+    }
+
+    /// The node's Ed25519 key, PKCS #8.
+    pub fn identity(&self) -> PathBuf {
+        self.path.join("identity.key")
+    }
+
+    /// The directory itself; the promises of birth lie in it under their own name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Cluster, credentials and peers of a member ([`crate::membership`]).
+    pub fn membership(&self) -> PathBuf {
+        Self::membership_in(&self.path)
+    }
+
+    /// The same, of a directory that is not open.
+    pub fn membership_in(path: &Path) -> PathBuf {
+        path.join("membership.json")
+    }
+
+    /// Peers to look for after a restart.
+    pub fn peers(&self) -> PathBuf {
+        self.path.join("peers.json")
+    }
+
+    /// Raft's log and snapshots.
+    pub fn raft(&self) -> PathBuf {
+        self.path.join("raft")
+    }
+
+    /// etcd's data, certificates and log.
+    pub fn etcd(&self) -> PathBuf {
+        self.path.join("etcd")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh() -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("state");
+        (root, path)
+    }
+
+    #[test]
+    fn a_missing_directory_is_fit_and_is_made_private() {
+        let (_root, path) = fresh();
+        StateDir::check(&path).unwrap();
+        assert!(!path.exists(), "looking changes nothing");
+        let _open = StateDir::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "1\n");
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused() {
+        let (_root, path) = fresh();
+        let _first = StateDir::open(&path).unwrap();
+        let refused = StateDir::open(&path).unwrap_err().to_string();
+        assert!(refused.contains("another musterd is using it"), "{refused}");
+    }
+
+    #[test]
+    fn an_unfit_directory_is_refused_and_left_as_it_was() {
+        type Spoil = fn(&Path);
+        let wrongs: [(&str, Spoil); 3] = [
+            ("newer musterd", |p| fs::write(p.join("format"), "2\n").unwrap()),
+            ("not a state directory", |p| fs::write(p.join("photo.jpg"), "").unwrap()),
+            ("mode is 0755", |p| {
+                fs::set_permissions(p, fs::Permissions::from_mode(0o755)).unwrap();
+            }),
+        ];
+        for (sentence, spoil) in wrongs {
+            let (_root, path) = fresh();
+            fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+            spoil(&path);
+            let before = fs::read_dir(&path).unwrap().count();
+            let refused = StateDir::open(&path).unwrap_err().to_string();
+            assert!(refused.contains(sentence), "{refused}");
+            assert_eq!(fs::read_dir(&path).unwrap().count(), before);
+        }
+    }
+}
