@@ -79,14 +79,14 @@ fn assert_only_the_owner_reads(directory: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// Not a test of speed: prints how long three members take from start to all serving.
+/// Not a test of speed: prints how long three members take from start to all serving, and to stop.
 #[tokio::test]
 #[ignore = "a measurement: run it by name, with --nocapture"]
 #[expect(clippy::print_stdout, reason = "its output is its purpose")]
 async fn time_to_healthy() -> Result<()> {
     let rounds: usize = std::env::var("ROUNDS").map_or(Ok(10), |text| text.parse())?;
     let election = std::env::var("ELECTION_MS").map_or(Ok(1000), |text| text.parse())?;
-    let mut times = Vec::new();
+    let (mut times, mut stops) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let mut bench = Bench::new()?;
         bench.tuning.election = Duration::from_millis(election);
@@ -95,9 +95,12 @@ async fn time_to_healthy() -> Result<()> {
         let started = Instant::now();
         start_all(&nodes).await?;
         times.push(started.elapsed().as_millis());
+        let ending = Instant::now();
         end_all(nodes).await?;
+        stops.push(ending.elapsed().as_millis());
     }
     times.sort_unstable();
     println!("election timeout {election} ms: {times:?} ms, p50 {} ms", times[rounds / 2]);
+    println!("all stopped in order: {stops:?} ms");
     Ok(())
 }

@@ -153,3 +153,27 @@ async fn a_port_in_use_is_said_in_etcds_words() -> Result<()> {
     nodes[0].until_good().await?;
     end_all(nodes).await
 }
+
+#[tokio::test]
+async fn a_leader_that_stops_hands_over_first() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let mut nodes = bench.founders(3).await?;
+    start_all(&nodes).await?;
+    let mut leader = None;
+    for (place, node) in nodes.iter().enumerate() {
+        let status = node.member()?.status().await?;
+        if status.leader == Some(status.id) {
+            leader = Some(place);
+        }
+    }
+    let leader = nodes.remove(leader.context("a leader")?);
+    leader.handle.stop().await?;
+    let ended = leader.handle.status().borrow().clone();
+    assert_ne!(ended.last_exit, Some(Exit::Signal(9)), "killed at the deadline: {ended:?}");
+    assert_eq!((ended.phase, ended.generation), (Phase::Stopped, None));
+    // No election was needed, and so no election timeout passed.
+    assert!(nodes[0].member()?.status().await?.leader.is_some());
+    bench.client(&nodes)?.put(b"a", b"1").await?;
+    leader.end().await?;
+    end_all(nodes).await
+}
