@@ -105,6 +105,7 @@ mod tests {
         EtcdStatus {
             generation: None,
             version: None,
+            data: muster_init::units::etcd::Data::Present,
             phase: Phase::Running,
             health,
             pid: Some(7),

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::restore;
 use muster_init::units::etcd::{
-    Authorities, Binary, Credential, Credentials, Generation, Handle, Initial, InitialState, Phase,
-    Spec, Status, Tuning,
+    Authorities, Binary, Credential, Credentials, Data, Generation, Handle, Initial, InitialState,
+    Phase, Spec, Status, Tuning,
 };
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile};
 use muster_proto::NodeName;
@@ -116,7 +116,7 @@ impl Unit {
         let token = state.birth().map(|birth| birth.cluster_id.to_string()).unwrap_or_default();
         let spec = Spec {
             binary: self.binary.clone(),
-            generation: Generation(u64::from(wanted.generation)),
+            generation: Generation(wanted.generation),
             name: member.name.clone(),
             initial: Initial { state: wanted.state, token, members: wanted.members },
             heard_of: wanted.heard_of,
@@ -154,10 +154,14 @@ impl Unit {
         leaves: Option<&Leaves>,
     ) {
         if let Some(record) = state.etcd().record(&self.group.me()) {
-            let data = match status.phase {
-                Phase::Lost => EtcdData::Lost,
-                _ if status.health.is_good() => EtcdData::Present,
-                _ => known_data(state, &self.group, record.generation),
+            // The unit speaks of the generation that it was told of, not always of the plan's.
+            let data = match status.data {
+                _ if status.generation != Some(Generation(record.generation)) => {
+                    known_data(state, &self.group, record.generation)
+                }
+                Data::Absent => EtcdData::Absent,
+                Data::Present => EtcdData::Present,
+                Data::Lost => EtcdData::Lost,
             };
             let report = EtcdReport {
                 generation: record.generation,
