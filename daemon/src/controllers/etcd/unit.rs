@@ -11,7 +11,7 @@ use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::restore;
 use muster_init::units::etcd::{
     Authorities, Binary, Credential, Credentials, Data, Generation, Handle, Initial, InitialState,
-    Phase, Spec, Status, Tuning,
+    Spec, Status, Tuning,
 };
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile};
 use muster_proto::NodeName;
