@@ -35,16 +35,18 @@ async fn a_snapshot_is_whole_and_restored_into_a_new_cluster() -> Result<()> {
         let first = restore(&node.home, &node.spec, &file, wanted).await?;
         assert_eq!(first, Restored::Now(saved));
         let again = restore(&node.home, &node.spec, &file, wanted).await?;
-        assert_eq!(again, Restored::Already(saved));
+        assert_eq!(again, Restored::Before(saved.digest));
     }
     start_all(&nodes).await?;
+    let gone = bench.directory.path().join("gone.db");
     for node in &nodes {
         let member = node.member()?;
         assert_eq!(member.get(b"k\x07").await?.as_deref(), Some([7; 2000].as_slice()));
         let status = member.status().await?;
         assert_ne!(status.cluster, old_cluster);
-        let running = restore(&node.home, &node.spec, &file, None).await?;
-        assert_eq!(running, Restored::Already(saved));
+        // Asked again at every later start, when the file may be gone, too.
+        let running = restore(&node.home, &node.spec, &gone, None).await?;
+        assert_eq!(running, Restored::Before(saved.digest));
     }
     let client = after.client(&nodes)?;
     assert_eq!(client.members().await?.len(), 3);

@@ -28,8 +28,8 @@ const RESTORE: Duration = Duration::from_mins(30);
 pub enum Restored {
     /// The member will start with this.
     Now(Verified),
-    /// It was restored from this very snapshot before.
-    Already(Verified),
+    /// It was restored before, and the file was not looked at again.
+    Before(Digest),
 }
 
 /// Why nothing was restored; what was on disk before is untouched.
@@ -58,34 +58,26 @@ pub enum RestoreError {
 }
 
 /// Restores the snapshot as the data of this member, which must not have started yet. Doing it
-/// again with the same snapshot is harmless; a crash in between is made good by doing it again.
-/// If `wanted` is given, the snapshot must be that one.
+/// again is harmless and cheap; a crash in between is made good by doing it again. If `wanted` is
+/// given, the snapshot must be that one.
 pub async fn restore(
     home: &Home,
     spec: &Spec,
     file: &Path,
     wanted: Option<Digest>,
 ) -> Result<Restored, RestoreError> {
+    if let Some(digest) = earlier(home, spec)? {
+        return match wanted.filter(|wanted| *wanted != digest) {
+            None => Ok(Restored::Before(digest)),
+            Some(_) => Err(RestoreError::DataExists { path: home.data(spec.generation) }),
+        };
+    }
     let path = file.to_owned();
     let verified = tokio::task::spawn_blocking(move || snapshot::verify(&path)).await;
     let verified = verified.expect("verifying does not panic")?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != verified.digest) {
         let (path, found) = (file.to_owned(), verified.digest);
         return Err(RestoreError::OtherSnapshot { path, found, wanted });
-    }
-    let digest = verified.digest.to_string();
-    match home.presence(spec.generation)? {
-        Presence::Whole(record) if record.restored_from.as_ref() == Some(&digest) => {
-            return Ok(Restored::Already(verified));
-        }
-        Presence::Absent | Presence::Begun(_) if !spec.heard_of => {}
-        Presence::Absent
-        | Presence::Begun(_)
-        | Presence::Whole(_)
-        | Presence::Lost(_)
-        | Presence::Strange => {
-            return Err(RestoreError::DataExists { path: home.data(spec.generation) });
-        }
     }
     files::create_private_directory(home.root())?;
     let aside = home.root().join(format!("restoring-g{}", spec.generation));
@@ -97,9 +89,25 @@ pub async fn restore(
     }
     run(&tool(&spec.binary).await?, spec, file, &aside).await?;
     let (home, spec) = (home.clone(), spec.clone());
+    let digest = verified.digest;
     let placed = tokio::task::spawn_blocking(move || place(&home, &spec, &aside, digest)).await;
     placed.expect("placing does not panic")?;
     Ok(Restored::Now(verified))
+}
+
+/// The snapshot that this member was restored from, if it was; an error if it has other data.
+fn earlier(home: &Home, spec: &Spec) -> Result<Option<Digest>, RestoreError> {
+    let exists = || RestoreError::DataExists { path: home.data(spec.generation) };
+    match home.presence(spec.generation)? {
+        Presence::Absent | Presence::Begun(_) if !spec.heard_of => Ok(None),
+        Presence::Whole(record) => {
+            let digest = record.restored_from.and_then(|digest| digest.parse().ok());
+            digest.map(Some).ok_or_else(exists)
+        }
+        Presence::Absent | Presence::Begun(_) | Presence::Lost(_) | Presence::Strange => {
+            Err(exists())
+        }
+    }
 }
 
 /// Beside the etcd that will run, else wherever it is installed.
@@ -153,10 +161,10 @@ async fn run(tool: &Binary, spec: &Spec, file: &Path, to: &Path) -> Result<(), R
 
 /// The record comes first and says "restored": should the rename not happen, then a start finds a
 /// restore to be finished, and no reason to begin with nothing.
-fn place(home: &Home, spec: &Spec, aside: &Path, digest: String) -> Result<(), RestoreError> {
+fn place(home: &Home, spec: &Spec, aside: &Path, digest: Digest) -> Result<(), RestoreError> {
     sync_tree(aside)?;
     let mut record = Record::new(spec.name.clone(), spec.initial.clone());
-    record.restored_from = Some(digest);
+    record.restored_from = Some(digest.to_string());
     home.write(spec.generation, &record)?;
     files::settle(aside, &home.data(spec.generation))?;
     home.note_data(spec.generation)?;

@@ -9,8 +9,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt, unfold};
 use ring::digest::{Context, SHA256};
 use tokio::time::timeout;
@@ -34,7 +36,17 @@ pub struct Digest(pub [u8; HASH]);
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ();
+
+    /// 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| ())?;
+        bytes.try_into().map(Self).map_err(|_| ())
     }
 }
 
@@ -219,6 +231,13 @@ mod tests {
         for cut in [1, 7, 31, 32, 33, 512, 4096] {
             assert_eq!(check(&snapshot(), cut).unwrap().size, 1056, "{cut}");
         }
+    }
+
+    #[test]
+    fn a_digest_reads_back_what_it_prints() {
+        let digest = Digest([0xa7; 32]);
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert!("a7".parse::<Digest>().is_err() && "x".repeat(64).parse::<Digest>().is_err());
     }
 
     #[test]
