@@ -15,6 +15,8 @@ pub mod proposal;
 pub mod record;
 pub mod run;
 pub mod step;
+#[cfg(test)]
+mod step_test;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -111,3 +111,55 @@ fn kind(message: &Message) -> &'static str {
         Message::Abandoned(_) => "abandoned",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::birth::proposal::Proposal;
+    use crate::birth::step::Quorums;
+    use crate::birth::testing::{draft, founders};
+
+    fn driver(disk: &std::path::Path, hook: Hook) -> (Driver, Arc<Proposal>) {
+        let mut identities = founders(3);
+        let draft = draft(&identities);
+        let identity = Arc::new(identities.remove(0));
+        let charter = Charter {
+            me: identity.node_id(),
+            token_id: draft.token_id.clone(),
+            expect: 3,
+            config_digest: draft.config_digest,
+            quorums: Quorums::of(3),
+        };
+        let store = PromiseStore::create(disk, identity.node_id()).unwrap();
+        let driver = Driver::new(charter, identity, store, hook).unwrap();
+        (driver, Arc::new(Proposal::new(draft).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_out_before_it_is_on_disk() {
+        let disk = tempfile::tempdir().unwrap();
+        let places = Arc::new(Mutex::new(Vec::new()));
+        let passed = Arc::clone(&places);
+        let hook = Hook::new(move |place| passed.lock().unwrap().push(place.to_owned()));
+        let (mut driver, proposal) = driver(disk.path(), hook);
+        let outgoing = driver.take(Event::Propose(proposal)).await.unwrap();
+        assert_eq!(outgoing.len(), 2);
+        assert_eq!(driver.store.read().unwrap(), *driver.record());
+        assert!(driver.record().promise().is_some());
+        assert_eq!(
+            *places.lock().unwrap(),
+            ["birth.persist.promised.before", "birth.persist.promised.after"]
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_out_when_the_disk_fails() {
+        let disk = tempfile::tempdir().unwrap();
+        let (mut driver, proposal) = driver(disk.path(), Hook::inert());
+        disk.close().unwrap();
+        let error = driver.take(Event::Propose(proposal)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Io { what: "write", .. }), "{error}");
+    }
+}

@@ -17,6 +17,9 @@ use crate::birth::wire::to_wire;
 /// Dialling and proving.
 const OPEN: Duration = Duration::from_secs(5);
 
+/// A greeting over a session that was open already.
+const GREETING: Duration = Duration::from_millis(1500);
+
 /// One answer, which may take a few writes to the peer's disk.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -86,10 +89,13 @@ pub(super) async fn greet<N: Network>(
 ) -> Done<N::Session> {
     let known = session.as_ref().map(|session| identity::node_id(&session.peer()));
     let outcome = async {
-        let session = match session {
-            Some(session) => session,
-            None => open(&*network, address).await?,
-        };
+        if let Some(session) = session {
+            // A peer that restarted does not know this session any more.
+            if let Ok(Ok(reply)) = timeout(GREETING, session.greet(request.clone())).await {
+                return Ok((session, reply));
+            }
+        }
+        let session = open(&*network, address).await?;
         let answer = timeout(ANSWER, session.greet(request)).await;
         let reply = answer.unwrap_or_else(|_| Err(late(&address.to_string(), ANSWER)))?;
         Ok((session, reply))

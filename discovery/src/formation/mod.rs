@@ -9,6 +9,7 @@
 //! Never hears of Raft: it ends with [`Formed`]. After that its task only goes on answering late
 //! questions about the birth.
 
+pub mod candidate;
 mod jobs;
 pub mod network;
 mod remote;
@@ -16,7 +17,6 @@ mod room;
 #[cfg(test)]
 mod tests;
 pub mod view;
-mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -32,11 +32,11 @@ use crate::birth::failpoint::Hook;
 use crate::birth::step::{Charter, Quorums};
 use crate::birth::wire::{WireError, from_wire, to_wire};
 use crate::birth::{Certificate, Message, PromiseStore, StoreError, config_digest, run};
+pub use candidate::{Candidate, CandidateError, Standing};
 use network::Network;
 pub use remote::Remote;
 pub use room::Room;
-use view::{Candidate, Own, Standing, View};
-pub use wire::CandidateError;
+use view::{Own, View};
 
 /// Questions of peers that may wait for the task.
 const INBOX: usize = 64;
@@ -148,7 +148,7 @@ impl Handle {
         if candidate.addresses.is_empty() {
             candidate.addresses.push(remote);
         }
-        let hints = wire::hinted(&request.peers);
+        let hints = candidate::hinted(&request.peers);
         self.ask(|reply| Request::Greet { candidate, hints, reply }).await
     }
 

@@ -31,7 +31,7 @@ impl Birth {
 
     /// A fair run without faults and with the policy of `formation`: the lowest machine that is
     /// able to acts first.
-    fn drain(&self, mut world: World, gone: Option<usize>) -> bool {
+    pub(super) fn drain(&self, mut world: World, gone: Option<usize>) -> bool {
         let alive: Vec<_> = (0..self.ids.len()).filter(|at| Some(*at) != gone).collect();
         let mut mail: VecDeque<_> =
             std::mem::take(&mut world.sent).into_iter().map(|kept| (*kept.value).clone()).collect();

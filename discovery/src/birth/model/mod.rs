@@ -10,6 +10,7 @@
 mod drain;
 mod forget;
 mod tests;
+mod walks;
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -138,14 +139,18 @@ struct Birth {
 
 impl Birth {
     fn new(machines: u8, plans: Vec<Plan>, budget: Budget) -> Self {
+        Self::with_founders(3, machines, plans, budget)
+    }
+
+    fn with_founders(expect: usize, machines: u8, plans: Vec<Plan>, budget: Budget) -> Self {
         let mut keys: Vec<_> = (1..=machines).map(|n| PublicKey::from_bytes([n; 32])).collect();
         keys.sort_by_key(muster_pki::identity::node_id);
         let ids = keys.iter().map(muster_pki::identity::node_id).collect();
         Self {
             ids,
             keys,
-            expect: 3,
-            quorums: Quorums::of(3),
+            expect,
+            quorums: Quorums::of(expect),
             sends_before_durable: false,
             plans,
             budget,

@@ -1,4 +1,5 @@
-//! The searches. `MUSTER_MODEL_DEPTH` (0 unless set) adds that much to the budget of each.
+//! The searches. Each is exhaustive within its budget. `MUSTER_MODEL_DEPTH` (0 unless set) adds that
+//! much to every budget; such a search ends at [`DEEP`] states and says so.
 
 #![expect(clippy::print_stdout, reason = "the figures are part of the result")]
 
@@ -11,7 +12,10 @@ use crate::birth::step::Quorums;
 
 const SPLIT: &str = "never two clusters";
 
-fn depth() -> u8 {
+/// What fits into a few gigabytes; counted before merging.
+const DEEP: usize = 40_000_000;
+
+pub(super) fn depth() -> u8 {
     std::env::var("MUSTER_MODEL_DEPTH").map_or(0, |depth| depth.parse().unwrap())
 }
 
@@ -28,11 +32,16 @@ fn plan(proposer: usize, founders: [usize; 3]) -> Plan {
 /// Searches everything within the budget, or until `until` is found, and says what was found.
 fn search(name: &str, birth: Birth, until: HasDiscoveries) -> Vec<(&'static str, String)> {
     let start = Instant::now();
-    let checker = birth.checker().threads(1).finish_when(until).spawn_bfs().join();
+    let mut builder = birth.checker().threads(1).finish_when(until);
+    if depth() > 0 {
+        builder = builder.target_state_count(DEEP);
+    }
+    let checker = builder.spawn_bfs().join();
     println!(
-        "{name}: {} states ({} before merging), {} steps deep, in {:.1?}",
+        "{name}: {} states ({} before merging{}), {} steps deep, in {:.1?}",
         checker.unique_state_count(),
         checker.state_count(),
+        if depth() > 0 && checker.state_count() >= DEEP { ", stopped there" } else { "" },
         checker.max_depth(),
         start.elapsed()
     );

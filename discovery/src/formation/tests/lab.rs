@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use muster_pki::identity::Identity;
 use muster_proto::wire::hello::{
-    Admitted, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, candidate::State,
-    join_reply::Outcome,
+    Admitted, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, Refusal,
+    candidate::State, join_reply::Outcome,
 };
 use muster_proto::{ClusterId, PublicKey, Role};
 use tempfile::TempDir;
@@ -34,6 +34,9 @@ struct Inner {
     machines: BTreeMap<SocketAddr, (PublicKey, Handle)>,
     /// Pairs that cannot hear each other, each way listed.
     cut: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// What members answer to whoever asks for admission, and how often they did.
+    refusal: Option<Refusal>,
+    refused: usize,
 }
 
 impl Wires {
@@ -50,6 +53,15 @@ impl Wires {
 
     pub(super) fn heal(&self) {
         self.0.lock().unwrap().cut.clear();
+    }
+
+    /// Every member refuses everyone, or no longer does.
+    pub(super) fn refuse(&self, refusal: Option<Refusal>) {
+        self.0.lock().unwrap().refusal = refusal;
+    }
+
+    pub(super) fn refused(&self) -> usize {
+        self.0.lock().unwrap().refused
     }
 
     pub(super) fn unplug(&self, machine: usize) {
@@ -118,6 +130,11 @@ impl Session for Line {
     async fn join(&self, _: JoinRequest) -> Result<JoinReply, Unreached> {
         let handle = self.across().await?;
         let candidate = handle.candidate().borrow().clone();
+        let mut inner = self.wires.0.lock().unwrap();
+        if let Some(refusal) = inner.refusal.clone() {
+            inner.refused += 1;
+            return Ok(JoinReply { outcome: Some(Outcome::Refused(refusal)) });
+        }
         let cluster_id = candidate.cluster_id.clone();
         let admitted = Admitted { cluster_id, ..Admitted::default() };
         let outcome = (candidate.state() == State::Member).then_some(Outcome::Admitted(admitted));

@@ -5,6 +5,8 @@ mod lab;
 use std::time::Duration;
 
 use muster_proto::Role;
+use muster_proto::wire::hello::Refusal;
+use muster_proto::wire::hello::refusal::Reason;
 use tokio::time::sleep;
 
 use super::Formed;
@@ -150,6 +152,24 @@ async fn newcomers_join_the_cluster_that_is_there() {
         lab.start(machine, &config);
     }
     assert_eq!(lab.one_cluster(&[0, 1, 2], SOON).await, cluster);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_admission_is_shown_and_asked_for_again() {
+    let mut lab = Lab::new(5);
+    let config = Config::new(3, 5);
+    for machine in 0..3 {
+        lab.start(machine, &config);
+    }
+    let cluster = lab.one_cluster(&[0, 1, 2], SOON).await;
+    let message = "the name m3 is taken".to_owned();
+    lab.wires.refuse(Some(Refusal { reason: Reason::NameTaken.into(), message }));
+    lab.start(3, &config);
+    sleep(SECOND * 60).await;
+    assert!(lab.waiting_for(3).ends_with("the name m3 is taken"), "{}", lab.waiting_for(3));
+    assert!((4..=8).contains(&lab.wires.refused()), "asked {} times", lab.wires.refused());
+    lab.wires.refuse(None);
+    assert_eq!(lab.one_cluster(&[3], SOON).await, cluster);
 }
 
 #[tokio::test(start_paused = true)]

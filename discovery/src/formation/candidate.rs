@@ -1,11 +1,12 @@
-//! Candidates and hints to and from the wire.
+//! What a node says of itself before there is a cluster, to and from the wire.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use muster_proto::wire::hello::{self, candidate::State};
-use muster_proto::{ClusterId, PublicKey};
+use muster_proto::{ClusterId, NodeId, NodeName, PublicKey, Role};
 
-use super::view::{Candidate, Standing};
+use crate::birth::Founder;
 
 const MAX_ADDRESSES: usize = 16;
 const MAX_FIELDS: usize = 32;
@@ -13,6 +14,41 @@ const MAX_FIELD: usize = 1024;
 
 /// The most hints taken from one greeting.
 pub(super) const MAX_HINTS: usize = 64;
+
+/// How a candidate says it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Fresh,
+    Bound,
+    Member(ClusterId),
+}
+
+/// What a peer says of itself, checked for form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub public_key: PublicKey,
+    pub name: NodeName,
+    pub role: Role,
+    pub addresses: Vec<SocketAddr>,
+    pub turn: u64,
+    pub standing: Standing,
+    pub birth_fields: BTreeMap<String, String>,
+}
+
+impl Candidate {
+    pub fn id(&self) -> NodeId {
+        muster_pki::identity::node_id(&self.public_key)
+    }
+
+    pub(super) fn founder(&self) -> Founder {
+        Founder {
+            public_key: self.public_key,
+            name: self.name.clone(),
+            addresses: self.addresses.clone(),
+            turn: self.turn,
+        }
+    }
+}
 
 /// Why a peer's word about itself makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

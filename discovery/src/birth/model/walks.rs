@@ -1,0 +1,80 @@
+//! Where an exhaustive search cannot go: random walks through births of other sizes and with far more
+//! faults, each ended by a drain. A failing walk prints its seed, which repeats it.
+
+#![expect(clippy::print_stdout, reason = "the figures are part of the result")]
+
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom as _, IteratorRandom as _, SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _};
+use stateright::{Expectation, Model as _};
+
+use super::tests::depth;
+use super::{Act, Birth, Budget, Cause, Plan, World};
+
+const STEPS: usize = 160;
+
+/// Random sets of machines, each with a random proposer.
+fn plans(rng: &mut StdRng, machines: usize, expect: usize) -> Vec<Plan> {
+    let plan = |rng: &mut StdRng| {
+        let mut founders = (0..machines).sample(rng, expect);
+        founders.sort_unstable();
+        Plan { proposer: *founders.choose(rng).unwrap(), founders }
+    };
+    (0..6).map(|_| plan(rng)).collect()
+}
+
+/// Some world that is not this one; deliveries are preferred, so that walks come to something.
+fn next(birth: &Birth, rng: &mut StdRng, world: &World) -> Option<World> {
+    let mut acts = Vec::new();
+    birth.actions(world, &mut acts);
+    acts.shuffle(rng);
+    if rng.random_ratio(4, 5) {
+        let is_delivery =
+            |act: &Act| matches!(act.cause, Cause::Deliver(_)) && act.crash_after.is_none();
+        acts.sort_by_key(|act| !is_delivery(act));
+    }
+    acts.into_iter().find_map(|act| birth.next_state(world, act))
+}
+
+fn check(birth: &Birth, world: &World, seed: u64) {
+    for property in birth.properties() {
+        if property.expectation == Expectation::Always {
+            assert!((property.condition)(birth, world), "{}, seed {seed}", property.name);
+        }
+    }
+}
+
+/// One walk; whether anything was born on it before the drain.
+fn walk(expect: usize, machines: u8, seed: u64) -> bool {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let plans = plans(&mut rng, usize::from(machines), expect);
+    let budget = Budget { proposals: 5, impatience: 12, crashes: 8 };
+    let birth = Birth::with_founders(expect, machines, plans, budget);
+    let mut world = birth.init_states().remove(0);
+    for _ in 0..STEPS {
+        let Some(next) = next(&birth, &mut rng, &world) else { break };
+        world = next;
+        check(&birth, &world, seed);
+    }
+    let was_born = world.clusters().next().is_some();
+    // A machine that is gone for good can be spared only by three or more founders.
+    let gone = (expect > 2).then(|| rng.random_range(0..usize::from(machines)));
+    assert!(birth.drain(world.clone(), None), "does not heal, seed {seed}");
+    assert!(gone.is_none_or(|gone| birth.drain(world, Some(gone))), "does not heal, seed {seed}");
+    was_born
+}
+
+#[test]
+fn births_of_any_size_survive_random_faults() {
+    let start = Instant::now();
+    let walks = 120 << depth();
+    let mut total = 0;
+    for (expect, machines) in [(1, 1), (2, 3), (3, 5), (4, 6), (5, 5), (5, 8), (7, 9)] {
+        let born = (0..walks).filter(|seed| walk(expect, machines, *seed)).count();
+        assert!(born > 0, "no walk with {expect} founders came to a birth");
+        total += walks;
+    }
+    println!("{total} walks of {STEPS} steps in {:.1?}", start.elapsed());
+}
