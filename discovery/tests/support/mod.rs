@@ -20,7 +20,6 @@ use muster_pki::identity::Identity;
 use muster_pki::token::{Token, TokenId, Verifier};
 use muster_proto::wire::hello::{
     AnchorReply, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, RenewReply,
-    RenewRequest,
 };
 use muster_proto::wire::node::node_client::NodeClient;
 use muster_proto::wire::node::node_server::{Node, NodeServer};
@@ -148,10 +147,6 @@ impl Node for Echo {
             Ok(View { index, ..View::default() })
         });
         Ok(Response::new(Box::pin(views)))
-    }
-
-    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        Err(Status::unimplemented(""))
     }
 
     async fn operate(
