@@ -3,15 +3,16 @@
 //!
 //! `MUSTER_CUTS=5000 cargo test -p muster-tests --test power_cut` makes that many cuts per store.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use muster_tests::power_cut::{Disk, Event, Tape};
-use muster_tests::store::Node;
 use muster_tests::store::engines::{FLUSH_ONLY, MUSTER, REDB};
 use muster_tests::store::script::{Held, LIFE, Op, script};
+use muster_tests::store::{Node, raft};
 use musterd::raft::store::Engine;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -71,9 +72,9 @@ impl Run {
         Ok(Self { engine, seed, ops, tape, held })
     }
 
-    /// Cuts the power `cuts` times, at any event, and returns what went wrong. After some of the
+    /// Cuts the power `cuts` times, at any event. After some of the
     /// cuts the node lives on and is cut again, which also cuts its recovery short.
-    async fn judge(&self, cuts: usize) -> Result<Vec<String>> {
+    async fn judge(&self, cuts: usize, verdict: &mut Verdict) -> Result<()> {
         let first = Past {
             disk: Disk::default(),
             tape: self.tape.clone(),
@@ -83,15 +84,15 @@ impl Run {
             generation: 0,
         };
         let mut pasts = vec![first];
-        let mut failures = Vec::new();
         while let Some(past) = pasts.pop() {
-            pasts.extend(self.judge_past(past, &mut failures).await?);
+            verdict.lives += 1;
+            pasts.extend(self.judge_past(past, verdict).await?);
         }
-        Ok(failures)
+        Ok(())
     }
 
     /// Cuts at points of one past; returns what the node lived on to after some of the cuts.
-    async fn judge_past(&self, past: Past, failures: &mut Vec<String>) -> Result<Vec<Past>> {
+    async fn judge_past(&self, past: Past, verdict: &mut Verdict) -> Result<Vec<Past>> {
         let Past { mut disk, tape, mut known, story, cuts, generation } = past;
         let mut chance = StdRng::seed_from_u64(self.seed << 8 | generation);
         let mut wanted: Vec<_> =
@@ -103,8 +104,9 @@ impl Run {
             while wanted.next_if_eq(&at).is_some() {
                 let fate = chance.random();
                 let story = format!("{story}, event {at}, fate {fate}");
+                verdict.cuts += 1;
                 match self.cut(&disk, known, fate).await {
-                    Err(error) => failures.push(format!("{story}: {error:#}")),
+                    Err(error) => verdict.failures.push(format!("{story}: {error:#}")),
                     Ok(Some(held)) if generation < 2 && chance.random_ratio(1, 25) => {
                         later.push(self.live_on(&disk, held, fate, (story, generation + 1))?);
                     }
@@ -131,6 +133,10 @@ impl Run {
             self.check(dir.path(), known).await.context("the second time")? == held,
             "the second time it holds something else"
         );
+        if let (Some(held), 0) = (held, fate % 10) {
+            let node = Node::open(dir.path(), self.engine)?;
+            raft::starts(node, &self.held[held]).await?;
+        }
         Ok(held)
     }
 
@@ -225,45 +231,80 @@ fn cuts(default: usize) -> usize {
     std::env::var("MUSTER_CUTS").map_or(default, |n| n.parse().expect("MUSTER_CUTS is a number"))
 }
 
-/// Makes `cuts` cuts in runs of about `per_run`.
-async fn judge(engine: Engine, cuts: usize, per_run: usize) -> Result<Vec<String>> {
-    let mut failures = Vec::new();
-    for seed in 0..cuts.div_ceil(per_run) as u64 {
-        // A long life lets an engine clean up and use its files again.
-        let lives = if seed % 4 == 3 { 12 } else { 3 };
-        let run = Run::record(engine, seed, lives * LIFE)?;
-        failures.extend(run.judge(per_run.min(cuts)).await?);
-    }
-    Ok(failures)
+/// What the judge did, and what he found.
+struct Verdict {
+    engine: Engine,
+    cuts: usize,
+    /// Recordings that were cut: whole ones, and what nodes did after a cut.
+    lives: usize,
+    failures: Vec<String>,
 }
 
-fn report(engine: Engine, cuts: usize, failures: &[String]) -> String {
-    let mut text = format!("{}: {} of {cuts} cuts failed", engine.name, failures.len());
-    for failure in failures.iter().take(5) {
-        write!(text, "\n  {failure}").expect("a string takes text");
+impl Verdict {
+    /// Makes at least `cuts` cuts in runs of `per_run`.
+    async fn of(engine: Engine, cuts: usize, per_run: usize) -> Result<Self> {
+        let mut verdict = Self { engine, cuts: 0, lives: 0, failures: Vec::new() };
+        for seed in 0..cuts.div_ceil(per_run) as u64 {
+            // A long life lets an engine clean up and use its files again.
+            let lives = if seed % 4 == 3 { 12 } else { 3 };
+            Run::record(engine, seed, lives * LIFE)?.judge(per_run, &mut verdict).await?;
+        }
+        writeln!(std::io::stderr(), "{verdict}")?;
+        Ok(verdict)
     }
-    text
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { engine, cuts, lives, failures } = self;
+        write!(f, "{}: {} of {cuts} cuts in {lives} lives failed", engine.name, failures.len())?;
+        for failure in failures.iter().take(5) {
+            write!(f, "\n  {failure}")?;
+        }
+        Ok(())
+    }
 }
 
 #[tokio::test]
 async fn no_cut_loses_what_musters_store_acknowledged() -> Result<()> {
-    let cuts = cuts(200);
-    let failures = judge(MUSTER, cuts, 100).await?;
-    ensure!(failures.is_empty(), "{}", report(MUSTER, cuts, &failures));
+    let verdict = Verdict::of(MUSTER, cuts(200), 100).await?;
+    ensure!(verdict.failures.is_empty(), "{verdict}");
     Ok(())
 }
 
 #[tokio::test]
 async fn the_judge_catches_a_store_that_does_not_sync() -> Result<()> {
-    let failures = judge(FLUSH_ONLY, 60, 60).await?;
-    ensure!(failures.len() > 10, "{}", report(FLUSH_ONLY, 60, &failures));
+    let verdict = Verdict::of(FLUSH_ONLY, cuts(50), 50).await?;
+    ensure!(verdict.failures.len() > verdict.cuts / 10, "{verdict}");
     Ok(())
 }
 
 #[tokio::test]
 async fn redb_is_judged_beside() -> Result<()> {
-    let cuts = cuts(100);
-    let failures = judge(REDB, cuts, 100).await?;
-    ensure!(failures.is_empty(), "{}", report(REDB, cuts, &failures));
+    let verdict = Verdict::of(REDB, cuts(50), 50).await?;
+    ensure!(verdict.failures.is_empty(), "{verdict}");
+    Ok(())
+}
+
+#[test]
+fn every_acknowledgement_waits_for_a_sync_of_the_data() -> Result<()> {
+    let run = Run::record(MUSTER, 2, LIFE)?;
+    let mut synced = false;
+    let mut acknowledged = 0;
+    for event in &run.tape.events {
+        match event {
+            Event::Said(line) if line.starts_with("doing ") => synced = false,
+            Event::Said(line) => {
+                let number: usize = line.strip_prefix("did ").context("an odd line")?.parse()?;
+                if run.ops[number].is_promise_of_log() {
+                    ensure!(synced, "operation {number} was acknowledged without a sync");
+                    acknowledged += 1;
+                }
+            }
+            Event::Sync { path, .. } => synced |= path == Path::new("raft/data/db"),
+            _ => {}
+        }
+    }
+    ensure!(acknowledged > LIFE / 2, "only {acknowledged} acknowledgements");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod engines;
 pub mod node;
+pub mod raft;
 mod reading;
 pub mod script;
 

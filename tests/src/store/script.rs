@@ -120,7 +120,7 @@ pub fn script(seed: u64, length: usize) -> Vec<Op> {
 pub fn command(index: u64, term: u64) -> String {
     let mut chance = StdRng::seed_from_u64(index << 20 | term);
     let length = match chance.random_range(0..100) {
-        0..2 => 40_000,
+        0..2 => chance.random_range(9_000..90_000),
         2..10 => chance.random_range(2_000..9_000),
         _ => chance.random_range(20..500),
     };

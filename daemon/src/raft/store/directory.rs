@@ -95,13 +95,10 @@ pub(super) fn open(dir: &Path, owner: &Owner, engine: Engine) -> Result<Director
         write_header(dir, owner, engine)?;
     }
     let data = dir.join("data");
-    let (mark, marked) = Mark::open(dir.join("mark"))?;
     if !data.exists() {
-        if marked > 0 {
-            return Err(StoreError::WentBack { path: data, found: 0, marked }.into());
-        }
-        make_data(&data, &mark, engine)?;
+        make_data(&data, &dir.join("mark"), engine)?;
     }
+    let (mark, marked) = Mark::open(dir.join("mark"))?;
     let store = (engine.open)(&data)?;
     Ok(Directory { data, store, mark, marked, lock })
 }
@@ -192,9 +189,16 @@ fn write_header(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), StoreEr
     write_file(&dir.join("store.json"), &[&text])
 }
 
-/// Makes the engine's files aside, so that they are there whole or not at all.
-fn make_data(data: &Path, mark: &Mark, engine: Engine) -> Result<(), StoreError> {
-    mark.sync()?;
+/// Makes the engine's files aside, so that they are there whole or not at all; the mark before
+/// them, so that it is there when they are.
+fn make_data(data: &Path, mark: &Path, engine: Engine) -> Result<(), StoreError> {
+    if mark.exists() {
+        let (_, marked) = Mark::open(mark.to_owned())?;
+        if marked > 0 {
+            return Err(StoreError::WentBack { path: data.to_owned(), found: 0, marked });
+        }
+    }
+    Mark::create(mark)?;
     let aside = durable::aside(data);
     if aside.exists() {
         fs::remove_dir_all(&aside).map_err(durable::failed("remove", &aside))?;

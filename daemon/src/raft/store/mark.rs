@@ -7,14 +7,17 @@
 //! wrong. A store that is behind its mark has lost acknowledged writes.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use super::StoreError;
-use super::durable::failed;
+use super::durable::{failed, write_file};
 
 /// Two slots in sectors of their own, written in turn: one is whole whatever happens to the other.
-const SLOT: u64 = 512;
+const SLOT: usize = 512;
+
+const LEN: usize = 12;
 
 #[derive(Debug)]
 pub(super) struct Mark {
@@ -23,26 +26,26 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Opens the mark at `path`, making it if there is none, and reads it (0: none was set).
+    /// Makes the mark of a store in which nothing was committed yet.
+    pub(super) fn create(path: &Path) -> Result<(), StoreError> {
+        let mut slots = vec![0; 2 * SLOT];
+        slots[..LEN].copy_from_slice(&slot(0));
+        slots[SLOT..SLOT + LEN].copy_from_slice(&slot(0));
+        write_file(path, &[&slots])
+    }
+
+    /// Opens the mark at `path` and reads it.
     pub(super) fn open(path: PathBuf) -> Result<(Self, u64), StoreError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("open", &path))?;
+        let file =
+            OpenOptions::new().read(true).write(true).open(&path).map_err(failed("open", &path))?;
         let mark = Self { file, path };
         let last = mark.read()?;
         Ok((mark, last))
     }
 
     pub(super) fn set(&self, commit: u64) -> Result<(), StoreError> {
-        let mut slot = [0; 12];
-        slot[..8].copy_from_slice(&commit.to_be_bytes());
-        slot[8..].copy_from_slice(&crc32fast::hash(&commit.to_be_bytes()).to_be_bytes());
-        self.file.write_all_at(&slot, commit % 2 * SLOT).map_err(failed("write", &self.path))
+        let at = if commit.is_multiple_of(2) { 0 } else { SLOT as u64 };
+        self.file.write_all_at(&slot(commit), at).map_err(failed("write", &self.path))
     }
 
     pub(super) fn sync(&self) -> Result<(), StoreError> {
@@ -50,22 +53,35 @@ impl Mark {
     }
 
     fn read(&self) -> Result<u64, StoreError> {
+        let corrupt =
+            |why: &str| StoreError::Corrupt { path: self.path.clone(), why: why.to_owned() };
+        let mut slots = vec![0; 2 * SLOT];
+        match self.file.read_exact_at(&mut slots, 0) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(corrupt("the mark of the last commit is cut off"));
+            }
+            Err(e) => return Err(failed("read", &self.path)(e)),
+        }
         let mut last = 0;
-        for at in [0, SLOT] {
-            let mut slot = [0; 12];
-            let read = self.file.read_at(&mut slot, at).map_err(failed("read", &self.path))?;
-            if read == 0 || slot == [0; 12] {
-                continue;
+        for found in [&slots[..LEN], &slots[SLOT..SLOT + LEN]] {
+            let commit = u64::from_be_bytes(found[..8].try_into().expect("eight bytes"));
+            if *found != slot(commit) {
+                return Err(corrupt("the mark of the last commit does not match its checksum"));
             }
-            let (commit, sum) = slot.split_at(8);
-            if crc32fast::hash(commit).to_be_bytes() != sum {
-                let why = "the mark of the last commit does not match its checksum".to_owned();
-                return Err(StoreError::Corrupt { path: self.path.clone(), why });
-            }
-            last = last.max(u64::from_be_bytes(commit.try_into().expect("split at 8")));
+            last = last.max(commit);
         }
         Ok(last)
     }
+}
+
+/// A commit's number and its checksum.
+fn slot(commit: u64) -> [u8; LEN] {
+    let number = commit.to_be_bytes();
+    let mut slot = [0; LEN];
+    slot[..8].copy_from_slice(&number);
+    slot[8..].copy_from_slice(&crc32fast::hash(&number).to_be_bytes());
+    slot
 }
 
 #[cfg(test)]
@@ -76,6 +92,7 @@ mod tests {
     fn the_latest_mark_is_read_back_and_damage_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mark");
+        Mark::create(&path).unwrap();
         let (mark, none) = Mark::open(path.clone()).unwrap();
         assert_eq!(none, 0);
         for commit in 1..=5 {
@@ -83,7 +100,8 @@ mod tests {
             assert_eq!(Mark::open(path.clone()).unwrap().1, commit);
         }
         mark.file.write_all_at(&[0xff], 3).unwrap();
-        let error = Mark::open(path).unwrap_err().to_string();
-        assert!(error.contains("mark"), "{error}");
+        assert!(matches!(Mark::open(path.clone()), Err(StoreError::Corrupt { .. })));
+        mark.file.set_len(700).unwrap();
+        assert!(matches!(Mark::open(path), Err(StoreError::Corrupt { .. })));
     }
 }

@@ -44,9 +44,11 @@ pub use sled_store::SLED;
 pub use snapshot::{Body, MAX_BODY, Snapshots};
 pub use writer::Writer;
 
-/// The largest value an engine is handed. sled moves values above 128 KiB to files of their own,
-/// which it never syncs; this keeps a wide distance. Longer entries are cut into parts.
-pub const MAX_VALUE: usize = 16 << 10;
+/// The largest value an engine is handed; longer entries are cut into parts.
+///
+/// sled moves a page above 128 KiB to a file of its own, which it never syncs, and a page holds up
+/// to 20 values (17 before it is split, or 16 and 3 when it is merged).
+pub const MAX_VALUE: usize = 4 << 10;
 
 /// One of the two ordered maps of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,8 +2,8 @@
 //!
 //! sled's own `flush` only starts writeback (`sync_file_range`): it commits neither the length of
 //! the file nor the drive's cache. So each commit is followed by `fdatasync` on a descriptor of
-//! the same file, which also reports a failed writeback. Values that sled would move to `blobs/`,
-//! which it never syncs, are refused. Both tables lie in one sled tree, because only a batch on
+//! the same file, which also reports a failed writeback. sled moves large pages to `blobs/`, which
+//! it never syncs, so values are short, and nothing is acknowledged if there is a blob. Both tables lie in one sled tree, because only a batch on
 //! one tree is atomic.
 
 use std::fs::{self, File};
@@ -74,6 +74,7 @@ impl Store for Sled {
             self.tree.apply_batch(batch)?;
             self.db.flush()
         })?;
+        check_blobs(&self.dir)?;
         self.file.sync_data().map_err(failed("sync", &self.dir.join("db")))
     }
 
@@ -157,13 +158,13 @@ fn remove_unfinished(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A blob is a value that no commit has synced.
+/// A blob is a page that no commit has synced.
 fn check_blobs(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join("blobs");
     match fs::read_dir(&path).map(|mut blobs| blobs.next().is_none()) {
         Ok(true) => Ok(()),
         Ok(false) => {
-            let why = "it holds values that were not written by Muster".to_owned();
+            let why = "it holds a page that no commit has synced".to_owned();
             Err(StoreError::Corrupt { path, why })
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,10 +1,15 @@
-//! openraft's own suite, and the behaviour of a store that is damaged, foreign or full.
+//! openraft's own suite, and what a store refuses.
 
-use openraft::testing::{StoreBuilder, Suite};
-use serde::{Deserialize, Serialize};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use muster_proto::{ClusterId, NodeId};
-use openraft::Entry;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft::testing::{StoreBuilder, Suite};
+use openraft::{
+    CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, RaftSnapshotBuilder, Vote,
+};
+use serde::{Deserialize, Serialize};
 
 use super::*;
 
@@ -56,10 +61,226 @@ fn owner() -> Owner {
 }
 
 fn open_in(dir: &tempfile::TempDir) -> Result<Opened<Config, Listed>, OpenError> {
-    open(&dir.path().join("raft"), &owner(), SLED)
+    open_as(dir, &owner())
+}
+
+fn open_as(dir: &tempfile::TempDir, owner: &Owner) -> Result<Opened<Config, Listed>, OpenError> {
+    open(&dir.path().join("raft"), owner, SLED)
+}
+
+fn entry(index: u64, command: impl Into<String>) -> Entry<Config> {
+    Entry {
+        log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
+        payload: EntryPayload::Normal(command.into()),
+    }
+}
+
+/// Every file with its contents and time of change.
+fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(everything(&path));
+        } else {
+            let changed = fs::metadata(&path).unwrap().modified().unwrap();
+            found.push((path.clone(), fs::read(&path).unwrap(), changed));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn refusal<T>(opened: Result<T, OpenError>) -> DirectoryError {
+    match opened {
+        Err(OpenError::Directory(error)) => error,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was opened"),
+    }
 }
 
 #[test]
 fn openrafts_own_suite_passes_on_real_files() {
     Suite::test_all(OnDisk).unwrap();
+}
+
+#[test]
+fn a_foreign_store_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open_in(&dir).unwrap());
+    let before = everything(dir.path());
+
+    let other = Owner { cluster: ClusterId::from_bytes([9; 32]), ..owner() };
+    let error = refusal(open_as(&dir, &other));
+    assert!(matches!(error, DirectoryError::OtherCluster { .. }), "{error}");
+
+    let other = Owner { node: NodeId::from_bytes([9; 32]), ..owner() };
+    let error = refusal(open_as(&dir, &other));
+    assert!(matches!(error, DirectoryError::OtherNode { .. }), "{error}");
+
+    let engine = Engine { name: "another", ..SLED };
+    let error = refusal(open::<Config, Listed>(&dir.path().join("raft"), &owner(), engine));
+    assert!(matches!(error, DirectoryError::OtherEngine { .. }), "{error}");
+
+    assert_eq!(everything(dir.path()), before);
+}
+
+#[test]
+fn a_newer_format_is_refused_even_when_nothing_else_of_it_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open_in(&dir).unwrap());
+    let header = dir.path().join("raft/store.json");
+    fs::write(&header, r#"{"format": 2, "shape": "unheard of"}"#).unwrap();
+    let before = everything(dir.path());
+    let error = refusal(open_in(&dir)).to_string();
+    assert!(error.contains("newer") && error.contains("store.json"), "{error}");
+    assert_eq!(everything(dir.path()), before);
+}
+
+#[test]
+fn a_directory_of_something_else_is_not_taken_for_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let raft = dir.path().join("raft");
+    durable::make_dir(&raft).unwrap();
+    fs::write(raft.join("notes.txt"), "mine").unwrap();
+    let before = everything(dir.path());
+    let error = refusal(open_in(&dir));
+    assert!(matches!(error, DirectoryError::Unmarked { .. }), "{error}");
+    assert_eq!(everything(dir.path()), before);
+}
+
+#[test]
+fn a_store_that_others_may_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open_in(&dir).unwrap());
+    fs::set_permissions(dir.path().join("raft"), fs::Permissions::from_mode(0o750)).unwrap();
+    let error = refusal(open_in(&dir)).to_string();
+    assert!(error.contains("750") && error.contains("chmod 700"), "{error}");
+}
+
+#[test]
+fn two_daemons_do_not_share_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open_in(&dir).unwrap();
+    let error = refusal(open_in(&dir));
+    assert!(matches!(error, DirectoryError::Busy { .. }), "{error}");
+    drop(first);
+    open_in(&dir).unwrap();
+}
+
+#[tokio::test]
+async fn long_entries_survive_and_too_long_ones_harm_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = "x".repeat(MAX_ENTRY - 1000);
+    let mut log = open_in(&dir).unwrap().log;
+    log.blocking_append([entry(0, long.clone()), entry(1, "short")]).await.unwrap();
+    let error = log.blocking_append([entry(2, "x".repeat(MAX_ENTRY))]).await.unwrap_err();
+    assert!(error.to_string().contains("more than"), "{error}");
+    log.save_vote(&Vote::new(3, 1)).await.unwrap();
+    drop(log);
+
+    let mut log = open_in(&dir).unwrap().log;
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    assert_eq!(entries.len(), 2);
+    assert!(matches!(&entries[0].payload, EntryPayload::Normal(text) if *text == long));
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
+}
+
+#[tokio::test]
+async fn entries_that_left_memory_are_read_from_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_in(&dir).unwrap().log;
+    let text = |index: u64| index.to_string().repeat(20_000);
+    for index in 0..60 {
+        log.blocking_append([entry(index, text(index))]).await.unwrap();
+    }
+    let all = log.try_get_log_entries(3..58).await.unwrap();
+    assert_eq!(all.len(), 55);
+    for (found, index) in all.iter().zip(3..) {
+        assert_eq!(found.log_id.index, index);
+        assert!(matches!(&found.payload, EntryPayload::Normal(t) if *t == text(index)));
+    }
+    let some = log.get_log_reader().await.limited_get_log_entries(3, 58).await.unwrap();
+    assert!(!some.is_empty() && some.len() < 55, "{}", some.len());
+    assert_eq!(some[0].log_id.index, 3);
+}
+
+#[tokio::test]
+async fn writes_that_wait_together_share_a_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    durable::make_dir(&dir.path().join("raft")).unwrap();
+    let directory = directory::open(&dir.path().join("raft"), &owner(), SLED).unwrap();
+    let writer = Writer::open(directory).unwrap();
+    let put = |n: u64| {
+        let key = n.to_be_bytes().to_vec();
+        vec![Change::Put { table: Table::Meta, key, value: vec![7; 100] }]
+    };
+    futures::future::join_all((0..64).map(|n| writer.write(put(n)))).await;
+    let sequence = writer.get(Table::Meta, b"sequence").unwrap().unwrap();
+    let commits = u64::from_be_bytes(sequence.try_into().unwrap());
+    assert!(commits < 16, "{commits} commits for 64 writes");
+}
+
+/// A store with two snapshots, of entries 0 to 4 and 0 to 9; the files' paths, oldest first.
+async fn two_snapshots(dir: &tempfile::TempDir) -> Vec<PathBuf> {
+    let Opened { mut log, mut machine, .. } = open_in(dir).unwrap();
+    for index in 0..10 {
+        let entry = entry(index, format!("command {index}"));
+        log.blocking_append([entry.clone()]).await.unwrap();
+        machine.apply([entry]).await.unwrap();
+        if index % 5 == 4 {
+            machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        }
+    }
+    let snapshots = fs::read_dir(dir.path().join("raft/snapshots")).unwrap();
+    let mut paths: Vec<_> = snapshots.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+fn flip_a_bit(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_replaced_by_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = two_snapshots(&dir).await;
+    flip_a_bit(&paths[1]);
+    let Opened { mut machine, state, .. } = open_in(&dir).unwrap();
+    assert_eq!(machine.applied_state().await.unwrap().0.map(|id| id.index), Some(4));
+    assert_eq!(state.borrow().0.len(), 5);
+    assert!(paths[1].with_extension("bad").exists());
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_not_replaced_by_one_that_leaves_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = two_snapshots(&dir).await;
+    open_in(&dir).unwrap().log.purge(entry(7, "").log_id).await.unwrap();
+    flip_a_bit(&paths[1]);
+    let before = everything(&dir.path().join("raft/snapshots"));
+    let error = open_in(&dir).unwrap_err().to_string();
+    assert!(error.contains(&paths[1].display().to_string()), "{error}");
+    assert_eq!(everything(&dir.path().join("raft/snapshots")), before);
+}
+
+#[tokio::test]
+async fn a_store_that_went_back_in_time_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open_in(&dir).unwrap());
+    let (data, kept) = (dir.path().join("raft/data"), dir.path().join("kept"));
+    let copy = |from: &Path, to: &Path| {
+        let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+        assert!(status.unwrap().success());
+    };
+    copy(&data, &kept);
+    open_in(&dir).unwrap().log.save_vote(&Vote::new(3, 1)).await.unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    copy(&kept, &data);
+    let error = open_in(&dir).unwrap_err();
+    assert!(matches!(error, OpenError::Store(StoreError::WentBack { .. })), "{error}");
 }

@@ -1,0 +1,86 @@
+//! openraft on a store, alone: does it start from what is there?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use openraft::error::{RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{EmptyNode, OptionalSend, Snapshot, Vote};
+
+use super::Node;
+use super::node::Config;
+use super::script::Held;
+
+/// A network in which nobody answers.
+struct Silence;
+
+type Failed<E = openraft::error::Infallible> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
+
+fn nobody() -> Unreachable {
+    Unreachable::new(&std::io::Error::other("nobody is there"))
+}
+
+impl RaftNetworkFactory<Config> for Silence {
+    type Network = Self;
+
+    async fn new_client(&mut self, _: u64, _: &EmptyNode) -> Self {
+        Self
+    }
+}
+
+impl RaftNetwork<Config> for Silence {
+    async fn append_entries(
+        &mut self,
+        _: AppendEntriesRequest<Config>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, Failed> {
+        Err(nobody().into())
+    }
+
+    async fn vote(
+        &mut self,
+        _: VoteRequest<u64>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<u64>, Failed> {
+        Err(nobody().into())
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _: Vote<u64>,
+        _: Snapshot<Config>,
+        _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<Config, openraft::error::Fatal<u64>>> {
+        Err(nobody().into())
+    }
+}
+
+/// Starts openraft on `node`, which holds `held`, and compares what it makes of it.
+pub async fn starts(node: Node, held: &Held) -> Result<()> {
+    let config = openraft::Config { enable_elect: false, ..Default::default() };
+    let raft = openraft::Raft::<Config>::new(1, Arc::new(config), Silence, node.log, node.machine)
+        .await
+        .context("start openraft")?;
+    let last = held.log.last_key_value().map(|(index, _)| *index);
+    let last = last.or(held.purged.map(|(index, _)| index));
+    let applied = held.committed.map(|(index, _)| index).max(held.snapshot);
+    let wait = raft.wait(Some(Duration::from_secs(10)));
+    let waited = wait.metrics(
+        |metrics| {
+            metrics.running_state.is_ok()
+                && metrics.vote.leader_id.term == held.vote.unwrap_or(0)
+                && metrics.last_log_index == last
+                && metrics.last_applied.map(|id| id.index) == applied
+        },
+        "openraft sees what the store holds",
+    );
+    let waited = waited.await;
+    raft.shutdown().await.context("stop openraft")?;
+    waited?;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! A store whose files rot, whose disk fills up or is read-only: it says so, and never answers with
+//! anything but what was acknowledged.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use muster_tests::store::Node;
+use muster_tests::store::engines::MUSTER;
+use muster_tests::store::script::{Held, LIFE, script};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// A directory with a store after one life, and what it holds.
+async fn store(seed: u64) -> Result<(tempfile::TempDir, Held)> {
+    let dir = tempfile::tempdir()?;
+    let mut node = Node::open(dir.path(), MUSTER)?;
+    let mut held = Held::default();
+    for op in script(seed, LIFE) {
+        node.perform(&op, &held).await?;
+        held.perform(&op);
+    }
+    Ok((dir, held))
+}
+
+async fn read(dir: &Path) -> Result<Held> {
+    Node::open(dir, MUSTER)?.read().await
+}
+
+/// The log is what it was; the state is as well, or that of the snapshot before, from which the log
+/// leads on.
+fn same(held: &Held, found: &Held) -> bool {
+    let reach = |found: &Held| found.snapshot >= found.purged.map(|(index, _)| index);
+    (held.vote, held.purged, held.committed, &held.log)
+        == (found.vote, found.purged, found.committed, &found.log)
+        && found.history.iter().all(|(index, term)| held.history.get(index) == Some(term))
+        && reach(found)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status()?;
+    ensure!(status.success(), "cp failed");
+    Ok(())
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else if fs::metadata(&path)?.len() > 0 {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Damages one copy after the other; each must be refused or hold exactly what was there.
+async fn damaged(
+    trials: u64,
+    damage: impl Fn(&Path, &mut StdRng) -> Result<String>,
+) -> Result<(usize, usize)> {
+    let (dir, held) = store(1).await?;
+    let (mut refused, mut whole) = (0, 0);
+    for seed in 0..trials {
+        let mut chance = StdRng::seed_from_u64(seed);
+        let copied = tempfile::tempdir()?;
+        copy(dir.path(), copied.path())?;
+        let files = files(&copied.path().join("raft"))?;
+        let file = &files[chance.random_range(0..files.len())];
+        let what = damage(file, &mut chance)?;
+        match read(copied.path()).await {
+            Ok(found) => {
+                ensure!(same(&held, &found), "{what}: served {found:?}, not {held:?}");
+                whole += 1;
+            }
+            Err(error) => {
+                let text = format!("{error:#}");
+                let named = text.contains(&copied.path().join("raft").display().to_string());
+                ensure!(named, "{what}: the error does not name the place: {text}");
+                refused += 1;
+            }
+        }
+    }
+    Ok((refused, whole))
+}
+
+#[tokio::test]
+async fn flipped_bits_are_refused_or_do_not_matter() -> Result<()> {
+    let (refused, whole) = damaged(150, |path, chance| {
+        let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+        let at = chance.random_range(0..file.metadata()?.len());
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at)?;
+        byte[0] ^= 1 << chance.random_range(0..8);
+        file.write_all_at(&byte, at)?;
+        Ok(format!("bit flipped in byte {at} of {}", path.display()))
+    })
+    .await?;
+    ensure!(refused > 30, "only {refused} were refused, {whole} were not affected");
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_that_were_cut_off_are_refused_or_do_not_matter() -> Result<()> {
+    let (refused, whole) = damaged(80, |path, chance| {
+        let file = fs::OpenOptions::new().write(true).open(path)?;
+        let length = chance.random_range(0..file.metadata()?.len());
+        file.set_len(length)?;
+        Ok(format!("{} cut to {length} bytes", path.display()))
+    })
+    .await?;
+    ensure!(refused > 30, "only {refused} were refused, {whole} were not affected");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_missing_file_is_refused_or_does_not_matter() -> Result<()> {
+    let (refused, whole) = damaged(40, |path, _| {
+        fs::remove_file(path)?;
+        Ok(format!("{} removed", path.display()))
+    })
+    .await?;
+    ensure!(refused > 8, "only {refused} were refused, {whole} were not affected");
+    Ok(())
+}
+
+/// Runs the victim on a file system of its own, made by `prepare`; afterwards its files are in
+/// `out`.
+fn victim_on(prepare: &str, out: &Path) -> Result<Output> {
+    let mount = tempfile::tempdir()?;
+    let shell = format!(
+        "set -e; {prepare}; set +e; \"$VICTIM\" \"$DISK\" {} 7 0 {LIFE}; code=$?; \
+         cp -a \"$DISK/.\" \"$OUT\"; exit $code",
+        MUSTER.name
+    );
+    Command::new("unshare")
+        .args(["--mount", "--map-root-user", "sh", "-c", &shell])
+        .env("VICTIM", env!("CARGO_BIN_EXE_power-cut-victim"))
+        .env("DISK", mount.path())
+        .env("OUT", out)
+        .output()
+        .context("run unshare (Debian package util-linux)")
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_the_node_and_loses_nothing() -> Result<()> {
+    let mut later = 0;
+    for kib in [300, 560, 600, 640] {
+        let out = tempfile::tempdir()?;
+        let prepare = format!("mount -t tmpfs -o size={kib}k,mode=700 disk \"$DISK\"");
+        let output = victim_on(&prepare, out.path())?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let wrong = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{kib} KiB were enough:\n{said}");
+        ensure!(wrong.contains("No space left on device"), "{kib} KiB: {wrong}");
+        let number = |prefix| {
+            let numbers = said.lines().filter_map(|line| line.strip_prefix(prefix)?.parse().ok());
+            numbers.max().map_or(0, |n: usize| n + 1)
+        };
+        let (asked, acknowledged) = (number("doing "), number("did "));
+        let found = match read(out.path()).await {
+            Ok(found) => found,
+            Err(error) if acknowledged == 0 => {
+                // It never came to be; nothing was promised.
+                ensure!(format!("{error:#}").contains("raft"), "{error:#}");
+                continue;
+            }
+            Err(error) => return Err(error.context(format!("{kib} KiB, with room again"))),
+        };
+        later += usize::from(acknowledged > 10);
+        let ops = script(7, asked);
+        let possible = (acknowledged..=asked).map(|n| {
+            let mut held = Held::default();
+            ops[..n].iter().for_each(|op| held.perform(op));
+            held
+        });
+        // The mark of what is committed waits for the next write, which failed.
+        let equal = |held: &Held| {
+            (held.vote, held.purged, &held.log) == (found.vote, found.purged, &found.log)
+        };
+        ensure!(possible.into_iter().any(|held| equal(&held)), "{kib} KiB: holds {found:?}");
+    }
+    ensure!(later > 0, "the disk was full too early to show anything");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_read_only_disk_is_refused_and_named() -> Result<()> {
+    let out = tempfile::tempdir()?;
+    let prepare = "mount -t tmpfs -o ro,mode=700 disk \"$DISK\"";
+    let output = victim_on(prepare, out.path())?;
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "a read-only disk was taken");
+    ensure!(wrong.contains("raft") && wrong.contains("Read-only file system"), "{wrong}");
+    Ok(())
+}
