@@ -171,9 +171,9 @@ fn two_daemons_do_not_share_a_store() {
 #[tokio::test]
 async fn long_entries_survive_and_too_long_ones_harm_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let long = "x".repeat(MAX_ENTRY - 1000);
+    let lengthy = "x".repeat(MAX_ENTRY - 1000);
     let mut log = open_in(&dir).unwrap().log;
-    log.blocking_append([entry(0, long.clone()), entry(1, "short")]).await.unwrap();
+    log.blocking_append([entry(0, lengthy.clone()), entry(1, "short")]).await.unwrap();
     let error = log.blocking_append([entry(2, "x".repeat(MAX_ENTRY))]).await.unwrap_err();
     assert!(error.to_string().contains("more than"), "{error}");
     log.save_vote(&Vote::new(3, 1)).await.unwrap();
@@ -182,7 +182,7 @@ async fn long_entries_survive_and_too_long_ones_harm_nothing() {
     let mut log = open_in(&dir).unwrap().log;
     let entries = log.try_get_log_entries(..).await.unwrap();
     assert_eq!(entries.len(), 2);
-    assert!(matches!(&entries[0].payload, EntryPayload::Normal(text) if *text == long));
+    assert!(matches!(&entries[0].payload, EntryPayload::Normal(text) if *text == lengthy));
     assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
 }
 
