@@ -22,7 +22,7 @@ use foca::{Foca, Member, NoCustomBroadcast, Timer};
 use muster_proto::NodeId;
 use rand::rngs::StdRng;
 
-use super::identity::{Generation, Identity, Local};
+use super::identity::{Generation, Identity, Local, probe_of};
 use super::outbox::{Agenda, News, Outbox, Task};
 use super::roster::{Roster, Short, Slot};
 use super::settings::Settings;
@@ -116,6 +116,17 @@ impl Core {
         core.seek(now);
         core.tidy(now);
         Some(core)
+    }
+
+    /// Takes for granted that everybody in the roster lives in `generation`, as if all had been met
+    /// before. For simulations that begin in the middle: meeting everybody takes time that grows
+    /// with the square of the members.
+    pub(super) fn assume_all_live(&mut self, now: Instant, generation: Generation) {
+        let me = self.foca.identity().slot;
+        let slots: Vec<_> =
+            self.roster.iter().map(|(slot, _)| slot).filter(|slot| *slot != me).collect();
+        let live = slots.into_iter().map(|slot| Member::alive(Identity { slot, generation }));
+        self.drive(now, |foca, out| foca.apply_many(live, false, out));
     }
 
     /// This node's present generation: the one it started with, or a later one.
@@ -289,7 +300,10 @@ impl Core {
             }
             self.agenda.add(now + after * patience, Task::Foca(timer));
         }
-        for (slot, packet) in out.packets {
+        // Who asks others to probe probes once more itself: the answer may just have been lost.
+        let again = out.packets.iter().find_map(|(_, packet)| probe_of(packet));
+        let again = again.map(|(target, packet)| (target.slot, packet));
+        for (slot, packet) in out.packets.into_iter().chain(again) {
             let (slot, packet) = self.contacts.reroute(slot, packet, &self.foca);
             let sealed = wire::seal_swim(&packet, &self.roster, self.ghost, self.cards.number());
             if let (Some(to), Some((datagram, incarnation))) = (self.roster.node(slot), sealed) {

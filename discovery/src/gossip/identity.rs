@@ -55,9 +55,9 @@ pub(crate) struct LocalError;
 /// The parts of a message: a tag, a probe number, a third party.
 pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
     match message {
-        Message::Ping(n) => (0, *n, None),
+        Message::Ping(n) => (PING, *n, None),
         Message::Ack(n) => (1, *n, None),
-        Message::PingReq { target, probe_number } => (2, *probe_number, Some(*target)),
+        Message::PingReq { target, probe_number } => (PING_REQ, *probe_number, Some(*target)),
         Message::IndirectPing { origin, probe_number } => {
             (INDIRECT_PING, *probe_number, Some(*origin))
         }
@@ -71,6 +71,8 @@ pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
     }
 }
 
+const PING: u8 = 0;
+const PING_REQ: u8 = 2;
 pub(crate) const INDIRECT_PING: u8 = 3;
 pub(crate) const ANNOUNCE: u8 = 6;
 const GOSSIP: u8 = 8;
@@ -88,9 +90,9 @@ pub(crate) fn has_third(tag: u8) -> Option<bool> {
 
 fn message(tag: u8, n: u8, third: Option<Identity>) -> Option<Message<Identity>> {
     Some(match (tag, third) {
-        (0, None) => Message::Ping(n),
+        (PING, None) => Message::Ping(n),
         (1, None) => Message::Ack(n),
-        (2, Some(target)) => Message::PingReq { target, probe_number: n },
+        (PING_REQ, Some(target)) => Message::PingReq { target, probe_number: n },
         (INDIRECT_PING, Some(origin)) => Message::IndirectPing { origin, probe_number: n },
         (4, Some(target)) => Message::IndirectAck { target, probe_number: n },
         (5, Some(origin)) => Message::ForwardedAck { origin, probe_number: n },
@@ -105,6 +107,20 @@ fn message(tag: u8, n: u8, third: Option<Identity>) -> Option<Message<Identity>>
 pub(crate) fn put_identity(buf: &mut impl BufMut, id: Identity) {
     buf.put_u32(id.slot);
     buf.put_u32(id.generation);
+}
+
+/// For a request that another member probe the target: a probe of the target by ourselves, in the
+/// same round.
+pub(crate) fn probe_of(request: &[u8]) -> Option<(Identity, Vec<u8>)> {
+    let target = request.get(HEADER..HEADER + 8)?;
+    if request[TAG_AT] != PING_REQ {
+        return None;
+    }
+    let mut packet = request[..HEADER].to_vec();
+    packet[TAG_AT - 8..TAG_AT].copy_from_slice(target);
+    packet[TAG_AT] = PING;
+    let mut target = target;
+    Some((get_identity(&mut target), packet))
 }
 
 /// True for a packet that only passes on news and wants no answer.

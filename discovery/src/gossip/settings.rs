@@ -7,8 +7,10 @@ use foca::{Config, PeriodicParams};
 
 use super::wire::MAX_DATAGRAM;
 
-/// The protocol's parameters. The defaults are for one site: with 40 members a killed one is
-/// noticed by all in 2.5 s at the median, and 20 % loss raises no false alarm (simulated).
+/// The protocol's parameters. The defaults are for one site. Simulated with 40 members and 60
+/// seeds: all see all 0.3 s after they start together; a killed one is noticed by all after 2.3 s
+/// at the median, 3.1 s at the 95th percentile; 20 % loss raises no false alarm; at rest each sends
+/// 85 bytes per second in five datagrams (375 with headers), however many members there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Each member asks one other, chosen at random without repetition, once per period.

@@ -29,7 +29,7 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// How little this member trusts itself; see [`crate::gossip::settings`].
+    /// How little this member trusts itself; see [`crate::gossip::Settings::suspicion`].
     pub(super) fn strain(&self) -> u8 {
         self.strain
     }

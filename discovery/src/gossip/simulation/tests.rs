@@ -221,3 +221,16 @@ fn an_idle_member_sends_little() {
         assert!(on_the_wire / 60 <= 500, "{member:?}");
     }
 }
+
+#[test]
+fn a_large_group_that_has_met_before_notices_a_death() {
+    let mut s = Simulation::new(300, 9, Settings::default(), Instant::now());
+    s.start_acquainted(SECOND);
+    s.run_for(5 * SECOND);
+    assert!(s.converged());
+    assert_eq!(downs(&mut s), 0);
+    s.kill(7);
+    let took = s.until(20 * SECOND, Simulation::converged).expect("noticed");
+    assert!(took <= 6 * SECOND, "{took:?}");
+    assert_eq!(downs(&mut s), 299);
+}
