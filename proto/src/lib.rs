@@ -16,3 +16,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// UDP (QUIC) and TCP (operator API) port of every node, unless the config says otherwise.
 pub const DEFAULT_PORT: u16 = 50_000;
+
+/// Port of etcd's clients on every control-plane node (IANA: etcd-client).
+pub const ETCD_CLIENT_PORT: u16 = 2379;
+
+/// Port of etcd's peers on every control-plane node (IANA: etcd-server).
+pub const ETCD_PEER_PORT: u16 = 2380;

@@ -4,8 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 
-use muster_proto::DEFAULT_PORT;
-use muster_proto::config::{DEFAULT_ETCD_CLIENT_PORT, DEFAULT_ETCD_PEER_PORT};
+use muster_proto::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
 
 /// Where blocks are looked for: far from 127.0.0.0/16, where distributions put their resolvers.
 const FIRST: u8 = 64;
@@ -80,7 +79,7 @@ impl Block {
         for address in control.chain(workers) {
             let failed = |source| AddressError { last: address, source };
             UdpSocket::bind((address, DEFAULT_PORT)).map_err(failed)?;
-            for port in [DEFAULT_PORT, DEFAULT_ETCD_CLIENT_PORT, DEFAULT_ETCD_PEER_PORT] {
+            for port in [DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT] {
                 TcpListener::bind((address, port)).map_err(failed)?;
             }
         }

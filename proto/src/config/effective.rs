@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use super::problem::Problems;
 use super::tree::Node;
 use super::value::{self, Subnet};
-use super::{DEFAULT_ETCD_CLIENT_PORT, DEFAULT_ETCD_PEER_PORT, DEFAULT_STATE_DIR, SecretText};
-use crate::{DEFAULT_PORT, NodeName, OperatorRole, PublicKey, Role};
+use super::{DEFAULT_STATE_DIR, SecretText};
+use crate::{
+    DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, OperatorRole, PublicKey, Role,
+};
 
 /// What one node gets from the document: checked, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,8 +81,6 @@ pub struct Dns {
 pub struct Etcd {
     /// `None`: `etcd` on the PATH.
     pub binary: Option<PathBuf>,
-    pub client_port: u16,
-    pub peer_port: u16,
 }
 
 impl Config {
@@ -227,6 +227,8 @@ pub(super) struct Machine {
     state_dir: PathBuf,
 }
 
+const PORT: &str = "machine.network.port";
+
 /// Reads the `machine` part, like [`cluster`].
 pub(super) fn machine(tree: &Node, problems: &mut Problems) -> Option<Machine> {
     let wrong = problems.len();
@@ -235,29 +237,16 @@ pub(super) fn machine(tree: &Node, problems: &mut Problems) -> Option<Machine> {
     if tree.at("machine.discovery.dns").is_some() {
         present(tree, "machine.discovery.dns.domain", problems);
     }
-    let port = |path: &str, default| {
-        read(tree, path, |text| text.parse::<u16>().map_err(|e| e.to_string())).unwrap_or(default)
-    };
-    let etcd = Etcd {
-        binary: read(tree, "machine.etcd.binary", value::path),
-        client_port: port("machine.etcd.clientPort", DEFAULT_ETCD_CLIENT_PORT),
-        peer_port: port("machine.etcd.peerPort", DEFAULT_ETCD_PEER_PORT),
-    };
+    let etcd = Etcd { binary: read(tree, "machine.etcd.binary", value::path) };
     let network = Network {
-        port: port("machine.network.port", DEFAULT_PORT),
+        port: read(tree, PORT, |text| text.parse::<u16>().map_err(|e| e.to_string()))
+            .unwrap_or(DEFAULT_PORT),
         subnets: read_list(tree, "machine.network.subnets", str::parse::<Subnet>),
         addresses: read_list(tree, "machine.network.addresses", value::address),
     };
-    let ports = [
-        ("machine.network.port", network.port),
-        ("machine.etcd.clientPort", etcd.client_port),
-        ("machine.etcd.peerPort", etcd.peer_port),
-    ];
-    for (index, (path, port)) in ports.iter().enumerate() {
-        if let Some((earlier, _)) = ports[..index].iter().find(|(_, other)| other == port) {
-            let message = format!("is {port}, which {earlier} has too: each needs its own");
-            problems.add(line_of(tree, path), path, message);
-        }
+    if [ETCD_CLIENT_PORT, ETCD_PEER_PORT].contains(&network.port) {
+        let message = format!("is {}, which is etcd's: choose another", network.port);
+        problems.add(line_of(tree, PORT), PORT, message);
     }
     let token = tree.at("machine.token").and_then(Node::text);
     let machine = Machine {

@@ -27,11 +27,5 @@ pub use value::Subnet;
 /// Where a node keeps its state unless the document or `--state-dir` says otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/muster";
 
-/// etcd's client port unless `machine.etcd.clientPort` says otherwise (IANA: etcd-client).
-pub const DEFAULT_ETCD_CLIENT_PORT: u16 = 2379;
-
-/// etcd's peer port unless `machine.etcd.peerPort` says otherwise (IANA: etcd-server).
-pub const DEFAULT_ETCD_PEER_PORT: u16 = 2380;
-
 /// How many operators a document may name. Their keys travel with every greeting before birth.
 pub const MAX_OPERATORS: usize = 16;

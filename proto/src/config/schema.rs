@@ -70,8 +70,7 @@ const NETWORK: &[Field] = &[
     field("port", PORT),
 ];
 
-const ETCD: &[Field] =
-    &[field("binary", text!(value::path)), field("clientPort", PORT), field("peerPort", PORT)];
+const ETCD: &[Field] = &[field("binary", text!(value::path))];
 
 const MACHINE: &[Field] = &[
     field("type", text!(value::role)),

@@ -85,7 +85,7 @@ machine:
     mdns: yes
     static: [ok.example.com, \"host:0\", \"[::1]:50000\", 1.2.3]
     dns: {{servers: [8.8.8.8, \"x\"]}}
-  etcd: {{binary: bin/etcd, clientPort: 2380}}
+  etcd: {{binary: bin/etcd}}
   stateDir: 7
 cluster:
   clusterName: Demo
@@ -116,7 +116,7 @@ fn what_only_the_whole_can_know_is_told_too() {
 machine:
   type: control-plane
   token: {SECRET}
-  etcd: {{clientPort: 50000}}
+  network: {{port: 2379}}
 cluster:
   clusterName: demo
   expect: 3

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use muster_init::units::etcd::client::{Client, CredentialsError, Deadlines, Member, Tls};
 use muster_init::units::etcd::{Authorities, Credential};
 use muster_pki::leaf::{self, KeyPair, Profile};
-use muster_proto::NodeId;
+use muster_proto::{ETCD_CLIENT_PORT, NodeId};
 
-use crate::state::etcd::{CLIENT_PORT, Phase};
+use crate::state::etcd::Phase;
 use crate::state::{ClusterState, Member as ClusterMember};
 
 /// How long a certificate for our own calls is good.
@@ -96,7 +96,7 @@ impl Access {
 
 /// Where a member's etcd listens to clients.
 pub fn client_address(member: &ClusterMember) -> Option<SocketAddr> {
-    member.addresses.first().map(|address| SocketAddr::new(address.ip(), CLIENT_PORT))
+    member.addresses.first().map(|address| SocketAddr::new(address.ip(), ETCD_CLIENT_PORT))
 }
 
 /// The nodes that run an etcd member, and where it listens to clients.

@@ -14,7 +14,7 @@ use muster_init::units::etcd::{
     Spec, Status, Tuning,
 };
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile};
-use muster_proto::NodeName;
+use muster_proto::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,7 +24,7 @@ use crate::clock;
 use crate::controllers::certificate::ips;
 use crate::fatal::chain;
 use crate::raft::Group;
-use crate::state::etcd::{Assignment, CLIENT_PORT, EtcdData, PEER_PORT, Seat, Start};
+use crate::state::etcd::{Assignment, EtcdData, Seat, Start};
 use crate::state::{ClusterState, EtcdReport, Member};
 
 /// Looks again after this, should no event come first: certificates age without events.
@@ -120,8 +120,8 @@ impl Unit {
             name: member.name.clone(),
             initial: Initial { state: wanted.state, token, members: wanted.members },
             heard_of: wanted.heard_of,
-            peer: SocketAddr::new(address, PEER_PORT),
-            client: SocketAddr::new(address, CLIENT_PORT),
+            peer: SocketAddr::new(address, ETCD_PEER_PORT),
+            client: SocketAddr::new(address, ETCD_CLIENT_PORT),
             tuning: Tuning::default(),
             credentials: leaves.credentials(authorities.etcd.certificate().clone()),
         };

@@ -13,7 +13,7 @@ mod step;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use muster_proto::{NodeId, NodeName};
+use muster_proto::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeId, NodeName};
 use serde::{Deserialize, Serialize};
 
 pub use change::EtcdChange;
@@ -21,11 +21,6 @@ pub use step::{Observed, ObservedMember, Step, next_step};
 
 use super::command::Founder;
 use super::{At, ClusterState, Member};
-
-/// Port of etcd's peers (IANA).
-pub const PEER_PORT: u16 = 2380;
-/// Port of etcd's clients (IANA).
-pub const CLIENT_PORT: u16 = 2379;
 
 /// What a control-plane node says of its own etcd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,10 +274,10 @@ const fn majority(voters: usize) -> usize {
 
 /// The URL by which etcd members reach a node.
 pub fn peer_url(address: &SocketAddr) -> String {
-    format!("https://{}", SocketAddr::new(address.ip(), PEER_PORT))
+    format!("https://{}", SocketAddr::new(address.ip(), ETCD_PEER_PORT))
 }
 
 /// The URL by which etcd's clients reach a node.
 pub fn client_url(address: &SocketAddr) -> String {
-    format!("https://{}", SocketAddr::new(address.ip(), CLIENT_PORT))
+    format!("https://{}", SocketAddr::new(address.ip(), ETCD_CLIENT_PORT))
 }
