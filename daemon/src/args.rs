@@ -13,9 +13,10 @@ pub struct Args {
     /// The configuration file, the same on every node
     #[arg(long, value_name = "FILE", default_value = "/etc/muster/node.yaml")]
     pub config: PathBuf,
-    /// Where this node keeps its identity, its log and etcd's data
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/muster")]
-    pub state_dir: PathBuf,
+    /// Where this node keeps its identity, its log and etcd's data [default: machine.stateDir of the
+    /// configuration, else /var/lib/muster]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// This node's name [default: the host name up to its first dot]
     #[arg(long, value_name = "NAME")]
     pub name: Option<NodeName>,

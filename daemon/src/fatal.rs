@@ -36,17 +36,42 @@ impl Fatal {
         Self::Start { what, source: Box::new(source) }
     }
 
+    /// Whether the configuration or the machine is unfit, so that starting again will not help.
+    pub const fn is_unfit(&self) -> bool {
+        match self {
+            Self::ReadConfig { .. }
+            | Self::Config { .. }
+            | Self::Machine(_)
+            | Self::StateDir { .. } => true,
+            Self::Runtime(_)
+            | Self::Start { .. }
+            | Self::Store(_)
+            | Self::TaskEnded(_)
+            | Self::Panicked(_) => false,
+        }
+    }
+
+    /// For people: one sentence, and for a configuration one more line for each of its problems.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Config { path, source } => {
+                format!("{self}:\n{}", source.in_file(&path.display().to_string()))
+            }
+            other => chain(other),
+        }
+    }
+
     /// 78 (`EX_CONFIG` of sysexits.h): configuration or machine unfit, restarting will not help.
     /// 74 (`EX_IOERR`): the store failed. 70 (`EX_SOFTWARE`): a task ended. 71 (`EX_OSERR`): else.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Self::Store(_) => 74,
+            Self::TaskEnded(_) | Self::Panicked(_) => 70,
+            Self::Runtime(_) | Self::Start { .. } => 71,
             Self::ReadConfig { .. }
             | Self::Config { .. }
             | Self::Machine(_)
             | Self::StateDir { .. } => 78,
-            Self::Store(_) => 74,
-            Self::TaskEnded(_) | Self::Panicked(_) => 70,
-            Self::Runtime(_) | Self::Start { .. } => 71,
         })
     }
 }

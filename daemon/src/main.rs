@@ -1,5 +1,6 @@
 //! `musterd`: parse, check, compose, run, and one exit code for each kind of end.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,13 +12,24 @@ use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr(args.log_format);
+    let format = args.log_format;
+    log_to_stderr(format);
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
-            tracing::error!(error = musterd::fatal::chain(&fatal), "musterd ends");
+            report(&fatal, format);
             fatal.exit_code()
         }
+    }
+}
+
+/// What is unfit is told to the person who starts the program; everything else is a line of the log.
+fn report(fatal: &Fatal, format: LogFormat) {
+    if fatal.is_unfit() && format == LogFormat::Text {
+        // Nobody is left to be told that the standard error is gone.
+        writeln!(io::stderr(), "musterd: {}", fatal.told()).ok();
+    } else {
+        tracing::error!(error = musterd::fatal::chain(fatal), "musterd ends");
     }
 }
 
@@ -51,7 +63,7 @@ fn start(args: Args) -> Result<(), Fatal> {
 fn log_to_stderr(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
         .unwrap_or_else(|_| "info,openraft=error,quinn=warn,mdns_sd=error,foca=error".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => log.with_target(false).with_ansi(false).init(),
         LogFormat::Json => log.json().init(),

@@ -94,13 +94,14 @@ impl Addresses {
 /// A checked start: everything but the state directory, which is untouched so far.
 #[derive(Debug)]
 pub struct Checked {
-    args: Args,
     config: Config,
     digest: [u8; 32],
     token: Token,
     addresses: Addresses,
     etcd: Option<etcd::Binary>,
+    state_dir: PathBuf,
     membership: Option<Membership>,
+    restore_etcd: Option<PathBuf>,
 }
 
 /// Checks everything and changes nothing.
@@ -131,19 +132,28 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
             snapshot.display()
         )));
     }
-    StateDir::check(&args.state_dir)?;
-    let membership = own_membership(&args.state_dir, &config)?;
-    ports_are_free(addresses.bind)?;
+    let state_dir = args.state_dir.unwrap_or_else(|| config.state_dir.clone());
+    StateDir::check(&state_dir)?;
+    let membership = own_membership(&state_dir, &config)?;
+    // The node that is to be checked may be running; its ports are then its own.
+    let in_use = StateDir::refuse_in_use(&state_dir);
+    match in_use {
+        Err(_) if args.check => {}
+        Err(refusal) => return Err(refusal),
+        Ok(()) => ports_are_free(addresses.bind)?,
+    }
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let digest = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
-    Ok(Checked { args, config, digest, token, addresses, etcd, membership })
+    let restore_etcd = args.restore_etcd;
+    Ok(Checked { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd })
 }
 
 impl Checked {
     /// Opens the state directory, making it and the node's identity at the first start.
     pub fn open(self) -> Result<Prepared, Fatal> {
-        let Self { args, config, digest, token, addresses, etcd, membership } = self;
-        let state = StateDir::open(&args.state_dir)?;
+        let Self { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd } =
+            self;
+        let state = StateDir::open(&state_dir)?;
         let (identity, promises) = identity(&state, membership.is_some())?;
         let identity = Arc::new(identity);
         Ok(Prepared {
@@ -156,7 +166,7 @@ impl Checked {
             membership,
             addresses,
             etcd,
-            restore_etcd: args.restore_etcd,
+            restore_etcd,
         })
     }
 }

@@ -15,6 +15,9 @@ use crate::fatal::Fatal;
 /// What this build reads and writes. A directory with a higher number is left alone.
 const FORMAT: u32 = 1;
 
+/// The file that a running `musterd` has locked.
+const LOCK: &str = "lock";
+
 /// A state directory that is fit for use, locked for as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
@@ -73,6 +76,13 @@ impl StateDir {
         }
     }
 
+    /// Refuses a directory that a running `musterd` has locked. Changes nothing.
+    pub fn refuse_in_use(path: &Path) -> Result<(), Fatal> {
+        // Without a lock to look at there is nobody; what is wrong with one is told by `open`.
+        let Ok(lock) = File::open(path.join(LOCK)) else { return Ok(()) };
+        flock(&lock, FlockOperation::NonBlockingLockShared).map_err(|_| in_use(path))
+    }
+
     /// Makes the directory if it is not there, and takes its lock.
     pub fn open(path: &Path) -> Result<Self, Fatal> {
         Self::check(path)?;
@@ -90,13 +100,9 @@ impl StateDir {
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .map_err(|e| problem("its lock cannot be opened", e))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Fatal::StateDir {
-            path: path.to_owned(),
-            problem: "another musterd is using it; stop that one or give another with --state-dir"
-                .into(),
-        })?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| in_use(path))?;
         let dir = Self { path: path.to_owned(), _lock: lock };
         if !path.join("format").exists() {
             let text = format!("{FORMAT}\n");
@@ -140,6 +146,14 @@ impl StateDir {
     /// etcd's data, certificates and log.
     pub fn etcd(&self) -> PathBuf {
         self.path.join("etcd")
+    }
+}
+
+fn in_use(path: &Path) -> Fatal {
+    Fatal::StateDir {
+        path: path.to_owned(),
+        problem: "another musterd is using it; stop that one or give another with --state-dir"
+            .to_owned(),
     }
 }
 
