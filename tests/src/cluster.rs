@@ -14,7 +14,7 @@ use crate::lab::{Host, Lab, Process};
 use crate::wait::until;
 
 /// How long a cluster on a busy two-core machine may take to become healthy.
-pub const HEALTHY: Duration = Duration::from_secs(60);
+pub const HEALTHY: Duration = Duration::from_mins(1);
 
 /// How the nodes find each other; exactly one way at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct Cluster {
     pub config: PathBuf,
     discovery: Discovery,
     name: &'static str,
-    _dns: Option<Dns>,
+    dns: Option<Dns>,
 }
 
 impl Cluster {
@@ -97,8 +97,7 @@ impl Cluster {
             Discovery::Mdns | Discovery::Static | Discovery::Off => None,
         };
         let config = desk.dir().join("node.yaml");
-        let cluster =
-            Self { nodes, desk, config, discovery: plan.discovery, name: "lab", _dns: dns };
+        let cluster = Self { nodes, desk, config, discovery: plan.discovery, name: "lab", dns };
         cluster.init(plan.expect)?;
         Ok(cluster)
     }
@@ -147,7 +146,7 @@ impl Cluster {
                 json!({"mdns": false, "static": peers})
             }
             Discovery::Dns => {
-                let server = self._dns.as_ref().map(|dns| dns.address().to_string());
+                let server = self.dns.as_ref().map(|dns| dns.address().to_string());
                 json!({"mdns": false, "dns": {"domain": "lab.example", "servers": [server]}})
             }
         }

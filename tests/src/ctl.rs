@@ -8,12 +8,11 @@ use serde_json::Value;
 
 /// Where the binaries under test are: `$MUSTER_BIN`, or beside this test's own.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let dir = match std::env::var_os("MUSTER_BIN") {
-        Some(dir) => PathBuf::from(dir),
-        None => {
-            let me = std::env::current_exe()?;
-            me.parent().and_then(Path::parent).context("the test binary lies in no target")?.into()
-        }
+    let dir = if let Some(dir) = std::env::var_os("MUSTER_BIN") {
+        PathBuf::from(dir)
+    } else {
+        let me = std::env::current_exe()?;
+        me.parent().and_then(Path::parent).context("the test binary lies in no target")?.into()
     };
     let path = dir.join(name);
     ensure!(path.exists(), "{} is missing: run `cargo build` first", path.display());

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod ctl;
 pub mod dns;
 pub mod lab;
+pub mod loopback;
 pub mod power_cut;
 pub mod store;
 pub mod wait;

@@ -80,7 +80,8 @@ fn a_minority_refuses_writes_and_says_so_and_heals_by_itself() {
         lab.partition(&[&cluster.node(&cut).host], &hosts.iter().collect::<Vec<_>>())?;
         until("the majority to elect another leader", HEALTHY, || {
             let said = cluster.ctl_at(&others[0], &["members", "-o", "json"]);
-            let members = said.and_then(|s| s.json()).map_err(|e| format!("{e:#}"))?;
+            let members =
+                said.and_then(muster_tests::ctl::Said::json).map_err(|e| format!("{e:#}"))?;
             match members["leader"].as_str() {
                 Some(new) if new != cut && members["stale"] == false => Ok(()),
                 _ => Err(members.to_string()),
@@ -182,7 +183,9 @@ fn a_node_whose_address_changes_is_the_same_member() {
         };
         ensure!(id(&before) == id(&after), "it became another member");
         until("etcd's peer URL to follow", HEALTHY, || {
-            let said = cluster.ctl(&["etcd", "members", "-o", "json"]).and_then(|s| s.success());
+            let said = cluster
+                .ctl(&["etcd", "members", "-o", "json"])
+                .and_then(muster_tests::ctl::Said::success);
             let text = said.map_err(|e| format!("{e:#}"))?;
             if text.contains(new) { Ok(()) } else { Err(text) }
         })?;

@@ -1,0 +1,187 @@
+//! One machine's start without a lab: a configuration, a state directory and a loopback address,
+//! for what must be refused before anything is sent.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::ctl::{Said, binary, said};
+
+/// How long a refusal may take on a busy machine; etcd is asked for its version on the way.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
+/// Distinguishes the addresses of one test process.
+static NEXT: AtomicU8 = AtomicU8::new(1);
+
+/// A machine that is about to start `musterd`.
+#[derive(Debug)]
+pub struct Bench {
+    files: tempfile::TempDir,
+    address: Ipv4Addr,
+}
+
+impl Bench {
+    /// With the `node.yaml` of a cluster of one that looks for nobody.
+    pub fn new() -> Result<Self> {
+        let files = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
+        let [process, ..] = std::process::id().to_le_bytes();
+        let address = Ipv4Addr::new(127, 99, process, NEXT.fetch_add(1, Ordering::Relaxed));
+        let bench = Self { files, address };
+        let out = bench.path("init");
+        let mut init = Command::new(binary("musterctl")?);
+        init.args(["init", "bench", "--control-planes", "1", "--no-mdns"]).arg("--out").arg(&out);
+        init.arg("--endpoint").arg(address.to_string());
+        init.env("MUSTER_CONFIG", bench.path("contexts"));
+        said(&mut init)?.success()?;
+        fs::rename(out.join("node.yaml"), bench.config())?;
+        Ok(bench)
+    }
+
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Something in the machine's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("node.yaml")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// The configuration as text.
+    pub fn text(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.config())?)
+    }
+
+    /// Replaces the configuration.
+    pub fn write(&self, text: &str) -> Result<()> {
+        fs::write(self.config(), text)?;
+        fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600))?;
+        Ok(())
+    }
+
+    /// Changes the configuration; JSON is YAML.
+    pub fn change(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut document: Value = serde_saphyr::from_str(&self.text()?)?;
+        change(&mut document);
+        self.write(&serde_json::to_string_pretty(&document)?)
+    }
+
+    /// The command that starts this machine's node.
+    pub fn musterd(&self) -> Result<Command> {
+        let mut command = Command::new(binary("musterd")?);
+        command.args(self.arguments());
+        Ok(command)
+    }
+
+    /// What `musterd` is started with.
+    pub fn arguments(&self) -> Vec<String> {
+        let path = |path: PathBuf| path.display().to_string();
+        let (config, state) = (path(self.config()), path(self.state()));
+        let address = self.address.to_string();
+        ["--config", &config, "--state-dir", &state, "--name", "cp-1", "--address", &address]
+            .map(str::to_owned)
+            .into()
+    }
+
+    /// What `musterctl` says as this cluster's operator.
+    pub fn ctl(&self, args: &[&str]) -> Result<Said> {
+        let mut command = Command::new(binary("musterctl")?);
+        said(command.args(args).env("MUSTER_CONFIG", self.path("contexts")))
+    }
+
+    /// Runs `command`, which must end at once with exit code 78 and leave every file as it was.
+    /// Gives what it said.
+    pub fn refused(&self, command: &mut Command) -> Result<String> {
+        let before = Tree::of(self.files.path())?;
+        let err = within(command, AT_ONCE)?.failure(78)?;
+        Tree::of(self.files.path())?.same_as(&before)?;
+        Ok(err)
+    }
+
+    /// The same, and what it said is one line with all of `words`.
+    pub fn refused_with(&self, command: &mut Command, words: &[&str]) -> Result<()> {
+        let err = self.refused(command)?;
+        let sentence = err.strip_prefix("musterd: ").and_then(|rest| rest.strip_suffix('\n'));
+        let sentence = sentence.with_context(|| format!("not one sentence: {err:?}"))?;
+        ensure!(!sentence.contains('\n'), "more than one line: {sentence}");
+        for word in words {
+            ensure!(sentence.contains(word), "it does not say {word:?}: {sentence}");
+        }
+        Ok(())
+    }
+}
+
+/// Runs a command that must end within `limit`; it is killed when it does not.
+pub fn within(command: &mut Command, limit: Duration) -> Result<Said> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {command:?}"))?;
+    let begun = Instant::now();
+    while child.try_wait()?.is_none() {
+        if begun.elapsed() > limit {
+            child.kill()?;
+            let said = Said::of(&child.wait_with_output()?);
+            bail!("{command:?} did not end within {limit:?}: {}{}", said.out, said.err);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(Said::of(&child.wait_with_output()?))
+}
+
+/// Everything about a directory tree that a program could have changed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tree(BTreeMap<PathBuf, Entry>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    mode: u32,
+    owner: u32,
+    modified: (i64, i64),
+    content: Vec<u8>,
+}
+
+impl Tree {
+    pub fn of(root: &Path) -> Result<Self> {
+        let mut tree = BTreeMap::new();
+        let mut left = vec![root.to_owned()];
+        while let Some(path) = left.pop() {
+            let meta = fs::symlink_metadata(&path)?;
+            if meta.is_dir() {
+                for entry in fs::read_dir(&path)? {
+                    left.push(entry?.path());
+                }
+            }
+            let content = if meta.is_file() { fs::read(&path)? } else { Vec::new() };
+            let modified = (meta.mtime(), meta.mtime_nsec());
+            tree.insert(path, Entry { mode: meta.mode(), owner: meta.uid(), modified, content });
+        }
+        Ok(Self(tree))
+    }
+
+    /// Names what differs.
+    pub fn same_as(&self, before: &Self) -> Result<()> {
+        let paths = self.0.keys().chain(before.0.keys());
+        let changed: Vec<_> =
+            paths.filter(|path| self.0.get(*path) != before.0.get(*path)).collect();
+        ensure!(changed.is_empty(), "changed on disk: {changed:?}");
+        Ok(())
+    }
+}
