@@ -193,12 +193,14 @@ impl Simulation {
         self.members[who].buffer.get_or_insert_default();
     }
 
+    /// Lets a member go on. Its timers come before the datagrams that waited, as they may.
     pub fn resume(&mut self, who: usize) {
-        for (from, datagram) in self.members[who].buffer.take().unwrap_or_default() {
-            self.arrive(who, from, &datagram);
-        }
+        let waited = self.members[who].buffer.take().unwrap_or_default();
         let now = self.now;
         self.with(who, |core| core.tick(now));
+        for (from, datagram) in waited {
+            self.arrive(who, from, &datagram);
+        }
     }
 
     /// Loses everything that `from` sends to `to`, in this direction only.

@@ -129,3 +129,50 @@ fn a_card_is_taken_from_its_owner_only_once_per_number() {
     b.receive(now, id(1), &late).unwrap();
     assert_eq!(b.view(now)[&id(1)].card, Some(card(1)));
 }
+
+#[test]
+fn who_believes_in_an_earlier_life_is_corrected() {
+    let now = Instant::now();
+    let mut b = core(2, &[1, 2], now);
+    b.take_effects();
+    let earlier = Preamble { generation: 1, incarnation: 0, to_generation: 0, card: 0 };
+    b.receive(now, id(1), &wire::seal(&earlier, &Note::Refute)).unwrap();
+    let roster = roster(&[1, 2]);
+    let sent = b.take_effects().into_iter().filter_map(|effect| match effect {
+        Effect::Send { to, datagram } if to == id(1) => {
+            let me = Identity { slot: roster.slot(&id(1)).unwrap(), generation: 1 };
+            wire::open(&datagram, &roster, me.slot, me).unwrap()
+        }
+        _ => None,
+    });
+    let answers: Vec<_> = sent.filter(|(_, body)| *body == Body::Note(Note::Refute)).collect();
+    assert_eq!(answers.len(), 1);
+    assert_eq!((answers[0].0.generation, answers[0].0.to_generation), (1, 1));
+}
+
+#[test]
+fn time_in_which_this_process_did_not_run_counts_for_nobody() {
+    let now = Instant::now();
+    let (mut a, mut b) = (core(1, &[1, 2], now), core(2, &[1, 2], now));
+    run(&mut [(1, &mut a), (2, &mut b)], now, Duration::from_secs(2));
+    let state = |a: &Core| a.view(now)[&id(2)].state;
+    let next = |a: &mut Core| {
+        let at = a.next_deadline().unwrap();
+        a.tick(at);
+        at
+    };
+    let mut at = now;
+    while state(&a) == State::Alive {
+        at = next(&mut a);
+    }
+    assert_eq!(state(&a), State::Suspect);
+    at += Duration::from_secs(30);
+    a.tick(at);
+    assert_eq!(state(&a), State::Suspect, "it may still refute");
+    let woke = at;
+    while state(&a) == State::Suspect {
+        at = next(&mut a);
+    }
+    assert_eq!(state(&a), State::Down);
+    assert!(at - woke > Duration::from_millis(500), "{:?}", at - woke);
+}
