@@ -19,7 +19,8 @@ use crate::output::{Output, Progress, View};
 /// (`etcdserver/api/v3rpc/maintenance.go`); `etcdctl snapshot restore` checks it again.
 const HASH: usize = 32;
 
-/// Save etcd's data to FILE, from one member; restore it with `etcdctl snapshot restore`
+/// Save etcd's data to FILE, from one member; a new cluster begins with it by `musterd
+/// --restore-etcd FILE`
 #[derive(Debug, Args)]
 pub(crate) struct Snapshot {
     /// A file that is not there yet
@@ -95,11 +96,13 @@ impl Check {
         self.tail.drain(..body);
     }
 
-    /// The hash in hexadecimal, if it is the right one.
+    /// The hash of all of it in hexadecimal, as `sha256sum` shows it, if the one at its end is right.
     fn finish(self) -> Option<String> {
         let right = self.tail.len() == HASH && self.bytes > 32;
-        let hash = self.hash.finish();
-        (right && hash.as_ref() == self.tail).then(|| data_encoding::HEXLOWER.encode(hash.as_ref()))
+        let mut whole = self.hash.clone();
+        whole.update(&self.tail);
+        let is_right = right && self.hash.finish().as_ref() == self.tail;
+        is_right.then(|| data_encoding::HEXLOWER.encode(whole.finish().as_ref()))
     }
 }
 
@@ -112,12 +115,7 @@ struct Saved {
 
 impl View for Saved {
     fn text(&self) -> String {
-        format!(
-            "Saved {} to {} (SHA-256 of the data {}).",
-            size(self.bytes),
-            self.file.display(),
-            self.sha256
-        )
+        format!("Saved {} to {} (SHA-256 {}).", size(self.bytes), self.file.display(), self.sha256)
     }
 }
 
@@ -138,8 +136,11 @@ mod tests {
         let data = vec![7; 1000];
         let hash = ring::digest::digest(&SHA256, &data);
         let whole: Vec<u8> = data.iter().chain(hash.as_ref()).copied().collect();
+        let of_file = ring::digest::digest(&SHA256, &whole);
+        let of_file = data_encoding::HEXLOWER.encode(of_file.as_ref());
         for cut in [0, 1, 500, 990, 1000, 1001, 1031, 1032] {
-            assert!(verdict(&[&whole[..cut], &whole[cut..]]).is_some(), "cut at {cut}");
+            let told = verdict(&[&whole[..cut], &whole[cut..]]);
+            assert_eq!(told, Some(of_file.clone()), "cut at {cut}");
         }
         assert!(verdict(&[&whole[..1031]]).is_none(), "a byte is missing");
         let mut damaged = whole.clone();
