@@ -103,9 +103,8 @@ impl Record {
         Ok(files::replace(&Self::path(directory), text.as_bytes())?)
     }
 
-    /// Removes the directory with all that the cluster has put there. Refuses, before removing
-    /// anything, when there is something else in it.
-    pub(crate) fn remove(&self, directory: &Path) -> Result<(), RecordError> {
+    /// Refuses a directory in which there is something that the cluster has not put there.
+    pub(crate) fn refuse_foreign(&self, directory: &Path) -> Result<(), RecordError> {
         let failed = |path: &Path, source| RecordError::Remove { path: path.to_owned(), source };
         let mut ours: Vec<PathBuf> = vec![directory.join("node.yaml"), Self::path(directory)];
         ours.extend(self.nodes.iter().map(|node| node.directory(directory)));
@@ -116,6 +115,14 @@ impl Record {
                 return Err(RecordError::Foreign { directory: directory.to_owned(), found });
             }
         }
+        Ok(())
+    }
+
+    /// Removes the directory with all that the cluster has put there. Refuses, before removing
+    /// anything, when there is something else in it.
+    pub(crate) fn remove(&self, directory: &Path) -> Result<(), RecordError> {
+        let failed = |path: &Path, source| RecordError::Remove { path: path.to_owned(), source };
+        self.refuse_foreign(directory)?;
         for node in &self.nodes {
             let path = node.directory(directory);
             match fs::remove_dir_all(&path) {

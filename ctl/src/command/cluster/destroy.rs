@@ -26,6 +26,7 @@ impl Destroy {
         let directory = directory(store, &name)?;
         let stopped = match Record::read(&directory) {
             Ok(record) => {
+                record.refuse_foreign(&directory).map_err(LocalError::from)?;
                 let stopped = stop(&record).await?;
                 record.remove(&directory).map_err(LocalError::from)?;
                 stopped
