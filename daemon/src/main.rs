@@ -11,6 +11,8 @@ use musterd::prepare;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    // Whatever this process and its children make is for this user alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let args = Args::parse();
     let format = args.log_format;
     log_to_stderr(format);

@@ -6,14 +6,17 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::cluster::HEALTHY;
 use crate::ctl::{Said, binary, said};
+use crate::wait::until;
 
 /// How long a refusal may take on a busy machine; etcd is asked for its version on the way.
 const AT_ONCE: Duration = Duration::from_secs(20);
@@ -123,6 +126,57 @@ impl Bench {
             ensure!(sentence.contains(word), "it does not say {word:?}: {sentence}");
         }
         Ok(())
+    }
+}
+
+/// A running node, stopped when dropped.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Starts the node of this machine and waits until `is_ready` has nothing to complain about.
+    pub fn start(bench: &Bench, is_ready: impl Fn() -> Result<()>) -> Result<Self> {
+        let path = bench.path("musterd.log");
+        let log = fs::File::create(&path)?;
+        let mut command = bench.musterd()?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let node = Self(command.spawn()?);
+        until("the node to be ready", HEALTHY, || is_ready().map_err(|e| format!("{e:#}")))
+            .with_context(|| fs::read_to_string(&path).unwrap_or_default())?;
+        Ok(node)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.end()?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.0.try_wait()? {
+            return Ok(status);
+        }
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("no process id")?, Signal::TERM)?;
+        until("musterd to stop", HEALTHY, || match self.0.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            other => Err(format!("{other:?}")),
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // In order, so that its etcd ends too.
+        if self.end().is_err() {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
     }
 }
 

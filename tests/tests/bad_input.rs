@@ -4,15 +4,13 @@ use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use muster_proto::DEFAULT_PORT;
-use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::binary;
-use muster_tests::loopback::{Bench, Tree, within};
-use muster_tests::until;
+use muster_tests::loopback::{Bench, Running, Tree, within};
 use serde_json::json;
 
 fn mode(path: &Path, mode: u32) -> Result<()> {
@@ -215,40 +213,8 @@ fn the_state_directory_of_the_configuration_counts_unless_another_is_given() -> 
     within(&mut overridden, Duration::from_secs(20))?.success().map(drop)
 }
 
-/// A running node, killed when dropped.
-struct Running(Child);
-
-impl Running {
-    fn start(bench: &Bench) -> Result<Self> {
-        let log = fs::File::create(bench.path("musterd.log"))?;
-        let mut command = bench.musterd()?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let node = Self(command.spawn()?);
-        until("a cluster of one to be healthy", HEALTHY, || match bench.ctl(&["health"]) {
-            Ok(said) if said.code == Some(0) => Ok(()),
-            Ok(said) => Err(format!("{}{}", said.out, said.err)),
-            Err(error) => Err(format!("{error:#}")),
-        })
-        .with_context(|| fs::read_to_string(bench.path("musterd.log")).unwrap_or_default())?;
-        Ok(node)
-    }
-
-    fn stop(mut self) -> Result<()> {
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.context("no pid")?, rustix::process::Signal::TERM)?;
-        until("musterd to stop", Duration::from_secs(30), || match self.0.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            other => Err(format!("{other:?}")),
-        })
-        .map(drop)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
+fn running(bench: &Bench) -> Result<Running> {
+    Running::start(bench, || bench.ctl(&["health"])?.success().map(drop))
 }
 
 /// The start of a second `musterd`, from another place than the running one's files.
@@ -265,7 +231,7 @@ fn elsewhere(bench: &Bench, address: &str) -> Result<Command> {
 #[test]
 fn the_state_directory_of_a_member_serves_that_member_alone() -> Result<()> {
     let bench = Bench::new()?;
-    let node = Running::start(&bench)?;
+    let node = running(&bench)?;
 
     // The running node writes to its own files meanwhile: only the exit and the sentence are judged.
     let in_use = "another musterd is using it";
@@ -302,5 +268,5 @@ fn the_state_directory_of_a_member_serves_that_member_alone() -> Result<()> {
     mode(&key, 0o600)?;
     bench.refused_with(&mut bench.musterd()?, &["identity.key holds no usable key"])?;
     fs::rename(bench.path("identity.key"), &key)?;
-    Running::start(&bench)?.stop()
+    running(&bench)?.stop()
 }
