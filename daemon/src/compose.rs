@@ -231,7 +231,7 @@ fn sources(
 /// What the parts tell each other, and this node's view of itself.
 fn publishers(prepared: &Prepared, keeper: &Keeper) -> (Publish, Arc<Local>) {
     let publish = Publish {
-        forming: watch::Sender::new(Some("for its parts to start".to_owned())),
+        forming: watch::Sender::new(Some("its parts to start".to_owned())),
         removed: watch::Sender::new(false),
         in_touch: watch::Sender::new(false),
         group: watch::Sender::new(None),

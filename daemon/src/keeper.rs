@@ -1,5 +1,6 @@
 //! Keeps what this node believes about the cluster: one owner for the membership file and for the
-//! [`Trust`] that every session is checked against. What changes is on disk before it is believed.
+//! [`Trust`] that every session is checked against. News are written to disk, then believed; believed
+//! also when the disk is full, because a member that was removed must be out at once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -110,6 +111,8 @@ impl Owner {
         while let Some(Some(news)) = stop.run_until_cancelled(self.news.recv()).await {
             self.take(news);
         }
+        // Nobody has news any more on a node that was removed; what it believes stays.
+        stop.cancelled().await;
     }
 
     fn take(&mut self, news: News) {

@@ -86,18 +86,7 @@ impl Life {
             let membership = membership.ok_or(Fatal::TaskEnded("formation"))?;
             return Ok((Origin::Joined, membership));
         };
-        let mut candidate = formation.candidate();
-        let formed = formation.formed();
-        tokio::pin!(formed);
-        let formed = loop {
-            let waiting_for = candidate.borrow_and_update().waiting_for.clone();
-            self.publish.forming.send_replace(Some(waiting_for));
-            tokio::select! {
-                biased;
-                formed = &mut formed => break formed,
-                Ok(()) = candidate.changed() => {}
-            }
-        };
+        let formed = self.formed(formation).await;
         let prepared = &self.prepared;
         match formed {
             None => Err(Fatal::TaskEnded("formation")),
@@ -117,6 +106,32 @@ impl Life {
                 let membership = Membership::admitted(&answer, prepared.config.role)
                     .map_err(|error| Fatal::start("take the admission", error))?;
                 Ok((Origin::Joined, membership))
+            }
+        }
+    }
+
+    /// Waits for formation's end, says what it waits for, and closes what operators open: there is
+    /// nobody to answer them yet but the hello protocol.
+    async fn formed(&self, formation: &formation::Handle) -> Option<Formed> {
+        let mut candidate = formation.candidate();
+        let formed = formation.formed();
+        tokio::pin!(formed);
+        loop {
+            let waiting_for = candidate.borrow_and_update().waiting_for.clone();
+            let waiting_for = Some(waiting_for).filter(|words| !words.is_empty());
+            let is_news = self.publish.forming.send_if_modified(|known| {
+                let differs = *known != waiting_for;
+                known.clone_from(&waiting_for);
+                differs
+            });
+            if let Some(waiting_for) = waiting_for.filter(|_| is_news) {
+                info!(waiting_for, "not a member yet");
+            }
+            tokio::select! {
+                biased;
+                formed = &mut formed => return formed,
+                Ok(()) = candidate.changed() => {}
+                Ok((connection, _)) = self.listener.accept() => drop(connection),
             }
         }
     }

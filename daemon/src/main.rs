@@ -64,7 +64,7 @@ fn start(args: Args) -> Result<(), Fatal> {
 
 fn log_to_stderr(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG")
-        .unwrap_or_else(|_| "info,openraft=error,quinn=warn,mdns_sd=error,foca=error".into());
+        .unwrap_or_else(|_| "info,openraft=off,quinn=warn,mdns_sd=error,foca=error".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => log.with_target(false).with_ansi(false).init(),

@@ -33,11 +33,11 @@ pub struct EtcdFacts {
     pub problem: Option<String>,
 }
 
-/// What this node waits for; `None` when it is ready. Reads well after "waits …".
+/// What this node waits for; `None` when it is ready. Reads well after "waits for …".
 pub fn waiting_for(facts: &Facts) -> Option<String> {
     if facts.removed {
         return Some(
-            "for nothing: it was removed from the cluster; to let this machine join as a new node, \
+            "nothing: it was removed from the cluster; to let this machine join as a new node, \
              stop musterd, move its state directory away and start it again"
                 .to_owned(),
         );
@@ -47,9 +47,9 @@ pub fn waiting_for(facts: &Facts) -> Option<String> {
     }
     let checks = [
         (facts.in_touch, in_touch_words(facts.role)),
-        (facts.founded, "for the first leader to write down the founding and the authorities"),
-        (facts.has_certificate, "for its node certificate"),
-        (facts.votes, "to catch up with Raft's log and be given a vote"),
+        (facts.founded, "the first leader to write down the founding and the authorities"),
+        (facts.has_certificate, "its node certificate"),
+        (facts.votes, "a vote in Raft, once it has caught up with the log"),
     ];
     if let Some((_, words)) = checks.iter().find(|(holds, _)| !holds) {
         return Some((*words).to_owned());
@@ -60,18 +60,18 @@ pub fn waiting_for(facts: &Facts) -> Option<String> {
 fn in_touch_words(role: Role) -> &'static str {
     match role {
         Role::ControlPlane => {
-            "for a leader: a majority of the control-plane nodes must be up and reach each other"
+            "a leader: a majority of the control-plane nodes must be up and reach each other"
         }
-        Role::Worker => "for a control-plane node that answers",
+        Role::Worker => "a control-plane node that answers",
     }
 }
 
 fn etcd(facts: &EtcdFacts) -> Option<String> {
     if let Some(problem) = &facts.problem {
-        return Some(format!("for its etcd: {problem}"));
+        return Some(format!("its etcd: {problem}"));
     }
     match &facts.assignment {
-        Assignment::Nothing => Some("for its place in the etcd plan".to_owned()),
+        Assignment::Nothing => Some("its place in the etcd plan".to_owned()),
         Assignment::Wait { reason, .. } => Some((*reason).to_owned()),
         Assignment::Run { .. } => unit(&facts.status),
     }
@@ -86,14 +86,14 @@ fn unit(status: &EtcdStatus) -> Option<String> {
     match status.phase {
         Phase::Running => match &status.health {
             Health::Serving | Health::Learner => None,
-            Health::Unknown => Some("for etcd to answer".to_owned()),
-            Health::Waiting(why) | Health::Silent(why) => Some(format!("for etcd: {why}")),
+            Health::Unknown => Some("etcd to answer".to_owned()),
+            Health::Waiting(why) | Health::Silent(why) => Some(format!("etcd: {why}")),
         },
-        Phase::Stopped | Phase::Starting => because("for etcd to start"),
-        Phase::BackingOff => because("for etcd to be started again"),
-        Phase::Stopping => Some("for etcd to stop".to_owned()),
-        Phase::Lost => because("for its lost etcd member to be replaced"),
-        Phase::Refused => because("for etcd, which must not start"),
+        Phase::Stopped | Phase::Starting => because("etcd to start"),
+        Phase::BackingOff => because("etcd to be started again"),
+        Phase::Stopping => Some("etcd to stop".to_owned()),
+        Phase::Lost => because("its lost etcd member to be replaced"),
+        Phase::Refused => because("etcd, which must not start"),
     }
 }
 
@@ -145,8 +145,8 @@ mod tests {
     fn the_first_missing_thing_is_named_not_what_follows_from_it() {
         let without_leader = Facts { in_touch: false, votes: false, ..ready() };
         assert!(waiting_for(&without_leader).unwrap().contains("leader"));
-        let forming = Facts { forming: Some("for 2 more".to_owned()), ..without_leader };
-        assert_eq!(waiting_for(&forming).unwrap(), "for 2 more");
+        let forming = Facts { forming: Some("2 more".to_owned()), ..without_leader };
+        assert_eq!(waiting_for(&forming).unwrap(), "2 more");
         let removed = Facts { removed: true, ..forming };
         assert!(waiting_for(&removed).unwrap().contains("was removed from the cluster"));
     }

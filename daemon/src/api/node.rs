@@ -4,6 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::{Stream, StreamExt as _};
@@ -14,8 +15,9 @@ use muster_proto::wire::node::{
     ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotPiece, Taken, View,
     WatchRequest, propose_reply, read_index_reply, report_reply,
 };
-use muster_proto::{NodeId, PublicKey};
+use muster_proto::{NodeId, PublicKey, Role};
 use openraft::{Snapshot, SnapshotMeta, Vote};
+use tokio::time::timeout;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,6 +28,9 @@ use crate::raft::{Group, GroupError, HereError};
 use crate::state::command::Report;
 use crate::state::{Command, EtcdReport, view};
 use crate::wire;
+
+/// How long a call waits for this node's Raft to start.
+const STARTING: Duration = Duration::from_millis(500);
 
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -43,30 +48,39 @@ impl NodeService {
         Self { group, local }
     }
 
-    fn group(&self) -> Result<Group, Status> {
-        self.group.borrow().clone().ok_or_else(|| {
-            Status::unavailable("this node takes no part in Raft (yet); ask a control-plane node")
-        })
+    /// The group. A founder may be called some milliseconds before its Raft has started: it is
+    /// waited for, so that the first vote need not be asked for again.
+    async fn group(&self) -> Result<Group, Status> {
+        let none =
+            || Status::unavailable("this node takes no part in Raft; ask a control-plane node");
+        if self.local.role == Role::Worker {
+            return Err(none());
+        }
+        let mut group = self.group.clone();
+        match timeout(STARTING, group.wait_for(Option::is_some)).await {
+            Ok(Ok(group)) => group.clone().ok_or_else(none),
+            Ok(Err(_)) | Err(_) => Err(none()),
+        }
     }
 
     /// The group, for a caller that is of the control plane.
-    fn raft<T>(&self, request: &Request<T>) -> Result<Group, Status> {
+    async fn raft<T>(&self, request: &Request<T>) -> Result<Group, Status> {
         Caller::of(request)?.require_control_plane()?;
-        self.group()
+        self.group().await
     }
 }
 
 #[tonic::async_trait]
 impl Node for NodeService {
     async fn append(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        let group = self.raft(&request)?;
+        let group = self.raft(&request).await?;
         let rpc = decode(&request.into_inner().body, "append")?;
         let answer = group.raft().append_entries(rpc).await;
         Ok(Response::new(RaftMessage { body: encode(&answer) }))
     }
 
     async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        let group = self.raft(&request)?;
+        let group = self.raft(&request).await?;
         let rpc = decode(&request.into_inner().body, "vote request")?;
         let answer = group.raft().vote(rpc).await;
         Ok(Response::new(RaftMessage { body: encode(&answer) }))
@@ -76,7 +90,7 @@ impl Node for NodeService {
         &self,
         request: Request<Streaming<SnapshotPiece>>,
     ) -> Result<Response<RaftMessage>, Status> {
-        let group = self.raft(&request)?;
+        let group = self.raft(&request).await?;
         let mut pieces = request.into_inner();
         let first = pieces
             .message()
@@ -99,7 +113,7 @@ impl Node for NodeService {
         &self,
         request: Request<ProposeRequest>,
     ) -> Result<Response<ProposeReply>, Status> {
-        let group = self.raft(&request)?;
+        let group = self.raft(&request).await?;
         let command: Command = decode(&request.into_inner().command, "command")?;
         let outcome = match group.propose_here(command).await {
             Ok(outcome) => propose_reply::Outcome::Applied(encode(&outcome)),
@@ -112,7 +126,7 @@ impl Node for NodeService {
         &self,
         request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexReply>, Status> {
-        let outcome = match self.raft(&request)?.read_index_here().await {
+        let outcome = match self.raft(&request).await?.read_index_here().await {
             Ok(index) => read_index_reply::Outcome::Index(index),
             Err(error) => read_index_reply::Outcome::NotLeader(not_leader(error)?),
         };
@@ -124,7 +138,7 @@ impl Node for NodeService {
         request: Request<ReportRequest>,
     ) -> Result<Response<ReportReply>, Status> {
         let node = Caller::of(&request)?.node_id;
-        let group = self.group()?;
+        let group = self.group().await?;
         let ReportRequest { addresses, version, etcd } = request.into_inner();
         let etcd: Option<EtcdReport> =
             if etcd.is_empty() { None } else { Some(decode(&etcd, "etcd report")?) };
@@ -149,7 +163,7 @@ impl Node for NodeService {
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         Caller::of(&request)?;
-        let states = WatchStream::new(self.group()?.watch_state());
+        let states = WatchStream::new(self.group().await?.watch_state());
         let mut last = None;
         let views = states.filter_map(move |state| {
             let view = view::view(&state);

@@ -1,6 +1,7 @@
 //! The handle to the Raft group: propose a command, read what is agreed, from any control-plane
 //! node. Calls for the leader are passed on to it; everything has a deadline.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use muster_proto::NodeId;
 use muster_proto::wire::MAX_MESSAGE;
 use muster_proto::wire::node::node_client::NodeClient;
 use muster_proto::wire::node::{ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply};
+use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -32,8 +34,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum GroupError {
     #[error(
-        "no leader answered within {waited:?}: a majority of the control-plane nodes must be up and \
-         reach each other; `musterctl status` says which do not"
+        "no leader answered within {} s: a majority of the control-plane nodes must be up and reach \
+         each other; `musterctl status` says which do not",
+        waited.as_secs()
     )]
     NoLeader { waited: Duration },
     #[error("this node's Raft has stopped: {0}")]
@@ -125,8 +128,7 @@ impl Group {
 
     /// Whether this node is a voter of the group, as far as it knows.
     pub fn votes(&self) -> bool {
-        let membership = Arc::clone(&self.raft.metrics().borrow().membership_config);
-        membership.membership().voter_ids().any(|id| id == self.me)
+        self.voters().contains(&self.me)
     }
 
     /// Carries a command through the group, wherever its leader is, and gives what became of it.
@@ -165,6 +167,9 @@ impl Group {
     pub async fn propose_here(&self, command: Command) -> Result<Outcome, HereError> {
         if !self.is_leader() {
             return Err(HereError::NotLeader(self.leader()));
+        }
+        if let Command::Remove(remove) = &command {
+            self.unseat(remove.node).await?;
         }
         let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
         match self.raft.client_write(Stamped { now_ms, command }).await {
@@ -213,6 +218,26 @@ impl Group {
             Some(read_index_reply::Outcome::Index(index)) => Ok(index),
             Some(read_index_reply::Outcome::NotLeader(_)) | None => Err(HereError::NotLeader(None)),
         }
+    }
+
+    /// Takes a node's vote before it is buried: afterwards nobody talks to it, and where its vote is
+    /// needed for the change (two voters become one) the group would be without a leader for ever.
+    async fn unseat(&self, node: NodeId) -> Result<(), HereError> {
+        if !self.voters().contains(&node) {
+            return Ok(());
+        }
+        let removed = ChangeMembers::RemoveVoters(BTreeSet::from([node]));
+        match self.raft.change_membership(removed, true).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(_)) => Err(HereError::NotLeader(None)),
+            Err(fatal @ RaftError::Fatal(_)) => Err(HereError::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Who votes now, as far as this node knows.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        let membership = Arc::clone(&self.raft.metrics().borrow().membership_config);
+        membership.membership().voter_ids().collect()
     }
 
     /// The log index that a read must wait for, confirmed by a majority if this node leads.

@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tonic::{Response, Status};
+use tracing::info;
 
 use super::codec::{decode, encode};
 use super::types::{Snapshot, TypeConfig};
@@ -52,7 +53,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let bulk = NodeClient::new(self.endpoint.bulk_channel(target));
-        Link { target, client, bulk }
+        Link { target, client, bulk, answers: true }
     }
 }
 
@@ -63,6 +64,8 @@ pub(super) struct Link {
     client: NodeClient<NodeChannel>,
     /// For snapshots, which must not delay heartbeats.
     bulk: NodeClient<NodeChannel>,
+    /// Whether the last append was answered: only a change is worth a line in the log.
+    answers: bool,
 }
 
 type Failure = RPCError<NodeId, EmptyNode, RaftError<NodeId>>;
@@ -82,6 +85,21 @@ impl Link {
     }
 }
 
+impl Link {
+    fn note<T>(&mut self, answer: &Result<T, Failure>) {
+        match answer {
+            Ok(_) if !self.answers => {
+                info!(peer = %self.target.short(), "Raft reaches a peer again")
+            }
+            Err(error) if self.answers => {
+                info!(peer = %self.target.short(), %error, "Raft does not reach a peer");
+            }
+            Ok(_) | Err(_) => {}
+        }
+        self.answers = answer.is_ok();
+    }
+}
+
 fn unreachable(error: &(impl std::error::Error + 'static)) -> Failure {
     RPCError::Unreachable(Unreachable::new(error))
 }
@@ -97,7 +115,9 @@ impl RaftNetwork<TypeConfig> for Link {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure> {
         let mut client = self.client.clone();
-        self.ask(client.append(message(&rpc)), option.hard_ttl()).await
+        let answer = self.ask(client.append(message(&rpc)), option.hard_ttl()).await;
+        self.note(&answer);
+        answer
     }
 
     async fn vote(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use openraft::ServerState;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -24,14 +25,22 @@ pub(super) async fn watch_quorum(
     let start = Instant::now();
     let metrics = raft.metrics();
     let mut lead = Lead::Normal;
+    let mut unknown_since: Option<Instant> = None;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let (unacknowledged, leader) = {
+        let (leads, since, leader) = {
             let metrics = metrics.borrow();
             let since = metrics.millis_since_quorum_ack.map(Duration::from_millis);
-            (since, metrics.current_leader)
+            (metrics.state == ServerState::Leader, since, metrics.current_leader)
         };
+        // A leader whose membership has just changed may have no acknowledgement at all: then its
+        // time without one runs from the moment that this was first seen.
+        unknown_since = match (leads, since) {
+            (true, None) => unknown_since.or(Some(Instant::now())),
+            (true, Some(_)) | (false, _) => None,
+        };
+        let unacknowledged = since.or_else(|| unknown_since.map(|at| at.elapsed()));
         let (next, effect) = step(lead, start.elapsed(), unacknowledged, QUORUM);
         lead = next;
         let stepped_back = matches!(lead, Lead::SteppedBack { .. });

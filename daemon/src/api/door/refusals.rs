@@ -1,6 +1,8 @@
-//! Refused strangers on their way into the audit log: few enough that a flood of them neither fills
-//! the log nor the group's time; what is left out is counted.
+//! Refused strangers on their way into the audit log: few enough that neither a flood of them nor one
+//! misconfigured machine that tries for days fills the log; what is left out is counted.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use muster_discovery::hello::Refused;
@@ -27,19 +29,40 @@ pub fn refusals() -> (mpsc::Sender<Refused>, mpsc::Receiver<Refused>) {
     mpsc::channel(QUEUE)
 }
 
-/// How many records may be made now.
+/// The same stranger with the same token is written down once in this time.
+const REPEAT: Duration = Duration::from_hours(1);
+
+/// Strangers that are remembered for that.
+const REMEMBERED: usize = 1024;
+
+/// Who was refused, and why: what makes a refusal the same again.
+type Stranger = (IpAddr, String, String);
+
+/// How many records may be made now, and of whom there is one already.
 #[derive(Debug)]
 struct Allowance {
     left: u32,
     since: Instant,
+    seen: BTreeMap<Stranger, Instant>,
 }
 
 impl Allowance {
     fn new(now: Instant) -> Self {
-        Self { left: BURST, since: now }
+        Self { left: BURST, since: now, seen: BTreeMap::new() }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    fn take(&mut self, stranger: Stranger, now: Instant) -> bool {
+        self.seen.retain(|_, at| now.duration_since(*at) < REPEAT);
+        if self.seen.contains_key(&stranger) || !self.has_left(now) {
+            return false;
+        }
+        if self.seen.len() < REMEMBERED {
+            self.seen.insert(stranger, now);
+        }
+        true
+    }
+
+    fn has_left(&mut self, now: Instant) -> bool {
         while self.left < BURST && now.duration_since(self.since) >= PACE {
             self.left += 1;
             self.since += PACE;
@@ -62,20 +85,21 @@ pub async fn audit(
     let mut allowance = Allowance::new(Instant::now());
     let mut left_out = 0_u64;
     while let Some(Some(one)) = stop.run_until_cancelled(refused.recv()).await {
-        if !allowance.take(Instant::now()) {
+        let token = one.token.map_or_else(|| "none".to_owned(), |token| token.to_string());
+        let stranger = (one.remote.ip(), token.clone(), one.why.to_string());
+        if !allowance.take(stranger, Instant::now()) {
             left_out += 1;
             continue;
         }
         warn!(remote = %one.remote, why = %one.why, left_out, "a stranger was refused");
         let Some(group) = group.borrow().clone() else { continue };
-        let token = one.token.map_or_else(|| "none".to_owned(), |token| token.to_string());
         let also = match left_out {
             0 => String::new(),
             n => format!(" ({n} more before it)"),
         };
         let record = RecordAudit {
             by: group.me(),
-            action: "hello".to_owned(),
+            action: "refuse-stranger".to_owned(),
             subject: format!("{} with token {token}", one.remote.ip()),
             outcome: format!("refused: {}{also}", one.why),
         };
@@ -95,13 +119,29 @@ mod tests {
     async fn a_flood_is_written_down_at_a_walking_pace() {
         let start = Instant::now();
         let mut allowance = Allowance::new(start);
-        let recorded = |allowance: &mut Allowance, at: Duration| {
-            (0..1000).filter(|_| allowance.take(start + at)).count()
+        let mut number = 0_u32;
+        let mut recorded = |allowance: &mut Allowance, at: Duration| {
+            let mut count = 0;
+            for _ in 0..1000 {
+                number += 1;
+                let stranger = (IpAddr::from(number.to_be_bytes()), String::new(), String::new());
+                count += usize::from(allowance.take(stranger, start + at));
+            }
+            count
         };
         assert_eq!(recorded(&mut allowance, Duration::ZERO), 10);
         assert_eq!(recorded(&mut allowance, Duration::from_secs(5)), 0);
         assert_eq!(recorded(&mut allowance, PACE), 1);
         assert_eq!(recorded(&mut allowance, PACE * 3), 2);
         assert_eq!(recorded(&mut allowance, PACE * 1000), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_machine_that_tries_for_days_is_written_down_once_an_hour() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(start);
+        let stranger = || (IpAddr::from([10, 0, 0, 7]), "abc".to_owned(), "unknown".to_owned());
+        let tries = (0..7200).map(|second| start + Duration::from_secs(second));
+        assert_eq!(tries.filter(|at| allowance.take(stranger(), *at)).count(), 2);
     }
 }

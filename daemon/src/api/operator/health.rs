@@ -71,7 +71,7 @@ fn unreachable(nodes: &[wire::NodeStatusReply]) -> Vec<String> {
 
 fn waiting(nodes: &[wire::NodeStatusReply]) -> Vec<String> {
     let waiting = nodes.iter().filter(|node| node.unreachable.is_empty() && !node.ready);
-    waiting.map(|node| format!("{} waits {}", node.name, node.waiting_for)).collect()
+    waiting.map(|node| format!("{} waits for {}", node.name, node.waiting_for)).collect()
 }
 
 fn outside_etcd(state: &ClusterState) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! The calls about nodes: version, status, removal, certificates.
 
 use futures::future::join_all;
+use muster_discovery::gossip::State;
+use muster_init::units::etcd::client::{Kind, MemberId};
 use muster_proto::wire::operator as wire;
 use muster_proto::{NodeId, PublicKey, VERSION};
 use tonic::Status;
@@ -11,7 +13,7 @@ use super::etcd::millis;
 use crate::clock;
 use crate::state::access::Call;
 use crate::state::command::Remove;
-use crate::state::{Command, Outcome};
+use crate::state::{ClusterState, Command, Outcome};
 
 impl Desk {
     pub(super) fn version(&self) -> wire::VersionReply {
@@ -69,12 +71,68 @@ impl Desk {
     ) -> Result<wire::RemoveNodeReply, Status> {
         let state = self.current().await?;
         let node = state.find(&request.node).map_err(refused)?.id;
+        self.majority_without(&node)?;
+        if !self.is_down(&node) {
+            self.leave_etcd(&state, node, request.force).await?;
+        }
         let remove = Remove { node, by: by(caller), force: request.force };
         match self.propose(Command::Remove(remove)).await? {
             Outcome::Removed { node, name } => {
                 Ok(wire::RemoveNodeReply { name: name.to_string(), id: node.to_string() })
             }
             other => Err(Status::internal(format!("the removal had the outcome {other:?}"))),
+        }
+    }
+
+    /// Refuses a removal after which Raft could not go on: the change itself needs the majority that
+    /// remains. No force helps against that.
+    fn majority_without(&self, node: &NodeId) -> Result<(), Status> {
+        let mut voters = self.group.voters();
+        if !voters.remove(node) {
+            return Ok(());
+        }
+        let up: Vec<_> = voters.iter().filter(|voter| !self.is_down(voter)).collect();
+        if up.len() > voters.len() / 2 {
+            return Ok(());
+        }
+        let down = voters.iter().filter(|voter| self.is_down(voter)).map(|voter| self.name(voter));
+        Err(Status::failed_precondition(format!(
+            "without {} Raft would have {} voters of which {} answer, too few to go on; start {} \
+             again, or remove it first",
+            self.name(node),
+            voters.len(),
+            up.len(),
+            down.collect::<Vec<_>>().join(", ")
+        )))
+    }
+
+    /// Whether gossip holds the node for down; this node itself never is.
+    fn is_down(&self, node: &NodeId) -> bool {
+        *node != self.group.me()
+            && self.liveness.borrow().get(node).is_some_and(|seen| seen.state == State::Down)
+    }
+
+    /// Has etcd let the node's member go while it still answers: with two members left, its vote is
+    /// needed for that.
+    async fn leave_etcd(
+        &self,
+        state: &ClusterState,
+        node: NodeId,
+        force: bool,
+    ) -> Result<(), Status> {
+        let record = state.etcd().record(&node);
+        let Some(member) = record.and_then(|record| record.phase.member_id()) else {
+            return Ok(());
+        };
+        let client = self.with_etcd(|access| access.client(state, clock::now()))?;
+        match client.remove(MemberId(member)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == Kind::MemberNotFound || force => Ok(()),
+            Err(error) => Err(Status::failed_precondition(format!(
+                "etcd does not let {} go: {error}; try again when `musterctl etcd status` shows all \
+                 members, or use --force",
+                self.name(&node)
+            ))),
         }
     }
 

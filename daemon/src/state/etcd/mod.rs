@@ -175,8 +175,8 @@ impl Plan {
         let generation = record.generation;
         let wait = |reason| Assignment::Wait { generation, reason };
         match record.phase {
-            Phase::Waiting => wait("to be added to etcd by the leader"),
-            Phase::Lost { .. } => wait("for its lost etcd member to be removed by the leader"),
+            Phase::Waiting => wait("the leader to add it to etcd"),
+            Phase::Lost { .. } => wait("the leader to remove its lost etcd member"),
             Phase::Founding | Phase::Learner { .. } | Phase::Voter { .. } => {
                 let founding = generation == 0 && self.founders.contains_key(node);
                 let (start, initial_cluster) = if founding {

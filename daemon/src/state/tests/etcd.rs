@@ -73,7 +73,7 @@ fn a_later_node_waits_then_learns_then_votes() {
     let mut replica = three_voters_and_a_fourth();
     assert_eq!(
         replica.state.etcd().assignment(&id(4)),
-        Assignment::Wait { generation: 0, reason: "to be added to etcd by the leader" }
+        Assignment::Wait { generation: 0, reason: "the leader to add it to etcd" }
     );
     replica.done(added(4, 0, 40));
     let run = Assignment::Run {
@@ -113,10 +113,7 @@ fn a_lost_member_begins_again_with_the_next_generation() {
     assert_eq!(record(&replica, id(2)), (Phase::Lost { member_id: Some(2) }, 0));
     assert_eq!(
         replica.state.etcd().assignment(&id(2)),
-        Assignment::Wait {
-            generation: 0,
-            reason: "for its lost etcd member to be removed by the leader",
-        }
+        Assignment::Wait { generation: 0, reason: "the leader to remove its lost etcd member" }
     );
     replica.done(removed(2, 0));
     assert_eq!(record(&replica, id(2)), (Phase::Waiting, 1));
