@@ -139,6 +139,8 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
         trust: keeper.trust(),
         told: publish.told.subscribe(),
         removed: publish.removed.subscribe(),
+        cluster: publish.cluster.subscribe(),
+        birth_fields: config.birth_fields(),
         addresses: own.clone(),
         refused,
     };
@@ -233,6 +235,7 @@ fn publishers(prepared: &Prepared, keeper: &Keeper) -> (Publish, Arc<Local>) {
     let publish = Publish {
         forming: watch::Sender::new(Some("its parts to start".to_owned())),
         removed: watch::Sender::new(false),
+        cluster: watch::Sender::new(prepared.membership.as_ref().map(|mine| mine.cluster_id)),
         in_touch: watch::Sender::new(false),
         group: watch::Sender::new(None),
         etcd: watch::Sender::new(EtcdView::default()),

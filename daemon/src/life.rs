@@ -12,7 +12,7 @@ use std::sync::Arc;
 use muster_discovery::candidates::Sources;
 use muster_discovery::endpoint::Endpoint;
 use muster_discovery::formation::{self, Formed};
-use muster_proto::{NodeId, Role};
+use muster_proto::{ClusterId, NodeId, Role};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ use crate::raft::Group;
 pub struct Publish {
     pub forming: watch::Sender<Option<String>>,
     pub removed: watch::Sender<bool>,
+    /// The cluster that this node belongs to.
+    pub cluster: watch::Sender<Option<ClusterId>>,
     pub in_touch: watch::Sender<bool>,
     pub group: watch::Sender<Option<Group>>,
     pub etcd: watch::Sender<EtcdView>,
@@ -149,6 +151,7 @@ impl Life {
             founder = matches!(origin, Origin::Founder(_)),
             "this node belongs to a cluster"
         );
+        self.publish.cluster.send_replace(Some(membership.cluster_id));
         self.keeper.joined(membership.clone()).await;
         let mut trust = self.keeper.trust();
         stop.run_until_cancelled(trust.wait_for(|trust| !trust.directory.is_empty())).await;

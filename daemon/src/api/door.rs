@@ -3,6 +3,7 @@
 
 mod refusals;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_discovery::endpoint::{Caller, Trust};
@@ -14,7 +15,7 @@ use muster_proto::wire::hello::{
     Admitted, AnchorReply, BirthMessage, Candidate, Credentials, GreetReply, GreetRequest,
     JoinReply, JoinRequest, Redirect, Refusal, RenewReply, candidate, join_reply, renew_reply,
 };
-use muster_proto::{Role, VERSION};
+use muster_proto::{ClusterId, Role, VERSION};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
@@ -42,6 +43,10 @@ pub struct Entrance {
     /// On a worker: the last view of the cluster.
     pub told: watch::Receiver<Told>,
     pub removed: watch::Receiver<bool>,
+    /// The cluster that this node belongs to.
+    pub cluster: watch::Receiver<Option<ClusterId>>,
+    /// This node's birth-relevant settings, told so that a stranger can see what differs.
+    pub birth_fields: BTreeMap<String, String>,
     /// This node's addresses, as others reach it.
     pub addresses: watch::Receiver<Vec<std::net::SocketAddr>>,
     pub refused: mpsc::Sender<Refused>,
@@ -72,11 +77,12 @@ impl Entrance {
                 Place::Other
             };
         }
-        if self.trust.borrow().directory.is_empty() { Place::Forming } else { Place::Other }
+        if self.cluster.borrow().is_none() { Place::Forming } else { Place::Other }
     }
 
     /// What this node says of itself once it is a member.
-    fn member(&self, cluster_id: Vec<u8>) -> Candidate {
+    fn member(&self) -> Candidate {
+        let cluster_id = self.cluster.borrow().map(ClusterId::to_vec).unwrap_or_default();
         Candidate {
             name: self.local.name.to_string(),
             role: self.local.role.to_string(),
@@ -84,6 +90,7 @@ impl Entrance {
             version: VERSION.to_owned(),
             state: candidate::State::Member.into(),
             cluster_id,
+            birth_fields: self.birth_fields.clone().into_iter().collect(),
             waiting_for: self.local.waiting_for().unwrap_or_default(),
             ..Default::default()
         }
@@ -92,13 +99,7 @@ impl Entrance {
     fn me(&self) -> Candidate {
         match (self.place(), &self.formation) {
             (Place::Forming, Some(formation)) => formation.candidate().borrow().clone(),
-            (Place::ControlPlane(_, state), _) => {
-                self.member(state.birth().map(|b| b.cluster_id.to_vec()).unwrap_or_default())
-            }
-            (Place::Other | Place::Forming | Place::Removed, _) => {
-                let told = self.told.borrow().clone();
-                self.member(told.map(|view| view.cluster_id.clone()).unwrap_or_default())
-            }
+            _ => self.member(),
         }
     }
 

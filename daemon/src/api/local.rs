@@ -91,7 +91,7 @@ impl Local {
         };
         if self.role == Role::ControlPlane {
             let group = group.borrow().clone();
-            facts.in_touch = group.as_ref().is_some_and(|group| group.leader().is_some());
+            facts.in_touch = group.as_ref().is_some_and(Group::is_in_touch);
             if let Some(group) = group {
                 let state = group.state();
                 facts.founded = state.birth().is_some() && state.authorities().is_some();

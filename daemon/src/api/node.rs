@@ -75,6 +75,7 @@ impl Node for NodeService {
     async fn append(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         let group = self.raft(&request).await?;
         let rpc = decode(&request.into_inner().body, "append")?;
+        group.note_append();
         let answer = group.raft().append_entries(rpc).await;
         Ok(Response::new(RaftMessage { body: encode(&answer) }))
     }
@@ -167,9 +168,11 @@ impl Node for NodeService {
         let mut last = None;
         let views = states.filter_map(move |state| {
             let view = view::view(&state);
+            let founded = !view.cluster_id.is_empty();
             let changed = last
                 .as_ref()
                 .is_none_or(|last: &View| View { index: view.index, ..last.clone() } != view);
+            let changed = changed && founded;
             if changed {
                 last = Some(view.clone());
             }

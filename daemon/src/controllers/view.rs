@@ -34,6 +34,7 @@ pub type Told = Option<Arc<View>>;
 /// The worker's side.
 #[derive(Debug)]
 pub struct Window {
+    pub me: NodeId,
     pub endpoint: Endpoint,
     pub trust: watch::Receiver<Arc<Trust>>,
     pub liveness: watch::Receiver<Seen>,
@@ -46,7 +47,8 @@ pub struct Window {
 impl Window {
     /// Watches until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut turn = 0;
+        // Workers begin with different control-plane nodes.
+        let mut turn = usize::from(self.me.as_bytes()[0]);
         while !stop.is_cancelled() {
             let peers = control_planes(&self.trust.borrow());
             if let Some(peer) = peers.get(turn % peers.len().max(1)) {
@@ -78,9 +80,7 @@ impl Window {
         let mut current = None;
         loop {
             if let Some(view) = next.take() {
-                // A member that lags behind what this worker knows must not turn back its time.
-                let known = self.told.borrow().as_ref().map_or(0, |told| told.index);
-                if view.index < known {
+                if !self.is_up_to_date(&view) {
                     return Err(tonic::Status::aborted("it lags behind"));
                 }
                 let view = Arc::new(view);
@@ -101,6 +101,13 @@ impl Window {
                 Ok(()) = liveness.changed() => {}
             }
         }
+    }
+
+    /// Whether a view is at least as new as what this worker knows: not before its own admission,
+    /// nor before what it was told last. A control-plane node that has just joined may be behind.
+    fn is_up_to_date(&self, view: &View) -> bool {
+        let known = self.told.borrow().as_ref().map_or(0, |told| told.index);
+        view.index >= known && wire::directory(&view.members).contains_key(&self.me)
     }
 
     async fn believe(&self, view: &View, seen: &Seen) {

@@ -12,8 +12,10 @@ impl Life {
     pub(super) fn worker(self, serving: &mut Serving, gossip: &Gossip) {
         let Serving { tasks, stop, .. } = serving;
         let trust = self.keeper.trust();
+        let me = self.me();
         let Publish { in_touch, told, .. } = self.publish;
         let window = Window {
+            me,
             endpoint: self.endpoint.clone(),
             trust: trust.clone(),
             liveness: gossip.liveness(),

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long one attempt at one leader may take.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
+/// A leader that was not heard for this long is out of reach: some heartbeats, a busy disk allowed.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// How often a call looks for a leader while nobody says that there is a new one.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -59,6 +62,9 @@ pub struct Group {
     endpoint: Endpoint,
     state: watch::Receiver<Arc<ClusterState>>,
     lead: watch::Receiver<Leadership>,
+    /// When a leader last sent an append. openraft forgets a silent leader only where it may elect
+    /// another, so a learner would believe in one for ever.
+    heard: Arc<watch::Sender<Option<Instant>>>,
 }
 
 impl std::fmt::Debug for Group {
@@ -85,7 +91,7 @@ impl Group {
         state: watch::Receiver<Arc<ClusterState>>,
         lead: watch::Receiver<Leadership>,
     ) -> Self {
-        Self { me, raft, endpoint, state, lead }
+        Self { me, raft, endpoint, state, lead, heard: Arc::default() }
     }
 
     pub fn me(&self) -> NodeId {
@@ -119,6 +125,18 @@ impl Group {
 
     pub fn is_leader(&self) -> bool {
         self.leader() == Some(self.me)
+    }
+
+    /// A leader's append has come in.
+    pub fn note_append(&self) {
+        self.heard.send_replace(Some(Instant::now()));
+    }
+
+    /// Whether this node leads with a majority behind it, or hears a leader that does.
+    pub fn is_in_touch(&self) -> bool {
+        let heard = *self.heard.borrow();
+        self.is_leader()
+            || (self.leader().is_some() && heard.is_some_and(|at| at.elapsed() < SILENCE))
     }
 
     /// For how long this node has known no leader with a majority.

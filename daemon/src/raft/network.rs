@@ -87,13 +87,10 @@ impl Link {
 
 impl Link {
     fn note<T>(&mut self, answer: &Result<T, Failure>) {
+        let peer = self.target.short();
         match answer {
-            Ok(_) if !self.answers => {
-                info!(peer = %self.target.short(), "Raft reaches a peer again")
-            }
-            Err(error) if self.answers => {
-                info!(peer = %self.target.short(), %error, "Raft does not reach a peer");
-            }
+            Ok(_) if !self.answers => info!(peer, "Raft reaches a peer again"),
+            Err(error) if self.answers => info!(peer, %error, "Raft does not reach a peer"),
             Ok(_) | Err(_) => {}
         }
         self.answers = answer.is_ok();
