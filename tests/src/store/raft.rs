@@ -1,5 +1,6 @@
 //! openraft on a store, alone: does it start from what is there?
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,4 +84,13 @@ pub async fn starts(node: Node, held: &Held) -> Result<()> {
     raft.shutdown().await.context("stop openraft")?;
     waited?;
     Ok(())
+}
+
+/// openraft on an empty store as the only voter, leading.
+pub async fn alone(node: Node) -> Result<openraft::Raft<Config>> {
+    let config = Arc::new(openraft::Config::default().validate()?);
+    let raft = openraft::Raft::new(1, config, Silence, node.log, node.machine).await?;
+    raft.initialize(BTreeMap::from([(1, EmptyNode {})])).await?;
+    raft.wait(Some(Duration::from_secs(10))).current_leader(1, "it leads").await?;
+    Ok(raft)
 }
