@@ -280,7 +280,7 @@ fn ports_are_free(bind: SocketAddr) -> Result<(), Fatal> {
 /// Reads the node's key and its promises, or makes both at the first start, the promises first: so a
 /// key without promises is known to be a loss. A member without its key is never given a new one
 /// silently: it would be another node.
-fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises), Fatal> {
+pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises), Fatal> {
     let path = state.identity();
     let problem = |problem: String| Fatal::StateDir { path: state.path().to_owned(), problem };
     let broken = |error: &dyn std::error::Error| problem(crate::fatal::chain(error));

@@ -18,6 +18,9 @@ const FORMAT: u32 = 1;
 /// The file that a running `musterd` has locked.
 const LOCK: &str = "lock";
 
+/// What may lie beside no `format`: a fresh file system's, or a first start's that was cut short.
+const LEFT_BY_A_SHORT_START: [&str; 3] = ["lost+found", LOCK, ".format.new"];
+
 /// A state directory that is fit for use, locked for as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
@@ -63,13 +66,16 @@ impl StateDir {
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(path).map_err(|e| problem(e.to_string()))?;
-                match entries.find_map(Result::ok) {
-                    Some(entry) if entry.file_name() != "lost+found" => Err(problem(format!(
+                let foreign = |entry: &fs::DirEntry| {
+                    !LEFT_BY_A_SHORT_START.iter().any(|name| entry.file_name() == *name)
+                };
+                match entries.find_map(|entry| entry.ok().filter(foreign)) {
+                    Some(entry) => Err(problem(format!(
                         "it holds {} but no file `format`, so it is not a state directory of \
                          Muster; give an empty one with --state-dir",
                         entry.file_name().display()
                     ))),
-                    _ => Ok(()),
+                    None => Ok(()),
                 }
             }
             Err(error) => Err(problem(format!("its file `format` cannot be read: {error}"))),
@@ -95,6 +101,7 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(|e| problem("it cannot be made", e))?;
+        make_last(path)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -155,6 +162,21 @@ fn in_use(path: &Path) -> Fatal {
         problem: "another musterd is using it; stop that one or give another with --state-dir"
             .to_owned(),
     }
+}
+
+/// Syncs the directory and its place in those around it, also when an earlier start made them: that
+/// one may have been killed before it did, and what is found in the directory is acted upon.
+fn make_last(path: &Path) -> Result<(), Fatal> {
+    let unsure =
+        |error| Fatal::StateDir { path: path.to_owned(), problem: crate::fatal::chain(&error) };
+    files::sync_directory(path).map_err(unsure)?;
+    for around in path.ancestors().skip(1).filter(|around| !around.as_os_str().is_empty()) {
+        if let Err(error) = files::sync_directory(around) {
+            // Only its owner may sync a directory that is none of ours; it was there before us.
+            tracing::debug!(error = crate::fatal::chain(&error), "not synced");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

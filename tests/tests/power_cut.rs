@@ -27,7 +27,12 @@ struct Known {
 
 impl Known {
     fn hear(&mut self, line: &str, ops: &[Op]) {
-        if let Some(number) = line.strip_prefix("doing ").and_then(|n| n.parse::<usize>().ok()) {
+        if let Some(number) = line.strip_prefix("has ").and_then(|n| n.parse().ok()) {
+            // openraft acts on what it finds at its start, so that must last from then on.
+            *self = Self { log: number, snapshots: number, asked: number };
+        } else if let Some(number) =
+            line.strip_prefix("doing ").and_then(|n| n.parse::<usize>().ok())
+        {
             self.asked = number + 1;
         } else if let Some(number) = line.strip_prefix("did ").and_then(|n| n.parse::<usize>().ok())
         {
@@ -103,14 +108,27 @@ impl Run {
         for at in 0..=tape.events.len() {
             while wanted.next_if_eq(&at).is_some() {
                 let fate = chance.random();
-                let story = format!("{story}, event {at}, fate {fate}");
+                let now = format!("{story}, event {at}, fate {fate}");
                 verdict.cuts += 1;
                 match self.cut(&disk, known, fate).await {
-                    Err(error) => verdict.failures.push(format!("{story}: {error:#}")),
+                    Err(error) => verdict.failures.push(format!("{now}: {error:#}")),
                     Ok(Some(held)) if generation < 2 && chance.random_ratio(1, 25) => {
-                        later.push(self.live_on(&disk, held, fate, (story, generation + 1))?);
+                        let dir = tempfile::tempdir()?;
+                        disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
+                        let past = Past {
+                            disk: Disk::load(dir.path())?,
+                            tape: self.live_on(dir.path(), held)?,
+                            known: Known { log: held, snapshots: held, asked: held },
+                            story: format!("{now}, cut"),
+                            cuts: 5,
+                            generation: generation + 1,
+                        };
+                        later.push(past);
                     }
                     Ok(_) => {}
+                }
+                if generation < 2 && chance.random_ratio(1, 50) {
+                    later.extend(self.kill(&disk, known, (now, generation)).await?);
                 }
             }
             if let Some(event) = tape.events.get(at) {
@@ -140,22 +158,32 @@ impl Run {
         Ok(held)
     }
 
-    /// The same cut again, but then the node is started, goes on, and dies once more.
-    fn live_on(
+    /// The node is killed but the power stays on: its successor finds what is in the page cache,
+    /// and what it acts on must last from then on. None if the dead one was between its files.
+    async fn kill(
         &self,
         disk: &Disk,
-        held: usize,
-        fate: u64,
+        known: Known,
         (story, generation): (String, u64),
-    ) -> Result<Past> {
-        let dir = tempfile::tempdir()?;
-        disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
-        let disk = Disk::load(dir.path())?;
+    ) -> Result<Option<Past>> {
+        let mut disk = disk.clone();
+        let (seen, dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        disk.hand_on(seen.path())?;
+        disk.hand_on(dir.path())?;
+        let held =
+            self.check(seen.path(), known).await.with_context(|| format!("{story}, killed"))?;
+        let Some(held) = held else { return Ok(None) };
+        let tape = self.live_on(dir.path(), held)?;
+        let story = format!("{story}, killed");
+        Ok(Some(Past { disk, tape, known, story, cuts: 5, generation: generation + 1 }))
+    }
+
+    /// What a node does that is started on `dir`, goes on after `held` operations, and dies.
+    fn live_on(&self, dir: &Path, held: usize) -> Result<Tape> {
         let mut tape = Tape::default();
         let end = (held + LIFE / 4).min(self.ops.len());
-        tape.record(dir.path(), &mut victim(dir.path(), self.engine, self.seed, (held, end)))?;
-        let known = Known { log: held, snapshots: held, asked: held };
-        Ok(Past { disk, tape, known, story, cuts: 5, generation })
+        tape.record(dir, &mut victim(dir, self.engine, self.seed, (held, end)))?;
+        Ok(tape)
     }
 
     async fn check(&self, dir: &Path, known: Known) -> Result<Option<usize>> {
@@ -267,8 +295,32 @@ impl fmt::Display for Verdict {
 
 #[tokio::test]
 async fn no_cut_loses_what_musters_store_acknowledged() -> Result<()> {
-    let verdict = Verdict::of(MUSTER, cuts(200), 100).await?;
+    let verdict = Verdict::of(MUSTER, cuts(150), 50).await?;
     ensure!(verdict.failures.is_empty(), "{verdict}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_whose_making_was_interrupted_loses_nothing_later() -> Result<()> {
+    let run = Run::record(MUSTER, 1, LIFE)?;
+    let mut verdict = Verdict { engine: MUSTER, cuts: 0, lives: 0, failures: Vec::new() };
+    let mut disk = Disk::default();
+    for (at, event) in run.tape.events.iter().enumerate() {
+        if *event == Event::Said("did 0".to_owned()) {
+            break;
+        }
+        let story = (format!("event {at}"), 1);
+        // Half of the points unless in a soak.
+        let asked = Known { asked: 1, ..Known::default() };
+        if (cuts(0) > 0 || at % 2 == 0)
+            && let Some(past) = run.kill(&disk, asked, story).await?
+        {
+            run.judge_past(past, &mut verdict).await?;
+        }
+        disk.play(event)?;
+    }
+    ensure!(verdict.failures.is_empty(), "{verdict}");
+    ensure!(verdict.cuts > 80, "only {} cuts", verdict.cuts);
     Ok(())
 }
 
@@ -293,7 +345,7 @@ fn every_acknowledgement_waits_for_a_sync_of_the_data() -> Result<()> {
     let mut acknowledged = 0;
     for event in &run.tape.events {
         match event {
-            Event::Said(line) if line.starts_with("doing ") => synced = false,
+            Event::Said(line) if !line.starts_with("did ") => synced = false,
             Event::Said(line) => {
                 let number: usize = line.strip_prefix("did ").context("an odd line")?.parse()?;
                 if run.ops[number].is_promise_of_log() {

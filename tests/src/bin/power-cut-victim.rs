@@ -26,6 +26,7 @@ async fn main() -> Result<()> {
     if let Some((committed, _)) = held.committed {
         node.apply_up_to(committed).await?;
     }
+    say(&format!("has {from}"))?;
     for (number, op) in ops.iter().enumerate().skip(from) {
         say(&format!("doing {number}"))?;
         node.perform(op, &held).await?;

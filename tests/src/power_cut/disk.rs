@@ -16,6 +16,8 @@ pub struct Disk {
     /// Number 0 is the watched directory, which is durable.
     nodes: Vec<Node>,
     played: usize,
+    /// Events played before the present tape began.
+    before: usize,
 }
 
 /// What a cut did not let arrive: for the report of a failure.
@@ -66,7 +68,7 @@ impl NameChange {
 
 impl Default for Disk {
     fn default() -> Self {
-        Self { nodes: vec![Node::Directory(Directory::default())], played: 0 }
+        Self { nodes: vec![Node::Directory(Directory::default())], played: 0, before: 0 }
     }
 }
 
@@ -131,9 +133,10 @@ impl Disk {
             }
             Event::Sync { path, begun } => {
                 let node = self.find(path)?;
+                let begun = self.before + begun;
                 match &mut self.nodes[node] {
-                    Node::File(file) => file.sync(*begun),
-                    Node::Directory(directory) => directory.sync(*begun),
+                    Node::File(file) => file.sync(begun),
+                    Node::Directory(directory) => directory.sync(begun),
                 }
             }
             Event::Rename { from, to } => {
@@ -162,6 +165,16 @@ impl Disk {
             }
         })?;
         Ok(dropped)
+    }
+
+    /// Writes to `to`, an empty directory, what is there while the power is on: what a victim that
+    /// was only killed leaves to its successor. The successor's tape is played next.
+    pub fn hand_on(&mut self, to: &Path) -> Result<()> {
+        self.before = self.played;
+        self.write(0, to, &mut |node| match node {
+            Node::File(file) => Left::Contents(file.contents()),
+            Node::Directory(directory) => Left::Names(directory.now.clone()),
+        })
     }
 
     /// Checks that the model agrees with the kernel: `real` is what the victim left behind.

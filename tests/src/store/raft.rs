@@ -1,6 +1,6 @@
 //! openraft on a store, alone: does it start from what is there?
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ pub async fn starts(node: Node, held: &Held) -> Result<()> {
 pub async fn alone(node: Node) -> Result<openraft::Raft<Config>> {
     let config = Arc::new(openraft::Config::default().validate()?);
     let raft = openraft::Raft::new(1, config, Silence, node.log, node.machine).await?;
-    raft.initialize(BTreeMap::from([(1, EmptyNode {})])).await?;
+    raft.initialize(BTreeSet::from([1])).await?;
     raft.wait(Some(Duration::from_secs(10))).current_leader(1, "it leads").await?;
     Ok(raft)
 }

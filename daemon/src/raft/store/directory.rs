@@ -94,6 +94,9 @@ pub(super) fn open(dir: &Path, owner: &Owner, engine: Engine) -> Result<Director
     if !check_header(dir, owner, engine)? {
         write_header(dir, owner, engine)?;
     }
+    // Whoever made these may have been killed before they were on disk; what is found is acted on.
+    sync_dir(dir)?;
+    sync_dir(durable::parent(dir))?;
     let data = dir.join("data");
     if !data.exists() {
         make_data(&data, &dir.join("mark"), engine)?;

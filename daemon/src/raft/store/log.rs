@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::cache::Cache;
 use super::directory::Directory;
 use super::{Change, StoreError, Table, Writer, codec};
+use crate::fatal::chain;
 
 const VOTE: &[u8] = b"vote";
 const COMMITTED: &[u8] = b"committed";
@@ -143,7 +144,7 @@ where
             if let (Ok(()), Some(shared)) = (&result, shared.upgrade()) {
                 shared.view(|view| view.recent.set_durable(end));
             }
-            flushed.log_io_completed(result.map_err(std::io::Error::other));
+            flushed.log_io_completed(result.map_err(|e| std::io::Error::other(chain(&e))));
         };
         self.writer().submit(changes, done).await;
         Ok(())
@@ -219,8 +220,7 @@ where
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        self.entries(start..end, usize::MAX)
-            .map_err(|e| StorageIOError::read_logs(AnyError::new(&e)).into())
+        self.entries(start..end, usize::MAX).map_err(|e| StorageIOError::read_logs(said(&e)).into())
     }
 
     async fn limited_get_log_entries(
@@ -228,8 +228,7 @@ where
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
-        self.entries(start..end, READ_BYTES)
-            .map_err(|e| StorageIOError::read_logs(AnyError::new(&e)).into())
+        self.entries(start..end, READ_BYTES).map_err(|e| StorageIOError::read_logs(said(&e)).into())
     }
 }
 
@@ -265,13 +264,13 @@ where
     }
 
     async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let error = |e| StorageIOError::write_vote(AnyError::new(&e));
+        let error = |e| StorageIOError::write_vote(said(&e));
         self.writer().write(vec![put(VOTE, vote).map_err(error)?]).await.map_err(error)?;
         Ok(())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
-        read(self.writer(), VOTE).map_err(|e| StorageIOError::read_vote(AnyError::new(&e)).into())
+        read(self.writer(), VOTE).map_err(|e| StorageIOError::read_vote(said(&e)).into())
     }
 
     /// Not waited for: what is committed is known to a majority, and the mark only lets a
@@ -281,8 +280,7 @@ where
         &mut self,
         committed: Option<LogId<C::NodeId>>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let change =
-            put(COMMITTED, &committed).map_err(|e| StorageIOError::write(AnyError::new(&e)))?;
+        let change = put(COMMITTED, &committed).map_err(|e| StorageIOError::write(said(&e)))?;
         self.writer().write_lazily(vec![change]).await;
         Ok(())
     }
@@ -291,7 +289,7 @@ where
         &mut self,
     ) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
         let committed = read::<Option<LogId<C::NodeId>>>(self.writer(), COMMITTED)
-            .map_err(|e| StorageIOError::read(AnyError::new(&e)))?;
+            .map_err(|e| StorageIOError::read(said(&e)))?;
         Ok(committed.flatten())
     }
 
@@ -311,7 +309,7 @@ where
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let error = |e: StoreError| StorageIOError::write_logs(AnyError::new(&e));
+        let error = |e: StoreError| StorageIOError::write_logs(said(&e));
         let end = self.view(|view| view.recent.end());
         let before = match log_id.index.checked_sub(1) {
             Some(index) => self.reader.entries(index..log_id.index, usize::MAX).map_err(error)?,
@@ -328,7 +326,7 @@ where
     }
 
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let error = |e: StoreError| StorageIOError::write_logs(AnyError::new(&e));
+        let error = |e: StoreError| StorageIOError::write_logs(said(&e));
         let start = self.view(|view| view.first);
         let end = log_id.index + 1;
         let mut changes = vec![put(PURGED, &log_id).map_err(error)?];
@@ -357,6 +355,11 @@ where
         let delete = |(key, _)| Change::Delete { table: Table::Log, key };
         Ok(records.into_iter().map(delete).collect())
     }
+}
+
+/// openraft shows an error without its causes, so they go into the text.
+pub(super) fn said(error: &StoreError) -> AnyError {
+    AnyError::error(chain(error))
 }
 
 fn put<T: Serialize>(key: &[u8], value: &T) -> Result<Change, StoreError> {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openraft::storage::RaftStateMachine;
 use openraft::{
-    AnyError, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, RaftTypeConfig,
-    Snapshot, SnapshotMeta, StorageError, StorageIOError, StoredMembership,
+    Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, RaftTypeConfig, Snapshot,
+    SnapshotMeta, StorageError, StorageIOError, StoredMembership,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::log::said;
 use super::snapshot::{self, Body, Snapshots};
 use super::{StoreError, codec};
 
@@ -142,9 +143,8 @@ where
         meta: &Meta<C>,
         snapshot: Box<Body>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let error = |e: StoreError| {
-            StorageIOError::write_snapshot(Some(meta.signature()), AnyError::new(&e))
-        };
+        let error =
+            |e: StoreError| StorageIOError::write_snapshot(Some(meta.signature()), said(&e));
         let state = codec::unpack(&snapshot.0)
             .map_err(|why| {
                 StoreError::Stopped(format!("the leader's snapshot is unreadable: {why}"))
@@ -158,7 +158,7 @@ where
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {
-        let error = |e: StoreError| StorageIOError::read_snapshot(None, AnyError::new(&e));
+        let error = |e: StoreError| StorageIOError::read_snapshot(None, said(&e));
         let snapshots = Arc::clone(&self.snapshots);
         let read = blocking(move || snapshots.newest(None)).await.map_err(error)?;
         let Some(read) = read else { return Ok(None) };
@@ -173,7 +173,7 @@ where
     S: State<Command = C::D, Outcome = C::R>,
 {
     async fn build_snapshot(&mut self) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
-        let error = |e: StoreError| StorageIOError::write_snapshot(None, AnyError::new(&e));
+        let error = |e: StoreError| StorageIOError::write_snapshot(None, said(&e));
         let state = Arc::clone(&self.state);
         let body = blocking(move || codec::pack(&*state).map_err(StoreError::Stopped))
             .await

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::directory::Directory;
 use super::mark::Mark;
 use super::{Change, Store, StoreError, Table, record};
+use crate::fatal::chain;
 
 /// Requests that may wait; more callers than this wait to be heard.
 const QUEUE: usize = 256;
@@ -217,7 +218,7 @@ impl Run {
             None => self.write(changes),
         };
         if let (Err(error), None) = (&result, &self.failed) {
-            tracing::error!(%error, "the Raft store takes no more writes");
+            tracing::error!(error = chain(error), "the Raft store takes no more writes");
             self.failed = Some(chain(error));
         }
         let mut result = Some(result);
@@ -261,11 +262,4 @@ fn bytes(request: &Request) -> usize {
         Change::Delete { .. } => 0,
     };
     request.changes.iter().map(value).sum()
-}
-
-/// The error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let links: Vec<_> =
-        std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
-    links.join(": ")
 }
