@@ -122,12 +122,10 @@ fn differing_configurations_are_never_born_and_both_sides_name_the_fields() {
 fn a_node_with_a_wrong_token_is_refused_and_learns_nothing() {
     scenario("wrong-token", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
-        let stranger = lab.dir().join("stranger");
-        let other = Cluster::plan(lab, &Plan::of(1))?;
         let mut document = cluster.document()?;
-        document["machine"]["token"] = other.document()?["machine"]["token"].clone();
-        std::fs::create_dir_all(&stranger)?;
-        let file = stranger.join("node.yaml");
+        let other = muster_pki::token::Token::generate();
+        document["machine"]["token"] = json!(*other.expose());
+        let file = cluster.node("worker-1").host.dir().join("node.yaml");
         cluster.write_config(&file, &document)?;
         for name in ["cp-1", "cp-2", "cp-3"] {
             cluster.start(name)?;
