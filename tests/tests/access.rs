@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,6 +42,9 @@ const TABLE: &[(&str, [i32; 4])] = &[
     ("etcd forfeit-leadership", [1, 1, 5, 5]),
     ("etcd client-config --out OUT/client", [0, 5, 5, 5]),
 ];
+
+/// Private files of this size and above are not searched: etcd writes its log into 64 MB of zeros.
+const LARGE: u64 = 8 << 20;
 
 /// A cluster of one, and a context for every role.
 struct Desk {
@@ -190,14 +194,18 @@ fn secrets_stay_hidden(desk: &Desk, musterd: u32, tokens: &[&str]) -> Result<()>
     let mut places: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     let mut private = BTreeSet::new();
     for file in files(&desk.bench.path(""))? {
-        let text = fs::read(&file)?;
+        // The node runs: a file that it replaces meanwhile is looked at under its new name or not.
+        let (Some(text), Some(meta)) = (there(fs::read(&file))?, there(fs::metadata(&file))?)
+        else {
+            continue;
+        };
         let is_log = file.extension().is_some_and(|extension| extension == "log");
         let is_output = file.starts_with(&desk.outputs);
-        let open = fs::metadata(&file)?.permissions().mode() & 0o077 != 0;
+        let open = meta.permissions().mode() & 0o077 != 0;
         ensure!(!(open && file.starts_with(desk.bench.state())), "{} is open", file.display());
         if is_log || is_output || open {
             places.push((file, text));
-        } else {
+        } else if meta.len() < LARGE {
             private.extend(
                 secrets.iter().filter(|(_, word)| contains(&text, word)).map(|(what, _)| what),
             );
@@ -233,13 +241,21 @@ fn secrets_stay_hidden(desk: &Desk, musterd: u32, tokens: &[&str]) -> Result<()>
     Ok(())
 }
 
+/// `None` for what is not there any more.
+fn there<T>(found: io::Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => Ok(Some(found?)),
+    }
+}
+
 /// Every regular file below `root`.
 fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let (mut files, mut left) = (Vec::new(), vec![root.to_owned()]);
     while let Some(path) = left.pop() {
-        let meta = fs::symlink_metadata(&path)?;
+        let Some(meta) = there(fs::symlink_metadata(&path))? else { continue };
         if meta.is_dir() {
-            for entry in fs::read_dir(&path)? {
+            for entry in there(fs::read_dir(&path))?.into_iter().flatten() {
                 left.push(entry?.path());
             }
         } else if meta.is_file() {
