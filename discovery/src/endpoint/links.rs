@@ -186,8 +186,12 @@ impl Links {
         }
         if entry.live.iter().any(Live::is_usable) {
             entry.publish(self.me < peer);
-        } else {
+        } else if entry.is_dialling {
             entry.state.send_modify(|state| state.link = Err(why));
+        } else {
+            // Nobody else would wake a call that waits for this connection: a peer may close it
+            // before it was ever published.
+            entry.fail(why);
         }
     }
 
