@@ -155,8 +155,8 @@ impl Group {
         let mut hunt = Hunt::new(self, PATIENCE);
         loop {
             let leader = hunt.leader().await?;
-            if let Some(outcome) = hunt.attempt(self.propose_at(leader, &command, &encoded)).await?
-            {
+            let attempt = self.propose_at(leader, &command, &encoded);
+            if let Some(outcome) = hunt.attempt(leader, attempt).await? {
                 return Ok(outcome);
             }
         }
@@ -213,7 +213,7 @@ impl Group {
         let mut hunt = Hunt::new(self, patience);
         let index = loop {
             let leader = hunt.leader().await?;
-            if let Some(index) = hunt.attempt(self.read_index_at(leader)).await? {
+            if let Some(index) = hunt.attempt(leader, self.read_index_at(leader)).await? {
                 break index;
             }
         };
@@ -314,14 +314,24 @@ impl Hunt {
         }
     }
 
-    /// One try at a leader; none if it did not answer as one.
+    /// One try at a leader; none if it did not answer as one, or leads no more as far as this node
+    /// knows: a dead one would be waited for while there is another.
     async fn attempt<T>(
         &mut self,
+        leader: NodeId,
         answer: impl Future<Output = Result<T, HereError>>,
     ) -> Result<Option<T>, GroupError> {
         self.has_tried = true;
         let until = self.deadline.min(Instant::now() + ATTEMPT);
-        match timeout_at(until, answer).await {
+        let mut metrics = self.metrics.clone();
+        let answer = tokio::select! {
+            biased;
+            answer = timeout_at(until, answer) => answer,
+            _ = metrics.wait_for(|metrics| metrics.current_leader != Some(leader)) => {
+                return Ok(None);
+            }
+        };
+        match answer {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(HereError::Stopped(why))) => Err(GroupError::Stopped(why)),
             Ok(Err(HereError::NotLeader(_))) | Err(_) => Ok(None),
