@@ -7,16 +7,17 @@ use openraft::{Config, SnapshotPolicy};
 
 use super::quorum::Timing;
 
-/// The leader is heard this often. Also what openraft gives one append to be answered, so it must
-/// leave room for a slow disk.
+/// The leader is heard at least every one and a half of these: openraft looks at its clock no more
+/// often. Also what it gives one append to be answered, so it must leave room for a slow disk.
 const HEARTBEAT: Duration = Duration::from_millis(150);
 
-/// A follower stands for election after this long without a leader, at the least …
-const ELECTION_MIN: Duration = Duration::from_millis(600);
+/// How long a follower waits beyond the lease before it stands for election: at the least …
+const ELECTION_MIN: Duration = Duration::from_millis(400);
 
-/// … and at the most; voters also hold their lease for this long. A killed leader is replaced within
-/// about this, well below the 2 s of the failure table.
-const ELECTION_MAX: Duration = Duration::from_secs(1);
+/// … and at the most. The lease, for which voters refuse others after a heartbeat, is as long. So a
+/// killed leader is replaced after lease, wait and one look at the clock: 1.2 to 1.9 s, within the 2 s
+/// of the failure table; a disk that stalls for three heartbeats costs no election.
+const ELECTION_MAX: Duration = Duration::from_millis(800);
 
 /// A snapshot is made every so many entries, unless a test wants more of them.
 pub const SNAPSHOT_EVERY: u64 = 2000;
