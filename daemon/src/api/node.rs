@@ -16,7 +16,10 @@ use muster_proto::wire::node::{
     WatchRequest, propose_reply, read_index_reply, report_reply,
 };
 use muster_proto::{NodeId, PublicKey, Role};
+use openraft::error::Fatal;
+use openraft::raft::SnapshotResponse;
 use openraft::{Snapshot, SnapshotMeta, Vote};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -32,6 +35,10 @@ use crate::wire;
 /// How long a call waits for this node's Raft to start.
 const STARTING: Duration = Duration::from_millis(500);
 
+/// How long the next piece of a snapshot may take; a sender that has stopped must not keep others
+/// from sending.
+const PIECE: Duration = Duration::from_secs(5);
+
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -40,12 +47,14 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct NodeService {
     group: tokio::sync::watch::Receiver<Option<Group>>,
     local: Arc<Local>,
+    /// One snapshot is received at a time, whoever sends it: each may be [`MAX_BODY`] long.
+    receiving: Arc<Semaphore>,
 }
 
 impl NodeService {
     /// `group` becomes some once this control-plane node has started its Raft.
     pub fn new(group: tokio::sync::watch::Receiver<Option<Group>>, local: Arc<Local>) -> Self {
-        Self { group, local }
+        Self { group, local, receiving: Arc::new(Semaphore::new(1)) }
     }
 
     /// The group. A founder may be called some milliseconds before its Raft has started: it is
@@ -93,13 +102,22 @@ impl Node for NodeService {
     ) -> Result<Response<RaftMessage>, Status> {
         let group = self.raft(&request).await?;
         let mut pieces = request.into_inner();
-        let first = pieces
-            .message()
+        let first = next(&mut pieces)
             .await?
             .ok_or_else(|| Status::invalid_argument("an empty snapshot stream"))?;
         let (vote, meta): (Vote<_>, SnapshotMeta<_, _>) = decode(&first.header, "snapshot header")?;
+        let known = group.metrics().borrow().vote;
+        if vote < known {
+            // Nobody's leader any more: Raft would refuse it after all of it had been sent.
+            let answer = Ok::<_, Fatal<NodeId>>(SnapshotResponse::new(known));
+            return Ok(Response::new(RaftMessage { body: encode(&answer) }));
+        }
+        let _alone = self
+            .receiving
+            .try_acquire()
+            .map_err(|_| Status::unavailable("another snapshot is being received"))?;
         let mut body = BytesMut::from(first.body.as_slice());
-        while let Some(piece) = pieces.message().await? {
+        while let Some(piece) = next(&mut pieces).await? {
             if body.len() + piece.body.len() > MAX_BODY {
                 return Err(Status::resource_exhausted("the snapshot is too large"));
             }
@@ -198,6 +216,13 @@ impl Node for NodeService {
         let replies = answers.map(|answer| answer.map(|response| OperateReply { response }));
         Ok(Response::new(Box::pin(replies)))
     }
+}
+
+/// The next piece of a snapshot.
+async fn next(pieces: &mut Streaming<SnapshotPiece>) -> Result<Option<SnapshotPiece>, Status> {
+    timeout(PIECE, pieces.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("the snapshot does not go on"))?
 }
 
 /// Who leads instead, for the caller to ask.
