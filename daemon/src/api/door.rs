@@ -19,6 +19,7 @@ use muster_proto::{ClusterId, Role, VERSION};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
+use refusals::is_news;
 pub use refusals::{audit, refusals};
 
 use super::local::Local;
@@ -123,6 +124,17 @@ impl Entrance {
             token: guest.token.clone(),
             verified_by: group.me(),
         };
+        // Asked first: who is refused must not fill the log, however often it tries.
+        let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+        let foretold = match group.catch_up().await {
+            Ok(state) => state.check_admit(&admit, now_ms).map_err(|r| (r, state)),
+            Err(error) => return refuse(Reason::NotNow, error.to_string()),
+        };
+        if let Err((refusal, state)) = foretold
+            && !is_news(&state, &admit, &refusal, now_ms)
+        {
+            return join_reply::Outcome::Refused(view::refusal(&refusal));
+        }
         let outcome = match group.propose(Command::Admit(admit)).await {
             Ok(outcome) => outcome,
             Err(error) => return refuse(Reason::NotNow, error.to_string()),

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::raft::Group;
-use crate::state::Command;
-use crate::state::command::RecordAudit;
+use crate::state::command::{Admit, RecordAudit};
+use crate::state::{ClusterState, Command, Refusal};
 
 /// Refusals that may wait to be written down.
 const QUEUE: usize = 64;
@@ -109,6 +109,30 @@ pub async fn audit(
             warn!(%error, "a refusal is not in the audit log");
         }
     }
+}
+
+/// For how long the same refusal is not written down again.
+const STALE_MS: i64 = 10 * 60 * 1000;
+
+/// Refused joins that are written down within a minute, at the most.
+const PER_MINUTE: usize = 10;
+
+/// Whether a refused join belongs into the audit log: not if it is there already, for a machine
+/// goes on trying, and not if too many are. What the group knows decides, so all doors share it.
+pub(super) fn is_news(state: &ClusterState, admit: &Admit, refusal: &Refusal, now_ms: i64) -> bool {
+    let subject = format!("node {}", admit.name);
+    let refused = state.audit().rev().filter(|entry| entry.action == "admit");
+    let recent = refused
+        .take_while(|entry| now_ms.saturating_sub(entry.time_ms) < STALE_MS)
+        .filter(|entry| entry.outcome != "ok");
+    let mut within_a_minute = 0;
+    for entry in recent {
+        if entry.subject == subject && entry.outcome == refusal.message {
+            return false;
+        }
+        within_a_minute += usize::from(now_ms.saturating_sub(entry.time_ms) < 60_000);
+    }
+    within_a_minute < PER_MINUTE
 }
 
 #[cfg(test)]
