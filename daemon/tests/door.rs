@@ -1,0 +1,201 @@
+//! What stands behind `muster-hello/1` once there is a cluster: joining and renewing.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::sync::Arc;
+
+use muster_discovery::endpoint::Trust;
+use muster_discovery::hello::{Door as _, HelloSession, ProveError};
+use muster_pki::token::Token;
+use muster_proto::Role;
+use muster_proto::wire::hello::refusal::Reason;
+use muster_proto::wire::hello::{Candidate, JoinRequest, RenewRequest, join_reply, renew_reply};
+use musterd::state::command::{Remove, RevokeToken};
+use musterd::state::{Actor, Command, Outcome, view};
+use support::{Lab, Setting};
+
+type Test = anyhow::Result<()>;
+
+/// Three founders, one more control-plane machine (3), two workers (4, 5); none of the latter known.
+async fn lab() -> Lab {
+    Lab::founded(Setting { spares: 1, workers: 2, ..Setting::default() }).await
+}
+
+async fn dial(lab: &Lab, from: usize, to: usize) -> anyhow::Result<HelloSession> {
+    Ok(lab.nodes[from].endpoint().dial_hello(lab.nodes[to].plan.address).await?)
+}
+
+fn me(lab: &Lab, at: usize, name: &str, role: Role) -> JoinRequest {
+    JoinRequest {
+        me: Some(Candidate {
+            name: name.to_owned(),
+            role: role.to_string(),
+            addresses: vec![lab.nodes[at].plan.address.to_string()],
+            version: "0.1.0".to_owned(),
+            ..Candidate::default()
+        }),
+    }
+}
+
+/// Joins through a founder that does not lead.
+async fn join(
+    lab: &Lab,
+    at: usize,
+    token: &Token,
+    request: JoinRequest,
+) -> anyhow::Result<join_reply::Outcome> {
+    let door = lab.others(lab.leader().await)[0];
+    lab.group(door).catch_up().await?;
+    let session = dial(lab, at, door).await?;
+    session.prove(token).await?;
+    Ok(session.client().join(request).await?.into_inner().outcome.unwrap())
+}
+
+fn reason(outcome: join_reply::Outcome) -> Reason {
+    match outcome {
+        join_reply::Outcome::Refused(refusal) => refusal.reason(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_founding_token_admits_either_role_and_again_without_harm() -> Test {
+    let lab = lab().await;
+    for (at, role) in [(3, Role::ControlPlane), (4, Role::Worker), (4, Role::Worker)] {
+        let request = me(&lab, at, lab.nodes[at].plan.name.as_str(), role);
+        let outcome = join(&lab, at, &lab.token, request).await?;
+        let join_reply::Outcome::Admitted(admitted) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(admitted.cluster_id, lab.cluster.to_vec());
+        assert!(admitted.peers.len() >= 4 && admitted.credentials.is_some());
+    }
+    let state = lab.group(0).catch_up().await?;
+    assert_eq!(state.members().count(), 5);
+    assert_eq!(state.token(lab.token.id()).unwrap().uses, 2, "once for each node");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_is_refused_for_its_token_its_name_or_its_past() -> Test {
+    let lab = lab().await;
+    let (workers_only, create) = support::new_token(&[Role::Worker], Some("n5"));
+    assert_eq!(lab.group(0).propose(create).await?, Outcome::Done);
+    let as_control_plane = join(&lab, 3, &workers_only, me(&lab, 3, "n5", Role::ControlPlane));
+    assert_eq!(reason(as_control_plane.await?), Reason::Token, "the role");
+    let as_another = join(&lab, 4, &workers_only, me(&lab, 4, "other", Role::Worker));
+    assert_eq!(reason(as_another.await?), Reason::Token, "the name of the token");
+    let taken = join(&lab, 4, &lab.token, me(&lab, 4, "n1", Role::Worker));
+    assert_eq!(reason(taken.await?), Reason::NameTaken);
+    let nameless = join(&lab, 4, &lab.token, me(&lab, 4, "Not A Name", Role::Worker)).await;
+    assert!(nameless.unwrap_err().to_string().contains("not a node name"));
+
+    let good = join(&lab, 4, &workers_only, me(&lab, 4, "n5", Role::Worker)).await?;
+    assert!(matches!(good, join_reply::Outcome::Admitted(_)));
+    let remove = Remove { node: lab.id(4), by: Actor::Cluster, force: false };
+    lab.group(0).propose(Command::Remove(remove)).await?.into_result()?;
+    let back = join(&lab, 4, &lab.token, me(&lab, 4, "n5", Role::Worker)).await?;
+    assert_eq!(reason(back), Reason::Removed);
+    Ok(())
+}
+
+/// A machine that is refused goes on trying for ever; the log and the audit log must not grow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_join_that_is_tried_again_and_again_is_written_down_once() -> Test {
+    let lab = lab().await;
+    let refuse = async || {
+        let taken = join(&lab, 4, &lab.token, me(&lab, 4, "n1", Role::Worker));
+        assert_eq!(reason(taken.await.unwrap()), Reason::NameTaken);
+    };
+    refuse().await;
+    let after_one = lab.group(0).catch_up().await?;
+    for _ in 0..5 {
+        refuse().await;
+    }
+    let after_all = lab.group(0).catch_up().await?;
+    assert_eq!(after_one.audit().len(), after_all.audit().len());
+    assert_eq!(after_one.index(), after_all.index(), "nothing was written");
+    let refusals = after_all.audit().filter(|e| e.action == "admit" && e.outcome != "ok");
+    assert_eq!(refusals.count(), 1);
+    for number in 0..20 {
+        let (token, create) = support::new_token(&[Role::ControlPlane], None);
+        lab.group(0).propose(create).await?;
+        let refused = join(&lab, 5, &token, me(&lab, 5, &format!("w{number}"), Role::Worker));
+        assert_eq!(reason(refused.await?), Reason::Token);
+    }
+    let state = lab.group(0).catch_up().await?;
+    let refusals = state.audit().filter(|e| e.action == "admit" && e.outcome != "ok").count();
+    assert!((2..=12).contains(&refusals), "{refusals} refusals of a flood were written down");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_opens_no_door_not_even_a_workers() -> Test {
+    let lab = lab().await;
+    for at in 3..6 {
+        lab.admit(at).await;
+    }
+    let tell = async || {
+        let state = lab.group(0).catch_up().await.unwrap();
+        lab.nodes[4].told.send_replace(Some(Arc::new(view::view(&state))));
+    };
+    let worker = lab.nodes[4].door();
+    assert!(worker.verifier(lab.token.id()).await.is_none(), "it has been told nothing yet");
+    tell().await;
+    assert!(worker.verifier(lab.token.id()).await.is_some());
+    let session = dial(&lab, 5, 4).await?;
+    session.prove(&lab.token).await?;
+    let outcome = session.client().join(me(&lab, 5, "n6", Role::Worker)).await?.into_inner();
+    let Some(join_reply::Outcome::Redirect(redirect)) = outcome.outcome else {
+        panic!("a worker admits nobody: {outcome:?}")
+    };
+    assert_eq!(redirect.peers.len(), 4, "the control plane");
+
+    let revoke = RevokeToken { token: lab.token.id().clone(), by: Actor::Cluster };
+    assert_eq!(lab.group(0).propose(Command::RevokeToken(revoke)).await?, Outcome::Done);
+    tell().await;
+    for at in 0..3 {
+        lab.group(at).catch_up().await?;
+        assert!(lab.nodes[at].door().verifier(lab.token.id()).await.is_none(), "founder {at}");
+    }
+    assert!(worker.verifier(lab.token.id()).await.is_none());
+    for door in [0, 4] {
+        let refused = dial(&lab, 5, door).await?.prove(&lab.token).await;
+        assert!(matches!(refused, Err(ProveError::Refused { .. })), "{refused:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewal_is_for_members_tells_the_removed_and_tells_strangers_nothing() -> Test {
+    let lab = lab().await;
+    lab.admit(4).await;
+    let renew = async |at: usize, door: usize| -> anyhow::Result<renew_reply::Outcome> {
+        let session = dial(&lab, at, door).await?;
+        Ok(session.client().renew(RenewRequest {}).await?.into_inner().outcome.unwrap())
+    };
+    for at in 0..3 {
+        lab.group(at).catch_up().await?;
+    }
+    let renewed = renew(4, 0).await?;
+    assert!(matches!(renewed, renew_reply::Outcome::Renewed(_)), "{renewed:?}");
+    let stranger = renew(5, 0).await?;
+    let renew_reply::Outcome::Refused(refusal) = stranger else { panic!("{stranger:?}") };
+    assert_eq!((refusal.reason(), refusal.message.as_str()), (Reason::NotAMember, ""));
+
+    let remove = Remove { node: lab.id(4), by: Actor::Cluster, force: false };
+    lab.group(0).propose(Command::Remove(remove)).await?.into_result()?;
+    for at in 0..3 {
+        lab.group(at).catch_up().await?;
+        let removed = renew(4, at).await?;
+        let renew_reply::Outcome::Refused(refusal) = removed else { panic!("{removed:?}") };
+        assert_eq!(refusal.reason(), Reason::Removed, "founder {at}");
+    }
+    let from_worker = renew(5, 4).await?;
+    let renew_reply::Outcome::Refused(refusal) = from_worker else { panic!("{from_worker:?}") };
+    assert_eq!(refusal.reason(), Reason::NotNow, "a worker renews nobody");
+    lab.nodes[4].removed.send_replace(true);
+    lab.nodes[4].trust.send_replace(Arc::new(Trust::default()));
+    assert!(lab.nodes[4].door().verifier(lab.token.id()).await.is_none(), "a removed node");
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The Raft group of real nodes: agreement, membership, compaction.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use muster_proto::NodeId;
+use musterd::raft::{Group, Metrics};
+use musterd::state::Outcome;
+use support::{Lab, Setting, until};
+
+type Test = anyhow::Result<()>;
+
+fn metrics(group: &Group) -> Metrics {
+    group.metrics().borrow().clone()
+}
+
+fn purged(group: &Group) -> u64 {
+    metrics(group).purged.map_or(0, |id| id.index)
+}
+
+/// The voters of every configuration in force: two sets while a change is half done.
+fn voters(group: &Group) -> Vec<std::collections::BTreeSet<NodeId>> {
+    metrics(group).membership_config.membership().get_joint_config().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_agree_and_a_proposal_through_any_of_them_reaches_the_leader() -> Test {
+    let lab = Lab::founded(Setting::default()).await;
+    let leader = lab.leader().await;
+    for (number, at) in (0..3).enumerate() {
+        let command = lab.label(number as u64);
+        assert_eq!(lab.group(at).propose(command.clone()).await?, Outcome::Done);
+        let again = lab.group(lab.others(leader)[0]).propose(command).await?;
+        assert_eq!(again, Outcome::Unchanged, "the same command again is harmless");
+        for reader in 0..3 {
+            let state = lab.group(reader).catch_up().await?;
+            assert_eq!(lab.number(&state), Some(number as u64), "read through {reader}");
+        }
+    }
+    lab.assert_equal(&[0, 1, 2]).await;
+    Ok(())
+}
+
+/// The snapshot files of a node.
+fn snapshots(lab: &Lab, at: usize) -> usize {
+    let dir = lab.nodes[at].plan.dir.join("raft/snapshots");
+    std::fs::read_dir(dir).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lagging_and_a_fresh_member_catch_up_by_snapshots() -> Test {
+    let setting = Setting { spares: 1, snapshot_every: 40, ..Setting::default() };
+    let mut lab = Lab::founded(setting).await;
+    let leader = lab.leader().await;
+    let [lagging, _] = lab.others(leader)[..] else { unreachable!() };
+    let known = metrics(&lab.group(lagging)).last_log_index.unwrap();
+    lab.isolate(lagging);
+    for number in 0..150 {
+        lab.group(leader).propose(lab.label(number)).await?;
+    }
+    let first_purge = until("the log is compacted past what the lagging one has", async || {
+        Some(purged(&lab.group(leader))).filter(|purged| *purged > known)
+    })
+    .await;
+    lab.mend(lagging);
+    until("the lagging member has a snapshot of the leader", async || {
+        let snapshot = metrics(&lab.group(lagging)).snapshot;
+        snapshot.filter(|id| id.index >= first_purge)
+    })
+    .await;
+    lab.assert_equal(&[0, 1, 2]).await;
+
+    lab.admit(3).await;
+    lab.start_raft(3).await;
+    until("the fresh member votes everywhere", async || {
+        let all = lab.ids(0..4);
+        (0..4).all(|at| voters(&lab.group(at)) == [all.clone()]).then_some(())
+    })
+    .await;
+    assert!(metrics(&lab.group(3)).snapshot.is_some(), "it had a snapshot before the log");
+    for number in 150..250 {
+        lab.group(3).propose(lab.label(number)).await?;
+    }
+    let leader = lab.leader_among(&[0, 1, 2, 3]).await;
+    until("the log is compacted again", async || {
+        (purged(&lab.group(leader)) > first_purge + 40).then_some(())
+    })
+    .await;
+    lab.assert_equal(&[0, 1, 2, 3]).await;
+    for at in 0..4 {
+        assert!(snapshots(&lab, at) <= 3, "old snapshots of {at} are removed");
+        let held = metrics(&lab.group(at));
+        let held = held.last_log_index.unwrap() - purged(&lab.group(at));
+        assert!(held < 130, "the log of {at} holds {held} entries");
+    }
+    Ok(())
+}
+
+/// The joint configuration reaches one of the old voters and is committed nowhere when the leader
+/// dies; the node that has it can only be elected by it, and must finish what it did not begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_membership_change_whose_leader_died_half_way_is_finished_by_the_next() -> Test {
+    let setting = Setting { spares: 1, voters: false, ..Setting::default() };
+    let mut lab = Lab::founded(setting).await;
+    lab.admit(3).await;
+    lab.start_raft(3).await;
+    let leader = lab.leader().await;
+    let [heir, other] = lab.others(leader)[..] else { unreachable!() };
+    let raft = lab.group(leader).raft().clone();
+    raft.add_learner(lab.id(3), openraft::EmptyNode {}, true).await?;
+    lab.isolate(other);
+    lab.isolate(3);
+    let added = openraft::ChangeMembers::AddVoterIds(lab.ids([3]));
+    let mut change = tokio::task::JoinSet::new();
+    change.spawn(async move { raft.change_membership(added, true).await.map(drop) });
+    until("the heir has the joint configuration", async || {
+        (voters(&lab.group(heir)).len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(voters(&lab.group(leader)).len(), 2, "it is only half done");
+    lab.kill(leader);
+    change.shutdown().await;
+    lab.mend(other);
+    lab.mend(3);
+    let left = [heir, other, 3];
+    for at in left {
+        lab.nodes[at].look_after_voters();
+    }
+    until("one configuration with all four", async || {
+        let all = lab.ids(0..4);
+        left.iter().all(|at| voters(&lab.group(*at)) == [all.clone()]).then_some(())
+    })
+    .await;
+    lab.leader_among(&left).await;
+    assert_eq!(lab.group(3).propose(lab.label(1)).await?, Outcome::Done);
+    lab.assert_equal(&left).await;
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! What members may ask of each other over `muster-node/1`, and what becomes of those who ask for
+//! more, or badly.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::print_stdout, reason = "figures that are worth reading")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use muster_proto::NodeId;
+use muster_proto::wire::node::{
+    OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
+    WatchRequest,
+};
+use musterd::raft::codec::encode;
+use musterd::raft::store::MAX_BODY;
+use musterd::state::Outcome;
+use openraft::error::Fatal;
+use openraft::raft::SnapshotResponse;
+use openraft::{SnapshotMeta, StoredMembership, Vote};
+use support::{Lab, Setting, bounded};
+use tonic::Code;
+
+type Test = anyhow::Result<()>;
+
+async fn lab_with_worker() -> Lab {
+    let lab = Lab::founded(Setting { workers: 1, ..Setting::default() }).await;
+    lab.admit(3).await;
+    lab
+}
+
+fn report(version: &str) -> ReportRequest {
+    ReportRequest {
+        addresses: vec!["127.98.0.1:50000".to_owned()],
+        version: version.to_owned(),
+        etcd: Vec::new(),
+    }
+}
+
+fn header(vote: Vote<NodeId>) -> SnapshotPiece {
+    let meta: SnapshotMeta<NodeId, openraft::EmptyNode> = SnapshotMeta {
+        last_log_id: None,
+        last_membership: StoredMembership::default(),
+        snapshot_id: "1-x".to_owned(),
+    };
+    SnapshotPiece { header: encode(&(vote, meta)), body: Vec::new() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_may_report_and_watch_and_nothing_else() -> Test {
+    let lab = lab_with_worker().await;
+    let mut client = lab.nodes[3].client(&lab.nodes[0]);
+    let body = || RaftMessage { body: vec![0xc1] };
+    let operate = OperateRequest { method: "NodeStatus".to_owned(), ..OperateRequest::default() };
+    let answers = [
+        ("append", client.append(body()).await.map(drop)),
+        ("vote", client.vote(body()).await.map(drop)),
+        ("snapshot", client.snapshot(tokio_stream::once(SnapshotPiece::default())).await.map(drop)),
+        ("propose", client.propose(ProposeRequest::default()).await.map(drop)),
+        ("read index", client.read_index(ReadIndexRequest {}).await.map(drop)),
+        ("operate", client.operate(operate).await.map(drop)),
+    ];
+    for (call, answer) in answers {
+        assert_eq!(answer.unwrap_err().code(), Code::PermissionDenied, "{call}");
+    }
+    client.report(report("0.1.0")).await?;
+    let view = client.watch(WatchRequest {}).await?.into_inner().message().await?.unwrap();
+    assert_eq!(view.members.len(), 4);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_is_always_about_the_one_who_makes_it() -> Test {
+    let lab = lab_with_worker().await;
+    let before = lab.group(0).catch_up().await?;
+    let mut client = lab.nodes[3].client(&lab.nodes[1]);
+    client.report(report("9.9.9")).await?;
+    let after = lab.group(0).catch_up().await?;
+    for at in 0..4 {
+        let (before, after) =
+            (before.member(&lab.id(at)).unwrap(), after.member(&lab.id(at)).unwrap());
+        if at == 3 {
+            assert_eq!(after.version, "9.9.9");
+        } else {
+            assert_eq!(before, after, "nobody else is touched");
+        }
+    }
+    let garbage = ReportRequest { etcd: vec![0xc1, 0xff], ..report("9.9.8") };
+    assert_eq!(client.report(garbage).await.unwrap_err().code(), Code::InvalidArgument);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_leaves_the_directory_is_cut_off_at_once() -> Test {
+    let lab = lab_with_worker().await;
+    let mut client = lab.nodes[3].client(&lab.nodes[0]);
+    let mut views = client.watch(WatchRequest {}).await?.into_inner();
+    views.message().await?.unwrap();
+    lab.nodes[0].forget(lab.id(3));
+    let ended = bounded("the stream of views ends", async {
+        loop {
+            match views.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(status) => break Err(status.code()),
+            }
+        }
+    })
+    .await;
+    assert!(ended.is_err(), "{ended:?}");
+    let refused = bounded("a later call is refused", client.report(report("6.6.6"))).await;
+    let code = refused.unwrap_err().code();
+    assert!(matches!(code, Code::Unauthenticated | Code::Unavailable), "{code:?}");
+    let state = lab.group(0).catch_up().await?;
+    assert_ne!(state.member(&lab.id(3)).unwrap().version, "6.6.6");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_raft_messages_are_answered_and_the_node_goes_on() -> Test {
+    let lab = Lab::founded(Setting::default()).await;
+    let leader = lab.leader().await;
+    let [from, to] = lab.others(leader)[..] else { unreachable!() };
+    let mut client = lab.nodes[from].client(&lab.nodes[to]);
+    for body in
+        [vec![], vec![0xc1], vec![0xdf; 64], vec![0x91; 4096], encode(&"text"), vec![0; 1 << 20]]
+    {
+        let message = || RaftMessage { body: body.clone() };
+        let piece = || tokio_stream::once(SnapshotPiece { header: body.clone(), body: vec![1] });
+        let command = || ProposeRequest { command: body.clone() };
+        for (call, answer) in [
+            ("append", client.append(message()).await.map(drop)),
+            ("vote", client.vote(message()).await.map(drop)),
+            ("snapshot", client.snapshot(piece()).await.map(drop)),
+            ("propose", client.propose(command()).await.map(drop)),
+        ] {
+            let status = answer.unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument, "{call}: {status}");
+        }
+    }
+    let empty = client.snapshot(tokio_stream::empty()).await.unwrap_err();
+    assert_eq!(empty.code(), Code::InvalidArgument);
+    let too_long = RaftMessage { body: vec![0; muster_proto::wire::MAX_MESSAGE + 1] };
+    let mut far = lab.nodes[from].client(&lab.nodes[to]).max_encoding_message_size(usize::MAX);
+    assert_eq!(far.append(too_long).await.unwrap_err().code(), Code::OutOfRange);
+    for (number, at) in [leader, from, to].into_iter().enumerate() {
+        assert_eq!(lab.group(at).propose(lab.label(number as u64)).await?, Outcome::Done);
+    }
+    lab.assert_equal(&[0, 1, 2]).await;
+    Ok(())
+}
+
+/// The largest resident size of this process so far, in MiB.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_without_end_is_refused_with_bounded_memory() -> Test {
+    let lab = Lab::founded(Setting::default()).await;
+    let leader = lab.leader().await;
+    let [from, to] = lab.others(leader)[..] else { unreachable!() };
+    let vote = Vote::new_committed(99, lab.id(from));
+    let mut bulk = muster_proto::wire::node::node_client::NodeClient::new(
+        lab.nodes[from].endpoint().bulk_channel(lab.id(to)),
+    );
+    let before = peak_mib();
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sent);
+    let endless = std::iter::repeat_with(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        SnapshotPiece { header: Vec::new(), body: vec![0; 1 << 20] }
+    });
+    let pieces = tokio_stream::iter(std::iter::once(header(vote)).chain(endless));
+    let refused = bounded("the endless snapshot is refused", bulk.snapshot(pieces)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+    let (sent, grown) = (sent.load(Ordering::SeqCst), peak_mib() - before);
+    println!("refused after {sent} MiB; the process grew by {grown} MiB");
+    let limit = (MAX_BODY >> 20) as u64;
+    assert!(sent >= limit && sent < limit + 32, "{sent} MiB sent");
+    assert!(grown < 3 * limit, "{grown} MiB");
+    assert_eq!(lab.group(to).propose(lab.label(1)).await?, Outcome::Done);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_snapshot_is_received_at_a_time_and_none_of_a_deposed_leader() -> Test {
+    let lab = Lab::founded(Setting::default()).await;
+    let leader = lab.leader().await;
+    let [from, to] = lab.others(leader)[..] else { unreachable!() };
+    let mut client = lab.nodes[from].client(&lab.nodes[to]);
+    let deposed = Vote::new_committed(0, lab.id(from));
+    let pieces = tokio_stream::iter([header(deposed)]);
+    let answer = client.snapshot(pieces).await?.into_inner().body;
+    let answer: Result<SnapshotResponse<NodeId>, Fatal<NodeId>> =
+        musterd::raft::codec::decode(&answer, "answer")?;
+    assert!(answer?.vote > deposed, "it hears of the newer leader");
+
+    let mut stalled = tokio::task::JoinSet::new();
+    let mut senders = Vec::new();
+    for _ in 0..2 {
+        let (pieces, stream) = tokio::sync::mpsc::channel(1);
+        pieces.send(header(Vote::new_committed(99, lab.id(from)))).await?;
+        senders.push(pieces);
+        let mut client = client.clone();
+        stalled.spawn(async move {
+            let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+            client.snapshot(stream).await.unwrap_err().code()
+        });
+    }
+    let turned_away = bounded("the second one is turned away", stalled.join_next()).await;
+    assert_eq!(turned_away.unwrap()?, Code::Unavailable);
+    let given_up = bounded("a snapshot that does not go on is given up", stalled.join_next()).await;
+    assert_eq!(given_up.unwrap()?, Code::DeadlineExceeded);
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Leaders that lose their quorum, and nodes that lose their power.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::print_stdout, reason = "figures that are worth reading")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use musterd::raft::GroupError;
+use musterd::state::{Command, Outcome, Stamped};
+use support::{Lab, Setting, until};
+use tokio::task::JoinSet;
+
+type Test = anyhow::Result<()>;
+
+/// Hands entries to a node's Raft behind the back of [`musterd::raft::Group`], and waits for
+/// nothing but that they are in its log.
+async fn append_uncommitted(lab: &Lab, at: usize, count: u64) -> JoinSet<()> {
+    let group = lab.group(at);
+    let last = || group.metrics().borrow().last_log_index.unwrap_or(0);
+    let wanted = last() + count;
+    let mut writes = JoinSet::new();
+    for number in 0..count {
+        let command = lab.label(9_000 + number);
+        let (raft, now_ms) = (group.raft().clone(), group.state().now_ms());
+        writes.spawn(async move {
+            raft.client_write(Stamped { now_ms, command }).await.ok();
+        });
+    }
+    until("the entries are in the leader's log", async || (last() >= wanted).then_some(())).await;
+    writes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_isolated_leader_steps_back_and_refuses_and_its_own_entries_give_way() -> Test {
+    let lab = Lab::founded(Setting::default()).await;
+    let old = lab.leader().await;
+    let others = lab.others(old);
+    lab.isolate(old);
+    let _writes = append_uncommitted(&lab, old, 20).await;
+    until("the cut leader steps back", async || {
+        (!lab.group(old).is_leader() && lab.group(old).leader().is_none()).then_some(())
+    })
+    .await;
+    let began = Instant::now();
+    let refused = lab.group(old).propose(lab.label(1)).await;
+    assert!(matches!(refused, Err(GroupError::NoLeader { .. })), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "refused after {:?}", began.elapsed());
+    assert!(lab.group(old).catch_up().await.is_err(), "no read without a majority either");
+    assert!(lab.group(old).silent_for() > Duration::ZERO);
+
+    let new = lab.leader_among(&others).await;
+    assert_eq!(lab.group(new).propose(lab.label(2)).await?, Outcome::Done);
+    lab.mend(old);
+    let leader = lab.leader().await;
+    assert_eq!(lab.group(old).propose(lab.label(3)).await?, Outcome::Done);
+    let state = lab.group(leader).catch_up().await?;
+    assert_eq!(lab.number(&state), Some(3));
+    lab.assert_equal(&[0, 1, 2]).await;
+    Ok(())
+}
+
+/// The cut leader holds entries that nobody else has, the third node is gone for good: no other node
+/// can be elected, and the old leader's voter has moved on to higher terms.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_leader_with_the_longest_log_does_not_block_elections() -> Test {
+    let mut lab = Lab::founded(Setting::default()).await;
+    let old = lab.leader().await;
+    let [other, gone] = lab.others(old)[..] else { unreachable!() };
+    lab.isolate(old);
+    lab.kill(gone);
+    let _writes = append_uncommitted(&lab, old, 20).await;
+    until("the cut leader steps back", async || (!lab.group(old).is_leader()).then_some(())).await;
+    let term = |at: usize| lab.group(at).metrics().borrow().current_term;
+    let first = term(old);
+    until("the other stands in vain", async || (term(other) > first + 2).then_some(())).await;
+    lab.mend(old);
+    let healed = Instant::now();
+    lab.leader_among(&[old, other]).await;
+    println!("one leader {:?} after the heal", healed.elapsed());
+    assert_eq!(lab.group(other).propose(lab.label(4)).await?, Outcome::Done);
+    lab.assert_equal(&[old, other]).await;
+    Ok(())
+}
+
+/// A proposal was on its way to a leader that died: it waited for that one's answer for three
+/// seconds, although there was another leader after half of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_under_way_to_a_dead_leader_turns_to_the_next_one() -> Test {
+    let lab = Lab::founded(Setting::default()).await;
+    let old = lab.leader().await;
+    let others = lab.others(old);
+    lab.isolate(old);
+    let mut proposals = JoinSet::new();
+    for at in others.clone() {
+        let (group, command) = (lab.group(at), lab.label(6));
+        proposals.spawn(async move { group.propose(command).await });
+    }
+    lab.leader_among(&others).await;
+    let began = Instant::now();
+    while let Some(outcome) = proposals.join_next().await {
+        outcome??.into_result()?;
+    }
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    Ok(())
+}
+
+/// Of four voters three can elect; the old leader reaches one of those three and could renew its
+/// lease for ever, were it not silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_reaches_one_voter_only_falls_silent_and_lets_the_others_elect() -> Test {
+    let lab = Lab::founded(Setting { founders: 4, ..Setting::default() }).await;
+    let old = lab.leader().await;
+    let others = lab.others(old);
+    for other in &others[1..] {
+        lab.set_cut(old, *other, true);
+    }
+    let began = Instant::now();
+    until("the leader without majority steps back", async || {
+        (!lab.group(old).is_leader()).then_some(())
+    })
+    .await;
+    let new = until("a leader among the other three", async || {
+        others.iter().copied().find(|at| lab.group(*at).is_leader())
+    })
+    .await;
+    println!("a new leader {:?} after the cut", began.elapsed());
+    assert_eq!(lab.group(new).propose(lab.label(5)).await?, Outcome::Done);
+    for other in &others {
+        lab.set_cut(old, *other, false);
+    }
+    lab.leader().await;
+    lab.assert_equal(&[0, 1, 2, 3]).await;
+    Ok(())
+}
+
+/// openraft restores the leadership of a node that led when it was stopped, without an election. All
+/// lost power, this one alone came back: it leads nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_leader_that_comes_back_alone_does_not_lead() -> Test {
+    let mut lab = Lab::founded(Setting::default()).await;
+    let old = lab.leader().await;
+    for at in 0..3 {
+        lab.kill(at);
+    }
+    lab.restart(old).await;
+    until("it leads no more", async || lab.group(old).leader().is_none().then_some(())).await;
+    let refused = lab.group(old).propose(lab.label(1)).await;
+    assert!(matches!(refused, Err(GroupError::NoLeader { .. })), "{refused:?}");
+    for at in lab.others(old) {
+        lab.restart(at).await;
+    }
+    lab.leader().await;
+    assert_eq!(lab.group(old).propose(lab.label(2)).await?, Outcome::Done);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_was_acknowledged_is_there_after_a_kill_of_the_leader_and_of_all() -> Test {
+    let setting = Setting { snapshot_every: 60, ..Setting::default() };
+    let mut lab = Lab::founded(setting).await;
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        let leader = lab.leader().await;
+        let (sender, mut acks) = tokio::sync::mpsc::unbounded_channel();
+        let mut writers = JoinSet::new();
+        for at in 0..3 {
+            let (group, sender) = (lab.group(at), sender.clone());
+            let tokens: Vec<_> = (0..200).map(|_| support::new_token(&[], None)).collect();
+            writers.spawn(async move {
+                for (token, mut command) in tokens {
+                    if let Command::CreateToken(create) = &mut command {
+                        create.grant.roles.insert(muster_proto::Role::Worker);
+                        create.grant.description = "x".repeat(200);
+                    }
+                    if let Ok(Outcome::Done) = group.propose(command).await {
+                        sender.send(token.id().clone()).ok();
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for _ in 0..40 {
+            acknowledged
+                .push(support::bounded("a write is acknowledged", acks.recv()).await.unwrap());
+        }
+        let doomed = if round % 2 == 0 { vec![leader] } else { vec![0, 1, 2] };
+        for at in &doomed {
+            lab.kill(*at);
+        }
+        writers.shutdown().await;
+        while let Some(token) = acks.recv().await {
+            acknowledged.push(token);
+        }
+        for at in doomed {
+            lab.restart(at).await;
+        }
+        for at in 0..3 {
+            let state =
+                until("a read that is up to date", async || lab.group(at).catch_up().await.ok())
+                    .await;
+            for token in &acknowledged {
+                assert!(state.token(token).is_some(), "round {round}: {token} is lost on {at}");
+            }
+        }
+    }
+    println!("{} acknowledged writes survived", acknowledged.len());
+    lab.assert_equal(&[0, 1, 2]).await;
+    Ok(())
+}

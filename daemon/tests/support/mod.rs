@@ -1,0 +1,380 @@
+//! A cluster in one process: real endpoints on loopback addresses, real stores in a temporary
+//! directory, and a cable between every two nodes that can be cut. Each node has a runtime of its
+//! own, so that one can die as a killed process does.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+pub(crate) mod cable;
+pub(crate) mod node;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_discovery::endpoint::{Directory, Peer, Trust};
+use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
+use muster_pki::identity::Identity;
+use muster_pki::token::Token;
+use muster_proto::{ClusterId, NodeId, NodeName, Role};
+use musterd::raft::Group;
+use musterd::state::command::{
+    Admit, CreateToken, Found, Founder, Grant, InstallAuthorities, SetLabels,
+};
+use musterd::state::{Actor, Authorities, ClusterState, Command, Outcome};
+
+use cable::Cable;
+use node::{Node, Plan};
+
+/// The longest that any test waits for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How often a condition is looked at that nobody announces.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits for a condition and names it when it does not come.
+pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let search = async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    bounded(what, search).await
+}
+
+/// Fails the test, with its name, when something takes too long.
+pub(crate) async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("never came: {what}"))
+}
+
+/// What a lab is like.
+pub(crate) struct Setting {
+    pub(crate) founders: usize,
+    /// Control-plane nodes that are known to nobody yet.
+    pub(crate) spares: usize,
+    pub(crate) workers: usize,
+    pub(crate) snapshot_every: u64,
+    /// Whether every node brings Raft's membership to the registry's.
+    pub(crate) voters: bool,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        let snapshot_every = musterd::raft::timing::SNAPSHOT_EVERY;
+        Self { founders: 3, spares: 0, workers: 0, snapshot_every, voters: true }
+    }
+}
+
+/// The nodes, founders first, then spares, then workers; and the cables between them.
+pub(crate) struct Lab {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) token: Token,
+    pub(crate) cluster: ClusterId,
+    cables: BTreeMap<(usize, usize), Cable>,
+    founders: usize,
+    _dir: tempfile::TempDir,
+}
+
+impl Lab {
+    /// Founders with their Raft running; the others with an endpoint only.
+    pub(crate) async fn start(setting: Setting) -> Self {
+        log();
+        let Setting { founders, spares, workers, snapshot_every, voters } = setting;
+        let dir = tempfile::tempdir().unwrap();
+        let (token, cluster) = (Token::generate(), ClusterId::from_bytes([7; 32]));
+        let total = founders + spares + workers;
+        let block = Block::free(total);
+        let mut cables = BTreeMap::new();
+        for from in 0..total {
+            for to in (0..total).filter(|to| *to != from) {
+                let cable = Cable::new(block.cables(), block.node(to)).await;
+                cables.insert((from, to), cable);
+            }
+        }
+        let plan = |at: usize| Plan {
+            name: format!("n{}", at + 1).parse().unwrap(),
+            role: if at < founders + spares { Role::ControlPlane } else { Role::Worker },
+            address: block.node(at),
+            dir: dir.path().join(format!("n{}", at + 1)),
+            identity: Arc::new(Identity::generate()),
+            token: token.clone(),
+            cluster,
+            snapshot_every,
+            voters,
+        };
+        let nodes: Vec<_> = (0..total).map(|at| Node::new(plan(at))).collect();
+        let mut lab = Self { nodes, token, cluster, cables, founders, _dir: dir };
+        lab.acquaint();
+        for at in 0..total {
+            lab.nodes[at].bind().await;
+        }
+        for at in 0..founders {
+            lab.start_raft(at).await;
+        }
+        lab
+    }
+
+    /// Founders that lead and follow, the founding and the authorities written down.
+    pub(crate) async fn founded(setting: Setting) -> Self {
+        let lab = Self::start(setting).await;
+        let founded = lab.group(0).propose(lab.found()).await.unwrap();
+        assert_eq!(founded, Outcome::Done);
+        assert_eq!(lab.group(0).propose(lab.install()).await.unwrap(), Outcome::Done);
+        lab
+    }
+
+    /// Everybody knows everybody, each over cables of its own.
+    pub(crate) fn acquaint(&self) {
+        for at in 0..self.nodes.len() {
+            let directory = self.directory(at);
+            self.nodes[at].trust.send_modify(|trust| {
+                let credentials = trust.credentials.clone();
+                *trust = Arc::new(Trust { credentials, directory });
+            });
+        }
+    }
+
+    fn directory(&self, of: usize) -> Directory {
+        let peer = |at: usize| {
+            let plan = &self.nodes[at].plan;
+            let address = self.cables.get(&(of, at)).map_or(plan.address, |cable| cable.address);
+            Peer {
+                public_key: plan.identity.public_key(),
+                name: plan.name.clone(),
+                role: plan.role,
+                addresses: vec![address],
+            }
+        };
+        (0..self.nodes.len()).map(|at| (self.id(at), peer(at))).collect()
+    }
+
+    /// Starts the Raft of a node, for the first time or from its directory.
+    pub(crate) async fn start_raft(&mut self, at: usize) {
+        let founders = (at < self.founders).then(|| self.ids(0..self.founders));
+        self.nodes[at].start_raft(founders).await;
+    }
+
+    pub(crate) fn id(&self, at: usize) -> NodeId {
+        self.nodes[at].id()
+    }
+
+    pub(crate) fn ids(&self, which: impl IntoIterator<Item = usize>) -> BTreeSet<NodeId> {
+        which.into_iter().map(|at| self.id(at)).collect()
+    }
+
+    pub(crate) fn group(&self, at: usize) -> Group {
+        self.nodes[at].group()
+    }
+
+    /// Cuts or mends everything between a node and the others.
+    pub(crate) fn set_isolated(&self, at: usize, is_cut: bool) {
+        for ((from, to), cable) in &self.cables {
+            if *from == at || *to == at {
+                cable.set_cut(is_cut);
+            }
+        }
+    }
+
+    pub(crate) fn isolate(&self, at: usize) {
+        self.set_isolated(at, true);
+    }
+
+    pub(crate) fn mend(&self, at: usize) {
+        self.set_isolated(at, false);
+    }
+
+    /// Cuts or mends what is between two nodes, both ways.
+    pub(crate) fn set_cut(&self, one: usize, other: usize, is_cut: bool) {
+        self.cables[&(one, other)].set_cut(is_cut);
+        self.cables[&(other, one)].set_cut(is_cut);
+    }
+
+    /// The one node that says of itself that it leads, once the others that run agree.
+    pub(crate) async fn leader_among(&self, among: &[usize]) -> usize {
+        until("one leader that all of them know", async || {
+            let leaders: Vec<_> =
+                among.iter().copied().filter(|at| self.group(*at).is_leader()).collect();
+            let [leader] = leaders[..] else { return None };
+            let id = self.id(leader);
+            among.iter().all(|at| self.group(*at).leader() == Some(id)).then_some(leader)
+        })
+        .await
+    }
+
+    pub(crate) async fn leader(&self) -> usize {
+        let all: Vec<_> = (0..self.founders).collect();
+        self.leader_among(&all).await
+    }
+
+    /// The founders but one.
+    pub(crate) fn others(&self, but: usize) -> Vec<usize> {
+        (0..self.founders).filter(|at| *at != but).collect()
+    }
+
+    /// Waits until these nodes have applied the same entries, then compares all that they hold.
+    pub(crate) async fn assert_equal(&self, among: &[usize]) {
+        let states = until("equal states", async || {
+            let states: Vec<_> = among.iter().map(|at| self.group(*at).state()).collect();
+            states.windows(2).all(|pair| pair[0].index() == pair[1].index()).then_some(states)
+        })
+        .await;
+        let bytes: BTreeSet<_> = states.iter().map(|state| serialized(state)).collect();
+        assert_eq!(bytes.len(), 1, "the states of {among:?} differ at index {}", states[0].index());
+    }
+
+    pub(crate) fn found(&self) -> Command {
+        let founder = |node: &Node| Founder {
+            public_key: node.plan.identity.public_key(),
+            name: node.plan.name.clone(),
+            addresses: vec![node.plan.address],
+        };
+        Command::Found(Box::new(Found {
+            cluster_id: self.cluster,
+            cluster_name: "demo".to_owned(),
+            certificate: vec![1],
+            founders: self.nodes[..self.founders].iter().map(founder).collect(),
+            operators: Vec::new(),
+            token: self.token.id().clone(),
+            verifier: self.token.verifier(),
+            config_digest: [5; 32],
+        }))
+    }
+
+    pub(crate) fn install(&self) -> Command {
+        let now = musterd::clock::now();
+        let make = |kind| Authority::create(kind, "demo", &self.cluster, now);
+        Command::InstallAuthorities(Box::new(InstallAuthorities {
+            authorities: Authorities {
+                machine: make(AuthorityKind::Machine),
+                etcd: make(AuthorityKind::Etcd),
+                kubernetes: make(AuthorityKind::Kubernetes),
+                front_proxy: make(AuthorityKind::FrontProxy),
+                service_account: ServiceAccountKey::create(),
+            },
+            by: self.id(0),
+        }))
+    }
+
+    /// Admits a node of the lab with the founding token.
+    pub(crate) async fn admit(&self, at: usize) {
+        let plan = &self.nodes[at].plan;
+        let admit = Command::Admit(Admit {
+            public_key: plan.identity.public_key(),
+            name: plan.name.clone(),
+            role: plan.role,
+            addresses: vec![plan.address],
+            version: "0.1.0".to_owned(),
+            token: self.token.id().clone(),
+            verified_by: self.id(0),
+        });
+        let asked = self.leader_now().unwrap_or(0);
+        let outcome = self.group(asked).propose(admit).await.unwrap();
+        assert_eq!(outcome, Outcome::Admitted { node: self.id(at), again: false });
+    }
+
+    /// Whoever says of itself that it leads, if anyone.
+    pub(crate) fn leader_now(&self) -> Option<usize> {
+        let running = |at: &usize| self.nodes[*at].has_group();
+        (0..self.nodes.len()).filter(running).find(|at| self.group(*at).is_leader())
+    }
+
+    /// Kills a node as SIGKILL does; its address and its directory stay.
+    pub(crate) fn kill(&mut self, at: usize) {
+        self.nodes[at].kill();
+    }
+
+    /// Starts a node that was killed or stopped.
+    pub(crate) async fn restart(&mut self, at: usize) {
+        self.nodes[at].bind().await;
+        self.start_raft(at).await;
+    }
+
+    /// A write of about `bytes` bytes that can be read back by its number.
+    pub(crate) fn label(&self, number: u64) -> Command {
+        let filler = (0..3).map(|i| (format!("filler-{i}"), "x".repeat(60)));
+        let number = ("number".to_owned(), number.to_string());
+        Command::SetLabels(SetLabels {
+            node: self.id(0),
+            labels: filler.chain([number]).collect(),
+            by: Actor::Cluster,
+        })
+    }
+
+    /// The number that the last applied [`Self::label`] carried.
+    pub(crate) fn number(&self, state: &ClusterState) -> Option<u64> {
+        state.member(&self.id(0))?.labels.get("number")?.parse().ok()
+    }
+}
+
+pub(crate) fn serialized(state: &ClusterState) -> Vec<u8> {
+    musterd::raft::codec::encode(state)
+}
+
+/// A new token: a write that leaves a trace for ever.
+pub(crate) fn new_token(roles: &[Role], node_name: Option<&str>) -> (Token, Command) {
+    let token = Token::generate();
+    let create = CreateToken {
+        token: token.id().clone(),
+        verifier: token.verifier(),
+        grant: grant(roles, node_name),
+        by: Actor::Cluster,
+    };
+    (token, Command::CreateToken(create))
+}
+
+/// A token's grant without bounds.
+pub(crate) fn grant(roles: &[Role], node_name: Option<&str>) -> Grant {
+    Grant {
+        roles: roles.iter().copied().collect(),
+        ttl_ms: None,
+        uses_allowed: None,
+        node_name: node_name.map(|name| name.parse::<NodeName>().unwrap()),
+        description: String::new(),
+    }
+}
+
+/// Neighbouring loopback addresses that nobody uses.
+struct Block {
+    first: u8,
+    third: u8,
+}
+
+const PORT: u16 = 50_000;
+
+impl Block {
+    fn free(nodes: usize) -> Self {
+        for _ in 0..64 {
+            let block = Self { third: rand::random(), first: rand::random::<u8>() & 0xf0 };
+            let is_free = |at| UdpSocket::bind(block.node(at)).is_ok();
+            if (0..nodes).all(is_free) {
+                return block;
+            }
+        }
+        panic!("no free block of loopback addresses");
+    }
+
+    fn ip(&self, offset: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(127, 98, self.third, self.first + offset))
+    }
+
+    fn node(&self, at: usize) -> SocketAddr {
+        SocketAddr::new(self.ip(u8::try_from(at + 1).unwrap()), PORT)
+    }
+
+    fn cables(&self) -> IpAddr {
+        self.ip(15)
+    }
+}
+
+/// Shows the log when `MUSTER_LOG` asks for it.
+fn log() {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG") {
+        // Another test of this binary may have done it.
+        tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init().ok();
+    }
+}

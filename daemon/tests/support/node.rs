@@ -1,0 +1,253 @@
+//! One node of the lab.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use muster_discovery::endpoint::{self, Bind, Endpoint, NodeChannel, Trust};
+use muster_discovery::hello::{self, Refused};
+use muster_pki::identity::Identity;
+use muster_pki::token::Token;
+use muster_proto::wire::MAX_MESSAGE;
+use muster_proto::wire::node::node_client::NodeClient;
+use muster_proto::wire::node::node_server::NodeServer;
+use muster_proto::{ClusterId, NodeId, NodeName, Role};
+use musterd::api::door::Entrance;
+use musterd::api::local::{EtcdView, Local, Sources};
+use musterd::api::node::NodeService;
+use musterd::controllers::view::Told;
+use musterd::controllers::voters;
+use musterd::raft::{self, Group, StartError};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{bounded, until};
+
+/// What a node is, whether or not it runs.
+pub(crate) struct Plan {
+    pub(crate) name: NodeName,
+    pub(crate) role: Role,
+    pub(crate) address: SocketAddr,
+    pub(crate) dir: PathBuf,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) token: Token,
+    pub(crate) cluster: ClusterId,
+    pub(crate) snapshot_every: u64,
+    pub(crate) voters: bool,
+}
+
+/// The node; what it believes and has been told is the test's to say.
+pub(crate) struct Node {
+    pub(crate) plan: Plan,
+    pub(crate) trust: watch::Sender<Arc<Trust>>,
+    pub(crate) told: watch::Sender<Told>,
+    pub(crate) removed: watch::Sender<bool>,
+    group: watch::Sender<Option<Group>>,
+    running: Option<Running>,
+}
+
+struct Running {
+    runtime: Runtime,
+    endpoint: Endpoint,
+    door: Arc<Entrance>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    refused: mpsc::Receiver<Refused>,
+}
+
+impl Node {
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            trust: watch::Sender::default(),
+            told: watch::Sender::default(),
+            removed: watch::Sender::default(),
+            group: watch::Sender::default(),
+            running: None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.plan.identity.node_id()
+    }
+
+    /// Opens the endpoint and serves both ALPNs.
+    pub(crate) async fn bind(&mut self) {
+        // A node that was killed holds its socket until its last task is gone.
+        let address = self.plan.address;
+        until("the node's address is free", async || UdpSocket::bind(address).ok()).await;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name(self.plan.name.as_str())
+            .enable_all()
+            .build()
+            .unwrap();
+        let local = Arc::new(Local::new(self.plan.name.clone(), self.plan.role, self.sources()));
+        let (refusals, refused) = mpsc::channel(64);
+        let door = Arc::new(Entrance {
+            local: Arc::clone(&local),
+            token: self.plan.token.clone(),
+            formation: None,
+            group: self.group.subscribe(),
+            trust: self.trust.subscribe(),
+            told: self.told.subscribe(),
+            removed: self.removed.subscribe(),
+            addresses: watch::channel(vec![self.plan.address]).1,
+            refused: refusals,
+        });
+        let entered = runtime.enter();
+        let (endpoint, listener) = Endpoint::bind(Bind {
+            address: self.plan.address,
+            identity: Arc::clone(&self.plan.identity),
+            trust: self.trust.subscribe(),
+        })
+        .unwrap();
+        let node = NodeServer::new(NodeService::new(self.group.subscribe(), local))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let hello = hello::Server::new(Arc::clone(&door) as Arc<dyn hello::Door>).service();
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        tasks.spawn(listener.run(hello, endpoint::service(node), stop.clone()));
+        drop(entered);
+        self.running = Some(Running { runtime, endpoint, door, stop, tasks, refused });
+    }
+
+    fn sources(&self) -> Sources {
+        Sources {
+            trust: self.trust.subscribe(),
+            forming: watch::channel(None).1,
+            removed: self.removed.subscribe(),
+            in_touch: watch::channel(true).1,
+            group: self.group.subscribe(),
+            etcd: watch::channel(EtcdView::default()).1,
+        }
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the node runs")
+    }
+
+    /// Starts Raft and the voters controller.
+    pub(crate) async fn start_raft(&mut self, founders: Option<BTreeSet<NodeId>>) {
+        let group = until("the node's Raft opens its directory", async || {
+            match self.try_start_raft(founders.clone()).await {
+                Ok(group) => Some(group),
+                // A node that was killed holds its lock until its writer thread has ended.
+                Err(StartError::Open(raft::store::OpenError::Directory(
+                    raft::store::DirectoryError::Busy { .. },
+                ))) => None,
+                Err(error) => panic!("{}", musterd::fatal::chain(&error)),
+            }
+        })
+        .await;
+        self.group.send_replace(Some(group));
+        if self.plan.voters {
+            self.look_after_voters();
+        }
+    }
+
+    /// Lets this node bring Raft's membership to the registry's whenever it leads.
+    pub(crate) fn look_after_voters(&mut self) {
+        let group = self.group();
+        let running = self.running.as_mut().expect("the node runs");
+        let (runtime, stop) = (running.runtime.handle().clone(), running.stop.clone());
+        running.tasks.spawn_on(voters::run(group, stop), &runtime);
+    }
+
+    pub(crate) fn has_group(&self) -> bool {
+        self.group.borrow().is_some()
+    }
+
+    async fn try_start_raft(
+        &self,
+        founders: Option<BTreeSet<NodeId>>,
+    ) -> Result<Group, StartError> {
+        let Running { runtime, endpoint, stop, .. } = self.running();
+        std::fs::create_dir_all(&self.plan.dir).unwrap();
+        let start = raft::Start {
+            dir: self.plan.dir.join("raft"),
+            me: self.id(),
+            cluster: self.plan.cluster,
+            founders,
+            snapshot_every: self.plan.snapshot_every,
+        };
+        let (endpoint, stop) = (endpoint.clone(), stop.clone());
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        // Not one of the tasks that are waited for: the runtime is dropped with it when it is killed.
+        let whole: JoinHandle<()> = runtime.spawn(async move {
+            match raft::start(start, endpoint).await {
+                Err(error) => drop(ready.send(Err(error))),
+                Ok(running) => {
+                    drop(ready.send(Ok(running.group.clone())));
+                    running.run(stop).await;
+                }
+            }
+        });
+        drop(whole);
+        bounded("Raft starts", is_ready).await.unwrap()
+    }
+
+    pub(crate) fn group(&self) -> Group {
+        self.group.borrow().clone().expect("the node's Raft runs")
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.running().endpoint
+    }
+
+    pub(crate) fn door(&self) -> Arc<Entrance> {
+        Arc::clone(&self.running().door)
+    }
+
+    pub(crate) fn refused(&mut self) -> &mut mpsc::Receiver<Refused> {
+        &mut self.running.as_mut().expect("the node runs").refused
+    }
+
+    /// Calls another node as this one.
+    pub(crate) fn client(&self, peer: &Self) -> NodeClient<NodeChannel> {
+        NodeClient::new(self.endpoint().channel(peer.id()))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Ends everything at whatever it was doing, as SIGKILL does: nothing is flushed in order, no
+    /// goodbye is said.
+    pub(crate) fn kill(&mut self) {
+        self.group.send_replace(None);
+        if let Some(running) = self.running.take() {
+            running.runtime.shutdown_background();
+        }
+    }
+
+    /// Stops in order and waits for it.
+    pub(crate) async fn stop(&mut self) {
+        let group = self.group.send_replace(None);
+        let Some(Running { runtime, stop, mut tasks, .. }) = self.running.take() else { return };
+        stop.cancel();
+        bounded("the node stops", async { while tasks.join_next().await.is_some() {} }).await;
+        if let Some(group) = group {
+            let mut metrics = group.metrics();
+            let ended = metrics.wait_for(|metrics| metrics.running_state.is_err());
+            assert!(bounded("Raft ends", ended).await.is_ok());
+        }
+        runtime.shutdown_background();
+    }
+
+    /// Takes a peer out of what this node believes.
+    pub(crate) fn forget(&self, peer: NodeId) {
+        self.trust.send_modify(|trust| {
+            let mut now = (**trust).clone();
+            now.directory.remove(&peer);
+            *trust = Arc::new(now);
+        });
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
