@@ -40,6 +40,9 @@ const GRACE: Duration = Duration::from_secs(20);
 pub struct Node {
     tasks: Tasks,
     stop: CancellationToken,
+    /// The endpoint, which outlives the rest: gossip says goodbye over it.
+    endpoint: Tasks,
+    hang_up: CancellationToken,
     /// What ends the node besides a signal.
     fatal: mpsc::Receiver<Fatal>,
 }
@@ -83,17 +86,24 @@ impl Node {
         let outcome = tokio::select! {
             () = signal => Ok(()),
             Some(fatal) = self.fatal.recv() => Err(fatal),
-            Some((name, panicked)) = self.tasks.ended() => {
-                Err(if panicked { Fatal::Panicked(name) } else { Fatal::TaskEnded(name) })
-            }
+            Some(ended) = self.tasks.ended() => Err(ended_early(ended)),
+            Some(ended) = self.endpoint.ended() => Err(ended_early(ended)),
         };
         info!("stopping");
         self.stop.cancel();
         if timeout(GRACE, self.tasks.drain()).await.is_err() {
             error!("some parts did not stop in time");
         }
+        self.hang_up.cancel();
+        if timeout(GRACE, self.endpoint.drain()).await.is_err() {
+            error!("the endpoint did not close in time");
+        }
         outcome
     }
+}
+
+fn ended_early((name, panicked): (&'static str, bool)) -> Fatal {
+    if panicked { Fatal::Panicked(name) } else { Fatal::TaskEnded(name) }
 }
 
 /// Puts the node together. Nothing is sent before [`Node::run`].
@@ -140,7 +150,7 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
         told: publish.told.subscribe(),
         removed: publish.removed.subscribe(),
         cluster: publish.cluster.subscribe(),
-        birth_fields: config.birth_fields(),
+        birth_fields: prepared.birth_fields(),
         addresses: own.clone(),
         refused,
     };
@@ -149,12 +159,13 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let hello_service = hello::Server::new(Arc::new(door)).service();
-    tasks.spawn("endpoint", quic.run(hello_service, service(node_service), stop.clone()));
+    let (mut last, hang_up) = (Tasks::default(), CancellationToken::new());
+    last.spawn("endpoint", quic.run(hello_service, service(node_service), hang_up.clone()));
 
     let life =
         Life { prepared, endpoint, listener, keeper, sources, formation, own, publish, local };
     tasks.spawn("life", life.run(ends, stop.clone()));
-    Ok(Node { tasks, stop, fatal })
+    Ok(Node { tasks, stop, endpoint: last, hang_up, fatal })
 }
 
 /// Follows the addresses under which others reach this node.
@@ -269,7 +280,7 @@ fn formation(
         token_id: prepared.token.id().to_string(),
         expect: usize::from(config.cluster.expect),
         founders: config.cluster.founders.clone(),
-        birth_fields: config.birth_fields(),
+        birth_fields: prepared.birth_fields(),
         hook: Hook::from_environment(),
     };
     let store = prepared.promises.store.clone();

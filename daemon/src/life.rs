@@ -119,8 +119,9 @@ impl Life {
         let formed = formation.formed();
         tokio::pin!(formed);
         loop {
-            let waiting_for = candidate.borrow_and_update().waiting_for.clone();
-            let waiting_for = Some(waiting_for).filter(|words| !words.is_empty());
+            let words = candidate.borrow_and_update().waiting_for.clone();
+            let waiting_for = Some(words).filter(|words| !words.is_empty());
+            let waiting_for = waiting_for.map(|words| words + &self.blind_sources());
             let is_news = self.publish.forming.send_if_modified(|known| {
                 let differs = *known != waiting_for;
                 known.clone_from(&waiting_for);
@@ -136,6 +137,14 @@ impl Life {
                 Ok((connection, _)) = self.listener.accept() => drop(connection),
             }
         }
+    }
+
+    /// What the sources of candidates complain about, in brackets: why nobody may be found.
+    fn blind_sources(&self) -> String {
+        let states = self.sources.state();
+        let blind: Vec<_> =
+            states.values().filter(|state| state.failing).map(ToString::to_string).collect();
+        if blind.is_empty() { String::new() } else { format!(" ({})", blind.join("; ")) }
     }
 
     async fn live(

@@ -1,6 +1,7 @@
 //! Everything that can be checked before anything is started or changed: the configuration, the
 //! machine, the state directory. Whatever is wrong here is one clear sentence and exit code 78.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -12,6 +13,7 @@ use muster_discovery::birth::{PromiseStore, Record};
 use muster_init::facts::{self, Interface, Reach};
 use muster_init::files;
 use muster_init::units::etcd;
+use muster_init::units::etcd::client::snapshot::{self, Digest};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
 use muster_proto::config::{Config, Document, MAX_BYTES, Subnet};
@@ -39,7 +41,15 @@ pub struct Prepared {
     /// On control-plane nodes.
     pub etcd: Option<etcd::Binary>,
     /// A snapshot to begin etcd with.
-    pub restore_etcd: Option<PathBuf>,
+    pub restore_etcd: Option<Restore>,
+}
+
+/// The etcd snapshot that a new cluster begins with.
+#[derive(Debug, Clone)]
+pub struct Restore {
+    pub path: PathBuf,
+    /// All founders must be given the same one: it goes into what they compare before a birth.
+    pub digest: Digest,
 }
 
 /// What this node has promised at births.
@@ -59,6 +69,18 @@ pub struct Addresses {
     fixed: Vec<IpAddr>,
     /// Which of the machine's addresses are meant; empty: all that carry beyond it.
     subnets: Vec<Subnet>,
+}
+
+impl Prepared {
+    /// What must be the same on every founder: the configuration's birth fields, and the snapshot
+    /// that etcd is to begin with.
+    pub fn birth_fields(&self) -> BTreeMap<String, String> {
+        let mut fields = self.config.birth_fields();
+        if let Some(Restore { digest, .. }) = &self.restore_etcd {
+            fields.insert("--restore-etcd (SHA-256)".to_owned(), digest.to_string());
+        }
+        fields
+    }
 }
 
 impl Addresses {
@@ -101,7 +123,7 @@ pub struct Checked {
     etcd: Option<etcd::Binary>,
     state_dir: PathBuf,
     membership: Option<Membership>,
-    restore_etcd: Option<PathBuf>,
+    restore_etcd: Option<Restore>,
 }
 
 /// Checks everything and changes nothing.
@@ -124,14 +146,6 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
         Role::ControlPlane => Some(find_etcd(config.etcd.binary.as_deref())?),
         Role::Worker => None,
     };
-    if let Some(snapshot) = &args.restore_etcd
-        && !snapshot.is_file()
-    {
-        return Err(Fatal::Machine(format!(
-            "--restore-etcd {}: there is no such file",
-            snapshot.display()
-        )));
-    }
     let state_dir = args.state_dir.unwrap_or_else(|| config.state_dir.clone());
     StateDir::check(&state_dir)?;
     let membership = own_membership(&state_dir, &config)?;
@@ -144,7 +158,7 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
     }
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let digest = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
-    let restore_etcd = args.restore_etcd;
+    let restore_etcd = snapshot(args.restore_etcd, membership.is_some())?;
     Ok(Checked { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd })
 }
 
@@ -186,6 +200,16 @@ fn read_config(path: &Path) -> Result<String, Fatal> {
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let file = fs::File::open(path).map_err(read)?;
     io::read_to_string(io::Read::take(file, limit)).map_err(read)
+}
+
+/// Reads and checks the snapshot to begin with. A member has begun long ago: then the file need not
+/// even be there any more.
+fn snapshot(path: Option<PathBuf>, is_member: bool) -> Result<Option<Restore>, Fatal> {
+    let Some(path) = path.filter(|_| !is_member) else { return Ok(None) };
+    let verified = snapshot::verify(&path).map_err(|error| {
+        Fatal::Machine(format!("--restore-etcd: {}", crate::fatal::chain(&error)))
+    })?;
+    Ok(Some(Restore { path, digest: verified.digest }))
 }
 
 /// Finds etcd and asks it for its version, which takes a process and so a runtime.

@@ -8,7 +8,6 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use musterd::state::Outcome;
 use support::{Lab, Setting, until};
 
 type Test = anyhow::Result<()>;
@@ -22,7 +21,7 @@ async fn writes(lab: &Lab, through: usize, what: &str) -> Test {
     for number in 0..300 {
         let command = lab.label(number);
         let began = Instant::now();
-        assert_eq!(lab.group(through).propose(command).await?, Outcome::Done);
+        lab.group(through).propose(command).await?.into_result()?;
         took.push(began.elapsed());
     }
     took.sort_unstable();
@@ -79,7 +78,7 @@ async fn from_the_kill_of_a_leader_to_the_next_write() -> Test {
         lab.kill(leader);
         let began = Instant::now();
         until("the next write", async || {
-            lab.group(asked).propose(lab.label(number)).await.ok().map(drop)
+            Box::pin(lab.group(asked).propose(lab.label(number))).await.ok().map(drop)
         })
         .await;
         took.push(began.elapsed());

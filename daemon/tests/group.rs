@@ -6,7 +6,8 @@ mod support;
 
 use muster_proto::NodeId;
 use musterd::raft::{Group, Metrics};
-use musterd::state::Outcome;
+use musterd::state::command::Remove;
+use musterd::state::{Actor, Command, Outcome, Reason};
 use support::{Lab, Setting, until};
 
 type Test = anyhow::Result<()>;
@@ -30,7 +31,7 @@ async fn three_nodes_agree_and_a_proposal_through_any_of_them_reaches_the_leader
     let leader = lab.leader().await;
     for (number, at) in (0..3).enumerate() {
         let command = lab.label(number as u64);
-        assert_eq!(lab.group(at).propose(command.clone()).await?, Outcome::Done);
+        lab.group(at).propose(command.clone()).await?.into_result()?;
         let again = lab.group(lab.others(leader)[0]).propose(command).await?;
         assert_eq!(again, Outcome::Unchanged, "the same command again is harmless");
         for reader in 0..3 {
@@ -39,6 +40,20 @@ async fn three_nodes_agree_and_a_proposal_through_any_of_them_reaches_the_leader
         }
     }
     lab.assert_equal(&[0, 1, 2]).await;
+    Ok(())
+}
+
+/// A removal takes the vote first; the last vote cannot be taken, and the answer was that there is no
+/// leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_alone_leads_and_the_removal_of_the_last_one_is_refused_with_the_reason() -> Test {
+    let lab = Lab::founded(Setting { founders: 1, ..Setting::default() }).await;
+    assert!(lab.group(0).is_leader());
+    let remove = Remove { node: lab.id(0), by: Actor::Cluster, force: false };
+    let outcome = lab.group(0).propose(Command::Remove(remove)).await?;
+    let refusal = outcome.into_result().unwrap_err();
+    assert_eq!(refusal.reason, Reason::LastControlPlane);
+    lab.group(0).propose(lab.label(1)).await?.into_result()?;
     Ok(())
 }
 
@@ -133,7 +148,7 @@ async fn a_membership_change_whose_leader_died_half_way_is_finished_by_the_next(
     })
     .await;
     lab.leader_among(&left).await;
-    assert_eq!(lab.group(3).propose(lab.label(1)).await?, Outcome::Done);
+    lab.group(3).propose(lab.label(1)).await?.into_result()?;
     lab.assert_equal(&left).await;
     Ok(())
 }

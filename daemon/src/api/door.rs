@@ -99,7 +99,10 @@ impl Entrance {
 
     fn me(&self) -> Candidate {
         match (self.place(), &self.formation) {
-            (Place::Forming, Some(formation)) => formation.candidate().borrow().clone(),
+            (Place::Forming, Some(formation)) => Candidate {
+                waiting_for: self.local.waiting_for().unwrap_or_default(),
+                ..formation.candidate().borrow().clone()
+            },
             _ => self.member(),
         }
     }

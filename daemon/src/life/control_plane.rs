@@ -1,7 +1,5 @@
 //! What a control-plane member runs besides: Raft and its controllers, etcd, the operator API.
 
-use std::path::PathBuf;
-
 use muster_discovery::gossip::Gossip;
 use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::{Binary, policy, unit};
@@ -18,7 +16,7 @@ use crate::controllers::report::Facts;
 use crate::controllers::{certificate, directory, founding, report, voters};
 use crate::fatal::{Fatal, chain};
 use crate::membership::Membership;
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, Restore};
 use crate::raft::store::OpenError;
 use crate::raft::{self, Group, StartError};
 use crate::state::EtcdReport;
@@ -91,7 +89,7 @@ impl Life {
 struct EtcdParts {
     binary: Binary,
     home: Home,
-    restore: Option<PathBuf>,
+    restore: Option<Restore>,
 }
 
 impl EtcdParts {

@@ -13,7 +13,7 @@ use muster_proto::wire::node::{ProposeRequest, ReadIndexRequest, propose_reply, 
 use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::codec::{decode, encode};
 use super::types::{Metrics, Raft};
@@ -25,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long one attempt at one leader may take.
 const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// How long a leader that leads no more is still waited for: if it lives, its successor commits what
+/// it had begun, and it answers within a few round trips.
+const PARTING: Duration = Duration::from_millis(100);
 
 /// A leader that was not heard for this long is out of reach: some heartbeats, a busy disk allowed.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -241,7 +245,9 @@ impl Group {
     /// Takes a node's vote before it is buried: afterwards nobody talks to it, and where its vote is
     /// needed for the change (two voters become one) the group would be without a leader for ever.
     async fn unseat(&self, node: NodeId) -> Result<(), HereError> {
-        if !self.voters().contains(&node) {
+        let voters = self.voters();
+        if !voters.contains(&node) || voters.len() == 1 {
+            // The last one is refused by the command itself, with the reason.
             return Ok(());
         }
         let removed = ChangeMembers::RemoveVoters(BTreeSet::from([node]));
@@ -324,12 +330,15 @@ impl Hunt {
         self.has_tried = true;
         let until = self.deadline.min(Instant::now() + ATTEMPT);
         let mut metrics = self.metrics.clone();
+        let deposed = async {
+            // An error says that Raft has ended, which the attempt will say too.
+            metrics.wait_for(|metrics| metrics.current_leader != Some(leader)).await.ok();
+            sleep(PARTING).await;
+        };
         let answer = tokio::select! {
             biased;
             answer = timeout_at(until, answer) => answer,
-            _ = metrics.wait_for(|metrics| metrics.current_leader != Some(leader)) => {
-                return Ok(None);
-            }
+            () = deposed => return Ok(None),
         };
         match answer {
             Ok(Ok(answer)) => Ok(Some(answer)),

@@ -149,7 +149,9 @@ impl ClusterState {
         let Some(operator) = self.operators.get(key) else {
             return Err(Refusal::new(
                 Reason::NotAllowed,
-                format!("{key} is not an operator of this cluster; ask one to add the key"),
+                format!(
+                    "{key} is not an operator of this cluster: node.yaml named its operators before the birth"
+                ),
             ));
         };
         if access::allowed(operator.role, call) {
@@ -168,5 +170,8 @@ impl ClusterState {
 }
 
 fn not_founded() -> Refusal {
-    Refusal::new(Reason::NotFounded, "there is no cluster yet; wait until its founders are found")
+    Refusal::new(
+        Reason::NotFounded,
+        "there is no cluster yet; `musterctl status` says what each node waits for",
+    )
 }

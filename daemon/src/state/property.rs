@@ -209,8 +209,13 @@ fn check_progress(before: &ClusterState, after: &ClusterState) -> Result<(), Tes
     Ok(())
 }
 
+/// How many histories are tried: `MUSTER_CASES` of each kind in a soak.
+pub(super) fn cases(usual: u32) -> u32 {
+    std::env::var("MUSTER_CASES").map_or(usual, |n| n.parse().expect("MUSTER_CASES is a number"))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(cases(400)))]
 
     #[test]
     fn invariants_hold_after_every_command(history in any_history()) {

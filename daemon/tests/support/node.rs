@@ -1,6 +1,6 @@
 //! One node of the lab.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,6 +95,8 @@ impl Node {
             trust: self.trust.subscribe(),
             told: self.told.subscribe(),
             removed: self.removed.subscribe(),
+            cluster: watch::channel(Some(self.plan.cluster)).1,
+            birth_fields: BTreeMap::new(),
             addresses: watch::channel(vec![self.plan.address]).1,
             refused: refusals,
         });

@@ -45,8 +45,8 @@ pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken)
         if resting || !group.is_leader() || state.authorities().is_none() {
             continue;
         }
-        let looked = stop.run_until_cancelled(look_and_act(&group, &mut access, &liveness));
-        if let Some(Err(error)) = looked.await {
+        let look = Box::pin(look_and_act(&group, &mut access, &liveness));
+        if let Some(Err(error)) = stop.run_until_cancelled(look).await {
             debug!(error, "etcd's membership could not be looked at");
         }
     }

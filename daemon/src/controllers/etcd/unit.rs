@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +22,7 @@ use crate::api::local::EtcdView;
 use crate::clock;
 use crate::controllers::certificate::ips;
 use crate::fatal::chain;
+use crate::prepare::Restore;
 use crate::raft::Group;
 use crate::state::etcd::{Assignment, EtcdData, Seat, Start};
 use crate::state::{ClusterState, EtcdReport, Member};
@@ -41,7 +41,7 @@ pub struct Unit {
     pub home: Home,
     pub handle: Handle,
     /// A snapshot that the first generation begins with.
-    pub restore: Option<PathBuf>,
+    pub restore: Option<Restore>,
     pub view: watch::Sender<EtcdView>,
     pub report: watch::Sender<Option<EtcdReport>>,
 }
@@ -131,11 +131,11 @@ impl Unit {
 
     /// A founder's first generation begins with the snapshot that the operator gave.
     async fn restore_first(&self, spec: &Spec) -> Result<(), String> {
-        let Some(snapshot) = &self.restore else { return Ok(()) };
+        let Some(given) = &self.restore else { return Ok(()) };
         if spec.generation != Generation(0) || spec.initial.state != InitialState::New {
             return Ok(());
         }
-        match restore::restore(&self.home, spec, snapshot, None).await {
+        match restore::restore(&self.home, spec, &given.path, Some(given.digest)).await {
             Ok(restored) => {
                 info!(?restored, "etcd begins with the given snapshot");
                 Ok(())

@@ -295,7 +295,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(crate::state::property::cases(1000)))]
 
     #[test]
     fn after_any_faults_every_control_plane_node_votes(

@@ -69,7 +69,7 @@ fn nothing_else_comes_before_founding() {
             refused,
             refusal(
                 Reason::NotFounded,
-                "there is no cluster yet; wait until its founders are found"
+                "there is no cluster yet; `musterctl status` says what each node waits for"
             )
         );
     }

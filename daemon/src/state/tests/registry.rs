@@ -77,7 +77,10 @@ fn only_an_admin_removes_nodes() {
         removed_by(99),
         refusal(
             Reason::NotAllowed,
-            &format!("{} is not an operator of this cluster; ask one to add the key", key(99))
+            &format!(
+                "{} is not an operator of this cluster: node.yaml named its operators before the birth",
+                key(99)
+            )
         )
     );
 }
