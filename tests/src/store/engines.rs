@@ -1,10 +1,12 @@
 //! The stores that are judged.
 
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use musterd::fatal::chain;
 use musterd::raft::store::{Change, Engine, Pair, SLED, Store, StoreError, Table};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
@@ -32,20 +34,24 @@ fn key_of(table: Table, key: &[u8]) -> Vec<u8> {
 
 struct FlushOnly(sled::Db, PathBuf);
 
+/// sled panics over some of the damage that it does to itself.
+fn caught<T>(dir: &Path, act: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    let panicked = |_| Err(sled::Error::ReportableBug("sled panicked".to_owned()));
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(panicked).map_err(failed(dir))
+}
+
 fn open_flush_only(dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
     let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(8 << 20);
-    let mut tries = 0;
-    let db = loop {
-        match config.open() {
+    for _ in 0..1000 {
+        match caught(dir, || config.open()) {
             // An instance of this process may still be closing.
-            Err(e) if e.to_string().contains("could not acquire lock") && tries < 1000 => {
-                tries += 1;
+            Err(e) if chain(&e).contains("could not acquire lock") => {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
-            result => break result.map_err(failed(dir))?,
+            result => return Ok(Arc::new(FlushOnly(result?, dir.to_owned()))),
         }
-    };
-    Ok(Arc::new(FlushOnly(db, dir.to_owned())))
+    }
+    Err(StoreError::Stopped(format!("{} stays locked", dir.display())))
 }
 
 impl Store for FlushOnly {
@@ -59,22 +65,22 @@ impl Store for FlushOnly {
                 Change::Delete { table, key } => batch.remove(key_of(*table, key)),
             }
         }
-        self.0.apply_batch(batch).map_err(failed(&self.1))?;
-        self.0.flush().map_err(failed(&self.1))?;
+        caught(&self.1, || self.0.apply_batch(batch).and_then(|()| self.0.flush()))?;
         Ok(())
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.0.get(key_of(table, key)).map_err(failed(&self.1))?;
+        let found = caught(&self.1, || self.0.get(key_of(table, key)))?;
         Ok(found.map(|value| value.to_vec()))
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
-        self.0
-            .range(key_of(table, from)..key_of(table, to))
-            .map(|pair| pair.map(|(key, value)| (key[1..].to_vec(), value.to_vec())))
-            .collect::<Result<_, _>>()
-            .map_err(failed(&self.1))
+        caught(&self.1, || {
+            self.0
+                .range(key_of(table, from)..key_of(table, to))
+                .map(|pair| pair.map(|(key, value)| (key[1..].to_vec(), value.to_vec())))
+                .collect()
+        })
     }
 }
 
