@@ -164,7 +164,11 @@ impl Node for NodeService {
         let addresses = wire::addresses(&addresses);
         let config_version = group.state().config_version();
         let report = Report { node, addresses, version, config_version, etcd };
-        if group.state().would_change(&report) {
+        // A state that lags behind may not know this member yet, or know it as it was: it must not
+        // take a report for old news.
+        let is_news = group.state().would_change(&report)
+            || group.catch_up().await.map_err(|e| unavailable(&e))?.would_change(&report);
+        if is_news {
             let outcome =
                 group.propose(Command::Report(report)).await.map_err(|e| unavailable(&e))?;
             outcome
