@@ -159,7 +159,7 @@ impl Group {
         let mut hunt = Hunt::new(self, PATIENCE);
         loop {
             let leader = hunt.leader().await?;
-            let attempt = self.propose_at(leader, &command, &encoded);
+            let attempt = Box::pin(self.propose_at(leader, &command, &encoded));
             if let Some(outcome) = hunt.attempt(leader, attempt).await? {
                 return Ok(outcome);
             }
