@@ -13,7 +13,7 @@ use muster_proto::Role;
 use muster_proto::wire::hello::refusal::Reason;
 use muster_proto::wire::hello::{Candidate, JoinRequest, RenewRequest, join_reply, renew_reply};
 use musterd::state::command::{Remove, RevokeToken};
-use musterd::state::{Actor, Command, Outcome, view};
+use musterd::state::{Actor, Command, view};
 use support::{Lab, Setting};
 
 type Test = anyhow::Result<()>;
@@ -80,7 +80,7 @@ async fn the_founding_token_admits_either_role_and_again_without_harm() -> Test 
 async fn a_join_is_refused_for_its_token_its_name_or_its_past() -> Test {
     let lab = lab().await;
     let (workers_only, create) = support::new_token(&[Role::Worker], Some("n5"));
-    assert_eq!(lab.group(0).propose(create).await?, Outcome::Done);
+    lab.group(0).propose(create).await?.into_result()?;
     let as_control_plane = join(&lab, 3, &workers_only, me(&lab, 3, "n5", Role::ControlPlane));
     assert_eq!(reason(as_control_plane.await?), Reason::Token, "the role");
     let as_another = join(&lab, 4, &workers_only, me(&lab, 4, "other", Role::Worker));
@@ -152,7 +152,7 @@ async fn a_revoked_token_opens_no_door_not_even_a_workers() -> Test {
     assert_eq!(redirect.peers.len(), 4, "the control plane");
 
     let revoke = RevokeToken { token: lab.token.id().clone(), by: Actor::Cluster };
-    assert_eq!(lab.group(0).propose(Command::RevokeToken(revoke)).await?, Outcome::Done);
+    lab.group(0).propose(Command::RevokeToken(revoke)).await?.into_result()?;
     tell().await;
     for at in 0..3 {
         lab.group(at).catch_up().await?;

@@ -122,9 +122,9 @@ impl Lab {
     /// Founders that lead and follow, the founding and the authorities written down.
     pub(crate) async fn founded(setting: Setting) -> Self {
         let lab = Self::start(setting).await;
-        let founded = lab.group(0).propose(lab.found()).await.unwrap();
-        assert_eq!(founded, Outcome::Done);
-        assert_eq!(lab.group(0).propose(lab.install()).await.unwrap(), Outcome::Done);
+        // Leaders may change while the founders start, and what is proposed twice is unchanged.
+        lab.group(0).propose(lab.found()).await.unwrap().into_result().unwrap();
+        lab.group(0).propose(lab.install()).await.unwrap().into_result().unwrap();
         lab
     }
 
@@ -274,7 +274,7 @@ impl Lab {
         });
         let asked = self.leader_now().unwrap_or(0);
         let outcome = self.group(asked).propose(admit).await.unwrap();
-        assert_eq!(outcome, Outcome::Admitted { node: self.id(at), again: false });
+        assert!(matches!(outcome, Outcome::Admitted { .. }), "{outcome:?}");
     }
 
     /// Whoever says of itself that it leads, if anyone.
