@@ -96,10 +96,12 @@ impl Local {
                 let state = group.state();
                 facts.founded = state.birth().is_some() && state.authorities().is_some();
                 facts.votes = group.votes();
-                facts.etcd = etcd.borrow().status.clone().map(|status| EtcdFacts {
+                // One look: a second one while the first is held waits for ever behind a writer.
+                let EtcdView { status, problem, .. } = etcd.borrow().clone();
+                facts.etcd = status.map(|status| EtcdFacts {
                     assignment: state.etcd().assignment(&group.me()),
                     status,
-                    problem: etcd.borrow().problem.clone(),
+                    problem,
                 });
             }
         }
