@@ -5,6 +5,8 @@
 #   deploy/demo.sh            builds, creates the cluster, shows it, leaves it running
 #   deploy/demo.sh --check    the same, asserts what it shows, destroys the cluster, exits 0
 #   deploy/demo.sh --destroy  destroys what an earlier run left
+#
+# MUSTER_BIN=DIR takes musterd and musterctl from DIR instead of building them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,17 +15,24 @@ check=
 case "${1:-}" in
   '') ;;
   --check) check=1 name=demo-check ;;
-  --destroy) exec target/debug/musterctl cluster destroy "$name" ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  --destroy) exec "${MUSTER_BIN:-target/debug}/musterctl" cluster destroy "$name" ;;
+  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-command -v cargo >/dev/null || { echo "demo.sh: Rust is missing: install it with rustup" >&2; exit 1; }
-deploy/prerequisites.sh etcd-server etcd-client gcc libc6-dev
-say 'building (some minutes the first time)'
-cargo build --locked --quiet -p musterd -p musterctl
-muster=$PWD/target/debug/musterctl
+if [[ ${MUSTER_BIN:-} ]]; then
+  deploy/prerequisites.sh etcd-server etcd-client
+  bin=$(realpath -- "$MUSTER_BIN")
+else
+  command -v cargo >/dev/null ||
+    { echo "demo.sh: Rust is missing: install it with rustup" >&2; exit 1; }
+  deploy/prerequisites.sh etcd-server etcd-client gcc libc6-dev
+  say 'building (some minutes the first time)'
+  cargo build --locked --quiet -p musterd -p musterctl
+  bin=$PWD/target/debug
+fi
+muster=$bin/musterctl
 
 if [[ $check ]]; then
   home=$(mktemp -d)
@@ -75,7 +84,7 @@ if [[ $check ]]; then
 else
   say 'it is running; try'
   cat <<TEXT
-  export PATH=$PWD/target/debug:\$PATH
+  export PATH=$bin:\$PATH
   musterctl status                      what each node waits for, if anything
   musterctl health
   musterctl pki show                    every authority and certificate

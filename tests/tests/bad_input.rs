@@ -180,7 +180,7 @@ fn a_missing_snapshot_to_restore_is_refused() -> Result<()> {
     let bench = Bench::new()?;
     let missing = bench.path("snapshot.db").display().to_string();
     let mut command = bench.musterd()?;
-    bench.refused_with(command.args(["--restore-etcd", &missing]), &[&missing, "no such file"])
+    bench.refused_with(command.args(["--restore-etcd", &missing]), &[&missing, "No such file"])
 }
 
 #[test]
