@@ -1,15 +1,17 @@
-//! `version`: of this program and of the node that answers.
+//! `version`: of this program and of the node that answers, or of the one that is named.
 
 use clap::Args;
-use muster_proto::wire::operator::{VersionReply, VersionRequest};
+use muster_proto::wire::operator::{
+    NodeStatusReply, NodeStatusRequest, VersionReply, VersionRequest,
+};
 use serde::Serialize;
 
-use crate::connect::{Api, Kind};
+use crate::connect::{Api, CallError, Kind};
 use crate::context::ContextError;
 use crate::failure::Failure;
 use crate::output::{Output, View};
 
-/// Show the version of this program and of the node that answers
+/// Show the version of this program and of the node that answers (or of --node NAME)
 #[derive(Debug, Args)]
 pub(crate) struct Version {
     /// Ask no node
@@ -31,23 +33,30 @@ impl Version {
             // Without any cluster there is nobody to ask, and nothing wrong.
             Err(ContextError::None) => return Ok(out.show(&VersionView { client, server: None })?),
             Err(error) => return Err(error.into()),
-            Ok(mut api) => {
-                api.call(
-                    Kind::Idempotent,
-                    "ask for the version",
-                    VersionRequest {},
-                    async |c, r| c.version(r).await,
-                )
-                .await
-            }
+            Ok(mut api) => ask(&mut api).await,
         };
         let (server, failure) = match asked {
-            Ok(VersionReply { version, node }) => (Some(Server { node, version }), None),
+            Ok(server) => (Some(server), None),
             Err(error) => (None, Some(error)),
         };
         out.show(&VersionView { client, server })?;
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
+}
+
+/// Asks the named node, or whichever answers.
+async fn ask(api: &mut Api) -> Result<Server, CallError> {
+    let what = "ask for the version";
+    if api.is_about_one_node() {
+        let NodeStatusReply { name, version, .. } = api
+            .call(Kind::Idempotent, what, NodeStatusRequest {}, async |c, r| c.node_status(r).await)
+            .await?;
+        return Ok(Server { node: name, version });
+    }
+    let VersionReply { version, node } = api
+        .call(Kind::Idempotent, what, VersionRequest {}, async |c, r| c.version(r).await)
+        .await?;
+    Ok(Server { node, version })
 }
 
 #[derive(Debug, Serialize)]

@@ -1,10 +1,13 @@
 //! The calls about nodes: version, status, removal, certificates.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use muster_discovery::gossip::State;
 use muster_init::units::etcd::client::{Kind, MemberId};
 use muster_proto::wire::operator as wire;
 use muster_proto::{NodeId, PublicKey, VERSION};
+use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use super::Desk;
@@ -14,6 +17,11 @@ use crate::clock;
 use crate::state::access::Call;
 use crate::state::command::Remove;
 use crate::state::{ClusterState, Command, Outcome};
+
+/// How long a removal waits for etcd to have been healthy long enough: it changes its membership
+/// only when its members have been connected for 5 s (etcd's `HealthInterval`).
+const ETCD_SETTLES: Duration = Duration::from_secs(7);
+const ETCD_AGAIN: Duration = Duration::from_millis(500);
 
 impl Desk {
     pub(super) fn version(&self) -> wire::VersionReply {
@@ -125,14 +133,22 @@ impl Desk {
             return Ok(());
         };
         let client = self.with_etcd(|access| access.client(state, clock::now()))?;
-        match client.remove(MemberId(member)).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind == Kind::MemberNotFound || force => Ok(()),
-            Err(error) => Err(Status::failed_precondition(format!(
-                "etcd does not let {} go: {error}; try again when `musterctl etcd status` shows all \
-                 members, or use --force",
-                self.name(&node)
-            ))),
+        let patience = Instant::now() + ETCD_SETTLES;
+        loop {
+            match client.remove(MemberId(member)).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind == Kind::MemberNotFound || force => return Ok(()),
+                Err(error) if error.kind == Kind::Unhealthy && Instant::now() < patience => {
+                    sleep(ETCD_AGAIN).await;
+                }
+                Err(error) => {
+                    return Err(Status::failed_precondition(format!(
+                        "etcd does not let {} go: {error}; try again when `musterctl etcd status` \
+                         shows all members, or use --force",
+                        self.name(&node)
+                    )));
+                }
+            }
         }
     }
 
