@@ -12,9 +12,11 @@ use openraft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::directory::Directory;
+use super::snapshot::Reach;
 use super::{Change, StoreError, Table, Writer, codec};
 use crate::fatal::chain;
 
@@ -29,6 +31,7 @@ const READ_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct LogStore<C: RaftTypeConfig> {
     reader: LogReader<C>,
+    snapshots: watch::Receiver<Reach>,
 }
 
 /// Reads the log for replication, from memory where it is recent.
@@ -64,8 +67,11 @@ where
     C: RaftTypeConfig<Entry = Entry<C>>,
     C::D: Clone,
 {
-    /// Reads and verifies the whole log.
-    pub(super) fn open(directory: Directory) -> Result<Self, StoreError> {
+    /// Reads and verifies the whole log. It forgets nothing that `snapshots` do not cover.
+    pub(super) fn open(
+        directory: Directory,
+        snapshots: watch::Receiver<Reach>,
+    ) -> Result<Self, StoreError> {
         let writer = Writer::open(directory)?;
         let purged: Option<LogId<C::NodeId>> = read(&writer, PURGED)?;
         read::<Vote<C::NodeId>>(&writer, VOTE)?;
@@ -90,12 +96,19 @@ where
             recent.set_durable(recent.end());
         }
         let view = RwLock::new(View { purged, last, first, recent });
-        Ok(Self { reader: LogReader { shared: Arc::new(Shared { writer, view }) } })
+        Ok(Self { reader: LogReader { shared: Arc::new(Shared { writer, view }) }, snapshots })
     }
 
     /// The index of the last entry that was removed after a snapshot.
     pub(super) fn purged_index(&self) -> Option<u64> {
         self.view(|view| view.purged.as_ref().map(|id| id.index))
+    }
+
+    /// Purges as if a snapshot covered everything: openraft's suite makes none.
+    #[cfg(test)]
+    pub(super) fn with_all_covered(self) -> Self {
+        let all = Reach { covered: Some(u64::MAX), failed: None };
+        Self { snapshots: watch::channel(all).1, ..self }
     }
 
     fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
@@ -325,8 +338,12 @@ where
         Ok(())
     }
 
+    /// Waits for the snapshot that covers what is purged: openraft purges while a snapshot from the
+    /// leader is still being installed, by another task, and a log that is gone before that
+    /// snapshot is on disk cannot be opened again.
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
         let error = |e: StoreError| StorageIOError::write_logs(said(&e));
+        self.covered(log_id.index).await.map_err(error)?;
         let start = self.view(|view| view.first);
         let end = log_id.index + 1;
         let mut changes = vec![put(PURGED, &log_id).map_err(error)?];
@@ -347,6 +364,20 @@ where
     C: RaftTypeConfig<Entry = Entry<C>>,
     C::D: Clone,
 {
+    /// Waits until a snapshot on disk covers everything up to `index`.
+    async fn covered(&self, index: u64) -> Result<(), StoreError> {
+        let mut snapshots = self.snapshots.clone();
+        let settled = snapshots.wait_for(|r| r.covered >= Some(index) || r.failed.is_some()).await;
+        let why = match settled.as_deref() {
+            Ok(reach) if reach.covered >= Some(index) => return Ok(()),
+            Ok(reach) => reach.failed.clone().unwrap_or_default(),
+            Err(_) => "the state machine has ended".to_owned(),
+        };
+        Err(StoreError::Stopped(format!(
+            "the log up to entry {index} is not covered by a snapshot: {why}"
+        )))
+    }
+
     /// Deletes every part of the entries in `range`, which are all on disk: openraft waits for an
     /// append before it removes anything.
     fn deletions(&self, range: Range<u64>) -> Result<Vec<Change>, StoreError> {

@@ -143,8 +143,11 @@ where
         meta: &Meta<C>,
         snapshot: Box<Body>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let error =
-            |e: StoreError| StorageIOError::write_snapshot(Some(meta.signature()), said(&e));
+        // The log waits for this snapshot before it forgets what it covers.
+        let error = |e: StoreError| {
+            self.snapshots.fail(&e);
+            StorageIOError::write_snapshot(Some(meta.signature()), said(&e))
+        };
         let state = codec::unpack(&snapshot.0)
             .map_err(|why| {
                 StoreError::Stopped(format!("the leader's snapshot is unreadable: {why}"))
@@ -173,7 +176,10 @@ where
     S: State<Command = C::D, Outcome = C::R>,
 {
     async fn build_snapshot(&mut self) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
-        let error = |e: StoreError| StorageIOError::write_snapshot(None, said(&e));
+        let error = |e: StoreError| {
+            self.snapshots.fail(&e);
+            StorageIOError::write_snapshot(None, said(&e))
+        };
         let state = Arc::clone(&self.state);
         let body = blocking(move || codec::pack(&*state).map_err(StoreError::Stopped))
             .await

@@ -151,8 +151,8 @@ where
     S: State,
 {
     let directory = directory::open(dir, owner, engine)?;
-    let log = LogStore::open(directory)?;
     let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"))?);
+    let log = LogStore::open(directory, snapshots.reach())?;
     let machine = Machine::open(snapshots, log.purged_index())?;
     let state = machine.subscribe();
     Ok(Opened { log, machine, state })

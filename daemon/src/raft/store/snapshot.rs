@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
+use tokio::sync::watch;
 
 use super::StoreError;
 use super::durable::{failed, make_dir, sync_dir, write_file};
@@ -32,6 +33,16 @@ pub struct Snapshots {
     dir: PathBuf,
     /// Held while a file is written: a snapshot may be built while another is installed.
     writing: Mutex<()>,
+    reach: watch::Sender<Reach>,
+}
+
+/// How far the snapshots on disk go. The log keeps what they do not cover.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reach {
+    /// The last entry that a snapshot on disk covers.
+    pub(super) covered: Option<u64>,
+    /// Why no snapshot will go further.
+    pub(super) failed: Option<String>,
 }
 
 /// A file as it was written.
@@ -51,7 +62,20 @@ impl Snapshots {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             }
         }
-        Ok(Self { dir, writing: Mutex::new(()) })
+        let snapshots = Self { dir, writing: Mutex::new(()), reach: watch::Sender::default() };
+        let covered = snapshots.files()?.last().map(|file| file.index);
+        snapshots.reach.send_modify(|reach| reach.covered = covered);
+        Ok(snapshots)
+    }
+
+    /// How far the snapshots on disk go; changes with every one that is saved.
+    pub(super) fn reach(&self) -> watch::Receiver<Reach> {
+        self.reach.subscribe()
+    }
+
+    /// Tells those who wait for a snapshot that it will not come.
+    pub(super) fn fail(&self, why: &StoreError) {
+        self.reach.send_modify(|reach| reach.failed = Some(crate::fatal::chain(why)));
     }
 
     /// Writes the snapshot of everything up to `index`, then removes all but the last two.
@@ -70,6 +94,7 @@ impl Snapshots {
         for old in files.iter().rev().skip(KEEP) {
             fs::remove_file(&old.path).map_err(failed("remove", &old.path))?;
         }
+        self.reach.send_modify(|reach| reach.covered = reach.covered.max(Some(index)));
         Ok(())
     }
 

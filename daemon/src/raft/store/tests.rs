@@ -41,6 +41,8 @@ impl State for Listed {
     }
 }
 
+type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::EmptyNode>;
+
 struct OnDisk;
 
 impl StoreBuilder<Config, LogStore<Config>, Machine<Config, Listed>, tempfile::TempDir> for OnDisk {
@@ -52,7 +54,7 @@ impl StoreBuilder<Config, LogStore<Config>, Machine<Config, Listed>, tempfile::T
     > {
         let dir = tempfile::tempdir().unwrap();
         let opened = open_in(&dir).unwrap();
-        Ok((dir, opened.log, opened.machine))
+        Ok((dir, opened.log.with_all_covered(), opened.machine))
     }
 }
 
@@ -268,15 +270,65 @@ async fn a_damaged_snapshot_is_not_replaced_by_one_that_leaves_a_gap() {
     assert_eq!(everything(&dir.path().join("raft/snapshots")), before);
 }
 
+/// A store that lags behind with entries 0 to 4, and a leader's snapshot of 0 to 9.
+async fn lagging(dir: &tempfile::TempDir) -> (Opened<Config, Listed>, SnapshotMeta, Body) {
+    let mut opened = open_in(dir).unwrap();
+    opened.log.blocking_append((0..5).map(|index| entry(index, "old"))).await.unwrap();
+    let leader = tempfile::tempdir().unwrap();
+    let mut machine = open_in(&leader).unwrap().machine;
+    machine.apply((0..10).map(|index| entry(index, "new"))).await.unwrap();
+    let built = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    (opened, built.meta, *built.snapshot)
+}
+
+/// openraft has the log purged while the snapshot is installed by another task. A node whose power
+/// was cut in between had neither, and never started again.
+#[tokio::test]
+async fn a_log_is_purged_only_when_the_snapshot_that_covers_it_is_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (Opened { mut log, mut machine, .. }, meta, body) = lagging(&dir).await;
+    let mut purge = Box::pin(log.purge(entry(9, "").log_id));
+    for _ in 0..10 {
+        assert!(futures::poll!(&mut purge).is_pending(), "nothing covers what was purged");
+        tokio::task::yield_now().await;
+    }
+    let cut = tempfile::tempdir().unwrap();
+    copy(&dir.path().join("raft"), &cut.path().join("raft"));
+    assert_eq!(open_in(&cut).unwrap().log.purged_index(), None);
+
+    machine.install_snapshot(&meta, Box::new(body)).await.unwrap();
+    purge.await.unwrap();
+    drop((log, machine));
+    let Opened { log, mut machine, .. } = open_in(&dir).unwrap();
+    assert_eq!(log.purged_index(), Some(9));
+    assert_eq!(machine.applied_state().await.unwrap().0.map(|id| id.index), Some(9));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_installed_leaves_the_log_and_stops_raft() {
+    let dir = tempfile::tempdir().unwrap();
+    let (Opened { mut log, mut machine, .. }, meta, _) = lagging(&dir).await;
+    let nonsense = Box::new(Body(vec![0xc1].into()));
+    let (purged, installed) =
+        tokio::join!(log.purge(entry(9, "").log_id), machine.install_snapshot(&meta, nonsense));
+    assert!(installed.is_err());
+    let error = purged.unwrap_err().to_string();
+    assert!(error.contains("not covered by a snapshot") && error.contains("unreadable"), "{error}");
+    drop((log, machine));
+    let log = open_in(&dir).unwrap().log;
+    assert_eq!(log.purged_index(), None);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(status.unwrap().success());
+}
+
 #[tokio::test]
 async fn a_store_that_went_back_in_time_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open_in(&dir).unwrap());
     let (data, kept) = (dir.path().join("raft/data"), dir.path().join("kept"));
-    let copy = |from: &Path, to: &Path| {
-        let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
-        assert!(status.unwrap().success());
-    };
     copy(&data, &kept);
     open_in(&dir).unwrap().log.save_vote(&Vote::new(3, 1)).await.unwrap();
     fs::remove_dir_all(&data).unwrap();
