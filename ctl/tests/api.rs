@@ -159,18 +159,33 @@ fn an_election_is_waited_for_and_a_lost_majority_is_told() {
 }
 
 #[test]
-fn a_removal_without_an_answer_is_never_repeated() {
+fn a_defragmentation_without_an_answer_is_never_repeated() {
     let desk = Desk::new();
     let cluster = desk.init();
     let (one, two) = (Node::start(&cluster), Node::start(&cluster));
     assert_eq!(desk.ask(&[one.address], &["members"]).code, 0);
-    cluster.script(|script| script.silent = true);
-    let args = ["node", "remove", "worker-1", "--timeout", "1s"];
-    let said = desk.ask(&[one.address, two.address], &args);
-    let error = said.failure(4);
-    assert!(error.contains("it may have been done"), "{error}");
+    let both = [one.address, two.address];
+    cluster.script(|script| script.silent = Some("etcd_defrag".to_owned()));
+    let said = desk.ask(&both, &["etcd", "defrag", "--timeout", "1s"]);
+    assert!(said.failure(4).contains("it may have been"), "{said:?}");
+    cluster.script(|script| (script.silent, script.not_now) = (None, 1));
+    let said = desk.ask(&both, &["etcd", "defrag"]);
+    assert!(said.failure(4).contains("it may have been"), "{said:?}");
     let calls = cluster.heard.lock().unwrap().calls.clone();
-    assert_eq!(calls.iter().filter(|call| *call == "remove_node").count(), 1);
+    assert_eq!(calls.iter().filter(|call| *call == "etcd_defrag").count(), 2);
+}
+
+/// A removal by name that was done without saying so ended, repeated, with "no member has the name".
+#[test]
+fn a_removal_whose_answer_was_lost_is_repeated_by_id() {
+    let desk = Desk::new();
+    let cluster = desk.init();
+    let node = Node::start(&cluster);
+    cluster.script(|script| script.done_unsaid = true);
+    let said = desk.ask(&[node.address], &["node", "remove", "worker-1", "-o", "json"]);
+    assert_eq!(said.json()["removed"]["name"], "worker-1");
+    let calls = cluster.heard.lock().unwrap().calls.clone();
+    assert_eq!(calls.iter().filter(|call| *call == "remove_node").count(), 2);
 }
 
 #[test]

@@ -31,6 +31,7 @@ use crate::fatal::Fatal;
 use crate::keeper::{self, Keeper};
 use crate::life::{Life, Publish};
 use crate::prepare::{Addresses, Prepared};
+use crate::state_dir::StateDir;
 
 /// How long the parts may take to stop in order.
 const GRACE: Duration = Duration::from_secs(20);
@@ -40,11 +41,13 @@ const GRACE: Duration = Duration::from_secs(20);
 pub struct Node {
     tasks: Tasks,
     stop: CancellationToken,
-    /// The endpoint, which outlives the rest: gossip says goodbye over it.
-    endpoint: Tasks,
+    /// The endpoint and what it needs, which outlive the rest: gossip says goodbye over it.
+    last: Tasks,
     hang_up: CancellationToken,
     /// What ends the node besides a signal.
     fatal: mpsc::Receiver<Fatal>,
+    /// The state directory stays locked until nothing of this node runs any more.
+    _lock: Arc<StateDir>,
 }
 
 /// Tasks with names; none of them may end before the node does.
@@ -87,7 +90,7 @@ impl Node {
             () = signal => Ok(()),
             Some(fatal) = self.fatal.recv() => Err(fatal),
             Some(ended) = self.tasks.ended() => Err(ended_early(ended)),
-            Some(ended) = self.endpoint.ended() => Err(ended_early(ended)),
+            Some(ended) = self.last.ended() => Err(ended_early(ended)),
         };
         info!("stopping");
         self.stop.cancel();
@@ -95,7 +98,7 @@ impl Node {
             error!("some parts did not stop in time");
         }
         self.hang_up.cancel();
-        if timeout(GRACE, self.endpoint.drain()).await.is_err() {
+        if timeout(GRACE, self.last.drain()).await.is_err() {
             error!("the endpoint did not close in time");
         }
         outcome
@@ -114,9 +117,11 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let Prepared { config, identity, state, addresses, membership, .. } = &prepared;
     info!(name = %config.name, id = %identity.node_id(), role = %config.role, "starting");
 
+    let (mut last, hang_up) = (Tasks::default(), CancellationToken::new());
     let (keeper, keeping) =
         keeper::keeper(Arc::clone(identity), state.membership(), membership.clone());
-    tasks.spawn("keeper", keeping.run(stop.clone()));
+    // Sessions go on for as long as somebody keeps what they are checked against.
+    last.spawn("keeper", keeping.run(hang_up.clone()));
     let own = own_addresses(&mut tasks, addresses, &stop);
     let listener = TcpListener::bind(addresses.bind)
         .await
@@ -159,13 +164,13 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let hello_service = hello::Server::new(Arc::new(door)).service();
-    let (mut last, hang_up) = (Tasks::default(), CancellationToken::new());
     last.spawn("endpoint", quic.run(hello_service, service(node_service), hang_up.clone()));
 
+    let lock = Arc::clone(&prepared.state);
     let life =
         Life { prepared, endpoint, listener, keeper, sources, formation, own, publish, local };
     tasks.spawn("life", life.run(ends, stop.clone()));
-    Ok(Node { tasks, stop, endpoint: last, hang_up, fatal })
+    Ok(Node { tasks, stop, last, hang_up, fatal, _lock: lock })
 }
 
 /// Follows the addresses under which others reach this node.

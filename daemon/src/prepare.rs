@@ -34,7 +34,7 @@ pub struct Prepared {
     pub token: Token,
     pub identity: Arc<Identity>,
     pub promises: Promises,
-    pub state: StateDir,
+    pub state: Arc<StateDir>,
     /// Which cluster this node belongs to, if it does already.
     pub membership: Option<Membership>,
     pub addresses: Addresses,
@@ -167,7 +167,7 @@ impl Checked {
     pub fn open(self) -> Result<Prepared, Fatal> {
         let Self { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd } =
             self;
-        let state = StateDir::open(&state_dir)?;
+        let state = Arc::new(StateDir::open(&state_dir)?);
         let (identity, promises) = identity(&state, membership.is_some())?;
         let identity = Arc::new(identity);
         Ok(Prepared {

@@ -57,6 +57,34 @@ async fn a_node_alone_leads_and_the_removal_of_the_last_one_is_refused_with_the_
     Ok(())
 }
 
+/// The controller of votes found a removed node still in the registry, between the taking of its vote
+/// and the removal's application, and asked for its vote again: two voters, one of them buried, and
+/// no leader ever after. Both now do their work one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_and_the_controller_of_votes_take_turns() -> Test {
+    let lab = Lab::founded(Setting { founders: 2, voters: true, ..Setting::default() }).await;
+    let leader = lab.leader().await;
+    let other = lab.others(leader)[0];
+    let group = lab.group(leader);
+    let (turn, state) = group.settled().await.expect("it leads");
+    assert_eq!(state.control_planes().len(), 2);
+    let remove = Remove { node: lab.id(other), by: Actor::Cluster, force: false };
+    let (proposer, mut removal) = (group.clone(), tokio::task::JoinSet::new());
+    removal.spawn(async move { proposer.propose(Command::Remove(remove)).await });
+    // Something else goes on meanwhile, the removal does not.
+    group.propose(Command::Barrier).await?.into_result()?;
+    assert_eq!(voters(&group)[0].len(), 2, "nobody took the vote out of turn");
+    drop(turn);
+    removal.join_next().await.expect("it was spawned")??.into_result()?;
+    group.propose(Command::Barrier).await?.into_result()?;
+    until("the removed node is gone for good", async || {
+        let members = metrics(&group).membership_config;
+        (members.nodes().count() == 1).then_some(())
+    })
+    .await;
+    Ok(())
+}
+
 /// The snapshot files of a node.
 fn snapshots(lab: &Lab, at: usize) -> usize {
     let dir = lab.nodes[at].plan.dir.join("raft/snapshots");

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use muster_proto::wire::operator::{RemoveNodeReply, RemoveNodeRequest};
 use serde::Serialize;
 
+use super::members;
 use crate::args;
 use crate::connect::{Api, Kind};
 use crate::failure::Failure;
@@ -21,7 +22,8 @@ pub(crate) struct Remove {
     /// The member's name or id
     #[arg(value_name = "NAME", value_parser = args::node)]
     name: String,
-    /// Remove it although too few members for a majority of Raft or etcd would be left alive
+    /// Remove it although too few members for a majority of etcd would be left alive; nothing helps
+    /// where Raft would be left without one
     #[arg(long)]
     force: bool,
 }
@@ -29,9 +31,12 @@ pub(crate) struct Remove {
 impl Node {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self::Remove(Remove { name, force }) = self;
-        let message = RemoveNodeRequest { node: name, force };
+        // By its id, a node can be removed twice with the effect of once: a lost answer does no harm.
+        let members = members::ask(api).await?.members;
+        let node = members.into_iter().find(|member| member.name == name).map_or(name, |m| m.id);
+        let message = RemoveNodeRequest { node, force };
         let RemoveNodeReply { name, id } = api
-            .call(Kind::Once, "remove the node", message, async |client, request| {
+            .call(Kind::Idempotent, "remove the node", message, async |client, request| {
                 client.remove_node(request).await
             })
             .await?;

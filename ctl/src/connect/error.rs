@@ -52,8 +52,8 @@ pub(crate) enum CallError {
     #[error("could not {what}: {endpoint} is not ready: {message}")]
     NotReady { what: &'static str, endpoint: String, message: String },
     #[error(
-        "lost touch with {endpoint} while asking it to {what} ({why}): it may have been done; look \
-         before you repeat it"
+        "{endpoint} was asked to {what} and did not say that it is done ({why}): it may have been; \
+         look before you repeat it"
     )]
     LostTouch { what: &'static str, endpoint: String, why: String },
     #[error("could not {what}: {endpoint} says: {message}")]
@@ -118,6 +118,10 @@ pub(super) fn judge(status: &Status, kind: Kind, what: &'static str, endpoint: &
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => {
             Verdict::Final(CallError::Refused { what, endpoint, message })
+        }
+        // Whoever says "not now" may have begun all the same.
+        code if is_not_now(code) && kind == Kind::Once => {
+            Verdict::Final(CallError::LostTouch { what, endpoint, why: message })
         }
         code if is_not_now(code) => {
             Verdict::NotNow(CallError::NotReady { what, endpoint, message })

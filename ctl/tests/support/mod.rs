@@ -29,8 +29,10 @@ pub(crate) struct Script {
     pub(crate) unborn: Option<String>,
     /// How many calls are answered with UNAVAILABLE before one is answered.
     pub(crate) not_now: usize,
-    /// Calls are never answered.
-    pub(crate) silent: bool,
+    /// The call that is never answered.
+    pub(crate) silent: Option<String>,
+    /// The next removal is carried out, and said not to be.
+    pub(crate) done_unsaid: bool,
     /// A call of an admin is refused.
     pub(crate) forbid: bool,
     pub(crate) unhealthy: bool,

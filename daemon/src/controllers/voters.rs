@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::raft::voters::{Change, Membership, next_change};
 use crate::raft::{Group, Metrics};
+use crate::state::ClusterState;
 
 /// How often the membership is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -26,10 +27,11 @@ pub async fn run(group: Group, stop: CancellationToken) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let state = group.state();
-        if !group.is_leader() || state.birth().is_none() {
+        if !group.is_leader() || !wants_change(&group, &group.state()) {
             continue;
         }
+        // It looks so; now with the right to change it, and a state that lacks nothing.
+        let Ok((_voting, state)) = group.settled().await else { continue };
         let have = membership(&group.metrics().borrow());
         let Some(change) = next_change(&state.control_planes(), &have) else { continue };
         info!(?change, "changing Raft's membership");
@@ -39,6 +41,11 @@ pub async fn run(group: Group, stop: CancellationToken) {
             Err(_) => warn!("Raft's membership was not changed in time; trying again"),
         }
     }
+}
+
+fn wants_change(group: &Group, state: &ClusterState) -> bool {
+    let have = membership(&group.metrics().borrow());
+    state.birth().is_some() && next_change(&state.control_planes(), &have).is_some()
 }
 
 async fn perform(group: &Group, change: Change) -> Result<(), String> {

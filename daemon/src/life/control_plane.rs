@@ -75,12 +75,6 @@ impl Life {
         let desk = Desk::new(group.clone(), self.endpoint, self.local, gossip.liveness());
         let serve = serve_operators(self.listener, group, self.keeper.trust(), desk, stop.clone());
         tasks.spawn("operators", serve);
-        // The state directory stays locked for as long as anything of it is used.
-        let stop = stop.clone();
-        tasks.spawn("state-dir", async move {
-            stop.cancelled().await;
-            drop(state);
-        });
         Ok(())
     }
 }

@@ -12,13 +12,14 @@ use muster_proto::wire::node::node_client::NodeClient;
 use muster_proto::wire::node::{ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply};
 use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::codec::{decode, encode};
 use super::types::{Metrics, Raft};
 use crate::clock;
-use crate::state::{ClusterState, Command, Outcome, Stamped};
+use crate::state::command::Remove;
+use crate::state::{ClusterState, Command, Outcome, Reason, Refusal, Stamped};
 
 /// How long a proposal or a read may take in all, an election included.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -69,6 +70,8 @@ pub struct Group {
     /// When a leader last sent an append. openraft forgets a silent leader only where it may elect
     /// another, so a learner would believe in one for ever.
     heard: Arc<watch::Sender<Option<Instant>>>,
+    /// Held by whoever changes who votes, on this node.
+    voting: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for Group {
@@ -95,7 +98,7 @@ impl Group {
         state: watch::Receiver<Arc<ClusterState>>,
         lead: watch::Receiver<Leadership>,
     ) -> Self {
-        Self { me, raft, endpoint, state, lead, heard: Arc::default() }
+        Self { me, raft, endpoint, state, lead, heard: Arc::default(), voting: Arc::default() }
     }
 
     pub fn me(&self) -> NodeId {
@@ -190,9 +193,19 @@ impl Group {
         if !self.is_leader() {
             return Err(HereError::NotLeader(self.leader()));
         }
-        if let Command::Remove(remove) = &command {
-            self.unseat(remove.node).await?;
-        }
+        // Until the removal is applied, nobody gives the node its vote back.
+        let _voting = match &command {
+            Command::Remove(remove) => match self.unseat(remove).await? {
+                Ok(voting) => Some(voting),
+                Err(refusal) => return Ok(Outcome::Refused(refusal)),
+            },
+            _ => None,
+        };
+        self.write(command).await
+    }
+
+    /// Puts a command into the log and waits until it is applied.
+    async fn write(&self, command: Command) -> Result<Outcome, HereError> {
         let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
         match self.raft.client_write(Stamped { now_ms, command }).await {
             Ok(written) => Ok(written.data),
@@ -244,18 +257,42 @@ impl Group {
 
     /// Takes a node's vote before it is buried: afterwards nobody talks to it, and where its vote is
     /// needed for the change (two voters become one) the group would be without a leader for ever.
-    async fn unseat(&self, node: NodeId) -> Result<(), HereError> {
+    /// Changes nothing if the removal is to be refused.
+    async fn unseat(
+        &self,
+        remove: &Remove,
+    ) -> Result<Result<OwnedMutexGuard<()>, Refusal>, HereError> {
+        let (voting, state) = self.settled().await?;
         let voters = self.voters();
-        if !voters.contains(&node) || voters.len() == 1 {
-            // The last one is refused by the command itself, with the reason.
-            return Ok(());
+        if let Err(refusal) = state.check_removal(remove) {
+            return Ok(Err(refusal));
         }
-        let removed = ChangeMembers::RemoveVoters(BTreeSet::from([node]));
+        if !voters.contains(&remove.node) {
+            return Ok(Ok(voting));
+        }
+        if voters.len() == 1 {
+            let message = "it is the only voter of Raft; wait until `musterctl members` shows \
+                           another one, then try again";
+            return Ok(Err(Refusal::new(Reason::QuorumAtRisk, message)));
+        }
+        let removed = ChangeMembers::RemoveVoters(BTreeSet::from([remove.node]));
         match self.raft.change_membership(removed, true).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(Ok(voting)),
             Err(RaftError::APIError(_)) => Err(HereError::NotLeader(None)),
             Err(fatal @ RaftError::Fatal(_)) => Err(HereError::Stopped(fatal.to_string())),
         }
+    }
+
+    /// On the leader: the right to change who votes, and a state in which everything is applied that
+    /// its log holds. A removal that is in the log and not yet applied would otherwise be undone by
+    /// whoever finds the node still in the registry: its vote would be asked for, and never come.
+    pub async fn settled(&self) -> Result<(OwnedMutexGuard<()>, Arc<ClusterState>), HereError> {
+        let until = Instant::now() + ATTEMPT;
+        let not_now = |_| HereError::NotLeader(None);
+        let voting =
+            timeout_at(until, Arc::clone(&self.voting).lock_owned()).await.map_err(not_now)?;
+        timeout_at(until, self.write(Command::Barrier)).await.map_err(not_now)??;
+        Ok((voting, self.state()))
     }
 
     /// Who votes now, as far as this node knows.

@@ -101,7 +101,7 @@ impl ClusterState {
                 };
                 (Actor::Cluster, action, node(change.node()), false)
             }
-            Command::Report(_) | Command::RecordAudit(_) => return None,
+            Command::Report(_) | Command::RecordAudit(_) | Command::Barrier => return None,
         };
         Some(Draft { actor: self.actor(&actor), action, subject, refusals })
     }

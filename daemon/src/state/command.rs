@@ -41,6 +41,8 @@ pub enum Command {
     /// Something worth keeping that changed nothing else: a refused join. The proposer bounds the
     /// rate.
     RecordAudit(RecordAudit),
+    /// Changes nothing: whoever had it carried out knows that all before it is applied.
+    Barrier,
 }
 
 /// Who asks: named in the audit log.

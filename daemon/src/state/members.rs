@@ -138,6 +138,12 @@ impl ClusterState {
         by_name.or_else(by_id).ok_or_else(|| self.unknown(text))
     }
 
+    /// The node that a removal means: a member, or by its id one that was removed already.
+    pub fn find_to_remove(&self, text: &str) -> Result<NodeId, Refusal> {
+        let removed = text.parse().ok().filter(|id| self.members.tombstone(id).is_some());
+        removed.map_or_else(|| self.find(text).map(|member| member.id), Ok)
+    }
+
     fn unknown(&self, text: &str) -> Refusal {
         let shown: String = text.chars().take(64).collect();
         let nearest = self

@@ -97,6 +97,7 @@ impl ClusterState {
             Command::Etcd(change) => self.change_etcd(at, change),
             Command::SetLabels(set) => self.set_labels(set),
             Command::RecordAudit(record) => self.record_audit(at, record),
+            Command::Barrier => Ok(Outcome::Unchanged),
         }
     }
 

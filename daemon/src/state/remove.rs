@@ -1,14 +1,18 @@
 //! Removal: the end of a membership, for ever.
 
+use muster_proto::NodeName;
+
 use super::access::Call;
 use super::command::Remove;
 use super::{At, ClusterState, Member, Outcome, Reason, Refusal};
 
 impl ClusterState {
-    pub(super) fn remove(&mut self, at: At, remove: &Remove) -> Result<Outcome, Refusal> {
+    /// The name of whom `remove` takes out, or why it would be refused. A node that was removed
+    /// before may be removed again: nothing happens.
+    pub fn check_removal(&self, remove: &Remove) -> Result<NodeName, Refusal> {
         self.authorize(&remove.by, Call::RemoveNode)?;
         if let Some(tombstone) = self.members.tombstone(&remove.node) {
-            return Ok(Outcome::Removed { node: remove.node, name: tombstone.name.clone() });
+            return Ok(tombstone.name.clone());
         }
         let Some(member) = self.members.get(&remove.node) else {
             return Err(Refusal::new(
@@ -22,9 +26,15 @@ impl ClusterState {
         if member.is_control_plane() {
             self.check_control_plane_remains(member, remove.force)?;
         }
-        let (node, name) = (remove.node, member.name.clone());
-        self.etcd.dismiss(&node);
-        self.members.bury(&node, at.index, at.now_ms);
+        Ok(member.name.clone())
+    }
+
+    pub(super) fn remove(&mut self, at: At, remove: &Remove) -> Result<Outcome, Refusal> {
+        let (node, name) = (remove.node, self.check_removal(remove)?);
+        if self.members.get(&node).is_some() {
+            self.etcd.dismiss(&node);
+            self.members.bury(&node, at.index, at.now_ms);
+        }
         Ok(Outcome::Removed { node, name })
     }
 

@@ -118,10 +118,8 @@ impl Owner {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                changed = trust.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
+                // When nobody has news any more, what is known goes on.
+                Ok(()) = trust.changed() => {
                     let now = Arc::clone(&trust.borrow_and_update());
                     self.believe(now);
                 }

@@ -1,7 +1,11 @@
 //! The checks of `musterctl health`: each is one thing that must be so, with what is not.
 
+use std::time::Duration;
+
 use muster_proto::PublicKey;
 use muster_proto::wire::operator as wire;
+use tokio::time::timeout;
+use tonic::Status;
 
 use super::Desk;
 use crate::state::ClusterState;
@@ -11,20 +15,28 @@ use crate::state::etcd::Phase;
 /// backdated by more; this is when logs and leases become confusing.
 const MAX_CLOCK_OFFSET: u64 = 2_000;
 
+/// How long the group may take to show that it has a majority.
+const READS: Duration = Duration::from_millis(1_500);
+
+/// How long etcd may take to answer a check: less than an operator waits for the whole answer.
+const ETCD_ANSWERS: Duration = Duration::from_secs(4);
+
 impl Desk {
     pub(super) async fn health(&self, caller: &PublicKey) -> wire::HealthReply {
-        let current = self.group.catch_up().await;
+        let current = self.group.catch_up_within(READS).await;
         let state = current.as_ref().map_or_else(|_| self.group.state(), std::sync::Arc::clone);
-        let nodes = self.status(caller).await.nodes;
         let leaderless: Vec<_> = current.err().map(|error| error.to_string()).into_iter().collect();
+        let (status, silent, alarms) =
+            tokio::join!(self.status(caller), self.etcd_silent(), self.alarms(caller));
+        let nodes = status.nodes;
         let checks = vec![
             check("raft has a leader and a majority", &leaderless),
             check("every control-plane node votes in raft", &self.without_vote(&state)),
             check("every member is reachable", &unreachable(&nodes)),
             check("every member is ready", &waiting(&nodes)),
             check("every control-plane node votes in etcd", &outside_etcd(&state)),
-            check("etcd answers on every member", &self.etcd_silent().await),
-            check("etcd has no alarm", &self.alarms(caller).await),
+            check("etcd answers on every member", &silent),
+            check("etcd has no alarm", &alarms),
             check("clocks agree", &clocks(&nodes)),
         ];
         wire::HealthReply { checks }
@@ -37,7 +49,7 @@ impl Desk {
     }
 
     async fn etcd_silent(&self) -> Vec<String> {
-        match self.etcd_status().await {
+        match within(self.etcd_status()).await {
             Ok(status) => status
                 .members
                 .into_iter()
@@ -49,13 +61,19 @@ impl Desk {
     }
 
     async fn alarms(&self, caller: &PublicKey) -> Vec<String> {
-        match self.etcd_alarms(*caller, wire::EtcdAlarmsRequest { disarm: false }).await {
+        let asked = self.etcd_alarms(*caller, wire::EtcdAlarmsRequest { disarm: false });
+        match within(asked).await {
             Ok(alarms) => {
                 alarms.alarms.into_iter().map(|a| format!("{}: {}", a.node, a.alarm)).collect()
             }
             Err(status) => vec![status.message().to_owned()],
         }
     }
+}
+
+async fn within<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = || Status::deadline_exceeded(format!("no answer within {ETCD_ANSWERS:?}"));
+    timeout(ETCD_ANSWERS, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// A check that passes when there are no findings.

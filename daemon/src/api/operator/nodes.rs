@@ -78,12 +78,14 @@ impl Desk {
         request: wire::RemoveNodeRequest,
     ) -> Result<wire::RemoveNodeReply, Status> {
         let state = self.current().await?;
-        let node = state.find(&request.node).map_err(refused)?.id;
+        let node = state.find_to_remove(&request.node).map_err(refused)?;
+        let remove = Remove { node, by: by(caller), force: request.force };
+        // Whatever refuses it does so before anything is changed.
+        state.check_removal(&remove).map_err(refused)?;
         self.majority_without(&node)?;
         if !self.is_down(&node) {
             self.leave_etcd(&state, node, request.force).await?;
         }
-        let remove = Remove { node, by: by(caller), force: request.force };
         match self.propose(Command::Remove(remove)).await? {
             Outcome::Removed { node, name } => {
                 Ok(wire::RemoveNodeReply { name: name.to_string(), id: node.to_string() })
@@ -98,6 +100,13 @@ impl Desk {
         let mut voters = self.group.voters();
         if !voters.remove(node) {
             return Ok(());
+        }
+        if voters.is_empty() {
+            return Err(Status::failed_precondition(format!(
+                "{} is the only voter of Raft; wait until `musterctl members` shows another one, \
+                 then try again",
+                self.name(node)
+            )));
         }
         let up: Vec<_> = voters.iter().filter(|voter| !self.is_down(voter)).collect();
         if up.len() > voters.len() / 2 {
