@@ -41,7 +41,8 @@ pub(crate) struct Global {
     #[arg(short, long = "endpoint", global = true, value_name = "ADDRESS[:PORT]",
         value_parser = parse_endpoint, help_heading = "Global")]
     pub(crate) endpoints: Vec<String>,
-    /// The node that the command is about, where it is about one
+    /// The node that the command is about (status, version, pki show, etcd status, snapshot,
+    /// defrag, forfeit-leadership)
     #[arg(short, long, global = true, value_name = "NAME", value_parser = node, help_heading = "Global")]
     pub(crate) node: Option<String>,
     /// The form of the answer
@@ -74,6 +75,25 @@ pub(crate) enum Command {
     Context(ContextCommand),
     Version(Version),
     Completion(Completion),
+}
+
+impl Command {
+    /// Whether `--node` means anything to it.
+    pub(crate) fn is_about_one_node(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Version(_) | Self::Pki(_) => true,
+            Self::Etcd(etcd) => etcd.is_about_one_node(),
+            Self::Init(_)
+            | Self::Members(_)
+            | Self::Health(_)
+            | Self::Node(_)
+            | Self::Token(_)
+            | Self::Audit(_)
+            | Self::Cluster(_)
+            | Self::Context(_)
+            | Self::Completion(_) => false,
+        }
+    }
 }
 
 /// A node's name or id.

@@ -26,6 +26,11 @@ pub(crate) enum Failure {
     Etcd(#[from] EtcdError),
     #[error(transparent)]
     Local(#[from] LocalError),
+    #[error(
+        "--node means nothing to this command, which is not about one node; leave it out, or ask a \
+         particular node with --endpoint ADDRESS"
+    )]
+    NoNodeHere,
     /// The answer is complete and it is bad news.
     #[error("{0}")]
     NotHealthy(String),
@@ -34,6 +39,8 @@ pub(crate) enum Failure {
 /// Exit codes, as documented.
 mod code {
     pub(super) const FAILED: u8 = 1;
+    /// As clap does for a wrong command line.
+    pub(super) const USAGE: u8 = 2;
     pub(super) const NOT_READY: u8 = 3;
     pub(super) const UNREACHABLE: u8 = 4;
     pub(super) const REFUSED: u8 = 5;
@@ -50,6 +57,7 @@ impl Failure {
                 code::UNREACHABLE
             }
             Self::Call(CallError::Refused { .. }) => code::REFUSED,
+            Self::NoNodeHere => code::USAGE,
             Self::Call(CallError::NotReady { .. } | CallError::NoCluster { .. })
             | Self::NotHealthy(_)
             | Self::Local(LocalError::NotHealthy { .. }) => code::NOT_READY,

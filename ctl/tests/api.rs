@@ -227,6 +227,14 @@ fn the_node_that_a_command_is_about_is_named_to_the_server() {
     let status = desk.ask(&[node.address], &["status", "-n", "cp-2", "-o", "json"]).json();
     assert_eq!(status["nodes"].as_array().unwrap().len(), 1);
     assert_eq!(status["nodes"][0]["name"], "cp-2");
+    let version = desk.ask(&[node.address], &["version", "-n", "cp-2", "-o", "json"]).json();
+    assert_eq!(version["server"]["node"], "cp-2");
+    for about_all in [&["members"][..], &["node", "remove", "cp-1"], &["token", "list"]] {
+        let said = desk.ask(&[node.address], &[about_all, &["-n", "cp-2"]].concat());
+        assert!(said.failure(2).contains("--node means nothing to this command"), "{said:?}");
+    }
+    let said = desk.ask(&[node.address], &["pki", "show", "-n", "cp-9"]);
+    assert!(said.failure(1).contains("no member has the name or node id cp-9"), "{said:?}");
 }
 
 #[test]

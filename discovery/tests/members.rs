@@ -87,6 +87,20 @@ async fn a_worker_is_refused_what_only_control_planes_may_call() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 }
 
+/// While a node stops, gossip's goodbye goes out over sessions that nobody has news for any more.
+#[tokio::test]
+async fn sessions_outlive_whoever_had_news_of_the_members() {
+    let (a, mut b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    bounded("an answer", a.client(&b).append(message("x"))).await.unwrap();
+    let known = Arc::clone(&b.trust.borrow());
+    b.trust = tokio::sync::watch::Sender::new(known); // the one that b's endpoint watches is gone
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+        bounded("an answer", a.client(&b).append(message("y"))).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_sessions_of_a_removed_member_end_at_once() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));

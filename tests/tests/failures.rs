@@ -90,6 +90,10 @@ fn a_minority_refuses_writes_and_says_so_and_heals_by_itself() {
         let refused = cluster.ctl_at(&cut, &["token", "create", "--role", "worker"])?;
         ensure!(refused.code != Some(0), "a minority took a write: {}", refused.out);
         ensure!(refused.err.contains("majority"), "it does not say why: {}", refused.err);
+        // Health is told, not timed out: what is wrong is what an operator asks for now.
+        let ill = cluster.ctl_at(&cut, &["health"])?;
+        let told = format!("{}{}", ill.out, ill.err);
+        ensure!(ill.code == Some(3) && told.contains("raft has a leader"), "{ill:?}");
         let stale = cluster.ctl_at(&cut, &["members", "-o", "json"])?.json()?;
         ensure!(stale["stale"] == true, "a minority claims to be current: {stale}");
         let args = ["token", "create", "--role", "worker", "--description", "majority"];

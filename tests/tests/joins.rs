@@ -79,6 +79,29 @@ fn a_removed_node_is_out_at_once_and_cannot_return_with_its_old_identity() {
 }
 
 #[test]
+fn a_control_plane_of_three_becomes_one_of_two_and_of_one_and_the_last_stays() {
+    scenario("shrinking", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        cluster.etcdctl(&["put", "kept", "yes"])?.success()?;
+        for (name, left) in [("cp-3", 2), ("cp-2", 1)] {
+            cluster.ctl(&["node", "remove", name])?.success()?;
+            let again = cluster.ctl(&["node", "remove", name])?.failure(1)?;
+            ensure!(again.contains("no member has the name"), "{again}");
+            cluster.until_members("one voter less", |m| voters(m) == left)?;
+            cluster.until_healthy()?;
+        }
+        let last = cluster.ctl(&["node", "remove", "cp-1", "--force"])?.failure(1)?;
+        ensure!(last.contains("cp-1 is the last control-plane node"), "{last}");
+        cluster.until_healthy()?;
+        let value = cluster.etcdctl(&["get", "kept", "--print-value-only"])?.success()?;
+        ensure!(value.trim() == "yes", "{value:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_wiped_machine_under_a_taken_name_is_refused_with_the_command_that_frees_it() {
     scenario("wiped", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
@@ -131,7 +154,7 @@ fn a_token_admits_only_what_it_is_for() {
             cluster.start_with(name, file, &[])?;
         }
         cluster.until_members("worker-2 with its own token", |m| find(m, "worker-2").is_some())?;
-        log_says(&cluster, "worker-1", "token")?;
+        log_says(&cluster, "worker-1", "does not admit a worker")?;
         log_says(&cluster, "worker-3", "refused")?;
         let members = cluster.members()?;
         ensure!(find(&members, "worker-1").is_none(), "a control-plane token admitted a worker");

@@ -25,6 +25,9 @@ use crate::output::Output;
 /// Does what was asked.
 pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let Cli { global, command } = cli;
+    if global.node.is_some() && !command.is_about_one_node() {
+        return Err(Failure::NoNodeHere);
+    }
     let out = &mut Output::new(global.output, out);
     match command {
         Command::Init(init) => init.run(&Store::of_user()?, &global.endpoints, out),

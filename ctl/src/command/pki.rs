@@ -22,11 +22,12 @@ pub(crate) enum Pki {
 impl Pki {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self::Show = self;
-        let reply = api
+        let mut reply = api
             .call(Kind::Idempotent, "show the PKI", ShowPkiRequest {}, async |client, request| {
                 client.show_pki(request).await
             })
             .await?;
+        reply.nodes = api.only_named(reply.nodes, |node| &node.node).await?;
         Ok(out.show(&PkiView::of(reply, now()))?)
     }
 }

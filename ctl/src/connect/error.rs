@@ -43,6 +43,8 @@ pub(crate) enum CallError {
          over again from where `musterctl init` wrote it"
     )]
     NoToken,
+    #[error("no member has the name or node id {node}; see `musterctl members`")]
+    NoSuchNode { node: String },
     #[error("there is no cluster yet; {}", waiting(nodes))]
     NoCluster { nodes: Vec<Waiting>, attempts: Vec<Attempt> },
     #[error("could not {what}: no node answered: {}", listed(attempts))]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_discovery::endpoint::{Bind, Endpoint, Trust};
+use muster_discovery::hello::ProveError;
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
@@ -91,11 +92,24 @@ async fn meet(
     token: &Token,
 ) -> Result<Met, (bool, String)> {
     let failed = |why: String| (false, why);
-    let address = *resolve(endpoint)
-        .await
-        .map_err(failed)?
-        .first()
-        .ok_or_else(|| failed("has no address".to_owned()))?;
+    let mut outcome = Err(failed("has no address".to_owned()));
+    for address in resolve(endpoint).await.map_err(failed)? {
+        outcome = meet_at(endpoint, address, Arc::clone(&identity), token).await;
+        // A refusal is an answer; only silence sends us on to the name's next address.
+        if !matches!(outcome, Err((false, _))) {
+            break;
+        }
+    }
+    outcome
+}
+
+async fn meet_at(
+    endpoint: &str,
+    address: SocketAddr,
+    identity: Arc<Identity>,
+    token: &Token,
+) -> Result<Met, (bool, String)> {
+    let failed = |why: String| (false, why);
     let from: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -105,7 +119,10 @@ async fn meet(
     // Nobody is let in here: the listener is never run.
     let (quic, _listener) = Endpoint::bind(bind).map_err(|e| failed(chain(&e)))?;
     let session = quic.dial_hello(address).await.map_err(|e| failed(chain(&e)))?;
-    session.prove(token).await.map_err(|error| (true, chain(&error)))?;
+    session.prove(token).await.map_err(|error| {
+        let refused = matches!(error, ProveError::Refused { .. } | ProveError::Impostor { .. });
+        (refused, chain(&error))
+    })?;
     let reply = session.client().anchor(AnchorRequest {}).await;
     let reply = reply.map_err(|status| failed(status.message().to_owned()))?;
     read(endpoint, reply.into_inner()).map_err(failed)

@@ -84,6 +84,23 @@ impl Api {
         self.node.is_some()
     }
 
+    /// Of `nodes`, the one that `--node` names; all of them if it names none.
+    pub(crate) async fn only_named<T>(
+        &mut self,
+        nodes: Vec<T>,
+        name_of: impl Fn(&T) -> &str,
+    ) -> Result<Vec<T>, CallError> {
+        let Some(wanted) = self.node.as_ref().and_then(|node| node.to_str().ok()) else {
+            return Ok(nodes);
+        };
+        let wanted = wanted.to_owned();
+        let members = crate::command::members::ask(self).await?.members;
+        let Some(member) = members.into_iter().find(|m| m.name == wanted || m.id == wanted) else {
+            return Err(CallError::NoSuchNode { node: wanted });
+        };
+        Ok(nodes.into_iter().filter(|node| name_of(node) == member.name).collect())
+    }
+
     /// Where the connection of the last call led to.
     pub(crate) fn endpoint(&self) -> &str {
         self.session.as_ref().map_or("", Session::endpoint)

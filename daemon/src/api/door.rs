@@ -81,6 +81,11 @@ impl Entrance {
         if self.cluster.borrow().is_none() { Place::Forming } else { Place::Other }
     }
 
+    /// Whether this member has not seen the cluster's authorities yet.
+    fn is_at_genesis(&self) -> bool {
+        self.trust.borrow().credentials.is_none()
+    }
+
     /// What this node says of itself once it is a member.
     fn member(&self) -> Candidate {
         let cluster_id = self.cluster.borrow().map(ClusterId::to_vec).unwrap_or_default();
@@ -192,7 +197,9 @@ impl Door for Entrance {
                 (known.status(now) == TokenStatus::Valid).then(|| known.verifier.clone())
             }
             Place::Other => match (self.local.role, self.told.borrow().as_ref()) {
-                (Role::ControlPlane, _) => own(),
+                // Only a founder at genesis knows of no other tokens. Who had a certificate before
+                // is starting, or lags behind, and cannot tell which tokens were revoked.
+                (Role::ControlPlane, _) => own().filter(|_| self.is_at_genesis()),
                 (Role::Worker, None) => None,
                 (Role::Worker, Some(told)) => {
                     own().filter(|_| told.token_ids.iter().any(|id| id == token.as_str()))

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use muster_proto::NodeId;
 use openraft::{ChangeMembers, EmptyNode};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,12 +23,26 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// A learner this close to the leader's last entry may vote.
 const CLOSE: u64 = 16;
 
-/// Runs until `stop`.
-pub async fn run(group: Group, stop: CancellationToken) {
+/// Runs until `stop`. Only a learner that `lives` is made a voter: one that died just after it had
+/// caught up would be counted on.
+pub async fn run(
+    group: Group,
+    lives: impl Fn(&NodeId) -> bool + Send + 'static,
+    stop: CancellationToken,
+) {
+    let membership = |metrics: &Metrics| {
+        let mut have = membership(metrics);
+        have.caught_up.retain(&lives);
+        have
+    };
+    let wants_change = |state: &ClusterState| {
+        let have = membership(&group.metrics().borrow());
+        state.birth().is_some() && next_change(&state.control_planes(), &have).is_some()
+    };
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if !group.is_leader() || !wants_change(&group, &group.state()) {
+        if !group.is_leader() || !wants_change(&group.state()) {
             continue;
         }
         // It looks so; now with the right to change it, and a state that lacks nothing.
@@ -41,11 +56,6 @@ pub async fn run(group: Group, stop: CancellationToken) {
             Err(_) => warn!("Raft's membership was not changed in time; trying again"),
         }
     }
-}
-
-fn wants_change(group: &Group, state: &ClusterState) -> bool {
-    let have = membership(&group.metrics().borrow());
-    state.birth().is_some() && next_change(&state.control_planes(), &have).is_some()
 }
 
 async fn perform(group: &Group, change: Change) -> Result<(), String> {

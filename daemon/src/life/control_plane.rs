@@ -1,8 +1,9 @@
 //! What a control-plane member runs besides: Raft and its controllers, etcd, the operator API.
 
-use muster_discovery::gossip::Gossip;
+use muster_discovery::gossip::{Gossip, State};
 use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::{Binary, policy, unit};
+use muster_proto::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +57,10 @@ impl Life {
                 stop.cancelled().await;
             });
         }
-        tasks.spawn("voters", voters::run(group.clone(), stop.clone()));
+        let seen = gossip.liveness();
+        let lives =
+            move |id: &NodeId| seen.borrow().get(id).is_some_and(|s| s.state == State::Alive);
+        tasks.spawn("voters", voters::run(group.clone(), lives, stop.clone()));
         let key = identity.public_key();
         tasks.spawn(
             "certificate",

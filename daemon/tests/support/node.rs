@@ -156,7 +156,7 @@ impl Node {
         let group = self.group();
         let running = self.running.as_mut().expect("the node runs");
         let (runtime, stop) = (running.runtime.handle().clone(), running.stop.clone());
-        running.tasks.spawn_on(voters::run(group, stop), &runtime);
+        running.tasks.spawn_on(voters::run(group, |_| true, stop), &runtime);
     }
 
     pub(crate) fn has_group(&self) -> bool {

@@ -50,6 +50,16 @@ pub(crate) enum EtcdError {
 }
 
 impl Etcd {
+    /// Whether `--node` means anything to it.
+    pub(crate) fn is_about_one_node(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Snapshot(_) | Self::Defrag(_) | Self::ForfeitLeadership(_) => {
+                true
+            }
+            Self::Members(_) | Self::Alarms(_) | Self::ClientConfig(_) => false,
+        }
+    }
+
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         match self {
             Self::Members(members) => members.run(api, out).await,

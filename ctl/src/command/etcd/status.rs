@@ -22,6 +22,7 @@ impl Status {
                 client.etcd_status(request).await
             })
             .await?;
+        let members = api.only_named(members, |member| &member.node).await?;
         let members = members.into_iter().map(MemberView::from).collect();
         Ok(out.show(&StatusView { members })?)
     }
