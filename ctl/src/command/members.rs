@@ -52,7 +52,7 @@ struct MemberView {
     etcd: Option<String>,
     version: String,
     config_version: u64,
-    last_seen_ms: u64,
+    last_seen_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,8 +110,9 @@ impl View for MembersView {
                 m.version.clone(),
                 m.config_version.to_string(),
                 match m.last_seen_ms {
-                    0..1000 => "now".to_owned(),
-                    past => format!("{} ago", span(past)),
+                    None => "never".to_owned(),
+                    Some(0..1000) => "now".to_owned(),
+                    Some(past) => format!("{} ago", span(past)),
                 },
                 m.id.chars().take(10).collect(),
             ]
@@ -148,7 +149,7 @@ mod tests {
             etcd: "voter".to_owned(),
             version: "0.1.0".to_owned(),
             config_version: 1,
-            last_seen_ms: 312,
+            last_seen_ms: Some(312),
         };
         let worker = Member {
             role: "worker".to_owned(),
@@ -156,7 +157,7 @@ mod tests {
             raft_voter: false,
             etcd: String::new(),
             state: "down".to_owned(),
-            last_seen_ms: 75_000,
+            last_seen_ms: Some(75_000),
             ..member("worker-1")
         };
         let reply = MembersReply {

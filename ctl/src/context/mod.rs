@@ -41,7 +41,9 @@ pub(crate) enum ContextError {
     Unknown { name: String, known: String },
     #[error("{0:?} is not a context name: letters, digits, '-', '_' and '.'")]
     Name(String),
-    #[error("there is a context {0} already: choose another --name or remove it first")]
+    #[error(
+        "there is a context {0} already: choose another name, or remove it with `musterctl context remove {0}`"
+    )]
     Taken(String),
     #[error("no home directory: set MUSTER_CONFIG to where contexts are kept")]
     NoHome,
@@ -101,7 +103,9 @@ pub(crate) struct Anchor {
 impl Context {
     /// Reads the context in a directory; `path` may also be its `context.yaml`.
     pub(crate) fn load(path: &Path, name: &str) -> Result<Self, ContextError> {
-        let directory = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+        // The path may name the directory, or its context.yaml.
+        let named_file = path.file_name().is_some_and(|name| name == FILE);
+        let directory = if named_file { path.parent().unwrap_or(path) } else { path };
         let file = directory.join(FILE);
         let text = files::read(&file, MAX)?;
         let description = serde_saphyr::from_str(&text)

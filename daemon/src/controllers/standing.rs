@@ -112,10 +112,14 @@ impl Standing {
 
     async fn ask_around(&self) -> Answer {
         let trust = Arc::clone(&self.trust.borrow());
-        let known = trust.directory.values().flat_map(|peer| peer.addresses.iter().copied());
+        // Only control-plane members can tell. Where workers were, one may be by now; asked last.
+        let of = |role: Role| {
+            let peers = trust.directory.values().filter(move |peer| peer.role == role);
+            peers.flat_map(|peer| peer.addresses.iter().copied())
+        };
         let hinted: BTreeSet<SocketAddr> = self.hints.borrow().iter().copied().collect();
         let mut asked = BTreeSet::new();
-        for address in known.chain(hinted) {
+        for address in of(Role::ControlPlane).chain(hinted).chain(of(Role::Worker)) {
             if !asked.insert(address) {
                 continue;
             }

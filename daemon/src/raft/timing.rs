@@ -37,7 +37,7 @@ pub fn config(cluster: &ClusterId, snapshot_every: u64) -> Config {
         election_timeout_min: ms(ELECTION_MIN),
         election_timeout_max: ms(ELECTION_MAX),
         install_snapshot_timeout: 30_000,
-        // At most 16 KiB each (the store's bound): an append stays below the 4 MiB of a message.
+        // Fewer where they are long: a read of the log ends after 1 MiB, and a message holds 4 MiB.
         max_payload_entries: 128,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
         max_in_snapshot_log_to_keep: KEEP_BEHIND.min(snapshot_every / 2),

@@ -89,8 +89,8 @@ pub struct Seen {
 pub struct Contact {
     /// "alive", "suspect", "down" or "unknown".
     pub state: &'static str,
-    /// Since it was last heard.
-    pub silent_for: Duration,
+    /// Since it was last heard; none if it never was.
+    pub silent_for: Option<Duration>,
 }
 
 /// The answer to `musterctl members`, by name.
@@ -110,9 +110,9 @@ pub fn members(state: &ClusterState, seen: &Seen) -> wire::MembersReply {
 
 fn member(state: &ClusterState, seen: &Seen, member: &Member) -> wire::Member {
     let contact = if member.id == seen.me {
-        Contact { state: "alive", silent_for: Duration::ZERO }
+        Contact { state: "alive", silent_for: Some(Duration::ZERO) }
     } else {
-        let unknown = Contact { state: "unknown", silent_for: Duration::ZERO };
+        let unknown = Contact { state: "unknown", silent_for: None };
         seen.contacts.get(&member.id).copied().unwrap_or(unknown)
     };
     let raft_voter = seen.voters.contains(&member.id);
@@ -136,7 +136,7 @@ fn member(state: &ClusterState, seen: &Seen, member: &Member) -> wire::Member {
         etcd: state.etcd().record(&member.id).map_or("", |r| r.phase.as_str()).to_owned(),
         version: member.version.clone(),
         config_version: member.config_version,
-        last_seen_ms: millis(contact.silent_for),
+        last_seen_ms: contact.silent_for.map(millis),
     }
 }
 

@@ -39,7 +39,7 @@ impl Desk {
         let contacts = liveness.iter().map(|(node, seen)| {
             let silent_for =
                 seen.last_heard.map(|heard| now.duration_since(heard)).unwrap_or_default();
-            (*node, Contact { state: word(seen.state), silent_for })
+            (*node, Contact { state: word(seen.state), silent_for: Some(silent_for) })
         });
         Seen {
             me: self.group.me(),

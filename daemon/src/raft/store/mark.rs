@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 use super::durable::{failed, write_file};
 
-/// Two slots in sectors of their own, written in turn: one is whole whatever happens to the other.
+/// Two slots in sectors of their own, written in turn. A sector is written whole or not at all, so a
+/// slot that does not match its checksum has rotted.
 const SLOT: usize = 512;
 
 const LEN: usize = 12;

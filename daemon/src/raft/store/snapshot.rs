@@ -56,13 +56,8 @@ impl Snapshots {
     /// Opens `dir`, making it if it is not there. Removes what a cut left half written.
     pub fn open(dir: PathBuf) -> Result<Self, StoreError> {
         make_dir(&dir)?;
-        for entry in fs::read_dir(&dir).map_err(failed("list", &dir))? {
-            let path = entry.map_err(failed("list", &dir))?.path();
-            if path.extension().is_some_and(|e| e == "new") {
-                fs::remove_file(&path).map_err(failed("remove", &path))?;
-            }
-        }
         let snapshots = Self { dir, writing: Mutex::new(()), reach: watch::Sender::default() };
+        snapshots.remove_all("new")?;
         let covered = snapshots.files()?.last().map(|file| file.index);
         snapshots.reach.send_modify(|reach| reach.covered = covered);
         Ok(snapshots)
@@ -94,6 +89,7 @@ impl Snapshots {
         for old in files.iter().rev().skip(KEEP) {
             fs::remove_file(&old.path).map_err(failed("remove", &old.path))?;
         }
+        self.remove_all("bad")?;
         self.reach.send_modify(|reach| reach.covered = reach.covered.max(Some(index)));
         Ok(())
     }
@@ -140,6 +136,18 @@ impl Snapshots {
         let bad = path.with_extension("bad");
         fs::rename(&path, &bad).map_err(failed("set aside", &path))?;
         sync_dir(&self.dir)
+    }
+
+    /// Removes what no longer serves anything: half-written files, and damaged ones once a newer
+    /// snapshot is there. They hold secrets.
+    fn remove_all(&self, extension: &str) -> Result<(), StoreError> {
+        for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
+            let path = entry.map_err(failed("list", &self.dir))?.path();
+            if path.extension().is_some_and(|e| e == extension) {
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
     }
 
     /// The one that goes furthest last.

@@ -65,21 +65,23 @@ fn members_are_listed_by_name_with_what_gossip_and_raft_say() {
     replica.done(Command::Admit(admit(5, Role::ControlPlane)));
     let mut seen = Seen { me: id(1), leader: Some(id(2)), ..Seen::default() };
     seen.voters = [id(1), id(2), id(3)].into();
-    seen.contacts.insert(id(4), Contact { state: "down", silent_for: Duration::from_secs(9) });
+    seen.contacts
+        .insert(id(4), Contact { state: "down", silent_for: Some(Duration::from_secs(9)) });
     let reply = view::members(&replica.state, &seen);
     let row = |m: &muster_proto::wire::operator::Member| {
         let words = [&m.name, &m.role, &m.state, &m.raft_role, &m.etcd].map(String::as_str);
-        format!("{} {}", words.join(" "), m.last_seen_ms)
+        let seen = m.last_seen_ms.map_or_else(|| "never".to_owned(), |ms| ms.to_string());
+        format!("{} {seen}", words.join(" "))
     };
     let rows: Vec<_> = reply.members.iter().map(row).collect();
     assert_eq!(
         rows,
         [
             "node-1 control-plane alive follower voter 0",
-            "node-2 control-plane unknown leader waiting 0",
-            "node-3 control-plane unknown follower waiting 0",
+            "node-2 control-plane unknown leader waiting never",
+            "node-3 control-plane unknown follower waiting never",
             "node-4 worker down   9000",
-            "node-5 control-plane unknown learner waiting 0",
+            "node-5 control-plane unknown learner waiting never",
         ]
     );
     assert_eq!(reply.members[0].address, "10.0.0.1:50000");
