@@ -12,6 +12,7 @@ pub mod membership;
 pub mod prepare;
 pub mod raft;
 pub mod readiness;
+pub mod restore;
 pub mod state;
 pub mod state_dir;
 pub mod wire;

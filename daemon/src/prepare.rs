@@ -13,7 +13,6 @@ use muster_discovery::birth::{PromiseStore, Record};
 use muster_init::facts::{self, Interface, Reach};
 use muster_init::files;
 use muster_init::units::etcd;
-use muster_init::units::etcd::client::snapshot::{self, Digest};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
 use muster_proto::config::{Config, Document, MAX_BYTES, Subnet};
@@ -23,6 +22,7 @@ use ring::digest;
 use crate::args::Args;
 use crate::fatal::Fatal;
 use crate::membership::Membership;
+use crate::restore::{self, Restore};
 use crate::state_dir::StateDir;
 
 /// A node that is fit to be started.
@@ -40,16 +40,8 @@ pub struct Prepared {
     pub addresses: Addresses,
     /// On control-plane nodes.
     pub etcd: Option<etcd::Binary>,
-    /// A snapshot to begin etcd with.
+    /// A snapshot that etcd is yet to begin with.
     pub restore_etcd: Option<Restore>,
-}
-
-/// The etcd snapshot that a new cluster begins with.
-#[derive(Debug, Clone)]
-pub struct Restore {
-    pub path: PathBuf,
-    /// All founders must be given the same one: it goes into what they compare before a birth.
-    pub digest: Digest,
 }
 
 /// What this node has promised at births.
@@ -158,7 +150,8 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
     }
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let digest = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
-    let restore_etcd = snapshot(args.restore_etcd, membership.is_some())?;
+    let restore_etcd =
+        restore::check(&state_dir, args.restore_etcd.as_deref(), membership.is_some())?;
     Ok(Checked { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd })
 }
 
@@ -169,6 +162,9 @@ impl Checked {
             self;
         let state = Arc::new(StateDir::open(&state_dir)?);
         let (identity, promises) = identity(&state, membership.is_some())?;
+        if membership.is_none() {
+            restore::write_down(&state, &promises.record, restore_etcd.as_ref())?;
+        }
         let identity = Arc::new(identity);
         Ok(Prepared {
             config,
@@ -200,16 +196,6 @@ fn read_config(path: &Path) -> Result<String, Fatal> {
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let file = fs::File::open(path).map_err(read)?;
     io::read_to_string(io::Read::take(file, limit)).map_err(read)
-}
-
-/// Reads and checks the snapshot to begin with. A member has begun long ago: then the file need not
-/// even be there any more.
-fn snapshot(path: Option<PathBuf>, is_member: bool) -> Result<Option<Restore>, Fatal> {
-    let Some(path) = path.filter(|_| !is_member) else { return Ok(None) };
-    let verified = snapshot::verify(&path).map_err(|error| {
-        Fatal::Machine(format!("--restore-etcd: {}", crate::fatal::chain(&error)))
-    })?;
-    Ok(Some(Restore { path, digest: verified.digest }))
 }
 
 /// Finds etcd and asks it for its version, which takes a process and so a runtime.

@@ -122,7 +122,12 @@ impl StateDir {
 
     /// The node's Ed25519 key, PKCS #8.
     pub fn identity(&self) -> PathBuf {
-        self.path.join("identity.key")
+        Self::identity_in(&self.path)
+    }
+
+    /// The same, of a directory that is not open.
+    pub fn identity_in(path: &Path) -> PathBuf {
+        path.join("identity.key")
     }
 
     /// The directory itself; the promises of birth lie in it under their own name.
@@ -138,6 +143,11 @@ impl StateDir {
     /// The same, of a directory that is not open.
     pub fn membership_in(path: &Path) -> PathBuf {
         path.join("membership.json")
+    }
+
+    /// The snapshot that etcd is yet to begin with ([`crate::restore`]).
+    pub fn restore_in(path: &Path) -> PathBuf {
+        path.join("restore-etcd")
     }
 
     /// Peers to look for after a restart.

@@ -17,9 +17,10 @@ use crate::controllers::report::Facts;
 use crate::controllers::{certificate, directory, founding, report, voters};
 use crate::fatal::{Fatal, chain};
 use crate::membership::Membership;
-use crate::prepare::{Prepared, Restore};
+use crate::prepare::Prepared;
 use crate::raft::store::OpenError;
 use crate::raft::{self, Group, StartError};
+use crate::restore::Restore;
 use crate::state::EtcdReport;
 
 impl Life {

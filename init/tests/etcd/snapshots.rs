@@ -32,9 +32,9 @@ async fn a_snapshot_is_whole_and_restored_into_a_new_cluster() -> Result<()> {
     for node in &mut nodes {
         node.spec.initial.token = "restored".to_owned();
         let wanted = Some(saved.digest);
-        let first = restore(&node.home, &node.spec, &file, wanted).await?;
+        let first = restore(&node.home, &node.spec, Some(&file), wanted).await?;
         assert_eq!(first, Restored::Now(saved));
-        let again = restore(&node.home, &node.spec, &file, wanted).await?;
+        let again = restore(&node.home, &node.spec, Some(&file), wanted).await?;
         assert_eq!(again, Restored::Before(saved.digest));
     }
     start_all(&nodes).await?;
@@ -45,7 +45,7 @@ async fn a_snapshot_is_whole_and_restored_into_a_new_cluster() -> Result<()> {
         let status = member.status().await?;
         assert_ne!(status.cluster, old_cluster);
         // Asked again at every later start, when the file may be gone, too.
-        let running = restore(&node.home, &node.spec, &gone, None).await?;
+        let running = restore(&node.home, &node.spec, Some(&gone), None).await?;
         assert_eq!(running, Restored::Before(saved.digest));
     }
     let client = after.client(&nodes)?;
@@ -66,18 +66,18 @@ async fn nothing_is_restored_over_data_or_from_a_bad_file() -> Result<()> {
     start_all(&alone[..1]).await?;
     let file = bench.directory.path().join("snapshot.db");
     let saved = snapshot::save(&alone[0].member()?, &file).await?;
-    let over = restore(&alone[0].home, &alone[0].spec, &file, None).await;
+    let over = restore(&alone[0].home, &alone[0].spec, Some(&file), None).await;
     assert!(matches!(over, Err(RestoreError::DataExists { .. })), "{over:?}");
 
     let node = &alone[1];
     let wanted = Some(Digest([7; 32]));
-    let other = restore(&node.home, &node.spec, &file, wanted).await;
+    let other = restore(&node.home, &node.spec, Some(&file), wanted).await;
     assert!(matches!(other, Err(RestoreError::OtherSnapshot { .. })), "{other:?}");
     let mut bytes = fs::read(&file)?;
     *bytes.get_mut(100).context("a byte")? ^= 1;
     let damaged = bench.directory.path().join("damaged.db");
     fs::write(&damaged, &bytes)?;
-    let bad = restore(&node.home, &node.spec, &damaged, None).await;
+    let bad = restore(&node.home, &node.spec, Some(&damaged), None).await;
     assert!(matches!(bad, Err(RestoreError::Verify(_))), "{bad:?}");
     assert!(!node.data().exists());
     assert_eq!(snapshot::verify(&file)?, saved);
@@ -97,7 +97,7 @@ async fn a_restore_that_was_cut_short_does_not_become_an_empty_member() -> Resul
     let mut after = Bench::new()?;
     let nodes = after.founders(1).await?;
     let node = &nodes[0];
-    restore(&node.home, &node.spec, &file, None).await?;
+    restore(&node.home, &node.spec, Some(&file), None).await?;
     // As if the power had gone after the record and before the rename.
     fs::remove_dir_all(node.data())?;
     let record = node.home.root().join("g1.started");
@@ -107,7 +107,7 @@ async fn a_restore_that_was_cut_short_does_not_become_an_empty_member() -> Resul
     let refused = |status: &Status| status.phase == Phase::Refused;
     let status = node.until("a refusal", refused).await?;
     assert!(status.problem.context("a reason")?.contains("restored"));
-    assert_eq!(restore(&node.home, &node.spec, &file, None).await?, Restored::Now(saved));
+    assert_eq!(restore(&node.home, &node.spec, Some(&file), None).await?, Restored::Now(saved));
     start_all(&nodes).await?;
     assert_eq!(nodes[0].member()?.get(b"a").await?.as_deref(), Some(b"1".as_slice()));
     end_all(nodes).await

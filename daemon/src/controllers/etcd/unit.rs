@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use muster_init::units::etcd::home::Home;
-use muster_init::units::etcd::restore;
 use muster_init::units::etcd::{
     Authorities, Binary, Credential, Credentials, Data, Generation, Handle, Initial, InitialState,
     Spec, Status, Tuning,
@@ -22,8 +21,8 @@ use crate::api::local::EtcdView;
 use crate::clock;
 use crate::controllers::certificate::ips;
 use crate::fatal::chain;
-use crate::prepare::Restore;
 use crate::raft::Group;
+use crate::restore::Restore;
 use crate::state::etcd::{Assignment, EtcdData, Seat, Start};
 use crate::state::{ClusterState, EtcdReport, Member};
 
@@ -40,7 +39,7 @@ pub struct Unit {
     pub binary: Binary,
     pub home: Home,
     pub handle: Handle,
-    /// A snapshot that the first generation begins with.
+    /// A snapshot that the first generation is yet to begin with.
     pub restore: Option<Restore>,
     pub view: watch::Sender<EtcdView>,
     pub report: watch::Sender<Option<EtcdReport>>,
@@ -67,7 +66,7 @@ struct Wanted {
 
 impl Unit {
     /// Runs until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut states = self.group.watch_state();
         let mut unit = self.handle.status();
         let mut leaves = None;
@@ -93,7 +92,7 @@ impl Unit {
     }
 
     async fn converge(
-        &self,
+        &mut self,
         state: &ClusterState,
         leaves: &mut Option<Leaves>,
     ) -> Result<(), String> {
@@ -125,25 +124,11 @@ impl Unit {
             tuning: Tuning::default(),
             credentials: leaves.credentials(authorities.etcd.certificate().clone()),
         };
-        self.restore_first(&spec).await?;
+        if let Some(restore) = &self.restore {
+            restore.begin(&self.home, &spec).await?;
+            self.restore = None;
+        }
         self.handle.set(spec).await.map_err(|error| chain(&error))
-    }
-
-    /// A founder's first generation begins with the snapshot that the operator gave.
-    async fn restore_first(&self, spec: &Spec) -> Result<(), String> {
-        let Some(given) = &self.restore else { return Ok(()) };
-        if spec.generation != Generation(0) || spec.initial.state != InitialState::New {
-            return Ok(());
-        }
-        match restore::restore(&self.home, spec, &given.path, Some(given.digest)).await {
-            Ok(restored) => {
-                info!(?restored, "etcd begins with the given snapshot");
-                Ok(())
-            }
-            // This member has run before: the snapshot was for its beginning only.
-            Err(restore::RestoreError::DataExists { .. }) => Ok(()),
-            Err(error) => Err(chain(&error)),
-        }
     }
 
     fn publish(

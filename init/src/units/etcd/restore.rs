@@ -23,6 +23,9 @@ use crate::files::{self, WriteError};
 /// How long restoring may take: a full 8 GiB on a slow disk.
 const RESTORE: Duration = Duration::from_mins(30);
 
+/// What the directories begin with in which a restore is made, in the home.
+const ASIDE: &str = "restoring-g";
+
 /// What came of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restored {
@@ -35,6 +38,8 @@ pub enum Restored {
 /// Why nothing was restored; what was on disk before is untouched.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
+    #[error("no snapshot is given")]
+    NoFile,
     #[error("snapshot not accepted")]
     Verify(#[from] VerifyError),
     #[error("snapshot {} is {found}, wanted is {wanted}", path.display())]
@@ -49,7 +54,7 @@ pub enum RestoreError {
     TooLong { tool: PathBuf },
     #[error("{} refused: {said}", tool.display())]
     Refused { tool: PathBuf, said: String },
-    #[error("sync {}", path.display())]
+    #[error("sync or remove {}", path.display())]
     Sync { path: PathBuf, source: io::Error },
     #[error("etcd's directory cannot be used")]
     Home(#[from] HomeError),
@@ -59,11 +64,11 @@ pub enum RestoreError {
 
 /// Restores the snapshot as the data of this member, which must not have started yet. Doing it
 /// again is harmless and cheap; a crash in between is made good by doing it again. If `wanted` is
-/// given, the snapshot must be that one.
+/// given, the snapshot must be that one. Without a file it only finds out whether one is needed.
 pub async fn restore(
     home: &Home,
     spec: &Spec,
-    file: &Path,
+    file: Option<&Path>,
     wanted: Option<Digest>,
 ) -> Result<Restored, RestoreError> {
     if let Some(digest) = earlier(home, spec)? {
@@ -72,6 +77,7 @@ pub async fn restore(
             Some(_) => Err(RestoreError::DataExists { path: home.data(spec.generation) }),
         };
     }
+    let file = file.ok_or(RestoreError::NoFile)?;
     let path = file.to_owned();
     let verified = tokio::task::spawn_blocking(move || snapshot::verify(&path)).await;
     let verified = verified.expect("verifying does not panic")?;
@@ -80,19 +86,31 @@ pub async fn restore(
         return Err(RestoreError::OtherSnapshot { path, found, wanted });
     }
     files::create_private_directory(home.root())?;
-    let aside = home.root().join(format!("restoring-g{}", spec.generation));
-    match fs::remove_dir_all(&aside) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(RestoreError::Sync { path: aside, source });
-        }
-        _ => {}
-    }
+    remove_left_overs(home)?;
+    // A name of its own: the program that a killed process had started may still be writing.
+    let aside = home.root().join(format!("{ASIDE}{}-{}", spec.generation, std::process::id()));
     run(&tool(&spec.binary).await?, spec, file, &aside).await?;
     let (home, spec) = (home.clone(), spec.clone());
     let digest = verified.digest;
     let placed = tokio::task::spawn_blocking(move || place(&home, &spec, &aside, digest)).await;
     placed.expect("placing does not panic")?;
     Ok(Restored::Now(verified))
+}
+
+/// What restores that were cut short have left.
+fn remove_left_overs(home: &Home) -> Result<(), RestoreError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RestoreError::Sync { path, source }
+    };
+    for entry in fs::read_dir(home.root()).map_err(failed(home.root()))? {
+        let path = entry.map_err(failed(home.root()))?.path();
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        if name.starts_with(ASIDE.as_bytes()) {
+            fs::remove_dir_all(&path).map_err(failed(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// The snapshot that this member was restored from, if it was; an error if it has other data.

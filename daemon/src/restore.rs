@@ -1,0 +1,253 @@
+//! The wish to begin etcd with a snapshot, from the command line to the first start of etcd.
+//!
+//! All founders agree on the snapshot before they promise a birth. From then on it is no wish any
+//! more but a part of what was founded: a founder that began with anything else would be a member of
+//! the same etcd with other data. So the wish is written down before the node can promise anything,
+//! survives a start without the option, and is forgotten only when this node's etcd has begun.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use muster_discovery::birth::{Bond, PromiseStore, Record};
+use muster_init::files;
+use muster_init::units::etcd::client::snapshot::{self, Digest};
+use muster_init::units::etcd::home::Home;
+use muster_init::units::etcd::restore::{RestoreError, Restored, restore};
+use muster_init::units::etcd::{Generation, InitialState, Spec};
+use muster_pki::identity::Identity;
+use tracing::{info, warn};
+
+use crate::fatal::{Fatal, chain};
+use crate::state_dir::StateDir;
+
+/// The etcd snapshot that a new cluster begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// All founders must be given the same one: it goes into what they compare before a birth.
+    pub digest: Digest,
+    /// None: this start was not given the file, an earlier one was.
+    file: Option<PathBuf>,
+    /// Where the wish is written down.
+    record: PathBuf,
+}
+
+/// How far this node is bound, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It may still begin with whatever it is told to.
+    Free,
+    /// It has signed a birth that is not settled.
+    Promised,
+    /// It belongs to a cluster.
+    Member,
+}
+
+/// What follows from the option, what is written down and how the node stands.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    None,
+    Begin(Digest),
+    /// Written down as the first, given as the second.
+    Other(Digest, Digest),
+    /// Given after a birth without one was promised.
+    TooLate,
+}
+
+fn wish(standing: Standing, written: Option<Digest>, given: Option<Digest>) -> Wish {
+    match (standing, written, given) {
+        (Standing::Free, _, Some(given)) => Wish::Begin(given),
+        (Standing::Free, _, None) | (Standing::Promised, None, None) => Wish::None,
+        (Standing::Promised, None, Some(_)) => Wish::TooLate,
+        (Standing::Promised | Standing::Member, Some(written), None) => Wish::Begin(written),
+        (Standing::Promised | Standing::Member, Some(written), Some(given)) => {
+            if written == given {
+                Wish::Begin(written)
+            } else {
+                Wish::Other(written, given)
+            }
+        }
+        // Its etcd has begun long ago, or never was a founder's.
+        (Standing::Member, None, _) => Wish::None,
+    }
+}
+
+/// Reads and checks what etcd is to begin with, and changes nothing. The file is looked at only while
+/// it matters: for a node whose etcd has begun it need not even be there any more.
+pub fn check(dir: &Path, given: Option<&Path>, is_member: bool) -> Result<Option<Restore>, Fatal> {
+    let record = StateDir::restore_in(dir);
+    let written = read(dir, &record)?;
+    let standing = if is_member { Standing::Member } else { standing(dir) };
+    let file = given.filter(|_| standing != Standing::Member || written.is_some());
+    let verified = file.map(snapshot::verify).transpose();
+    let verified =
+        verified.map_err(|error| Fatal::Machine(format!("--restore-etcd: {}", chain(&error))))?;
+    let shown = file.map(|file| file.display().to_string()).unwrap_or_default();
+    match wish(standing, written, verified.map(|verified| verified.digest)) {
+        Wish::None => Ok(None),
+        Wish::Begin(digest) => Ok(Some(Restore { digest, file: file.map(Path::to_owned), record })),
+        Wish::Other(written, given) => Err(Fatal::Machine(format!(
+            "--restore-etcd: this node's birth was agreed on with the snapshot of SHA-256 {written}, \
+             but {shown} has {given}; give the same file as on the other founders"
+        ))),
+        Wish::TooLate => Err(Fatal::Machine(
+            "--restore-etcd: this node has promised a birth without a snapshot; start it without \
+             the option"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Writes down what a node that is bound by nothing is to begin with, before it can be bound.
+pub fn write_down(
+    state: &StateDir,
+    promises: &Record,
+    restore: Option<&Restore>,
+) -> Result<(), Fatal> {
+    if !promises.is_free() {
+        return Ok(());
+    }
+    let record = StateDir::restore_in(state.path());
+    let written = match restore {
+        Some(Restore { digest, .. }) => {
+            files::keep(&record, format!("{digest}\n").as_bytes(), files::PRIVATE)
+                .map_err(|error| chain(&error))
+        }
+        None => forget(&record),
+    };
+    written.map_err(|problem| Fatal::StateDir { path: state.path().to_owned(), problem })
+}
+
+/// As far as it can be read; what is wrong with the files is told when they are opened for good.
+fn standing(dir: &Path) -> Standing {
+    let bond = || {
+        let key = muster_pki::Zeroizing::new(fs::read(StateDir::identity_in(dir)).ok()?);
+        let identity = Identity::from_pkcs8(&key).ok()?;
+        Some(PromiseStore::open(dir, identity.node_id()).ok()?.1.bond)
+    };
+    match bond() {
+        None | Some(Bond::Free) => Standing::Free,
+        Some(Bond::Promised(_)) => Standing::Promised,
+        Some(Bond::Born(_) | Bond::Joined(_)) => Standing::Member,
+    }
+}
+
+fn read(dir: &Path, record: &Path) -> Result<Option<Digest>, Fatal> {
+    let problem = |problem: String| Fatal::StateDir { path: dir.to_owned(), problem };
+    match fs::read_to_string(record) {
+        Ok(text) => text.trim().parse().map(Some).map_err(|()| {
+            problem(format!(
+                "its file `{}` holds no SHA-256 of a snapshot; it is replaced whole, so this is not \
+                 a power cut: restore the file",
+                record.file_name().unwrap_or_default().display()
+            ))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(problem(format!("read {}: {error}", record.display()))),
+    }
+}
+
+fn forget(record: &Path) -> Result<(), String> {
+    match fs::remove_file(record) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("remove {}: {error}", record.display())),
+    }
+    let around = record.parent().unwrap_or_else(|| Path::new("."));
+    files::sync_directory(around).map_err(|error| chain(&error))
+}
+
+impl Restore {
+    /// Restores a founder's first generation, unless that was done; only then may etcd be started.
+    /// Harmless for any other member: what it begins with comes from the others.
+    pub async fn begin(&self, home: &Home, spec: &Spec) -> Result<(), String> {
+        if spec.generation == Generation(0) && spec.initial.state == InitialState::New {
+            match restore(home, spec, self.file.as_deref(), Some(self.digest)).await {
+                Ok(Restored::Now(verified)) => {
+                    info!(?verified, "etcd begins with the given snapshot");
+                }
+                // A crash came between the restore and the end of this wish.
+                Ok(Restored::Before(_)) => {}
+                // This member has run before: the snapshot was for its beginning only.
+                Err(RestoreError::DataExists { .. }) => {}
+                Err(RestoreError::NoFile) => {
+                    return Err(format!(
+                        "the founders agreed to begin with the snapshot of SHA-256 {}, and this node \
+                         has not restored it; stop musterd and start it once more with \
+                         `--restore-etcd FILE`, the file that the other founders were given",
+                        self.digest
+                    ));
+                }
+                Err(error) => return Err(chain(&error)),
+            }
+        }
+        let record = self.record.clone();
+        let forgotten = tokio::task::spawn_blocking(move || forget(&record)).await;
+        if let Ok(Err(error)) = forgotten {
+            // Harmless: the next start finds that etcd has begun.
+            warn!(error, "the wish to restore a snapshot could not be forgotten");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Option<Digest> = Some(Digest([1; 32]));
+    const B: Option<Digest> = Some(Digest([2; 32]));
+
+    #[test]
+    fn a_free_node_begins_with_what_it_is_given_now() {
+        let begin = |digest: Option<Digest>| digest.map_or(Wish::None, Wish::Begin);
+        for written in [None, A, B] {
+            for given in [None, A, B] {
+                assert_eq!(wish(Standing::Free, written, given), begin(given));
+            }
+        }
+    }
+
+    #[test]
+    fn a_bound_founder_keeps_to_what_was_agreed_also_without_the_option() {
+        for standing in [Standing::Promised, Standing::Member] {
+            assert_eq!(wish(standing, A, None), Wish::Begin(Digest([1; 32])));
+            assert_eq!(wish(standing, A, A), Wish::Begin(Digest([1; 32])));
+            let other = Wish::Other(Digest([1; 32]), Digest([2; 32]));
+            assert_eq!(wish(standing, A, B), other);
+        }
+    }
+
+    #[test]
+    fn a_promise_without_a_snapshot_is_not_changed_afterwards() {
+        assert_eq!(wish(Standing::Promised, None, A), Wish::TooLate);
+        assert_eq!(wish(Standing::Promised, None, None), Wish::None);
+    }
+
+    #[test]
+    fn the_option_is_ignored_once_etcd_has_begun() {
+        assert_eq!(wish(Standing::Member, None, A), Wish::None);
+        assert_eq!(wish(Standing::Member, None, None), Wish::None);
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone.db");
+        assert_eq!(check(dir.path(), Some(&gone), true).unwrap(), None);
+        check(dir.path(), Some(&gone), false).unwrap_err();
+    }
+
+    #[test]
+    fn the_wish_is_written_down_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("state")).unwrap();
+        let record = StateDir::restore_in(state.path());
+        let restore = Restore { digest: Digest([1; 32]), file: None, record: record.clone() };
+        write_down(&state, &Record::NEW, Some(&restore)).unwrap();
+        // Without its promises and as a member: nothing but the record tells.
+        assert_eq!(check(state.path(), None, true).unwrap(), Some(restore));
+        assert_eq!(check(state.path(), None, false).unwrap(), None, "a free node is given nothing");
+        write_down(&state, &Record::NEW, None).unwrap();
+        assert_eq!(check(state.path(), None, true).unwrap(), None);
+        fs::write(&record, "nonsense").unwrap();
+        let refused = check(state.path(), None, true).unwrap_err().to_string();
+        assert!(refused.contains("restore-etcd"), "{refused}");
+    }
+}
