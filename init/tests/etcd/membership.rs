@@ -66,6 +66,31 @@ async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result
     end_all(nodes).await
 }
 
+/// etcd 3.4 lists its members from memory: a member that is cut off goes on telling an old list.
+#[tokio::test]
+async fn a_member_without_a_quorum_tells_no_current_list() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let mut nodes = bench.founders(2).await?;
+    start_all(&nodes).await?;
+    let client = bench.client(&nodes)?;
+    let mut listed = client.current_members().await?;
+    let mut remembered = client.members().await?;
+    listed.sort_by_key(|member| member.id);
+    remembered.sort_by_key(|member| member.id);
+    assert_eq!((listed.len(), &listed), (2, &remembered));
+    nodes.pop().context("two")?.end().await?;
+    let alone = nodes[0].member()?;
+    until("the other to be missed", async || {
+        ensure!(alone.status().await?.leader.is_none(), "a leader");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(alone.members().await?.len(), 2, "it remembers");
+    let kind = alone.current_members().await.map_err(|error| error.kind);
+    assert!(matches!(kind, Err(Kind::NoLeader | Kind::Deadline)), "{kind:?}");
+    end_all(nodes).await
+}
+
 #[tokio::test]
 async fn a_member_that_moves_stays_the_same_member() -> Result<()> {
     let mut bench = Bench::new()?;

@@ -72,6 +72,12 @@ async fn look_and_act(
     let down = down_for_long(&liveness.borrow());
     let observed = observe(&client, down).await.map_err(|error| chain(&error))?;
     let Some(step) = next_step(&state, &observed) else { return Ok(()) };
+    // Only a plan that was the same before and after the look is what the look can be held against:
+    // another leader may have carried out and recorded steps while this one was not running.
+    let since = group.catch_up().await.map_err(|error| chain(&error))?;
+    if since.etcd() != state.etcd() {
+        return Ok(());
+    }
     info!(?step, "changing etcd's membership");
     let change = match perform(&client, step).await {
         Ok(change) => change,
@@ -100,10 +106,9 @@ fn down_for_long(liveness: &BTreeMap<NodeId, Liveness>) -> BTreeSet<NodeId> {
     liveness.iter().filter(|(_, seen)| silent(seen)).map(|(node, _)| *node).collect()
 }
 
-/// etcd's list, after a read that needed its quorum, and who of them answers.
+/// etcd's list, from a member that has just proved to be up to date, and who of them answers.
 async fn observe(client: &Client, down: BTreeSet<NodeId>) -> Result<Observed, CallError> {
-    client.get(b"muster").await?;
-    let listed = client.members().await?;
+    let listed = client.current_members().await?;
     let healths = client.members_asked().iter().map(async |member| {
         let answered = member.health().await.is_ok();
         answered.then(|| muster_init::units::etcd::spec::url(member.endpoint()))

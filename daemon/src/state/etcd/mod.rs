@@ -223,10 +223,11 @@ impl Plan {
         self.records.insert(member.id, record);
     }
 
-    /// Takes a removed node out of the plan; its etcd member, if any, is to be removed.
+    /// Takes a removed node out of the plan; its etcd member, if any, is to be removed. One that
+    /// waits and had a member before leaves its name, should that member still be there.
     pub(super) fn dismiss(&mut self, node: &NodeId) {
         let Some(record) = self.records.remove(node) else { return };
-        if matches!(record.phase, Phase::Waiting) {
+        if matches!(record.phase, Phase::Waiting) && record.generation == 0 {
             return;
         }
         let departed = Departed {

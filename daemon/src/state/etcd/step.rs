@@ -8,8 +8,9 @@ use muster_proto::{NodeId, NodeName};
 use super::{EtcdChange, Phase, Plan, Record, Seat, majority};
 use crate::state::ClusterState;
 
-/// What etcd says of itself, asked for **after** the state was read, through a read that needs a
-/// quorum (etcd 3.4 answers a plain list from memory, however old).
+/// What etcd says of itself, asked for **after** the state was read, and from a member that had
+/// just answered a read that needs a quorum (etcd 3.4 answers a plain list from memory, however
+/// old). By an older list a healthy member could be taken for removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// etcd's own list.
@@ -95,7 +96,9 @@ impl Look<'_> {
                     return None;
                 }
                 let peer_url = self.state.etcd_peer_url(&node)?;
-                let seen = self.strays().find(|m| m.peer_urls.contains(&peer_url))?;
+                let unstarted = |m: &&ObservedMember| m.learner && m.name.is_empty();
+                let mut strays = self.strays().filter(unstarted);
+                let seen = strays.find(|m| m.peer_urls.contains(&peer_url))?;
                 Some(EtcdChange::Added { node, generation, member_id: seen.member_id, peer_url })
             }
             Phase::Learner { member_id } => match self.member(member_id) {
@@ -215,13 +218,22 @@ impl Look<'_> {
             .find(|m| !m.learner && m.name == name.as_str() && !self.is_claimed(m.member_id))
     }
 
-    /// Learners that never started and that the plan knows nothing of: added by a leader that died
-    /// before it could say so.
+    /// Members that the plan knows nothing of. Learners that never started were added by a leader
+    /// that died before it could say so. Any other was wrongly recorded as removed: its node has
+    /// stopped it and waits to begin anew, which the old member's name and peer URL are in the way of.
     fn strays(&self) -> impl Iterator<Item = &ObservedMember> {
-        self.observed
-            .members
-            .iter()
-            .filter(|m| m.learner && m.name.is_empty() && !self.is_claimed(m.member_id))
+        let unknown = |m: &&ObservedMember| !self.is_claimed(m.member_id) && !self.is_expected(m);
+        self.observed.members.iter().filter(unknown)
+    }
+
+    /// A voter that the plan knows by its name only.
+    fn is_expected(&self, member: &ObservedMember) -> bool {
+        let named = |seat: &Seat| seat.name.as_str() == member.name;
+        let by_name =
+            |phase: Phase| matches!(phase, Phase::Founding | Phase::Lost { member_id: None });
+        !member.learner
+            && (self.plan.records().any(|(_, r)| by_name(r.phase) && named(&r.seat))
+                || self.plan.departed().any(|(_, d)| d.member_id.is_none() && named(&d.seat)))
     }
 
     fn is_claimed(&self, member_id: u64) -> bool {
@@ -239,6 +251,9 @@ impl Look<'_> {
     }
 
     fn is_leaving(&self, member: &ObservedMember) -> bool {
+        if self.strays().any(|stray| stray.member_id == member.member_id) {
+            return true;
+        }
         let lost = self.plan.records().any(|(_, r)| match r.phase {
             Phase::Lost { member_id: Some(member_id) } => member_id == member.member_id,
             Phase::Lost { member_id: None } => r.seat.name.as_str() == member.name,

@@ -208,6 +208,18 @@ fn a_removed_node_leaves_its_etcd_member_to_be_removed() {
     assert_eq!(replica.refused(removed(3, 0)).reason, Reason::Stale);
 }
 
+/// It may have been recorded as removed while its member was still there.
+#[test]
+fn a_node_removed_while_it_waits_again_leaves_its_name() {
+    let mut replica = three_voters_and_a_fourth();
+    replica.done(removed(3, 0));
+    replica.done(remove(3));
+    let departed: Vec<_> = replica.state.etcd().departed().collect();
+    assert_eq!((departed.len(), departed[0].1.member_id), (1, None));
+    replica.done(removed(3, 1));
+    assert_eq!(replica.state.etcd().departed().len(), 0);
+}
+
 #[test]
 fn a_node_removed_while_it_waits_leaves_nothing() {
     let mut replica = three_voters_and_a_fourth();

@@ -152,6 +152,31 @@ fn a_new_address_is_told_to_etcd() {
     assert_eq!(step, Some(Step::Record(EtcdChange::Moved { node, generation, peer_url })));
 }
 
+/// By an old list node 3 was recorded as removed: its real voter was then in the way of the new one
+/// for ever, since nothing removed it and etcd takes no peer URL twice.
+#[test]
+fn a_voter_wrongly_recorded_as_removed_makes_room_for_the_next() {
+    let mut replica = three_voters();
+    replica.done(change(EtcdChange::Removed { node: id(3), generation: 0 }));
+    let stopped = ObservedMember { healthy: false, ..member(3) };
+    let step = next_step(&replica.state, &observed([member(1), member(2), stopped.clone()]));
+    assert_eq!(step, Some(Step::Remove { member_id: 3, of: None }));
+    let silent = ObservedMember { healthy: false, ..member(2) };
+    let step = next_step(&replica.state, &observed([member(1), silent, stopped.clone()]));
+    assert_eq!(step, None, "it would cost the quorum");
+    let seat = Seat { name: name(3), peer_url: peer_url(&address(3)) };
+    let step = next_step(&replica.state, &observed([member(1), member(2)]));
+    assert_eq!(step, Some(Step::Add { node: id(3), generation: 1, seat }));
+    // The same with a learner that has started: its data is not taken over.
+    let learner = ObservedMember { healthy: false, ..learner(3) };
+    let step = next_step(&replica.state, &observed([member(1), member(2), learner]));
+    assert_eq!(step, Some(Step::Remove { member_id: 3, of: None }));
+    // And when its node is removed meanwhile: by its name.
+    replica.done(remove(3));
+    let step = next_step(&replica.state, &observed([member(1), member(2), stopped]));
+    assert_eq!(step, Some(Step::Remove { member_id: 3, of: Some((id(3), 1)) }));
+}
+
 /// A founder was removed before its etcd was seen, so only its name tells its member; a machine
 /// with that name has joined since and votes. The new one must not be taken for the old.
 #[test]

@@ -58,6 +58,12 @@ impl Client {
         ask!(self, member => member.members())
     }
 
+    /// [`Member::current_members`] from the first that answers: the read and the list are one
+    /// member's, never one's and another's.
+    pub async fn current_members(&self) -> Result<Vec<Listed>, CallError> {
+        ask!(self, member => member.current_members())
+    }
+
     /// [`Member::add_learner`] through the first that answers.
     pub async fn add_learner(&self, peer_url: &str) -> Result<(Listed, Vec<Listed>), CallError> {
         ask!(self, member => member.add_learner(peer_url))

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -68,20 +69,39 @@ impl Tls {
         TlsConnector::from(Arc::clone(&self.0)).connect(name, tcp).await
     }
 
-    /// A channel that connects when it is first used and again whenever it has to.
-    pub(super) fn channel(&self, to: SocketAddr) -> Channel {
+    /// A channel that connects when it is first used and again whenever it has to, and how often it
+    /// has connected.
+    pub(super) fn channel(&self, to: SocketAddr) -> (Channel, Connections) {
         let tls = self.clone();
+        let connections = Connections::default();
+        let count = connections.clone();
         // The scheme says nothing here: the connector always speaks TLS.
         let uri = Uri::builder().scheme("http").authority(to.to_string()).path_and_query("/");
         let uri = uri.build().expect("an address is an authority");
-        Endpoint::from(uri)
+        let channel = Endpoint::from(uri)
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_ANSWER)
             .connect_with_connector_lazy(service_fn(move |_: Uri| {
-                let tls = tls.clone();
-                async move { greeted(tls.connect(to).await?).await.map(TokioIo::new) }
-            }))
+                let (tls, count) = (tls.clone(), count.clone());
+                async move {
+                    let stream = greeted(tls.connect(to).await?).await?;
+                    count.0.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, io::Error>(TokioIo::new(stream))
+                }
+            }));
+        (channel, connections)
+    }
+}
+
+/// Counts a channel's connections: two calls without a new one between them were answered by the
+/// same process.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connections(Arc<AtomicU64>);
+
+impl Connections {
+    pub(super) fn made(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

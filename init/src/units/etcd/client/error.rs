@@ -77,6 +77,11 @@ impl CallError {
         Self { endpoint, call, kind: Kind::NoLeader, reason }
     }
 
+    pub(super) fn reconnected(endpoint: SocketAddr, call: &'static str) -> Self {
+        let reason = "the connection was lost after the read that this belongs to".to_owned();
+        Self { endpoint, call, kind: Kind::Unreachable, reason }
+    }
+
     pub(super) fn malformed(endpoint: SocketAddr, call: &'static str, reason: &str) -> Self {
         Self { endpoint, call, kind: Kind::Other, reason: reason.to_owned() }
     }

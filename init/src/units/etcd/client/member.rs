@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::connect::Tls;
+use super::connect::{Connections, Tls};
 use super::error::{CallError, Kind};
 use super::wire;
 use super::wire::cluster_client::ClusterClient;
@@ -143,13 +143,15 @@ impl Default for Deadlines {
 pub struct Member {
     endpoint: SocketAddr,
     channel: Channel,
+    connections: Connections,
     deadlines: Deadlines,
 }
 
 impl Member {
     /// Must be called within a tokio runtime.
     pub fn new(endpoint: SocketAddr, tls: &Tls, deadlines: Deadlines) -> Self {
-        Self { endpoint, channel: tls.channel(endpoint), deadlines }
+        let (channel, connections) = tls.channel(endpoint);
+        Self { endpoint, channel, connections, deadlines }
     }
 
     pub fn endpoint(&self) -> SocketAddr {
@@ -191,11 +193,25 @@ impl Member {
     }
 
     /// Every member, voters and learners. From etcd 3.5 on as the leader sees it; 3.4 answers from
-    /// the asked member's own, perhaps older, view.
+    /// the asked member's own, perhaps older, view: decide nothing by it.
     pub async fn members(&self) -> Result<Vec<Listed>, CallError> {
         let request = wire::MemberListRequest { linearizable: true };
         let mut cluster = self.cluster();
         self.membership("MemberList", self.deadlines.call, cluster.member_list(request)).await
+    }
+
+    /// Every member, by a list that is not older than this call. etcd 3.4 answers a list from the
+    /// asked member's memory, however old; but a read that needs a quorum waits until that member has
+    /// taken over all that was agreed before, the membership included. So the read comes first, and
+    /// the list must come over the same connection: a member that restarted in between remembers less.
+    pub async fn current_members(&self) -> Result<Vec<Listed>, CallError> {
+        self.get(b"muster").await?;
+        let connection = self.connections.made();
+        let listed = self.members().await?;
+        if self.connections.made() == connection {
+            return Ok(listed);
+        }
+        Err(CallError::reconnected(self.endpoint, "MemberList"))
     }
 
     /// Adds a learner, which etcd itself caps at one; returns it and all members, itself included.
