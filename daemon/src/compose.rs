@@ -281,7 +281,7 @@ fn formation(
         identity: Arc::clone(&prepared.identity),
         name: config.name.clone(),
         role: config.role,
-        addresses: own.borrow().clone(),
+        addresses: own.clone(),
         token_id: prepared.token.id().to_string(),
         expect: usize::from(config.cluster.expect),
         founders: config.cluster.founders.clone(),

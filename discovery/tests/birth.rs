@@ -95,7 +95,7 @@ impl Node {
             identity,
             name: format!("cp-{number}").parse().unwrap(),
             role: Role::ControlPlane,
-            addresses: vec![address],
+            addresses: watch::channel(vec![address]).1,
             token_id: token.id().to_string(),
             expect: 3,
             founders: Vec::new(),

@@ -47,8 +47,9 @@ pub struct Settings {
     pub identity: Arc<Identity>,
     pub name: NodeName,
     pub role: Role,
-    /// Where others reach this node, best first; at most 16 are told.
-    pub addresses: Vec<SocketAddr>,
+    /// Where others reach this node, best first; at most 16 are told. Followed: a proposal names the
+    /// addresses of its moment.
+    pub addresses: watch::Receiver<Vec<SocketAddr>>,
     pub token_id: String,
     /// How many founders it takes, 1 to 9.
     pub expect: usize,
@@ -109,7 +110,7 @@ pub fn prepare<N: Network>(
     network: N,
     hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
 ) -> Result<(Handle, Room<N>), FormationError> {
-    let Settings { identity, name, role, addresses, token_id, .. } = settings;
+    let Settings { identity, name, role, mut addresses, token_id, .. } = settings;
     let Settings { expect, founders, birth_fields, hook, .. } = settings;
     let charter = Charter {
         me: identity.node_id(),
@@ -122,7 +123,7 @@ pub fn prepare<N: Network>(
         public_key: identity.public_key(),
         name,
         role,
-        addresses,
+        addresses: addresses.borrow_and_update().clone(),
         turn: 0,
         standing: Standing::Fresh,
         birth_fields,
@@ -130,7 +131,7 @@ pub fn prepare<N: Network>(
     let birth = run::Driver::new(charter, identity, store, hook)?;
     let view = View::new(Own { candidate, expect, founders }, Instant::now().into_std());
     let (requests, inbox) = mpsc::channel(INBOX);
-    let room = Room::new(view, birth, network, room::Ears { inbox, hints });
+    let room = Room::new(view, birth, network, room::Ears { inbox, hints, addresses });
     let handle =
         Handle { requests, candidate: room.candidate.subscribe(), formed: room.formed.subscribe() };
     Ok((handle, room))

@@ -35,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(super) struct Ears {
     pub(super) inbox: mpsc::Receiver<Request>,
     pub(super) hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
+    /// Where this node is reached.
+    pub(super) addresses: watch::Receiver<Vec<SocketAddr>>,
 }
 
 /// Formation's task; see [`Room::run`].
@@ -118,6 +120,7 @@ impl<N: Network> Room<N> {
                 },
                 Some(request) = self.ears.inbox.recv() => self.answer(request).await?,
                 Ok(()) = self.ears.hints.changed() => {}
+                Ok(()) = self.ears.addresses.changed() => self.follow_addresses(),
                 () = sleep_until(wake) => {}
             }
         }
@@ -181,6 +184,13 @@ impl<N: Network> Room<N> {
             }
         }
         Ok(())
+    }
+
+    /// Tells and proposes where this node is reached now, not where it was when it started.
+    fn follow_addresses(&mut self) {
+        let addresses = self.ears.addresses.borrow_and_update().clone();
+        self.view.moved(addresses);
+        self.publish();
     }
 
     fn session(&self, id: &NodeId) -> Option<Arc<N::Session>> {

@@ -176,6 +176,7 @@ pub(super) struct Machine {
     disk: TempDir,
     at: SocketAddr,
     number: usize,
+    addresses: watch::Sender<Vec<SocketAddr>>,
     pub(super) handle: Option<Handle>,
     stop: CancellationToken,
     task: JoinSet<Result<(), FormationError>>,
@@ -199,6 +200,7 @@ impl Lab {
                 disk,
                 at: address(number),
                 number,
+                addresses: watch::Sender::new(vec![address(number)]),
                 handle: None,
                 stop: CancellationToken::new(),
                 task: JoinSet::new(),
@@ -216,6 +218,14 @@ impl Lab {
         for machine in 0..self.machines.len() {
             self.start(machine, config);
         }
+    }
+
+    /// A running machine gets another address.
+    pub(super) fn moves(&self, machine: usize, to: SocketAddr) {
+        let machine = &self.machines[machine];
+        let here = (machine.identity.public_key(), machine.handle.clone().expect("it runs"));
+        self.wires.0.lock().unwrap().machines.insert(to, here);
+        machine.addresses.send_replace(vec![to]);
     }
 
     /// Cuts the power.
@@ -290,7 +300,7 @@ impl Machine {
             identity: Arc::clone(&self.identity),
             name: name(self.number).parse().unwrap(),
             role,
-            addresses: vec![self.at],
+            addresses: self.addresses.subscribe(),
             token_id: "abcdef".to_owned(),
             expect,
             founders: founders.into_iter().map(|n| name(n).parse().unwrap()).collect(),

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::Formed;
 use super::view::GRACE;
-use lab::{Config, Lab, cluster, dies_at, name, timed};
+use lab::{Config, Lab, address, cluster, dies_at, name, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_mins(1);
@@ -103,6 +103,31 @@ async fn one_machine_alone_founds_when_one_is_expected() {
     lab.one_cluster(&[0], SOON).await;
     lab.start(1, &config);
     lab.one_cluster(&[0, 1], SOON).await;
+}
+
+/// The first address was kept for ever: a birth certificate, and with it etcd's first list, named
+/// where a founder had been when its process started.
+#[tokio::test(start_paused = true)]
+async fn a_founder_is_born_at_the_address_that_it_has_by_then() {
+    let mut lab = Lab::new(3);
+    let config = Config::new(3, 3);
+    lab.start(0, &config);
+    lab.start(1, &config);
+    sleep(SECOND * 5).await;
+    let new = address(9);
+    lab.moves(0, new);
+    lab.moves(1, address(8));
+    lab.start(2, &config);
+    for formed in lab.formed(&[0, 1, 2], SOON).await {
+        let Formed::Born(certificate) = formed else { panic!("{formed:?}") };
+        let found = |n: usize| {
+            let founders = certificate.founders().iter();
+            let mut founders = founders.filter(|f| f.name.as_str() == name(n));
+            founders.next().map(|founder| founder.addresses.clone())
+        };
+        assert_eq!(found(0), Some(vec![new]), "the proposer");
+        assert_eq!(found(1), Some(vec![address(8)]));
+    }
 }
 
 #[tokio::test(start_paused = true)]

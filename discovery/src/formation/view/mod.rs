@@ -183,6 +183,11 @@ impl View {
         self.peers.insert(id, Peer { candidate, heard: now, reached, bound_since });
     }
 
+    /// This node is reached elsewhere from now on.
+    pub fn moved(&mut self, addresses: Vec<SocketAddr>) {
+        self.own.candidate.addresses = addresses;
+    }
+
     /// After a birth was abandoned: everyone is asked anew, and nothing is proposed for `pause`.
     pub fn start_over(&mut self, turn: u64, pause: Duration, now: Instant) {
         self.own.candidate.turn = turn;

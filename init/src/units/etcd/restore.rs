@@ -152,7 +152,7 @@ async fn run(tool: &Binary, spec: &Spec, file: &Path, to: &Path) -> Result<(), R
         ("name", spec.name.to_string()),
         ("initial-cluster", members.join(",")),
         ("initial-cluster-token", initial.token.clone()),
-        ("initial-advertise-peer-urls", url(spec.peer)),
+        ("initial-advertise-peer-urls", url(spec.first_peer())),
         ("data-dir", text(to)),
     ] {
         arguments.push(format!("--{name}={value}").into());

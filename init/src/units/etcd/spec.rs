@@ -81,7 +81,7 @@ pub struct Spec {
     /// The cluster has heard of this generation running. If nothing of it is on disk, then it is
     /// lost, and must not be started as if it were new.
     pub heard_of: bool,
-    /// Where it listens to members, and where they reach it.
+    /// Where it listens to members, and where they reach it once it has begun.
     pub peer: SocketAddr,
     /// Where it listens to clients, and where they reach it.
     pub client: SocketAddr,
@@ -120,6 +120,13 @@ impl Spec {
         }
     }
 
+    /// Where the others are told to reach it when it first starts: what was agreed on before, also
+    /// when its node has moved meanwhile. etcd refuses to begin with anything else, and its ids are
+    /// made of it; the new address is told to the cluster once the member is part of it.
+    pub(super) fn first_peer(&self) -> SocketAddr {
+        self.initial.members.get(&self.name).copied().unwrap_or(self.peer)
+    }
+
     fn environment(&self) -> BTreeMap<OsString, OsString> {
         let mut environment = BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]);
         if cfg!(target_arch = "aarch64") && self.binary.version < ARM64_SUPPORTED {
@@ -151,7 +158,7 @@ impl Spec {
         set("name", self.name.as_str());
         set("data-dir", &text(&home.data(self.generation)));
         set("listen-peer-urls", &url(self.peer));
-        set("initial-advertise-peer-urls", &url(self.peer));
+        set("initial-advertise-peer-urls", &url(self.first_peer()));
         set("listen-client-urls", &url(self.client));
         set("advertise-client-urls", &url(self.client));
         self.first_start(&mut set);

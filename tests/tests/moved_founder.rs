@@ -1,0 +1,49 @@
+//! A founder that gets another address after the birth and before its etcd has begun.
+
+use anyhow::{Result, ensure};
+use muster_tests::cluster::HEALTHY;
+use muster_tests::{Cluster, Held, Lab, Plan, Work, until};
+
+fn peer_urls(cluster: &Cluster) -> Result<String, String> {
+    let said = cluster.ctl(&["etcd", "members", "-o", "json"]);
+    said.and_then(muster_tests::ctl::Said::success).map_err(|e| format!("{e:#}"))
+}
+
+/// etcd's first list named the old address and the unit the new one: etcd refused to begin, and
+/// nothing ever changed either of them.
+fn moves(lab: &Lab, founders: u8) -> Result<()> {
+    let mut cluster = Cluster::plan(lab, &Plan::of(founders))?;
+    let held = Held::on(&cluster, "cp-1", Work::Etcd)?;
+    cluster.start_with("cp-1", &held.config, &[])?;
+    for name in cluster.names().iter().filter(|name| *name != "cp-1") {
+        cluster.start(name)?;
+    }
+    held.until_asked()?;
+    let old = cluster.node("cp-1").host.address().to_string();
+    let new = "10.77.0.201";
+    cluster.node_mut("cp-1").host.change_address(new.parse()?)?;
+    cluster.until_members("cp-1 at its new address", |members| {
+        let list = members["members"].as_array().cloned().unwrap_or_default();
+        let has_moved = |address: &str| address.starts_with(new);
+        list.iter().any(|m| m["name"] == "cp-1" && m["address"].as_str().is_some_and(has_moved))
+    })?;
+    held.let_go()?;
+    cluster.until_healthy()?;
+    until("etcd's peer URL to follow", HEALTHY, || match peer_urls(&cluster)? {
+        urls if urls.contains(new) => Ok(()),
+        urls => Err(urls),
+    })?;
+    let urls = peer_urls(&cluster).map_err(anyhow::Error::msg)?;
+    ensure!(!urls.contains(&format!("{old}:2380")), "the old one is still there: {urls}");
+    cluster.until_healthy()
+}
+
+#[test]
+fn the_only_founder_moves_before_its_etcd_has_begun() {
+    muster_tests::scenario("moved-alone", |lab| moves(lab, 1));
+}
+
+#[test]
+fn one_of_three_founders_moves_before_its_etcd_has_begun() {
+    muster_tests::scenario("moved-one-of-three", |lab| moves(lab, 3));
+}
