@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod ctl;
 pub mod dns;
+pub mod held;
 pub mod lab;
 pub mod loopback;
 pub mod power_cut;
@@ -11,5 +12,6 @@ pub mod store;
 pub mod wait;
 
 pub use cluster::{Cluster, Discovery, Plan};
+pub use held::{Held, Work};
 pub use lab::{Host, Lab, scenario};
 pub use wait::until;

@@ -1,63 +1,13 @@
 //! A cluster that begins its etcd with a snapshot, and a founder that is killed before it has.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::said;
-use muster_tests::lab::run;
-use muster_tests::{Cluster, Lab, Plan, scenario, until};
-use serde_json::json;
-
-/// The real etcd with an `etcdctl` beside it whose restores can be held up.
-#[derive(Debug)]
-struct Tools(PathBuf);
-
-impl Tools {
-    fn beside(cluster: &Cluster, name: &str) -> Result<Self> {
-        let dir = cluster.node(name).host.dir().join("tools");
-        fs::create_dir(&dir)?;
-        let real = |program: &str| -> Result<String> {
-            Ok(run("sh", &["-c", &format!("command -v {program}")])?.trim().to_owned())
-        };
-        symlink(real("etcd")?, dir.join("etcd"))?;
-        let script = format!(
-            "#!/bin/sh\ncase \"$*\" in *'snapshot restore'*) d=${{0%/*}}; : > $d/asked\n\
-             while [ -e $d/hold ]; do sleep 0.1; done;; esac\nexec {} \"$@\"\n",
-            real("etcdctl")?
-        );
-        fs::write(dir.join("etcdctl"), script)?;
-        fs::set_permissions(dir.join("etcdctl"), fs::Permissions::from_mode(0o755))?;
-        Ok(Self(dir))
-    }
-
-    fn hold(&self) -> Result<()> {
-        Ok(fs::write(self.0.join("hold"), "")?)
-    }
-
-    fn let_go(&self) -> Result<()> {
-        Ok(fs::remove_file(self.0.join("hold"))?)
-    }
-
-    fn until_asked(&self) -> Result<()> {
-        let asked = self.0.join("asked");
-        until("the restore to begin", HEALTHY, || {
-            if asked.exists() { Ok(()) } else { Err("nobody asked for it") }
-        })
-    }
-
-    /// The cluster's file with this etcd.
-    fn config(&self, cluster: &Cluster) -> Result<PathBuf> {
-        let mut document = cluster.document()?;
-        document["machine"]["etcd"] = json!({"binary": self.0.join("etcd").display().to_string()});
-        let file = self.0.join("node.yaml");
-        cluster.write_config(&file, &document)?;
-        Ok(file)
-    }
-}
+use muster_tests::{Cluster, Held, Lab, Plan, Work, scenario, until};
 
 /// Two snapshots of a cluster, with `kept` in both.
 fn snapshots(lab: &Lab, to: &Path) -> Result<[String; 2]> {
@@ -107,13 +57,12 @@ fn a_founder_killed_before_its_etcd_began_never_begins_with_nothing() {
         let restore = ["--restore-etcd", snapshot.as_str()];
 
         let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
-        let tools = Tools::beside(&cluster, "cp-1")?;
-        tools.hold()?;
-        let (slow, usual) = (tools.config(&cluster)?, cluster.config.clone());
+        let held = Held::on(&cluster, "cp-1", Work::Restore)?;
+        let (slow, usual) = (held.config.clone(), cluster.config.clone());
         cluster.start_with("cp-1", &slow, &restore)?;
         cluster.start_with("cp-2", &usual, &restore)?;
         cluster.start_with("cp-3", &usual, &restore)?;
-        tools.until_asked()?;
+        held.until_asked()?;
         let state = cluster.node("cp-1").host.dir().join("state");
         ensure!(state.join("membership.json").exists(), "it restores before it is a member");
         cluster.kill("cp-1")?;
@@ -136,11 +85,11 @@ fn a_founder_killed_before_its_etcd_began_never_begins_with_nothing() {
         let log = fs::read_to_string(process.log())?;
         ensure!(log.contains("same file as on the other founders"), "{log}");
 
-        tools.let_go()?;
+        held.let_go()?;
         cluster.start_with("cp-1", &slow, &restore)?;
         cluster.until_healthy()?;
-        for name in cluster.names() {
-            ensure!(kept_on(&cluster, &name)? == "first", "{name} lacks the snapshot's data");
+        for name in ["cp-1", "cp-2", "cp-3"] {
+            ensure!(kept_on(&cluster, name)? == "first", "{name} lacks the snapshot's data");
         }
         // Once etcd has begun, the option and the file are of no importance.
         cluster.kill("cp-1")?;
