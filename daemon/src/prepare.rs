@@ -150,8 +150,8 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
     }
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let digest = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
-    let restore_etcd =
-        restore::check(&state_dir, args.restore_etcd.as_deref(), membership.is_some())?;
+    let given = args.restore_etcd.filter(|_| etcd.is_some());
+    let restore_etcd = restore::check(&state_dir, given.as_deref(), membership.is_some())?;
     Ok(Checked { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd })
 }
 

@@ -56,7 +56,9 @@ fn a_founder_killed_before_its_etcd_began_never_begins_with_nothing() {
         let [snapshot, other] = files.context("no snapshots")?;
         let restore = ["--restore-etcd", snapshot.as_str()];
 
-        let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
+        let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
+        // A worker has nothing to restore and holds up nobody who has.
+        cluster.start("worker-1")?;
         let held = Held::on(&cluster, "cp-1", Work::Restore)?;
         let (slow, usual) = (held.config.clone(), cluster.config.clone());
         cluster.start_with("cp-1", &slow, &restore)?;

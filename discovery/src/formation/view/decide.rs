@@ -67,8 +67,14 @@ impl View {
             let other = &peer.candidate;
             let paths: BTreeSet<_> =
                 own.birth_fields.keys().chain(other.birth_fields.keys()).collect();
-            let differ =
-                |path: &&String| own.birth_fields.get(*path) != other.birth_fields.get(*path);
+            // What is asked of founders only (a snapshot to begin with) is not asked of a worker.
+            let is_asked = |path: &str| {
+                other.role == Role::ControlPlane || other.birth_fields.contains_key(path)
+            };
+            let differ = |path: &&String| {
+                let (here, there) = (own.birth_fields.get(*path), other.birth_fields.get(*path));
+                here != there && is_asked(path)
+            };
             let value = |fields: &BTreeMap<String, String>, path: &str| {
                 fields.get(path).map_or_else(|| "unset".to_owned(), |value| format!("{value:?}"))
             };

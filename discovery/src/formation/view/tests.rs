@@ -155,6 +155,23 @@ fn a_member_is_joined_by_all_but_those_of_another_cluster() {
     assert_eq!(story.proposes(LOOK + PRESENT + SETTLE).len(), 3);
 }
 
+/// A worker has no etcd to restore, so nobody gives it the snapshot that all founders are given.
+#[test]
+fn what_a_worker_does_not_say_keeps_nobody_from_founding() {
+    let mut story = Story::of(0, 4);
+    for founder in &mut story.all[..3] {
+        founder.birth_fields.insert("--restore-etcd (SHA-256)".to_owned(), "ab".to_owned());
+    }
+    story.view.own.candidate = story.all[0].clone();
+    story.all[3].role = Role::Worker;
+    story.reaches(&[1, 2, 3], LOOK);
+    story.waits(LOOK);
+    assert_eq!(story.proposes(LOOK + SETTLE).len(), 3);
+    story.all[3].birth_fields.insert("cluster.clusterName".to_owned(), "other".to_owned());
+    story.reaches(&[1, 2, 3], LOOK + SETTLE);
+    assert!(story.waits(LOOK + SETTLE).contains("cluster.clusterName"));
+}
+
 #[test]
 fn two_nodes_of_one_name_found_nothing() {
     let mut story = Story::of(0, 3);
