@@ -109,13 +109,13 @@ impl Owner {
     /// Takes news until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(Some(news)) = stop.run_until_cancelled(self.news.recv()).await {
-            self.take(news);
+            self.take(news).await;
         }
         // Nobody has news any more on a node that was removed; what it believes stays.
         stop.cancelled().await;
     }
 
-    fn take(&mut self, news: News) {
+    async fn take(&mut self, news: News) {
         let before = self.membership.clone();
         match (news, &mut self.membership) {
             (News::Joined(membership), _) => self.membership = Some(*membership),
@@ -127,7 +127,10 @@ impl Owner {
         else {
             return;
         };
-        if let Err(error) = membership.save(&self.path) {
+        // Not on a thread of the runtime: a disk that stalls must not stall Raft and every session.
+        let (news, path) = (membership.clone(), self.path.clone());
+        let saved = tokio::task::spawn_blocking(move || news.save(&path)).await;
+        if let Err(error) = saved.expect("saving does not panic, and nobody aborts it") {
             // A full disk must not make a node believe in members that were removed.
             warn!(
                 error = chain_of(&error),
@@ -141,6 +144,8 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use muster_pki::authority::{Authority, AuthorityKind};
     use muster_pki::leaf::{self, Profile};
     use muster_proto::wire::hello::{Admitted, Credentials as WireCredentials};
@@ -148,10 +153,8 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_believed_is_on_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("membership.json");
+    /// A worker that was admitted.
+    fn member() -> (Arc<Identity>, Membership) {
         let now = crate::clock::now();
         let cluster = ClusterId::from_bytes([3; 32]);
         let identity = Arc::new(Identity::generate());
@@ -172,15 +175,43 @@ mod tests {
             }),
             peers: Vec::new(),
         };
-        let (keeper, owner) = keeper(Arc::clone(&identity), path.clone(), None);
+        (identity, Membership::admitted(&answer, Role::Worker).unwrap())
+    }
+
+    async fn believe(path: PathBuf) -> Membership {
+        let (identity, membership) = member();
+        let (keeper, owner) = keeper(identity, path, None);
         let stop = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(owner.run(stop.clone()));
-        let membership = Membership::admitted(&answer, Role::Worker).unwrap();
         keeper.joined(membership.clone()).await;
         let mut trust = keeper.trust();
         trust.wait_for(|trust| trust.credentials.is_some()).await.unwrap();
-        assert_eq!(Membership::load(&path).unwrap(), Some(membership));
         stop.cancel();
+        membership
+    }
+
+    #[tokio::test]
+    async fn what_is_believed_is_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("membership.json");
+        let believed = believe(path.clone()).await;
+        assert_eq!(Membership::load(&path).unwrap(), Some(believed));
+    }
+
+    /// Two syncs of a stalled disk once held up a thread that drives Raft and QUIC.
+    #[test]
+    fn the_disk_is_waited_for_outside_of_the_runtime() {
+        let dir = tempfile::tempdir().unwrap();
+        let others = Arc::new(AtomicUsize::new(0));
+        let started = Arc::clone(&others);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .on_thread_start(move || {
+                started.fetch_add(1, Ordering::Relaxed);
+            })
+            .build()
+            .unwrap();
+        runtime.block_on(believe(dir.path().join("membership.json")));
+        assert_eq!(others.load(Ordering::Relaxed), 1, "the runtime's one thread has saved");
     }
 }
