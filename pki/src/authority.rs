@@ -31,7 +31,7 @@ pub const LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
 pub const BACKDATE: Duration = Duration::from_hours(24);
 
 /// The longest common name (RFC 5280, ub-common-name), in bytes.
-pub(crate) const MAX_COMMON_NAME: usize = 64;
+pub const MAX_COMMON_NAME: usize = 64;
 
 /// What an authority certifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

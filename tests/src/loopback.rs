@@ -29,6 +29,7 @@ static NEXT: AtomicU8 = AtomicU8::new(1);
 pub struct Bench {
     files: tempfile::TempDir,
     address: Ipv4Addr,
+    name: String,
 }
 
 impl Bench {
@@ -37,7 +38,7 @@ impl Bench {
         let files = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
         let [process, ..] = std::process::id().to_le_bytes();
         let address = Ipv4Addr::new(127, 99, process, NEXT.fetch_add(1, Ordering::Relaxed));
-        let bench = Self { files, address };
+        let bench = Self { files, address, name: "cp-1".to_owned() };
         let out = bench.path("init");
         let mut init = Command::new(binary("musterctl")?);
         init.args(["init", "bench", "--control-planes", "1", "--no-mdns"]).arg("--out").arg(&out);
@@ -46,6 +47,12 @@ impl Bench {
         said(&mut init)?.success()?;
         fs::rename(out.join("node.yaml"), bench.config())?;
         Ok(bench)
+    }
+
+    /// The same with another name for its node.
+    #[must_use]
+    pub fn called(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 
     pub fn address(&self) -> Ipv4Addr {
@@ -96,7 +103,8 @@ impl Bench {
         let path = |path: PathBuf| path.display().to_string();
         let (config, state) = (path(self.config()), path(self.state()));
         let address = self.address.to_string();
-        ["--config", &config, "--state-dir", &state, "--name", "cp-1", "--address", &address]
+        let name = &self.name;
+        ["--config", &config, "--state-dir", &state, "--name", name, "--address", &address]
             .map(str::to_owned)
             .into()
     }

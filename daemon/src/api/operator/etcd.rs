@@ -177,7 +177,7 @@ impl Desk {
             return Err(Status::invalid_argument("a client certificate lives 30 days at most"));
         }
         let name = state.operator(&caller).map_or("operator", |operator| &operator.name);
-        let profile = Profile::EtcdClient { common_name: format!("muster:{name}"), lifetime };
+        let profile = Profile::EtcdClient { common_name: access::common_name(name), lifetime };
         let leaf = leaf::issue(authority, &profile, &key, clock::now())
             .map_err(|error| Status::internal(chain(&error)))?;
         let endpoints = access::members(&state).map(|(_, address)| url(address)).collect();

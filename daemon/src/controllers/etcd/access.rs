@@ -5,10 +5,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use data_encoding::HEXLOWER;
 use muster_init::units::etcd::client::{Client, CredentialsError, Deadlines, Member, Tls};
 use muster_init::units::etcd::{Authorities, Credential};
+use muster_pki::authority::MAX_COMMON_NAME;
 use muster_pki::leaf::{self, KeyPair, Profile};
 use muster_proto::{ETCD_CLIENT_PORT, NodeId};
+use ring::digest;
 
 use crate::state::etcd::Phase;
 use crate::state::{ClusterState, Member as ClusterMember};
@@ -18,6 +21,19 @@ const LIFETIME: Duration = Duration::from_hours(24);
 
 /// The name under which etcd sees Muster's own calls.
 const COMMON_NAME: &str = "muster";
+
+/// The name under which etcd sees a client of that name. Where a certificate has no room for all of
+/// it, a digest tells apart what begins in the same way.
+pub fn common_name(who: &str) -> String {
+    const DIGEST: usize = 8;
+    let room = MAX_COMMON_NAME - COMMON_NAME.len() - 1;
+    if who.len() <= room {
+        return format!("{COMMON_NAME}:{who}");
+    }
+    let digest = HEXLOWER.encode(digest::digest(&digest::SHA256, who.as_bytes()).as_ref());
+    let begin = who.floor_char_boundary(room - DIGEST - 1);
+    format!("{COMMON_NAME}:{}-{}", &who[..begin], &digest[..DIGEST])
+}
 
 /// Why there is no way to etcd.
 #[derive(Debug, thiserror::Error)]
@@ -109,4 +125,22 @@ pub fn members(state: &ClusterState) -> impl Iterator<Item = (NodeId, SocketAddr
         let member = state.member(node).filter(|_| runs)?;
         Some((*node, client_address(member)?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_length_fit_into_a_certificate_and_stay_distinct() {
+        assert_eq!(common_name("admin"), "muster:admin");
+        let longest = |last: &str| format!("{}{last}", "n".repeat(62));
+        for name in [longest("a"), "n".repeat(57), "n".repeat(58), "ö".repeat(31)] {
+            let common_name = common_name(&name);
+            assert!(common_name.len() <= MAX_COMMON_NAME, "{common_name}");
+            assert!(common_name.starts_with("muster:"), "{common_name}");
+        }
+        assert_eq!(common_name(&"n".repeat(57)), format!("muster:{}", "n".repeat(57)));
+        assert_ne!(common_name(&longest("a")), common_name(&longest("b")));
+    }
 }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::access;
 use crate::api::local::EtcdView;
 use crate::clock;
 use crate::controllers::certificate::ips;
@@ -215,7 +216,7 @@ impl Leaves {
             leaf.map(|leaf| (leaf, key)).map_err(|error| chain(&error))
         };
         let (name, addresses) = (member.name.clone(), ips(member));
-        let common_name = format!("muster:{name}");
+        let common_name = access::common_name(&member.id.short());
         Ok(Self {
             server: issue(&Profile::EtcdServer {
                 name: name.clone(),
