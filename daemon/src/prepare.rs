@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use muster_discovery::birth::{PromiseStore, Record};
 use muster_init::facts::{self, Interface, Reach};
@@ -16,7 +17,7 @@ use muster_init::units::etcd;
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
 use muster_proto::config::{Config, Document, MAX_BYTES, Subnet};
-use muster_proto::{NodeName, Role};
+use muster_proto::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, Role};
 use ring::digest;
 
 use crate::args::Args;
@@ -24,6 +25,10 @@ use crate::fatal::Fatal;
 use crate::membership::Membership;
 use crate::restore::{self, Restore};
 use crate::state_dir::StateDir;
+
+/// How long the etcd of a `musterd` that was killed may take to end: a busy machine frees its memory
+/// and its files first.
+const ETCD_ENDS: Duration = Duration::from_secs(10);
 
 /// A node that is fit to be started.
 #[derive(Debug)]
@@ -146,7 +151,12 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
     match in_use {
         Err(_) if args.check => {}
         Err(refusal) => return Err(refusal),
-        Ok(()) => ports_are_free(addresses.bind)?,
+        Ok(()) => {
+            ports_are_free(addresses.bind)?;
+            if etcd.is_some() {
+                etcd_ports_are_free(&addresses, &state_dir)?;
+            }
+        }
     }
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let digest = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
@@ -284,6 +294,34 @@ fn ports_are_free(bind: SocketAddr) -> Result<(), Fatal> {
     };
     UdpSocket::bind(bind).map_err(|error| taken("UDP", &error))?;
     TcpListener::bind(bind).map_err(|error| taken("TCP", &error))?;
+    Ok(())
+}
+
+/// Tries the ports that etcd will use, where it will use them. The etcd of a `musterd` that was killed
+/// just now dies with it, though not in the same moment: on a node that has run etcd before, that is
+/// waited for.
+fn etcd_ports_are_free(addresses: &Addresses, state_dir: &Path) -> Result<(), Fatal> {
+    let found = facts::addresses(|address| addresses.wants(address))
+        .map_err(|error| Fatal::Machine(crate::fatal::chain(&error)))?;
+    let Some(address) = addresses.reachable(&found, None).first().map(SocketAddr::ip) else {
+        return Ok(());
+    };
+    let has_run = StateDir::etcd_in(state_dir).exists();
+    let patience = Instant::now() + if has_run { ETCD_ENDS } else { Duration::ZERO };
+    for port in [ETCD_CLIENT_PORT, ETCD_PEER_PORT] {
+        let socket = SocketAddr::new(address, port);
+        while let Err(error) = TcpListener::bind(socket) {
+            if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+            return Err(Fatal::Machine(format!(
+                "cannot listen on TCP {socket}, which etcd needs: {error}; does another etcd run, as \
+                 a service perhaps (Debian: `systemctl disable --now etcd`)? `ss -ltnp 'sport = \
+                 {port}'` shows it"
+            )));
+        }
+    }
     Ok(())
 }
 

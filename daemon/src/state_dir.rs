@@ -162,7 +162,12 @@ impl StateDir {
 
     /// etcd's data, certificates and log.
     pub fn etcd(&self) -> PathBuf {
-        self.path.join("etcd")
+        Self::etcd_in(&self.path)
+    }
+
+    /// The same, of a directory that is not open.
+    pub fn etcd_in(path: &Path) -> PathBuf {
+        path.join("etcd")
     }
 }
 

@@ -158,6 +158,13 @@ impl Running {
         self.0.id()
     }
 
+    /// As a power cut for this one process.
+    pub fn kill(mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+
     /// Asks it to stop, and waits for its end.
     pub fn stop(mut self) -> Result<()> {
         let status = self.end()?;

@@ -8,9 +8,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use muster_proto::DEFAULT_PORT;
+use muster_proto::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
+use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::binary;
 use muster_tests::loopback::{Bench, Running, Tree, within};
+use muster_tests::until;
 use serde_json::json;
 
 fn mode(path: &Path, mode: u32) -> Result<()> {
@@ -150,6 +152,47 @@ fn a_port_in_use_is_refused() -> Result<()> {
     drop(udp);
     let _tcp = TcpListener::bind(address)?;
     bench.refused_with(&mut bench.musterd()?, &["TCP", "50000", "in use"])
+}
+
+/// As where Debian's own etcd runs: Muster's could never start, and was tried for ever.
+#[test]
+fn a_port_of_etcd_in_use_is_refused() -> Result<()> {
+    let bench = Bench::new()?;
+    for port in [ETCD_CLIENT_PORT, ETCD_PEER_PORT] {
+        let _other = TcpListener::bind((bench.address(), port))?;
+        let words = [&format!("TCP {}:{port}", bench.address()), "etcd", "in use", "systemctl"];
+        bench.refused_with(&mut bench.musterd()?, &words)?;
+        bench.refused_with(bench.musterd()?.arg("--check"), &words)?;
+    }
+    // A worker runs none.
+    bench.change(|document| document["machine"]["type"] = json!("worker"))?;
+    let _other = TcpListener::bind((bench.address(), ETCD_CLIENT_PORT))?;
+    within(bench.musterd()?.arg("--check"), Duration::from_secs(20))?.success().map(drop)
+}
+
+/// The etcd of a killed `musterd` is killed with it and may still hold its ports for a moment. That is
+/// no reason to refuse the next start, which would be the last one under systemd.
+#[test]
+fn a_start_right_after_a_kill_waits_for_the_end_of_the_old_etcd() -> Result<()> {
+    let bench = Bench::new()?;
+    let node = running(&bench)?;
+    node.kill()?;
+    let ending = TcpListener::bind((bench.address(), ETCD_PEER_PORT));
+    let ending = ending.or_else(|_| {
+        until("the old etcd to end", HEALTHY, || {
+            TcpListener::bind((bench.address(), ETCD_PEER_PORT))
+        })
+    })?;
+    let node = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Longer than the start takes to try the ports, shorter than it is patient.
+            std::thread::sleep(Duration::from_secs(3));
+            drop(ending);
+        });
+        running(&bench)
+    })?;
+    node.kill()?;
+    running(&bench)?.stop()
 }
 
 #[test]
