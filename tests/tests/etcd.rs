@@ -59,6 +59,7 @@ fn operators_look_after_etcd_and_a_new_cluster_begins_with_its_snapshot() {
         commands_tell_and_do(&cluster)?;
         stock_tools_work_until_the_credentials_expire(&cluster)?;
         openssl_accepts_every_certificate(&cluster)?;
+        leadership_goes_to_a_member_that_answers(&mut cluster)?;
         let snapshot = snapshot(&cluster, lab)?;
         for name in cluster.names() {
             cluster.kill(&name)?;
@@ -99,6 +100,20 @@ fn commands_tell_and_do(cluster: &Cluster) -> Result<()> {
     let nobody = cluster.ctl(&["etcd", "defrag", "-n", "nobody"])?;
     ensure!(nobody.failure(1)?.contains("nobody"), "it does not name the node");
     Ok(())
+}
+
+/// The first of etcd's list was chosen, were it dead for a week.
+fn leadership_goes_to_a_member_that_answers(cluster: &mut Cluster) -> Result<()> {
+    let leader = etcd_leader(cluster)?;
+    let members = ask(cluster, &["etcd", "members"])?;
+    let names: Vec<_> = list(&members, "members").iter().map(|m| text(m, "name")).collect();
+    let others: Vec<_> = names.into_iter().filter(|name| *name != leader).collect();
+    let [first, second] = others.as_slice() else { anyhow::bail!("{others:?}") };
+    cluster.kill(first)?;
+    let moved = ask(cluster, &["etcd", "forfeit-leadership", "-n", &leader])?;
+    ensure!(moved["moved"] == true && text(&moved, "leader") == *second, "{moved}");
+    cluster.start(first)?;
+    cluster.until_healthy()
 }
 
 fn stock_tools_work_until_the_credentials_expire(cluster: &Cluster) -> Result<()> {

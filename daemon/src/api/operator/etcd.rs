@@ -147,14 +147,37 @@ impl Desk {
             let leader = status.leader.and_then(|id| names.get(&id).cloned()).unwrap_or_default();
             return Ok(wire::EtcdForfeitLeadershipReply { leader, moved: false });
         }
-        let may_lead =
-            |other: &&Listed| other.id != status.id && !other.learner && !other.name.is_empty();
-        let to = listed.iter().find(may_lead).ok_or_else(|| {
-            Status::failed_precondition("etcd has no other voting member that could lead it")
-        })?;
-        member.move_leader(to.id).await.map_err(|e| failed(&e))?;
-        self.note(caller, "move etcd's leadership", &to.name).await;
-        Ok(wire::EtcdForfeitLeadershipReply { leader: to.name.clone(), moved: true })
+        let mut failure = Status::failed_precondition(
+            "etcd has no other voting member that answers, so nobody else could lead it",
+        );
+        for to in self.followers(&state, &listed, status.id).await {
+            match member.move_leader(to.id).await {
+                Ok(()) => {
+                    self.note(caller, "move etcd's leadership", &to.name).await;
+                    let leader = to.name.clone();
+                    return Ok(wire::EtcdForfeitLeadershipReply { leader, moved: true });
+                }
+                Err(error) => failure = failed(&error),
+            }
+        }
+        Err(failure)
+    }
+
+    /// The voters that answer just now and follow this leader.
+    async fn followers<'a>(
+        &self,
+        state: &ClusterState,
+        listed: &'a [Listed],
+        leader: MemberId,
+    ) -> Vec<&'a Listed> {
+        let may_lead = |other: &&Listed| other.id != leader && !other.learner;
+        let asked = listed.iter().filter(may_lead).map(async |other| {
+            let node = access::node_of(state, other)?;
+            let member = self.with_etcd(|access| access.member(state, &node, clock::now())).ok()?;
+            let status = member.status().await.ok()?;
+            (status.leader == Some(leader)).then_some(other)
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     pub(super) async fn etcd_client_config(

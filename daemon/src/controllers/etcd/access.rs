@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER;
-use muster_init::units::etcd::client::{Client, CredentialsError, Deadlines, Member, Tls};
+use muster_init::units::etcd::client::{Client, CredentialsError, Deadlines, Listed, Member, Tls};
 use muster_init::units::etcd::{Authorities, Credential};
 use muster_pki::authority::MAX_COMMON_NAME;
 use muster_pki::leaf::{self, KeyPair, Profile};
@@ -113,6 +113,16 @@ impl Access {
 /// Where a member's etcd listens to clients.
 pub fn client_address(member: &ClusterMember) -> Option<SocketAddr> {
     member.addresses.first().map(|address| SocketAddr::new(address.ip(), ETCD_CLIENT_PORT))
+}
+
+/// The node that runs a member of etcd's list.
+pub fn node_of(state: &ClusterState, listed: &Listed) -> Option<NodeId> {
+    let records = || state.etcd().records();
+    let by_id = records().find(|(_, r)| r.phase.member_id() == Some(listed.id.0));
+    let unseen = || {
+        records().find(|(_, r)| r.phase == Phase::Founding && r.seat.name.as_str() == listed.name)
+    };
+    by_id.or_else(unseen).map(|(node, _)| *node)
 }
 
 /// The nodes that run an etcd member, and where it listens to clients.
