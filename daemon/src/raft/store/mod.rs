@@ -7,7 +7,6 @@
 //! (`tests/tests/power_cut.rs`) is the judge of that sentence.
 //!
 //! ```text
-//! raft.begun        that this node's Raft has begun: without raft/ it is lost, not new
 //! raft/store.json   whose store this is, and its format (written first, read first)
 //! raft/lock         held while a daemon runs
 //! raft/mark         the last acknowledged commit: shows a store that went back in time
@@ -109,11 +108,6 @@ pub enum StoreError {
          away and let it join as a new node", path.display()
     )]
     WentBack { path: PathBuf, found: u64, marked: u64 },
-    #[error(
-        "the Raft store in {} is gone, and with it what this node has promised; remove this node from \
-         the cluster, move its state directory away and let it join as a new node", path.display()
-    )]
-    Gone { path: PathBuf },
     #[error("a value of {len} bytes is too long for the Raft store, which takes {limit}")]
     TooLong { len: usize, limit: usize },
     #[error("the Raft store has stopped after an error: {0}")]
@@ -156,15 +150,7 @@ where
     C::D: Clone,
     S: State,
 {
-    // Beside the directory, so that it does not go with it.
-    let begun = dir.with_extension("begun");
-    if begun.exists() && !dir.join("store.json").exists() {
-        return Err(StoreError::Gone { path: dir.to_owned() }.into());
-    }
     let directory = directory::open(dir, owner, engine)?;
-    if !begun.exists() {
-        durable::write_file(&begun, &[owner.cluster.to_string().as_bytes(), b"\n"])?;
-    }
     let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"))?);
     let log = LogStore::open(directory, snapshots.reach())?;
     let machine = Machine::open(snapshots, log.purged_index())?;

@@ -170,20 +170,6 @@ fn two_daemons_do_not_share_a_store() {
     open_in(&dir).unwrap();
 }
 
-/// A voter that came back without its log voted again, and for one that lacked acknowledged entries.
-#[test]
-fn a_store_that_is_gone_is_not_made_anew() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(open_in(&dir).unwrap());
-    fs::rename(dir.path().join("raft"), dir.path().join("elsewhere")).unwrap();
-    let before = everything(dir.path());
-    let error = open_in(&dir).unwrap_err();
-    assert!(matches!(error, OpenError::Store(StoreError::Gone { .. })), "{error}");
-    assert_eq!(everything(dir.path()), before);
-    fs::rename(dir.path().join("elsewhere"), dir.path().join("raft")).unwrap();
-    open_in(&dir).unwrap();
-}
-
 #[tokio::test]
 async fn long_entries_survive_and_too_long_ones_harm_nothing() {
     let dir = tempfile::tempdir().unwrap();
