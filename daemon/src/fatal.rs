@@ -7,6 +7,10 @@ use std::process::ExitCode;
 
 use muster_proto::config::ConfigError;
 
+/// What to do about a node whose files cannot be trusted any more (docs/operations.md).
+pub const BEGIN_ANEW: &str = "this machine must begin anew: remove the node from its cluster \
+    (`musterctl node remove NAME`), move its state directory away and start it again";
+
 /// Why `musterd` ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {

@@ -7,14 +7,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use muster_discovery::birth;
 use muster_discovery::endpoint::{Directory, Peer};
 use muster_init::files;
 use muster_pki::{CertificateDer, identity};
 use muster_proto::wire::hello::Admitted;
 use muster_proto::{ClusterId, NodeId, NodeName, PublicKey, Role};
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::fatal::BEGIN_ANEW;
 use crate::wire;
 
 /// The largest file that is read, in bytes: 10 000 members and some certificates.
@@ -75,11 +78,10 @@ pub enum MembershipError {
     #[error("read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "{} is not readable as a membership; it is replaced whole, so this is not a power cut: \
-         remove this node from the cluster, move its state directory away and let it join anew",
+        "{} is damaged, and it is replaced whole, so this is no power cut ({why}); {BEGIN_ANEW}",
         path.display()
     )]
-    Corrupt { path: PathBuf, source: serde_json::Error },
+    Corrupt { path: PathBuf, why: String },
     #[error("the answer to the join is malformed: {0}")]
     Answer(String),
 }
@@ -165,16 +167,35 @@ impl Membership {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(read(error)),
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| MembershipError::Corrupt { path: path.to_owned(), source })
+        let corrupt = |why| MembershipError::Corrupt { path: path.to_owned(), why };
+        let contents = unseal(&bytes).ok_or_else(|| corrupt("its checksum is wrong".to_owned()))?;
+        serde_json::from_slice(&contents).map(Some).map_err(|error| corrupt(error.to_string()))
     }
 
     /// Replaces the file; on disk when it returns.
     pub fn save(&self, path: &Path) -> Result<(), files::WriteError> {
         let bytes = serde_json::to_vec(self).expect("plain data with text keys");
-        files::replace(path, &bytes, files::PRIVATE)
+        files::replace(path, &seal(&bytes), files::PRIVATE)
     }
+}
+
+/// What stands before the checksum, and after it: the file is one JSON object, of which the
+/// checksum is the first field and covers the object without it.
+const BEFORE: &[u8] = b"{\"sha256\":\"";
+const AFTER: &[u8] = b"\",";
+
+/// Puts the checksum into a JSON object that has other fields.
+fn seal(object: &[u8]) -> Vec<u8> {
+    let sum = HEXLOWER.encode(digest(&SHA256, object).as_ref());
+    [BEFORE, sum.as_bytes(), AFTER, &object[1..]].concat()
+}
+
+/// The object without its checksum, if that is right.
+fn unseal(sealed: &[u8]) -> Option<Vec<u8>> {
+    let (sum, rest) = sealed.strip_prefix(BEFORE)?.split_at_checked(2 * SHA256.output_len())?;
+    let object = [b"{", rest.strip_prefix(AFTER)?].concat();
+    let right = HEXLOWER.encode(digest(&SHA256, &object).as_ref());
+    (right.as_bytes() == sum).then_some(object)
 }
 
 impl From<Peer> for KnownPeer {
@@ -188,5 +209,37 @@ impl From<KnownPeer> for Peer {
     fn from(peer: KnownPeer) -> Self {
         let KnownPeer { public_key, name, role, addresses } = peer;
         Self { public_key, name, role, addresses }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_or_flipped_file_is_an_error_and_never_another_membership() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("membership.json");
+        let membership = Membership {
+            cluster_id: ClusterId::from_bytes([7; 32]),
+            cluster_name: "demo".to_owned(),
+            role: Role::Worker,
+            chain: vec![Blob(vec![1; 40])],
+            authorities: vec![Blob(vec![2; 40])],
+            peers: BTreeMap::new(),
+        };
+        membership.save(&path).unwrap();
+        assert_eq!(Membership::load(&path).unwrap(), Some(membership));
+        let whole = fs::read(&path).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&whole).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x01;
+            for damaged in [&flipped, &whole[..at]] {
+                fs::write(&path, damaged).unwrap();
+                let error = Membership::load(&path).unwrap_err().to_string();
+                assert!(error.contains("membership.json is damaged"), "byte {at}: {error}");
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ use muster_proto::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, Role};
 use ring::digest;
 
 use crate::args::Args;
-use crate::fatal::Fatal;
+use crate::fatal::{BEGIN_ANEW, Fatal};
 use crate::membership::Membership;
 use crate::restore::{self, Restore};
 use crate::state_dir::StateDir;
@@ -336,14 +336,13 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
         Ok(bytes) => {
             let bytes = muster_pki::Zeroizing::new(bytes);
             let identity = Identity::from_pkcs8(&bytes).map_err(|error| {
-                problem(format!(
-                    "identity.key holds no usable key ({error}); without it this machine is another \
-                     node: remove the old one from the cluster and start with an empty state \
-                     directory"
-                ))
+                problem(format!("identity.key holds no usable key ({error}); {BEGIN_ANEW}"))
             })?;
             let opened = PromiseStore::open(state.path(), identity.node_id());
-            let (store, record) = opened.map_err(|error| broken(&error))?;
+            let (store, record) = opened.map_err(|error| match error.is_loss() {
+                true => problem(format!("{}; {BEGIN_ANEW}", crate::fatal::chain(&error))),
+                false => broken(&error),
+            })?;
             Ok((identity, Promises { store, record }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && !is_member => {
@@ -353,6 +352,9 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
             files::replace(&path, &identity.to_pkcs8(), files::PRIVATE)
                 .map_err(|error| broken(&error))?;
             Ok((identity, Promises { store, record: Record::NEW }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(problem(format!("identity.key is gone; {BEGIN_ANEW}")))
         }
         Err(error) => Err(problem(format!("identity.key cannot be read: {error}"))),
     }

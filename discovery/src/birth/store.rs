@@ -30,14 +30,11 @@ const CHECKSUM: usize = 32;
 /// Why the record was not read or written. Each stops the node.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("there is no birth record {}, yet this node has an identity; restore the file, or wipe \
-        the state directory to start as a new node", .0.display())]
+    #[error("there is no birth record {}, yet this node has an identity", .0.display())]
     Missing(PathBuf),
-    #[error("the birth record {} is of another node ({}); wipe the state directory to start as a \
-        new node", path.display(), found.short())]
+    #[error("the birth record {} is of another node ({})", path.display(), found.short())]
     Foreign { path: PathBuf, found: NodeId },
-    #[error("the birth record {} is damaged ({why}); restore the file, or wipe the state directory \
-        to start as a new node", path.display())]
+    #[error("the birth record {} is damaged ({why})", path.display())]
     Damaged { path: PathBuf, why: String },
     #[error("the birth record {} has format {found}, this build reads format 1; start the version \
         of musterd that wrote it", path.display())]
@@ -46,6 +43,20 @@ pub enum StoreError {
     Certificate { path: PathBuf, source: CertificateError },
     #[error("{what} the birth record {}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl StoreError {
+    /// Whether the record is lost for good, so that this node can only become another one. An older
+    /// copy of the file does not help: what was promised since would be promised again.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Missing(_)
+            | Self::Foreign { .. }
+            | Self::Damaged { .. }
+            | Self::Certificate { .. } => true,
+            Self::Version { .. } | Self::Io { .. } => false,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
