@@ -27,7 +27,7 @@ use crate::fatal::Fatal;
 use crate::keeper::Keeper;
 use crate::membership::Membership;
 use crate::prepare::Prepared;
-use crate::raft::Group;
+use crate::raft::{self, Group};
 
 /// What the parts tell each other about this node.
 #[derive(Debug)]
@@ -160,6 +160,11 @@ impl Life {
             founder = matches!(origin, Origin::Founder(_)),
             "this node belongs to a cluster"
         );
+        if let Err(fatal) = self.claim_store(membership.cluster_id).await {
+            ends.send(fatal).await.ok();
+            stop.cancelled().await;
+            return;
+        }
         self.publish.cluster.send_replace(Some(membership.cluster_id));
         self.keeper.joined(membership.clone()).await;
         let mut trust = self.keeper.trust();
@@ -185,6 +190,17 @@ impl Life {
         }
         serving.run().await;
         stop.cancelled().await;
+    }
+
+    /// Makes Raft's store before the membership is on disk: so a membership without a store is known
+    /// to be a loss. A voter that began with an empty one would vote again in terms it has voted in.
+    async fn claim_store(&self, cluster: ClusterId) -> Result<(), Fatal> {
+        if self.prepared.config.role == Role::Worker {
+            return Ok(());
+        }
+        let known = self.prepared.membership.is_some();
+        let claimed = raft::claim(self.prepared.state.raft(), self.me(), cluster, known).await;
+        claimed.map_err(|error| control_plane::raft_failed(&error))
     }
 
     /// Asks others whether this node still is a member when it is out of touch; once it is known to

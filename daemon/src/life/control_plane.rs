@@ -114,7 +114,7 @@ impl EtcdParts {
 }
 
 /// A refused directory is the machine's fault and changes nothing; anything else is the store's.
-fn raft_failed(error: &StartError) -> Fatal {
+pub(super) fn raft_failed(error: &StartError) -> Fatal {
     match error {
         StartError::Open(OpenError::Directory(_)) => Fatal::Machine(chain(error)),
         StartError::Open(OpenError::Store(_))

@@ -12,5 +12,5 @@ pub mod voters;
 mod watch;
 
 pub use group::{Group, GroupError, HereError};
-pub use start::{Running, Start, StartError, start};
+pub use start::{Running, Start, StartError, claim, start};
 pub use types::{Metrics, Raft, TypeConfig};

@@ -60,6 +60,21 @@ impl Running {
     }
 }
 
+/// Makes the store of a node that enters `cluster`, or, when it has been `known` to be a member
+/// before, refuses to go on without the one it had.
+pub async fn claim(
+    dir: PathBuf,
+    me: NodeId,
+    cluster: ClusterId,
+    known: bool,
+) -> Result<(), StartError> {
+    let owner = Owner { node: me, cluster };
+    let claimed = tokio::task::spawn_blocking(move || {
+        if known { store::require(&dir) } else { store::make(&dir, &owner, SLED) }
+    });
+    claimed.await.map_err(|_| StartError::Panicked)?.map_err(StartError::Open)
+}
+
 /// Starts this node's Raft.
 pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartError> {
     let Start { dir, me, cluster, founders, snapshot_every } = start;

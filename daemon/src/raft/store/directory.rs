@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, make_dir, sync_dir, write_file};
 use super::mark::Mark;
 use super::{Engine, OpenError, Store, StoreError};
+use crate::fatal::BEGIN_ANEW;
 
 /// The format of store and snapshots that this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -41,10 +42,15 @@ pub enum DirectoryError {
     Open { path: PathBuf, mode: u32 },
     #[error("another musterd is running with the state in {}", path.display())]
     Busy { path: PathBuf },
-    #[error("{} holds files, but no store.json that says whose they are", path.display())]
+    #[error("{} holds files, but no store.json that says whose they are; {BEGIN_ANEW}", path.display())]
     Unmarked { path: PathBuf },
-    #[error("{} cannot be understood: {why}", path.display())]
+    #[error("{} cannot be understood: {why}; {BEGIN_ANEW}", path.display())]
     Garbled { path: PathBuf, why: String },
+    #[error(
+        "{} is gone, and with it what this node has voted and acknowledged; {BEGIN_ANEW}",
+        path.display()
+    )]
+    Gone { path: PathBuf },
     #[error(
         "{} has format {found}, which is newer than {FORMAT}, the newest this version of Muster \
          knows; use a newer musterd", path.display()
@@ -84,6 +90,26 @@ pub(super) struct Directory {
 }
 
 pub(super) fn open(dir: &Path, owner: &Owner, engine: Engine) -> Result<Directory, OpenError> {
+    let lock = make(dir, owner, engine)?;
+    let data = dir.join("data");
+    let (mark, marked) = Mark::open(dir.join("mark"))?;
+    let store = (engine.open)(&data)?;
+    Ok(Directory { data, store, mark, marked, lock })
+}
+
+/// Refuses a directory in which [`make`] was never through, or which has lost what that made.
+pub(super) fn require(dir: &Path) -> Result<(), DirectoryError> {
+    for part in ["store.json", "mark", "data"] {
+        let path = dir.join(part);
+        if !path.exists() {
+            return Err(DirectoryError::Gone { path });
+        }
+    }
+    Ok(())
+}
+
+/// Makes what is not there yet of an empty store, on disk when this returns; gives its lock.
+pub(super) fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<File, OpenError> {
     if dir.exists() {
         check_private(dir)?;
         check_header(dir, owner, engine)?;
@@ -101,9 +127,7 @@ pub(super) fn open(dir: &Path, owner: &Owner, engine: Engine) -> Result<Director
     if !data.exists() {
         make_data(&data, &dir.join("mark"), engine)?;
     }
-    let (mark, marked) = Mark::open(dir.join("mark"))?;
-    let store = (engine.open)(&data)?;
-    Ok(Directory { data, store, mark, marked, lock })
+    Ok(lock)
 }
 
 fn check_private(dir: &Path) -> Result<(), OpenError> {

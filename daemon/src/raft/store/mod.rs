@@ -36,6 +36,8 @@ use std::sync::Arc;
 use openraft::RaftTypeConfig;
 use tokio::sync::watch;
 
+use crate::fatal::BEGIN_ANEW;
+
 pub use codec::MAX_ENTRY;
 pub use directory::{DirectoryError, FORMAT, Owner};
 pub use log::{LogReader, LogStore};
@@ -98,14 +100,12 @@ pub enum StoreError {
     #[error("{what} the Raft store in {}", path.display())]
     Engine { what: &'static str, path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error(
-        "the Raft store is corrupted: {}: {why}; remove this node from the cluster, move its \
-         state directory away and let it join as a new node", path.display()
+        "the Raft store is corrupted: {}: {why}; {BEGIN_ANEW}", path.display()
     )]
     Corrupt { path: PathBuf, why: String },
     #[error(
         "the Raft store in {} has lost acknowledged writes: it is at commit {found}, but commit \
-         {marked} was acknowledged; remove this node from the cluster, move its state directory \
-         away and let it join as a new node", path.display()
+         {marked} was acknowledged; {BEGIN_ANEW}", path.display()
     )]
     WentBack { path: PathBuf, found: u64, marked: u64 },
     #[error("a value of {len} bytes is too long for the Raft store, which takes {limit}")]
@@ -135,6 +135,18 @@ impl<C: RaftTypeConfig, S: State> std::fmt::Debug for Opened<C, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Opened").finish_non_exhaustive()
     }
+}
+
+/// Makes an empty store of `owner` in `dir`, unless there is one. Whoever remembers that this was
+/// done, once it has returned, can tell a store that was lost from one that never was: [`require`].
+pub fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), OpenError> {
+    directory::make(dir, owner, engine).map(drop)
+}
+
+/// Refuses `dir` when the store that was made there is gone. Without it a node has forgotten whom it
+/// has voted for and what it has acknowledged, and would vote again.
+pub fn require(dir: &Path) -> Result<(), OpenError> {
+    Ok(directory::require(dir)?)
 }
 
 /// Opens the Raft state of `owner` in `dir`, making it when `dir` does not exist or is empty.

@@ -336,3 +336,22 @@ async fn a_store_that_went_back_in_time_is_refused() {
     let error = open_in(&dir).unwrap_err();
     assert!(matches!(error, OpenError::Store(StoreError::WentBack { .. })), "{error}");
 }
+
+#[test]
+fn a_store_that_was_made_and_is_gone_is_refused() {
+    for part in ["", "store.json", "mark", "data"] {
+        let dir = tempfile::tempdir().unwrap();
+        let raft = dir.path().join("raft");
+        assert!(matches!(require(&raft), Err(OpenError::Directory(DirectoryError::Gone { .. }))));
+        make(&raft, &owner(), SLED).unwrap();
+        require(&raft).unwrap();
+        let lost = if part.is_empty() { raft.clone() } else { raft.join(part) };
+        if lost.is_dir() {
+            fs::remove_dir_all(&lost).unwrap();
+        } else {
+            fs::remove_file(&lost).unwrap();
+        }
+        let refused = require(&raft).unwrap_err().to_string();
+        assert!(refused.contains("is gone") && refused.contains("begin anew"), "{refused}");
+    }
+}
