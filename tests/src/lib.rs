@@ -7,6 +7,8 @@ pub mod dns;
 pub mod held;
 pub mod lab;
 pub mod loopback;
+pub mod manual;
+pub mod newcomer;
 pub mod power_cut;
 pub mod store;
 pub mod wait;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Lab, Process, run};
+use super::disk::Mounts;
+use super::{Disk, Lab, Process, run};
 
 /// A machine of the lab.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Host {
     port: String,
     address: Ipv4Addr,
     dir: PathBuf,
+    /// Its own, once it has disks.
+    mounts: Option<Mounts>,
 }
 
 impl Host {
@@ -28,6 +31,7 @@ impl Host {
             port: format!("p{number}"),
             address: Ipv4Addr::new(10, 77, 0, number),
             dir: lab.dir().join(name),
+            mounts: None,
         };
         std::fs::create_dir_all(&host.dir)?;
         let Self { namespace, lan, port, .. } = &host;
@@ -68,8 +72,13 @@ impl Host {
     /// A command that will run on this host, under its host name.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]);
+        if let Some(mounts) = &self.mounts {
+            command.arg("nsenter").arg(format!("--mount={}", mounts.path().display()));
+            command.arg("--wd=.");
+        }
         command
-            .args(["netns", "exec", &self.namespace, "unshare", "--uts", "sh", "-c"])
+            .args(["unshare", "--uts", "sh", "-c"])
             .arg("hostname \"$0\" && exec \"$@\"")
             .arg(&self.name)
             .arg(program.as_ref());
@@ -79,6 +88,14 @@ impl Host {
     /// Starts `command` (made by [`Host::command`]) with its output in `DIR/<log>.log`.
     pub fn spawn(&self, command: Command, log: &str) -> Result<Process> {
         Process::spawn(command, &self.dir.join(format!("{log}.log")))
+    }
+
+    /// Puts a disk of `mib` MiB at a directory of this host; whatever is started later sees it.
+    pub fn disk(&mut self, at: &Path, mib: u64) -> Result<Disk> {
+        if self.mounts.is_none() {
+            self.mounts = Some(Mounts::of(&self.namespace)?);
+        }
+        Disk::create(self, at, mib)
     }
 
     /// Ends everything that runs on this host, at once.

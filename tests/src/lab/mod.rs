@@ -1,6 +1,7 @@
 //! A network of hosts that exists only in namespaces: each host has its own, and so has the bridge
 //! between them, so that no packet filter of the machine sees a frame and nothing leaves the lab.
 
+mod disk;
 mod faults;
 mod host;
 mod process;
@@ -10,6 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
+pub use disk::Disk;
 pub use host::Host;
 pub use process::Process;
 

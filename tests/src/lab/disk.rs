@@ -1,0 +1,119 @@
+//! Small disks of the lab's hosts, and what goes wrong with them: full, or read-only after an error.
+//!
+//! A disk is an ext4 file system in a sparse file, mounted in the host's own mount namespace. Only
+//! the test process holds that namespace open, so the mount vanishes with it, whatever happens.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Host, run};
+use crate::ctl::said;
+
+/// What [`Disk::fill`] leaves behind; an operator's big file.
+const BALLAST: &str = "ballast";
+
+/// A mount namespace that lives for as long as this process has it open.
+#[derive(Debug, Clone)]
+pub(super) struct Mounts(Arc<File>);
+
+impl Mounts {
+    /// A new one for a network namespace: that of a shell which then ends.
+    pub(super) fn of(namespace: &str) -> Result<Self> {
+        let mut shell = Command::new("ip")
+            .args(["netns", "exec", namespace, "sh", "-c", "echo here; read -r end"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run ip (Debian package iproute2)")?;
+        let mut line = String::new();
+        let said = shell.stdout.take().context("a pipe")?;
+        BufReader::new(said).read_line(&mut line)?;
+        let opened = File::open(format!("/proc/{}/ns/mnt", shell.id()));
+        drop(shell.stdin.take());
+        shell.wait()?;
+        ensure!(line == "here\n", "no shell ran in {namespace}: {line:?}");
+        Ok(Self(Arc::new(opened.context("open the mount namespace of a host")?)))
+    }
+
+    /// Where this process has it open, for `nsenter`.
+    pub(super) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
+    }
+}
+
+/// A disk of its own at some directory of a host.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    host: Host,
+    image: PathBuf,
+    at: PathBuf,
+}
+
+impl Disk {
+    /// Makes a disk of `mib` MiB and mounts it at `at`, which only the owner may enter then.
+    pub(super) fn create(host: &Host, at: &Path, mib: u64) -> Result<Self> {
+        let name = at.strip_prefix(host.dir()).context("a directory of the host")?;
+        let name = name.to_string_lossy().replace('/', "-");
+        let image = host.dir().join(format!("{name}.ext4"));
+        File::create(&image)?.set_len(mib << 20)?;
+        let path = image.display().to_string();
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", &path])
+            .context("make a file system (Debian package e2fsprogs)")?;
+        std::fs::create_dir_all(at)?;
+        let disk = Self { host: host.clone(), image, at: at.to_owned() };
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn mount(&self) -> Result<()> {
+        self.sh(
+            "mount -o loop,errors=remount-ro \"$IMAGE\" \"$DISK\" && chmod 0700 \"$DISK\"",
+            "mount a disk",
+        )
+    }
+
+    /// Something else takes all the room there is.
+    pub fn fill(&self) -> Result<()> {
+        // Blocks that were reserved for delayed writes come free with a sync: more than once.
+        self.sh(
+            "cd \"$DISK\" && for round in 1 2 3; do cat /dev/zero >>ballast 2>/dev/null; sync -f .; \
+             done; test \"$(df --output=avail . | tail -n 1)\" -lt 16",
+            "fill a disk",
+        )
+    }
+
+    /// Gives the room back.
+    pub fn make_room(&self) -> Result<()> {
+        self.sh(&format!("rm \"$DISK/{BALLAST}\" && sync -f \"$DISK\""), "make room on a disk")
+    }
+
+    /// The kernel finds an error and lets nobody write any more, as ext4 does on most machines.
+    pub fn turn_read_only(&self) -> Result<()> {
+        // The command itself may fail: the error that it provokes is what is wanted.
+        self.sh(
+            "mount -o remount,abort \"$DISK\" 2>/dev/null; ! touch \"$DISK/probe\" 2>/dev/null",
+            "turn a disk read-only",
+        )
+    }
+
+    /// What an operator does with such a disk once nothing uses it: check it, and mount it again.
+    pub fn check_and_mount(&self) -> Result<()> {
+        self.sh("umount \"$DISK\" && { e2fsck -fy \"$IMAGE\"; test $? -lt 4; }", "check a disk")?;
+        self.mount()
+    }
+
+    fn sh(&self, script: &str, what: &str) -> Result<()> {
+        let mut command = self.host.command("sh");
+        command.args(["-c", script]).env("IMAGE", &self.image).env("DISK", &self.at);
+        said(&mut command)?
+            .success()
+            .with_context(|| format!("{what} at {} of {}", self.at.display(), self.host.name()))?;
+        Ok(())
+    }
+}

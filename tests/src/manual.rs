@@ -1,0 +1,54 @@
+//! docs/operations.md, as a test follows it: to the letter, so that what is written there works.
+
+use anyhow::{Result, ensure};
+
+use crate::Cluster;
+use crate::ctl::{Said, said};
+
+const MANUAL: &str = include_str!("../../docs/operations.md");
+
+/// The commands under a heading of "What to do when", one a line, without their remarks.
+pub fn steps(heading: &str) -> Result<Vec<String>> {
+    let begin = format!("\n**{heading}");
+    let found = MANUAL.split_once(&begin).map(|(_, rest)| rest);
+    let section = found.and_then(|rest| rest.split("\n\n**").next()).unwrap_or_default();
+    let command = |line: &str| line.strip_prefix("    ").map(str::to_owned);
+    let bare = |line: String| line.split("  #").next().unwrap_or_default().trim().to_owned();
+    let steps: Vec<_> = section.lines().filter_map(command).map(bare).collect();
+    ensure!(!steps.is_empty(), "docs/operations.md has no commands under {heading:?}");
+    Ok(steps)
+}
+
+impl Cluster {
+    /// Does what a documented line says: `musterctl` and `etcdctl` on the operator's machine, anything
+    /// else on `node`, whose state directory stands for `/var/lib/muster`. Its service manager is
+    /// the test: `systemctl start` starts `musterd`, and `stop` finds that it has ended.
+    pub fn follow(&mut self, step: &str, node: &str) -> Result<()> {
+        let step = step.replace("NAME", node);
+        if step == "systemctl start musterd" {
+            return self.start(node);
+        }
+        if let Some(arguments) = step.strip_prefix("musterctl ") {
+            let arguments: Vec<_> = arguments.split_whitespace().collect();
+            return self.ctl(&arguments)?.success().map(|_| ());
+        }
+        if step.starts_with("etcdctl ") {
+            return self.with_etcdctl(&step)?.success().map(|_| ());
+        }
+        let host = &self.node(node).host;
+        let state = host.dir().join("state").display().to_string();
+        let script = format!("systemctl() {{ :; }}; {}", step.replace("/var/lib/muster", &state));
+        let mut command = host.command("sh");
+        command.args(["-c", &script]);
+        said(&mut command)?.success().map(|_| ())
+    }
+
+    /// Runs a line of shell on the operator's machine that may call `etcdctl`.
+    pub fn with_etcdctl(&self, line: &str) -> Result<Said> {
+        self.etcdctl(&["version"])?.success()?; // fetches the credentials
+        let credentials = self.desk.dir().join("etcd-client");
+        let mut command = self.desk.command("sh");
+        command.arg("-c").arg(format!("set -a; . \"$0/etcdctl.env\"; {line}")).arg(credentials);
+        said(&mut command)
+    }
+}

@@ -1,0 +1,258 @@
+//! Files of a node that rot, tear or vanish: it does not start, says which file and what to do, and
+//! serves nothing; the others go on; the documented steps (docs/operations.md, "A node's files are
+//! damaged") bring the machine back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use muster_tests::ctl::said;
+use muster_tests::manual::steps;
+use muster_tests::{Cluster, Plan, scenario, until};
+
+/// How long a loaded machine may take over what is no matter of seconds.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+type Spoil = fn(&Path) -> Result<()>;
+
+/// One damage, and what the node must say and how it must end.
+struct Damage {
+    what: &'static str,
+    spoil: Spoil,
+    code: i32,
+    /// Parts of the one sentence: the file, and the way out.
+    says: &'static [&'static str],
+}
+
+fn flip(path: &Path, at: impl Fn(usize) -> usize) -> Result<()> {
+    let mut bytes = fs::read(path).with_context(|| path.display().to_string())?;
+    let at = at(bytes.len());
+    bytes[at] ^= 0x01;
+    Ok(fs::write(path, bytes)?)
+}
+
+fn cut(path: &Path) -> Result<()> {
+    let file = fs::OpenOptions::new().write(true).open(path)?;
+    Ok(file.set_len(file.metadata()?.len() / 2)?)
+}
+
+/// The last place of the store's file that holds anything.
+fn newest_byte(path: &Path) -> Result<usize> {
+    let bytes = fs::read(path)?;
+    bytes.iter().rposition(|byte| *byte != 0).context("an empty store")
+}
+
+/// The way out, in the words of the daemon.
+const ANEW: &str = musterd::fatal::BEGIN_ANEW;
+
+const DAMAGES: &[Damage] = &[
+    Damage {
+        what: "a bit of the key",
+        spoil: |state| flip(&state.join("identity.key"), |length| length / 2),
+        code: 78,
+        says: &["is of another node", ANEW],
+    },
+    Damage {
+        what: "an empty key",
+        spoil: |state| Ok(fs::write(state.join("identity.key"), "")?),
+        code: 78,
+        says: &["identity.key", ANEW],
+    },
+    Damage {
+        what: "no key",
+        spoil: |state| Ok(fs::remove_file(state.join("identity.key"))?),
+        code: 78,
+        says: &["identity.key", ANEW],
+    },
+    Damage {
+        what: "a bit of the promises",
+        spoil: |state| flip(&state.join("birth"), |length| length / 2),
+        code: 78,
+        says: &["birth", "damaged", ANEW],
+    },
+    Damage {
+        what: "half the promises",
+        spoil: |state| cut(&state.join("birth")),
+        code: 78,
+        says: &["birth", "damaged", ANEW],
+    },
+    Damage {
+        what: "no promises",
+        spoil: |state| Ok(fs::remove_file(state.join("birth"))?),
+        code: 78,
+        says: &["there is no birth record", ANEW],
+    },
+    Damage {
+        what: "half the membership",
+        spoil: |state| cut(&state.join("membership.json")),
+        code: 78,
+        says: &["membership.json", ANEW],
+    },
+    Damage {
+        what: "a bit of the membership",
+        spoil: |state| flip(&state.join("membership.json"), |length| length / 2),
+        code: 78,
+        says: &["membership.json", ANEW],
+    },
+    Damage {
+        what: "a garbled header of the store",
+        spoil: |state| Ok(fs::write(state.join("raft/store.json"), "{")?),
+        code: 78,
+        says: &["raft/store.json", ANEW],
+    },
+    Damage {
+        what: "a bit of the store",
+        spoil: |state| {
+            let file = state.join("raft/data/db");
+            let at = newest_byte(&file)?;
+            flip(&file, |_| at)
+        },
+        code: 74,
+        says: &["raft/data", ANEW],
+    },
+    Damage {
+        what: "half the store",
+        spoil: |state| {
+            let file = state.join("raft/data/db");
+            let at = newest_byte(&file)? / 2;
+            Ok(fs::OpenOptions::new().write(true).open(&file)?.set_len(u64::try_from(at)?)?)
+        },
+        code: 74,
+        says: &["raft/data", ANEW],
+    },
+    Damage {
+        what: "the mark of the store",
+        spoil: |state| cut(&state.join("raft/mark")),
+        code: 74,
+        says: &["raft/mark", ANEW],
+    },
+    Damage {
+        what: "no data in the store",
+        spoil: |state| Ok(fs::remove_dir_all(state.join("raft/data"))?),
+        code: 78,
+        says: &["raft/data", ANEW],
+    },
+    Damage {
+        what: "no store at all",
+        spoil: |state| Ok(fs::remove_dir_all(state.join("raft"))?),
+        code: 78,
+        says: &["raft", ANEW],
+    },
+];
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    let mut command = std::process::Command::new("cp");
+    said(command.arg("-a").arg(from).arg(to))?.success().map(|_| ())
+}
+
+/// Starts `cp-2`, which must end by itself; its exit code and what it logged.
+fn ends_by_itself(cluster: &mut Cluster) -> Result<(Option<i32>, String)> {
+    let log = cluster.node("cp-2").host.dir().join("musterd.log");
+    let before = fs::metadata(&log)?.len();
+    cluster.start("cp-2")?;
+    let node = cluster.node_mut("cp-2");
+    let code = node.process.as_mut().context("a process")?.ended(PATIENCE)?.code();
+    node.process = None;
+    let said = fs::read(&log)?;
+    Ok((code, String::from_utf8_lossy(&said[usize::try_from(before)?..]).into_owned()))
+}
+
+/// The line in which it says why it ended.
+fn last_sentence(log: &str) -> &str {
+    let is_end = |line: &&str| line.starts_with("musterd: ") || line.contains("musterd ends");
+    log.lines().rev().find(is_end).unwrap_or_default()
+}
+
+fn write(cluster: &Cluster, description: &str) -> Result<()> {
+    let args = ["token", "create", "--role", "worker", "--description", description];
+    cluster.ctl(&args)?.success().map(|_| ())
+}
+
+/// All that is wrong with how the node takes one damage.
+fn faults(
+    cluster: &mut Cluster,
+    damage: &Damage,
+    state: &Path,
+    whole: &Path,
+) -> Result<Vec<String>> {
+    let Damage { what, spoil, code, says } = damage;
+    copy(whole, state)?;
+    spoil(state)?;
+    let mut faults = Vec::new();
+    match ends_by_itself(cluster) {
+        Ok((found, log)) => {
+            let sentence = last_sentence(&log);
+            if found != Some(*code) {
+                faults.push(format!("{what}: it ended with {found:?}, not {code}: {log}"));
+            }
+            if says.iter().any(|part| !sentence.contains(part)) {
+                faults.push(format!("{what}: not every one of {says:?} is said in {sentence:?}"));
+            }
+        }
+        Err(error) => {
+            faults.push(format!("{what}: {error:#}"));
+            cluster.kill("cp-2")?;
+        }
+    }
+    write(cluster, what).with_context(|| format!("{what}: the others do not go on"))?;
+    Ok(faults)
+}
+
+#[test]
+fn a_node_whose_files_are_damaged_serves_nothing_and_says_what_to_do() {
+    scenario("rotten-files", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        write(&cluster, "before")?;
+        // Some certificates and peers must have reached the disk.
+        cluster.kill("cp-2")?;
+        let dir = cluster.node("cp-2").host.dir().to_owned();
+        let (state, whole): (PathBuf, _) = (dir.join("state"), dir.join("whole"));
+        copy(&state, &whole)?;
+        let mut wrong = Vec::new();
+        for damage in DAMAGES {
+            wrong.extend(faults(&mut cluster, damage, &state, &whole)?);
+        }
+        ensure!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+
+        // The last damage stays; what follows is what the manual says.
+        for step in steps("A node's files are damaged.")? {
+            cluster.follow(&step, "cp-2").context(step)?;
+        }
+        ensure!(dir.join("state.damaged").exists(), "the manual does not keep what was there");
+        cluster.until_members("cp-2 to be a member again", |members| {
+            let list = members["members"].as_array().cloned().unwrap_or_default();
+            list.iter().any(|m| m["name"] == "cp-2" && m["state"] == "alive")
+        })?;
+        cluster.until_healthy()?;
+        let tokens = cluster.ctl_at("cp-2", &["token", "list", "-o", "json"])?.success()?;
+        for damage in DAMAGES {
+            ensure!(tokens.contains(damage.what), "{} was acknowledged and is lost", damage.what);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn remembered_peers_that_are_garbled_are_set_aside() {
+    scenario("rotten-peers", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
+        cluster.start_all()?;
+        cluster.until_healthy()?;
+        let peers = cluster.node("cp-2").host.dir().join("state/peers.json");
+        until("peers to be remembered", PATIENCE, || {
+            if peers.exists() { Ok(()) } else { Err("no file yet") }
+        })?;
+        cluster.kill("cp-2")?;
+        flip(&peers, |_| 0)?;
+        cluster.start("cp-2")?;
+        cluster.until_healthy()?;
+        ensure!(peers.with_extension("json.unreadable").exists(), "it was not set aside");
+        Ok(())
+    });
+}
