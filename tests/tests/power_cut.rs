@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use muster_tests::power_cut::{Disk, Event, Tape};
+use muster_tests::power_cut::{Careless, Disk, Event, Tape, scratch};
 use muster_tests::store::engines::{FLUSH_ONLY, MUSTER, REDB};
 use muster_tests::store::script::{Held, LIFE, Op, script};
 use muster_tests::store::{Node, raft};
@@ -57,7 +57,7 @@ struct Run {
 
 impl Run {
     fn record(engine: Engine, seed: u64, length: usize) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
+        let dir = scratch()?;
         let mut tape = Tape::default();
         for from in (0..length).step_by(LIFE) {
             tape.record(dir.path(), &mut victim(dir.path(), engine, seed, (from, from + LIFE)))?;
@@ -96,6 +96,34 @@ impl Run {
         Ok(())
     }
 
+    /// Cuts the power at the points where carelessness of this kind must show.
+    async fn judge_careless(&self, how: Careless, verdict: &mut Verdict) -> Result<()> {
+        let is_promise = |line: &str| {
+            let number = line.strip_prefix("did ").and_then(|n| n.parse::<usize>().ok());
+            number.is_some_and(|n| self.ops[n].is_promise_of_log() || self.ops[n] == Op::Snapshot)
+        };
+        let tape = self.tape.of_careless(how, is_promise);
+        let points = tape.weak_points(how, is_promise);
+        let fates = (160 / points.len().max(1)).max(1) as u64;
+        let mut points = points.into_iter().peekable();
+        let (mut disk, mut known) = (Disk::default(), Known::default());
+        for (at, event) in tape.events.iter().enumerate() {
+            while points.next_if_eq(&at).is_some() {
+                for fate in 0..fates {
+                    verdict.cuts += 1;
+                    if let Err(error) = self.cut(&disk, known, (at as u64) << 16 | fate).await {
+                        verdict.failures.push(format!("event {at}, fate {fate}: {error:#}"));
+                    }
+                }
+            }
+            disk.play(event)?;
+            if let Event::Said(line) = event {
+                known.hear(line, &self.ops);
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts at points of one past; returns what the node lived on to after some of the cuts.
     async fn judge_past(&self, past: Past, verdict: &mut Verdict) -> Result<Vec<Past>> {
         let Past { mut disk, tape, mut known, story, cuts, generation } = past;
@@ -113,7 +141,7 @@ impl Run {
                 match self.cut(&disk, known, fate).await {
                     Err(error) => verdict.failures.push(format!("{now}: {error:#}")),
                     Ok(Some(held)) if generation < 2 && chance.random_ratio(1, 25) => {
-                        let dir = tempfile::tempdir()?;
+                        let dir = scratch()?;
                         disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
                         let past = Past {
                             disk: Disk::load(dir.path())?,
@@ -143,7 +171,7 @@ impl Run {
 
     /// Judges one cut; returns the number of operations that the store is now after.
     async fn cut(&self, disk: &Disk, known: Known, fate: u64) -> Result<Option<usize>> {
-        let dir = tempfile::tempdir()?;
+        let dir = scratch()?;
         disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
         let held = self.check(dir.path(), known).await?;
         // It was opened and so perhaps repaired; it must open again, with the same contents.
@@ -167,7 +195,7 @@ impl Run {
         (story, generation): (String, u64),
     ) -> Result<Option<Past>> {
         let mut disk = disk.clone();
-        let (seen, dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let (seen, dir) = (scratch()?, scratch()?);
         disk.hand_on(seen.path())?;
         disk.hand_on(dir.path())?;
         let held =
@@ -328,6 +356,23 @@ async fn a_store_whose_making_was_interrupted_loses_nothing_later() -> Result<()
 async fn the_judge_catches_a_store_that_does_not_sync() -> Result<()> {
     let verdict = Verdict::of(FLUSH_ONLY, cuts(50), 50).await?;
     ensure!(verdict.failures.len() > verdict.cuts / 10, "{verdict}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<()> {
+    let run = Run::record(MUSTER, 3, LIFE)?;
+    for how in Careless::ALL {
+        let mut verdict = Verdict { engine: MUSTER, cuts: 0, lives: 1, failures: Vec::new() };
+        run.judge_careless(how, &mut verdict).await?;
+        writeln!(
+            std::io::stderr(),
+            "{how:?}: {} of {} cuts failed",
+            verdict.failures.len(),
+            verdict.cuts
+        )?;
+        ensure!(verdict.failures.len() > 2, "{how:?} is not noticed: {verdict}");
+    }
     Ok(())
 }
 

@@ -2,12 +2,17 @@
 //! node once it has said its name, and forgets no promise that it has made.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use muster_tests::power_cut::{Disk, Event, Tape};
+use muster_discovery::candidates::remembered;
+use muster_tests::newcomer::{membership, peers};
+use muster_tests::power_cut::{Careless, Disk, Event, Tape, scratch};
+use musterd::membership::Membership;
 use musterd::prepare;
+use musterd::raft::store;
 use musterd::state_dir::StateDir;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -20,6 +25,8 @@ struct Said {
     did: u64,
     saving: u64,
     saved: u64,
+    remembering: u64,
+    remembered: u64,
 }
 
 impl Said {
@@ -34,6 +41,8 @@ impl Said {
             "did" => self.did = rest.parse()?,
             "saving" => self.saving = rest.parse()?,
             "saved" => self.saved = rest.parse()?,
+            "remembering" => self.remembering = rest.parse()?,
+            "remembered" => self.remembered = rest.parse()?,
             _ => anyhow::bail!("an odd line: {line}"),
         }
         Ok(())
@@ -51,13 +60,25 @@ impl Said {
             "it has promised in turn {}, but remembers {turn}",
             self.did
         );
-        let saved = match fs::read_to_string(state.membership()) {
-            Ok(text) => (self.saved.max(1)..=self.saving)
-                .find(|turn| text == turn.to_string().repeat(500))
-                .with_context(|| format!("the membership file is torn: {} bytes", text.len()))?,
-            Err(_) => 0,
+        let saved = match Membership::load(&state.membership())? {
+            Some(found) => (1..=self.saving)
+                .find(|turn| membership(*turn).is_ok_and(|saved| saved == found))
+                .context("the membership was never saved")?,
+            None => 0,
         };
-        ensure!(saved >= self.saved, "membership {} was saved, but is gone", self.saved);
+        ensure!(saved >= self.saved, "membership {} was saved, but it is {saved}", self.saved);
+        if saved > 0 {
+            // Else a member would begin with an empty store, and vote again.
+            store::require(&state.raft()).context("it is a member")?;
+        }
+        let known = remembered::read(&state.peers())?;
+        let turn = known.len() as u64;
+        ensure!(known == peers(turn), "peers that were never written");
+        ensure!(
+            (self.remembered..=self.remembering).contains(&turn),
+            "{} peers were remembered, but it knows {turn}",
+            self.remembered
+        );
         Ok(())
     }
 }
@@ -74,7 +95,7 @@ fn judge(
     let mut failures = Vec::new();
     for at in 0..=tape.events.len() {
         if chance.random_ratio(1, rarity) {
-            let left = tempfile::tempdir()?;
+            let left = scratch()?;
             disk.cut(left.path(), &mut chance)?;
             *cuts += 1;
             if let Err(error) = said.check(left.path()) {
@@ -101,7 +122,7 @@ fn record(dir: &Path) -> Result<Tape> {
 fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
     // A soak takes every point to kill at, and as many rounds of cuts as are asked for.
     let soak = std::env::var("MUSTER_CUTS").ok().map(|n| n.parse::<u64>()).transpose()?;
-    let dir = tempfile::tempdir()?;
+    let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
     let machine = Disk::load(dir.path())?;
     let tape = record(dir.path())?;
@@ -116,7 +137,7 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
     for (at, event) in tape.events.iter().enumerate() {
         if soak.is_some() || at < 20 || at % 5 == 0 {
             let killed = || format!("killed before event {at}");
-            let next = tempfile::tempdir()?;
+            let next = scratch()?;
             let mut disk = disk.clone();
             disk.hand_on(next.path())?;
             let tape = record(next.path()).with_context(killed)?;
@@ -128,7 +149,30 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
             said.hear(line)?;
         }
     }
+    writeln!(std::io::stderr(), "small files: {} of {cuts} cuts failed", failures.len())?;
     let few: Vec<_> = failures.iter().take(8).collect();
     ensure!(failures.is_empty(), "{} of {cuts} cuts failed: {few:#?}", failures.len());
+    Ok(())
+}
+
+#[test]
+fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<()> {
+    let dir = scratch()?;
+    fs::create_dir(dir.path().join("var"))?;
+    let machine = Disk::load(dir.path())?;
+    let tape = record(dir.path())?;
+    let is_promise = |line: &str| {
+        ["is ", "did ", "saved ", "remembered "].iter().any(|word| line.starts_with(word))
+    };
+    for how in Careless::ALL {
+        let careless = tape.of_careless(how, is_promise);
+        let (mut cuts, mut failures) = (0, Vec::new());
+        for seed in 0..2 {
+            let mut disk = machine.clone();
+            failures.extend(judge(&mut disk, &careless, Said::default(), 1, (&mut cuts, seed))?);
+        }
+        writeln!(std::io::stderr(), "{how:?}: {} of {cuts} cuts failed", failures.len())?;
+        ensure!(failures.len() > 2, "{how:?} is not noticed in {cuts} cuts: {failures:#?}");
+    }
     Ok(())
 }

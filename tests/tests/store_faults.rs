@@ -129,12 +129,12 @@ async fn a_missing_file_is_refused_or_does_not_matter() -> Result<()> {
     Ok(())
 }
 
-/// Runs the victim on a file system of its own, made by `prepare`; afterwards its files are in
-/// `out`.
-fn victim_on(prepare: &str, out: &Path) -> Result<Output> {
+/// Runs the victim on a file system of its own, made by `prepare`, from operation `from` on;
+/// afterwards its files are in `out`.
+fn victim_on(prepare: &str, from: usize, out: &Path) -> Result<Output> {
     let mount = tempfile::tempdir()?;
     let shell = format!(
-        "set -e; {prepare}; set +e; \"$VICTIM\" \"$DISK\" {} 7 0 {LIFE}; code=$?; \
+        "set -e; {prepare}; set +e; \"$VICTIM\" \"$DISK\" {} 7 {from} {LIFE}; code=$?; \
          cp -a \"$DISK/.\" \"$OUT\"; exit $code",
         MUSTER.name
     );
@@ -153,7 +153,7 @@ async fn a_full_disk_stops_the_node_and_loses_nothing() -> Result<()> {
     for kib in [300, 560, 600, 640] {
         let out = tempfile::tempdir()?;
         let prepare = format!("mount -t tmpfs -o size={kib}k,mode=700 disk \"$DISK\"");
-        let output = victim_on(&prepare, out.path())?;
+        let output = victim_on(&prepare, 0, out.path())?;
         let said = String::from_utf8_lossy(&output.stdout);
         let wrong = String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success(), "{kib} KiB were enough:\n{said}");
@@ -190,10 +190,59 @@ async fn a_full_disk_stops_the_node_and_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_store_that_is_opened_on_a_full_disk_is_not_taken_for_damaged() -> Result<()> {
+    const BEFORE: usize = 60;
+    let out = tempfile::tempdir()?;
+    let prepare = format!(
+        "mount -t tmpfs -o size=16m,mode=700 disk \"$DISK\"; \
+         \"$VICTIM\" \"$DISK\" {} 7 0 {BEFORE} >/dev/null; \
+         cat /dev/zero >\"$DISK/ballast\" 2>/dev/null || true",
+        MUSTER.name
+    );
+    let output = victim_on(&prepare, BEFORE, out.path())?;
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "there was room: {wrong}");
+    ensure!(wrong.contains("No space left on device"), "{wrong}");
+    ensure!(!wrong.contains("corrupted") && !wrong.contains("begin anew"), "{wrong}");
+    let mut held = Held::default();
+    script(7, BEFORE).iter().for_each(|op| held.perform(op));
+    let found = read(out.path()).await.context("with room again")?;
+    ensure!(same(&held, &found), "holds {found:?}, not {held:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_once_is_never_asked_for_again_and_nothing_is_acknowledged() -> Result<()>
+{
+    let mut stopped = 0;
+    for at in [8, 15, 30] {
+        let dir = tempfile::tempdir()?;
+        // The drive reports one error; a second attempt would be told that all is well.
+        let inject = format!("inject=fdatasync:error=EIO:when={at}");
+        let output = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject])
+            .arg(env!("CARGO_BIN_EXE_power-cut-victim"))
+            .arg(dir.path())
+            .args([MUSTER.name, "7", "0", &LIFE.to_string()])
+            .output()
+            .context("run strace (Debian package strace)")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let wrong = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "sync {at} failed and nobody noticed:\n{said}");
+        ensure!(wrong.contains("Input/output error"), "sync {at}: {wrong}");
+        let last = said.lines().last().unwrap_or_default();
+        ensure!(last.starts_with("doing "), "sync {at}: acknowledged all the same: {last}");
+        stopped += said.lines().filter(|line| line.starts_with("did ")).count();
+    }
+    ensure!(stopped > 20, "only {stopped} operations came before");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_read_only_disk_is_refused_and_named() -> Result<()> {
     let out = tempfile::tempdir()?;
     let prepare = "mount -t tmpfs -o ro,mode=700 disk \"$DISK\"";
-    let output = victim_on(prepare, out.path())?;
+    let output = victim_on(prepare, 0, out.path())?;
     let wrong = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "a read-only disk was taken");
     ensure!(wrong.contains("raft") && wrong.contains("Read-only file system"), "{wrong}");

@@ -1,13 +1,18 @@
 //! The other program whose power is cut: `power-cut-newcomer DIR` is a node in its first seconds. It
 //! makes its state directory, its identity and its record of promises, then promises again and
-//! again and saves its membership, and says what it does. It is run under strace.
+//! again, saves its membership and remembers its peers, and says what it does. It is run under
+//! strace.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use muster_discovery::birth::{Bond, Record};
+use muster_discovery::candidates::remembered;
+use muster_proto::ClusterId;
+use muster_tests::newcomer::{CLUSTER, membership, peers};
 use musterd::prepare;
+use musterd::raft::store::{self, Owner, SLED};
 use musterd::state_dir::StateDir;
 
 /// Promises it makes, each with a new membership file.
@@ -23,15 +28,20 @@ fn main() -> Result<()> {
     let found = promises.record.turn;
     say(&format!("doing {found}"))?;
     say(&format!("did {found}"))?;
+    // As a member does: what the membership implies is there before it.
+    let owner = Owner { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
+    store::make(&state.raft(), &owner, SLED)?;
     let first = found + 1;
     for turn in first..first + PROMISES {
         say(&format!("doing {turn}"))?;
         promises.store.write(&Record { turn, bond: Bond::Free })?;
         say(&format!("did {turn}"))?;
         say(&format!("saving {turn}"))?;
-        let text = turn.to_string().repeat(500);
-        muster_init::files::replace(&state.membership(), text.as_bytes(), 0o600)?;
+        membership(turn)?.save(&state.membership())?;
         say(&format!("saved {turn}"))?;
+        say(&format!("remembering {turn}"))?;
+        remembered::write(&state.peers(), &peers(turn))?;
+        say(&format!("remembered {turn}"))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The watched directory: its names and files, durable and not, and what a power cut makes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path};
 
@@ -49,6 +49,15 @@ enum NameChange {
 }
 
 impl NameChange {
+    /// What it changes.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let (one, other) = match self {
+            Self::Add(name, _) | Self::Remove(name) => (name, None),
+            Self::Rename(from, to) => (from, Some(to)),
+        };
+        std::iter::once(one).chain(other).map(String::as_str)
+    }
+
     fn perform(&self, names: &mut Names) {
         match self {
             Self::Add(name, node) => {
@@ -116,7 +125,7 @@ impl Disk {
     fn perform(&mut self, event: &Event) -> Result<()> {
         let number = self.played;
         match event {
-            Event::Said(_) => {}
+            Event::Said(_) | Event::Nothing => {}
             Event::MakeFile(path) => {
                 if self.find(path).is_err() {
                     self.add(path, Node::File(File::default()))?;
@@ -290,14 +299,29 @@ impl Directory {
         }
     }
 
-    /// Names change in order, as in a journal: those up to any point have arrived.
+    /// Names change in order, as in a journal: those up to any point have arrived. Or each by
+    /// itself, as without one: then only what changes the same names stays in order.
     fn after_cut(&self, chance: &mut impl Rng) -> (Names, usize) {
-        let arrived = chance.random_range(0..=self.pending.len());
         let mut names = self.durable.clone();
-        for (_, change) in &self.pending[..arrived] {
-            change.perform(&mut names);
+        let mut lost = 0;
+        if chance.random() {
+            let arrived = chance.random_range(0..=self.pending.len());
+            for (_, change) in &self.pending[..arrived] {
+                change.perform(&mut names);
+            }
+            lost = self.pending.len() - arrived;
+        } else {
+            let mut behind = BTreeSet::new();
+            for (_, change) in &self.pending {
+                if change.names().any(|name| behind.contains(name)) || chance.random() {
+                    behind.extend(change.names());
+                    lost += 1;
+                } else {
+                    change.perform(&mut names);
+                }
+            }
         }
-        (names, self.pending.len() - arrived)
+        (names, lost)
     }
 }
 
@@ -305,4 +329,36 @@ impl Directory {
 fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     Ok(fs::DirBuilder::new().mode(0o700).create(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn names_may_arrive_without_those_before_but_never_against_their_own_order() {
+        let mut disk = Disk::default();
+        let (old, new, other) = ("old".into(), PathBuf::from("new"), PathBuf::from("other"));
+        disk.play(&Event::MakeFile(old)).unwrap();
+        disk.play(&Event::Sync { path: PathBuf::new(), begun: 1 }).unwrap();
+        disk.play(&Event::MakeFile(new.clone())).unwrap();
+        disk.play(&Event::Rename { from: new, to: "old".into() }).unwrap();
+        disk.play(&Event::MakeFile(other)).unwrap();
+        let mut seen = BTreeSet::new();
+        for seed in 0..200 {
+            let dir = tempfile::tempdir().unwrap();
+            disk.cut(dir.path(), &mut StdRng::seed_from_u64(seed)).unwrap();
+            let names = fs::read_dir(dir.path()).unwrap();
+            let mut names: Vec<_> = names.map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            seen.insert(names.join(" ".as_ref()).into_string().unwrap());
+        }
+        let possible = ["new old", "new old other", "old", "old other"].map(str::to_owned);
+        assert_eq!(seen, possible.into());
+    }
 }

@@ -11,15 +11,25 @@
 //! - A file that grew or shrank since its last sync has any of the lengths it had; what is missing
 //!   is zero.
 //! - Names that were made, renamed or removed since the last fsync of their directory have happened
-//!   up to any point, independently of other directories. Syncing a file does not sync its name.
+//!   up to any point, or any of them without those before that have to do with other names; and
+//!   independently of other directories. Syncing a file does not sync its name.
 //! - `sync_file_range`, and closing, make nothing durable.
 //!
-//! This is at least as unkind as ext4 and xfs are on honest drives. It does not model drives that
-//! lie about a flush, or sectors that are themselves torn.
+//! This is unkinder than ext4 and xfs are on honest drives. It does not model drives that lie about
+//! a flush, sectors that are themselves torn, or a sync that fails and is asked for again.
 
 mod disk;
+mod mutant;
 mod sectors;
 mod strace;
 
 pub use disk::{Disk, Dropped};
+pub use mutant::Careless;
 pub use strace::{Event, Tape};
+
+/// A directory for what a victim or a cut leaves: in memory where there is such a place, since what
+/// is judged is the model's disk and not this machine's.
+pub fn scratch() -> std::io::Result<tempfile::TempDir> {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
+}

@@ -40,6 +40,8 @@ pub enum Event {
         to: PathBuf,
     },
     Remove(PathBuf),
+    /// In the tape of a careless victim: a call that was left out.
+    Nothing,
 }
 
 /// Everything that happened to one directory, in order.
