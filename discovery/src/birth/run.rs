@@ -130,7 +130,7 @@ mod tests {
             token_id: draft.token_id.clone(),
             expect: 3,
             config_digest: draft.config_digest,
-            quorums: Quorums::of(3),
+            quorums: Quorums::of,
         };
         let store = PromiseStore::create(disk, identity.node_id()).unwrap();
         let driver = Driver::new(charter, identity, store, hook).unwrap();

@@ -51,7 +51,7 @@ impl Quorums {
 }
 
 /// What one node knows for itself before any proposal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Charter {
     pub me: NodeId,
     pub token_id: String,
@@ -59,7 +59,9 @@ pub struct Charter {
     pub expect: usize,
     /// Digest of the birth-relevant settings.
     pub config_digest: [u8; 32],
-    pub quorums: Quorums,
+    /// By how many founders a proposal names, never by `expect`: the config may have changed since
+    /// the promise.
+    pub quorums: fn(usize) -> Quorums,
 }
 
 /// What happens to a node.
@@ -299,7 +301,7 @@ impl Turn<'_> {
     fn gathered(&mut self, signatures: BTreeMap<NodeId, Signature>) {
         let Some(promise) = self.state.record.promise() else { return };
         let (proposal, ballot) = (Arc::clone(&promise.proposal), promise.ballot);
-        let enough = signatures.len() >= self.charter.quorums.signatures;
+        let enough = signatures.len() >= self.quorums(&proposal).signatures;
         if !enough || ballot.round > 0 {
             self.state.task = Task::Gathering(signatures);
             return;
@@ -360,7 +362,8 @@ impl Turn<'_> {
 
     /// The inquirer has one more answer.
     fn asked(&mut self, ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Verdict)>>) {
-        if standings.len() < self.charter.quorums.standings {
+        let Some(promise) = self.state.record.promise() else { return };
+        if standings.len() < self.quorums(&promise.proposal).standings {
             self.state.task = Task::Asking { ballot, standings };
             return;
         }
@@ -404,7 +407,7 @@ impl Turn<'_> {
             Stand::Signed(_) => {
                 // Who asks has voted already: with three founders these two votes settle it.
                 let votes = BTreeSet::from([from, self.me()]);
-                if self.is_settled(&verdict, &votes) {
+                if self.is_settled(proposal, &verdict, &votes) {
                     self.settled(verdict);
                 } else {
                     self.vote(proposal, ballot, &verdict);
@@ -428,12 +431,12 @@ impl Turn<'_> {
 
     /// Whoever put a verdict to the vote has one more vote.
     fn voted(&mut self, ballot: Ballot, verdict: Verdict, votes: BTreeSet<NodeId>) {
-        if !self.is_settled(&verdict, &votes) {
+        let Some(promise) = self.state.record.promise() else { return };
+        let proposal = Arc::clone(&promise.proposal);
+        if !self.is_settled(&proposal, &verdict, &votes) {
             self.state.task = Task::Settling { ballot, verdict, votes };
             return;
         }
-        let Some(promise) = self.state.record.promise() else { return };
-        let proposal = Arc::clone(&promise.proposal);
         let news = match &verdict {
             Verdict::Born(certificate) => Message::Born(Arc::clone(certificate)),
             Verdict::Abandoned => Message::Abandoned(proposal.id()),
@@ -442,10 +445,15 @@ impl Turn<'_> {
         self.send_others(&proposal, &news);
     }
 
-    fn is_settled(&self, verdict: &Verdict, votes: &BTreeSet<NodeId>) -> bool {
+    fn quorums(&self, proposal: &Proposal) -> Quorums {
+        (self.charter.quorums)(proposal.founders().len())
+    }
+
+    fn is_settled(&self, proposal: &Proposal, verdict: &Verdict, votes: &BTreeSet<NodeId>) -> bool {
+        let quorums = self.quorums(proposal);
         let needed = match verdict {
-            Verdict::Born(_) => self.charter.quorums.born,
-            Verdict::Abandoned => self.charter.quorums.abandoned,
+            Verdict::Born(_) => quorums.born,
+            Verdict::Abandoned => quorums.abandoned,
         };
         votes.len() >= needed
     }

@@ -28,7 +28,7 @@ fn three() -> ([Founder; 3], Arc<Proposal>) {
             token_id: draft.token_id.clone(),
             expect: 3,
             config_digest: draft.config_digest,
-            quorums: Quorums::of(3),
+            quorums: Quorums::of,
         },
         state: State::restored(Record { turn: n as u64, bond: Bond::Free }),
         identity,
@@ -148,6 +148,30 @@ fn a_founder_that_has_not_signed_ends_the_proposal_with_its_turn() {
     assert_eq!(sent(&effects), [&Message::Abandoned(proposal.id())]);
 }
 
+/// The operator of one founder corrects `expect` to 1 in its file and restarts it. Its promise was
+/// made among three, and a majority of one of them once let it go: while the other two, a majority,
+/// were born.
+#[test]
+fn a_promise_is_settled_by_its_own_founders_whatever_the_config_says_later() {
+    for expect in [1, 5] {
+        let ([mut a, mut b, c], proposal) = three();
+        a.step(Event::Propose(Arc::clone(&proposal)));
+        b.hears(a.id(), Message::Propose(Arc::clone(&proposal)));
+        b.charter.expect = expect;
+        b.state = State::restored(b.state.record().clone());
+        let effects = b.step(Event::Impatient);
+        assert!(b.state.record().promise().is_some(), "free by its own vote");
+        let Some(Message::Inquire { ballot, .. }) = sent(&effects).first().copied().cloned() else {
+            panic!("{effects:?}")
+        };
+        let standing = Message::Standing { proposal: proposal.id(), ballot, vote: None };
+        b.hears(c.id(), standing);
+        assert!(b.state.record().promise().is_some(), "free by one vote of three");
+        b.hears(c.id(), Message::Vote { proposal: proposal.id(), ballot });
+        assert!(b.state.record().is_free(), "two of three have voted");
+    }
+}
+
 #[test]
 fn no_lower_ballot_is_answered_after_a_higher_one() {
     let ([mut a, mut b, c], proposal) = three();
@@ -188,7 +212,7 @@ fn an_only_founder_is_born_in_one_step() {
         token_id: draft.token_id.clone(),
         expect: 1,
         config_digest: draft.config_digest,
-        quorums: Quorums::of(1),
+        quorums: Quorums::of,
     };
     let mut state = State::restored(Record::NEW);
     let proposal = Arc::new(Proposal::new(draft).unwrap());

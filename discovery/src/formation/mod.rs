@@ -117,7 +117,7 @@ pub fn prepare<N: Network>(
         token_id,
         expect,
         config_digest: config_digest(&birth_fields),
-        quorums: Quorums::of(expect),
+        quorums: Quorums::of,
     };
     let candidate = Candidate {
         public_key: identity.public_key(),

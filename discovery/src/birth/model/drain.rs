@@ -14,25 +14,25 @@ impl Birth {
     /// whether or not all others restart and every message on its way is lost.
     pub(super) fn heals(&self, world: &World) -> bool {
         let durable: Vec<Record> = world.records().into_iter().cloned().collect();
-        let known = !self.drained.lock().unwrap().insert(print_of(&durable));
+        let known = !self.drained.lock().unwrap().insert(print_of(&(&durable, world.present)));
         let all_lost = || {
             let restarted = |record: &Record| Kept::new(State::restored(record.clone()));
             let machines = durable.iter().map(restarted).collect();
-            World { machines, sent: Vec::new(), left: world.left }
+            World { machines, present: world.present, sent: Vec::new(), left: world.left }
         };
         (known || self.heals_without_any(&all_lost()))
             && (!print_of(world).is_multiple_of(self.drain_every) || self.heals_without_any(world))
     }
 
     fn heals_without_any(&self, world: &World) -> bool {
-        let gone = std::iter::once(None).chain((0..self.ids.len()).map(Some));
-        gone.into_iter().all(|gone| self.drain(world.clone(), gone))
+        let mut gone = std::iter::once(None).chain(world.present().map(Some));
+        gone.all(|gone| self.drain(world.clone(), gone))
     }
 
     /// A fair run without faults and with the policy of `formation`: the lowest machine that is
     /// able to acts first.
     pub(super) fn drain(&self, mut world: World, gone: Option<usize>) -> bool {
-        let alive: Vec<_> = (0..self.ids.len()).filter(|at| Some(*at) != gone).collect();
+        let alive: Vec<_> = world.present().filter(|at| Some(*at) != gone).collect();
         let mut mail: VecDeque<_> =
             std::mem::take(&mut world.sent).into_iter().map(|kept| (*kept.value).clone()).collect();
         for _ in 0..ROUNDS {
@@ -40,12 +40,22 @@ impl Birth {
             let clusters: Vec<_> = world.clusters().collect();
             let records = world.records();
             let Some(waiting) = alive.iter().find(|at| records[**at].cluster_id().is_none()) else {
-                return alive
+                return clusters
                     .iter()
-                    .all(|at| records[*at].cluster_id() == records[alive[0]].cluster_id());
+                    .all(|cluster| Some(*cluster) == records[alive[0]].cluster_id())
+                    && alive
+                        .iter()
+                        .all(|at| records[*at].cluster_id() == records[alive[0]].cluster_id());
             };
             let promised = alive.iter().find(|at| records[**at].promise().is_some());
             let living = alive.iter().find_map(|at| records[*at].cluster_id());
+            let blocked = alive.iter().find(|at| self.is_blocked(&world, **at, &alive));
+            if let Some(blocked) = blocked {
+                let own = records[*blocked].promise().map(|own| own.proposal.cluster_id());
+                let Some(other) = living.filter(|living| Some(*living) != own) else { return true };
+                self.perform(&mut world, *blocked, Event::Admitted(other), None);
+                continue;
+            }
             let (machine, event) = match (promised, living) {
                 (Some(promised), _) => (*promised, Event::Impatient),
                 (None, Some(cluster)) => (*waiting, Event::Admitted(cluster)),
@@ -62,9 +72,23 @@ impl Birth {
         false
     }
 
+    /// Whether it is bound by a promise whose founders are for the most part gone for good, none of
+    /// the others born. By wipes that may come to pass: nobody left can know what they settled, and
+    /// it waits for another cluster to join, or an operator to wipe it as well. Without wipes, one
+    /// machine that is gone is never enough for it.
+    fn is_blocked(&self, world: &World, machine: usize, alive: &[usize]) -> bool {
+        let records = world.records();
+        let Some(own) = records[machine].promise().filter(|_| self.budget.wipes > 0) else {
+            return false;
+        };
+        let left = own.proposal.ids().iter().map(|id| self.machine(id));
+        let left: Vec<_> = left.filter(|at| alive.contains(at)).collect();
+        left.len() < own.proposal.majority() && !left.iter().any(|at| records[*at].born().is_some())
+    }
+
     fn deliver_all(&self, world: &mut World, mail: &mut VecDeque<Envelope>, gone: Option<usize>) {
         while let Some(Envelope { from, to, message }) = mail.pop_front() {
-            if Some(to) == gone {
+            if Some(to) == gone || !world.is_present(to) {
                 continue;
             }
             self.perform(world, to, Event::Received { from: self.ids[from], message }, None);

@@ -30,6 +30,7 @@ impl End<'_> {
 impl Birth {
     pub(super) fn forget(&self, world: &mut World) {
         let machines = &world.machines;
+        let present = world.present;
         let proposals: Vec<_> = world
             .sent
             .iter()
@@ -38,7 +39,8 @@ impl Birth {
         world.sent.retain(|sent| {
             let Envelope { from, to, message } = &*sent.value;
             let end = |at: usize| End { id: &self.ids[at], state: &machines[at].value };
-            !is_spent(&end(*from), &end(*to), message, &proposals)
+            // Who was wiped hears nothing any more.
+            present & (1 << *to) != 0 && !is_spent(&end(*from), &end(*to), message, &proposals)
         });
     }
 }

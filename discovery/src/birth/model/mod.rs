@@ -4,11 +4,13 @@
 //! number of times, or never. That covers loss, duplication, reordering, delay and partitions, and
 //! a machine that never returns is one that nothing is delivered to any more. A machine may crash
 //! before, within and after the handling of any event: it keeps what it had made durable, and what
-//! it had sent stays sent. Any machine may propose any set at any time it is free; the policy of
-//! who should is not trusted here.
+//! it had sent stays sent. A machine may be wiped and come back as another one, with an identity that
+//! has promised nothing. Any machine may propose any set at any time it is free; the policy of who
+//! should is not trusted here.
 
 mod drain;
 mod forget;
+mod mutants;
 mod tests;
 mod walks;
 
@@ -83,6 +85,8 @@ struct Envelope {
 #[derive(Debug, Clone, PartialEq, Hash)]
 struct World {
     machines: Vec<Kept<State>>,
+    /// Which of them are there: a bit each. Those that are not were wiped, or are to come.
+    present: u16,
     /// Sorted by print.
     sent: Vec<Kept<Envelope>>,
     left: Budget,
@@ -94,6 +98,7 @@ struct Budget {
     proposals: u8,
     impatience: u8,
     crashes: u8,
+    wipes: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +110,7 @@ enum Cause {
     Propose(usize),
     Join(usize),
     Restart(usize),
+    Wipe(usize),
 }
 
 /// One thing that happens, and after how many of its effects the machine crashes, if it does.
@@ -121,14 +127,27 @@ struct Plan {
     founders: Vec<usize>,
 }
 
+/// What is wrong with a mutant's machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Defect {
+    None,
+    /// They answer first and write afterwards.
+    SendsBeforeDurable,
+    /// A wiped one keeps its key, and so its id, as if an old image of its disk were put back.
+    KeepsItsKey,
+    /// This one counts majorities by a config that was changed after the promise.
+    CountsByConfig(usize),
+}
+
 /// One search.
 struct Birth {
     ids: Vec<NodeId>,
     keys: Vec<PublicKey>,
     expect: usize,
-    quorums: Quorums,
-    /// The defect of the mutant that answers first and writes afterwards.
-    sends_before_durable: bool,
+    quorums: fn(usize) -> Quorums,
+    defect: Defect,
+    /// How many of the last ids come into being only when a machine is wiped.
+    heirs: usize,
     plans: Vec<Plan>,
     budget: Budget,
     /// Check liveness in every state whose print is a multiple of this; 0 is never.
@@ -150,8 +169,9 @@ impl Birth {
             ids,
             keys,
             expect,
-            quorums: Quorums::of(expect),
-            sends_before_durable: false,
+            quorums: Quorums::of,
+            defect: Defect::None,
+            heirs: 0,
             plans,
             budget,
             drain_every: 0,
@@ -175,12 +195,13 @@ impl Birth {
     }
 
     fn charter(&self, machine: usize) -> Charter {
+        let is_misled = self.defect == Defect::CountsByConfig(machine);
         Charter {
             me: self.ids[machine],
             token_id: "token".to_owned(),
             expect: self.expect,
             config_digest: [0; 32],
-            quorums: self.quorums,
+            quorums: if is_misled { |_| Quorums::of(1) } else { self.quorums },
         }
     }
 
@@ -209,7 +230,7 @@ impl Birth {
     /// The machine concerned and what happens to it.
     fn event(&self, world: &World, cause: Cause) -> (usize, Option<Event>) {
         match cause {
-            Cause::Restart(machine) => (machine, None),
+            Cause::Restart(machine) | Cause::Wipe(machine) => (machine, None),
             Cause::Impatient(machine) => (machine, Some(Event::Impatient)),
             Cause::Deliver(at) => {
                 let Envelope { from, to, message } = &*world.sent[at].value;
@@ -260,7 +281,7 @@ impl Birth {
 
     fn effects(&self, state: &mut State, machine: usize, event: Event) -> Vec<Effect> {
         let mut effects = state.step(&self.charter(machine), &Rubber, event);
-        if self.sends_before_durable {
+        if self.defect == Defect::SendsBeforeDurable {
             effects.sort_by_key(|effect| matches!(effect, Effect::Persist(_)));
         }
         effects
@@ -268,12 +289,20 @@ impl Birth {
 }
 
 impl World {
+    fn is_present(&self, machine: usize) -> bool {
+        self.present & (1 << machine) != 0
+    }
+
+    fn present(&self) -> impl Iterator<Item = usize> {
+        (0..self.machines.len()).filter(|at| self.is_present(*at))
+    }
+
     fn records(&self) -> Vec<&Record> {
         self.machines.iter().map(|machine| machine.value.record()).collect()
     }
 
-    /// The clusters that some machine holds to be born: it will start Raft for it, and a majority
-    /// of founders either did as well or will, since none of them can abandon it any more.
+    /// The clusters that some machine holds or held to be born: it will start Raft for it, and a
+    /// majority of founders either did as well or will, since none of them can abandon it any more.
     fn clusters(&self) -> impl Iterator<Item = ClusterId> {
         self.machines.iter().filter_map(|machine| {
             machine.value.record().born().map(|certificate| certificate.cluster_id())
@@ -294,12 +323,14 @@ impl Model for Birth {
 
     fn init_states(&self) -> Vec<World> {
         let machines = self.ids.iter().map(|_| Kept::new(State::restored(Record::NEW))).collect();
-        vec![World { machines, sent: Vec::new(), left: self.budget }]
+        let present = (1 << (self.ids.len() - self.heirs)) - 1;
+        vec![World { machines, present, sent: Vec::new(), left: self.budget }]
     }
 
     fn actions(&self, world: &World, acts: &mut Vec<Act>) {
         let mut causes: Vec<_> = (0..world.sent.len()).map(Cause::Deliver).collect();
-        for (at, machine) in world.machines.iter().enumerate() {
+        for at in world.present() {
+            let machine = &world.machines[at];
             let record = machine.value.record();
             if world.left.impatience > 0 && record.promise().is_some() {
                 causes.push(Cause::Impatient(at));
@@ -310,9 +341,13 @@ impl Model for Birth {
             if world.left.crashes > 0 {
                 causes.push(Cause::Restart(at));
             }
+            if world.left.wipes > 0 {
+                causes.push(Cause::Wipe(at));
+            }
         }
         if world.left.proposals > 0 {
-            causes.extend((0..self.plans.len()).map(Cause::Propose));
+            let can_be_made = |plan: &usize| self.can_be_made(world, &self.plans[*plan]);
+            causes.extend((0..self.plans.len()).filter(can_be_made).map(Cause::Propose));
         }
         for cause in causes {
             acts.push(Act { cause, crash_after: None });
@@ -328,6 +363,8 @@ impl Model for Birth {
         let (machine, event) = self.event(world, act.cause);
         if let Some(event) = event {
             self.perform(&mut next, machine, event, act.crash_after);
+        } else if matches!(act.cause, Cause::Wipe(_)) {
+            self.wipe(&mut next, machine);
         } else {
             let record = world.machines[machine].value.record().clone();
             next.machines[machine] = Kept::new(State::restored(record));
@@ -339,6 +376,7 @@ impl Model for Birth {
         match act.cause {
             Cause::Propose(_) => next.left.proposals -= 1,
             Cause::Impatient(_) => next.left.impatience -= 1,
+            Cause::Wipe(_) => next.left.wipes -= 1,
             Cause::Deliver(_) | Cause::Join(_) | Cause::Restart(_) => {}
         }
         if act.crash_after.is_some() || matches!(act.cause, Cause::Restart(_)) {
@@ -376,6 +414,30 @@ impl Model for Birth {
 }
 
 impl Birth {
+    /// Whether its proposer is there, and everyone in it has been.
+    fn can_be_made(&self, world: &World, plan: &Plan) -> bool {
+        let known = self.ids.len() - self.heirs + self.wiped(world);
+        world.is_present(plan.proposer) && plan.founders.iter().all(|at| *at < known)
+    }
+
+    /// How many machines have been replaced by another one.
+    fn wiped(&self, world: &World) -> usize {
+        usize::from(self.budget.wipes - world.left.wipes).min(self.heirs)
+    }
+
+    /// What the machine knew is gone, and it comes back as another one, if there is one left to be.
+    fn wipe(&self, world: &mut World, machine: usize) {
+        if self.defect == Defect::KeepsItsKey {
+            world.machines[machine] = Kept::new(State::restored(Record::NEW));
+            return;
+        }
+        let heir = self.ids.len() - self.heirs + self.wiped(world);
+        world.present &= !(1 << machine);
+        if heir < self.ids.len() {
+            world.present |= 1 << heir;
+        }
+    }
+
     /// Every founder of a cluster that somebody holds to be born has signed it and is either born
     /// in it too or still waits to hear of it.
     fn founders_are_bound(&self, world: &World) -> bool {

@@ -50,7 +50,7 @@ fn check(birth: &Birth, world: &World, seed: u64) {
 fn walk(expect: usize, machines: u8, seed: u64) -> bool {
     let mut rng = StdRng::seed_from_u64(seed);
     let plans = plans(&mut rng, usize::from(machines), expect);
-    let budget = Budget { proposals: 5, impatience: 12, crashes: 8 };
+    let budget = Budget { proposals: 5, impatience: 12, crashes: 8, wipes: 0 };
     let birth = Birth::with_founders(expect, machines, plans, budget);
     let mut world = birth.init_states().remove(0);
     for _ in 0..STEPS {
