@@ -277,6 +277,7 @@ fn formation(
     own: &watch::Receiver<Vec<SocketAddr>>,
 ) -> Result<(formation::Handle, formation::Room<formation::Remote>), Fatal> {
     let config = &prepared.config;
+    let hook = Hook::from_environment().map_err(|error| Fatal::start("arm a fail point", error))?;
     let settings = formation::Settings {
         identity: Arc::clone(&prepared.identity),
         name: config.name.clone(),
@@ -286,7 +287,7 @@ fn formation(
         expect: usize::from(config.cluster.expect),
         founders: config.cluster.founders.clone(),
         birth_fields: prepared.birth_fields(),
-        hook: Hook::from_environment(),
+        hook,
     };
     let store = prepared.promises.store.clone();
     let network = formation::Remote::new(endpoint.clone(), prepared.token.clone());

@@ -1,7 +1,25 @@
-//! Named places where a test may let the process die.
+//! Named places where a test may let the process die or stand still. Inert in every process whose
+//! environment does not name one; a process that is told of a place that does not exist does not
+//! start, so that no test can wait in vain for it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Signal, getpid, kill_process};
+
+/// What is written: the stages of a record, see `run.rs`.
+pub(super) const STAGES: [&str; 7] =
+    ["promised", "inquired", "certified", "abandoned", "free", "born", "joined"];
+
+/// What is sent: the kinds of messages, see `run.rs`.
+pub(super) const KINDS: [&str; 9] =
+    ["propose", "promise", "refuse", "inquire", "standing", "settle", "vote", "born", "abandoned"];
+
+/// Far longer than it takes a signal to reach all threads.
+const TAKEN: Duration = Duration::from_millis(200);
 
 /// Called with the name of a place as it is passed, such as `birth.persist.promised.before`.
 #[derive(Clone)]
@@ -13,8 +31,47 @@ impl fmt::Debug for Hook {
     }
 }
 
+/// What the environment asks for, `PLACE` or `PLACE:stop`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Armed {
+    place: String,
+    signal: Signal,
+}
+
+/// Why a setting arms nothing. The node must not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} is set to {setting:?}, which is no fail point; it is for tests only, unset it",
+    Hook::VARIABLE
+)]
+pub struct UnknownPlace {
+    setting: String,
+}
+
+impl FromStr for Armed {
+    type Err = UnknownPlace;
+
+    fn from_str(setting: &str) -> Result<Self, UnknownPlace> {
+        let (place, signal) = match setting.strip_suffix(":stop") {
+            Some(place) => (place, Signal::STOP),
+            None => (setting, Signal::KILL),
+        };
+        let parts: Vec<_> = place.split('.').collect();
+        let is_known = match parts.as_slice() {
+            ["birth", "persist", stage, "before" | "after"] => STAGES.contains(stage),
+            ["birth", "send", kind, "before" | "after"] => KINDS.contains(kind),
+            _ => false,
+        };
+        if is_known {
+            Ok(Self { place: place.to_owned(), signal })
+        } else {
+            Err(UnknownPlace { setting: setting.to_owned() })
+        }
+    }
+}
+
 impl Hook {
-    /// The environment variable that names the place to die at.
+    /// The environment variable that names the place, and nothing else does.
     pub const VARIABLE: &str = "MUSTER_FAILPOINT";
 
     pub fn new(at: impl Fn(&str) + Send + Sync + 'static) -> Self {
@@ -26,21 +83,73 @@ impl Hook {
         Self::new(|_| {})
     }
 
-    /// Aborts the process, as a power cut would, at the place that [`Hook::VARIABLE`] names. Inert
-    /// unless the variable is set, which only tests do.
-    pub fn from_environment() -> Self {
-        match std::env::var(Self::VARIABLE) {
-            Ok(name) if !name.is_empty() => Self::new(move |place| {
-                if place == name {
-                    std::process::abort();
-                }
-            }),
-            Ok(_) | Err(_) => Self::inert(),
-        }
+    /// Sends this process `SIGKILL`, as a power cut would come, at the place that
+    /// [`Hook::VARIABLE`] names; with `:stop` behind it `SIGSTOP` instead. Only the first time that
+    /// the place is passed. Inert unless the variable is set, which only tests do.
+    ///
+    /// # Errors
+    /// When the variable names no place.
+    pub fn from_environment() -> Result<Self, UnknownPlace> {
+        let setting = std::env::var_os(Self::VARIABLE);
+        Self::from_setting(setting.map(|text| text.to_string_lossy().into_owned()).as_deref())
+    }
+
+    fn from_setting(setting: Option<&str>) -> Result<Self, UnknownPlace> {
+        let Some(setting) = setting.filter(|text| !text.is_empty()) else {
+            return Ok(Self::inert());
+        };
+        let Armed { place, signal } = setting.parse()?;
+        tracing::warn!(place, ?signal, "a fail point is armed: this process ends itself there");
+        let is_armed = AtomicBool::new(true);
+        Ok(Self::new(move |at| {
+            if at == place && is_armed.swap(false, Ordering::Relaxed) {
+                kill_process(getpid(), signal).expect("a process may send itself signals");
+                // Another thread may be the one to take it: this one goes no further until then.
+                std::thread::sleep(TAKEN);
+            }
+        }))
     }
 
     /// Passes a place.
     pub fn pass(&self, place: &str) {
         (self.0)(place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_armed_without_the_setting() {
+        for setting in [None, Some("")] {
+            let hook = Hook::from_setting(setting).unwrap();
+            for stage in STAGES {
+                hook.pass(&format!("birth.persist.{stage}.before"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_does_not_exist_is_refused() {
+        for setting in [
+            "nonsense",
+            "birth.persist.promised",
+            "birth.persist.promise.before",
+            "birth.send.promised.before",
+            "birth.persist.promised.before:pause",
+            "birth.persist.promised.before.",
+        ] {
+            let error = Hook::from_setting(Some(setting)).unwrap_err();
+            assert!(error.to_string().contains(setting), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_kills_unless_it_is_to_stop() {
+        let armed = |setting: &str| setting.parse::<Armed>().unwrap();
+        assert_eq!(armed("birth.send.vote.before").signal, Signal::KILL);
+        let stop = armed("birth.persist.born.after:stop");
+        assert_eq!((stop.place.as_str(), stop.signal), ("birth.persist.born.after", Signal::STOP));
     }
 }
