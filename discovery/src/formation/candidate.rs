@@ -8,7 +8,8 @@ use muster_proto::{ClusterId, NodeId, NodeName, PublicKey, Role};
 
 use crate::birth::Founder;
 
-const MAX_ADDRESSES: usize = 16;
+/// The most addresses that are told of one candidate.
+pub(super) const MAX_ADDRESSES: usize = 16;
 const MAX_FIELDS: usize = 32;
 const MAX_FIELD: usize = 1024;
 

@@ -45,9 +45,10 @@ impl<N: Network> Room<N> {
         let names: Vec<_> =
             promise.proposal.founders().iter().map(|founder| founder.name.to_string()).collect();
         self.waiting_for = format!(
-            "{} to settle the birth of cluster {}",
+            "{} to settle the birth of cluster {}{}",
             names.join(", "),
-            promise.proposal.cluster_id().short()
+            promise.proposal.cluster_id().short(),
+            self.view.silent_places()
         );
         let own = promise.proposal.cluster_id();
         let (born, others) = self.view.living(own, now);
@@ -174,11 +175,15 @@ impl<N: Network> Room<N> {
         Ok(())
     }
 
-    /// A node that sees a living cluster signs nothing.
+    /// A node that sees a living cluster, or two machines with one identity, signs nothing.
     pub(super) fn reluctance(&self, message: &Message, now: Instant) -> Option<Message> {
         let Message::Propose(proposal) = message else { return None };
         if !self.birth.record().is_free() {
             return None;
+        }
+        if let Some(twins) = self.view.twins(now) {
+            let reason = format!("it waits for {twins}");
+            return Some(Message::Refuse { proposal: proposal.id(), reason });
         }
         let (_, living) = self.view.living(proposal.cluster_id(), now);
         let peer = self.view.peer(living.first()?)?;

@@ -273,6 +273,25 @@ async fn a_founder_that_dies_anywhere_for_good_is_done_without() {
     }
 }
 
+/// Both others signed and never came back: nobody can settle it, and the one that is left says why.
+#[tokio::test(start_paused = true)]
+async fn who_is_left_with_a_promise_names_who_does_not_answer() {
+    let mut lab = Lab::new(3);
+    for machine in 0..3 {
+        let mut config = Config::new(3, 3);
+        if machine > 0 {
+            config.hook = dies_at("birth.persist.promised.after", &lab.wires, machine).0;
+        }
+        lab.start(machine, &config);
+    }
+    sleep(SECOND * 20).await;
+    lab.kill(1).await;
+    lab.kill(2).await;
+    let waiting_for = lab.waiting_for(0);
+    assert!(waiting_for.contains("to settle the birth of cluster"), "{waiting_for}");
+    assert!(waiting_for.contains("dial 192.0.2.2:50000: no answer"), "{waiting_for}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn partitions_during_a_birth_end_in_one_cluster() {
     for pause in (0..600).step_by(20) {

@@ -29,6 +29,9 @@ impl View {
     }
 
     fn weigh(&mut self, record: &Record, now: Instant) -> Decision {
+        if let Some(twins) = self.twins(now) {
+            return wait(twins, None);
+        }
         let members = self.members(record, now);
         if !members.is_empty() {
             return Decision::Join(members);

@@ -10,6 +10,7 @@ mod decide;
 mod places;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use muster_proto::{ClusterId, NodeId, NodeName, Role};
 use super::candidate::{Candidate, Standing};
 use crate::birth::Founder;
 use places::Place;
+use twins::Twins;
 
 /// How long after the start nothing is proposed, so that every source has been asked once.
 pub const LOOK: Duration = Duration::from_millis(300);
@@ -101,6 +103,8 @@ pub struct View {
     chosen: (Vec<(NodeId, u64)>, Instant),
     /// Nothing is proposed before; set after a birth that was abandoned.
     not_before: Instant,
+    /// Two machines that were seen with one identity.
+    twins: Option<Twins>,
     /// When the last decision asked to be made again.
     again: Option<Instant>,
 }
@@ -115,6 +119,7 @@ impl View {
             mine: BTreeSet::new(),
             chosen: (Vec::new(), now),
             not_before: now,
+            twins: None,
             again: None,
         }
     }
@@ -138,6 +143,13 @@ impl View {
     /// it was that.
     pub fn met(&mut self, candidate: Candidate, via: Option<SocketAddr>, now: Instant) {
         let id = candidate.id();
+        if self.compare(&candidate, now) {
+            if let Some(address) = via {
+                let why = format!("{} at {address} has this node's identity", candidate.name);
+                self.failed(address, why, now);
+            }
+            return;
+        }
         if id == self.own.candidate.id() {
             if let Some(address) = via {
                 self.mine.insert(address);

@@ -151,7 +151,7 @@ impl View {
     }
 
     /// What the places that do not answer have to say, for `musterctl status`.
-    pub(super) fn silent_places(&self) -> String {
+    pub fn silent_places(&self) -> String {
         let silent: Vec<_> = self
             .places
             .values()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use muster_proto::{ClusterId, PublicKey, Role};
 
+use super::twins::TWINS;
 use super::{BOUND_GRACE, Decision, GRACE, LOOK, LOOK_ALONE, Own, PRESENT, RANK, SETTLE, View};
 use crate::birth::{Bond, Record};
 use crate::formation::candidate::{Candidate, Standing};
@@ -245,4 +246,44 @@ fn this_nodes_own_address_is_dialled_once() {
     story.view.met(own, Some(address(8)), story.start);
     story.view.hinted(&BTreeSet::from([address(8)]), story.start + PRESENT);
     assert_eq!(story.view.due(story.start + PRESENT), []);
+}
+
+/// The disk of m0 was copied to another machine after its first start: its key is there twice.
+#[test]
+fn a_copy_of_this_nodes_disk_keeps_it_from_founding_and_joining() {
+    let mut story = Story::of(0, 4);
+    let copy = Candidate { addresses: vec![address(9)], ..story.all[0].clone() };
+    story.view.hinted(&BTreeSet::from([address(9)]), story.start);
+    assert_eq!(story.view.due(story.start), [address(9)]);
+    story.view.met(copy, Some(address(9)), story.start);
+    story.reaches(&[1, 2], LOOK);
+    let waits = story.waits(LOOK + SETTLE);
+    assert!(waits.starts_with("m0 (192.0.2.0:50000) and m0 (192.0.2.9:50000)"), "{waits}");
+    story.all[3].standing = Standing::Member(ClusterId::from_bytes([7; 32]));
+    story.reaches(&[3], LOOK + SETTLE);
+    assert_eq!(story.waits(LOOK + SETTLE), waits);
+    // It is looked at again, and forgotten when it has gone.
+    assert!(story.view.due(story.start + PRESENT).contains(&address(9)));
+    story.reaches(&[3], TWINS);
+    assert!(matches!(story.decide(TWINS), Decision::Join(_)));
+}
+
+#[test]
+fn two_others_with_one_identity_keep_this_node_from_founding() {
+    let mut story = Story::of(0, 4);
+    story.reaches(&[1, 2], LOOK);
+    story.all[2] = Candidate { addresses: vec![address(9)], ..story.all[2].clone() };
+    story.reaches(&[2], LOOK + SETTLE);
+    let waits = story.waits(LOOK + SETTLE);
+    assert!(waits.starts_with("m2 (192.0.2.2:50000) and m2 (192.0.2.9:50000)"), "{waits}");
+}
+
+#[test]
+fn a_peer_that_comes_back_elsewhere_is_not_taken_for_two() {
+    let mut story = Story::of(0, 3);
+    story.reaches(&[1, 2], LOOK);
+    story.all[2].addresses = vec![address(9)];
+    story.reaches(&[1, 2], LOOK + PRESENT);
+    story.waits(LOOK + PRESENT);
+    assert_eq!(story.proposes(LOOK + PRESENT + SETTLE).len(), 3);
 }
