@@ -76,6 +76,21 @@ async fn the_founding_token_admits_either_role_and_again_without_harm() -> Test 
     Ok(())
 }
 
+/// An old image of a founder's disk was put back: the key is there, the cluster and the votes are
+/// not. It was admitted "again", and voted with an empty log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_asks_to_join_has_forgotten_its_votes_and_is_refused() -> Test {
+    let lab = lab().await;
+    let voter = lab.leader().await;
+    let name = lab.nodes[voter].plan.name.to_string();
+    let request = me(&lab, voter, &name, Role::ControlPlane);
+    let outcome = join(&lab, voter, &lab.token, request).await?;
+    let join_reply::Outcome::Refused(refusal) = &outcome else { panic!("{outcome:?}") };
+    assert!(refusal.message.contains(&format!("musterctl node remove {name}")), "{refusal:?}");
+    assert_eq!(reason(outcome), Reason::Invalid);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_is_refused_for_its_token_its_name_or_its_past() -> Test {
     let lab = lab().await;

@@ -15,7 +15,7 @@ use muster_proto::wire::hello::{
     Admitted, AnchorReply, BirthMessage, Candidate, Credentials, GreetReply, GreetRequest,
     JoinReply, JoinRequest, Redirect, Refusal, RenewReply, candidate, join_reply, renew_reply,
 };
-use muster_proto::{ClusterId, Role, VERSION};
+use muster_proto::{ClusterId, NodeName, Role, VERSION};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
@@ -116,7 +116,7 @@ impl Entrance {
         let refuse = |reason: Reason, message: String| {
             join_reply::Outcome::Refused(Refusal { reason: reason.into(), message })
         };
-        let (Ok(name), Ok(role)) = (me.name.parse(), me.role.parse()) else {
+        let (Ok(name), Ok(role)) = (me.name.parse::<NodeName>(), me.role.parse()) else {
             return refuse(Reason::Invalid, "the name or the role is none".to_owned());
         };
         let mut addresses = wire::addresses(&me.addresses);
@@ -132,9 +132,13 @@ impl Entrance {
             token: guest.token.clone(),
             verified_by: group.me(),
         };
+        let asks = guest.caller.node_id;
         // Asked first: who is refused must not fill the log, however often it tries.
         let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
         let foretold = match group.catch_up().await {
+            Ok(state) if state.member(&asks).is_some() && group.voters().contains(&asks) => {
+                return refuse(Reason::Invalid, forgotten(&admit.name));
+            }
             Ok(state) => state.check_admit(&admit, now_ms).map_err(|r| (r, state)),
             Err(error) => return refuse(Reason::NotNow, error.to_string()),
         };
@@ -164,6 +168,17 @@ impl Entrance {
     fn redirect(&self) -> Redirect {
         Redirect { peers: wire::control_plane_hints(&self.trust.borrow().directory) }
     }
+}
+
+/// Why a voter is not admitted once more. A node votes only after its membership is on its disk, and
+/// with that it comes back by itself. One that asks has forgotten it, and with it what it voted for
+/// and acknowledged: as the same voter it could have an acknowledged write lost.
+fn forgotten(name: &NodeName) -> String {
+    format!(
+        "this machine votes in the cluster as {name}, but its disk knows nothing of it (an old image \
+         of the disk?); run `musterctl node remove {name}`, wipe its state directory and let it join \
+         as a new node"
+    )
 }
 
 /// All that a member needs to speak `muster-node/1`; none before the authorities are agreed.
