@@ -1,0 +1,245 @@
+//! Machines of the lab before their birth: who will be which founder, which of them is armed, and to
+//! which cluster each belongs, from what it says and from what is on its disk.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use muster_discovery::birth::PromiseStore;
+use muster_discovery::birth::failpoint::Hook;
+use muster_pki::identity::Identity;
+use muster_proto::ClusterId;
+use muster_tests::cluster::HEALTHY;
+use muster_tests::ctl::{Said, binary};
+use muster_tests::lab::Process;
+use muster_tests::{Cluster, Lab, Plan, until};
+use musterd::prepare;
+use musterd::state_dir::StateDir;
+use serde_json::Value;
+
+/// How long an armed process may take to come to its place.
+const REACHED: Duration = Duration::from_secs(30);
+
+/// Machines that are about to found a cluster.
+pub(crate) struct Founders {
+    pub(crate) cluster: Cluster,
+    /// Their names by node id: the first proposes, the first `expect` found, the others are spare.
+    pub(crate) ranked: Vec<String>,
+}
+
+/// Where an armed process was not killed or stopped in time: in this run it did not come there.
+#[derive(Debug)]
+pub(crate) struct Missed;
+
+impl Founders {
+    /// As [`Cluster::plan`], with every node's identity made as its first start would make it.
+    pub(crate) fn plan(lab: &Lab, plan: &Plan) -> Result<Self> {
+        let cluster = Cluster::plan(lab, plan)?;
+        let mut ids = BTreeMap::new();
+        for name in cluster.names() {
+            let state = StateDir::open(&cluster.node(&name).host.dir().join("state"))?;
+            let (identity, _) = prepare::identity(&state, false)?;
+            ids.insert(identity.node_id(), name);
+        }
+        Ok(Self { cluster, ranked: ids.into_values().collect() })
+    }
+
+    /// Everyone but these.
+    pub(crate) fn except(&self, names: &[&str]) -> Vec<String> {
+        self.ranked.iter().filter(|name| !names.contains(&name.as_str())).cloned().collect()
+    }
+
+    /// Starts all, the armed ones first; `setting` is `PLACE` or `PLACE:stop`.
+    pub(crate) fn start_armed(&mut self, armed: &[&str], setting: &str) -> Result<()> {
+        armed.iter().try_for_each(|name| self.arm(name, setting))?;
+        self.except(armed).iter().try_for_each(|name| self.cluster.start(name))
+    }
+
+    /// Starts one that is to be caught at a place.
+    pub(crate) fn arm(&mut self, name: &str, setting: &str) -> Result<()> {
+        let config = self.cluster.config.clone();
+        let node = self.cluster.node_mut(name);
+        let mut command = node.host.command(binary("musterd")?);
+        command.env(Hook::VARIABLE, setting).arg("--config").arg(config);
+        command.arg("--state-dir").arg(node.host.dir().join("state"));
+        node.process = Some(node.host.spawn(command, "musterd")?);
+        Ok(())
+    }
+
+    /// Starts those of these again, unarmed, that their fail point has killed; how many there were.
+    pub(crate) fn start_the_dead(&mut self, names: &[String]) -> Result<usize> {
+        let mut dead = 0;
+        for name in names {
+            let node = self.cluster.node_mut(name);
+            if node.process.as_mut().is_some_and(Process::is_running) {
+                continue;
+            }
+            self.died(name)?.map_err(|Missed| anyhow!("{name} was seen dead and runs"))?;
+            self.cluster.start(name)?;
+            dead += 1;
+        }
+        Ok(dead)
+    }
+
+    /// Waits until the fail point has killed this node's process.
+    pub(crate) fn died(&mut self, name: &str) -> Result<Result<(), Missed>> {
+        let node = self.cluster.node_mut(name);
+        let mut process = node.process.take().context("it was started")?;
+        let Ok(status) = process.ended(REACHED) else {
+            node.process = Some(process);
+            return Ok(Err(Missed));
+        };
+        ensure!(status.signal() == Some(9), "{name} ended by itself: {status}");
+        node.host.kill_all()?;
+        Ok(Ok(()))
+    }
+
+    /// Waits until the fail point has stopped this node's process in its tracks.
+    pub(crate) fn stopped(&self, name: &str) -> Result<Result<(), Missed>> {
+        let process = self.cluster.node(name).process.as_ref().context("it was started")?;
+        let path = format!("/proc/{}/stat", process.pid());
+        let seen = until("the process to be stopped", REACHED, || {
+            let stat = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+            // After the name, which may hold anything, in brackets.
+            let is_stopped = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+            if is_stopped { Ok(()) } else { Err(stat) }
+        });
+        Ok(seen.map_err(|_| Missed))
+    }
+
+    /// The cluster that each node's own disk says it belongs to, running or not: its record of the
+    /// birth and its membership. An error if there are two in all.
+    pub(crate) fn on_disk(&self) -> Result<BTreeMap<String, ClusterId>> {
+        let mut clusters = BTreeMap::new();
+        for name in &self.ranked {
+            let state = self.cluster.node(name).host.dir().join("state");
+            let found = [born(&state)?, member(&state)?];
+            for cluster in found.into_iter().flatten() {
+                let before = clusters.insert(name.clone(), cluster);
+                ensure!(
+                    before.is_none_or(|before| before == cluster),
+                    "{name} belongs to two clusters: {before:?} and {cluster}"
+                );
+            }
+        }
+        let mut ids: Vec<_> = clusters.values().collect();
+        ids.dedup();
+        ensure!(ids.len() < 2, "two clusters for one token: {clusters:?}");
+        Ok(clusters)
+    }
+
+    /// Waits until all of these belong to one cluster, by their disks and by their own words.
+    pub(crate) fn in_one_cluster(&self, names: &[String]) -> Result<ClusterId> {
+        let all = format!("{names:?} to belong to one cluster");
+        until(&all, HEALTHY, || {
+            let clusters = self.on_disk();
+            // Two clusters never become one again: it fails at once, see below.
+            let Ok(clusters) = clusters else { return Ok(()) };
+            if names.iter().all(|name| clusters.contains_key(name)) {
+                Ok(())
+            } else {
+                Err(format!("{clusters:?}; {}", self.told(names)))
+            }
+        })?;
+        let clusters = self.on_disk()?;
+        let cluster = *clusters.values().next().context("somebody belongs to a cluster")?;
+        for name in names {
+            until(&format!("{name} to name its cluster"), HEALTHY, || {
+                let said = self.cluster.ctl_at(name, &["status", "-o", "json"]);
+                match said.and_then(Said::json) {
+                    Ok(status) if status["clusterId"] == cluster.to_string().as_str() => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })?;
+        }
+        Ok(cluster)
+    }
+
+    /// Waits until every machine is a member and a voter of one cluster, and every etcd is healthy.
+    pub(crate) fn all_healthy(&self) -> Result<()> {
+        let count = self.ranked.len();
+        self.in_one_cluster(&self.ranked)?;
+        self.cluster.until_members("every machine a voter", |members| {
+            let list = members["members"].as_array().cloned().unwrap_or_default();
+            list.len() == count
+                && list.iter().all(|m| m["raft"]["voter"] == true && m["state"] == "alive")
+        })?;
+        self.cluster.until_healthy()?;
+        self.etcd_serves(count)?;
+        self.on_disk().map(|_| ())
+    }
+
+    /// Waits until a majority serves: it takes a write, and so does etcd, with this many members
+    /// healthy.
+    pub(crate) fn serves(&self, etcd: usize) -> Result<()> {
+        until("a write to be taken", HEALTHY, || {
+            let args = ["token", "create", "--role", "worker", "--uses", "1"];
+            self.cluster.ctl(&args).and_then(Said::success).map_err(|e| format!("{e:#}"))
+        })?;
+        self.etcd_serves(etcd)
+    }
+
+    fn etcd_serves(&self, healthy: usize) -> Result<()> {
+        until(&format!("{healthy} healthy members of etcd"), HEALTHY, || {
+            self.etcd_healthy().map_err(|error| format!("{error:#}")).and_then(|found| {
+                if found >= healthy { Ok(()) } else { Err(format!("{found} are healthy")) }
+            })
+        })?;
+        until("a write to etcd", HEALTHY, || {
+            let put = self.cluster.etcdctl(&["put", "after", "the birth"]);
+            put.and_then(Said::success).map_err(|error| format!("{error:#}"))
+        })?;
+        Ok(())
+    }
+
+    /// How many members stock etcdctl finds healthy; it fails when one is not, and still tells.
+    fn etcd_healthy(&self) -> Result<usize> {
+        let said = self.cluster.etcdctl(&["endpoint", "health", "--cluster", "-w", "json"])?;
+        let list = said.out.lines().find(|line| line.starts_with('[')).map(serde_json::from_str);
+        let Some(Ok(Value::Array(list))) = list else { bail!("{}{}", said.out, said.err) };
+        Ok(list.iter().filter(|member| member["health"] == true).count())
+    }
+
+    /// What these nodes say they wait for.
+    pub(crate) fn told(&self, names: &[String]) -> String {
+        let word = |name: &String| {
+            let said = self.cluster.ctl_at(name, &["status", "-o", "json"]);
+            let status = said.map(|said| serde_json::from_str::<Value>(&said.out));
+            let Ok(Ok(status)) = status else { return format!("{name}: no answer") };
+            format!("{name}: {}", status["nodes"][0]["waitingFor"].as_str().unwrap_or("nothing"))
+        };
+        names.iter().map(word).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Waits until each of these says that it waits for something with these words in it.
+    pub(crate) fn wait_for(&self, names: &[String], words: &str) -> Result<()> {
+        for name in names {
+            until(&format!("{name} to say that it waits for {words:?}"), HEALTHY, || {
+                let told = self.told(std::slice::from_ref(name));
+                if told.contains(words) { Ok(()) } else { Err(told) }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The cluster that the record of promises names.
+fn born(state: &std::path::Path) -> Result<Option<ClusterId>> {
+    let key = std::fs::read(state.join("identity.key"))?;
+    let id = Identity::from_pkcs8(&key)?.node_id();
+    let (_, record) = PromiseStore::open(state, id)?;
+    Ok(record.cluster_id())
+}
+
+/// The cluster that the membership names, if there is one already.
+fn member(state: &std::path::Path) -> Result<Option<ClusterId>> {
+    let path: PathBuf = state.join("membership.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let membership: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    let cluster = membership["clusterId"].as_str().context("the membership names a cluster")?;
+    Ok(Some(cluster.parse().with_context(|| format!("in {}: {cluster}", path.display()))?))
+}

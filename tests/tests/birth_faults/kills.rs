@@ -1,0 +1,117 @@
+//! A founder is killed at a step of the birth: it returns at once, or never, with a machine to spare
+//! or without.
+
+use anyhow::{Context as _, Result, bail};
+use muster_tests::{Plan, scenario};
+
+use crate::founders::{Founders, Missed};
+use crate::matrix::{OF_A_SIGNER, OF_THE_PROPOSER, PROPOSER, SECOND, THIRD, each};
+
+/// What becomes of the founder that was killed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Then {
+    /// Three machines; it comes back at once.
+    ReturnsAtOnce,
+    /// Four machines; the others serve without it. It returns when all is done.
+    IsDoneWithout,
+}
+
+/// Runs a story until its fail point was passed: the order of messages may spare a founder a step.
+pub(crate) fn until_it_happens(
+    name: &str,
+    story: impl Fn(&muster_tests::Lab) -> Result<Result<(), Missed>>,
+) {
+    let mut happened = false;
+    for _ in 0..3 {
+        scenario(name, |lab| {
+            happened = story(lab)?.is_ok();
+            Ok(())
+        });
+        if happened {
+            return;
+        }
+    }
+    panic!("{name}: three births went by without passing that place");
+}
+
+/// One founder dies at one place.
+pub(crate) fn kill(place: &str, rank: usize, then: Then) {
+    let name = format!("{place}-{rank}-{then:?}");
+    until_it_happens(&name, |lab| {
+        let machines = match then {
+            Then::ReturnsAtOnce => 3,
+            Then::IsDoneWithout => 4,
+        };
+        let mut founders = Founders::plan(lab, &Plan::of(machines).expect(3))?;
+        let victim = founders.ranked[rank].clone();
+        founders.start_armed(&[&victim], place)?;
+        if let Err(missed) = founders.died(&victim)? {
+            return Ok(Err(missed));
+        }
+        if matches!(then, Then::IsDoneWithout) {
+            founders.in_one_cluster(&founders.except(&[&victim]))?;
+            // Two of three, if the dead one is a member of etcd.
+            founders.serves(2)?;
+        }
+        founders.cluster.start(&victim)?;
+        founders.all_healthy().with_context(|| format!("after {victim} died at {place}"))?;
+        Ok(Ok(()))
+    });
+}
+
+/// One founder of three dies for good where the birth cannot go on without it.
+pub(crate) fn wait_for_it(place: &str, rank: usize) {
+    until_it_happens(&format!("{place}-{rank}-wait"), |lab| {
+        let mut founders = Founders::plan(lab, &Plan::of(3))?;
+        let victim = founders.ranked[rank].clone();
+        founders.start_armed(&[&victim], place)?;
+        if let Err(missed) = founders.died(&victim)? {
+            return Ok(Err(missed));
+        }
+        founders.wait_for(&founders.except(&[&victim]), "1 more of 3 founders")?;
+        let clusters = founders.on_disk()?;
+        if !clusters.is_empty() {
+            bail!("born of two founders of three: {clusters:?}");
+        }
+        founders.cluster.start(&victim)?;
+        founders.all_healthy()?;
+        Ok(Ok(()))
+    });
+}
+
+#[test]
+fn a_proposer_killed_at_any_step_returns_and_is_a_founder() {
+    let cases = OF_THE_PROPOSER.map(|place| (place, PROPOSER));
+    each("proposers killed and back at once", &cases, |place, rank| {
+        kill(place, rank, Then::ReturnsAtOnce);
+    });
+}
+
+#[test]
+fn a_signer_killed_at_any_step_returns_and_is_a_founder() {
+    let mut rank = [SECOND, THIRD].into_iter().cycle();
+    let cases = OF_A_SIGNER.map(|place| (place, rank.next().unwrap_or(SECOND)));
+    for (place, rank) in cases {
+        kill(place, rank, Then::ReturnsAtOnce);
+    }
+}
+
+#[test]
+fn a_founder_killed_for_good_is_done_without() {
+    // The first three end in another birth, with the spare machine; the others in this one.
+    let cases = [
+        ("birth.persist.promised.after", PROPOSER),
+        ("birth.persist.certified.after", PROPOSER),
+        ("birth.send.promise.before", THIRD),
+        ("birth.send.settle.after", PROPOSER),
+        ("birth.persist.born.before", SECOND),
+    ];
+    each("killed for good", &cases, |place, rank| kill(place, rank, Then::IsDoneWithout));
+}
+
+#[test]
+fn without_a_spare_machine_the_others_wait_for_the_third_and_say_so() {
+    wait_for_it("birth.persist.promised.before", SECOND);
+    wait_for_it("birth.send.promise.before", THIRD);
+    wait_for_it("birth.persist.certified.after", PROPOSER);
+}

@@ -1,0 +1,108 @@
+//! A partition begins at a step of the birth, to the step: the founder is stopped there, cut off, and
+//! goes on in the partition. Then the network heals.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use muster_tests::wait::always;
+use muster_tests::{Host, Plan, scenario};
+
+use crate::founders::Founders;
+use crate::kills::until_it_happens;
+use crate::matrix::{PROPOSER, SECOND, THIRD, each};
+
+/// Who is on the founder's side. There are four machines: three founders and a spare one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Side {
+    /// Nobody; the others can found without it.
+    Alone,
+    /// The spare machine: neither side can found anew, but the other one can settle.
+    WithTheSpare,
+}
+
+/// How long a partition lasts where nobody can be waited for.
+const LASTS: Duration = Duration::from_secs(4);
+
+/// A partition that begins at one place of one founder.
+pub(crate) fn cut(place: &str, rank: usize, side: Side) {
+    until_it_happens(&format!("{place}-{rank}-cut-{side:?}"), |lab| {
+        let mut founders = Founders::plan(lab, &Plan::of(4).expect(3))?;
+        let stopped = founders.ranked[rank].clone();
+        founders.start_armed(&[&stopped], &format!("{place}:stop"))?;
+        if let Err(missed) = founders.stopped(&stopped)? {
+            return Ok(Err(missed));
+        }
+        let here = match side {
+            Side::Alone => vec![stopped.clone()],
+            Side::WithTheSpare => vec![stopped.clone(), founders.ranked[3].clone()],
+        };
+        let there = founders.except(&here.iter().map(String::as_str).collect::<Vec<_>>());
+        let hosts = |names: &[String]| -> Vec<Host> {
+            names.iter().map(|name| founders.cluster.node(name).host.clone()).collect()
+        };
+        let (left, right) = (hosts(&here), hosts(&there));
+        lab.partition(&left.iter().collect::<Vec<_>>(), &right.iter().collect::<Vec<_>>())?;
+        if let Some(process) = &founders.cluster.node(&stopped).process {
+            process.resume()?;
+        }
+        match side {
+            Side::Alone => founders.in_one_cluster(&there).map(|_| ())?,
+            Side::WithTheSpare => at_most_one(&founders, LASTS)?,
+        }
+        lab.heal()?;
+        founders.all_healthy()?;
+        Ok(Ok(()))
+    });
+}
+
+fn at_most_one(founders: &Founders, lasts: Duration) -> Result<()> {
+    always("at most one cluster", lasts, || {
+        founders.on_disk().map(|_| ()).map_err(|error| format!("{error:#}"))
+    })
+}
+
+#[test]
+fn a_founder_cut_off_alone_at_any_step_ends_in_the_one_cluster() {
+    let cases = [
+        ("birth.persist.promised.before", SECOND),
+        ("birth.persist.promised.after", PROPOSER),
+        ("birth.send.promise.before", THIRD),
+        ("birth.send.propose.after", PROPOSER),
+        ("birth.persist.certified.after", PROPOSER),
+        ("birth.send.settle.before", PROPOSER),
+        ("birth.send.vote.before", SECOND),
+        ("birth.persist.born.after", PROPOSER),
+    ];
+    each("cut off alone", &cases, |place, rank| cut(place, rank, Side::Alone));
+}
+
+#[test]
+fn a_partition_in_which_nobody_can_found_anew_ends_in_one_cluster() {
+    let cases = [
+        ("birth.send.propose.before", PROPOSER),
+        ("birth.persist.certified.after", PROPOSER),
+        ("birth.persist.born.before", THIRD),
+    ];
+    each("cut off with the spare one", &cases, |place, rank| cut(place, rank, Side::WithTheSpare));
+}
+
+/// Everyone from everyone, and again: what is begun in one gap is settled in the next.
+#[test]
+fn a_network_that_comes_and_goes_during_the_birth_ends_in_one_cluster() {
+    scenario("birth-flapping", |lab| {
+        let mut founders = Founders::plan(lab, &Plan::of(4).expect(3))?;
+        founders.start_armed(&[], "")?;
+        let hosts: Vec<_> =
+            founders.ranked.iter().map(|n| founders.cluster.node(n).host.clone()).collect();
+        for round in 0..6 {
+            for (at, host) in hosts.iter().enumerate() {
+                let others: Vec<_> = hosts.iter().skip(at + 1).collect();
+                lab.partition(&[host], &others)?;
+            }
+            at_most_one(&founders, Duration::from_millis(700))?;
+            lab.heal()?;
+            at_most_one(&founders, Duration::from_millis(150 * (round + 1)))?;
+        }
+        founders.all_healthy()
+    });
+}

@@ -1,0 +1,45 @@
+//! The fail points themselves: nothing without the setting, and no start with a wrong one.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use muster_discovery::birth::failpoint::Hook;
+use muster_tests::{Plan, scenario, until};
+
+use crate::founders::Founders;
+
+#[test]
+fn a_setting_that_names_no_fail_point_keeps_the_node_from_starting() {
+    scenario("birth-failpoint-unknown", |lab| {
+        let mut founders = Founders::plan(lab, &Plan::of(1))?;
+        founders.start_armed(&["cp-1"], "birth.persist.promise.before")?;
+        let node = founders.cluster.node_mut("cp-1");
+        let mut process = node.process.take().context("it was started")?;
+        let status = process.ended(Duration::from_secs(20))?;
+        ensure!(status.code() == Some(71), "{status}");
+        let log = std::fs::read_to_string(process.log())?;
+        ensure!(log.contains(Hook::VARIABLE) && log.contains("promise.before"), "{log}");
+        ensure!(founders.on_disk()?.is_empty(), "it was born all the same");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_says_that_a_fail_point_is_armed_and_is_quiet_without_the_setting() {
+    scenario("birth-failpoint-armed", |lab| {
+        let mut founders = Founders::plan(lab, &Plan::of(1).workers(1))?;
+        // A message that no birth without faults has.
+        founders.start_armed(&["cp-1"], "birth.send.standing.before")?;
+        founders.cluster.until_healthy()?;
+        let log = |name: &str| {
+            let path = founders.cluster.node(name).host.dir().join("musterd.log");
+            std::fs::read_to_string(path)
+        };
+        until("the armed node to say so", Duration::from_secs(20), || match log("cp-1") {
+            Ok(text) if text.contains("a fail point is armed") => Ok(()),
+            other => Err(other),
+        })?;
+        ensure!(!log("worker-1")?.contains("fail point"), "{}", log("worker-1")?);
+        Ok(())
+    });
+}
