@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::codec::{decode, encode};
+use super::resumed::Resumed;
 use super::types::{Metrics, Raft};
 use crate::clock;
 use crate::state::command::Remove;
@@ -72,6 +73,7 @@ pub struct Group {
     heard: Arc<watch::Sender<Option<Instant>>>,
     /// Held by whoever changes who votes, on this node.
     voting: Arc<Mutex<()>>,
+    resumed: Resumed,
 }
 
 impl std::fmt::Debug for Group {
@@ -98,7 +100,21 @@ impl Group {
         state: watch::Receiver<Arc<ClusterState>>,
         lead: watch::Receiver<Leadership>,
     ) -> Self {
-        Self { me, raft, endpoint, state, lead, heard: Arc::default(), voting: Arc::default() }
+        Self {
+            me,
+            raft,
+            endpoint,
+            state,
+            lead,
+            heard: Arc::default(),
+            voting: Arc::default(),
+            resumed: Resumed::default(),
+        }
+    }
+
+    /// With what this node had when it was started.
+    pub(super) fn resuming(self, resumed: Resumed) -> Self {
+        Self { resumed, ..self }
     }
 
     pub fn me(&self) -> NodeId {
@@ -307,7 +323,10 @@ impl Group {
             return Err(HereError::NotLeader(self.leader()));
         }
         match self.raft.get_read_log_id().await {
-            Ok((read, _applied)) => Ok(read.map_or(0, |id| id.index)),
+            Ok((read, _applied)) => {
+                let read = read.map_or(0, |id| id.index);
+                Ok(self.resumed.read_index(&self.raft.metrics().borrow().vote, read))
+            }
             Err(RaftError::APIError(_)) => Err(HereError::NotLeader(None)),
             Err(fatal @ RaftError::Fatal(_)) => Err(HereError::Stopped(fatal.to_string())),
         }

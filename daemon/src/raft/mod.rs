@@ -4,6 +4,7 @@ pub mod codec;
 mod group;
 mod network;
 pub mod quorum;
+mod resumed;
 mod start;
 pub mod store;
 pub mod timing;

@@ -159,6 +159,11 @@ impl Node {
         running.tasks.spawn_on(voters::run(group, |_| true, stop), &runtime);
     }
 
+    /// Where its Raft keeps what it knows.
+    pub(crate) fn raft_dir(&self) -> PathBuf {
+        self.plan.dir.join("raft")
+    }
+
     pub(crate) fn has_group(&self) -> bool {
         self.group.borrow().is_some()
     }
@@ -170,7 +175,7 @@ impl Node {
         let Running { runtime, endpoint, stop, .. } = self.running();
         std::fs::create_dir_all(&self.plan.dir).unwrap();
         let start = raft::Start {
-            dir: self.plan.dir.join("raft"),
+            dir: self.raft_dir(),
             me: self.id(),
             cluster: self.plan.cluster,
             founders,
