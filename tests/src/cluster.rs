@@ -259,13 +259,24 @@ impl Cluster {
         })
     }
 
-    /// Runs a stock tool on the operator's machine with the environment of `etcd client-config`.
-    pub fn etcdctl(&self, args: &[&str]) -> Result<Said> {
+    /// The directory of the operator's context of this cluster.
+    pub fn context(&self) -> PathBuf {
+        self.desk.dir().join("contexts/contexts").join(self.name)
+    }
+
+    /// The directory with a client certificate of etcd's, made when first asked for.
+    pub fn etcd_credentials(&self) -> Result<PathBuf> {
         let out = self.desk.dir().join("etcd-client");
         if !out.exists() {
             let out = out.display().to_string();
             self.ctl(&["etcd", "client-config", "--out", &out])?.success()?;
         }
+        Ok(out)
+    }
+
+    /// Runs a stock tool on the operator's machine with the environment of `etcd client-config`.
+    pub fn etcdctl(&self, args: &[&str]) -> Result<Said> {
+        let out = self.etcd_credentials()?;
         let mut command = self.desk.command("sh");
         command
             .args(["-c", "set -a; . \"$0/etcdctl.env\"; exec etcdctl \"$@\""])

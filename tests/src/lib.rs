@@ -1,6 +1,7 @@
 //! The lab: hosts as network namespaces, real `musterd` processes in them, faults by name, waits
 //! that say what they wait for. No mocks: everything that runs here is what operators run.
 
+pub mod checker;
 pub mod cluster;
 pub mod ctl;
 pub mod dns;

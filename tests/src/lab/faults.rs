@@ -27,6 +27,14 @@ impl Lab {
         self.nft(&format!("add rule bridge lab faults iifname {from} oifname {to} drop"))
     }
 
+    /// Cuts every host of `hosts` from every other one: nobody reaches anybody.
+    pub fn scatter(&self, hosts: &[&Host]) -> Result<()> {
+        for (at, host) in hosts.iter().enumerate() {
+            self.partition(&[host], &hosts[at + 1..])?;
+        }
+        Ok(())
+    }
+
     /// Loses this percentage of all frames, each by itself.
     pub fn lose(&self, percent: u8) -> Result<()> {
         self.nft(&format!("add rule bridge lab faults numgen random mod 100 < {percent} drop"))

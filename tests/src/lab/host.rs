@@ -4,10 +4,15 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::disk::Mounts;
 use super::{Disk, Lab, Process, run};
+
+/// Debian's libfaketime, as it is for processes with threads.
+fn faketime() -> String {
+    format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH)
+}
 
 /// A machine of the lab.
 #[derive(Debug, Clone)]
@@ -80,9 +85,40 @@ impl Host {
         command
             .args(["unshare", "--uts", "sh", "-c"])
             .arg("hostname \"$0\" && exec \"$@\"")
-            .arg(&self.name)
-            .arg(program.as_ref());
+            .arg(&self.name);
+        if self.clock().exists() {
+            command.arg("env").args(self.clock_environment());
+        }
+        command.arg(program.as_ref());
         command
+    }
+
+    /// Sets this host's clock off by so many seconds: at once for whatever was started after the
+    /// first call, since those processes look at it every second. What does not ask the C library
+    /// for the time (etcd, as Go does) goes by the machine's clock.
+    pub fn set_clock(&self, seconds: i32) -> Result<()> {
+        let library = faketime();
+        ensure!(
+            Path::new(&library).exists(),
+            "{library} is missing: install the Debian package `faketime`"
+        );
+        // Renamed into place: a reader sees the old or the new one, never half of it.
+        let new = self.dir.join("clock.new");
+        std::fs::write(&new, format!("{seconds:+}s\n"))?;
+        Ok(std::fs::rename(new, self.clock())?)
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.dir.join("clock")
+    }
+
+    fn clock_environment(&self) -> [String; 4] {
+        [
+            format!("LD_PRELOAD={}", faketime()),
+            format!("FAKETIME_TIMESTAMP_FILE={}", self.clock().display()),
+            "FAKETIME_CACHE_DURATION=1".to_owned(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        ]
     }
 
     /// Starts `command` (made by [`Host::command`]) with its output in `DIR/<log>.log`.
@@ -100,8 +136,23 @@ impl Host {
 
     /// Ends everything that runs on this host, at once.
     pub fn kill_all(&self) -> Result<()> {
+        self.signal_all("-KILL")
+    }
+
+    /// Stops everything that runs on this host in its tracks: the machine stands still.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal_all("-STOP")
+    }
+
+    /// Lets everything on this host go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal_all("-CONT")
+    }
+
+    fn signal_all(&self, signal: &str) -> Result<()> {
         for pid in run("ip", &["netns", "pids", &self.namespace])?.split_whitespace() {
-            run("kill", &["-KILL", pid]).ok();
+            // One that has just ended is no failure.
+            run("kill", &[signal, pid]).ok();
         }
         Ok(())
     }

@@ -176,6 +176,21 @@ impl Member {
         Ok(reply.kvs.into_iter().next().map(|found| found.value))
     }
 
+    /// Reads every key that begins with `prefix`, linearizably and at one moment.
+    pub async fn list(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CallError> {
+        let mut range_end = prefix.to_vec();
+        // Past everything with this prefix: the last byte that can be raised, raised.
+        while range_end.pop_if(|last| *last == u8::MAX).is_some() {}
+        match range_end.last_mut() {
+            Some(last) => *last += 1,
+            None => range_end.push(0),
+        }
+        let request = wire::RangeRequest { key: prefix.to_vec(), range_end, ..Default::default() };
+        let mut kv = self.kv();
+        let reply = self.call("Range", self.deadlines.call, kv.range(request)).await?;
+        Ok(reply.kvs.into_iter().map(|found| (found.key, found.value)).collect())
+    }
+
     /// Writes one key; returns the revision.
     pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<i64, CallError> {
         let request = wire::PutRequest { key: key.to_vec(), value: value.to_vec() };

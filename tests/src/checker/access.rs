@@ -1,0 +1,117 @@
+//! How the clients reach the cluster: the operator API with the operator's key and the anchor that
+//! `musterctl` has pinned, and etcd with the certificate that it hands out. One connection for each
+//! client and node, so that a call costs a round trip.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use hyper_util::rt::TokioIo;
+use muster_init::units::etcd::client::{Deadlines, Member, Tls};
+use muster_init::units::etcd::{Authorities, Credential};
+use muster_pki::bundle::TrustBundle;
+use muster_pki::identity::Identity;
+use muster_pki::leaf::CONTROL_PLANE_NAME;
+use muster_pki::tls::operator_client;
+use muster_proto::wire::MAX_MESSAGE;
+use muster_proto::wire::operator::operator_client::OperatorClient;
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::cluster::Cluster;
+
+/// How long one call may take: an election, not a partition.
+pub(super) const CALL: Duration = Duration::from_secs(4);
+
+/// A connection on which nothing is answered for this long is made anew.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Where the nodes are now; whoever moves one says so here.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses(Arc<Mutex<BTreeMap<String, Ipv4Addr>>>);
+
+impl Addresses {
+    pub fn set(&self, node: &str, address: Ipv4Addr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), address);
+    }
+
+    fn of(&self, node: &str, port: u16) -> SocketAddr {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = known.get(node).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        SocketAddr::new(IpAddr::V4(address), port)
+    }
+}
+
+/// Everything a client needs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Access {
+    operator: Arc<ClientConfig>,
+    etcd: Tls,
+    addresses: Addresses,
+}
+
+impl Access {
+    /// What the operator's machine of a healthy cluster has.
+    pub fn of(cluster: &Cluster, addresses: Addresses) -> Result<Self> {
+        let text = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+        };
+        let context = cluster.context();
+        let identity = Identity::from_pem(&text(&context.join("operator.key"))?)?;
+        let pinned = TrustBundle::from_pem(&text(&context.join("authorities.pem"))?)?;
+        let out = cluster.etcd_credentials()?;
+        let authorities = certificates(&text(&out.join("ca.crt"))?)?;
+        let authorities = Authorities::new(authorities).context("ca.crt is empty")?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(text(&out.join("client.key"))?.as_bytes())?;
+        let key = zeroize::Zeroizing::new(key.secret_pkcs8_der().to_vec());
+        let own = Credential::new(certificates(&text(&out.join("client.crt"))?)?, key);
+        #[allow(clippy::disallowed_methods, reason = "clients are an edge: they live now")]
+        let now = std::time::SystemTime::now();
+        Ok(Self {
+            operator: Arc::new(operator_client(identity.self_signed(now), &pinned)),
+            etcd: Tls::new(&authorities, &own)?,
+            addresses,
+        })
+    }
+
+    /// The operator API of one node; connects when used and again whenever it has to.
+    pub(super) fn operator(&self, node: &str) -> OperatorClient<Channel> {
+        let (access, node) = (self.clone(), node.to_owned());
+        let connector = service_fn(move |_| {
+            let (config, addresses) = (Arc::clone(&access.operator), access.addresses.clone());
+            let address = addresses.of(&node, muster_proto::DEFAULT_PORT);
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                let name = ServerName::try_from(CONTROL_PLANE_NAME).expect("it is a DNS name");
+                TlsConnector::from(config).connect(name, stream).await.map(TokioIo::new)
+            }
+        });
+        let channel = Endpoint::from_static("http://control-plane.muster.internal")
+            .connect_timeout(SILENCE)
+            .http2_keep_alive_interval(SILENCE)
+            .keep_alive_timeout(SILENCE)
+            .keep_alive_while_idle(true)
+            .connect_with_connector_lazy(connector);
+        OperatorClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The etcd member of one node, where it is now.
+    pub(super) fn etcd(&self, node: &str) -> Member {
+        let deadlines = Deadlines { call: CALL, ..Deadlines::default() };
+        Member::new(self.addresses.of(node, 2379), &self.etcd, deadlines)
+    }
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    read.context("certificates in PEM")
+}

@@ -1,0 +1,153 @@
+//! Carries out the faults of a schedule on a cluster in the lab.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result};
+
+use super::access::Addresses;
+use super::schedule::{Fault, Target};
+use crate::cluster::Cluster;
+use crate::lab::{Host, Lab};
+
+/// What makes a fault good again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undo {
+    Start(Vec<String>),
+    Thaw(String),
+    Resume(String),
+    Heal,
+    SetClock(String),
+    Nothing,
+}
+
+/// The one who breaks things and mends them again.
+#[derive(Debug)]
+pub struct Performer<'a> {
+    pub lab: &'a Lab,
+    pub cluster: Cluster,
+    pub addresses: Addresses,
+}
+
+impl Performer<'_> {
+    /// Makes a fault; `leader` is whom [`Target::Leader`] means. Says whom it hit.
+    pub fn inject(&mut self, fault: Fault, leader: Option<&str>) -> Result<(Undo, String)> {
+        let who = |target: Target| match (target, leader) {
+            (Target::Leader, Some(leader)) => leader.to_owned(),
+            (Target::Leader, None) => name(0),
+            (Target::Node(node), _) => name(node),
+        };
+        let hit = match fault {
+            Fault::Kill(t) | Fault::Freeze(t) | Fault::Pause(t) => who(t),
+            Fault::Minority { around: t, .. } | Fault::Clock { node: t, .. } => who(t),
+            Fault::Deaf(t) | Fault::Mute(t) | Fault::Bridge(t) => who(t),
+            Fault::HalfDeaf { listener, .. } => name(listener),
+            Fault::Move(node) => name(node),
+            Fault::PowerLoss | Fault::Apart | Fault::Loss { .. } => "all".to_owned(),
+        };
+        let undo = match fault {
+            Fault::Kill(_) => self.kill(vec![hit.clone()])?,
+            Fault::PowerLoss => self.kill(self.cluster.names())?,
+            Fault::Freeze(_) => {
+                self.host(&hit).freeze()?;
+                Undo::Thaw(hit.clone())
+            }
+            Fault::Pause(_) => self.pause(&hit)?,
+            Fault::Clock { seconds, .. } => {
+                self.host(&hit).set_clock(seconds)?;
+                Undo::SetClock(hit.clone())
+            }
+            Fault::Move(node) => {
+                let address = Ipv4Addr::new(10, 77, 0, 100 + node);
+                self.cluster.node_mut(&hit).host.change_address(address)?;
+                self.addresses.set(&hit, address);
+                Undo::Nothing
+            }
+            Fault::Minority { .. }
+            | Fault::Apart
+            | Fault::Deaf(_)
+            | Fault::Mute(_)
+            | Fault::HalfDeaf { .. }
+            | Fault::Bridge(_)
+            | Fault::Loss { .. } => {
+                self.cut(fault, &hit)?;
+                Undo::Heal
+            }
+        };
+        Ok((undo, hit))
+    }
+
+    /// Makes it good again.
+    pub fn undo(&mut self, undo: Undo) -> Result<()> {
+        match undo {
+            Undo::Start(names) => names.iter().try_for_each(|name| self.cluster.start(name)),
+            Undo::Thaw(name) => self.host(&name).thaw(),
+            // It may have been killed meanwhile.
+            Undo::Resume(name) => match &self.cluster.node(&name).process {
+                Some(process) => process.resume(),
+                None => Ok(()),
+            },
+            Undo::Heal => self.lab.heal(),
+            Undo::SetClock(name) => self.host(&name).set_clock(0),
+            Undo::Nothing => Ok(()),
+        }
+    }
+
+    /// Ends those that run; they are the ones to start again.
+    fn kill(&mut self, names: Vec<String>) -> Result<Undo> {
+        let running = |name: &String| self.cluster.node(name).process.is_some();
+        let names: Vec<_> = names.into_iter().filter(running).collect();
+        for name in &names {
+            self.cluster.kill(name).with_context(|| format!("kill {name}"))?;
+        }
+        Ok(Undo::Start(names))
+    }
+
+    fn pause(&self, name: &str) -> Result<Undo> {
+        match &self.cluster.node(name).process {
+            Some(process) => {
+                process.pause()?;
+                Ok(Undo::Resume(name.to_owned()))
+            }
+            None => Ok(Undo::Nothing),
+        }
+    }
+
+    /// A fault of the network around `hit`.
+    fn cut(&self, fault: Fault, hit: &str) -> Result<()> {
+        let names = self.cluster.names();
+        let all: Vec<&Host> = names.iter().map(|name| self.host(name)).collect();
+        let at = names.iter().position(|name| name == hit).unwrap_or(0);
+        // Everyone else, from the next one on round the circle.
+        let others: Vec<&Host> = (1..all.len()).map(|step| all[(at + step) % all.len()]).collect();
+        match fault {
+            Fault::Minority { with, .. } => {
+                let (near, far) = others.split_at(usize::from(with));
+                self.lab.partition(&[&[all[at]], near].concat(), far)
+            }
+            Fault::Apart => self.lab.scatter(&all),
+            Fault::Deaf(_) => others.iter().try_for_each(|o| self.lab.deafen(all[at], o)),
+            Fault::Mute(_) => others.iter().try_for_each(|o| self.lab.deafen(o, all[at])),
+            Fault::HalfDeaf { speaker, .. } => self.lab.deafen(all[at], self.host(&name(speaker))),
+            Fault::Bridge(_) => {
+                let (near, far) = others.split_at(others.len() / 2);
+                self.lab.partition(near, far)
+            }
+            Fault::Loss { percent } => self.lab.lose(percent),
+            Fault::Kill(_)
+            | Fault::PowerLoss
+            | Fault::Freeze(_)
+            | Fault::Pause(_)
+            | Fault::Move(_)
+            | Fault::Clock { .. } => Ok(()),
+        }
+    }
+
+    fn host(&self, name: &str) -> &Host {
+        &self.cluster.node(name).host
+    }
+}
+
+/// The name of a node by its number in a schedule.
+pub fn name(node: u8) -> String {
+    format!("cp-{}", node + 1)
+}

@@ -1,0 +1,284 @@
+//! Which faults happen when: a pure function of a seed.
+//!
+//! A schedule is a birth, perhaps under a fault, and then episodes: one fault or two at once, held
+//! for some time, undone, and a calm that is often too short to recover in. After the last one
+//! everything is undone and must become healthy by itself.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+
+use self::dice::Dice;
+
+mod dice;
+
+/// Who is hit. Nodes are numbered from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Target {
+    /// Whoever led Raft when last seen.
+    Leader,
+    Node(u8),
+}
+
+/// What goes wrong. Every fault can be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Fault {
+    /// The machine loses its power; undone, it starts again.
+    Kill(Target),
+    /// All machines lose their power at once.
+    PowerLoss,
+    /// The whole machine stands still, etcd too.
+    Freeze(Target),
+    /// `musterd` alone stands still.
+    Pause(Target),
+    /// A node is cut from all others, with as many others as still are a minority.
+    Minority { around: Target, with: u8 },
+    /// Nobody reaches anybody: there is no majority anywhere.
+    Apart,
+    /// The node hears nobody, and is heard.
+    Deaf(Target),
+    /// Nobody hears the node, and it hears.
+    Mute(Target),
+    /// One node hears not what one other says, and is heard by it.
+    HalfDeaf { listener: u8, speaker: u8 },
+    /// The others are two sides that do not reach each other; this node reaches both.
+    Bridge(Target),
+    /// So many of a hundred frames are lost.
+    Loss { percent: u8 },
+    /// The machine has another address from now on (not undone).
+    Move(u8),
+    /// The machine's clock is off by so many seconds.
+    Clock { node: Target, seconds: i32 },
+}
+
+impl Fault {
+    /// Whether it is about the network between all; two such at once would be one unclear one.
+    fn is_network(self) -> bool {
+        match self {
+            Self::Minority { .. }
+            | Self::Apart
+            | Self::Deaf(_)
+            | Self::Mute(_)
+            | Self::HalfDeaf { .. }
+            | Self::Bridge(_)
+            | Self::Loss { .. } => true,
+            Self::Kill(_)
+            | Self::PowerLoss
+            | Self::Freeze(_)
+            | Self::Pause(_)
+            | Self::Move(_)
+            | Self::Clock { .. } => false,
+        }
+    }
+
+    /// One word for its kind, to count what was covered.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Kill(_) => "kill",
+            Self::PowerLoss => "power loss",
+            Self::Freeze(_) => "freeze",
+            Self::Pause(_) => "pause",
+            Self::Minority { .. } => "minority",
+            Self::Apart => "no majority",
+            Self::Deaf(_) => "deaf",
+            Self::Mute(_) => "mute",
+            Self::HalfDeaf { .. } => "half deaf",
+            Self::Bridge(_) => "bridge",
+            Self::Loss { .. } => "loss",
+            Self::Move(_) => "new address",
+            Self::Clock { .. } => "clock",
+        }
+    }
+
+    /// Every kind that there is.
+    pub const KINDS: [&'static str; 13] = [
+        "kill",
+        "power loss",
+        "freeze",
+        "pause",
+        "minority",
+        "no majority",
+        "deaf",
+        "mute",
+        "half deaf",
+        "bridge",
+        "loss",
+        "new address",
+        "clock",
+    ];
+}
+
+/// Faults that hold together for some time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Episode {
+    /// One or two.
+    pub faults: Vec<Fault>,
+    pub hold_ms: u64,
+    /// How long nothing is wrong afterwards.
+    pub calm_ms: u64,
+}
+
+/// The whole story of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Schedule {
+    pub seed: u64,
+    /// Control-plane nodes, all founders.
+    pub nodes: u8,
+    /// In which order they start first, and how long after the one before.
+    pub starts: Vec<(u8, u64)>,
+    /// What is wrong while the cluster is born.
+    pub birth: Option<Episode>,
+    pub episodes: Vec<Episode>,
+}
+
+impl Schedule {
+    /// The schedule of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let nodes = if dice.chance(1, 5) { 5 } else { 3 };
+        let starts = dice.shuffled(nodes).into_iter();
+        let starts = starts.map(|node| (node, dice.between(0, 1500))).collect();
+        let birth = dice.chance(1, 3).then(|| Episode {
+            faults: vec![network(&mut dice, nodes)],
+            hold_ms: dice.between(1000, 6000),
+            calm_ms: 0,
+        });
+        let count = dice.between(4, 6);
+        let mut moved = false;
+        let episodes = (0..count).map(|_| episode(&mut dice, nodes, &mut moved)).collect();
+        Self { seed, nodes, starts, birth, episodes }
+    }
+
+    /// The kinds of faults in it.
+    pub fn kinds(&self) -> BTreeSet<&'static str> {
+        let episodes = self.episodes.iter().chain(&self.birth);
+        episodes.flat_map(|episode| episode.faults.iter().map(|fault| fault.kind())).collect()
+    }
+}
+
+fn episode(dice: &mut Dice, nodes: u8, moved: &mut bool) -> Episode {
+    let mut faults = vec![match dice.between(0, 9) {
+        0..5 => network(dice, nodes),
+        5..9 => machine(dice, nodes),
+        // Once in a schedule: machines that all move while they cannot tell each other are not a
+        // fault that anyone could overcome.
+        _ if !std::mem::replace(moved, true) => Fault::Move(dice.node(nodes)),
+        _ => Fault::PowerLoss,
+    }];
+    if faults[0].is_network() && dice.chance(1, 3) {
+        faults.push(machine(dice, nodes));
+    }
+    let calm_ms = if dice.chance(1, 2) { dice.between(0, 1000) } else { dice.between(1000, 4000) };
+    Episode { faults, hold_ms: dice.between(800, 5000), calm_ms }
+}
+
+fn network(dice: &mut Dice, nodes: u8) -> Fault {
+    match dice.between(0, 7) {
+        0 | 1 => {
+            let with = dice.between(0, u64::from(nodes - 1) / 2 - 1);
+            Fault::Minority { around: target(dice, nodes), with: u8::try_from(with).unwrap_or(0) }
+        }
+        2 => Fault::Apart,
+        3 => Fault::Deaf(target(dice, nodes)),
+        4 => Fault::Mute(target(dice, nodes)),
+        5 => {
+            let listener = dice.node(nodes);
+            let other = u8::try_from(dice.between(1, u64::from(nodes) - 1)).unwrap_or(1);
+            Fault::HalfDeaf { listener, speaker: (listener + other) % nodes }
+        }
+        6 => Fault::Bridge(target(dice, nodes)),
+        _ => Fault::Loss { percent: u8::try_from(dice.between(5, 25)).unwrap_or(5) },
+    }
+}
+
+fn machine(dice: &mut Dice, nodes: u8) -> Fault {
+    match dice.between(0, 7) {
+        0..3 => Fault::Kill(target(dice, nodes)),
+        3 => Fault::PowerLoss,
+        4 => Fault::Freeze(target(dice, nodes)),
+        5 | 6 => Fault::Pause(target(dice, nodes)),
+        _ => {
+            let far = i32::try_from(dice.between(60, 7200)).unwrap_or(60);
+            let seconds = if dice.chance(1, 2) { far } else { -far };
+            Fault::Clock { node: target(dice, nodes), seconds }
+        }
+    }
+}
+
+fn target(dice: &mut Dice, nodes: u8) -> Target {
+    if dice.chance(1, 2) { Target::Leader } else { Target::Node(dice.node(nodes)) }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}: {} nodes", self.seed, self.nodes)?;
+        if let Some(birth) = &self.birth {
+            write!(f, "; born under {:?} for {} ms", birth.faults, birth.hold_ms)?;
+        }
+        for Episode { faults, hold_ms, calm_ms } in &self.episodes {
+            write!(f, "; {faults:?} for {hold_ms} ms, calm for {calm_ms} ms")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_schedule_for_ever() {
+        for seed in 0..200 {
+            assert_eq!(Schedule::of(seed), Schedule::of(seed));
+        }
+        let different: BTreeSet<_> = (0..200).map(|s| Schedule::of(s).to_string()).collect();
+        assert_eq!(different.len(), 200);
+        // A reported seed must mean the same in every later version of this file, or be named so.
+        assert_eq!(Schedule::of(1).to_string(), PINNED);
+    }
+
+    const PINNED: &str = "seed 1: 5 nodes; born under [Bridge(Leader)] for 4475 ms; [Move(0)] for \
+                          3075 ms, calm for 1090 ms; [Freeze(Node(1))] for 4690 ms, calm for \
+                          1443 ms; [Loss { percent: 19 }] for 1048 ms, calm for 412 ms; \
+                          [Freeze(Node(1))] for 3441 ms, calm for 899 ms; [PowerLoss] for 4432 ms, \
+                          calm for 1620 ms";
+
+    #[test]
+    fn every_kind_of_fault_and_every_pair_of_worlds_is_in_a_few_hundred_seeds() {
+        let schedules: Vec<_> = (0..300).map(Schedule::of).collect();
+        let kinds: BTreeSet<_> = schedules.iter().flat_map(Schedule::kinds).collect();
+        assert_eq!(kinds, Fault::KINDS.into_iter().collect());
+        assert!(schedules.iter().any(|s| s.birth.is_some()));
+        assert!(schedules.iter().any(|s| s.nodes == 5) && schedules.iter().any(|s| s.nodes == 3));
+        let pairs = schedules.iter().flat_map(|s| &s.episodes).filter(|e| e.faults.len() == 2);
+        assert!(pairs.count() > 100);
+    }
+
+    #[test]
+    fn schedules_are_bounded_and_name_only_nodes_that_there_are() {
+        for schedule in (0..1000).map(Schedule::of) {
+            let nodes = schedule.nodes;
+            let order: BTreeSet<_> = schedule.starts.iter().map(|(node, _)| *node).collect();
+            assert_eq!(order, (0..nodes).collect());
+            let held: u64 = schedule.episodes.iter().map(|e| e.hold_ms + e.calm_ms).sum();
+            assert!(held < 60_000, "{schedule}");
+            let all = schedule.episodes.iter().chain(&schedule.birth);
+            let faults: Vec<_> = all.flat_map(|episode| episode.faults.clone()).collect();
+            let moves = faults.iter().filter(|fault| matches!(fault, Fault::Move(_)));
+            assert!(moves.count() <= 1, "{schedule}");
+            for fault in faults {
+                match fault {
+                    Fault::HalfDeaf { listener, speaker } => {
+                        assert!(listener != speaker && listener < nodes && speaker < nodes);
+                    }
+                    Fault::Minority { with, .. } => assert!(2 * (with + 1) < nodes, "{schedule}"),
+                    Fault::Move(node)
+                    | Fault::Kill(Target::Node(node))
+                    | Fault::Freeze(Target::Node(node)) => assert!(node < nodes, "{schedule}"),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

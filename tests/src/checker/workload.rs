@@ -1,0 +1,234 @@
+//! What each client does, again and again. Every value is written once, through one node: a write
+//! that is not acknowledged is not tried again, it may have happened.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use muster_init::units::etcd::client::Member;
+use muster_pki::token::Token;
+use muster_proto::wire::operator::operator_client::OperatorClient;
+use muster_proto::wire::operator::{CreateTokenRequest, ListTokensRequest, MembersRequest};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+
+use super::access::{Access, CALL};
+use super::history::{History, Read, Sighting, Write};
+
+/// How long clients rest after an answer, and after a failure.
+const REST: Duration = Duration::from_millis(60);
+const AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+/// Where the clients put their values into etcd.
+const KEYS: &[u8] = b"/checker/set/";
+const REGISTER: &[u8] = b"/checker/register";
+
+/// What all clients share: the clock, the numbers, the history.
+#[derive(Debug)]
+pub(super) struct Notes {
+    start: Instant,
+    next: AtomicU64,
+    history: Mutex<History>,
+    leader: Mutex<Option<String>>,
+}
+
+impl Notes {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            next: AtomicU64::new(1),
+            history: Mutex::default(),
+            leader: Mutex::default(),
+        }
+    }
+
+    /// Microseconds since the beginning, from 1 on.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn value(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn note(&self, note: impl FnOnce(&mut History)) {
+        note(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn history(&self) -> History {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who led when last anybody knew.
+    pub(super) fn leader(&self) -> Option<String> {
+        self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// One client of one node.
+#[derive(Clone)]
+pub(super) struct Client {
+    node: String,
+    access: Access,
+    operator: OperatorClient<Channel>,
+    etcd: Member,
+    notes: Arc<Notes>,
+}
+
+/// What a client does over and over.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Work {
+    WriteTokens,
+    ReadTokens,
+    WriteEtcd,
+    ReadEtcd,
+    LookAround,
+}
+
+impl Work {
+    pub(super) const ALL: [Self; 5] =
+        [Self::WriteTokens, Self::ReadTokens, Self::WriteEtcd, Self::ReadEtcd, Self::LookAround];
+}
+
+impl Client {
+    pub(super) fn new(node: &str, access: &Access, notes: &Arc<Notes>) -> Self {
+        Self {
+            node: node.to_owned(),
+            access: access.clone(),
+            operator: access.operator(node),
+            etcd: access.etcd(node),
+            notes: Arc::clone(notes),
+        }
+    }
+
+    /// Works until `stop` says so; the call under way is finished.
+    pub(super) async fn work(mut self, work: Work, stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            let done = match work {
+                Work::WriteTokens => self.write_token().await,
+                Work::ReadTokens => self.read_tokens().await,
+                Work::WriteEtcd => self.write_etcd().await,
+                Work::ReadEtcd => self.read_etcd().await,
+                Work::LookAround => self.look_around().await,
+            };
+            if done.is_err() {
+                // It may have moved: etcd's client goes by address.
+                self.etcd = self.access.etcd(&self.node);
+            }
+            sleep(if done.is_ok() { REST } else { AFTER_FAILURE }).await;
+        }
+    }
+
+    /// Reads everything once more.
+    pub(super) async fn read_all(&mut self) -> Result<()> {
+        self.etcd = self.access.etcd(&self.node);
+        self.read_tokens().await?;
+        self.read_keys().await?;
+        self.read_register().await?;
+        self.look_around().await
+    }
+
+    async fn write_token(&mut self) -> Result<()> {
+        let (value, token) = (self.notes.value(), Token::generate());
+        let request = CreateTokenRequest {
+            id: token.id().to_string(),
+            verifier: token.verifier().to_bytes().to_vec(),
+            roles: vec!["worker".to_owned()],
+            description: value.to_string(),
+            ..CreateTokenRequest::default()
+        };
+        let began = self.notes.now();
+        let answer = bounded(self.operator.create_token(request)).await;
+        self.wrote(value, began, answer.is_ok(), |history| &mut history.tokens.writes);
+        answer.map(|_| ())
+    }
+
+    async fn write_etcd(&mut self) -> Result<()> {
+        let value = self.notes.value();
+        let key = [KEYS, value.to_string().as_bytes()].concat();
+        let began = self.notes.now();
+        let answer = bounded(self.etcd.put(&key, b"")).await;
+        self.wrote(value, began, answer.is_ok(), |history| &mut history.keys.writes);
+        answer?;
+        let value = self.notes.value();
+        let began = self.notes.now();
+        let answer = bounded(self.etcd.put(REGISTER, value.to_string().as_bytes())).await;
+        self.wrote(value, began, answer.is_ok(), |history| &mut history.register.writes);
+        answer.map(|_| ())
+    }
+
+    fn wrote(
+        &self,
+        value: u64,
+        began: u64,
+        is_acknowledged: bool,
+        of: impl FnOnce(&mut History) -> &mut Vec<Write>,
+    ) {
+        let acknowledged = is_acknowledged.then(|| self.notes.now());
+        let write = Write { value, began, acknowledged, node: self.node.clone() };
+        self.notes.note(|history| of(history).push(write));
+    }
+
+    async fn read_tokens(&mut self) -> Result<()> {
+        let began = self.notes.now();
+        let answer = bounded(self.operator.list_tokens(ListTokensRequest {})).await?.into_inner();
+        let ours = answer.tokens.iter().filter(|token| !token.founding);
+        let seen: BTreeSet<u64> = ours.map(|token| number(&token.description)).collect();
+        let read = self.read(seen, began);
+        self.notes.note(|history| history.tokens.reads.push(read));
+        Ok(())
+    }
+
+    async fn read_etcd(&mut self) -> Result<()> {
+        self.read_keys().await?;
+        self.read_register().await
+    }
+
+    async fn read_keys(&mut self) -> Result<()> {
+        let began = self.notes.now();
+        let found = bounded(self.etcd.list(KEYS)).await?;
+        let names = found.iter().map(|(key, _)| String::from_utf8_lossy(&key[KEYS.len()..]));
+        let seen: BTreeSet<u64> = names.map(|name| number(&name)).collect();
+        let read = self.read(seen, began);
+        self.notes.note(|history| history.keys.reads.push(read));
+        Ok(())
+    }
+
+    async fn read_register(&mut self) -> Result<()> {
+        let began = self.notes.now();
+        let found = bounded(self.etcd.get(REGISTER)).await?;
+        let seen = found.map(|value| number(&String::from_utf8_lossy(&value)));
+        let read = self.read(seen, began);
+        self.notes.note(|history| history.register.reads.push(read));
+        Ok(())
+    }
+
+    fn read<T>(&self, seen: T, began: u64) -> Read<T> {
+        Read { seen, began, ended: self.notes.now(), node: self.node.clone() }
+    }
+
+    async fn look_around(&mut self) -> Result<()> {
+        let answer = bounded(self.operator.members(MembersRequest {})).await?.into_inner();
+        if !answer.stale && !answer.leader.is_empty() {
+            *self.notes.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.leader);
+        }
+        let sighting =
+            Sighting { node: self.node.clone(), cluster: answer.cluster_id, at: self.notes.now() };
+        self.notes.note(|history| history.sightings.push(sighting));
+        Ok(())
+    }
+}
+
+/// What was written, or a number that nobody writes.
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or(u64::MAX)
+}
+
+async fn bounded<T, E: std::error::Error + Send + Sync + 'static>(
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T> {
+    Ok(timeout(CALL, call).await.context("no answer in time")??)
+}

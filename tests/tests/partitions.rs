@@ -1,0 +1,294 @@
+//! Networks that are cut in every shape, leaders that stand still, clocks that are wrong: named
+//! scenarios of a running group. (A minority that is cut off: failures.rs.)
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use muster_tests::cluster::HEALTHY;
+use muster_tests::ctl::Said;
+use muster_tests::{Cluster, Host, Lab, Plan, scenario, until};
+use serde_json::Value;
+
+fn healthy(lab: &Lab, plan: &Plan) -> Result<Cluster> {
+    let mut cluster = Cluster::plan(lab, plan)?;
+    cluster.start_all()?;
+    cluster.until_healthy()?;
+    Ok(cluster)
+}
+
+/// Who leads, by a node that can vouch for it with a majority.
+fn leader_at(cluster: &Cluster, node: &str) -> Result<String, String> {
+    let said = cluster.ctl_at(node, &["members", "-o", "json"]).and_then(Said::json);
+    let members = said.map_err(|e| format!("{e:#}"))?;
+    match members["leader"].as_str() {
+        Some(leader) if members["stale"] == false => Ok(leader.to_owned()),
+        _ => Err(members.to_string()),
+    }
+}
+
+fn leader(cluster: &Cluster) -> Result<String> {
+    until("a leader", HEALTHY, || leader_at(cluster, "cp-1"))
+}
+
+fn others(cluster: &Cluster, than: &str) -> Vec<String> {
+    cluster.names().into_iter().filter(|name| name != than).collect()
+}
+
+fn hosts<'a>(cluster: &'a Cluster, names: &[String]) -> Vec<&'a Host> {
+    names.iter().map(|name| &cluster.node(name).host).collect()
+}
+
+/// Waits until a write through this node is acknowledged.
+fn until_it_writes(cluster: &Cluster, node: &str, description: &str) -> Result<()> {
+    let args = ["token", "create", "--role", "worker", "--description", description];
+    until(&format!("a write through {node}"), HEALTHY, || {
+        let said = cluster.ctl_at(node, &args).map_err(|e| format!("{e:#}"))?;
+        if said.code == Some(0) { Ok(()) } else { Err(said.err) }
+    })
+}
+
+fn refuses_and_says_why(cluster: &Cluster, node: &str) -> Result<()> {
+    let refused = cluster.ctl_at(node, &["token", "create", "--role", "worker"])?;
+    ensure!(refused.code != Some(0), "{node} took a write without a majority: {}", refused.out);
+    ensure!(refused.err.contains("majority"), "{node} does not say why: {}", refused.err);
+    Ok(())
+}
+
+/// Every token of `written` is there, whichever node is asked.
+fn all_have(cluster: &Cluster, written: &[&str]) -> Result<()> {
+    for name in cluster.names() {
+        let tokens = cluster.ctl_at(&name, &["token", "list", "-o", "json"])?.success()?;
+        for description in written {
+            ensure!(tokens.contains(description), "{name} has lost {description}: {tokens}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn without_any_majority_everyone_refuses_and_says_so_and_all_recover() {
+    scenario("no-majority", |lab| {
+        let cluster = healthy(lab, &Plan::of(3))?;
+        until_it_writes(&cluster, "cp-1", "before")?;
+        lab.scatter(&hosts(&cluster, &cluster.names()))?;
+        for name in cluster.names() {
+            until(&format!("{name} to say that it is out of touch"), HEALTHY, || {
+                let said = cluster.ctl_at(&name, &["members", "-o", "json"]).and_then(Said::json);
+                let members = said.map_err(|e| format!("{e:#}"))?;
+                if members["stale"] == true { Ok(()) } else { Err(members.to_string()) }
+            })?;
+            refuses_and_says_why(&cluster, &name)?;
+        }
+        lab.heal()?;
+        cluster.until_healthy()?;
+        until_it_writes(&cluster, "cp-2", "after")?;
+        all_have(&cluster, &["before", "after"])
+    });
+}
+
+/// Its heartbeats arrive and keep everyone from electing another one; no acknowledgement comes back.
+#[test]
+fn a_leader_that_hears_nobody_is_replaced_while_it_still_speaks() {
+    scenario("deaf-leader", |lab| {
+        let cluster = healthy(lab, &Plan::of(3))?;
+        let old = leader(&cluster)?;
+        let rest = others(&cluster, &old);
+        for speaker in hosts(&cluster, &rest) {
+            lab.deafen(&cluster.node(&old).host, speaker)?;
+        }
+        replaced(&cluster, &old, &rest[0])?;
+        refuses_and_says_why(&cluster, &old)?;
+        lab.heal()?;
+        cluster.until_healthy()?;
+        all_have(&cluster, &["meanwhile"])
+    });
+}
+
+#[test]
+fn a_leader_that_nobody_hears_is_replaced_while_it_still_hears() {
+    scenario("mute-leader", |lab| {
+        let cluster = healthy(lab, &Plan::of(3))?;
+        let old = leader(&cluster)?;
+        let rest = others(&cluster, &old);
+        for listener in hosts(&cluster, &rest) {
+            lab.deafen(listener, &cluster.node(&old).host)?;
+        }
+        replaced(&cluster, &old, &rest[0])?;
+        lab.heal()?;
+        cluster.until_healthy()?;
+        all_have(&cluster, &["meanwhile"])
+    });
+}
+
+/// Waits for another leader, as `witness` sees it, and for a write under it.
+fn replaced(cluster: &Cluster, old: &str, witness: &str) -> Result<()> {
+    until(&format!("another leader than {old}"), HEALTHY, || match leader_at(cluster, witness)? {
+        new if new != old => Ok(()),
+        same => Err(format!("{same} still leads")),
+    })?;
+    until_it_writes(cluster, witness, "meanwhile")
+}
+
+/// The two others do not see each other; whoever of them leads has a majority with the bridge.
+#[test]
+fn with_a_bridge_between_two_the_cluster_goes_on() {
+    scenario("bridge", |lab| {
+        let cluster = healthy(lab, &Plan::of(3))?;
+        let old = leader(&cluster)?;
+        let rest = others(&cluster, &old);
+        let [bridge, far] = hosts(&cluster, &rest)[..] else { unreachable!("three nodes") };
+        // First the leader is one of the two ends, then it is the bridge itself.
+        lab.partition(&[&cluster.node(&old).host], &[far])?;
+        for number in 0..3 {
+            until_it_writes(&cluster, bridge.name(), &format!("end-{number}"))?;
+        }
+        lab.heal()?;
+        lab.partition(&[bridge], &[far])?;
+        for number in 0..3 {
+            until_it_writes(&cluster, &old, &format!("middle-{number}"))?;
+        }
+        lab.heal()?;
+        cluster.until_healthy()?;
+        all_have(&cluster, &["end-0", "end-1", "end-2", "middle-0", "middle-1", "middle-2"])
+    });
+}
+
+/// Of four voters three can elect. The old leader reaches one of those three only, and would keep it
+/// from voting for ever by renewing its lease (openraft issue 2080), did it not fall silent.
+#[test]
+fn a_leader_that_reaches_nobody_but_the_bridge_does_not_block_the_election() {
+    scenario("bridge-lease", |lab| {
+        let mut cluster = Cluster::plan(lab, &Plan::of(4).expect(3))?;
+        for name in ["cp-1", "cp-2", "cp-3"] {
+            cluster.start(name)?;
+        }
+        cluster.until_healthy()?;
+        cluster.start("cp-4")?;
+        cluster.until_members("cp-4 to vote", |members| {
+            let list = members["members"].as_array().map_or(&[][..], Vec::as_slice);
+            list.len() == 4 && list.iter().all(|member| member["raft"]["voter"] == true)
+        })?;
+        let old = leader(&cluster)?;
+        let rest = others(&cluster, &old);
+        let (bridge, far) = rest.split_at(1);
+        lab.partition(&[&cluster.node(&old).host], &hosts(&cluster, far))?;
+        replaced(&cluster, &old, &bridge[0])?;
+        until_it_writes(&cluster, &far[1], "far")?;
+        lab.heal()?;
+        cluster.until_healthy()?;
+        all_have(&cluster, &["meanwhile", "far"])
+    });
+}
+
+/// The read was asked of the paused leader before it goes on: it is the first thing that it sees, and
+/// as far as it knows it still leads.
+#[test]
+fn a_paused_leader_that_goes_on_serves_nothing_old() {
+    scenario("paused-leader", |lab| {
+        let cluster = healthy(lab, &Plan::of(3))?;
+        let mut written = vec!["first".to_owned()];
+        until_it_writes(&cluster, "cp-1", "first")?;
+        for round in 0..3 {
+            let old = leader(&cluster)?;
+            let rest = others(&cluster, &old);
+            let paused = cluster.node(&old).process.as_ref().context("it runs")?;
+            paused.pause()?;
+            let description = format!("while-paused-{round}");
+            until_it_writes(&cluster, &rest[0], &description)?;
+            written.push(description);
+            let said = std::thread::scope(|scope| {
+                let read = scope.spawn(|| cluster.ctl_at(&old, &["token", "list", "-o", "json"]));
+                // Long enough for the question to wait in the paused node's queue, less than what
+                // musterctl waits for a connection.
+                std::thread::sleep(Duration::from_millis(700));
+                paused.resume().and_then(|()| read.join().expect("it only runs musterctl"))
+            })?;
+            if said.code == Some(0) {
+                for description in &written {
+                    ensure!(said.out.contains(description.as_str()), "stale: {}", said.out);
+                }
+            }
+            until_it_writes(&cluster, &old, &format!("after-{round}"))?;
+            written.push(format!("after-{round}"));
+        }
+        cluster.until_healthy()?;
+        all_have(&cluster, &written.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+}
+
+/// The checks of `health` that fail, with what they say.
+fn findings(cluster: &Cluster) -> Result<Vec<(String, String)>, String> {
+    let said = cluster.ctl_at("cp-1", &["health", "-o", "json"]).map_err(|e| format!("{e:#}"))?;
+    let health: Value = serde_json::from_str(&said.out).map_err(|e| format!("{e}: {said:?}"))?;
+    let checks = health["checks"].as_array().ok_or("no checks")?;
+    let failed = checks.iter().filter(|check| check["passed"] == false);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(failed.map(|check| (text(&check["name"]), text(&check["detail"]))).collect())
+}
+
+fn until_only_the_clocks_of(cluster: &Cluster, expected: &[(&str, &str)]) -> Result<()> {
+    until("health to complain of nothing but the clocks", HEALTHY, || {
+        let found = findings(cluster)?;
+        match &found[..] {
+            [(name, detail)] if name == "clocks agree" => {
+                let told = |(node, side): &(&str, &str)| {
+                    let start = format!("the clock of {node} is ");
+                    detail.split("; ").any(|one| {
+                        let off = one.strip_prefix(&start).and_then(|one| one.split_once(" s "));
+                        let near = off.and_then(|(seconds, _)| seconds.parse::<u32>().ok());
+                        near.is_some_and(|s| (7100..7300).contains(&s)) && one.contains(side)
+                    })
+                };
+                let count = detail.split("; ").count();
+                if count == expected.len() && expected.iter().all(told) {
+                    Ok(())
+                } else {
+                    Err(detail.clone())
+                }
+            }
+            _ => Err(format!("{found:?}")),
+        }
+    })
+}
+
+#[test]
+fn clocks_two_hours_ahead_are_told_of_and_nothing_else_is_wrong() {
+    scenario("clocks-ahead", |lab| live_with_clocks(lab, 7200, "ahead of"));
+}
+
+#[test]
+fn clocks_two_hours_behind_are_told_of_and_nothing_else_is_wrong() {
+    scenario("clocks-behind", |lab| live_with_clocks(lab, -7200, "behind"));
+}
+
+/// A founder and a worker whose clocks are off from their first start on: they take part in birth,
+/// join, elections and writes like any other, and `health` names them with their offsets.
+fn live_with_clocks(lab: &Lab, seconds: i32, side: &str) -> Result<()> {
+    let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
+    for name in ["cp-2", "worker-1"] {
+        cluster.node(name).host.set_clock(seconds)?;
+    }
+    cluster.start_all()?;
+    cluster.until_members("the worker", |members| {
+        members["members"].as_array().is_some_and(|list| list.len() == 4)
+    })?;
+    let off = [("cp-2", side), ("worker-1", side)];
+    until_only_the_clocks_of(&cluster, &off)?;
+    // Whoever leads, whose clock counts must not matter.
+    for round in 0..2 {
+        let old = leader(&cluster)?;
+        cluster.kill(&old)?;
+        let witness = others(&cluster, &old).remove(0);
+        until_it_writes(&cluster, &witness, &format!("without-{round}"))?;
+        cluster.start(&old)?;
+        until_only_the_clocks_of(&cluster, &off)?;
+    }
+    cluster.etcdctl(&["put", "kept", "yes"])?.success()?;
+    for name in ["cp-2", "worker-1"] {
+        cluster.node(name).host.set_clock(0)?;
+    }
+    cluster.until_healthy()?;
+    let tokens = cluster.ctl(&["token", "list", "-o", "json"])?.success()?;
+    ensure!(tokens.contains("without-0") && tokens.contains("without-1"), "{tokens}");
+    Ok(())
+}
