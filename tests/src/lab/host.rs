@@ -136,6 +136,7 @@ impl Host {
 
     /// Ends everything that runs on this host, at once.
     pub fn kill_all(&self) -> Result<()> {
+<<<<<<< HEAD
         self.signal_all("-KILL")
     }
 
@@ -153,8 +154,18 @@ impl Host {
         for pid in run("ip", &["netns", "pids", &self.namespace])?.split_whitespace() {
             // One that has just ended is no failure.
             run("kill", &[signal, pid]).ok();
+=======
+        for pid in self.pids()? {
+            run("kill", &["-KILL", &pid.to_string()]).ok();
+>>>>>>> 57f3044 (Measure Muster beside etcd and serf in one run)
         }
         Ok(())
+    }
+
+    /// Every process that runs on this host.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        let listed = run("ip", &["netns", "pids", &self.namespace])?;
+        listed.split_whitespace().map(|pid| Ok(pid.parse()?)).collect()
     }
 
     /// Gives the host another address instead of the present one.

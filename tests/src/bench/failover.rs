@@ -1,0 +1,144 @@
+//! A leader is killed; how long until a write is committed again, asked of a node that lives?
+//!
+//! Every 20 ms a write begins, and the first to be acknowledged counts, on Muster as on etcd: so
+//! neither a client's patience nor its pauses are part of the figure.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use futures::future::BoxFuture;
+use muster_init::units::etcd::client::{Deadlines, Member, Tls};
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+
+use super::figure::{Figure, Samples};
+use super::operator::{Operator, write};
+use super::peers::etcd::{self, Etcd};
+use super::{Bench, inside, say};
+use crate::cluster::HEALTHY;
+use crate::lab::Lab;
+use crate::wait::until;
+use crate::{Cluster, Plan};
+
+/// How long a group may take to write again.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Between the beginnings of two writes.
+const APART: Duration = Duration::from_millis(20);
+
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    let times = bench.amount(10, 2);
+    let ours = muster(times)?;
+    let theirs = etcd_alone(times)?;
+    let what = "3 nodes: leader killed to the next committed write";
+    let spread = |whom, samples| Figure::spread((what, whom), "s", samples, 95);
+    bench.report.add(spread("musterd", &ours).at_most(1.0, "p50 below 1 s"));
+    bench.report.add(spread("etcd alone", &theirs));
+    Ok(())
+}
+
+fn muster(times: u32) -> Result<Samples> {
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::plan(&lab, &Plan::of(3))?;
+    cluster.start_all()?;
+    cluster.until_healthy()?;
+    let operator = Operator::of(&cluster)?;
+    let mut took = Samples::default();
+    for time in 1..=times {
+        say(&format!("failover: musterd, {time} of {times}"));
+        let leader = cluster.members()?["leader"].as_str().context("a leader")?.to_owned();
+        let other = cluster.names().into_iter().find(|name| *name != leader).context("another")?;
+        let other = cluster.node(&other).host.address();
+        let (desk, mut victim) = (cluster.desk.clone(), leader.clone());
+        let kill = || {
+            let killed = cluster.kill(&victim);
+            victim.clear();
+            killed
+        };
+        took.push_seconds(inside(&desk, || async {
+            let client = operator.connect(other).await?;
+            first_write(kill, || {
+                let mut client = client.clone();
+                Box::pin(async move { client.create_token(write()).await.is_ok() })
+            })
+            .await
+        })?);
+        cluster.start(&leader)?;
+        cluster.until_healthy()?;
+    }
+    Ok(took)
+}
+
+fn etcd_alone(times: u32) -> Result<Samples> {
+    let lab = Lab::new()?;
+    let desk = lab.host("desk")?;
+    let mut alone = Etcd::plan(&lab, 3)?;
+    let tls = alone.tls()?;
+    alone.start_all()?;
+    let endpoints = alone.endpoints();
+    let mut took = Samples::default();
+    for time in 1..=times {
+        say(&format!("failover: etcd alone, {time} of {times}"));
+        let leader = settled_leader(&desk, &endpoints, &tls)?;
+        let at = alone.nodes.iter().position(|node| *node.name.as_str() == *leader);
+        let at = at.context("the leader is one of the members")?;
+        let (_, other) =
+            endpoints.iter().find(|(name, _)| **name != leader).context("another member")?;
+        took.push_seconds(inside(&desk, || async {
+            let member =
+                Member::new(*other, &tls, Deadlines { call: LIMIT, ..Deadlines::default() });
+            member.health().await?;
+            first_write(
+                || alone.kill(at),
+                || {
+                    let member = member.clone();
+                    Box::pin(async move { member.put(b"bench", &[b'x'; 256]).await.is_ok() })
+                },
+            )
+            .await
+        })?);
+        alone.start(at)?;
+    }
+    Ok(took)
+}
+
+/// The leader of a cluster in which every member serves.
+fn settled_leader(
+    desk: &crate::lab::Host,
+    endpoints: &BTreeMap<String, SocketAddr>,
+    tls: &Tls,
+) -> Result<String> {
+    inside(desk, || async {
+        for endpoint in endpoints.values() {
+            timeout(HEALTHY, etcd::until_serving(*endpoint, tls)).await.context("etcd serves")?;
+        }
+        Ok(())
+    })?;
+    until("etcd to have a leader", HEALTHY, || {
+        inside(desk, || etcd::leader(endpoints, tls)).map_err(|error| format!("{error:#}"))
+    })
+}
+
+/// Kills, and gives the time from then to the first acknowledgement of a write begun afterwards.
+async fn first_write(
+    kill: impl FnOnce() -> Result<()>,
+    mut write: impl FnMut() -> BoxFuture<'static, bool>,
+) -> Result<Duration> {
+    kill()?;
+    let start = Instant::now();
+    let mut tries = JoinSet::new();
+    let mut ticks = interval(APART);
+    let written = async {
+        loop {
+            tokio::select! {
+                biased;
+                Some(Ok(true)) = tries.join_next(), if !tries.is_empty() => return,
+                _ = ticks.tick() => { tries.spawn(write()); }
+            }
+        }
+    };
+    timeout(LIMIT, written).await.context("no write was committed after the leader's end")?;
+    Ok(start.elapsed())
+}

@@ -1,0 +1,263 @@
+//! Figures: what was measured on whom, in which unit, how often, and what was aimed at.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::machine::Machine;
+
+/// Several measurements of one thing.
+#[derive(Debug, Clone, Default)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    pub fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    pub fn push_seconds(&mut self, took: Duration) {
+        self.push(took.as_secs_f64());
+    }
+
+    pub fn push_millis(&mut self, took: Duration) {
+        self.push(took.as_secs_f64() * 1000.0);
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn mean(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
+        let count = self.0.len().max(1) as f64;
+        self.0.iter().sum::<f64>() / count
+    }
+
+    /// The smallest value that is not below `percent` of all (nearest rank).
+    pub fn percentile(&self, percent: usize) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (sorted.len() * percent).div_ceil(100).max(1);
+        sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+    }
+
+    fn values(&self, tail: usize) -> BTreeMap<String, f64> {
+        BTreeMap::from([
+            ("p50".to_owned(), self.percentile(50)),
+            (format!("p{tail}"), self.percentile(tail)),
+            ("min".to_owned(), self.percentile(0)),
+            ("max".to_owned(), self.percentile(100)),
+        ])
+    }
+}
+
+/// What a figure should not exceed (or fall below), and whether it does.
+#[derive(Debug, Clone, Serialize)]
+pub struct Aim {
+    pub text: String,
+    pub met: bool,
+}
+
+/// One measured thing.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    pub section: &'static str,
+    /// What was measured.
+    pub what: String,
+    /// On whom: `musterd`, `etcd`, `serf`.
+    pub whom: String,
+    pub unit: &'static str,
+    /// How many measurements are behind it.
+    pub n: usize,
+    /// `p50`, `p95`, … or the one `value`.
+    pub values: BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aim: Option<Aim>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Figure {
+    /// Median and the given tail of several measurements.
+    pub fn spread(
+        (what, whom): (impl Into<String>, &str),
+        unit: &'static str,
+        samples: &Samples,
+        tail: usize,
+    ) -> Self {
+        let (n, values) = (samples.len(), samples.values(tail));
+        Self::new((what.into(), whom), unit, n, values)
+    }
+
+    /// One number; `n` is how many measurements it sums up.
+    pub fn one(
+        (what, whom): (impl Into<String>, &str),
+        unit: &'static str,
+        value: f64,
+        n: usize,
+    ) -> Self {
+        Self::new((what.into(), whom), unit, n, BTreeMap::from([("value".to_owned(), value)]))
+    }
+
+    fn new(
+        (what, whom): (String, &str),
+        unit: &'static str,
+        n: usize,
+        values: BTreeMap<String, f64>,
+    ) -> Self {
+        let whom = whom.to_owned();
+        Self { section: "", what, whom, unit, n, values, aim: None, note: None }
+    }
+
+    /// The number that stands for it: the median, or the one.
+    pub fn main(&self) -> f64 {
+        let found = self.values.get("p50").or_else(|| self.values.get("value"));
+        found.copied().unwrap_or(f64::NAN)
+    }
+
+    /// Aims at no more than this.
+    #[must_use]
+    pub fn at_most(self, limit: f64, text: impl Into<String>) -> Self {
+        let met = self.main() <= limit;
+        Self { aim: Some(Aim { text: text.into(), met }), ..self }
+    }
+
+    #[must_use]
+    pub fn note(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
+    }
+}
+
+/// All figures of a run, and the machine that they were taken on.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub machine: Machine,
+    pub quick: bool,
+    pub figures: Vec<Figure>,
+    /// Sections that ended with an error, and what it was.
+    pub failed: BTreeMap<&'static str, String>,
+    /// What other programs found, as they told it.
+    pub others: BTreeMap<&'static str, Value>,
+    #[serde(skip)]
+    section: &'static str,
+}
+
+impl Report {
+    pub fn new(machine: Machine, quick: bool) -> Self {
+        let (figures, failed, others) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { machine, quick, figures, failed, others, section: "" }
+    }
+
+    pub(super) fn begin(&mut self, section: &'static str) {
+        self.section = section;
+    }
+
+    pub(super) fn fail(&mut self, section: &'static str, why: String) {
+        self.failed.insert(section, why);
+    }
+
+    pub fn add(&mut self, figure: Figure) {
+        self.figures.push(Figure { section: self.section, ..figure });
+    }
+
+    /// The figure of that name, if its section has run.
+    pub fn find(&self, section: &str, what: &str, whom: &str) -> Option<&Figure> {
+        self.figures.iter().find(|f| f.section == section && f.what == what && f.whom == whom)
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut text = format!("{}\n", self.machine);
+        let (mut section, mut what) = ("", "");
+        for figure in &self.figures {
+            if figure.section != section {
+                section = figure.section;
+                write!(text, "\n== {section}\n").expect("a string takes everything");
+            }
+            if figure.what != what {
+                what = &figure.what;
+                writeln!(text, "{what}").expect("a string takes everything");
+            }
+            writeln!(text, "{}", row(figure)).expect("a string takes everything");
+        }
+        for (section, why) in &self.failed {
+            write!(text, "\n== {section} FAILED: {why}\n").expect("a string takes everything");
+        }
+        for (name, value) in &self.others {
+            write!(text, "\n== {name}\n{value:#}\n").expect("a string takes everything");
+        }
+        text
+    }
+}
+
+fn row(figure: &Figure) -> String {
+    let Figure { whom, unit, n, values, aim, note, .. } = figure;
+    let order = |name: &str| match name {
+        "p50" | "value" => 0,
+        "min" => 8,
+        "max" => 9,
+        _ => 1,
+    };
+    let mut named: Vec<_> = values.iter().collect();
+    named.sort_by_key(|(name, _)| order(name));
+    let numbers: Vec<_> = named
+        .into_iter()
+        .map(|(name, value)| match name.as_str() {
+            "value" => short(*value),
+            name => format!("{name} {}", short(*value)),
+        })
+        .collect();
+    let mut text = format!("  {whom:<26} {} {unit}  (n={n})", numbers.join("  "));
+    if let Some(Aim { text: aim, met }) = aim {
+        let met = if *met { "met" } else { "NOT met" };
+        write!(text, "  aim: {aim}: {met}").expect("a string takes everything");
+    }
+    if let Some(note) = note {
+        write!(text, "\n  {:<26} {note}", "").expect("a string takes everything");
+    }
+    text
+}
+
+/// Three digits that say something.
+fn short(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let mut samples = Samples::default();
+        for value in (1..=10).rev() {
+            samples.push(f64::from(value));
+        }
+        let of = |percent| samples.percentile(percent);
+        let found = [of(0), of(50), of(95), of(100)].map(short);
+        assert_eq!(found, [1.0, 5.0, 10.0, 10.0].map(short));
+    }
+
+    #[test]
+    fn an_aim_is_about_the_median() {
+        let mut samples = Samples::default();
+        for value in [1.0, 1.0, 9.0] {
+            samples.push(value);
+        }
+        let figure = Figure::spread(("a wait", "musterd"), "s", &samples, 95);
+        assert!(figure.clone().at_most(1.0, "1 s").aim.unwrap().met);
+        assert!(!figure.at_most(0.9, "0.9 s").aim.unwrap().met);
+    }
+}

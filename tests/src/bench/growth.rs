@@ -1,0 +1,79 @@
+//! How cost grows with the number of nodes: 3, 5 and 7 control-plane nodes; 10 to 200 workers. All
+//! of them share this machine, so times at the upper end are those of an overloaded one.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::figure::{Figure, Samples};
+use super::log::{Eyes, until_all};
+use super::members::eyes;
+use super::usage::{Counted, Watched, pid_of};
+use super::{Bench, healthy, say};
+use crate::cluster::HEALTHY;
+use crate::lab::Lab;
+use crate::{Cluster, Plan};
+
+/// How long all may take to see all.
+const LIMIT: Duration = Duration::from_mins(3);
+
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    let sizes: &[(u8, u8)] = if bench.quick {
+        &[(3, 0), (3, 10)]
+    } else {
+        &[(3, 0), (5, 0), (7, 0), (3, 10), (3, 40), (3, 100), (3, 200)]
+    };
+    sizes.iter().try_for_each(|(control_planes, workers)| one(bench, *control_planes, *workers))
+}
+
+fn one(bench: &mut Bench, control_planes: u8, workers: u8) -> Result<()> {
+    let size = format!("{control_planes} control-plane nodes, {workers} workers");
+    say(&format!("growth: {size}"));
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::plan(&lab, &Plan::of(control_planes).workers(workers))?;
+    let mut eyes = eyes(&cluster);
+    let others = cluster.nodes.len() - 1;
+    cluster.start_all()?;
+    let start = Instant::now();
+    let all = |one: &Eyes| one.seen.len() == others;
+    let seen = until_all("all to see all", LIMIT, &mut eyes, all)? - start;
+    let what = format!("{size}: last start to seen by all");
+    bench.report.add(Figure::one((what, "musterd"), "s", seen.as_secs_f64(), 1));
+    healthy(&cluster)?;
+    // What a start leaves to be done is done: as long again, within bounds.
+    std::thread::sleep((seen * 2).clamp(Duration::from_secs(5), HEALTHY / 3));
+    at_rest(bench, (&lab, &cluster), &size)
+}
+
+fn at_rest(bench: &mut Bench, (lab, cluster): (&Lab, &Cluster), size: &str) -> Result<()> {
+    let span = Duration::from_secs(bench.amount(10, 3).into());
+    let nodes: Vec<_> = cluster.nodes.iter().collect();
+    let hosts: Vec<_> = nodes.iter().map(|(_, node)| &node.host).collect();
+    let pids = hosts.iter().map(|host| pid_of(host, "musterd")).collect::<Result<Vec<_>>>()?;
+    let (counted, watched) = (Counted::begin(lab, hosts)?, Watched::begin(pids)?);
+    std::thread::sleep(span);
+    let (costs, sent) = (watched.end()?, counted.end()?);
+    for (role, prefix) in [("control plane", "cp-"), ("worker", "worker-")] {
+        let (mut memory, mut processor) = (Samples::default(), Samples::default());
+        let mut bytes = Samples::default();
+        for (at, (name, _)) in nodes.iter().enumerate() {
+            if name.starts_with(prefix) {
+                memory.push(costs[at].memory.resident);
+                processor.push(costs[at].processor);
+                bytes.push(sent[at]);
+            }
+        }
+        if memory.is_empty() {
+            continue;
+        }
+        let whom = format!("musterd, {role}");
+        let mut add = |what: &str, unit, samples: &Samples| {
+            let figure = Figure::spread((format!("{size}: {what}"), &*whom), unit, samples, 95);
+            bench.report.add(figure);
+        };
+        add("resident memory at rest", "MiB", &memory);
+        add("processor time at rest", "% of a core", &processor);
+        add("sent at rest by the host, etcd included", "bytes/s", &bytes);
+    }
+    Ok(())
+}

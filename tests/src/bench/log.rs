@@ -1,0 +1,132 @@
+//! What daemons say in their logs, read as they write it: the one view of a node's own picture of
+//! the cluster that costs the node nothing.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Between two looks at all logs.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A log that is read to its end, again and again.
+#[derive(Debug)]
+pub struct Tail {
+    path: PathBuf,
+    offset: u64,
+    partial: String,
+}
+
+impl Tail {
+    /// From its beginning; the file may come later.
+    pub fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), offset: 0, partial: String::new() }
+    }
+
+    /// The whole lines since the last call.
+    pub fn lines(&mut self) -> Result<Vec<String>> {
+        let Ok(mut file) = File::open(&self.path) else { return Ok(Vec::new()) };
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        self.offset += u64::try_from(bytes.len())?;
+        self.partial.push_str(&String::from_utf8_lossy(&bytes));
+        let Some(end) = self.partial.rfind('\n') else { return Ok(Vec::new()) };
+        let rest = self.partial.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.partial, rest);
+        Ok(whole.lines().map(str::to_owned).collect())
+    }
+}
+
+/// What one line says of another member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    Seen(String),
+    Gone(String),
+}
+
+/// How a daemon's log speaks of members.
+pub type Reader = fn(&str) -> Option<Sight>;
+
+/// The members that one node sees, by its log.
+#[derive(Debug)]
+pub struct Eyes {
+    tail: Tail,
+    read: Reader,
+    pub seen: BTreeSet<String>,
+    /// How often a member vanished.
+    pub alarms: usize,
+}
+
+impl Eyes {
+    pub fn of(log: &Path, read: Reader) -> Self {
+        Self { tail: Tail::of(log), read, seen: BTreeSet::new(), alarms: 0 }
+    }
+
+    /// Reads what is new.
+    pub fn look(&mut self) -> Result<()> {
+        for line in self.tail.lines()? {
+            match (self.read)(&line) {
+                Some(Sight::Seen(who)) => {
+                    self.seen.insert(who);
+                }
+                Some(Sight::Gone(who)) => {
+                    self.alarms += usize::from(self.seen.remove(&who));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins anew: the daemon does, too.
+    pub fn forget(&mut self) -> Result<()> {
+        self.look()?;
+        self.seen.clear();
+        Ok(())
+    }
+}
+
+/// Looks through all eyes until each fits; returns when that was.
+pub fn until_all(
+    what: &str,
+    limit: Duration,
+    eyes: &mut [Eyes],
+    fits: impl Fn(&Eyes) -> bool,
+) -> Result<Instant> {
+    let start = Instant::now();
+    loop {
+        for one in eyes.iter_mut() {
+            one.look()?;
+        }
+        let missing = eyes.iter().filter(|one| !fits(one)).count();
+        if missing == 0 {
+            return Ok(Instant::now());
+        }
+        if start.elapsed() > limit {
+            bail!("waited {limit:?} for {what}: {missing} of {} do not", eyes.len());
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn half_a_line_waits_for_its_end() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut tail = Tail::of(file.path());
+        file.write_all(b"one\ntw").unwrap();
+        assert_eq!(tail.lines().unwrap(), ["one"]);
+        file.write_all(b"o\n").unwrap();
+        assert_eq!(tail.lines().unwrap(), ["two"]);
+        assert!(tail.lines().unwrap().is_empty());
+    }
+}

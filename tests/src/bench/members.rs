@@ -1,0 +1,213 @@
+//! Forty members: seen by all, a killed one missed by all, alarms under loss, traffic at rest.
+//! Beside it forty encrypted agents of serf. What a node sees is read from its own log.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::figure::{Figure, Samples};
+use super::log::{Eyes, Sight, until_all};
+use super::peers::serf::Serf;
+use super::usage::Counted;
+use super::{Bench, healthy, say};
+use crate::lab::{Host, Lab};
+use crate::{Cluster, Plan};
+
+const MEMBERS: usize = 40;
+const CONTROL_PLANES: u8 = 3;
+const WORKERS: u8 = 37;
+
+/// How long anything here may take.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// How long a cluster rests before its traffic is counted.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Frames lost when false alarms are counted, in percent.
+const LOSS: u8 = 20;
+
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    muster(bench)?;
+    serf(bench)
+}
+
+/// `… INFO member is seen peer=abc`, as `musterd` writes it.
+pub(super) fn read(line: &str) -> Option<Sight> {
+    let (text, peer) = line.split_once(" peer=")?;
+    let peer = peer.split(' ').next()?.to_owned();
+    if text.ends_with("member is seen") {
+        Some(Sight::Seen(peer))
+    } else if text.ends_with("member is no longer seen") {
+        Some(Sight::Gone(peer))
+    } else {
+        None
+    }
+}
+
+/// What every node of a cluster sees.
+pub(super) fn eyes(cluster: &Cluster) -> Vec<Eyes> {
+    let log = |host: &Host| host.dir().join("musterd.log");
+    cluster.nodes.values().map(|node| Eyes::of(&log(&node.host), read)).collect()
+}
+
+fn muster(bench: &mut Bench) -> Result<()> {
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::plan(&lab, &Plan::of(CONTROL_PLANES).workers(WORKERS))?;
+    let mut eyes = eyes(&cluster);
+    let all = |one: &Eyes| one.seen.len() == MEMBERS - 1;
+    say("members: starting 40 musterd");
+    cluster.start_all()?;
+    let start = Instant::now();
+    let seen = until_all("40 musterd to see each other", LIMIT, &mut eyes, all)?;
+    let what = "40 members: last start to seen by all";
+    let first = (seen - start).as_secs_f64();
+    let figure = Figure::one((what, "musterd, first start"), "s", first, 1);
+    bench.report.add(figure.note("the cluster's birth, its authorities and 37 joins included"));
+    healthy(&cluster)?;
+
+    let mut again = Samples::default();
+    for time in 1..=bench.amount(3, 1) {
+        say(&format!("members: starting 40 musterd again, {time}"));
+        stop_all(&mut cluster)?;
+        eyes.iter_mut().try_for_each(Eyes::forget)?;
+        cluster.start_all()?;
+        let start = Instant::now();
+        again.push_seconds(until_all("40 to see each other again", LIMIT, &mut eyes, all)? - start);
+        healthy(&cluster)?;
+    }
+    let figure = Figure::spread((what, "musterd, all restarted"), "s", &again, 95);
+    bench.report.add(figure.at_most(0.8, "p50 within 0.8 s"));
+
+    let mut missed = Samples::default();
+    for time in 1..=bench.amount(5, 1) {
+        let name = format!("worker-{}", 5 * time);
+        say(&format!("members: killing {name}"));
+        let id = id_of(&cluster, &name)?;
+        cluster.kill(&name)?;
+        let start = Instant::now();
+        let gone = |one: &Eyes| !one.seen.iter().any(|peer| id.starts_with(peer));
+        missed.push_seconds(
+            until_all("a killed member to be missed", LIMIT, &mut eyes, gone)? - start,
+        );
+        let at = cluster.names().iter().position(|one| *one == name).context("it is one")?;
+        eyes[at].forget()?;
+        cluster.start(&name)?;
+        until_all("40 to see each other again", LIMIT, &mut eyes, all)?;
+    }
+    let what = "40 members: one killed to missed by all";
+    let figure = Figure::spread((what, "musterd"), "s", &missed, 95);
+    bench.report.add(figure.at_most(4.0, "p50 within 4 s"));
+
+    std::thread::sleep(SETTLE);
+    let (control_planes, workers): (Vec<_>, Vec<_>) =
+        cluster.nodes.iter().partition(|(name, _)| name.starts_with("cp-"));
+    let hosts = |nodes: &[(&String, &crate::cluster::Node)]| -> Vec<Host> {
+        nodes.iter().map(|(_, node)| node.host.clone()).collect()
+    };
+    traffic(bench, &lab, "musterd, worker", &hosts(&workers))?;
+    traffic(bench, &lab, "musterd with etcd, control plane", &hosts(&control_planes))?;
+    false_alarms(bench, &lab, "musterd", &mut eyes)
+}
+
+fn serf(bench: &mut Bench) -> Result<()> {
+    let lab = Lab::new()?;
+    let mut serf = Serf::plan(&lab, u8::try_from(MEMBERS)?)?;
+    let mut eyes = serf.eyes();
+    let all = |one: &Eyes| one.seen.len() == MEMBERS;
+    let mut seen = Samples::default();
+    for time in 1..=bench.amount(4, 1) {
+        say(&format!("members: starting 40 agents of serf, {time}"));
+        for agent in &mut serf.agents {
+            agent.process = None;
+        }
+        eyes.iter_mut().try_for_each(Eyes::forget)?;
+        serf.start_all()?;
+        let start = Instant::now();
+        seen.push_seconds(
+            until_all("40 serf agents to see each other", LIMIT, &mut eyes, all)? - start,
+        );
+    }
+    let figure = Figure::spread(("40 members: last start to seen by all", "serf"), "s", &seen, 95);
+    bench.report.add(figure.note("each joins by the first, which runs before the others start"));
+
+    let mut missed = Samples::default();
+    for time in 1..=usize::try_from(bench.amount(3, 1))? {
+        let at = 5 * time;
+        let name = serf.agents[at].name.clone();
+        say(&format!("members: killing {name}"));
+        serf.agents[at].process = None;
+        let start = Instant::now();
+        eyes[at].forget()?;
+        let gone = |one: &Eyes| !one.seen.contains(&name);
+        missed.push_seconds(
+            until_all("a killed agent to be missed", LIMIT, &mut eyes, gone)? - start,
+        );
+        serf.start(at)?;
+        until_all("40 serf agents to see each other again", LIMIT, &mut eyes, all)?;
+    }
+    let what = "40 members: one killed to missed by all";
+    bench.report.add(Figure::spread((what, "serf"), "s", &missed, 95));
+
+    std::thread::sleep(SETTLE);
+    let hosts: Vec<_> = serf.agents.iter().map(|agent| agent.host.clone()).collect();
+    traffic(bench, &lab, "serf", &hosts)?;
+    false_alarms(bench, &lab, "serf", &mut eyes)
+}
+
+/// The bytes that one member sends in a second at rest.
+fn traffic(bench: &mut Bench, lab: &Lab, whom: &str, hosts: &[Host]) -> Result<()> {
+    let span = Duration::from_secs(bench.amount(15, 3).into());
+    let counted = Counted::begin(lab, hosts.iter().collect())?;
+    std::thread::sleep(span);
+    let mut sent = Samples::default();
+    for rate in counted.end()? {
+        sent.push(rate);
+    }
+    let what = "40 members: sent by one at rest, counted at the bridge";
+    bench.report.add(Figure::spread((what, whom), "bytes/s", &sent, 95));
+    Ok(())
+}
+
+fn false_alarms(bench: &mut Bench, lab: &Lab, whom: &str, eyes: &mut [Eyes]) -> Result<()> {
+    let span = Duration::from_secs(bench.amount(45, 5).into());
+    say(&format!("members: losing {LOSS} % of all frames for {span:?}"));
+    let count = |eyes: &mut [Eyes]| -> Result<usize> {
+        eyes.iter_mut().try_for_each(Eyes::look)?;
+        Ok(eyes.iter().map(|one| one.alarms).sum())
+    };
+    let before = count(eyes)?;
+    lab.lose(LOSS)?;
+    std::thread::sleep(span);
+    lab.heal()?;
+    let alarms = u32::try_from(count(eyes)? - before)?;
+    let what = format!("40 members: false alarms in {} s with {LOSS} % loss", span.as_secs());
+    let figure = Figure::one((what, whom), "alarms", alarms.into(), MEMBERS);
+    let figure = figure.note("sum over the members of how often one took another for gone");
+    bench.report.add(if whom == "musterd" { figure.at_most(0.0, "none") } else { figure });
+    Ok(())
+}
+
+fn stop_all(cluster: &mut Cluster) -> Result<()> {
+    cluster.names().iter().try_for_each(|name| cluster.kill(name))
+}
+
+/// A node's whole id, as its log begins with it.
+fn id_of(cluster: &Cluster, name: &str) -> Result<String> {
+    let log = std::fs::read_to_string(cluster.node(name).host.dir().join("musterd.log"))?;
+    let (_, rest) = log.split_once(" id=").context("a log begins with the node's id")?;
+    Ok(rest.split_whitespace().next().context("an id")?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sights_of_musterd_are_read() {
+        let line =
+            |what: &str| format!("2026-01-02T03:04:05.6Z  INFO member is {what} peer=0a1b2c3d4e");
+        assert_eq!(read(&line("seen")), Some(Sight::Seen("0a1b2c3d4e".to_owned())));
+        assert_eq!(read(&line("no longer seen")), Some(Sight::Gone("0a1b2c3d4e".to_owned())));
+        assert_eq!(read("2026 INFO Raft reaches a peer again peer=0a1b2c3d4e"), None);
+    }
+}

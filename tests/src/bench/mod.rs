@@ -1,0 +1,127 @@
+//! The bench: figures of Muster beside etcd and serf, taken in one run on one machine, with real
+//! processes in the lab. It measures and reports; it judges nothing and no test depends on it.
+//!
+//! A section is a file here with a `run`; what it finds goes into the [`Report`]. Clients live in
+//! the namespaces of the lab ([`inside`]), and every load is bounded in number and time.
+
+pub mod charts;
+pub mod figure;
+pub mod inside;
+pub mod log;
+pub mod machine;
+pub mod operator;
+pub mod peers;
+pub mod usage;
+
+mod births;
+mod failover;
+mod growth;
+mod idle;
+mod joins;
+mod members;
+mod scale;
+mod state;
+mod writes;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use figure::Report;
+use inside::inside;
+
+use crate::Cluster;
+use crate::wait::until;
+
+/// One group of figures, asked for by its name.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    pub name: &'static str,
+    pub about: &'static str,
+    run: fn(&mut Bench) -> Result<()>,
+}
+
+/// All sections, in the order in which they run.
+pub const SECTIONS: &[Section] = &[
+    Section { name: "births", about: "from the last start to a healthy etcd", run: births::run },
+    Section {
+        name: "writes",
+        about: "committed writes, one by one and from 64 clients",
+        run: writes::run,
+    },
+    Section {
+        name: "failover",
+        about: "leader killed to the next committed write",
+        run: failover::run,
+    },
+    Section {
+        name: "idle",
+        about: "memory and processor time of each daemon at rest",
+        run: idle::run,
+    },
+    Section {
+        name: "members",
+        about: "40 members: seen, missed, false alarms, traffic",
+        run: members::run,
+    },
+    Section { name: "growth", about: "cost by the number of nodes", run: growth::run },
+    Section { name: "joins", about: "joins per second", run: joins::run },
+    Section {
+        name: "state",
+        about: "size and snapshot of a state with 1,000 members",
+        run: state::run,
+    },
+    Section {
+        name: "scale",
+        about: "gossip of 1,000 and 10,000 members, simulated",
+        run: scale::run,
+    },
+];
+
+/// One run.
+#[derive(Debug)]
+pub struct Bench {
+    /// Fewer repetitions and shorter spans, to try the bench itself.
+    pub quick: bool,
+    pub report: Report,
+}
+
+impl Bench {
+    /// Runs one section. When it fails, the report says so and the others go on.
+    pub fn run(&mut self, section: Section) {
+        let start = Instant::now();
+        self.report.begin(section.name);
+        let outcome = (section.run)(self);
+        let seconds = start.elapsed().as_secs();
+        match outcome {
+            Ok(()) => say(&format!("{}: done in {seconds} s", section.name)),
+            Err(error) => {
+                say(&format!("{}: FAILED after {seconds} s: {error:#}", section.name));
+                self.report.fail(section.name, format!("{error:#}"));
+            }
+        }
+    }
+
+    /// How many repetitions, or seconds, there are to be.
+    fn amount(&self, full: u32, quick: u32) -> u32 {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// How long many nodes on one machine may take to become healthy.
+const HEALTHY: Duration = Duration::from_mins(4);
+
+/// Waits until a cluster of many nodes is healthy. Asks again when asking itself takes too long, as it
+/// may while all of them start.
+fn healthy(cluster: &Cluster) -> Result<()> {
+    until("`musterctl health` to succeed", HEALTHY, || match cluster.ctl(&["health"]) {
+        Ok(said) if said.code == Some(0) => Ok(()),
+        Ok(said) => Err(format!("{}{}", said.out, said.err)),
+        Err(error) => Err(format!("{error:#}")),
+    })
+}
+
+/// Tells the person who waits what is going on; the figures go elsewhere.
+#[expect(clippy::print_stderr, reason = "progress, for whoever waits")]
+pub fn say(what: &str) {
+    eprintln!("bench: {what}");
+}

@@ -1,0 +1,25 @@
+//! Gossip beyond what one machine can run for real: the simulation of `muster-discovery`'s gossip
+//! core with its real parameters. `gossip-scale` is a program of its own and tells JSON; its figures
+//! are simulated and marked so.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Bench, say};
+use crate::ctl::{binary, said};
+
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    let program = binary("gossip-scale")?;
+    say("scale: simulating");
+    let mut command = Command::new(program);
+    command.arg("--json");
+    if bench.quick {
+        command.arg("--quick");
+    }
+    let told = said(&mut command)?;
+    ensure!(told.code == Some(0), "gossip-scale failed: {}", told.err);
+    let found = serde_json::from_str(&told.out).context("what gossip-scale tells")?;
+    bench.report.others.insert("scale (simulated)", found);
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Committed writes of 256 bytes, durable on a majority: Muster's and etcd's on the same hosts.
+//!
+//! Muster's write is an operator's `CreateToken`, one whole call: checked against the caller's role,
+//! through the Raft log, applied, audited, and read back. etcd's is a `Put`. Both are called by one
+//! client over one connection each, in turn, so that a busy moment of the machine meets both.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use muster_init::units::etcd::client::Tls;
+use tokio::task::JoinSet;
+
+use super::figure::{Figure, Samples};
+use super::operator::{Operator, WRITE_BYTES, write};
+use super::peers::etcd;
+use super::{Bench, inside, say};
+use crate::lab::Lab;
+use crate::{Cluster, Plan};
+
+const CLIENTS: u32 = 64;
+
+/// Whom clients talk to.
+struct Targets {
+    operator: Operator,
+    tls: Tls,
+    muster: Ends,
+    etcd: Ends,
+}
+
+/// A leader's address and a follower's.
+#[derive(Clone, Copy)]
+struct Ends {
+    leader: Ipv4Addr,
+    follower: Ipv4Addr,
+}
+
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    let lab = Lab::new()?;
+    let mut cluster = Cluster::plan(&lab, &Plan::of(3))?;
+    cluster.start_all()?;
+    cluster.until_healthy()?;
+    let targets = targets(&cluster)?;
+    sequential(bench, &cluster, &targets)?;
+    parallel(bench, &cluster, &targets)
+}
+
+fn targets(cluster: &Cluster) -> Result<Targets> {
+    let operator = Operator::of(cluster)?;
+    let host = &cluster.node("cp-1").host;
+    let tls = etcd::tls_of(host)?.context("a healthy node has etcd's certificates")?;
+    let members = cluster.members()?;
+    let muster = members["leader"].as_str().context("there is a leader")?.to_owned();
+    let endpoints =
+        cluster.nodes.iter().map(|(name, node)| (name.clone(), etcd::endpoint_of(&node.host)));
+    let endpoints = endpoints.collect();
+    let led = inside(&cluster.desk, || etcd::leader(&endpoints, &tls))?;
+    let ends = |leader: &str| {
+        let address = |name: &str| cluster.node(name).host.address();
+        let other = cluster.nodes.keys().find(|name| *name != leader);
+        let follower = address(other.expect("there are three nodes"));
+        Ends { leader: address(leader), follower }
+    };
+    Ok(Targets { operator, muster: ends(&muster), etcd: ends(&led), tls })
+}
+
+fn sequential(bench: &mut Bench, cluster: &Cluster, targets: &Targets) -> Result<()> {
+    let writes = bench.amount(300, 50);
+    for through in ["leader", "follower"] {
+        say(&format!("writes: {writes} through the {through}"));
+        let end = |ends: Ends| if through == "leader" { ends.leader } else { ends.follower };
+        let (muster, etcd) = inside(&cluster.desk, || {
+            one_by_one(targets, (end(targets.muster), end(targets.etcd)), writes)
+        })?;
+        let what = format!("a write of {WRITE_BYTES} bytes through the {through}");
+        let limit = etcd.percentile(50);
+        let spread = |whom, samples| Figure::spread((what.clone(), whom), "ms", samples, 99);
+        let figure = spread("musterd", &muster).at_most(limit, "p50 no slower than etcd");
+        bench.report.add(figure.note("CreateToken, the whole call"));
+        bench.report.add(spread("etcd", &etcd).note("Put, on the same three hosts"));
+    }
+    Ok(())
+}
+
+async fn one_by_one(
+    targets: &Targets,
+    (muster, etcd): (Ipv4Addr, Ipv4Addr),
+    writes: u32,
+) -> Result<(Samples, Samples)> {
+    let mut client = targets.operator.connect(muster).await?;
+    let member = etcd::member((etcd, etcd::CLIENT).into(), &targets.tls);
+    let value = vec![b'x'; WRITE_BYTES];
+    // Connections are made, and what is lazy is done.
+    client.create_token(write()).await?;
+    member.put(b"bench", &value).await?;
+    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+    for _ in 0..writes {
+        let request = write();
+        let start = Instant::now();
+        client.create_token(request).await?;
+        ours.push_millis(start.elapsed());
+        let start = Instant::now();
+        member.put(b"bench", &value).await?;
+        theirs.push_millis(start.elapsed());
+    }
+    Ok((ours, theirs))
+}
+
+fn parallel(bench: &mut Bench, cluster: &Cluster, targets: &Targets) -> Result<()> {
+    let span = Duration::from_secs(bench.amount(8, 2).into());
+    say(&format!("writes: {CLIENTS} clients for {span:?} each"));
+    let (ours, our_n) = inside(&cluster.desk, || many_muster(targets, span))?;
+    let (theirs, their_n) = inside(&cluster.desk, || many_etcd(targets, span))?;
+    let what = format!("writes of {WRITE_BYTES} bytes from {CLIENTS} clients, through the leader");
+    bench.report.add(Figure::one((what.clone(), "musterd"), "1/s", ours, our_n));
+    bench.report.add(Figure::one((what, "etcd"), "1/s", theirs, their_n));
+    Ok(())
+}
+
+async fn many_muster(targets: &Targets, span: Duration) -> Result<(f64, usize)> {
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(targets.operator.connect(targets.muster.leader).await?);
+    }
+    let (start, mut tasks) = (Instant::now(), JoinSet::new());
+    for mut client in clients {
+        tasks.spawn(async move {
+            let mut done = 0_usize;
+            while start.elapsed() < span {
+                client.create_token(write()).await?;
+                done += 1;
+            }
+            anyhow::Ok(done)
+        });
+    }
+    rate(start, tasks).await
+}
+
+async fn many_etcd(targets: &Targets, span: Duration) -> Result<(f64, usize)> {
+    let endpoint = (targets.etcd.leader, etcd::CLIENT).into();
+    let value = vec![b'x'; WRITE_BYTES];
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let member = etcd::member(endpoint, &targets.tls);
+        member.health().await?;
+        clients.push(member);
+    }
+    let (start, mut tasks) = (Instant::now(), JoinSet::new());
+    for (number, client) in clients.into_iter().enumerate() {
+        let (key, value) = (format!("bench-{number}"), value.clone());
+        tasks.spawn(async move {
+            let mut done = 0_usize;
+            while start.elapsed() < span {
+                client.put(key.as_bytes(), &value).await?;
+                done += 1;
+            }
+            anyhow::Ok(done)
+        });
+    }
+    rate(start, tasks).await
+}
+
+async fn rate(start: Instant, mut tasks: JoinSet<Result<usize>>) -> Result<(f64, usize)> {
+    let mut done = 0;
+    while let Some(task) = tasks.join_next().await {
+        done += task??;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    Ok((done as f64 / start.elapsed().as_secs_f64(), done))
+}

@@ -1,0 +1,69 @@
+//! `bench`: figures of Muster beside etcd and serf. `tests/bench.sh` builds it and runs it.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use muster_tests::bench::figure::Report;
+use muster_tests::bench::machine::Machine;
+use muster_tests::bench::{Bench, SECTIONS, Section, charts, say};
+
+/// Measures Muster beside etcd and serf in namespaces of this machine, as root.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Sections to run; all of them if none is named
+    #[arg(value_name = "SECTION", value_parser = section)]
+    sections: Vec<Section>,
+    /// Fewer repetitions and shorter spans: to try the bench, not to quote its figures
+    #[arg(long)]
+    quick: bool,
+    /// Print every figure as JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Draw charts of the figures into this directory
+    #[arg(long, value_name = "DIR")]
+    charts: Option<std::path::PathBuf>,
+    /// List the sections
+    #[arg(long)]
+    list: bool,
+}
+
+fn section(name: &str) -> Result<Section, String> {
+    let found = SECTIONS.iter().find(|section| section.name == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = SECTIONS.iter().map(|section| section.name).collect();
+        format!("there is no such section; there are: {}", names.join(", "))
+    })
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    let mut out = std::io::stdout();
+    if args.list {
+        for Section { name, about, .. } in SECTIONS {
+            writeln!(out, "{name:<10} {about}")?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("the lab makes network namespaces and needs root");
+    }
+    let machine = Machine::describe()?;
+    say(&machine.to_string());
+    let mut bench = Bench { quick: args.quick, report: Report::new(machine, args.quick) };
+    let sections = if args.sections.is_empty() { SECTIONS.to_vec() } else { args.sections };
+    for section in sections {
+        bench.run(section);
+    }
+    let report = bench.report;
+    if let Some(directory) = &args.charts {
+        charts::draw(&report, directory)?;
+    }
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        write!(out, "{}", report.table())?;
+    }
+    Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
