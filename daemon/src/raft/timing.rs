@@ -9,15 +9,16 @@ use super::quorum::Timing;
 
 /// The leader is heard at least every one and a half of these: openraft looks at its clock no more
 /// often. Also what it gives one append to be answered, so it must leave room for a slow disk.
-const HEARTBEAT: Duration = Duration::from_millis(150);
+const HEARTBEAT: Duration = Duration::from_millis(120);
 
 /// How long a follower waits beyond the lease before it stands for election: at the least …
-const ELECTION_MIN: Duration = Duration::from_millis(400);
+const ELECTION_MIN: Duration = Duration::from_millis(250);
 
 /// … and at the most. The lease, for which voters refuse others after a heartbeat, is as long. So a
-/// killed leader is replaced after lease, wait and one look at the clock: 1.2 to 1.9 s, within the 2 s
-/// of the failure table; a disk that stalls for three heartbeats costs no election.
-const ELECTION_MAX: Duration = Duration::from_millis(800);
+/// killed leader is replaced after lease, wait and one look at the clock, counted from its last
+/// heartbeat: 0.7 to 1.1 s, most often below one second; a disk or a machine that stalls for three
+/// heartbeats costs no election.
+const ELECTION_MAX: Duration = Duration::from_millis(450);
 
 /// A snapshot is made every so many entries, unless a test wants more of them.
 pub const SNAPSHOT_EVERY: u64 = 2000;
