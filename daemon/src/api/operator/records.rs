@@ -14,7 +14,7 @@ use super::etcd::millis;
 use crate::clock;
 use crate::state::command::{CreateToken, Grant, RevokeToken};
 use crate::state::view::{self, Contact, Seen};
-use crate::state::{ClusterState, Command};
+use crate::state::{ClusterState, Command, Token, TokenStatus};
 
 /// How long a listing of the members waits for a leader before it is given as it stands, and said to
 /// be stale.
@@ -74,7 +74,7 @@ impl Desk {
         };
         let create = CreateToken { token: token.clone(), verifier, grant, by: by(caller) };
         self.propose(Command::CreateToken(create)).await?;
-        let token = self.token(&token).await?;
+        let token = self.token_now(&token, |_, _| true).await?;
         Ok(wire::CreateTokenReply { token: Some(token) })
     }
 
@@ -89,12 +89,21 @@ impl Desk {
         })?;
         let revoke = RevokeToken { token: token.clone(), by: by(caller) };
         self.propose(Command::RevokeToken(revoke)).await?;
-        let token = self.token(&token).await?;
+        let revoked = |token: &Token, now| token.status(now) == TokenStatus::Revoked;
+        let token = self.token_now(&token, revoked).await?;
         Ok(wire::RevokeTokenReply { token: Some(token) })
     }
 
-    async fn token(&self, id: &muster_pki::token::TokenId) -> Result<wire::Token, Status> {
-        let state = self.current().await?;
+    /// A token that a command has just changed. A node that has applied the change already (the leader
+    /// always has) needs nobody's word for it: `shows` tells, of the node's own state, whether it has.
+    async fn token_now(
+        &self,
+        id: &muster_pki::token::TokenId,
+        shows: impl Fn(&Token, i64) -> bool,
+    ) -> Result<wire::Token, Status> {
+        let own = self.group.state();
+        let has_applied = own.token(id).is_some_and(|token| shows(token, now_of(&own)));
+        let state = if has_applied { own } else { self.current().await? };
         let token = state.token(id).ok_or_else(|| Status::not_found(format!("no token {id}")))?;
         Ok(view::token(id, token, now_of(&state)))
     }
