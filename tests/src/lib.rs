@@ -1,11 +1,8 @@
 //! The lab: hosts as network namespaces, real `musterd` processes in them, faults by name, waits
 //! that say what they wait for. No mocks: everything that runs here is what operators run.
 
-<<<<<<< HEAD
-pub mod checker;
-=======
 pub mod bench;
->>>>>>> 57f3044 (Measure Muster beside etcd and serf in one run)
+pub mod checker;
 pub mod cluster;
 pub mod ctl;
 pub mod dns;

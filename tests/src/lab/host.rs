@@ -136,7 +136,6 @@ impl Host {
 
     /// Ends everything that runs on this host, at once.
     pub fn kill_all(&self) -> Result<()> {
-<<<<<<< HEAD
         self.signal_all("-KILL")
     }
 
@@ -151,13 +150,9 @@ impl Host {
     }
 
     fn signal_all(&self, signal: &str) -> Result<()> {
-        for pid in run("ip", &["netns", "pids", &self.namespace])?.split_whitespace() {
-            // One that has just ended is no failure.
-            run("kill", &[signal, pid]).ok();
-=======
         for pid in self.pids()? {
-            run("kill", &["-KILL", &pid.to_string()]).ok();
->>>>>>> 57f3044 (Measure Muster beside etcd and serf in one run)
+            // One that has just ended is no failure.
+            run("kill", &[signal, &pid.to_string()]).ok();
         }
         Ok(())
     }

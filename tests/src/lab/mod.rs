@@ -1,11 +1,8 @@
 //! A network of hosts that exists only in namespaces: each host has its own, and so has the bridge
 //! between them, so that no packet filter of the machine sees a frame and nothing leaves the lab.
 
-<<<<<<< HEAD
-mod disk;
-=======
 mod counters;
->>>>>>> 57f3044 (Measure Muster beside etcd and serf in one run)
+mod disk;
 mod faults;
 mod host;
 mod process;
