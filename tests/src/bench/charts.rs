@@ -183,3 +183,24 @@ fn text(body: &mut String, (x, y): (f64, f64), class: &str, what: &str) {
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::figure::Samples;
+
+    #[test]
+    fn a_picture_holds_every_bar_within_its_width() {
+        let mut samples = Samples::default();
+        for value in [1.0, 2.0, 40.0] {
+            samples.push(value);
+        }
+        let ours = Figure::spread(("a < b", "musterd"), "ms", &samples, 99);
+        let theirs = Figure::one(("a < b", "etcd"), "ms", 4.0, 1);
+        let drawn = picture("R&D", "ms", &[&ours, &theirs]);
+        assert_eq!(drawn.matches("<rect").count(), 2);
+        assert!(drawn.contains("R&amp;D") && drawn.contains("a &lt; b"), "{drawn}");
+        let end = format!("x2=\"{:.1}\"", LEFT + LONGEST);
+        assert!(drawn.contains(&end), "the tail is the longest: {drawn}");
+    }
+}
