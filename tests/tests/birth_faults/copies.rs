@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::lab::run;
 use muster_tests::wait::always;
-use muster_tests::{Plan, scenario};
+use muster_tests::{Plan, scenario, until};
 use musterd::prepare;
 use musterd::state_dir::StateDir;
 
@@ -56,7 +56,11 @@ fn a_founder_put_back_to_before_the_birth_is_refused_with_what_to_do() {
         founders.cluster.kill("cp-2")?;
         copy(&image, &state)?;
         founders.cluster.start("cp-2")?;
-        founders.wait_for(&["cp-2".to_owned()], "musterctl node remove")?;
+        let log = founders.cluster.node("cp-2").host.dir().join("musterd.log");
+        until("cp-2 to say that it is refused, and what to do", HEALTHY, || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            if text.contains("musterctl node remove cp-2") { Ok(()) } else { Err(text) }
+        })?;
         founders.cluster.kill("cp-2")?;
         let raft = state.join("raft");
         ensure!(!raft.exists(), "it has begun a log anew: {}", raft.display());

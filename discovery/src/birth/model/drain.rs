@@ -59,7 +59,9 @@ impl Birth {
             let (machine, event) = match (promised, living) {
                 (Some(promised), _) => (*promised, Event::Impatient),
                 (None, Some(cluster)) => (*waiting, Event::Admitted(cluster)),
-                (None, None) if alive.len() < self.expect => return clusters.is_empty(),
+                (None, None) if alive.len() < self.expect => {
+                    return clusters.is_empty() || self.is_lost(&world, &alive);
+                }
                 (None, None) => {
                     let founders = alive[..self.expect].to_vec();
                     let plan = Plan { proposer: founders[0], founders };
@@ -84,6 +86,18 @@ impl Birth {
         let left = own.proposal.ids().iter().map(|id| self.machine(id));
         let left: Vec<_> = left.filter(|at| alive.contains(at)).collect();
         left.len() < own.proposal.majority() && !left.iter().any(|at| records[*at].born().is_some())
+    }
+
+    /// Whether every cluster that was born has lost a majority of its founders by wipes: it lives
+    /// nowhere, and nobody left can be of it.
+    fn is_lost(&self, world: &World, alive: &[usize]) -> bool {
+        let records = world.records();
+        self.budget.wipes > 0
+            && records.iter().filter_map(|record| record.born()).all(|born| {
+                let ids = born.proposal().ids();
+                let left = ids.iter().filter(|id| alive.contains(&self.machine(id))).count();
+                left < born.proposal().majority()
+            })
     }
 
     fn deliver_all(&self, world: &mut World, mail: &mut VecDeque<Envelope>, gone: Option<usize>) {
