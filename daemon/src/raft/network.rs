@@ -1,6 +1,8 @@
 //! openraft's network over the node API: one small RPC for each message, a stream for a snapshot.
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use muster_discovery::endpoint::{Endpoint, NodeChannel};
@@ -33,15 +35,29 @@ const PIECE: usize = 256 << 10;
 /// restarted node is noticed at once.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Makes one [`Link`] for each peer.
+/// Makes [`Link`]s: one for each peer, and openraft asks for more, one for every read.
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     endpoint: Endpoint,
+    silent: Silent,
 }
 
 impl Network {
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint }
+        Self { endpoint, silent: Silent::default() }
+    }
+}
+
+/// The peers that did not answer the last append, whichever link it went over: only a change is worth
+/// a line in the log.
+#[derive(Debug, Clone, Default)]
+struct Silent(Arc<Mutex<BTreeSet<NodeId>>>);
+
+impl Silent {
+    /// Whether this is news.
+    fn note(&self, peer: NodeId, answers: bool) -> bool {
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers { silent.remove(&peer) } else { silent.insert(peer) }
     }
 }
 
@@ -53,7 +69,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let bulk = NodeClient::new(self.endpoint.bulk_channel(target));
-        Link { target, client, bulk, answers: true }
+        Link { target, client, bulk, silent: self.silent.clone() }
     }
 }
 
@@ -64,8 +80,7 @@ pub(super) struct Link {
     client: NodeClient<NodeChannel>,
     /// For snapshots, which must not delay heartbeats.
     bulk: NodeClient<NodeChannel>,
-    /// Whether the last append was answered: only a change is worth a line in the log.
-    answers: bool,
+    silent: Silent,
 }
 
 type Failure = RPCError<NodeId, EmptyNode, RaftError<NodeId>>;
@@ -86,14 +101,14 @@ impl Link {
 }
 
 impl Link {
-    fn note<T>(&mut self, answer: &Result<T, Failure>) {
+    fn note<T>(&self, answer: &Result<T, Failure>) {
         let peer = self.target.short();
+        let is_news = self.silent.note(self.target, answer.is_ok());
         match answer {
-            Ok(_) if !self.answers => info!(peer, "Raft reaches a peer again"),
-            Err(error) if self.answers => info!(peer, %error, "Raft does not reach a peer"),
+            Ok(_) if is_news => info!(peer, "Raft reaches a peer again"),
+            Err(error) if is_news => info!(peer, %error, "Raft does not reach a peer"),
             Ok(_) | Err(_) => {}
         }
-        self.answers = answer.is_ok();
     }
 }
 
@@ -162,5 +177,23 @@ impl RaftNetwork<TypeConfig> for Link {
 
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(RETRY))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While one node was hung, every read wrote a line into the leader's log: openraft makes a link
+    /// for each, and each link thought that its peer had answered before.
+    #[test]
+    fn a_silent_peer_is_news_once_over_whatever_links() {
+        let (one, other) = (Silent::default(), NodeId::from_bytes([1; 32]));
+        let same = one.clone();
+        assert!(!one.note(other, true));
+        assert!(one.note(other, false));
+        assert!(!same.note(other, false));
+        assert!(same.note(other, true));
+        assert!(!one.note(other, true));
     }
 }
