@@ -5,11 +5,11 @@ use std::fmt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::access::{Access, Addresses};
 use super::clients::Clients;
-use super::history::{History, judge};
+use super::history::{History, Write, judge};
 use super::perform::{Performer, Undo, name};
 use super::schedule::{Episode, Schedule};
 use crate::cluster::{Cluster, Plan};
@@ -95,6 +95,10 @@ impl Story {
         let recovery = self.recover(&performer.cluster);
         self.history = Some(clients.history());
         let recovery = recovery?;
+        until("enough writes and reads to judge", RECOVERY, || {
+            sleep(Duration::from_millis(300));
+            enough(&clients.history())
+        })?;
         let history = clients.finish()?;
         let judged = self.judge(&history);
         self.history = Some(history);
@@ -155,21 +159,33 @@ impl Story {
             self.note(&format!("{} violations", violations.len()));
             bail!("{object}: {first}");
         }
+        enough(history).map_err(|few| anyhow!("too little to judge: {few}"))?;
         let writes = [&history.tokens.writes, &history.keys.writes, &history.register.writes];
-        let acknowledged = writes.map(|w| w.iter().filter(|w| w.acknowledged.is_some()).count());
-        let reads = [history.tokens.reads.len(), history.keys.reads.len()];
-        ensure!(
-            acknowledged.iter().chain(&reads).all(|count| *count >= LEAST),
-            "too little to judge: {acknowledged:?} writes acknowledged, {reads:?} reads"
-        );
-        let acknowledged = acknowledged.iter().sum();
+        let acknowledged = writes.map(|writes| acknowledged(writes)).iter().sum();
         let all: usize = writes.map(Vec::len).iter().sum();
+        let sets = history.tokens.reads.len() + history.keys.reads.len();
         Ok(Figures {
             acknowledged,
             unknown: all - acknowledged,
-            reads: reads.iter().sum::<usize>() + history.register.reads.len(),
+            reads: sets + history.register.reads.len(),
             recovery: Duration::ZERO,
         })
+    }
+}
+
+fn acknowledged(writes: &[Write]) -> usize {
+    writes.iter().filter(|write| write.acknowledged.is_some()).count()
+}
+
+/// Whether something was written to and read from every object.
+fn enough(history: &History) -> Result<(), String> {
+    let History { tokens, keys, register, .. } = history;
+    let writes = [&tokens.writes, &keys.writes, &register.writes].map(|w| acknowledged(w));
+    let reads = [tokens.reads.len(), keys.reads.len(), register.reads.len()];
+    if writes.iter().chain(&reads).all(|count| *count >= LEAST) {
+        Ok(())
+    } else {
+        Err(format!("{writes:?} writes acknowledged, {reads:?} reads"))
     }
 }
 
