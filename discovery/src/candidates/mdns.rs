@@ -3,6 +3,11 @@
 //! Announces and browses only on interfaces whose address the settings choose. The announcement
 //! carries the node id's short form, the port, a protocol version and a tag of the token's public
 //! id, so that two clusters on one link do not dial each other; never anything of the secret.
+//!
+//! What the library tells once, it may also fail to tell: the goodbye of an instance it has not met
+//! enters its cache, and if that instance announces itself within the same second, it is no news,
+//! now or ever (mdns-sd 0.21.7; it happens when all nodes of a link are restarted at once). So this
+//! module looks again from time to time, which has the library tell all that it knows.
 //! (The library joins the multicast group on every interface for the moment before the choice is
 //! made; it sends no mDNS message there.)
 
@@ -13,11 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mdns_sd::{
-    IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
-    ServiceInfo,
+    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon,
+    ServiceEvent, ServiceInfo,
 };
 use muster_proto::NodeId;
 use ring::digest::{SHA256, digest};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::{MAX_HINTS_PER_SOURCE, Outlet};
@@ -30,6 +36,12 @@ const VERSION: &str = "1";
 const MAX_INSTANCES: usize = 256;
 /// The pause after the library failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// After the start, and after the link has come up, the node looks again so soon, then after twice
+/// that time, and so on up to the longest pause.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_mins(2);
+/// How often the library looks for new interfaces and addresses: a link may come up after the node.
+const INTERFACES_EVERY_SECONDS: u32 = 2;
 
 /// How to announce and where.
 #[derive(Clone)]
@@ -55,15 +67,6 @@ fn tag(token_id: &str) -> String {
     format!("{:016x}", u64::from_be_bytes(first))
 }
 
-/// Says goodbye and ends the library's thread when dropped.
-struct Daemon(ServiceDaemon);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.0.shutdown().ok(); // a full queue only means that the thread ends with the process
-    }
-}
-
 /// Announces and browses for ever.
 pub(super) async fn run(settings: Settings, port: u16, mut outlet: Outlet) {
     loop {
@@ -77,47 +80,105 @@ pub(super) async fn run(settings: Settings, port: u16, mut outlet: Outlet) {
 
 /// Returns only when the library fails or drops the subscription.
 async fn watch(settings: &Settings, port: u16, outlet: &mut Outlet) -> Result<(), mdns_sd::Error> {
-    let (daemon, mut events) = start(settings, port)?;
+    let library = Library::start(settings, port)?;
+    let interfaces = library.daemon.monitor()?;
+    let mut events = library.look()?;
     let mut link = Link::new(&settings.token_id, settings.me);
+    let mut pauses = Pauses::new();
+    let mut again = Instant::now() + pauses.next();
     outlet.say(BTreeSet::new(), link.phrase(), false).await;
     loop {
-        tokio::select! {
+        let changed = tokio::select! {
             biased;
             event = events.recv_async() => {
                 let Ok(event) = event else { return Ok(()) };
-                if link.apply(event) {
-                    outlet.say(link.hints(), link.phrase(), false).await;
+                link.apply(event)
+            }
+            interface = interfaces.recv_async() => {
+                let Ok(interface) = interface else { return Ok(()) };
+                if matches!(interface, DaemonEvent::IpAdd(_)) {
+                    pauses = Pauses::new();
+                    again = Instant::now() + pauses.next();
                 }
+                false
             }
             _ = outlet.poked() => {
-                // Browsing anew asks within 120 ms; going on would double the interval each time.
-                daemon.0.stop_browse(SERVICE)?;
-                events = daemon.0.browse(SERVICE)?;
+                pauses = Pauses::new();
+                again = Instant::now();
+                false
             }
+            () = sleep_until(again) => {
+                again = Instant::now() + pauses.next();
+                let before = std::mem::replace(&mut events, library.look()?);
+                // The library drops its end when it takes up the new one.
+                let mut changed = false;
+                while let Ok(event) = before.recv_async().await {
+                    changed |= link.apply(event);
+                }
+                changed
+            }
+        };
+        if changed {
+            outlet.say(link.hints(), link.phrase(), false).await;
         }
     }
 }
 
-fn start(
-    settings: &Settings,
-    port: u16,
-) -> Result<(Daemon, Receiver<ServiceEvent>), mdns_sd::Error> {
-    let daemon = Daemon(ServiceDaemon::new()?);
-    let chosen = Arc::clone(&settings.chosen);
-    let here = IfKind::Predicate(IfPredicate::new(move |interface| chosen(interface.ip())));
-    daemon.0.disable_interface(IfKind::All)?;
-    daemon.0.enable_interface(here.clone())?;
-    let short = settings.me.short();
-    let host = format!("muster-{short}.local.");
-    let txt = [("v", VERSION.to_owned()), ("t", tag(&settings.token_id))];
-    let mut info = ServiceInfo::new(SERVICE, &short, &host, "", port, &txt[..])?.enable_addr_auto();
-    info.set_interfaces(vec![here]);
-    // The name holds 50 bits of a hash of this node's key: nobody else claims it, and probing for
-    // that (RFC 6762 section 8.1) would cost the first 750 ms.
-    info.set_requires_probe(false);
-    let events = daemon.0.browse(SERVICE)?;
-    daemon.0.register(info)?;
-    Ok((daemon, events))
+/// The pauses between looks: each twice as long as the one before.
+struct Pauses(Duration);
+
+impl Pauses {
+    fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// The library's thread and what it is to announce. Says goodbye and ends when dropped.
+struct Library {
+    daemon: ServiceDaemon,
+    me: ServiceInfo,
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        self.daemon.shutdown().ok(); // a full queue only means that the thread ends with the process
+    }
+}
+
+impl Library {
+    /// Nothing is sent before the first [`Library::look`].
+    fn start(settings: &Settings, port: u16) -> Result<Self, mdns_sd::Error> {
+        let chosen = Arc::clone(&settings.chosen);
+        let here = IfKind::Predicate(IfPredicate::new(move |interface| chosen(interface.ip())));
+        let short = settings.me.short();
+        let host = format!("muster-{short}.local.");
+        let txt = [("v", VERSION.to_owned()), ("t", tag(&settings.token_id))];
+        let mut me =
+            ServiceInfo::new(SERVICE, &short, &host, "", port, &txt[..])?.enable_addr_auto();
+        me.set_interfaces(vec![here.clone()]);
+        // The name holds 50 bits of a hash of this node's key: nobody else claims it, and probing
+        // for that (RFC 6762 section 8.1) would cost the first 750 ms.
+        me.set_requires_probe(false);
+        let library = Self { daemon: ServiceDaemon::new()?, me };
+        library.daemon.disable_interface(IfKind::All)?;
+        library.daemon.enable_interface(here)?;
+        library.daemon.set_ip_check_interval(INTERFACES_EVERY_SECONDS)?;
+        Ok(library)
+    }
+
+    /// Asks who is there, within 120 ms, and announces this node at its addresses of now. The
+    /// receiver first hears of all that the library knows already.
+    fn look(&self) -> Result<Receiver<ServiceEvent>, mdns_sd::Error> {
+        let events = self.daemon.browse(SERVICE)?;
+        self.daemon.register(self.me.clone())?;
+        Ok(events)
+    }
 }
 
 /// What is announced on the link.

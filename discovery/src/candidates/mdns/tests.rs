@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::candidates::{self, Source, Sources};
 
 const INSIDE: &str = "MUSTER_TEST_INSIDE_NAMESPACE";
+/// Far beyond what any of this takes, on a machine however busy.
+const NEVER: Duration = Duration::from_secs(100);
 /// Two links: nodes use the first and must leave the second alone.
 const LINKS: &str = "ip link set lo up \
     && ip link add here type veth peer name here-end && ip link set here-end up \
@@ -22,6 +23,7 @@ const LINKS: &str = "ip link set lo up \
     && exec \"$0\" \"$@\"";
 
 /// True inside the namespace. Outside, runs the test named `name` inside and reports its failure.
+#[expect(clippy::print_stdout, reason = "shows the figure that a test printed inside")]
 fn inside(name: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -40,6 +42,7 @@ fn inside(name: &str) -> bool {
         "in a network namespace (which needs root):\n{text}\n{}",
         String::from_utf8_lossy(&done.stderr)
     );
+    println!("{text}");
     false
 }
 
@@ -90,7 +93,7 @@ impl Node {
             .collect();
         let mut hints = self.sources.hints();
         let seen = hints.wait_for(|hints| **hints == wanted);
-        let seen = tokio::time::timeout(Duration::from_secs(20), seen).await.is_ok();
+        let seen = tokio::time::timeout(NEVER, seen).await.is_ok();
         assert!(seen, "wanted {wanted:?}, have {:?}", self.sources.state());
     }
 
@@ -120,9 +123,19 @@ fn the_tag_differs_between_tokens_and_reveals_neither() {
     assert!(!tag("abc").contains("abc"));
 }
 
+#[test]
+fn the_pauses_between_looks_double_up_to_the_longest() {
+    let mut pauses = Pauses::new();
+    let seconds: Vec<_> = (0..8).map(|_| pauses.next().as_secs()).collect();
+    assert_eq!(seconds, [2, 4, 8, 16, 32, 64, 120, 120]);
+}
+
+/// Prints how long it took (with `--nocapture`): at rest the first sees the other within a few
+/// milliseconds, and is seen within a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_start_within_a_second_see_each_other_in_well_under_500_ms() {
-    if !inside("nodes_that_start_within_a_second_see_each_other_in_well_under_500_ms") {
+#[expect(clippy::print_stdout, reason = "the figure is part of the purpose")]
+async fn nodes_that_are_restarted_together_see_each_other_whoever_comes_first() {
+    if !inside("nodes_that_are_restarted_together_see_each_other_whoever_comes_first") {
         return;
     }
     let mut first = Vec::new();
@@ -142,8 +155,93 @@ async fn nodes_that_start_within_a_second_see_each_other_in_well_under_500_ms() 
         a.end().await;
         b.end().await;
     }
-    // One that sees the other dials it, and so is seen.
-    assert!(first.iter().all(|took| *took < Duration::from_millis(500)), "{first:?} {both:?}");
+    println!("one sees the other after {first:?}, both see each other after {both:?}");
+}
+
+/// The story: nodes 1 and 7 were restarted together. The new node 1 heard the old node 7 say
+/// goodbye, and within the same second the new node 7 announce itself; the library took the goodbye
+/// for a record, and the announcement for the same record again, so node 1 never heard of node 7.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen() {
+    if !inside("a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen") {
+        return;
+    }
+    let listener = listener([192, 0, 2, 1]);
+    let a = Node::start(1, "token");
+    let heard = async {
+        while listener.recv(&mut [0; 2048]).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(NEVER, heard).await.expect("the node speaks once its link is up");
+    let sender = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    sender.set_multicast_if_v4(&Ipv4Addr::new(192, 0, 2, 1)).unwrap();
+    let group: SocketAddr = "224.0.0.251:5353".parse().unwrap();
+    for ttl in [0, 120] {
+        sender.send_to(&announcement(7, "token", ttl), &group.into()).unwrap();
+    }
+    a.sees(&[7]).await;
+    a.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_see_each_other_on_a_link_that_comes_up_after_they_have_started() {
+    if !inside("nodes_see_each_other_on_a_link_that_comes_up_after_they_have_started") {
+        return;
+    }
+    let cable = |state| {
+        let done = Command::new("ip").args(["link", "set", "here-end", state]).status();
+        assert!(done.expect("`ip` of iproute2 is needed").success());
+    };
+    cable("down");
+    let a = Node::start(1, "token");
+    let b = Node::start(2, "token");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    a.sees(&[]).await;
+    cable("up");
+    tokio::join!(a.sees(&[2]), b.sees(&[1]));
+    a.end().await;
+    b.end().await;
+}
+
+/// The response by which node `n` announces itself on the first link; its goodbye if `ttl` is 0.
+fn announcement(n: u8, token_id: &str, ttl: u32) -> Vec<u8> {
+    let short = NodeId::from_bytes([n; 32]).short();
+    let instance = dns_name(&format!("{short}.{SERVICE}"));
+    let host = dns_name(&format!("muster-{short}.local."));
+    let port = (4000 + u16::from(n)).to_be_bytes();
+    let srv = [&[0; 4][..], &port, &host].concat();
+    let txt: Vec<u8> = [format!("v={VERSION}"), format!("t={}", tag(token_id))]
+        .iter()
+        .flat_map(|text| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat())
+        .collect();
+    let v6: std::net::Ipv6Addr = "2001:db8:1::1".parse().unwrap();
+    let records = [
+        (dns_name(SERVICE), 12, 0x0001_u16, instance.clone()),
+        (instance.clone(), 33, 0x8001, srv),
+        (instance, 16, 0x8001, txt),
+        (host.clone(), 1, 0x8001, vec![192, 0, 2, 1]),
+        (host, 28, 0x8001, v6.octets().to_vec()),
+    ];
+    let mut message = vec![0, 0, 0x84, 0, 0, 0, 0, 5, 0, 0, 0, 0];
+    for (name, kind, class, data) in records {
+        message.extend(name);
+        message.extend(u16::to_be_bytes(kind));
+        message.extend(class.to_be_bytes());
+        message.extend(ttl.to_be_bytes());
+        message.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        message.extend(data);
+    }
+    message
+}
+
+fn dns_name(name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend(label.as_bytes());
+    }
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,7 +279,7 @@ async fn clusters_on_one_link_leave_each_other_alone() {
             .get(&Source::Mdns)
             .is_some_and(|state| state.phrase == "only nodes with another token on this link (2)")
     });
-    tokio::time::timeout(Duration::from_secs(20), met).await.expect("it says so").unwrap();
+    tokio::time::timeout(NEVER, met).await.expect("it says so").unwrap();
     stranger.sees(&[]).await;
     for node in [a, b, stranger] {
         node.end().await;
