@@ -161,16 +161,25 @@ impl Simulation {
     }
 
     /// Starts all as members that have met long ago. Their clocks are spread over `span`, such as
-    /// a probe period. (Takes time with the cube of the members: half a second for 1000, minutes
-    /// for 10 000, optimised.)
+    /// a probe period. (Takes time with the cube of the members, shared by the processors: half a
+    /// second for 1000, minutes for 10 000, optimised.)
     pub fn start_acquainted(&mut self, span: Duration) {
-        for who in 0..self.len() {
-            let at = self.now + self.rng.random_range(Duration::ZERO..span);
-            let mut core = self.core_of(who, 1, at);
-            if let Some(core) = &mut core {
-                core.assume_all_live(at, 1);
-                core.take_effects(); // they need not introduce themselves
-            }
+        let (settings, roster) = (&self.settings, &self.roster);
+        let starts: Vec<_> = self
+            .ids
+            .iter()
+            .map(|me| {
+                let start = Start {
+                    me: *me,
+                    generation: 1,
+                    settings: settings.clone(),
+                    roster: Arc::clone(roster),
+                    rng: StdRng::from_rng(&mut self.rng),
+                };
+                (start, self.now + self.rng.random_range(Duration::ZERO..span))
+            })
+            .collect();
+        for (who, core) in acquainted(starts).into_iter().enumerate() {
             self.members[who].core = core;
             self.begin(who);
         }
@@ -370,6 +379,30 @@ impl Simulation {
         let arrive = Happening::Arrive { to, from, datagram };
         self.queue.push(Reverse((self.now + delay, self.sequence, arrive)));
     }
+}
+
+/// The cores of members that have all met, made on all processors: each is made by itself.
+fn acquainted(mut starts: Vec<(Start, Instant)>) -> Vec<Option<Core>> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = starts.len().div_ceil(processors).max(1);
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        while !starts.is_empty() {
+            let rest = starts.split_off(share.min(starts.len()));
+            let mine = std::mem::replace(&mut starts, rest);
+            threads.push(scope.spawn(|| {
+                let made = mine.into_iter().map(|(start, at)| {
+                    let mut core = Core::new(start, at)?;
+                    core.assume_all_live(at, 1);
+                    core.take_effects(); // they need not introduce themselves
+                    Some(core)
+                });
+                made.collect::<Vec<_>>()
+            }));
+        }
+        let made = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+        made.flat_map(|cores| cores.expect("making a core does not panic")).collect()
+    })
 }
 
 #[cfg(test)]

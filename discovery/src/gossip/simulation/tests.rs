@@ -234,3 +234,15 @@ fn a_large_group_that_has_met_before_notices_a_death() {
     assert!(took <= 6 * SECOND, "{took:?}");
     assert_eq!(downs(&mut s), 299);
 }
+
+#[test]
+fn two_hundred_members_that_start_together_all_see_each_other_soon_and_cheaply() {
+    let mut s = cluster(200, 10, Settings::default());
+    let took = s.until(10 * SECOND, Simulation::converged).expect("all see all");
+    assert!(took <= 3 * SECOND, "{took:?}");
+    let tally = s.take_tally();
+    assert!(tally.iter().all(|member| member.downs == 0));
+    let bytes: u64 =
+        tally.iter().map(|member| member.bytes + member.datagrams * OVERHEAD as u64).sum();
+    assert!(bytes / 200 <= 100_000, "{} bytes for each", bytes / 200);
+}
