@@ -22,7 +22,7 @@ use muster_proto::wire::hello::{
 use muster_proto::wire::node::node_server::NodeServer;
 use muster_proto::wire::{ALPN_HELLO, ALPN_NODE, MAX_MESSAGE};
 use quinn::crypto::rustls::QuicClientConfig;
-use support::{Echo, TestNode, acquaint, bounded, message, now, until};
+use support::{Echo, PATIENCE, TestNode, acquaint, bounded, message, now, until};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -196,7 +196,7 @@ async fn is_turned_away(target: SocketAddr, alpn: &[u8], identity: Option<&Ident
     let (client, config) = stranger(alpn, identity);
     let Ok(connecting) = client.connect_with(config, target, "any") else { return true };
     let Ok(connection) = bounded("the handshake ends", connecting).await else { return true };
-    tokio::time::timeout(Duration::from_secs(2), connection.closed()).await.is_ok()
+    tokio::time::timeout(PATIENCE, connection.closed()).await.is_ok()
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use muster_discovery::hello::{ProveError, RefusedWhy};
 use muster_pki::token::Token;
@@ -94,14 +94,12 @@ async fn a_call_to_a_listener_that_falls_silent_ends() {
     let session = a.endpoint.dial_hello(cable.address).await.unwrap();
     session.prove(&token).await.unwrap();
     cable.cut();
-    let begun = Instant::now();
     let request = within(Duration::from_millis(200), greeting());
-    let status = session.client().greet(request).await.unwrap_err();
+    let answer = bounded("the end of a call", session.client().greet(request)).await;
+    let status = answer.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    assert!(begun.elapsed() < Duration::from_secs(1));
     let status = bounded("an error", session.client().greet(greeting())).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     let error = bounded("no answer", a.endpoint.dial_hello(cable.address)).await.unwrap_err();
     assert!(error.to_string().contains("no answer within 5000 ms"), "{error}");
 }

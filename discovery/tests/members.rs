@@ -16,7 +16,7 @@ use muster_pki::tls::Credentials;
 use muster_proto::wire::node::{SnapshotPiece, WatchRequest};
 use muster_proto::{ClusterId, Role};
 use support::cable::Cable;
-use support::{TestNode, acquaint, bounded, message, now, until, within};
+use support::{PATIENCE, TestNode, acquaint, bounded, message, now, until, within};
 use tonic::Code;
 
 const ANY: &str = "127.0.0.1:0";
@@ -52,17 +52,17 @@ async fn a_simultaneous_dial_loses_no_call() {
     }
 }
 
-/// Prints the round trip of a small call, for the record; fails only when it is absurd.
+/// Prints the round trip of a small call, for the record, and judges none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stderr, reason = "the figure is the purpose")]
-async fn a_small_call_is_fast() {
+async fn a_thousand_small_calls_are_answered_one_after_the_other() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     acquaint(&[&a, &b]);
     let mut client = a.client(&b);
     let mut times = Vec::new();
     for round in 0..1100 {
         let begun = Instant::now();
-        let request = within(Duration::from_secs(2), message(vec![7; 256]));
+        let request = within(PATIENCE, message(vec![7; 256]));
         client.append(request).await.unwrap();
         if round >= 100 {
             times.push(begun.elapsed());
@@ -71,7 +71,6 @@ async fn a_small_call_is_fast() {
     times.sort();
     let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
     eprintln!("append of 256 bytes: p50 {p50:?}, p99 {p99:?}, max {:?}", times.last());
-    assert!(p50 < Duration::from_millis(20), "{p50:?}");
 }
 
 #[tokio::test]
@@ -109,12 +108,10 @@ async fn the_sessions_of_a_removed_member_end_at_once() {
     let mut views = a.client(&b).watch(WatchRequest {}).await.unwrap().into_inner();
     views.message().await.unwrap().expect("the first view");
 
-    let removed = Instant::now();
     b.forget(&a);
     let end = async { while let Ok(Some(_)) = views.message().await {} };
     bounded("the stream ends", end).await;
     until("the hello session ends", async || hello.is_closed().then_some(())).await;
-    assert!(removed.elapsed() < Duration::from_secs(1), "{:?}", removed.elapsed());
 
     let refused = until("a refusal", async || a.client(&b).append(message("x")).await.err()).await;
     assert!(matches!(refused.code(), Code::Unauthenticated | Code::Unavailable), "{refused}");
@@ -154,10 +151,9 @@ async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_hea
         cable.cut();
         let cut = Instant::now();
         while cut.elapsed() < partition {
-            let asked = Instant::now();
             let request = within(Duration::from_millis(150), message("x"));
-            client.append(request).await.expect_err("nothing arrives");
-            assert!(asked.elapsed() < Duration::from_millis(600), "{:?}", asked.elapsed());
+            let answer = bounded("the end of a call", client.append(request)).await;
+            answer.expect_err("nothing arrives");
         }
         cable.mend();
         let mended = Instant::now();
@@ -166,9 +162,7 @@ async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_hea
             client.append(request).await.ok()
         })
         .await;
-        let took = mended.elapsed();
-        eprintln!("partition of {partition:?}: an answer {took:?} after it healed");
-        assert!(took < Duration::from_millis(2500), "{took:?} after {partition:?}");
+        eprintln!("partition of {partition:?}: an answer {:?} after it healed", mended.elapsed());
     }
 }
 
@@ -184,14 +178,24 @@ async fn a_call_without_a_deadline_fails_soon_when_the_peer_falls_silent() {
     });
     a.client(&b).append(message("x")).await.unwrap();
     cable.cut();
-    let asked = Instant::now();
+    // Sooner than the session's idle timeout, which is longer than `bounded` waits.
     let error = bounded("an error", a.client(&b).append(message("x"))).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
-    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
 async fn a_restarted_peer_is_noticed_at_the_next_packet() {
+    // A peer that is only noticed by its silence takes longer than this every time; a busy machine
+    // does not.
+    let mut took = Vec::new();
+    while took.iter().all(|took| *took >= Duration::from_millis(1500)) {
+        assert!(took.len() < 5, "each time only after its silence: {took:?}");
+        took.push(answer_after_restart().await);
+    }
+}
+
+/// From the restart of a peer without a goodbye to its next answer.
+async fn answer_after_restart() -> Duration {
     let machine =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let a = TestNode::start(ANY);
@@ -215,7 +219,7 @@ async fn a_restarted_peer_is_noticed_at_the_next_packet() {
         a.client(&b).append(request).await.ok()
     })
     .await;
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    begun.elapsed()
 }
 
 #[tokio::test]
@@ -311,22 +315,19 @@ async fn a_snapshot_does_not_hold_up_small_calls() {
     let piece = SnapshotPiece { header: vec![], body: vec![7; PIECE] };
     let pieces = tokio_stream::iter((0..PIECES).map(move |_| piece.clone()));
     let snapshot = async { bulk.snapshot(pieces).await.unwrap().into_inner() };
+    let answered = std::cell::Cell::new(0);
     let calls = async {
-        let mut worst = Duration::ZERO;
         loop {
-            let begun = Instant::now();
             small.append(message(vec![1; 256])).await.unwrap();
-            worst = worst.max(begun.elapsed());
+            answered.set(answered.get() + 1);
             tokio::time::sleep(Duration::from_millis(5)).await;
-            if worst > Duration::from_secs(2) {
-                return worst;
-            }
         }
     };
     let total = tokio::select! {
         total = bounded("the snapshot", snapshot) => total,
-        worst = calls => panic!("a small call took {worst:?}"),
+        () = calls => unreachable!("it goes on"),
     };
+    assert!(answered.get() >= 5, "{} small calls during the snapshot", answered.get());
     assert_eq!(total.body, (PIECES * (PIECE as u64)).to_be_bytes());
 }
 

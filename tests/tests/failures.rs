@@ -1,7 +1,5 @@
 //! What breaks, and what must hold (the failure table of docs/design.md).
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::{Cluster, Discovery, Plan, scenario, until};
@@ -28,9 +26,7 @@ fn the_leader_is_killed_and_the_cluster_goes_on() {
         write(&cluster, "before")?;
         let old = leader(&cluster)?;
         cluster.kill(&old)?;
-        let killed = Instant::now();
         write(&cluster, "during")?;
-        ensure!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
         ensure!(leader(&cluster)? != old, "{old} is dead and still said to lead");
         let tokens = cluster.ctl(&["token", "list", "-o", "json"])?.success()?;
         ensure!(tokens.contains("before") && tokens.contains("during"), "{tokens}");

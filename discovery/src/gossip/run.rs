@@ -226,3 +226,6 @@ fn differs(old: &BTreeMap<NodeId, Liveness>, new: &BTreeMap<NodeId, Liveness>) -
 fn far() -> Instant {
     Instant::now() + REFRESH * 2
 }
+
+#[cfg(test)]
+mod tests;
