@@ -159,12 +159,7 @@ mod tests {
         let cluster = ClusterId::from_bytes([3; 32]);
         let identity = Arc::new(Identity::generate());
         let authority = Authority::create(AuthorityKind::Machine, "demo", &cluster, now);
-        let profile = Profile::Node {
-            id: identity.node_id(),
-            name: "w".parse().unwrap(),
-            role: Role::Worker,
-            addresses: Vec::new(),
-        };
+        let profile = Profile::Node { id: identity.node_id(), role: Role::Worker };
         let leaf = leaf::issue(&authority, &profile, &identity.public_key().into(), now).unwrap();
         let answer = Admitted {
             cluster_id: cluster.to_vec(),

@@ -235,12 +235,7 @@ async fn a_peer_that_stops_in_order_is_unavailable_at_once() {
 }
 
 fn certify(authority: &Authority, node: &TestNode) {
-    let profile = Profile::Node {
-        id: node.id(),
-        name: "cp-1".parse().unwrap(),
-        role: Role::ControlPlane,
-        addresses: vec![node.address.ip()],
-    };
+    let profile = Profile::Node { id: node.id(), role: Role::ControlPlane };
     let key = node.identity.public_key().into();
     let leaf = leaf::issue(authority, &profile, &key, now()).unwrap();
     let bundle = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();

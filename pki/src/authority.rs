@@ -104,6 +104,7 @@ impl fmt::Debug for Authority {
 
 impl Authority {
     /// A new self-signed authority, good for [`LIFETIME`]. It may sign leaves only (path length 0).
+    /// All but the machine authority carry the name and id of the cluster.
     pub fn create(
         kind: AuthorityKind,
         cluster_name: &str,
@@ -116,8 +117,13 @@ impl Authority {
         params.distinguished_name = rcgen::DistinguishedName::new();
         let name = &mut params.distinguished_name;
         name.push(rcgen::DnType::OrganizationName, "muster");
-        name.push(rcgen::DnType::OrganizationalUnitName, cluster.to_string());
-        name.push(rcgen::DnType::CommonName, common_name(cluster_name, kind));
+        if kind == AuthorityKind::Machine {
+            // Every node shows it to strangers, as the issuer of its certificate.
+            name.push(rcgen::DnType::CommonName, "machine authority");
+        } else {
+            name.push(rcgen::DnType::OrganizationalUnitName, cluster.to_string());
+            name.push(rcgen::DnType::CommonName, common_name(cluster_name, kind));
+        }
         params.serial_number = Some(random_serial());
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
         params.key_usages =

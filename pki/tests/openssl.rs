@@ -80,11 +80,7 @@ fn profiles() -> Vec<(Profile, SubjectKey)> {
     let node = |role| {
         let identity = Identity::generate();
         let id = identity.node_id();
-        let name = "cp1".parse().unwrap();
-        (
-            Profile::Node { id, name, role, addresses: addresses() },
-            SubjectKey::from(identity.public_key()),
-        )
+        (Profile::Node { id, role }, SubjectKey::from(identity.public_key()))
     };
     let name = || "cp1".parse().unwrap();
     let key = || KeyPair::generate().public();
@@ -116,7 +112,10 @@ fn openssl_accepts_every_authority() {
         accepted(&verify("any", &path, &path));
         let text = text_of(&path);
         for wanted in [
-            format!("CN = demo {kind} authority"),
+            match kind {
+                AuthorityKind::Machine => "CN = machine authority".to_owned(),
+                _ => format!("CN = demo {kind} authority"),
+            },
             "CA:TRUE, pathlen:0".to_owned(),
             "Certificate Sign, CRL Sign".to_owned(),
             "X509v3 Subject Key Identifier".to_owned(),
@@ -153,11 +152,9 @@ fn openssl_finds_the_names_and_addresses_of_a_leaf() {
         let text = text_of(&path);
         let wanted: &[&str] = match profile {
             Profile::Node { role: Role::ControlPlane, .. } => {
-                &["DNS:cp1", "DNS:control-plane.muster.internal", "IP Address:192.0.2.7"]
+                &[".nodes.muster.internal", "DNS:control-plane.muster.internal"]
             }
-            Profile::Node { role: Role::Worker, .. } => {
-                &["DNS:cp1", ".nodes.muster.internal", "IP Address:2001:DB8:0:0:0:0:0:7"]
-            }
+            Profile::Node { role: Role::Worker, .. } => &[".nodes.muster.internal"],
             Profile::EtcdServer { .. } | Profile::EtcdPeer { .. } => {
                 &["DNS:cp1, DNS:localhost", "IP Address:192.0.2.7", "IP Address:127.0.0.1"]
             }

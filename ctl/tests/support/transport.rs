@@ -42,12 +42,7 @@ impl Admission for Certified {
 
 fn certify(cluster: &Cluster) -> Certified {
     let identity = Identity::generate();
-    let profile = Profile::Node {
-        id: identity.node_id(),
-        name: "cp-1".parse().unwrap(),
-        role: Role::ControlPlane,
-        addresses: vec!["127.0.0.1".parse().unwrap()],
-    };
+    let profile = Profile::Node { id: identity.node_id(), role: Role::ControlPlane };
     let key = identity.public_key().into();
     let leaf = leaf::issue(&cluster.machine, &profile, &key, now()).unwrap();
     let bundle = TrustBundle::new(vec![cluster.machine.certificate().clone()]).unwrap();

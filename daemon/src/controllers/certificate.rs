@@ -23,15 +23,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What the registry says of a member, as its certificate will.
 pub fn profile(member: &Member) -> Profile {
-    Profile::Node {
-        id: member.id,
-        name: member.name.clone(),
-        role: member.role,
-        addresses: ips(member),
-    }
+    Profile::Node { id: member.id, role: member.role }
 }
 
-/// The member's addresses without ports, each once.
+/// The member's addresses without ports, each once, for certificates of its etcd.
 pub fn ips(member: &Member) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::new();
     for address in member.addresses.iter().take(leaf::MAX_ADDRESSES) {

@@ -21,8 +21,9 @@ pub fn node_dns_name(id: &NodeId) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Profile {
     /// A member, as client and server of `muster-node/1` and, on the control plane, of the
-    /// operator API.
-    Node { id: NodeId, name: NodeName, role: Role, addresses: Vec<IpAddr> },
+    /// operator API. A server shows its certificate before it knows who asks, so this one says
+    /// nothing but the key and what peers check: no name, no address, no cluster.
+    Node { id: NodeId, role: Role },
     /// An etcd member towards its clients. May act as a client too, because etcd's own gateway
     /// dials the server with the server's certificate.
     EtcdServer { name: NodeName, addresses: Vec<IpAddr> },
@@ -61,18 +62,16 @@ impl Profile {
         }
     }
 
-    pub(super) fn common_name(&self) -> &str {
+    pub(super) fn common_name(&self) -> String {
         match self {
-            Self::Node { name, .. }
-            | Self::EtcdServer { name, .. }
-            | Self::EtcdPeer { name, .. } => name.as_str(),
-            Self::EtcdClient { common_name, .. } => common_name,
+            Self::Node { id, .. } => id.to_string(),
+            Self::EtcdServer { name, .. } | Self::EtcdPeer { name, .. } => name.to_string(),
+            Self::EtcdClient { common_name, .. } => common_name.clone(),
         }
     }
 
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         match self {
-            Self::Node { addresses, .. } => addresses.clone(),
             Self::EtcdServer { addresses, .. } | Self::EtcdPeer { addresses, .. } => {
                 let mut all = addresses.clone();
                 for loopback in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
@@ -82,14 +81,14 @@ impl Profile {
                 }
                 all
             }
-            Self::EtcdClient { .. } => Vec::new(),
+            Self::Node { .. } | Self::EtcdClient { .. } => Vec::new(),
         }
     }
 
     pub(super) fn names(&self) -> Vec<String> {
         match self {
-            Self::Node { id, name, role, .. } => {
-                let mut names = vec![node_dns_name(id), name.to_string()];
+            Self::Node { id, role } => {
+                let mut names = vec![node_dns_name(id)];
                 if *role == Role::ControlPlane {
                     names.push(CONTROL_PLANE_NAME.to_owned());
                 }

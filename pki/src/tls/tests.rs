@@ -86,12 +86,7 @@ impl Node {
     }
 
     fn certify(&self, authority: &Authority, role: Role, issued: SystemTime) {
-        let profile = Profile::Node {
-            id: self.id(),
-            name: "cp1".parse().unwrap(),
-            role,
-            addresses: vec!["192.0.2.7".parse().unwrap()],
-        };
+        let profile = Profile::Node { id: self.id(), role };
         let key = self.identity.public_key().into();
         let leaf = leaf::issue(authority, &profile, &key, issued).unwrap();
         let bundle = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();
@@ -255,11 +250,6 @@ impl rustls::client::ResolvesClientCert for Nothing {
 fn a_p256_leaf_of_the_machine_authority_is_no_identity() {
     let key = KeyPair::generate().public();
     let node = Node::new();
-    let profile = Profile::Node {
-        id: node.id(),
-        name: "cp1".parse().unwrap(),
-        role: Role::Worker,
-        addresses: vec![],
-    };
+    let profile = Profile::Node { id: node.id(), role: Role::Worker };
     assert!(leaf::issue(&machine_authority(), &profile, &key, now()).is_err());
 }
