@@ -17,6 +17,7 @@ mod dial;
 mod gate;
 mod guard;
 pub(crate) mod http2;
+mod hush;
 mod links;
 mod misses;
 mod owner;
@@ -43,6 +44,7 @@ pub use caller::Caller;
 pub use channel::NodeChannel;
 pub use dial::DialError;
 pub use http2::{Call as HelloChannel, Service, service};
+pub use source::Source;
 pub use transport::{HELLO_CALL, HELLO_IDLE, MAX_DATAGRAM, UNPROVEN};
 pub use trust::{Directory, Peer, Trust};
 

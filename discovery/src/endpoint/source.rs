@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// An IPv4 address, or the /64 network of an IPv6 address: one host can use all of the latter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Source(IpAddr);
+pub struct Source(IpAddr);
 
 impl From<SocketAddr> for Source {
     fn from(address: SocketAddr) -> Self {

@@ -15,6 +15,7 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
 use super::guard::PeerKey;
+use super::hush::Hush;
 use super::transport::transport;
 use super::trust::Trust;
 
@@ -108,7 +109,7 @@ impl Tls {
     pub(crate) fn server(&self) -> quinn::ServerConfig {
         let config = pki::quic_server(&self.own, &self.admission);
         let config = QuicServerConfig::try_from(config).expect("pki offers QUIC's first suite");
-        let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(Hush::new(config)));
         config
             .transport_config(Arc::clone(&self.transport))
             .migration(true)
