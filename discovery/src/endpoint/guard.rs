@@ -1,5 +1,6 @@
 //! What is checked of every call before its body is read: on `muster-node/1` that the caller is
-//! still a member, on `muster-hello/1` that it has proved the token.
+//! still a member and that its role may make the call, on `muster-hello/1` that it has proved the
+//! token.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,14 @@ use super::caller::Caller;
 use super::http2::Admit;
 use super::trust::Trust;
 use crate::hello::Session;
+
+/// The calls of `muster-node/1` that a worker may make. Every other one is refused to it here: a
+/// message is decoded as a whole before the service sees who sent it.
+const OPEN_TO_WORKERS: [&str; 2] = ["/muster.node.v1.Node/Report", "/muster.node.v1.Node/Watch"];
+
+/// The largest request of a worker, in bytes. What it says of itself is far smaller; and it may have
+/// hundreds of requests under way.
+pub(crate) const MAX_WORKER_REQUEST: usize = 16 << 10;
 
 /// The peer of a connection, as its certificate names it.
 #[derive(Debug, Clone)]
@@ -57,8 +66,17 @@ fn refused() -> Status {
 impl Admit for NodeGuard {
     fn admit<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
         let role = self.peer.role(&self.trust).ok_or_else(|| Box::new(refused()))?;
+        if role == Role::Worker && !OPEN_TO_WORKERS.contains(&request.uri().path()) {
+            let why = "only control-plane members may call this";
+            return Err(Box::new(Status::permission_denied(why)));
+        }
         request.extensions_mut().insert(self.peer.caller(Some(role), &self.connection));
         Ok(request)
+    }
+
+    fn most(&self) -> Option<usize> {
+        let is_worker = self.peer.role(&self.trust) != Some(Role::ControlPlane);
+        is_worker.then_some(MAX_WORKER_REQUEST)
     }
 }
 

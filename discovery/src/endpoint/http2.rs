@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body_util::Limited;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::Join;
@@ -78,6 +79,12 @@ const MAX_HEADERS: u32 = 8 << 10;
 pub(crate) trait Admit: Clone + Send + Sync + 'static {
     /// The call with its extensions filled in, or the answer that refuses it.
     fn admit<B>(&self, request: http::Request<B>) -> Result<http::Request<B>, Box<Status>>;
+
+    /// The most bytes that the caller's request may have, where that is less than the service
+    /// takes.
+    fn most(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Serves one stream until the peer closes it or the connection is lost.
@@ -115,13 +122,13 @@ pub(crate) async fn connect(io: Stream, limits: Limits, tasks: Tasks) -> hyper::
 }
 
 /// What answers the calls of an ALPN: a generated gRPC server.
-pub type Service = BoxCloneSyncService<http::Request<Incoming>, http::Response<Body>, Infallible>;
+pub type Service = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
 /// Wraps a generated gRPC server, configured with its message limits, for
 /// [`super::Listener::run`].
 pub fn service<S>(server: S) -> Service
 where
-    S: tower::Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>,
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
@@ -149,6 +156,11 @@ impl<A: Admit> hyper::service::Service<http::Request<Incoming>> for Guarded<A> {
             Ok(request) => request,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
+        let most = self.guard.most();
+        let request = request.map(|body| match most {
+            Some(most) => Body::new(Limited::new(body, most)),
+            None => Body::new(body),
+        });
         let answer = self.service.clone().call(request);
         let Some(patience) = self.patience else { return Box::pin(answer) };
         Box::pin(async move {
