@@ -223,6 +223,19 @@ impl Door for Entrance {
         }
     }
 
+    async fn still_admits(&self, token: &TokenId) -> bool {
+        match self.place() {
+            Place::ControlPlane(_, state) => {
+                let now = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX).max(state.now_ms());
+                let status = state.token(token).map(|token| token.status(now));
+                matches!(status, Some(TokenStatus::Valid | TokenStatus::UsedUp))
+            }
+            // A worker that has just joined and has not been told yet which tokens are valid.
+            Place::Other if self.told.borrow().is_none() => token == self.token.id(),
+            Place::Other | Place::Forming | Place::Removed => self.verifier(token).await.is_some(),
+        }
+    }
+
     async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status> {
         if let (Place::Forming, Some(formation)) = (self.place(), &self.formation) {
             return formation

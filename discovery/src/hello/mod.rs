@@ -70,6 +70,12 @@ pub trait Door: Send + Sync + 'static {
     /// What proofs of this token are checked by; `None` when it is not valid now.
     async fn verifier(&self, token: &TokenId) -> Option<Verifier>;
 
+    /// Whether a guest that has proved this token may go on. A token that has been revoked since or
+    /// has expired opens nothing any more; one that is used up still serves its last guest.
+    async fn still_admits(&self, token: &TokenId) -> bool {
+        self.verifier(token).await.is_some()
+    }
+
     /// Two candidates introduce themselves. The request is within the bounds that the contract
     /// states.
     async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status>;

@@ -38,6 +38,20 @@ impl Server {
         endpoint::service(HelloServer::new(self).max_decoding_message_size(MAX_HELLO_MESSAGE))
     }
 
+    /// The proven peer of a request. The endpoint has let nobody else through; checked again here
+    /// because what stands behind must never be reached otherwise. A token that was revoked or has
+    /// expired since it was proved ends the session.
+    async fn guest<T>(&self, request: &Request<T>) -> Result<Guest, Status> {
+        let session = Session::of(request)?;
+        let caller = Caller::of(request)?.clone();
+        let token = session.proven().ok_or_else(denied)?;
+        if self.door.still_admits(&token).await {
+            return Ok(Guest { caller, token });
+        }
+        self.refuse(&caller, session, Some(token), RefusedWhy::UnknownToken);
+        Err(denied())
+    }
+
     /// Tells the audit, closes the session, and tells the peer nothing.
     fn refuse(&self, caller: &Caller, session: &Session, token: Option<TokenId>, why: RefusedWhy) {
         session.deny();
@@ -49,13 +63,6 @@ impl Server {
 /// What everyone hears who is not let in.
 fn denied() -> Status {
     Status::permission_denied("")
-}
-
-/// The proven peer of a request. The endpoint has let nobody else through; checked again here
-/// because what stands behind must never be reached otherwise.
-fn guest<T>(request: &Request<T>) -> Result<Guest, Status> {
-    let token = Session::of(request)?.proven().ok_or_else(denied)?;
-    Ok(Guest { caller: Caller::of(request)?.clone(), token })
 }
 
 #[tonic::async_trait]
@@ -85,14 +92,14 @@ impl Hello for Server {
     }
 
     async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
-        let guest = guest(&request)?;
+        let guest = self.guest(&request).await?;
         let request = request.into_inner();
         bounds::greet(&request)?;
         self.door.greet(guest, request).await.map(Response::new)
     }
 
     async fn birth(&self, request: Request<BirthRequest>) -> Result<Response<BirthReply>, Status> {
-        let guest = guest(&request)?;
+        let guest = self.guest(&request).await?;
         let missing = || Status::invalid_argument("the birth request holds no message");
         let message = request.into_inner().message.ok_or_else(missing)?;
         let messages = self.door.birth(guest, message).await?;
@@ -100,7 +107,7 @@ impl Hello for Server {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
-        let guest = guest(&request)?;
+        let guest = self.guest(&request).await?;
         let request = request.into_inner();
         bounds::join(&request)?;
         self.door.join(guest, request).await.map(Response::new)
@@ -115,7 +122,7 @@ impl Hello for Server {
         &self,
         request: Request<AnchorRequest>,
     ) -> Result<Response<AnchorReply>, Status> {
-        let guest = guest(&request)?;
+        let guest = self.guest(&request).await?;
         self.door.anchor(guest).await.map(Response::new)
     }
 }
