@@ -1,9 +1,11 @@
 //! The node API: what members may ask of each other. The endpoint has checked that the caller is a
-//! member; what only the control plane may call is refused to workers here, before a byte of the
-//! request is looked at.
+//! member and that its role may make the call, before a byte of the request was read; what only the
+//! control plane may call is refused to workers here once more.
+
+mod burden;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -20,9 +22,11 @@ use openraft::error::Fatal;
 use openraft::raft::SnapshotResponse;
 use openraft::{Snapshot, SnapshotMeta, Vote};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
+
+use burden::{Reports, Watches};
 
 use super::local::Local;
 use crate::raft::codec::{decode, encode};
@@ -49,12 +53,15 @@ pub struct NodeService {
     local: Arc<Local>,
     /// One snapshot is received at a time, whoever sends it: each may be [`MAX_BODY`] long.
     receiving: Arc<Semaphore>,
+    reports: Arc<Mutex<Reports>>,
+    watches: Watches,
 }
 
 impl NodeService {
     /// `group` becomes some once this control-plane node has started its Raft.
     pub fn new(group: tokio::sync::watch::Receiver<Option<Group>>, local: Arc<Local>) -> Self {
-        Self { group, local, receiving: Arc::new(Semaphore::new(1)) }
+        let receiving = Arc::new(Semaphore::new(1));
+        Self { group, local, receiving, reports: Arc::default(), watches: Watches::default() }
     }
 
     /// The group. A founder may be called some milliseconds before its Raft has started: it is
@@ -157,6 +164,10 @@ impl Node for NodeService {
         request: Request<ReportRequest>,
     ) -> Result<Response<ReportReply>, Status> {
         let node = Caller::of(&request)?.node_id;
+        let now = Instant::now().into_std();
+        if !self.reports.lock().unwrap_or_else(PoisonError::into_inner).may(node, now) {
+            return Err(Status::resource_exhausted("this member reports too often; wait"));
+        }
         let group = self.group().await?;
         let ReportRequest { addresses, version, etcd } = request.into_inner();
         let etcd: Option<EtcdReport> =
@@ -185,10 +196,15 @@ impl Node for NodeService {
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Caller::of(&request)?;
+        let node = Caller::of(&request)?.node_id;
+        let watch = self
+            .watches
+            .begin(node)
+            .ok_or_else(|| Status::resource_exhausted("this member watches too often already"))?;
         let states = WatchStream::new(self.group().await?.watch_state());
         let mut last = None;
         let views = states.filter_map(move |state| {
+            let _watch = &watch;
             let view = view::view(&state);
             let founded = !view.cluster_id.is_empty();
             let changed = last
