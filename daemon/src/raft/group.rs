@@ -32,6 +32,11 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 /// it had begun, and it answers within a few round trips.
 const PARTING: Duration = Duration::from_millis(100);
 
+/// The largest command, in bytes of MessagePack. The log of a leader that is given more than
+/// [`super::store::MAX_ENTRY`] refuses to write it, and its Raft stops; then the next leader is asked.
+/// The largest that the state would accept is a founding, below 200 KiB.
+pub const MAX_COMMAND: usize = 256 << 10;
+
 /// A leader that was not heard for this long is out of reach: some heartbeats, a busy disk allowed.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -175,6 +180,9 @@ impl Group {
     /// Carries a command through the group, wherever its leader is, and gives what became of it.
     pub async fn propose(&self, command: Command) -> Result<Outcome, GroupError> {
         let encoded = encode(&command);
+        if let Some(refused) = too_large(encoded.len()) {
+            return Ok(refused);
+        }
         let mut hunt = Hunt::new(self, PATIENCE);
         loop {
             let leader = hunt.leader().await?;
@@ -208,6 +216,9 @@ impl Group {
     pub async fn propose_here(&self, command: Command) -> Result<Outcome, HereError> {
         if !self.is_leader() {
             return Err(HereError::NotLeader(self.leader()));
+        }
+        if let Some(refused) = too_large(encode(&command).len()) {
+            return Ok(refused);
         }
         // Until the removal is applied, nobody gives the node its vote back.
         let _voting = match &command {
@@ -402,6 +413,13 @@ impl Hunt {
             Ok(Err(HereError::NotLeader(_))) | Err(_) => Ok(None),
         }
     }
+}
+
+/// The refusal of a command that must not reach the log.
+fn too_large(length: usize) -> Option<Outcome> {
+    let message = || format!("a command of {length} bytes is larger than {MAX_COMMAND}");
+    (length > MAX_COMMAND)
+        .then(|| Outcome::Refused(Refusal { reason: Reason::Invalid, message: message() }))
 }
 
 /// A leader that does not answer is as good as none: look again.

@@ -12,6 +12,6 @@ pub mod types;
 pub mod voters;
 mod watch;
 
-pub use group::{Group, GroupError, HereError};
+pub use group::{Group, GroupError, HereError, MAX_COMMAND};
 pub use start::{Running, Start, StartError, claim, start};
 pub use types::{Metrics, Raft, TypeConfig};
