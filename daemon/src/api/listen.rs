@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use muster_discovery::endpoint::Source;
 use muster_pki::identity;
 use muster_proto::PublicKey;
 use rustls::ServerConfig;
@@ -23,8 +24,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tracing::debug;
 
-/// Connections at a time, those in the handshake included: some tens of operators and their tools.
+use super::crowd::Crowd;
+
+/// Connections of operators at a time: some tens of people and their tools.
 const MAX_CONNECTIONS: usize = 256;
+
+/// Handshakes at a time, in all and from one source. Who is in one is a stranger, and may take its
+/// time over it: it must hold no place that an operator needs.
+const MAX_HANDSHAKES: usize = 128;
+const MAX_HANDSHAKES_OF_ONE: usize = 16;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -64,12 +72,19 @@ pub async fn accept(
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut strangers = Crowd::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            Some(_) = handshakes.join_next() => continue,
+            Some(ended) = handshakes.join_next() => {
+                match ended {
+                    Ok(source) => strangers.leave(source),
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let (stream, remote) = match accepted {
@@ -80,19 +95,20 @@ pub async fn accept(
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+        let source = Source::from(remote);
+        if !strangers.enter(source) {
             continue; // dropping the stream closes it
-        };
-        let config = Arc::clone(&tls);
-        let ready = ready.clone();
+        }
+        let (config, ready, slots) = (Arc::clone(&tls), ready.clone(), Arc::clone(&slots));
         handshakes.spawn(async move {
-            match timeout(HANDSHAKE, handshake(stream, remote, config, slot)).await {
+            match timeout(HANDSHAKE, handshake(stream, remote, config, slots)).await {
                 Ok(Ok(stream)) => {
                     ready.send(Ok(stream)).await.ok(); // the server has stopped
                 }
                 Ok(Err(error)) => debug!(%remote, %error, "operator handshake"),
                 Err(_) => debug!(%remote, "operator handshake took too long"),
             }
+            source
         });
     }
 }
@@ -101,7 +117,7 @@ async fn handshake(
     stream: TcpStream,
     remote: SocketAddr,
     config: Arc<ServerConfig>,
-    slot: OwnedSemaphorePermit,
+    slots: Arc<Semaphore>,
 ) -> io::Result<OperatorStream> {
     stream.set_nodelay(true)?;
     let stream = TlsAcceptor::from(config).accept(stream).await?;
@@ -111,6 +127,7 @@ async fn handshake(
         .and_then(<[_]>::first)
         .ok_or_else(|| io::Error::other("no client certificate"))?;
     let key = identity::public_key_of(certificate).map_err(io::Error::other)?;
+    let slot = slots.try_acquire_owned().map_err(io::Error::other)?;
     Ok(OperatorStream { stream, peer: OperatorPeer { key, remote }, _slot: slot })
 }
 

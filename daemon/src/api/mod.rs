@@ -1,6 +1,7 @@
 //! What a node answers: other nodes (`node`), strangers with a token (`door`), operators
 //! (`operator`, over the port of `listen`, which a worker relays).
 
+mod crowd;
 pub mod door;
 pub mod listen;
 pub mod local;

@@ -6,24 +6,30 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::Trust;
+use muster_discovery::endpoint::{Source, Trust};
 use muster_proto::Role;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-/// Relayed connections at a time.
+use super::crowd::Crowd;
+
+/// Relayed connections at a time, in all and from one source: nobody has shown who it is yet.
 const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS_OF_ONE: usize = 16;
 
 /// How long one control-plane address may take to answer before the next is tried.
 const DIAL: Duration = Duration::from_secs(1);
 
 /// The longest that one relayed connection lives: an operator's command, a snapshot download.
 const MAX_LIFE: Duration = Duration::from_hours(1);
+
+/// How long an operator may go on holding a connection that the node has ended.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// How long to wait when the machine has no file handle left for another connection.
 const OUT_OF_HANDLES: Duration = Duration::from_millis(200);
@@ -34,30 +40,37 @@ pub async fn relay(
     trust: watch::Receiver<Arc<Trust>>,
     stop: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut strangers = Crowd::new(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ONE);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                match ended {
+                    Ok(source) => strangers.leave(source),
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let Ok((operator, remote)) = accepted else {
             sleep(OUT_OF_HANDLES).await;
             continue;
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+        let source = Source::from(remote);
+        if !strangers.enter(source) {
             continue; // dropping the stream closes it
-        };
+        }
         let addresses = control_plane(&trust.borrow());
         connections.spawn(async move {
-            let _slot = slot;
             match timeout(MAX_LIFE, pass(operator, addresses)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%remote, %error, "relay"),
                 Err(_) => debug!(%remote, "a relayed connection was open for too long"),
             }
+            source
         });
     }
 }
@@ -70,9 +83,96 @@ fn control_plane(trust: &Trust) -> Vec<SocketAddr> {
 async fn pass(mut operator: TcpStream, addresses: Vec<SocketAddr>) -> io::Result<()> {
     for address in addresses {
         if let Ok(Ok(mut node)) = timeout(DIAL, TcpStream::connect(address)).await {
-            copy_bidirectional(&mut operator, &mut node).await?;
-            return Ok(());
+            return exchange(&mut operator, &mut node).await;
         }
     }
     Err(io::Error::other("no control-plane node answers"))
+}
+
+/// Passes bytes both ways until the node has ended; an operator that does not then end is not waited
+/// for, or a stranger could hold the connection for as long as it likes.
+async fn exchange(operator: &mut TcpStream, node: &mut TcpStream) -> io::Result<()> {
+    let ((mut from_operator, mut to_operator), (mut from_node, mut to_node)) =
+        (operator.split(), node.split());
+    let up = async {
+        copy(&mut from_operator, &mut to_node).await?;
+        to_node.shutdown().await
+    };
+    let down = async {
+        copy(&mut from_node, &mut to_operator).await?;
+        to_operator.shutdown().await
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        ended = &mut down => {
+            ended?;
+            timeout(PARTING, up).await.unwrap_or(Ok(()))
+        }
+        ended = &mut up => {
+            ended?;
+            down.await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use muster_discovery::endpoint::{Directory, Peer};
+    use muster_proto::{NodeId, PublicKey};
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// A relay before a node that answers with one line and ends.
+    async fn relay_before_a_curt_node(tasks: &mut JoinSet<()>) -> SocketAddr {
+        let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = Peer {
+            public_key: PublicKey::from_bytes([1; 32]),
+            name: "cp-1".parse().unwrap(),
+            role: Role::ControlPlane,
+            addresses: vec![node.local_addr().unwrap()],
+        };
+        let directory: Directory = BTreeMap::from([(NodeId::from_bytes([1; 32]), peer)]);
+        let trust = Arc::new(Trust { credentials: None, directory });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = node.accept().await {
+                stream.write_all(b"no").await.ok();
+            }
+        });
+        let (sender, trust) = watch::channel(trust);
+        tasks.spawn(async move {
+            relay(listener, trust, CancellationToken::new()).await;
+            drop(sender);
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn who_holds_on_to_connections_that_the_node_has_ended_keeps_nobody_out_for_long() {
+        let mut tasks = JoinSet::new();
+        let address = relay_before_a_curt_node(&mut tasks).await;
+        let mut held = Vec::new();
+        for _ in 0..MAX_CONNECTIONS_OF_ONE {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut answer = [0; 2];
+            stream.read_exact(&mut answer).await.unwrap();
+            held.push(stream);
+        }
+        let honest = async {
+            loop {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let mut answer = Vec::new();
+                if stream.read_to_end(&mut answer).await.is_ok() && answer == b"no" {
+                    break;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), honest).await.expect("a place is free again");
+        drop(held);
+    }
 }
