@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            writeln!(io::stderr(), "musterctl: {}", failure::chain(&failure)).ok();
+            writeln!(io::stderr(), "musterctl: {}", output::plain(&failure::chain(&failure))).ok();
             ExitCode::from(failure.exit_code())
         }
     }

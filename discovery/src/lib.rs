@@ -4,6 +4,7 @@
 pub mod birth;
 pub mod candidates;
 pub mod endpoint;
+mod foreign;
 pub mod formation;
 pub mod gossip;
 pub mod hello;

@@ -11,6 +11,12 @@ use serde::Serialize;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::table::{dash, table};
 
+/// Text for a terminal. Nodes' and strangers' own words are in it: none of them may steer it.
+pub(crate) fn plain(text: &str) -> String {
+    let steers = |c: char| c.is_control() && c != '\n';
+    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+}
+
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -39,7 +45,7 @@ impl<'a> Output<'a> {
     /// Writes the answer whole, in the form that was asked for.
     pub(crate) fn show<V: View>(&mut self, view: &V) -> io::Result<()> {
         match self.format {
-            Format::Table => writeln!(self.out, "{}", view.text())?,
+            Format::Table => writeln!(self.out, "{}", plain(&view.text()))?,
             Format::Json => {
                 serde_json::to_writer_pretty(&mut *self.out, view)?;
                 writeln!(self.out)?;

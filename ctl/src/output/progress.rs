@@ -26,6 +26,8 @@ impl Progress {
 
     /// Says what `subject` is doing. Repeating what was said last says nothing.
     pub(crate) fn say(&mut self, subject: &str, text: &str) {
+        let text = super::plain(text);
+        let text = text.as_str();
         if self.lines.get(subject).is_some_and(|line| line.text == text) {
             return;
         }

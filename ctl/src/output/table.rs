@@ -11,7 +11,8 @@ pub(crate) fn table<const N: usize>(
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heads);
     for row in rows {
-        table.add_row(row);
+        // One line to a row, whatever a cell says.
+        table.add_row(row.map(|cell| cell.replace(['\n', '\r'], " ")));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -24,4 +25,18 @@ pub(crate) fn table<const N: usize>(
 pub(crate) fn dash(text: impl Into<String>) -> String {
     let text = text.into();
     if text.is_empty() { "-".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::plain;
+
+    #[test]
+    fn a_cell_can_neither_forge_a_row_nor_steer_the_terminal() {
+        let row = ["cp-1\ncp-9  yes".to_owned(), "\u{1b}[2J\u{9b}1mx".to_owned()];
+        let shown = plain(&table(["NAME", "WAITS FOR"], [row]));
+        assert_eq!(shown.lines().count(), 2, "{shown:?}");
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
+    }
 }

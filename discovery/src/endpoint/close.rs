@@ -6,6 +6,7 @@ use quinn::{ConnectionError, VarInt};
 use tonic::Status;
 
 use super::dial::DialError;
+use crate::foreign::plain;
 
 /// Why this side closed a connection, as the QUIC application error code. There is no text with it:
 /// a stranger learns nothing.
@@ -76,8 +77,9 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-    pub(crate) fn because(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_refusal: false }
+    pub(crate) fn because(why: impl AsRef<str>) -> Self {
+        // A peer's own words may be in it: QUIC lets it give a reason.
+        Self { why: plain(why.as_ref()), is_refusal: false }
     }
 
     pub(crate) fn of(error: &ConnectionError) -> Self {

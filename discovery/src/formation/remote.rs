@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::network::{Network, Session, Unreached};
 use crate::endpoint::Endpoint;
+use crate::foreign::plain;
 use crate::hello::HelloSession;
 
 /// The endpoint, with the token to prove.
@@ -27,7 +28,7 @@ impl Remote {
 }
 
 fn refused(session: &HelloSession, status: &Status) -> Unreached {
-    Unreached(format!("{} answered: {}", session.remote(), status.message()))
+    Unreached(format!("{} answered: {}", session.remote(), plain(status.message())))
 }
 
 impl Network for Remote {

@@ -17,6 +17,7 @@ use crate::endpoint::HelloChannel;
 use crate::endpoint::close::Close;
 use crate::endpoint::http2::{Limits, Tasks, connect, stream};
 use crate::endpoint::serve::close_when_silent;
+use crate::foreign::plain;
 
 /// The generated client over a hello session.
 pub type HelloClient = Generated<HelloChannel>;
@@ -34,7 +35,7 @@ pub enum ProveError {
     /// must be told nothing.
     #[error("{remote} does not hold the token {token}; someone may be in between")]
     Impostor { remote: SocketAddr, token: TokenId },
-    #[error("prove the token {token} to {remote}: {}", status.message())]
+    #[error("prove the token {token} to {remote}: {}", plain(status.message()))]
     Failed { remote: SocketAddr, token: TokenId, status: Box<Status> },
 }
 

@@ -11,6 +11,7 @@ use tracing::info;
 use super::{Room, up_to};
 use crate::birth::Bond;
 use crate::birth::step::Event;
+use crate::foreign::plain;
 use crate::formation::network::Network;
 use crate::formation::{FormationError, Formed, candidate, jobs};
 
@@ -75,7 +76,7 @@ impl<N: Network> Room<N> {
                 if !matches!(refusal.reason(), Reason::NotNow | Reason::Unspecified) {
                     joining.next = now + JOIN_REFUSED;
                 }
-                joining.refused = Some(refusal.message.chars().take(512).collect());
+                joining.refused = Some(plain(&refusal.message));
             }
             Ok(Some(Outcome::Redirect(redirect))) => {
                 joining.next = now + JOIN_AGAIN;
