@@ -14,12 +14,14 @@ use muster_pki::identity::Identity;
 use muster_pki::proof::{Side, Transcript};
 use muster_pki::tls::hello_client;
 use muster_pki::token::Token;
+use muster_proto::Role;
 use muster_proto::wire::hello::hello_server::{Hello, HelloServer};
 use muster_proto::wire::hello::{
     AnchorReply, AnchorRequest, BirthReply, BirthRequest, GreetReply, GreetRequest, JoinReply,
     JoinRequest, ProveReply, ProveRequest, RenewReply, RenewRequest,
 };
 use muster_proto::wire::node::node_server::NodeServer;
+use muster_proto::wire::node::{ReportRequest, SnapshotPiece};
 use muster_proto::wire::{ALPN_HELLO, ALPN_NODE, MAX_MESSAGE};
 use quinn::crypto::rustls::QuicClientConfig;
 use support::{Echo, PATIENCE, TestNode, acquaint, bounded, message, now, until};
@@ -210,6 +212,34 @@ async fn only_members_with_their_key_get_onto_the_node_protocol() {
     assert!(!is_turned_away(b.address, ALPN_NODE, Some(&a.identity)).await, "a member");
 }
 
+/// What the listener says when it refuses a connection made like this.
+async fn last_words(target: SocketAddr, alpn: &[u8], identity: &Identity) -> String {
+    let (client, config) = stranger(alpn, Some(identity));
+    let why = match client.connect_with(config, target, "any").unwrap().await {
+        Ok(connection) => bounded("the refusal", connection.closed()).await,
+        Err(why) => why,
+    };
+    match why {
+        quinn::ConnectionError::ConnectionClosed(close) => {
+            String::from_utf8_lossy(&close.reason).into_owned()
+        }
+        other => panic!("not refused by TLS: {other}"),
+    }
+}
+
+/// rustls says in words why a certificate was not taken, and QUIC would carry them.
+#[tokio::test]
+async fn who_is_refused_in_the_handshake_hears_no_reason() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let stranger = Identity::generate();
+    for alpn in [ALPN_NODE, b"h3"] {
+        assert_eq!(last_words(b.address, alpn, &stranger).await, "");
+    }
+    b.forget(&a);
+    assert_eq!(last_words(b.address, ALPN_NODE, &a.identity).await, "", "a former member");
+}
+
 #[tokio::test]
 async fn each_protocol_serves_its_own_calls_only() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
@@ -348,4 +378,92 @@ async fn an_unproven_session_that_only_waits_is_closed_and_gives_its_place_back(
     let a = TestNode::start(ANY);
     let session = until("a place", async || a.endpoint.dial_hello(b.address).await.ok()).await;
     session.prove(&token).await.unwrap();
+}
+
+/// A worker may have hundreds of calls under way: none of them may hold much, and none that it may
+/// not make may hold anything.
+#[tokio::test]
+async fn a_worker_is_refused_before_its_message_is_read_and_may_say_little() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    b.trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.insert(a.id(), a.peer(Role::Worker));
+        *trust = Arc::new(now);
+    });
+    let mut client = a.client(&b);
+    // A message that never ends, in a call for control-plane nodes only.
+    let (pieces, stream) = tokio::sync::mpsc::channel(1);
+    pieces.send(SnapshotPiece { body: vec![0; 1024], ..Default::default() }).await.unwrap();
+    let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+    let status = bounded("an answer", client.snapshot(stream)).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    drop(pieces);
+    let report = |bytes| ReportRequest { version: "x".repeat(bytes), ..Default::default() };
+    bounded("an answer", client.report(report(8 << 10))).await.expect("it is within bounds");
+    let status = bounded("an answer", client.report(report(64 << 10))).await.unwrap_err();
+    assert_ne!(status.code(), Code::Unavailable, "{status}");
+    bounded("an answer", client.report(report(10))).await.expect("the session goes on");
+    b.trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.insert(a.id(), a.peer(Role::ControlPlane));
+        *trust = Arc::new(now);
+    });
+    bounded("an answer", client.report(report(64 << 10))).await.expect("a founder may say more");
+}
+
+/// Answers a proof with a message made to be read by a person.
+struct Liar;
+
+const LIE: &str = "no\r\n2026-01-01T00:00:00Z  INFO all is well\u{1b}[2J";
+
+#[tonic::async_trait]
+impl Hello for Liar {
+    async fn prove(&self, _: Request<ProveRequest>) -> Result<Response<ProveReply>, Status> {
+        Err(Status::internal(LIE.repeat(20)))
+    }
+
+    async fn greet(&self, _: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+
+    async fn birth(&self, _: Request<BirthRequest>) -> Result<Response<BirthReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+
+    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+
+    async fn anchor(&self, _: Request<AnchorRequest>) -> Result<Response<AnchorReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+}
+
+/// Why a proof failed goes into logs and onto terminals; what the other side said of it is in it.
+#[tokio::test]
+async fn a_stranger_that_is_dialled_writes_no_lines_of_its_own_into_the_log() {
+    let a = TestNode::start(ANY);
+    let (trust, seen) = watch::channel(Arc::new(Trust::default()));
+    let identity = Arc::new(Identity::generate());
+    let bind = Bind { address: ANY.parse().unwrap(), identity, trust: seen };
+    let (endpoint, listener) = Endpoint::bind(bind).unwrap();
+    let address = endpoint.local_address().unwrap();
+    let (hello, node) =
+        (endpoint::service(HelloServer::new(Liar)), endpoint::service(NodeServer::new(Echo)));
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listener.run(hello, node, stop));
+    let session = a.endpoint.dial_hello(address).await.unwrap();
+    let error = bounded("an answer", session.prove(&Token::generate())).await.unwrap_err();
+    let told = error.to_string();
+    assert!(matches!(error, ProveError::Failed { .. }), "{told}");
+    assert!(told.contains("all is well") && !told.contains(char::is_control), "{told:?}");
+    assert!(told.len() < 700, "{} bytes", told.len());
+    drop(trust);
 }

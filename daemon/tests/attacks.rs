@@ -1,0 +1,348 @@
+//! Every call of both protocols against every kind of caller, and members that ask for too much. The
+//! lists of calls are compared with the contract, so that a new call without a row fails here.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use muster_discovery::hello::HelloSession;
+use muster_proto::wire::hello::hello_client::HelloClient;
+use muster_proto::wire::hello::{
+    AnchorRequest, BirthRequest, GreetRequest, JoinRequest, ProveRequest, RenewRequest, join_reply,
+};
+use muster_proto::wire::node::node_client::NodeClient;
+use muster_proto::wire::node::{
+    OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
+    WatchRequest,
+};
+use musterd::state::command::{Remove, RevokeToken};
+use musterd::state::{Actor, Command};
+use support::{Lab, Setting, bounded, until};
+use tonic::{Code, Request};
+
+type Test = anyhow::Result<()>;
+
+/// Calls of `muster.node.v1.Node`, and whether a worker may make them. Nobody but members may make
+/// any.
+const NODE: &[(&str, bool)] = &[
+    ("Append", false),
+    ("Vote", false),
+    ("Snapshot", false),
+    ("Propose", false),
+    ("ReadIndex", false),
+    ("Report", true),
+    ("Watch", true),
+    ("Operate", false),
+];
+
+/// Calls of `muster.hello.v1.Hello`, and whether they are answered before the proof.
+const HELLO: &[(&str, bool)] = &[
+    ("Prove", true),
+    ("Greet", false),
+    ("Birth", false),
+    ("Join", false),
+    ("Renew", true),
+    ("Anchor", false),
+];
+
+/// The calls that a contract names, in its order.
+fn methods(proto: &str) -> Vec<&str> {
+    let calls = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
+    calls.filter_map(|line| line.split('(').next()).collect()
+}
+
+#[test]
+fn every_call_of_the_contract_has_a_row() {
+    let names = |table: &[(&'static str, bool)]| -> Vec<_> {
+        table.iter().map(|(name, _)| *name).collect()
+    };
+    let node = include_str!("../../proto/proto/muster/node/v1/node.proto");
+    assert_eq!(methods(node), names(NODE));
+    let hello = include_str!("../../proto/proto/muster/hello/v1/hello.proto");
+    assert_eq!(methods(hello), names(HELLO));
+}
+
+/// A request with a limit, so that no call waits for ever.
+fn within<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(Duration::from_secs(20));
+    request
+}
+
+/// Makes the call with a message that says nothing.
+macro_rules! call_node {
+    ($client:expr, $call:expr) => {{
+        let client = &mut $client;
+        let piece = tokio_stream::once(SnapshotPiece::default());
+        let operate =
+            OperateRequest { method: "NodeStatus".to_owned(), ..OperateRequest::default() };
+        let outcome = match $call {
+            "Append" => client.append(within(RaftMessage::default())).await.map(drop),
+            "Vote" => client.vote(within(RaftMessage::default())).await.map(drop),
+            "Snapshot" => client.snapshot(within(piece)).await.map(drop),
+            "Propose" => client.propose(within(ProposeRequest::default())).await.map(drop),
+            "ReadIndex" => client.read_index(within(ReadIndexRequest {})).await.map(drop),
+            "Report" => client.report(within(ReportRequest::default())).await.map(drop),
+            "Watch" => client.watch(within(WatchRequest {})).await.map(drop),
+            "Operate" => client.operate(within(operate)).await.map(drop),
+            other => panic!("{other} is not called yet"),
+        };
+        outcome.map_or_else(|status| status.code(), |()| Code::Ok)
+    }};
+}
+
+macro_rules! call_hello {
+    ($client:expr, $call:expr) => {{
+        let client = &mut $client;
+        let outcome = match $call {
+            "Prove" => client.prove(within(ProveRequest::default())).await.map(drop),
+            "Greet" => client.greet(within(GreetRequest::default())).await.map(drop),
+            "Birth" => client.birth(within(BirthRequest::default())).await.map(drop),
+            "Join" => client.join(within(JoinRequest::default())).await.map(drop),
+            "Renew" => client.renew(within(RenewRequest {})).await.map(drop),
+            "Anchor" => client.anchor(within(AnchorRequest {})).await.map(drop),
+            other => panic!("{other} is not called yet"),
+        };
+        outcome.map_or_else(
+            |status| (status.code(), status.message().to_owned()),
+            |()| (Code::Ok, String::new()),
+        )
+    }};
+}
+
+/// Three founders, one machine that is not known (3), and two workers (4, 5).
+async fn lab() -> Lab {
+    let lab = Lab::founded(Setting { spares: 1, workers: 2, ..Setting::default() }).await;
+    for at in [4, 5] {
+        lab.admit(at).await;
+    }
+    lab
+}
+
+async fn dial(lab: &Lab, from: usize, to: usize) -> anyhow::Result<HelloSession> {
+    Ok(lab.nodes[from].endpoint().dial_hello(lab.nodes[to].plan.address).await?)
+}
+
+fn is_refusal(code: Code) -> bool {
+    matches!(code, Code::PermissionDenied | Code::Unauthenticated)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_may_make_the_calls_of_its_role_and_no_other() -> Test {
+    let lab = lab().await;
+    let (door, peer) = (lab.leader().await, lab.others(lab.leader().await)[0]);
+    for (call, is_open) in NODE {
+        let code = call_node!(lab.nodes[4].client(&lab.nodes[door]), *call);
+        if *is_open {
+            assert!(!is_refusal(code), "a worker's {call}: {code:?}");
+        } else {
+            assert_eq!(code, Code::PermissionDenied, "a worker's {call}");
+        }
+        // A founder says nothing of use here, so it may well be told that; but it is heard.
+        let code = call_node!(lab.nodes[peer].client(&lab.nodes[door]), *call);
+        assert_ne!(code, Code::PermissionDenied, "a founder's {call}");
+        assert_ne!(code, Code::Unimplemented, "a founder's {call}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_but_members_may_make_any_call_of_members() -> Test {
+    let lab = lab().await;
+    // No member any more (5), and one that never was (3).
+    for at in [3, 5] {
+        lab.nodes[0].forget(lab.id(at));
+    }
+    let guest = dial(&lab, 3, 0).await?;
+    guest.prove(&lab.token).await?;
+    // A member of another cluster, which knows where to dial.
+    let other = Lab::founded(Setting { founders: 1, ..Setting::default() }).await;
+    let target = muster_discovery::endpoint::Peer {
+        public_key: lab.nodes[0].plan.identity.public_key(),
+        name: lab.nodes[0].plan.name.clone(),
+        role: lab.nodes[0].plan.role,
+        addresses: vec![lab.nodes[0].plan.address],
+    };
+    other.nodes[0].trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.insert(lab.id(0), target);
+        *trust = std::sync::Arc::new(now);
+    });
+    for (call, _) in NODE {
+        // Who has not proved the token has a few seconds and a few calls.
+        let stranger = dial(&lab, 3, 0).await?;
+        let code = call_node!(NodeClient::new(stranger.channel()), *call);
+        assert_eq!(code, Code::PermissionDenied, "a stranger's {call}");
+        let code = call_node!(NodeClient::new(guest.channel()), *call);
+        assert_eq!(code, Code::Unimplemented, "a guest's {call} on muster-hello/1");
+        for at in [3, 5] {
+            let code = call_node!(lab.nodes[at].client(&lab.nodes[0]), *call);
+            assert_eq!(code, Code::Unauthenticated, "{call} of node {at}, which is no member");
+        }
+        let channel = other.nodes[0].endpoint().channel(lab.id(0));
+        let code = call_node!(NodeClient::new(channel), *call);
+        assert_eq!(code, Code::Unauthenticated, "{call} of a member of another cluster");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_may_prove_and_renew_and_a_member_finds_no_door_on_its_own_protocol() -> Test {
+    let lab = lab().await;
+    let denied = (Code::PermissionDenied, String::new());
+    for (call, is_open) in HELLO {
+        let session = dial(&lab, 3, 0).await?;
+        let answer = call_hello!(session.client(), *call);
+        match *call {
+            "Renew" => assert_eq!(answer.0, Code::Ok, "it is told that it is no member"),
+            // With nothing in it: a proof that is wrong.
+            _ => assert_eq!(answer, denied, "a stranger's {call} (open: {is_open})"),
+        }
+        let proven = dial(&lab, 3, 0).await?;
+        proven.prove(&lab.token).await?;
+        let (code, _) = call_hello!(proven.client(), *call);
+        assert_eq!(code == Code::PermissionDenied, *call == "Prove", "a guest's {call}");
+        let channel = lab.nodes[1].endpoint().channel(lab.id(0));
+        let (code, _) = call_hello!(HelloClient::new(channel), *call);
+        assert_eq!(code, Code::Unimplemented, "a member's {call} on muster-node/1");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_ends_with_the_token_that_opened_it() -> Test {
+    let lab = lab().await;
+    let denied = (Code::PermissionDenied, String::new());
+    let revoked: Vec<&str> = HELLO
+        .iter()
+        .map(|(call, _)| *call)
+        .filter(|call| !matches!(*call, "Prove" | "Renew"))
+        .collect();
+    let mut guests = Vec::new();
+    for call in revoked {
+        let session = dial(&lab, 3, 0).await?;
+        session.prove(&lab.token).await?;
+        guests.push((call, session));
+    }
+    let revoke = RevokeToken { token: lab.token.id().clone(), by: Actor::Cluster };
+    lab.group(0).propose(Command::RevokeToken(revoke)).await?.into_result()?;
+    lab.group(0).catch_up().await?;
+    for (call, session) in guests {
+        let answer = call_hello!(session.client(), call);
+        assert_eq!(answer, denied, "{call} with a token that was revoked after it was proved");
+        until("the session is closed", async || session.is_closed().then_some(())).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_used_up_serves_its_last_guest_on() -> Test {
+    let lab = Lab::founded(Setting { workers: 1, ..Setting::default() }).await;
+    let (token, create) = support::new_token(&[muster_proto::Role::Worker], None);
+    let Command::CreateToken(mut create) = create else { unreachable!() };
+    create.grant.uses_allowed = Some(1);
+    lab.group(0).propose(Command::CreateToken(create)).await?.into_result()?;
+    lab.group(0).catch_up().await?;
+    let session = dial(&lab, 3, 0).await?;
+    session.prove(&token).await?;
+    let me = muster_proto::wire::hello::Candidate {
+        name: "n4".to_owned(),
+        role: "worker".to_owned(),
+        addresses: vec![lab.nodes[3].plan.address.to_string()],
+        version: "0.1.0".to_owned(),
+        ..Default::default()
+    };
+    // The first answer may be lost on its way.
+    for _ in 0..2 {
+        let reply = session.client().join(JoinRequest { me: Some(me.clone()) }).await?.into_inner();
+        let is_admitted = matches!(reply.outcome, Some(join_reply::Outcome::Admitted(_)));
+        assert!(is_admitted, "{reply:?}");
+    }
+    let again = dial(&lab, 3, 0).await?.prove(&token).await;
+    assert!(again.is_err(), "it opens no new session");
+    let remove = Remove { node: lab.id(3), by: Actor::Cluster, force: false };
+    lab.group(0).propose(Command::Remove(remove)).await?.into_result()?;
+    bounded("the group goes on", lab.group(0).catch_up()).await?;
+    Ok(())
+}
+
+/// A command that the log cannot take would stop the leader that appends it, and then its successor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_too_large_for_the_log_is_refused_and_stops_nobody() -> Test {
+    let lab = Lab::founded(Setting::default()).await;
+    let leader = lab.leader().await;
+    let follower = lab.others(leader)[0];
+    let (_, create) = support::new_token(&[muster_proto::Role::Worker], None);
+    let Command::CreateToken(mut create) = create else { unreachable!() };
+    create.grant.description = "x".repeat(2 << 20);
+    let command = Command::CreateToken(create);
+    for at in [leader, follower] {
+        let outcome = lab.group(at).propose(command.clone()).await?;
+        let refusal = outcome.into_result().unwrap_err();
+        assert!(refusal.message.contains("larger than"), "{refusal}");
+    }
+    // A member of its own making leaves out the check on its side.
+    let mut client = lab.nodes[follower].client(&lab.nodes[leader]);
+    let request = ProposeRequest { command: musterd::raft::codec::encode(&command) };
+    client.propose(request).await?;
+    for (number, at) in [0, 1, 2].into_iter().enumerate() {
+        lab.group(at).propose(lab.label(number as u64)).await?.into_result()?;
+    }
+    assert_eq!(lab.leader().await, leader, "it leads on");
+    lab.assert_equal(&[0, 1, 2]).await;
+    Ok(())
+}
+
+/// A worker that was taken over must not fill the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_reports_something_new_without_end_is_slowed_down() -> Test {
+    let lab = lab().await;
+    let leader = lab.leader().await;
+    let mut client = lab.nodes[4].client(&lab.nodes[leader]);
+    let before = lab.group(leader).catch_up().await?.index();
+    let (mut taken, begun) = (0, std::time::Instant::now());
+    for number in 0..200 {
+        let report = ReportRequest {
+            addresses: vec!["127.98.0.1:50000".to_owned()],
+            version: format!("0.0.{number}"),
+            etcd: Vec::new(),
+        };
+        match client.report(within(report)).await {
+            Ok(_) => taken += 1,
+            Err(status) => assert_eq!(status.code(), Code::ResourceExhausted, "{status}"),
+        }
+    }
+    let allowed = 10 + begun.elapsed().as_secs() / 2 + 1;
+    assert!(taken >= 10 && taken <= allowed, "{taken} of 200 reports in {:?}", begun.elapsed());
+    let written = lab.group(leader).catch_up().await?.index() - before;
+    // A new leader writes an entry of its own.
+    assert!(written <= taken + 3, "{written} entries for {taken} reports");
+    let mut other = lab.nodes[5].client(&lab.nodes[leader]);
+    other.report(within(ReportRequest::default())).await.expect("another worker is heard");
+    Ok(())
+}
+
+/// Each view is made anew for every stream and every change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_may_watch_a_few_times_and_again_when_it_has_let_go() -> Test {
+    let lab = lab().await;
+    lab.group(0).catch_up().await?;
+    let mut client = lab.nodes[4].client(&lab.nodes[0]);
+    let mut held = Vec::new();
+    let refused = loop {
+        match client.watch(WatchRequest {}).await {
+            Ok(views) => held.push(views.into_inner()),
+            Err(status) => break status,
+        }
+        assert!(held.len() < 50, "nobody counts");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let mut other = lab.nodes[5].client(&lab.nodes[0]);
+    let view = other.watch(WatchRequest {}).await?.into_inner().message().await?;
+    assert!(view.is_some(), "another worker sees the cluster");
+    drop(held);
+    until("a place to watch from", async || client.watch(WatchRequest {}).await.ok()).await;
+    Ok(())
+}
