@@ -7,6 +7,8 @@ pub mod cluster;
 pub mod ctl;
 pub mod dns;
 pub mod held;
+pub mod attack;
+pub mod footprint;
 pub mod lab;
 pub mod loopback;
 pub mod manual;

@@ -1,0 +1,118 @@
+//! Someone with the state directory of a node: its key, its certificate, and what it knows of its
+//! cluster. Calls everything that there is on `muster-node/1`, with Muster's own endpoint.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use muster_discovery::endpoint::{self, Bind, Directory, Endpoint, Peer, Trust};
+use muster_pki::bundle::TrustBundle;
+use muster_pki::identity::{Identity, node_id};
+use muster_pki::tls::Credentials;
+use muster_proto::Role;
+use muster_proto::wire::hello::hello_server::HelloServer;
+use muster_proto::wire::hello::{RenewRequest, renew_reply};
+use muster_proto::wire::node::node_client::NodeClient;
+use muster_proto::wire::node::{
+    OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
+    WatchRequest,
+};
+use musterd::membership::Membership;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
+use super::say;
+
+/// How long any one answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// With the state in `dir`, calls the node at `target`. Says `CALL: CODE message` for each.
+pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
+    let key = std::fs::read(dir.join("identity.key")).context("the stolen key")?;
+    let identity = Arc::new(Identity::from_pkcs8(&key)?);
+    let stolen =
+        Membership::load(&dir.join("membership.json"))?.context("the stolen membership")?;
+    let certified = stolen.certified().context("the stolen certificate")?;
+    let bundle = TrustBundle::new(certified.authorities)?;
+    let credentials = Credentials::new(&identity, certified.chain, bundle)?;
+    let (trust, seen) = watch::channel(Arc::new(Trust::default()));
+    let address = SocketAddr::from(([0, 0, 0, 0], 0));
+    let bind = Bind { address, identity: Arc::clone(&identity), trust: seen };
+    let (endpoint, listener) = Endpoint::bind(bind)?;
+
+    // Who answers there, it learns from the handshake.
+    let session = endpoint.dial_hello(target).await?;
+    let peer = Peer {
+        public_key: session.peer(),
+        name: "target".parse()?,
+        role: Role::ControlPlane,
+        addresses: vec![target],
+    };
+    let id = node_id(&peer.public_key);
+    let directory = Directory::from([(id, peer)]);
+    trust.send_replace(Arc::new(Trust { credentials: Some(Arc::new(credentials)), directory }));
+
+    let renewed = timeout(PATIENCE, session.client().renew(RenewRequest {})).await?;
+    let outcome = renewed.map(|reply| match reply.into_inner().outcome {
+        Some(renew_reply::Outcome::Renewed(_)) => "renewed".to_owned(),
+        Some(renew_reply::Outcome::Refused(refusal)) => {
+            format!("refused {} {}", refusal.reason().as_str_name(), refusal.message)
+        }
+        other => format!("{other:?}"),
+    });
+    said("Renew", outcome)?;
+
+    let stop = CancellationToken::new();
+    let hello = endpoint::service(HelloServer::new(super::look::Mute));
+    let node = hello.clone();
+    let serving = listener.run(hello, node, stop.clone());
+    let calling = async {
+        let called = call_everything(&endpoint, id).await;
+        stop.cancel();
+        called
+    };
+    tokio::join!(serving, calling).1
+}
+
+async fn call_everything(endpoint: &Endpoint, id: muster_proto::NodeId) -> Result<()> {
+    let mut client = NodeClient::new(endpoint.channel(id));
+    let body = || in_time(RaftMessage::default());
+    said("Append", client.append(body()).await.map(|_| "answered".to_owned()))?;
+    said("Vote", client.vote(body()).await.map(|_| "answered".to_owned()))?;
+    let mut pieces = Request::new(tokio_stream::once(SnapshotPiece::default()));
+    pieces.set_timeout(PATIENCE);
+    said("Snapshot", client.snapshot(pieces).await.map(|_| "answered".to_owned()))?;
+    let propose = in_time(ProposeRequest::default());
+    said("Propose", client.propose(propose).await.map(|_| "answered".to_owned()))?;
+    let read = in_time(ReadIndexRequest {});
+    said("ReadIndex", client.read_index(read).await.map(|_| "answered".to_owned()))?;
+    let report = in_time(ReportRequest {
+        addresses: vec!["10.77.0.250:50000".to_owned()],
+        version: "6.6.6".to_owned(),
+        etcd: Vec::new(),
+    });
+    said("Report", client.report(report).await.map(|_| "answered".to_owned()))?;
+    let watched = client.watch(in_time(WatchRequest {})).await.map(|_| "answered".to_owned());
+    said("Watch", watched)?;
+    let operate = OperateRequest { method: "NodeStatus".to_owned(), ..Default::default() };
+    said("Operate", client.operate(in_time(operate)).await.map(|_| "answered".to_owned()))?;
+    endpoint.send_datagram(id, bytes::Bytes::from_static(b"gossip of nobody"));
+    Ok(())
+}
+
+fn in_time<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(PATIENCE);
+    request
+}
+
+fn said(call: &str, outcome: Result<String, Status>) -> Result<()> {
+    match outcome {
+        Ok(answer) => say(&format!("{call}: OK {answer}")),
+        Err(status) => say(&format!("{call}: {:?} {}", status.code(), status.message())),
+    }
+}

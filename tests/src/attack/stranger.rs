@@ -1,0 +1,101 @@
+//! A QUIC client and server of one's own: any protocol, any certificate, nothing checked, and a note
+//! of whatever the other side shows.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result};
+use muster_pki::identity::Identity;
+use muster_pki::tls::{Admission, Credentials, hello_client, quic_server};
+use muster_proto::NodeId;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+
+/// Every certificate that a server showed, DER.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Shown {
+    pub fn certificates(&self) -> Vec<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Believes anyone.
+impl ServerCertVerifier for Shown {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        more: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.extend(std::iter::once(leaf).chain(more).map(|der| der.to_vec()));
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "dates a certificate whose dates nobody checks")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Dials with this protocol and a self-made certificate of this identity.
+pub fn client(alpn: &[u8], identity: &Identity, shown: &Shown) -> Result<quinn::ClientConfig> {
+    let mut config = hello_client(identity.self_signed(now()));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.dangerous().set_certificate_verifier(Arc::new(shown.clone()));
+    Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?)))
+}
+
+/// A socket to dial from.
+pub fn socket() -> Result<quinn::Endpoint> {
+    quinn::Endpoint::client(SocketAddr::from(([0, 0, 0, 0], 0))).context("a UDP socket")
+}
+
+/// Belongs to nothing.
+struct Nobody;
+
+impl Admission for Nobody {
+    fn is_member(&self, _: &NodeId) -> bool {
+        false
+    }
+
+    fn credentials(&self) -> Option<Arc<Credentials>> {
+        None
+    }
+}
+
+/// Takes one handshake on `muster-hello/1`, as a node would.
+pub fn server(identity: &Identity) -> Result<quinn::ServerConfig> {
+    let admission: Arc<dyn Admission> = Arc::new(Nobody);
+    let config = quic_server(&identity.self_signed(now()), &admission);
+    Ok(quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config)?)))
+}

@@ -1,0 +1,25 @@
+//! The attacker of the lab: `attacker look TARGET`, `flood TARGET`, `relay LISTEN TARGET`,
+//! `impersonate STATE-DIR TARGET`. What each does is in `muster_tests::attack`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use muster_tests::attack::{flood, look, member, relay};
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let address = |text: &str| text.parse().with_context(|| format!("{text} is no ip:port"));
+    match words[..] {
+        ["look", target] => look::look(address(target)?).await,
+        ["flood", target] => flood::flood(address(target)?).await,
+        ["relay", listen, target] => relay::relay(address(listen)?, address(target)?).await,
+        ["impersonate", dir, target] => {
+            member::impersonate(&PathBuf::from(dir), address(target)?).await
+        }
+        _ => {
+            bail!("usage: attacker look|flood TARGET, relay LISTEN TARGET, impersonate DIR TARGET")
+        }
+    }
+}

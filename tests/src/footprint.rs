@@ -1,0 +1,89 @@
+//! What a running process takes of the machine: memory and file handles, looked at while something
+//! is done to it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+/// How often a process is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What it takes at one moment, or at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Resident memory, in KiB.
+    pub resident: u64,
+    /// Open file handles.
+    pub handles: usize,
+}
+
+impl Footprint {
+    /// Of a process now.
+    pub fn of(pid: u32) -> Result<Self> {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let status = std::fs::read_to_string(process.join("status"))
+            .with_context(|| format!("process {pid} is gone"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+        let handles = std::fs::read_dir(process.join("fd"))?.count();
+        Ok(Self { resident: resident.parse()?, handles })
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            resident: self.resident.max(other.resident),
+            handles: self.handles.max(other.handles),
+        }
+    }
+}
+
+/// Before, at most during, and after what was done.
+#[derive(Debug, Clone, Copy)]
+pub struct Course {
+    pub before: Footprint,
+    pub peak: Footprint,
+    pub after: Footprint,
+}
+
+impl std::fmt::Display for Course {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { before, peak, after } = self;
+        let mib = |footprint: &Footprint| footprint.resident / 1024;
+        write!(
+            f,
+            "resident {} MiB before, {} MiB at most, {} MiB after; handles {}, {}, {}",
+            mib(before),
+            mib(peak),
+            mib(after),
+            before.handles,
+            peak.handles,
+            after.handles
+        )
+    }
+}
+
+/// Watches a process while `work` is done.
+pub fn watch<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(Course, T)> {
+    let before = Footprint::of(pid)?;
+    let done = AtomicBool::new(false);
+    let (peak, worked) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = before;
+            while !done.load(Ordering::Relaxed) {
+                // A process that ends is noticed by the look afterwards.
+                if let Ok(now) = Footprint::of(pid) {
+                    peak = peak.max(now);
+                }
+                std::thread::sleep(LOOK);
+            }
+            peak
+        });
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        (watcher.join(), worked)
+    });
+    let peak = peak.map_err(|_| anyhow::anyhow!("the watcher of process {pid} panicked"))?;
+    Ok((Course { before, peak, after: Footprint::of(pid)? }, worked?))
+}
