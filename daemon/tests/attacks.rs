@@ -129,6 +129,11 @@ fn is_refusal(code: Code) -> bool {
     matches!(code, Code::PermissionDenied | Code::Unauthenticated)
 }
 
+/// The session ends in the handshake; a caller that was about to use it may hear only that it did.
+fn is_turned_away(code: Code) -> bool {
+    matches!(code, Code::Unauthenticated | Code::Unavailable)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_may_make_the_calls_of_its_role_and_no_other() -> Test {
     let lab = lab().await;
@@ -179,11 +184,11 @@ async fn nobody_but_members_may_make_any_call_of_members() -> Test {
         assert_eq!(code, Code::Unimplemented, "a guest's {call} on muster-hello/1");
         for at in [3, 5] {
             let code = call_node!(lab.nodes[at].client(&lab.nodes[0]), *call);
-            assert_eq!(code, Code::Unauthenticated, "{call} of node {at}, which is no member");
+            assert!(is_turned_away(code), "{call} of node {at}, which is no member: {code:?}");
         }
         let channel = other.nodes[0].endpoint().channel(lab.id(0));
         let code = call_node!(NodeClient::new(channel), *call);
-        assert_eq!(code, Code::Unauthenticated, "{call} of a member of another cluster");
+        assert!(is_turned_away(code), "{call} of a member of another cluster: {code:?}");
     }
     Ok(())
 }
