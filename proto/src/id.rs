@@ -170,6 +170,10 @@ impl FromStr for PublicKey {
         };
         let encoded = text.strip_prefix(Self::PREFIX).ok_or_else(wrong)?;
         let bytes = BASE64.decode(encoded.as_bytes()).map_err(|_| wrong())?;
+        // The decoder takes padding in the middle too, as if two texts were joined.
+        if BASE64.encode(&bytes) != encoded {
+            return Err(wrong());
+        }
         Self::try_from(bytes.as_slice())
     }
 }
@@ -223,5 +227,14 @@ mod tests {
         assert_eq!(key.to_string().parse(), Ok(key));
         assert!("ed25519:AAAA".parse::<PublicKey>().is_err());
         assert!("rsa:AAAA".parse::<PublicKey>().is_err());
+    }
+
+    #[test]
+    fn a_public_key_has_one_spelling() {
+        // Found by fuzzing: 32 bytes, but with padding where only the end has it.
+        let inside = "ed25519:AQbbbbbbbbbEBAQ=BJQEAQEBBAQEBAQbbbbbbed25519";
+        assert!(inside.parse::<PublicKey>().is_err());
+        let text = PublicKey::from_bytes([7; 32]).to_string();
+        assert!(text.replace("Bw=", "Bx=").parse::<PublicKey>().is_err(), "bits behind the end");
     }
 }
