@@ -7,6 +7,8 @@ mod connect;
 mod context;
 mod failure;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod local;
 mod output;
 
@@ -14,11 +16,14 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use self::args::Cli;
 use self::failure::Failure;
 
 fn main() -> ExitCode {
+    // A core would hold the operator's key. Where the kernel refuses, the command is run all the same.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {

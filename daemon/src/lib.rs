@@ -5,7 +5,10 @@ pub mod args;
 pub mod clock;
 pub mod compose;
 pub mod controllers;
+pub mod core_dump;
 pub mod fatal;
+#[cfg(test)]
+mod fuzz;
 pub mod keeper;
 pub mod life;
 pub mod membership;

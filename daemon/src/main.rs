@@ -6,9 +6,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use musterd::args::{Args, LogFormat};
 use musterd::compose;
+use musterd::core_dump;
 use musterd::fatal::Fatal;
 use musterd::prepare;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     // Whatever this process and its children make is for this user alone.
@@ -16,6 +21,10 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let format = args.log_format;
     log_to_stderr(format);
+    if let Err(error) = core_dump::forbid() {
+        // A kernel that refuses this is no reason to leave the cluster without a node.
+        tracing::warn!(%error, "core dumps cannot be forbidden: a crash may write keys to disk");
+    }
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
@@ -67,7 +76,15 @@ fn log_to_stderr(format: LogFormat) {
         .unwrap_or_else(|_| "info,openraft=off,quinn=warn,mdns_sd=error,foca=error".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
-        LogFormat::Text => log.with_target(false).with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => {
+            log.with_target(false).with_ansi(false).finish().with(filter_fn(is_harmless)).init();
+        }
+        LogFormat::Json => log.json().finish().with(filter_fn(is_harmless)).init(),
     }
+}
+
+/// Whatever `MUSTER_LOG` asks for: sled logs what it stores, byte for byte, and the authorities'
+/// keys are in the Raft log.
+fn is_harmless(what: &Metadata<'_>) -> bool {
+    !what.target().starts_with("sled") || *what.level() <= Level::WARN
 }

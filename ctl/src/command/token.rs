@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
-use muster_pki::token::{Token, TokenId};
+use muster_pki::token::{Token, TokenId, TokenIdError};
 use muster_proto::wire::operator::{
     self, CreateTokenRequest, ListTokensRequest, RevokeTokenRequest,
 };
@@ -25,7 +25,7 @@ pub(crate) enum TokenCommand {
     /// Make a token worthless at once; members that came with it stay
     Revoke {
         /// The part of the token before the dot
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = id)]
         id: TokenId,
     },
 }
@@ -48,6 +48,11 @@ pub(crate) struct Create {
     /// What it is for, to be read in the list
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = description)]
     description: String,
+}
+
+/// A whole token that is pasted in is taken for its id: a complaint would show the secret.
+fn id(text: &str) -> Result<TokenId, TokenIdError> {
+    text.split('.').next().unwrap_or(text).parse()
 }
 
 fn description(text: &str) -> Result<String, String> {
