@@ -6,5 +6,7 @@ pub mod candidates;
 pub mod endpoint;
 mod foreign;
 pub mod formation;
+#[cfg(test)]
+mod fuzz;
 pub mod gossip;
 pub mod hello;

@@ -4,6 +4,8 @@
 
 pub mod authority;
 pub mod bundle;
+#[cfg(test)]
+mod fuzz;
 pub mod identity;
 pub mod inspect;
 pub mod leaf;

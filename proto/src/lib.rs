@@ -2,6 +2,8 @@
 //! messages on the wire. Plain data: no I/O, no clock, no runtime.
 
 pub mod config;
+#[cfg(test)]
+mod fuzz;
 pub mod id;
 pub mod name;
 pub mod role;

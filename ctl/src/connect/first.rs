@@ -31,7 +31,7 @@ const STRAGGLERS: Duration = Duration::from_secs(1);
 const SILENT: &str = "no answer over QUIC (UDP) in time";
 
 /// What a node said.
-enum Met {
+pub(super) enum Met {
     Cluster(Anchor),
     Nobody(Waiting),
 }
@@ -128,7 +128,7 @@ async fn meet_at(
     read(endpoint, reply.into_inner()).map_err(failed)
 }
 
-fn read(endpoint: &str, reply: AnchorReply) -> Result<Met, String> {
+pub(super) fn read(endpoint: &str, reply: AnchorReply) -> Result<Met, String> {
     let AnchorReply { node, cluster_id, machine_authorities, .. } = reply;
     let node = node.ok_or("answered without saying who it is")?;
     if cluster_id.is_empty() {

@@ -22,6 +22,12 @@ pub(crate) use self::error::{Attempt, CallError, Waiting};
 use self::session::Session;
 use crate::context::Context;
 
+/// What the fuzz target of the first contact's answer calls.
+#[cfg(test)]
+pub(crate) fn read_anchor(reply: muster_proto::wire::hello::AnchorReply) -> Result<(), String> {
+    first::read("10.0.0.1", reply).map(drop)
+}
+
 /// How long one call may take unless `--timeout` says otherwise.
 pub(crate) const CALL: Duration = Duration::from_secs(10);
 

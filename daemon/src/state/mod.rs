@@ -11,6 +11,8 @@ mod authorities;
 pub mod command;
 pub mod etcd;
 mod found;
+#[cfg(test)]
+mod fuzz;
 pub mod limits;
 mod members;
 mod outcome;

@@ -128,13 +128,18 @@ impl PromiseStore {
     /// Makes the record durable. When it returns without error a power cut cannot lose it; when it
     /// fails, either record may be on disk.
     pub fn write(&self, record: &Record) -> Result<(), StoreError> {
+        self.replace(&self.compose(record)).map_err(|source| self.io("write", source))
+    }
+
+    /// The file that says this.
+    pub(crate) fn compose(&self, record: &Record) -> Vec<u8> {
         let contents = Contents { node: self.node, record: record.clone() };
         let payload = postcard::to_stdvec(&contents).expect("a record has no unsized parts");
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&payload);
         let checksum = digest(&SHA256, &bytes);
         bytes.extend_from_slice(checksum.as_ref());
-        self.replace(&bytes).map_err(|source| self.io("write", source))
+        bytes
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {

@@ -92,14 +92,19 @@ pub fn read(path: &Path) -> Result<Vec<Peer>, ReadError> {
 
 /// Replaces the file. Peers and addresses beyond the bounds are left out.
 pub fn write(path: &Path, peers: &[Peer]) -> Result<(), WriteError> {
+    compose(peers)
+        .map_err(io::Error::from)
+        .and_then(|text| replace(path, &text))
+        .map_err(|source| WriteError { path: path.to_owned(), source })
+}
+
+/// The file that lists these.
+pub(crate) fn compose(peers: &[Peer]) -> serde_json::Result<Vec<u8>> {
     let mut peers: Vec<Peer> = peers.iter().take(MAX_PEERS).cloned().collect();
     for peer in &mut peers {
         peer.addresses.truncate(MAX_ADDRESSES);
     }
     serde_json::to_vec_pretty(&Contents { version: VERSION, peers })
-        .map_err(io::Error::from)
-        .and_then(|text| replace(path, &text))
-        .map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {

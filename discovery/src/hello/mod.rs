@@ -4,7 +4,7 @@
 //! it, and bounds what comes in. What the answers are is decided behind a [`Door`], by the birth or
 //! by the daemon. [`HelloSession`] is the dialler's side.
 
-mod bounds;
+pub(crate) mod bounds;
 mod client;
 mod server;
 mod session;

@@ -192,13 +192,7 @@ impl Desk {
             .etcd;
         let key = leaf::public_key_of_request(&request.certificate_request)
             .map_err(|error| Status::invalid_argument(chain(&error)))?;
-        let lifetime = match request.ttl_ms {
-            0 => DEFAULT_TTL,
-            ms => Duration::from_millis(ms),
-        };
-        if lifetime > MAX_TTL {
-            return Err(Status::invalid_argument("a client certificate lives 30 days at most"));
-        }
+        let lifetime = lifetime(&request)?;
         let name = state.operator(&caller).map_or("operator", |operator| &operator.name);
         let profile = Profile::EtcdClient { common_name: access::common_name(name), lifetime };
         let leaf = leaf::issue(authority, &profile, &key, clock::now())
@@ -212,6 +206,18 @@ impl Desk {
             expires_ms: millis(leaf.not_after),
         })
     }
+}
+
+/// How long a client certificate is to live.
+pub(super) fn lifetime(request: &wire::EtcdClientConfigRequest) -> Result<Duration, Status> {
+    let lifetime = match request.ttl_ms {
+        0 => DEFAULT_TTL,
+        ms => Duration::from_millis(ms),
+    };
+    if lifetime > MAX_TTL {
+        return Err(Status::invalid_argument("a client certificate lives 30 days at most"));
+    }
+    Ok(lifetime)
 }
 
 fn member(listed: Listed) -> wire::EtcdMember {

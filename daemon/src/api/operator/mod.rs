@@ -3,6 +3,8 @@
 
 mod desk;
 mod etcd;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod nodes;
 mod records;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use muster_discovery::gossip::State;
+use muster_pki::token::{TokenId, Verifier};
 use muster_proto::wire::operator as wire;
 use muster_proto::{NodeName, PublicKey, Role};
 use tokio::time::Instant;
@@ -55,24 +56,8 @@ impl Desk {
         caller: PublicKey,
         request: wire::CreateTokenRequest,
     ) -> Result<wire::CreateTokenReply, Status> {
-        let invalid = |error: &dyn std::error::Error| {
-            Status::invalid_argument(format!("token create: {}", crate::fatal::chain(error)))
-        };
-        let token: muster_pki::token::TokenId = request.id.parse().map_err(|e| invalid(&e))?;
-        let verifier =
-            muster_pki::token::Verifier::from_bytes(&request.verifier).map_err(|e| invalid(&e))?;
-        let roles = request.roles.iter().map(|role| role.parse::<Role>());
-        let grant = Grant {
-            roles: roles.collect::<Result<_, _>>().map_err(|e| invalid(&e))?,
-            ttl_ms: (request.ttl_ms != 0).then_some(request.ttl_ms),
-            uses_allowed: (request.uses_allowed != 0).then_some(request.uses_allowed),
-            node_name: match request.node_name.as_str() {
-                "" => None,
-                name => Some(name.parse::<NodeName>().map_err(|e| invalid(&e))?),
-            },
-            description: request.description,
-        };
-        let create = CreateToken { token: token.clone(), verifier, grant, by: by(caller) };
+        let create = creation(caller, request)?;
+        let token = create.token.clone();
         self.propose(Command::CreateToken(create)).await?;
         let token = self.token_now(&token, |_, _| true).await?;
         Ok(wire::CreateTokenReply { token: Some(token) })
@@ -83,10 +68,7 @@ impl Desk {
         caller: PublicKey,
         request: wire::RevokeTokenRequest,
     ) -> Result<wire::RevokeTokenReply, Status> {
-        // A whole token is accepted by nobody: its secret has no business in a request.
-        let token: muster_pki::token::TokenId = request.id.parse().map_err(|_| {
-            Status::invalid_argument("token revoke wants the token's id, the part before the dot")
-        })?;
+        let token = revoked(&request)?;
         let revoke = RevokeToken { token: token.clone(), by: by(caller) };
         self.propose(Command::RevokeToken(revoke)).await?;
         let revoked = |token: &Token, now| token.status(now) == TokenStatus::Revoked;
@@ -98,7 +80,7 @@ impl Desk {
     /// always has) needs nobody's word for it: `shows` tells, of the node's own state, whether it has.
     async fn token_now(
         &self,
-        id: &muster_pki::token::TokenId,
+        id: &TokenId,
         shows: impl Fn(&Token, i64) -> bool,
     ) -> Result<wire::Token, Status> {
         let own = self.group.state();
@@ -119,6 +101,38 @@ impl Desk {
     ) -> Result<wire::ListAuditReply, Status> {
         Ok(view::audit(&*self.current().await?, request.limit))
     }
+}
+
+/// The command that a request for a token asks for; its bounds are the state's to check.
+pub(super) fn creation(
+    caller: PublicKey,
+    request: wire::CreateTokenRequest,
+) -> Result<CreateToken, Status> {
+    let invalid = |error: &dyn std::error::Error| {
+        Status::invalid_argument(format!("token create: {}", crate::fatal::chain(error)))
+    };
+    let token: TokenId = request.id.parse().map_err(|e| invalid(&e))?;
+    let verifier = Verifier::from_bytes(&request.verifier).map_err(|e| invalid(&e))?;
+    let roles = request.roles.iter().map(|role| role.parse::<Role>());
+    let grant = Grant {
+        roles: roles.collect::<Result<_, _>>().map_err(|e| invalid(&e))?,
+        ttl_ms: (request.ttl_ms != 0).then_some(request.ttl_ms),
+        uses_allowed: (request.uses_allowed != 0).then_some(request.uses_allowed),
+        node_name: match request.node_name.as_str() {
+            "" => None,
+            name => Some(name.parse::<NodeName>().map_err(|e| invalid(&e))?),
+        },
+        description: request.description,
+    };
+    Ok(CreateToken { token, verifier, grant, by: by(caller) })
+}
+
+/// The token that a request wants revoked.
+pub(super) fn revoked(request: &wire::RevokeTokenRequest) -> Result<TokenId, Status> {
+    // A whole token is accepted by nobody: its secret has no business in a request.
+    request.id.parse().map_err(|_| {
+        Status::invalid_argument("token revoke wants the token's id, the part before the dot")
+    })
 }
 
 /// What gossip believes, in the word that operators see.

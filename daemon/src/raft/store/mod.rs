@@ -18,6 +18,8 @@ mod cache;
 mod codec;
 mod directory;
 mod durable;
+#[cfg(test)]
+mod fuzz;
 mod log;
 mod machine;
 mod mark;

@@ -4,6 +4,8 @@
 pub mod binary;
 pub mod client;
 pub mod credentials;
+#[cfg(test)]
+mod fuzz;
 pub mod home;
 mod probe;
 pub mod restore;

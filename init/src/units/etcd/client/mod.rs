@@ -13,7 +13,7 @@ pub use error::{CallError, Kind};
 pub use member::{Alarm, AlarmKind, Deadlines, Health, Listed, Member, MemberId, MemberStatus};
 
 /// Generated from Muster's subset of etcd's API.
-mod wire {
+pub(super) mod wire {
     #![allow(
         clippy::pedantic,
         clippy::allow_attributes_without_reason,

@@ -1,0 +1,120 @@
+//! The fuzz target of the operators' requests: each message through the conversion that its call
+//! begins with, and what comes of it into the state. What a target is, `muster_fuzz` says.
+
+use std::time::Duration;
+
+use muster_fuzz::{Verdict, refused, target};
+use muster_proto::wire::operator as wire;
+use muster_proto::{ClusterId, OperatorRole, PublicKey};
+use prost::Message as _;
+
+use super::{etcd, records};
+use crate::state::command::{Found, Founder, Operator};
+use crate::state::{ClusterState, Command, Outcome, Stamped, limits, view};
+
+fn key(number: u8) -> PublicKey {
+    PublicKey::from_bytes([number; 32])
+}
+
+fn founded() -> ClusterState {
+    let mut state = ClusterState::default();
+    let admin = OperatorRole::Admin;
+    let found = Found {
+        cluster_id: ClusterId::from_bytes([9; 32]),
+        cluster_name: "demo".to_owned(),
+        certificate: vec![1],
+        founders: vec![Founder {
+            public_key: key(1),
+            name: "cp-1".parse().expect("a node name"),
+            addresses: vec!["192.0.2.1:50000".parse().expect("an address")],
+        }],
+        operators: vec![Operator { public_key: key(2), name: "alice".to_owned(), role: admin }],
+        token: "foundingaa".parse().expect("a token id"),
+        verifier: muster_pki::token::Verifier::from_bytes(&[1; 64]).expect("64 bytes"),
+        config_digest: [5; 32],
+    };
+    let command = Command::Found(Box::new(found));
+    assert_eq!(state.apply(1, &Stamped { now_ms: 1_700_000_000_000, command }), Outcome::Done);
+    state
+}
+
+/// A message behind the number of its kind.
+fn kind(number: u8, message: &impl prost::Message) -> Vec<u8> {
+    [vec![number], message.encode_to_vec()].concat()
+}
+
+#[test]
+fn operator_request() {
+    let create = wire::CreateTokenRequest {
+        id: "abcdefgh27".to_owned(),
+        verifier: vec![2; 64],
+        roles: vec!["worker".to_owned()],
+        ttl_ms: 60_000,
+        uses_allowed: 1,
+        node_name: "worker-1".to_owned(),
+        description: "for a worker".to_owned(),
+    };
+    let seeds = [
+        kind(0, &create),
+        kind(1, &wire::RevokeTokenRequest { id: "foundingaa".to_owned() }),
+        kind(2, &wire::RemoveNodeRequest { node: "cp-1".to_owned(), force: true }),
+        kind(3, &wire::EtcdClientConfigRequest { ttl_ms: 1000, ..Default::default() }),
+        kind(4, &wire::ListAuditRequest { limit: 10 }),
+        kind(5, &wire::EtcdAlarmsRequest { disarm: true }),
+    ];
+    let founded = founded();
+    target("operator_request").seeds(seeds).memory(1 << 20, 128).run(move |bytes| {
+        let Some((kind, body)) = bytes.split_first() else { return refused("nothing at all") };
+        match kind % 6 {
+            0 => created(&founded, body),
+            1 => read(wire::RevokeTokenRequest::decode(body), |request| {
+                records::revoked(&request).map(drop).map_err(|status| status.message().to_owned())
+            }),
+            2 => read(wire::RemoveNodeRequest::decode(body), |request| {
+                founded.find(&request.node).map(drop).map_err(|refusal| refusal.message)
+            }),
+            3 => read(wire::EtcdClientConfigRequest::decode(body), |request| {
+                let lifetime = etcd::lifetime(&request).map_err(|s| s.message().to_owned())?;
+                assert!(lifetime <= Duration::from_hours(24 * 30) && !lifetime.is_zero());
+                Ok(())
+            }),
+            4 => read(wire::ListAuditRequest::decode(body), |request| {
+                assert!(view::audit(&founded, request.limit).entries.len() <= limits::AUDIT);
+                Ok(())
+            }),
+            _ => read(wire::EtcdAlarmsRequest::decode(body), |_| Ok(())),
+        }
+    });
+}
+
+fn read<T>(
+    decoded: Result<T, prost::DecodeError>,
+    look: impl FnOnce(T) -> Result<(), String>,
+) -> Verdict {
+    match decoded {
+        Err(error) => refused(error),
+        Ok(message) => match look(message) {
+            Err(why) => refused(why),
+            Ok(()) => Verdict::Accepted,
+        },
+    }
+}
+
+/// A token that the call lets through is one that the state bounds, or refuses with a reason.
+fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
+    read(wire::CreateTokenRequest::decode(body), |request| {
+        let verifier = request.verifier.clone();
+        let create = records::creation(key(2), request).map_err(|s| s.message().to_owned())?;
+        assert_eq!(verifier, *create.verifier.to_bytes());
+        let mut state = founded.clone();
+        let (id, now_ms) = (create.token.clone(), state.now_ms() + 1);
+        let command = Command::CreateToken(create);
+        if let Outcome::Refused(refusal) = state.apply(2, &Stamped { now_ms, command }) {
+            return Err(refusal.message);
+        }
+        let token = state.token(&id).expect("it was created");
+        let told = view::token(&id, token, now_ms);
+        assert!(told.description.len() <= limits::DESCRIPTION && !told.roles.is_empty());
+        Ok(())
+    })
+}

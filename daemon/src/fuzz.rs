@@ -1,0 +1,265 @@
+//! Fuzz targets of what a node hears from other members and keeps of it; what a target is,
+//! `muster_fuzz` says.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use muster_fuzz::{Verdict, refused, target};
+use muster_proto::wire::hello::{Admitted, Credentials, Peer};
+use muster_proto::wire::node::{
+    OperateRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReportRequest,
+    SnapshotPiece, View,
+};
+use muster_proto::{ClusterId, NodeId, Role};
+use openraft::error::{Fatal, RaftError};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{
+    CommittedLeaderId, EmptyNode, Entry, EntryPayload, LogId, Membership as Voters, SnapshotMeta,
+    StoredMembership, Vote,
+};
+use prost::Message as _;
+
+use crate::membership::Membership;
+use crate::raft::TypeConfig;
+use crate::raft::codec::{decode, encode};
+use crate::state::{Command, EtcdReport, Outcome};
+use crate::wire;
+
+/// For a length that is only declared serde reserves 1 MiB, once for each level of nesting.
+const RESERVED: usize = 4 << 20;
+
+fn node(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 32])
+}
+
+/// A message behind the number of its kind.
+fn kind(number: u8, body: Vec<u8>) -> Vec<u8> {
+    [vec![number], body].concat()
+}
+
+type Meta = SnapshotMeta<NodeId, EmptyNode>;
+type Answer<T, E = RaftError<NodeId>> = Result<T, E>;
+
+/// What Raft's members say to each other, as MessagePack.
+#[test]
+fn raft_message() {
+    let last = LogId::new(CommittedLeaderId::new(3, node(1)), 9);
+    let voters: BTreeSet<_> = [node(1), node(2), node(3)].into();
+    let members = EntryPayload::Membership(Voters::new(vec![voters], None));
+    let append = AppendEntriesRequest::<TypeConfig> {
+        vote: Vote::new_committed(3, node(1)),
+        prev_log_id: Some(last),
+        entries: vec![
+            Entry { log_id: last, payload: EntryPayload::Blank },
+            Entry { log_id: last, payload: members },
+        ],
+        leader_commit: Some(last),
+    };
+    let meta = Meta {
+        last_log_id: Some(last),
+        last_membership: StoredMembership::default(),
+        snapshot_id: "9-abc".to_owned(),
+    };
+    let vote = Vote::new(4, node(2));
+    let taken: Answer<AppendEntriesResponse<NodeId>> = Ok(AppendEntriesResponse::Success);
+    let installed: Answer<SnapshotResponse<NodeId>, Fatal<NodeId>> =
+        Ok(SnapshotResponse::new(vote));
+    let seeds = [
+        kind(0, encode(&append)),
+        kind(1, encode(&VoteRequest::new(vote, Some(last)))),
+        kind(2, encode(&(&vote, &meta))),
+        kind(3, encode(&taken)),
+        kind(4, encode(&Answer::<VoteResponse<NodeId>>::Ok(VoteResponse::new(vote, None, true)))),
+        kind(5, encode(&installed)),
+    ];
+    target("raft_message").seeds(seeds).memory(RESERVED, 64).run(|bytes| {
+        let Some((kind, body)) = bytes.split_first() else { return refused("nothing at all") };
+        macro_rules! reads_back {
+            ($kind:ty) => {
+                match decode::<$kind>(body, "message") {
+                    Ok(value) => {
+                        // Not all of openraft's types compare; their bytes do.
+                        let once = encode(&value);
+                        let again: $kind = decode(&once, "message").expect("just encoded");
+                        assert_eq!(encode(&again), once);
+                        Verdict::Accepted
+                    }
+                    Err(status) => refused(status.message()),
+                }
+            };
+        }
+        match kind % 6 {
+            0 => reads_back!(AppendEntriesRequest<TypeConfig>),
+            1 => reads_back!(VoteRequest<NodeId>),
+            2 => reads_back!((Vote<NodeId>, Meta)),
+            3 => reads_back!(Answer<AppendEntriesResponse<NodeId>>),
+            4 => reads_back!(Answer<VoteResponse<NodeId>>),
+            _ => reads_back!(Answer<SnapshotResponse<NodeId>, Fatal<NodeId>>),
+        }
+    });
+}
+
+/// The node API's requests and answers, and what is packed inside them.
+#[test]
+fn node_request() {
+    let operate = OperateRequest {
+        method: "/muster.operator.v1.Operator/EtcdDefrag".to_owned(),
+        request: vec![8, 1],
+        operator: vec![1; 32],
+    };
+    let seeds = [
+        kind(0, RaftMessage { body: vec![1, 2] }.encode_to_vec()),
+        kind(1, SnapshotPiece { header: vec![1], body: vec![2] }.encode_to_vec()),
+        kind(2, ProposeRequest { command: encode(&Outcome::Done) }.encode_to_vec()),
+        kind(3, ReportRequest::default().encode_to_vec()),
+        kind(4, operate.encode_to_vec()),
+        kind(5, ProposeReply::default().encode_to_vec()),
+    ];
+    target("node_request").seeds(seeds).memory(RESERVED, 64).run(|bytes| {
+        let Some((kind, body)) = bytes.split_first() else { return refused("nothing at all") };
+        macro_rules! read {
+            ($kind:ty, |$message:ident| $look:expr) => {
+                match <$kind>::decode(body) {
+                    Ok($message) => {
+                        assert_eq!(
+                            <$kind>::decode(&*$message.encode_to_vec()),
+                            Ok($message.clone())
+                        );
+                        $look;
+                        Verdict::Accepted
+                    }
+                    Err(error) => refused(error),
+                }
+            };
+        }
+        match kind % 7 {
+            0 => read!(RaftMessage, |message| drop(decode::<Vote<NodeId>>(&message.body, "vote"))),
+            1 => read!(SnapshotPiece, |piece| {
+                drop(decode::<(Vote<NodeId>, Meta)>(&piece.header, "header"));
+            }),
+            2 => read!(ProposeRequest, |propose| {
+                drop(decode::<Command>(&propose.command, "command"));
+                drop(decode::<Outcome>(&propose.command, "outcome"));
+            }),
+            3 => read!(ReportRequest, |report| {
+                drop(decode::<EtcdReport>(&report.etcd, "etcd report"));
+                assert!(wire::addresses(&report.addresses).len() <= 16);
+            }),
+            4 => read!(OperateRequest, |operate| {
+                let known = crate::state::access::Call::ALL
+                    .iter()
+                    .any(|call| call.as_str() == operate.method);
+                assert!(!known || operate.method.starts_with("/muster.operator.v1.Operator/"));
+            }),
+            5 => read!(ProposeReply, |_reply| ()),
+            _ => read!(ReadIndexReply, |_reply| ()),
+        }
+    });
+}
+
+fn peer(number: u8) -> Peer {
+    Peer {
+        public_key: vec![number; 32],
+        name: format!("cp-{number}"),
+        role: "control-plane".to_owned(),
+        addresses: vec!["192.0.2.1:50000".to_owned()],
+    }
+}
+
+/// What a worker is told of the cluster: bad entries are left out, good ones stay.
+#[test]
+fn view() {
+    let view = View {
+        index: 7,
+        cluster_id: vec![9; 32],
+        cluster_name: "demo".to_owned(),
+        members: vec![peer(1), peer(2)],
+        machine_authorities: vec![vec![0x30, 0]],
+        config_version: 1,
+        removed: vec![vec![3; 32]],
+        token_ids: vec!["abcdefghij".to_owned()],
+    };
+    target("view").seed(view.encode_to_vec()).memory(256 << 10, 128).run(|bytes| {
+        let view = match View::decode(bytes) {
+            Ok(view) => view,
+            Err(error) => return refused(error),
+        };
+        let directory = wire::directory(&view.members);
+        assert!(directory.len() <= view.members.len());
+        for (id, peer) in &directory {
+            assert_eq!(*id, muster_pki::identity::node_id(&peer.public_key));
+            assert!(peer.addresses.len() <= 16, "{peer:?}");
+        }
+        assert_eq!(wire::directory(&wire::peers(&directory)), directory);
+        Verdict::Accepted
+    });
+}
+
+/// The answer to a join, and the file `membership.json` that is made of it.
+#[test]
+fn admitted() {
+    let answer = Admitted {
+        cluster_id: vec![9; 32],
+        cluster_name: "demo".to_owned(),
+        credentials: Some(Credentials {
+            certificate_chain: vec![vec![0x30, 0]],
+            machine_authorities: vec![vec![0x30, 0]],
+        }),
+        peers: vec![peer(1), peer(2)],
+    };
+    target("admitted").seed(answer.encode_to_vec()).memory(256 << 10, 128).run(|bytes| {
+        let answer = match Admitted::decode(bytes) {
+            Ok(answer) => answer,
+            Err(error) => return refused(error),
+        };
+        match Membership::admitted(&answer, Role::Worker) {
+            Ok(membership) => {
+                let text = serde_json::to_vec(&membership).expect("plain data with text keys");
+                let again: Membership = serde_json::from_slice(&text).expect("just written");
+                assert_eq!(again, membership);
+                assert_eq!(membership.cluster_id.to_vec(), answer.cluster_id);
+                Verdict::Accepted
+            }
+            Err(error) => refused(error),
+        }
+    });
+}
+
+#[test]
+fn membership_file() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("membership.json");
+    let mut membership = Membership::admitted(
+        &Admitted {
+            cluster_id: ClusterId::from_bytes([9; 32]).to_vec(),
+            cluster_name: "demo".to_owned(),
+            credentials: Some(Credentials {
+                certificate_chain: vec![vec![0x30, 0]],
+                machine_authorities: vec![vec![0x30, 0]],
+            }),
+            peers: Vec::new(),
+        },
+        Role::ControlPlane,
+    )
+    .expect("it is well-formed");
+    membership.set_peers(&wire::directory(&[peer(1), peer(2)]));
+    let seed = serde_json::to_vec(&membership).expect("plain data");
+    target("membership_file").seed(seed).memory(RESERVED, 64).tries(2000).run(move |bytes| {
+        let _kept = &directory;
+        fs::write(&path, bytes).expect("a small file is written");
+        match Membership::load(&path) {
+            Err(error) => refused(crate::fatal::chain(&error)),
+            Ok(None) => panic!("the file is there"),
+            Ok(Some(membership)) => {
+                membership.directory();
+                membership.certified();
+                let text = serde_json::to_vec(&membership).expect("plain data");
+                fs::write(&path, text).expect("a small file is written");
+                assert_eq!(Membership::load(&path).expect("just written"), Some(membership));
+                Verdict::Accepted
+            }
+        }
+    });
+}

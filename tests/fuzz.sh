@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# The long form of the fuzz targets: libFuzzer, guided by coverage, on what `cargo test` tries only
+# shortly. Bounded; prints what was covered. Inputs found on the way stay below target/fuzz/found and
+# are begun with the next time; the tree is not written to.
+#
+#   tests/fuzz.sh [SECONDS [TARGET…]]   SECONDS for each target (default 60); without TARGET, all
+#   tests/fuzz.sh --list                the names of all targets
+#
+# Needs a C++ compiler (Debian: g++) for libFuzzer, which comes as the crate libfuzzer-sys; no other
+# tool, and the pinned toolchain: coverage is a pass of LLVM's that stable rustc lets one name.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+command -v g++ >/dev/null || { echo "fuzz.sh: g++ is missing: apt-get install g++" >&2; exit 1; }
+
+# With --target, these are for what is fuzzed only, not for build scripts and macros.
+host=$(rustc -vV | sed -n 's/^host: //p')
+export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares"
+
+# Crate and kind of test binary of everything that has targets.
+parts=("muster-proto --lib" "muster-pki --lib" "muster-discovery --lib" "muster-init --lib" "musterd --lib"
+  "musterctl --bins")
+# shellcheck disable=SC2086 # each part is two words and more
+run() { cargo test --locked --quiet --target "$host" --target-dir target/fuzz -p $1 -- "${@:2}"; }
+
+seconds=60 names=()
+case ${1-} in
+  '') ;;
+  --list) seconds=0 ;;
+  *) seconds=$1 names=("${@:2}") ;;
+esac
+
+# name, crate and test of each target: `mod fuzz` holds nothing else.
+targets=$(for part in "${parts[@]}"; do
+  run "$part" --list | sed -n 's/: test$//p' | grep -E '(^|::)fuzz::' | while read -r test; do
+    printf '%s\t%s\t%s\n' "${test##*::}" "$part" "$test"
+  done
+done)
+[[ -n $targets ]] || { echo "fuzz.sh: no targets were found" >&2; exit 1; }
+((seconds)) || { cut -f 1 <<<"$targets"; exit 0; }
+for name in "${names[@]}"; do
+  cut -f 1 <<<"$targets" | grep -qxF "$name" || { echo "fuzz.sh: there is no target $name" >&2; exit 1; }
+done
+
+total=0 failed=()
+while IFS=$'\t' read -r name part test; do
+  if ((${#names[@]})) && [[ " ${names[*]} " != *" $name "* ]]; then continue; fi
+  found=$PWD/target/fuzz/found/$name
+  mkdir -p "$found"
+  # One input may take 20 s on a busy machine; what it may allocate, the target checks itself.
+  arguments=$(printf '%s\n' "-max_total_time=$seconds" -timeout=20 -rss_limit_mb=1024 \
+    "-artifact_prefix=$found/../$name-" -print_final_stats=1 "$found")
+  log=$found/../$name.log
+  code=0
+  MUSTER_FUZZ_TARGET=$name MUSTER_FUZZ_ARGUMENTS=$arguments MUSTER_FUZZ_SEEDS=target/fuzz/seeds \
+    run "$part" --exact "$test" --nocapture >"$log" 2>&1 </dev/null || code=$?
+  executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  first=$(grep -m1 -oE 'INITED .*ft: [0-9]+' "$log" | grep -oE '(cov|ft): [0-9]+' | tr '\n' ' ' || true)
+  last=$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n 1 || true)
+  total=$((total + ${executions:-0}))
+  printf '%-20s %9s executions, from %s to %s, %s\n' "$name" "${executions:-?}" "${first:-?}" \
+    "${last:-?}" "$([[ $code == 0 ]] && echo 'no finds' || echo "A FIND: $log")"
+  ((code == 0)) || failed+=("$name")
+done <<<"$targets"
+printf 'fuzz: %d executions; %d targets with finds %s\n' "$total" "${#failed[@]}" "${failed[*]-}"
+((${#failed[@]} == 0))
