@@ -14,6 +14,7 @@ pub mod loopback;
 pub mod manual;
 pub mod newcomer;
 pub mod power_cut;
+pub mod secrets;
 pub mod store;
 pub mod wait;
 

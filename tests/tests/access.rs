@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::ctl::{Said, binary, said};
 use muster_tests::loopback::{Bench, Running};
+use muster_tests::secrets::{files, there};
 use serde_json::{Value, json};
 
 /// The roles, in the order of the table's columns.
@@ -189,6 +189,7 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
 }
 
+/// The first look, for a cluster of one and every role; `secrets.rs` searches a whole life.
 fn secrets_stay_hidden(desk: &Desk, musterd: u32, tokens: &[&str]) -> Result<()> {
     let secrets = secrets(desk, tokens)?;
     let mut places: Vec<(PathBuf, Vec<u8>)> = Vec::new();
@@ -239,30 +240,6 @@ fn secrets_stay_hidden(desk: &Desk, musterd: u32, tokens: &[&str]) -> Result<()>
     ensure!(private.iter().filter(|what| what.contains("operator")).count() == 4, "{private:?}");
     ensure!(private.iter().any(|what| what.contains("token")), "{private:?}");
     Ok(())
-}
-
-/// `None` for what is not there any more.
-fn there<T>(found: io::Result<T>) -> Result<Option<T>> {
-    match found {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        found => Ok(Some(found?)),
-    }
-}
-
-/// Every regular file below `root`.
-fn files(root: &Path) -> Result<Vec<PathBuf>> {
-    let (mut files, mut left) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(path) = left.pop() {
-        let Some(meta) = there(fs::symlink_metadata(&path))? else { continue };
-        if meta.is_dir() {
-            for entry in there(fs::read_dir(&path))?.into_iter().flatten() {
-                left.push(entry?.path());
-            }
-        } else if meta.is_file() {
-            files.push(path);
-        }
-    }
-    Ok(files)
 }
 
 #[test]

@@ -77,6 +77,11 @@ impl Lab {
         format!("{}-lan", self.id)
     }
 
+    /// The namespace of the bridge that all hosts are attached to, to listen in it.
+    pub fn bridge_namespace(&self) -> PathBuf {
+        Path::new("/run/netns").join(self.lan())
+    }
+
     /// Copies every log to `$MUSTER_LAB_LOGS` (or the temporary directory) and says where.
     pub fn keep_logs(&self, test: &str) -> PathBuf {
         let root =

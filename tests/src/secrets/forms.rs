@@ -1,0 +1,250 @@
+//! What a secret looks like wherever it should not be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use anyhow::{Context as _, Result, ensure};
+use muster_pki::token::Token;
+
+/// Bytes of a secret that are enough to find it by: as much is cut out of its beginning, its middle
+/// and its end, so that a part of it is found too.
+const PART: usize = 12;
+
+/// A secret of one run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Secret {
+    /// Which one: never its value.
+    pub name: String,
+    bytes: Vec<u8>,
+    /// Texts that are the secret, as they are.
+    texts: Vec<String>,
+}
+
+impl Secret {
+    /// Of these bytes.
+    pub fn new(name: impl Into<String>, bytes: &[u8]) -> Self {
+        Self { name: name.into(), bytes: bytes.to_vec(), texts: Vec::new() }
+    }
+
+    /// What is secret about a token: its secret, as text and as the bytes that the text stands for,
+    /// and the two keys that the cluster keeps of it.
+    pub fn token(whose: &str, text: &str) -> Result<[Self; 2]> {
+        let token: Token = text.trim().parse().context("a token")?;
+        let (id, secret) = text.trim().split_once('.').context("a token")?;
+        let bytes = base32(secret.get(..32).context("32 characters")?)?;
+        let whole = Self {
+            texts: vec![secret.get(..16).context("a secret")?.to_owned()],
+            ..Self::new(format!("the secret of {whose} token {id}"), &bytes)
+        };
+        Ok([
+            whole,
+            Self::new(format!("the verifier of {whose} token {id}"), &token.verifier().to_bytes()),
+        ])
+    }
+
+    /// Of the private key in a PEM block: an Ed25519 seed (RFC 8410) or a P-256 scalar (RFC 5915 in
+    /// PKCS#8), without the public half that may stand beside it.
+    pub fn key(name: impl Into<String>, pem: &str) -> Result<Self> {
+        let name = name.into();
+        let lines = pem.lines().skip_while(|line| *line != "-----BEGIN PRIVATE KEY-----").skip(1);
+        let body: String = lines.take_while(|line| !line.starts_with("-----")).collect();
+        let der = base64(&body).with_context(|| name.clone())?;
+        Self::key_der(name.clone(), &der).with_context(|| format!("{name}: {} bytes", der.len()))
+    }
+
+    /// As [`Self::key`], of the PKCS#8 bytes.
+    pub fn key_der(name: impl Into<String>, der: &[u8]) -> Result<Self> {
+        let begin = match der.len() {
+            48 => 16,
+            _ => {
+                let octets = der.windows(5).position(|w| w == [2, 1, 1, 4, 0x20]);
+                octets.context("neither an Ed25519 nor a P-256 key in PKCS#8")? + 5
+            }
+        };
+        let key = der.get(begin..begin + 32).context("32 bytes of key")?;
+        Ok(Self::new(name, key))
+    }
+
+    /// Every form, by what it is called.
+    fn forms(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let mut forms = Vec::new();
+        for text in &self.texts {
+            forms.push(("as text", text.clone().into_bytes()));
+        }
+        let bytes = &self.bytes;
+        let last = bytes.len().saturating_sub(PART);
+        for start in BTreeSet::from([0, last / 2, last]) {
+            let part = &bytes[start..(start + PART).min(bytes.len())];
+            let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
+            let list: Vec<_> = part.iter().map(ToString::to_string).collect();
+            forms.push(("raw", part.to_vec()));
+            forms.push(("in upper-case hex", hex.to_ascii_uppercase().into_bytes()));
+            forms.push(("in hex", hex.into_bytes()));
+            forms.push(("as a list of numbers", list.join(", ").into_bytes()));
+            forms.push(("as a list of numbers", list.join(",").into_bytes()));
+            for alphabet in [STANDARD, URL_SAFE] {
+                // Whatever stands before it, it falls on one of three places.
+                for shift in 0..3 {
+                    forms.push(("in base64", base64_inside(part, shift, alphabet)));
+                }
+            }
+        }
+        // base32 has no place in it but the beginning: nothing of ours writes it in the middle.
+        forms.push(("in base32", base32_of(&bytes[..(bytes.len() / 5 * 5).min(20)])));
+        forms
+    }
+}
+
+const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// The characters of base64 that depend on `part` alone when `shift` bytes stand before it.
+fn base64_inside(part: &[u8], shift: usize, alphabet: &[u8; 64]) -> Vec<u8> {
+    let bits: Vec<u8> = [&vec![0; shift], part].concat();
+    let mut text = Vec::new();
+    for group in bits.chunks_exact(3) {
+        let word = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        text.extend((0..4).map(|n| alphabet[(word >> (18 - 6 * n) & 63) as usize]));
+    }
+    // The first characters hold bits of what stands before.
+    text.drain(..(shift * 8).div_ceil(6));
+    text
+}
+
+fn base32_of(bytes: &[u8]) -> Vec<u8> {
+    let bit = |at: usize| bytes[at / 8] >> (7 - at % 8) & 1;
+    let symbol = |n: usize| (0..5).fold(0, |value, b| value << 1 | bit(5 * n + b));
+    (0..bytes.len() * 8 / 5).map(|n| BASE32[usize::from(symbol(n))]).collect()
+}
+
+fn decode(text: &str, alphabet: &[u8], width: u32) -> Result<Vec<u8>> {
+    let (mut bytes, mut held, mut bits) = (Vec::new(), 0_u32, 0);
+    for byte in text.bytes().filter(|byte| *byte != b'=') {
+        let value = alphabet.iter().position(|known| *known == byte);
+        held = held << width | u32::try_from(value.context("a foreign character")?)?;
+        bits += width;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push(u8::try_from(held >> bits & 0xff)?);
+        }
+    }
+    Ok(bytes)
+}
+
+fn base32(text: &str) -> Result<Vec<u8>> {
+    decode(text, BASE32, 5)
+}
+
+fn base64(text: &str) -> Result<Vec<u8>> {
+    decode(text, STANDARD, 6)
+}
+
+/// A secret in one of its forms, which may be found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    pub name: String,
+    pub form: &'static str,
+}
+
+/// Looks for all secrets of a run at once.
+#[derive(Debug)]
+pub struct Search {
+    needles: Vec<Found>,
+    machine: AhoCorasick,
+}
+
+impl Search {
+    /// For all of these, in all their forms.
+    pub fn new(secrets: &[Secret]) -> Result<Self> {
+        let (mut needles, mut patterns) = (Vec::new(), Vec::new());
+        for secret in secrets {
+            ensure!(secret.bytes.len() >= PART, "{} is too short to be looked for", secret.name);
+            for (form, pattern) in secret.forms() {
+                needles.push(Found { name: secret.name.clone(), form });
+                patterns.push(pattern);
+            }
+        }
+        let machine = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&patterns)?;
+        Ok(Self { needles, machine })
+    }
+
+    /// Every secret that this shows.
+    pub fn look(&self, text: &[u8]) -> BTreeSet<Found> {
+        let hits = self.machine.find_overlapping_iter(text);
+        hits.map(|hit| self.needles[hit.pattern().as_usize()].clone()).collect()
+    }
+
+    /// The forms of each secret.
+    pub fn forms(&self) -> BTreeMap<&str, BTreeSet<&'static str>> {
+        let mut forms: BTreeMap<&str, BTreeSet<&'static str>> = BTreeMap::new();
+        for Found { name, form } in &self.needles {
+            forms.entry(name).or_default().insert(form);
+        }
+        forms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::authority::ServiceAccountKey;
+    use muster_pki::identity::Identity;
+
+    use super::*;
+
+    /// Everything that somebody could write: the search has to find it in each.
+    fn written(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut all = vec![
+            ("raw".to_owned(), bytes.to_vec()),
+            ("debug".to_owned(), format!("{bytes:?}").into_bytes()),
+            ("upper hex".to_owned(), hex.to_uppercase().into_bytes()),
+            ("hex".to_owned(), hex.into_bytes()),
+            ("json".to_owned(), serde_json::to_vec(bytes).unwrap()),
+        ];
+        for before in 0..4 {
+            for alphabet in [STANDARD, URL_SAFE] {
+                let whole = [&vec![0xa5; before], bytes, &[0, 1, 2]].concat();
+                all.push((format!("base64 +{before}"), base64_inside(&whole, 0, alphabet)));
+            }
+        }
+        all
+    }
+
+    fn assert_found(secret: &Secret, forms: Vec<(String, Vec<u8>)>) {
+        let search = Search::new(std::slice::from_ref(secret)).unwrap();
+        for (form, text) in forms {
+            let line = [b"2026-01-01 INFO something: ", &text[..], b" and more"].concat();
+            let found = search.look(&line);
+            assert!(found.iter().any(|f| f.name == secret.name), "{} {form}", secret.name);
+        }
+        assert!(search.look(b"a line that shows nothing").is_empty());
+    }
+
+    #[test]
+    fn every_form_of_a_secret_is_found_and_half_of_it_too() {
+        let token = Token::generate();
+        let [secret, verifier] = Secret::token("a", &token.expose()).unwrap();
+        assert_found(&secret, vec![("text".to_owned(), token.expose().as_bytes().to_vec())]);
+        let secrets = [
+            secret,
+            verifier,
+            Secret::key("a node's key", &Identity::generate().to_pem()).unwrap(),
+            Secret::key("a P-256 key", &ServiceAccountKey::create().private_pem()).unwrap(),
+        ];
+        for secret in secrets {
+            assert_found(&secret, written(&secret.bytes));
+            assert_found(&secret, written(&secret.bytes[..secret.bytes.len() / 2 + 4]));
+            assert_found(&secret, written(&secret.bytes[secret.bytes.len() / 2 - 4..]));
+        }
+    }
+
+    #[test]
+    fn a_key_file_shows_its_key_and_its_public_half_does_not() {
+        let key = ServiceAccountKey::create();
+        let search = Search::new(&[Secret::key("k", &key.private_pem()).unwrap()]).unwrap();
+        // A line's end cuts some of the forms, never all.
+        assert!(!search.look(key.private_pem().as_bytes()).is_empty());
+        assert!(search.look(key.public_pem().as_bytes()).is_empty());
+    }
+}
