@@ -1,14 +1,14 @@
 //! The lab: hosts as network namespaces, real `musterd` processes in them, faults by name, waits
 //! that say what they wait for. No mocks: everything that runs here is what operators run.
 
+pub mod attack;
 pub mod bench;
 pub mod checker;
 pub mod cluster;
 pub mod ctl;
 pub mod dns;
-pub mod held;
-pub mod attack;
 pub mod footprint;
+pub mod held;
 pub mod lab;
 pub mod loopback;
 pub mod manual;
