@@ -18,6 +18,16 @@ pub struct Disk {
     played: usize,
     /// Events played before the present tape began.
     before: usize,
+    order: NameOrder,
+}
+
+/// In which order the names of a directory that was not synced arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NameOrder {
+    /// As on ext4 and xfs: as they were changed, up to any point.
+    Journal,
+    /// Or any of them; only what changes the same names stays in order.
+    Free,
 }
 
 /// What a cut did not let arrive: for the report of a failure.
@@ -77,7 +87,12 @@ impl NameChange {
 
 impl Default for Disk {
     fn default() -> Self {
-        Self { nodes: vec![Node::Directory(Directory::default())], played: 0, before: 0 }
+        Self {
+            nodes: vec![Node::Directory(Directory::default())],
+            played: 0,
+            before: 0,
+            order: NameOrder::Journal,
+        }
     }
 }
 
@@ -87,6 +102,12 @@ impl Disk {
         let mut disk = Self::default();
         disk.load_into(0, from)?;
         Ok(disk)
+    }
+
+    /// The same on a file system whose journal keeps no order among names.
+    #[must_use]
+    pub fn with_names_in_any_order(self) -> Self {
+        Self { order: NameOrder::Free, ..self }
     }
 
     fn load_into(&mut self, at: usize, from: &Path) -> Result<()> {
@@ -168,7 +189,7 @@ impl Disk {
         self.write(0, to, &mut |node| match node {
             Node::File(file) => Left::Contents(file.after_cut(chance)),
             Node::Directory(directory) => {
-                let (names, lost) = directory.after_cut(chance);
+                let (names, lost) = directory.after_cut(self.order, chance);
                 dropped.names += lost;
                 Left::Names(names)
             }
@@ -299,12 +320,10 @@ impl Directory {
         }
     }
 
-    /// Names change in order, as in a journal: those up to any point have arrived. Or each by
-    /// itself, as without one: then only what changes the same names stays in order.
-    fn after_cut(&self, chance: &mut impl Rng) -> (Names, usize) {
+    fn after_cut(&self, order: NameOrder, chance: &mut impl Rng) -> (Names, usize) {
         let mut names = self.durable.clone();
         let mut lost = 0;
-        if chance.random() {
+        if order == NameOrder::Journal || chance.random() {
             let arrived = chance.random_range(0..=self.pending.len());
             for (_, change) in &self.pending[..arrived] {
                 change.perform(&mut names);
@@ -342,7 +361,7 @@ mod tests {
 
     #[test]
     fn names_may_arrive_without_those_before_but_never_against_their_own_order() {
-        let mut disk = Disk::default();
+        let mut disk = Disk::default().with_names_in_any_order();
         let (old, new, other) = ("old".into(), PathBuf::from("new"), PathBuf::from("other"));
         disk.play(&Event::MakeFile(old)).unwrap();
         disk.play(&Event::Sync { path: PathBuf::new(), begun: 1 }).unwrap();

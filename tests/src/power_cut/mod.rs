@@ -11,11 +11,11 @@
 //! - A file that grew or shrank since its last sync has any of the lengths it had; what is missing
 //!   is zero.
 //! - Names that were made, renamed or removed since the last fsync of their directory have happened
-//!   up to any point, or any of them without those before that have to do with other names; and
-//!   independently of other directories. Syncing a file does not sync its name.
+//!   up to any point, independently of other directories. Syncing a file does not sync its name.
+//!   [`Disk::with_names_in_any_order`]: or any of them without those before.
 //! - `sync_file_range`, and closing, make nothing durable.
 //!
-//! This is unkinder than ext4 and xfs are on honest drives. It does not model drives that lie about
+//! This is at least as unkind as ext4 and xfs are on honest drives. It does not model drives that lie about
 //! a flush, sectors that are themselves torn, or a sync that fails and is asked for again.
 
 mod disk;
