@@ -16,7 +16,9 @@ mod walks;
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use muster_proto::{ClusterId, NodeId, PublicKey};
 use stateright::{Model, Property};
@@ -146,6 +148,11 @@ struct Birth {
     expect: usize,
     quorums: fn(usize) -> Quorums,
     defect: Defect,
+    /// When the search gives up: from then on nothing happens any more. (The checker's own limit of
+    /// time is looked at only when a thread has nothing to do.)
+    deadline: Option<Instant>,
+    /// Set once the search is over, so that the ways to what it found can be walked again.
+    is_over: Arc<AtomicBool>,
     /// How many of the last ids come into being only when a machine is wiped.
     heirs: usize,
     plans: Vec<Plan>,
@@ -171,6 +178,8 @@ impl Birth {
             expect,
             quorums: Quorums::of,
             defect: Defect::None,
+            deadline: None,
+            is_over: Arc::default(),
             heirs: 0,
             plans,
             budget,
@@ -328,6 +337,9 @@ impl Model for Birth {
     }
 
     fn actions(&self, world: &World, acts: &mut Vec<Act>) {
+        if self.is_late() {
+            return;
+        }
         let mut causes: Vec<_> = (0..world.sent.len()).map(Cause::Deliver).collect();
         for at in world.present() {
             let machine = &world.machines[at];
@@ -414,6 +426,11 @@ impl Model for Birth {
 }
 
 impl Birth {
+    fn is_late(&self) -> bool {
+        let is_past = |deadline| Instant::now() >= deadline;
+        self.deadline.is_some_and(is_past) && !self.is_over.load(Ordering::Relaxed)
+    }
+
     /// Whether its proposer is there, and everyone in it has been.
     fn can_be_made(&self, world: &World, plan: &Plan) -> bool {
         let known = self.ids.len() - self.heirs + self.wiped(world);

@@ -4,6 +4,8 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are part of the result")]
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, HasDiscoveries, Model as _};
@@ -42,19 +44,22 @@ pub(super) fn plan(proposer: usize, founders: [usize; 3]) -> Plan {
 }
 
 /// Searches everything within the budget, or until `until` is found, and says what was found.
-pub(super) fn search(name: &str, birth: Birth, until: HasDiscoveries) -> Vec<Found> {
+pub(super) fn search(name: &str, mut birth: Birth, until: HasDiscoveries) -> Vec<Found> {
     let start = Instant::now();
     let limit = Duration::from_secs(setting("MUSTER_MODEL_SECONDS", 600));
+    birth.deadline = (depth() > 0).then_some(start + limit);
+    let is_over = Arc::clone(&birth.is_over);
     let mut builder = birth.checker().threads(1).finish_when(until);
     if depth() > 0 {
-        builder = builder.target_state_count(DEEP).timeout(limit);
+        builder = builder.target_state_count(DEEP);
     }
     let checker = builder.spawn_bfs().join();
+    is_over.store(true, Ordering::Relaxed);
     let is_cut = depth() > 0 && (checker.state_count() >= DEEP || start.elapsed() >= limit);
     let (states, before) = (checker.unique_state_count(), checker.state_count());
     let steps = checker.max_depth();
     let covered = if is_cut {
-        format!("complete to {} steps, stopped there", steps.saturating_sub(1))
+        format!("complete to {} steps, stopped there", steps.saturating_sub(2))
     } else {
         format!("{steps} steps deep")
     };
