@@ -1,5 +1,5 @@
 //! Looking for every member of the roster that is not seen: a few at a time, in turn, quickly
-//! after a start or a change and more slowly while nothing is found.
+//! after a start, after a change and as long as it finds, and more slowly while nothing is found.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ pub(super) struct Seeking {
     /// The last one sought. Starts at random, so that not all members ask the same one first.
     cursor: Slot,
     pause: Duration,
+    /// Somebody was found since the last turn.
+    fruitful: bool,
     armed: bool,
 }
 
@@ -28,11 +30,11 @@ impl Seeking {
             roster.iter().map(|(slot, _)| slot).filter(|slot| *slot != me).collect();
         let last = missing.last().copied().unwrap_or_default();
         let cursor = rng.random_range(0..=last);
-        Self { missing, cursor, pause: settings.seek_first, armed: false }
+        Self { missing, cursor, pause: settings.seek_first, fruitful: false, armed: false }
     }
 
     pub(super) fn found(&mut self, slot: Slot) {
-        self.missing.remove(&slot);
+        self.fruitful |= self.missing.remove(&slot);
     }
 
     pub(super) fn lost(&mut self, slot: Slot) {
@@ -68,6 +70,9 @@ impl Core {
             self.seeking.pause = self.settings.seek_first;
         } else if !self.seeking.armed {
             self.seeking.armed = true;
+            if std::mem::take(&mut self.seeking.fruitful) {
+                self.seeking.hurry(&self.settings);
+            }
             self.agenda.add(now + self.seeking.pause, Task::Seek);
             let slower = self.seeking.pause.saturating_mul(2);
             self.seeking.pause = slower.min(self.settings.seek_last);

@@ -235,6 +235,19 @@ fn a_large_group_that_has_met_before_notices_a_death() {
     assert_eq!(downs(&mut s), 299);
 }
 
+/// The story: it looked for the others less and less often although it found some every time, and
+/// among 500 it took 9.5 s to see the last one.
+#[test]
+fn one_that_comes_back_to_a_large_group_soon_sees_all() {
+    let mut s = Simulation::new(300, 11, Settings::default(), Instant::now());
+    s.start_acquainted(SECOND);
+    s.run_for(SECOND);
+    s.kill(7);
+    s.start(7, 2);
+    let took = s.until(20 * SECOND, Simulation::converged).expect("all see all");
+    assert!(took <= 2 * SECOND, "{took:?}");
+}
+
 #[test]
 fn two_hundred_members_that_start_together_all_see_each_other_soon_and_cheaply() {
     let mut s = cluster(200, 10, Settings::default());
