@@ -57,7 +57,10 @@ enum Wish {
 fn wish(standing: Standing, written: Option<Digest>, given: Option<Digest>) -> Wish {
     match (standing, written, given) {
         (Standing::Free, _, Some(given)) => Wish::Begin(given),
-        (Standing::Free, _, None) | (Standing::Promised, None, None) => Wish::None,
+        // A member's etcd has begun long ago, or never was a founder's.
+        (Standing::Free, _, None)
+        | (Standing::Promised, None, None)
+        | (Standing::Member, None, _) => Wish::None,
         (Standing::Promised, None, Some(_)) => Wish::TooLate,
         (Standing::Promised | Standing::Member, Some(written), None) => Wish::Begin(written),
         (Standing::Promised | Standing::Member, Some(written), Some(given)) => {
@@ -67,8 +70,6 @@ fn wish(standing: Standing, written: Option<Digest>, given: Option<Digest>) -> W
                 Wish::Other(written, given)
             }
         }
-        // Its etcd has begun long ago, or never was a founder's.
-        (Standing::Member, None, _) => Wish::None,
     }
 }
 
@@ -166,10 +167,9 @@ impl Restore {
                 Ok(Restored::Now(verified)) => {
                     info!(?verified, "etcd begins with the given snapshot");
                 }
-                // A crash came between the restore and the end of this wish.
-                Ok(Restored::Before(_)) => {}
-                // This member has run before: the snapshot was for its beginning only.
-                Err(RestoreError::DataExists { .. }) => {}
+                // A crash came between the restore and the end of this wish; or this member has run
+                // before, and the snapshot was for its beginning only.
+                Ok(Restored::Before(_)) | Err(RestoreError::DataExists { .. }) => {}
                 Err(RestoreError::NoFile) => {
                     return Err(format!(
                         "the founders agreed to begin with the snapshot of SHA-256 {}, and this node \

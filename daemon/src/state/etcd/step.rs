@@ -92,7 +92,8 @@ impl Look<'_> {
                 None => removed,
             }),
             Phase::Waiting => {
-                if self.plan.learner().is_some() {
+                // A stray of a node that had a member before may be that one, begun and lost.
+                if self.plan.learner().is_some() || generation > 0 {
                     return None;
                 }
                 let peer_url = self.state.etcd_peer_url(&node)?;
