@@ -6,7 +6,7 @@ mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use muster_discovery::endpoint::{self, Bind, Endpoint, Trust};
 use muster_discovery::hello::{HelloSession, ProveError, RefusedWhy};

@@ -140,9 +140,7 @@ fn certificate() {
     let (authority, member) = (authority(AuthorityKind::Machine), identity(1));
     let profile = Profile::Node {
         id: member.node_id(),
-        name: "cp-1".parse().expect("a node name"),
         role: Role::ControlPlane,
-        addresses: Vec::new(),
     };
     let leaf = issue(&authority, &profile, &member.public_key().into(), now()).expect("issued");
     let own = leaf.chain[0].to_vec();
