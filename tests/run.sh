@@ -19,7 +19,8 @@ step() {
 ((EUID == 0)) || { echo "run.sh: the lab makes network namespaces: run it as root" >&2; exit 1; }
 command -v cargo >/dev/null || { echo "run.sh: Rust is missing: install it with rustup" >&2; exit 1; }
 step 'prerequisites' deploy/prerequisites.sh \
-  etcd-server etcd-client openssl iproute2 nftables strace util-linux gcc libc6-dev procps
+  etcd-server etcd-client openssl iproute2 nftables strace util-linux gcc libc6-dev procps \
+  e2fsprogs mount faketime nmap ngtcp2-client
 
 step 'format' cargo fmt --all --check
 step 'clippy' cargo clippy --locked --workspace --all-targets -- -D warnings

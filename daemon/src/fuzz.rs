@@ -127,7 +127,7 @@ fn node_request() {
                             <$kind>::decode(&*$message.encode_to_vec()),
                             Ok($message.clone())
                         );
-                        $look;
+                        let () = $look;
                         Verdict::Accepted
                     }
                     Err(error) => refused(error),

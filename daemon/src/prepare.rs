@@ -339,9 +339,12 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
                 problem(format!("identity.key holds no usable key ({error}); {BEGIN_ANEW}"))
             })?;
             let opened = PromiseStore::open(state.path(), identity.node_id());
-            let (store, record) = opened.map_err(|error| match error.is_loss() {
-                true => problem(format!("{}; {BEGIN_ANEW}", crate::fatal::chain(&error))),
-                false => broken(&error),
+            let (store, record) = opened.map_err(|error| {
+                if error.is_loss() {
+                    problem(format!("{}; {BEGIN_ANEW}", crate::fatal::chain(&error)))
+                } else {
+                    broken(&error)
+                }
             })?;
             Ok((identity, Promises { store, record }))
         }

@@ -138,10 +138,7 @@ impl Admission for Registry {
 #[test]
 fn certificate() {
     let (authority, member) = (authority(AuthorityKind::Machine), identity(1));
-    let profile = Profile::Node {
-        id: member.node_id(),
-        role: Role::ControlPlane,
-    };
+    let profile = Profile::Node { id: member.node_id(), role: Role::ControlPlane };
     let leaf = issue(&authority, &profile, &member.public_key().into(), now()).expect("issued");
     let own = leaf.chain[0].to_vec();
     let bundle = TrustBundle::new(vec![authority.certificate().clone()]).expect("an authority");

@@ -306,7 +306,8 @@ fn the_state_directory_of_a_member_serves_that_member_alone() -> Result<()> {
 
     let key = bench.state().join("identity.key");
     fs::rename(&key, bench.path("identity.key"))?;
-    bench.refused_with(&mut bench.musterd()?, &["identity.key", "cannot be read"])?;
+    bench
+        .refused_with(&mut bench.musterd()?, &["identity.key is gone", "musterctl node remove"])?;
     fs::write(&key, "no key")?;
     mode(&key, 0o600)?;
     bench.refused_with(&mut bench.musterd()?, &["identity.key holds no usable key"])?;

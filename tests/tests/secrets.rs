@@ -383,26 +383,25 @@ fn belongs(secret: &str, path: &str) -> bool {
     let raft = path.starts_with("cp-") && path.contains("/state/raft/");
     if secret.starts_with("the secret of") {
         // What was given to a machine, and the context of an operator before its first contact.
-        return path.starts_with("desk/") && (path.ends_with(".yaml") || path.ends_with("/token"));
+        let given = Path::new(path);
+        return path.starts_with("desk/")
+            && (given.extension().is_some_and(|kind| kind == "yaml") || given.ends_with("token"));
     }
     if secret.starts_with("the verifier of") || secret.ends_with("authority's key") {
         return raft;
     }
-    match secret {
-        "the service-account key" => raft,
-        _ => {
-            let owner = secret.strip_prefix("the identity of ");
-            let etcd = secret.strip_prefix("etcd's ").and_then(|rest| rest.split_once(" on "));
-            let desk = secret.strip_suffix(" of the desk");
-            owner.is_some_and(|name| path == format!("{name}/state/identity.key"))
-                || etcd.is_some_and(|(file, name)| path == format!("{name}/state/etcd/tls/{file}"))
-                || desk.is_some_and(|file| {
-                    // `init` writes the key into the directory and into the context of that name.
-                    path.starts_with("desk/")
-                        && Path::new(path).file_name() == Path::new(file).file_name()
-                })
-        }
+    if secret == "the service-account key" {
+        return raft;
     }
+    let owner = secret.strip_prefix("the identity of ");
+    let etcd = secret.strip_prefix("etcd's ").and_then(|rest| rest.split_once(" on "));
+    let desk = secret.strip_suffix(" of the desk");
+    owner.is_some_and(|name| path == format!("{name}/state/identity.key"))
+        || etcd.is_some_and(|(file, name)| path == format!("{name}/state/etcd/tls/{file}"))
+        || desk.is_some_and(|file| {
+            // `init` writes the key into the directory and into the context of that name.
+            path.starts_with("desk/") && Path::new(path).file_name() == Path::new(file).file_name()
+        })
 }
 
 /// As a program without the right to look at others, run by the same user.

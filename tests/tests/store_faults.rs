@@ -205,7 +205,9 @@ async fn a_store_that_is_opened_on_a_full_disk_is_not_taken_for_damaged() -> Res
     ensure!(wrong.contains("No space left on device"), "{wrong}");
     ensure!(!wrong.contains("corrupted") && !wrong.contains("begin anew"), "{wrong}");
     let mut held = Held::default();
-    script(7, BEFORE).iter().for_each(|op| held.perform(op));
+    for op in &script(7, BEFORE) {
+        held.perform(op);
+    }
     let found = read(out.path()).await.context("with room again")?;
     ensure!(same(&held, &found), "holds {found:?}, not {held:?}");
     Ok(())

@@ -142,12 +142,10 @@ fn node_report() {
         let outcome = replica.run(Command::Report(report.clone()));
         bounded(&replica);
         assert_eq!(replica.restored(), replica.state);
-        match outcome {
-            Outcome::Refused(refusal) => refused(refusal.message),
-            _ => {
-                assert!(is_news || !replica.state.would_change(&report));
-                Verdict::Accepted
-            }
+        if let Outcome::Refused(refusal) = outcome {
+            return refused(refusal.message);
         }
+        assert!(is_news || !replica.state.would_change(&report));
+        Verdict::Accepted
     });
 }

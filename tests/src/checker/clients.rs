@@ -29,8 +29,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts every kind of client for each of `nodes`.
-    pub fn start(desk: &Host, access: Access, nodes: Vec<String>) -> Self {
+    /// Starts every kind of client for each of the nodes to go `through`.
+    pub fn start(desk: &Host, access: Access, through: Vec<String>) -> Self {
         let (stop, stops) = watch::channel(false);
         let notes = Arc::new(Notes::new());
         let (path, shared) = (desk.namespace_path(), Arc::clone(&notes));
@@ -40,7 +40,7 @@ impl Clients {
             rustix::thread::move_into_link_name_space(namespace.as_fd(), network)?;
             // One thread: every socket is made in the namespace that it has entered.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(work(&access, &nodes, &shared, stops))
+            runtime.block_on(work(&access, &through, &shared, stops))
         });
         Self { stop, notes, thread }
     }
@@ -65,12 +65,12 @@ impl Clients {
 
 async fn work(
     access: &Access,
-    nodes: &[String],
+    through: &[String],
     notes: &Arc<Notes>,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let mut clients = JoinSet::new();
-    for node in nodes {
+    for node in through {
         for work in Work::ALL {
             clients.spawn(Client::new(node, access, notes).work(work, stop.clone()));
         }
@@ -78,7 +78,7 @@ async fn work(
     while let Some(ended) = clients.join_next().await {
         ended.context("a client panicked")?;
     }
-    for node in nodes {
+    for node in through {
         let mut client = Client::new(node, access, notes);
         let began = Instant::now();
         while let Err(error) = client.read_all().await {

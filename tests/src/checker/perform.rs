@@ -37,9 +37,14 @@ impl Performer<'_> {
             (Target::Node(node), _) => name(node),
         };
         let hit = match fault {
-            Fault::Kill(t) | Fault::Freeze(t) | Fault::Pause(t) => who(t),
-            Fault::Minority { around: t, .. } | Fault::Clock { node: t, .. } => who(t),
-            Fault::Deaf(t) | Fault::Mute(t) | Fault::Bridge(t) => who(t),
+            Fault::Kill(t)
+            | Fault::Freeze(t)
+            | Fault::Pause(t)
+            | Fault::Minority { around: t, .. }
+            | Fault::Clock { node: t, .. }
+            | Fault::Deaf(t)
+            | Fault::Mute(t)
+            | Fault::Bridge(t) => who(t),
             Fault::HalfDeaf { listener, .. } => name(listener),
             Fault::Move(node) => name(node),
             Fault::PowerLoss | Fault::Apart | Fault::Loss { .. } => "all".to_owned(),

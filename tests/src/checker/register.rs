@@ -95,8 +95,9 @@ fn clusters(register: &Register) -> (Vec<Cluster>, Vec<Violation>) {
         clusters.insert(value, cluster);
     }
     for read in &register.reads {
-        let begun = read.seen.is_none() || began.get(&read.seen).is_some_and(|b| *b <= read.ended);
-        let (Some(cluster), true) = (clusters.get_mut(&read.seen), begun) else {
+        let written_before =
+            read.seen.is_none() || began.get(&read.seen).is_some_and(|b| *b <= read.ended);
+        let (Some(cluster), true) = (clusters.get_mut(&read.seen), written_before) else {
             let value = read.seen.unwrap_or(0);
             found.push(Violation::Phantom { value, read: read.told() });
             continue;

@@ -31,13 +31,14 @@ impl Secret {
     pub fn token(whose: &str, text: &str) -> Result<[Self; 2]> {
         let token: Token = text.trim().parse().context("a token")?;
         let (id, secret) = text.trim().split_once('.').context("a token")?;
+        let half = secret.get(..16).context("a secret")?.to_owned();
         let bytes = base32(secret.get(..32).context("32 characters")?)?;
-        let whole = Self {
-            texts: vec![secret.get(..16).context("a secret")?.to_owned()],
+        let secret = Self {
+            texts: vec![half],
             ..Self::new(format!("the secret of {whose} token {id}"), &bytes)
         };
         Ok([
-            whole,
+            secret,
             Self::new(format!("the verifier of {whose} token {id}"), &token.verifier().to_bytes()),
         ])
     }
@@ -54,12 +55,11 @@ impl Secret {
 
     /// As [`Self::key`], of the PKCS#8 bytes.
     pub fn key_der(name: impl Into<String>, der: &[u8]) -> Result<Self> {
-        let begin = match der.len() {
-            48 => 16,
-            _ => {
-                let octets = der.windows(5).position(|w| w == [2, 1, 1, 4, 0x20]);
-                octets.context("neither an Ed25519 nor a P-256 key in PKCS#8")? + 5
-            }
+        let begin = if der.len() == 48 {
+            16
+        } else {
+            let octets = der.windows(5).position(|w| w == [2, 1, 1, 4, 0x20]);
+            octets.context("neither an Ed25519 nor a P-256 key in PKCS#8")? + 5
         };
         let key = der.get(begin..begin + 32).context("32 bytes of key")?;
         Ok(Self::new(name, key))
@@ -75,13 +75,13 @@ impl Secret {
         let last = bytes.len().saturating_sub(PART);
         for start in BTreeSet::from([0, last / 2, last]) {
             let part = &bytes[start..(start + PART).min(bytes.len())];
-            let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
-            let list: Vec<_> = part.iter().map(ToString::to_string).collect();
+            let hex = hex(part);
+            let numbers: Vec<_> = part.iter().map(ToString::to_string).collect();
             forms.push(("raw", part.to_vec()));
             forms.push(("in upper-case hex", hex.to_ascii_uppercase().into_bytes()));
             forms.push(("in hex", hex.into_bytes()));
-            forms.push(("as a list of numbers", list.join(", ").into_bytes()));
-            forms.push(("as a list of numbers", list.join(",").into_bytes()));
+            forms.push(("as a list of numbers", numbers.join(", ").into_bytes()));
+            forms.push(("as a list of numbers", numbers.join(",").into_bytes()));
             for alphabet in [STANDARD, URL_SAFE] {
                 // Whatever stands before it, it falls on one of three places.
                 for shift in 0..3 {
@@ -110,6 +110,11 @@ fn base64_inside(part: &[u8], shift: usize, alphabet: &[u8; 64]) -> Vec<u8> {
     // The first characters hold bits of what stands before.
     text.drain(..(shift * 8).div_ceil(6));
     text
+}
+
+/// In lower case.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn base32_of(bytes: &[u8]) -> Vec<u8> {
@@ -194,7 +199,7 @@ mod tests {
 
     /// Everything that somebody could write: the search has to find it in each.
     fn written(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(bytes);
         let mut all = vec![
             ("raw".to_owned(), bytes.to_vec()),
             ("debug".to_owned(), format!("{bytes:?}").into_bytes()),
