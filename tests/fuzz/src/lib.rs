@@ -1,7 +1,7 @@
 //! What every fuzz target of the project shares: its corpus, where new inputs come from, and what
 //! must hold for any of them. A target is an ordinary test that lives with the parser it attacks:
 //!
-//! ```ignore
+//! ```text
 //! muster_fuzz::target("token").seed(text).run(|bytes| …);
 //! ```
 //!

@@ -2,7 +2,7 @@
 //! processes in the lab. It measures and reports; it judges nothing and no test depends on it.
 //!
 //! A section is a file here with a `run`; what it finds goes into the [`Report`]. Clients live in
-//! the namespaces of the lab ([`inside`]), and every load is bounded in number and time.
+//! the namespaces of the lab ([mod@inside]), and every load is bounded in number and time.
 
 pub mod charts;
 pub mod figure;

@@ -10,13 +10,11 @@ use super::{Bench, say};
 use crate::ctl::{binary, said};
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
-    let program = binary("gossip-scale")?;
+    let program = binary("examples/gossip-scale")?;
     say("scale: simulating");
+    let members: &[&str] = if bench.quick { &["40"] } else { &["40", "200", "1000"] };
     let mut command = Command::new(program);
-    command.arg("--json");
-    if bench.quick {
-        command.arg("--quick");
-    }
+    command.arg("--json").args(members);
     let told = said(&mut command)?;
     ensure!(told.code == Some(0), "gossip-scale failed: {}", told.err);
     let found = serde_json::from_str(&told.out).context("what gossip-scale tells")?;

@@ -4,7 +4,7 @@
 //! seen or acknowledged before, nothing appears that nobody wrote, and there is one cluster.
 //!
 //! Faults follow a [`schedule`] that is a pure function of a seed, so a seed is all that it takes to
-//! see a failure again. [`search`] tries all orders of a small history, to judge the judges.
+//! see a failure again. `search` tries all orders of a small history, to judge the judges.
 
 pub mod access;
 pub mod clients;
