@@ -8,6 +8,7 @@ mod worker;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_discovery::candidates::Sources;
 use muster_discovery::endpoint::Endpoint;
@@ -15,6 +16,7 @@ use muster_discovery::formation::{self, Formed};
 use muster_proto::{ClusterId, NodeId, Role};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -55,6 +57,9 @@ pub struct Life {
     pub publish: Publish,
     pub local: Arc<Local>,
 }
+
+/// How long the cause may take to show after a part has ended.
+const CAUSE: Duration = Duration::from_millis(500);
 
 /// How this node came into its cluster.
 enum Origin {
@@ -171,8 +176,12 @@ impl Life {
         stop.run_until_cancelled(trust.wait_for(|trust| !trust.directory.is_empty())).await;
         self.publish.forming.send_replace(None);
 
-        let mut serving =
-            Serving { tasks: Tasks::default(), stop: stop.child_token(), ends: ends.clone() };
+        let mut serving = Serving {
+            tasks: Tasks::default(),
+            stop: stop.child_token(),
+            ends: ends.clone(),
+            group: self.publish.group.subscribe(),
+        };
         let gossip = self.gossip(&mut serving);
         self.watch_standing(&mut serving);
         let started = match self.prepared.config.role {
@@ -242,6 +251,7 @@ struct Serving {
     stop: CancellationToken,
     /// What ends the whole node.
     ends: mpsc::Sender<Fatal>,
+    group: watch::Receiver<Option<Group>>,
 }
 
 impl Serving {
@@ -256,10 +266,24 @@ impl Serving {
             && !self.stop.is_cancelled()
         {
             error!(name, panicked, "a part of this member ended");
-            let fatal = if panicked { Fatal::Panicked(name) } else { Fatal::TaskEnded(name) };
+            let fatal = match self.store_failed().await {
+                Some(why) => Fatal::Store(why),
+                None if panicked => Fatal::Panicked(name),
+                None => Fatal::TaskEnded(name),
+            };
             self.ends.send(fatal).await.ok();
             self.stop.cancel();
         }
         self.tasks.drain().await;
+    }
+
+    /// Why Raft has stopped by itself, if it has: parts that follow it end with it, and whichever is
+    /// noticed first must not hide the cause.
+    async fn store_failed(&self) -> Option<String> {
+        let group = self.group.borrow().clone()?;
+        let mut metrics = group.metrics();
+        let failed = metrics.wait_for(|metrics| metrics.running_state.is_err());
+        let metrics = timeout(CAUSE, failed).await.ok()?.ok()?;
+        metrics.running_state.as_ref().err().map(ToString::to_string)
     }
 }

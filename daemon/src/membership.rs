@@ -185,7 +185,7 @@ const BEFORE: &[u8] = b"{\"sha256\":\"";
 const AFTER: &[u8] = b"\",";
 
 /// Puts the checksum into a JSON object that has other fields.
-fn seal(object: &[u8]) -> Vec<u8> {
+pub(crate) fn seal(object: &[u8]) -> Vec<u8> {
     let sum = HEXLOWER.encode(digest(&SHA256, object).as_ref());
     [BEFORE, sum.as_bytes(), AFTER, &object[1..]].concat()
 }

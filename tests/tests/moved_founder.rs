@@ -30,7 +30,7 @@ fn moves(lab: &Lab, founders: u8) -> Result<()> {
     held.let_go()?;
     cluster.until_healthy()?;
     until("etcd's peer URL to follow", HEALTHY, || match peer_urls(&cluster)? {
-        urls if urls.contains(new) => Ok(()),
+        urls if urls.contains(&format!("{new}:2380")) => Ok(()),
         urls => Err(urls),
     })?;
     let urls = peer_urls(&cluster).map_err(anyhow::Error::msg)?;

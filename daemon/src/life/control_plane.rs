@@ -33,7 +33,7 @@ impl Life {
         gossip: &Gossip,
     ) -> Result<(), Fatal> {
         let Prepared { identity, state, etcd: binary, restore_etcd, .. } = self.prepared;
-        let Serving { tasks, stop, ends } = serving;
+        let Serving { tasks, stop, ends, .. } = serving;
         let (founding, founders) = match origin {
             Origin::Founder(founder) => (Some(founder.founding), Some(founder.voters)),
             Origin::Joined => (None, None),

@@ -223,8 +223,10 @@ fn is_expired(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(rustls::CertificateError::ExpiredContext { .. }))
 }
 
-fn is_unknown_issuer(error: &Error) -> bool {
-    matches!(error, Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
+/// Authorities of all clusters have one name, so another's is told by the signature.
+fn is_of_another_authority(error: &Error) -> bool {
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    matches!(error, Error::InvalidCertificate(UnknownIssuer | BadSignature))
 }
 
 /// The certificate of one, the key of another: what a thief of certificates can present.

@@ -80,10 +80,11 @@ impl Disk {
 
     /// Something else takes all the room there is.
     pub fn fill(&self) -> Result<()> {
-        // Blocks that were reserved for delayed writes come free with a sync: more than once.
+        // Blocks that were reserved for delayed writes come free with a sync, and others when whoever
+        // wrote gives up: more than once.
         self.sh(
-            "cd \"$DISK\" && for round in 1 2 3; do cat /dev/zero >>ballast 2>/dev/null; sync -f .; \
-             done; test \"$(df --output=avail . | tail -n 1)\" -lt 16",
+            "cd \"$DISK\" && for round in $(seq 40); do cat /dev/zero >>ballast 2>/dev/null; \
+             sync -f .; test \"$(df --output=avail . | tail -n 1)\" -lt 16 && exit 0; done; exit 1",
             "fill a disk",
         )
     }

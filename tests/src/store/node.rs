@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use muster_proto::{ClusterId, NodeId};
-use musterd::raft::store::{self, Body, Engine, LogStore, Machine, Opened, Owner, State};
+use musterd::raft::store::{
+    self, Body, DirectoryError, Engine, LogStore, Machine, OpenError, Opened, Owner, State,
+};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{
     CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, RaftSnapshotBuilder, Vote,
@@ -56,8 +59,20 @@ impl Node {
     pub fn open(dir: &Path, engine: Engine) -> Result<Self> {
         let owner =
             Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) };
-        let Opened { log, machine, state } = store::open(&dir.join("raft"), &owner, engine)?;
-        Ok(Self { log, machine, state })
+        let begun = Instant::now();
+        loop {
+            match store::open(&dir.join("raft"), &owner, engine) {
+                Ok(Opened { log, machine, state }) => return Ok(Self { log, machine, state }),
+                // A process that another thread is just starting has a copy of the lock that was
+                // given back, until it becomes another program.
+                Err(OpenError::Directory(DirectoryError::Busy { .. }))
+                    if begun.elapsed() < Duration::from_secs(5) =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Performs `op` on a store that holds `before`.

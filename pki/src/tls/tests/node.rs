@@ -45,12 +45,12 @@ fn a_certificate_from_a_clock_two_hours_ahead_is_good_and_one_from_four_is_not_y
 fn a_certificate_of_another_cluster_is_refused_on_both_sides() {
     let (a, b, _) = members();
     a.certify(&machine_authority(), Role::ControlPlane, now());
-    assert!(is_unknown_issuer(&refused_by_client(handshake(a.dials(&b), b.server()))));
-    assert!(is_unknown_issuer(&refused_by_client(handshake(b.dials(&a), a.server()))));
+    assert!(is_of_another_authority(&refused_by_client(handshake(a.dials(&b), b.server()))));
+    assert!(is_of_another_authority(&refused_by_client(handshake(b.dials(&a), a.server()))));
     // A client that does not check shows the server's own refusal.
     let mut careless = hello_client(a.live.credentials().unwrap().certified());
     careless.alpn_protocols = vec![ALPN_NODE.to_vec()];
-    assert!(is_unknown_issuer(&refused_by_server(handshake(careless, b.server()))));
+    assert!(is_of_another_authority(&refused_by_server(handshake(careless, b.server()))));
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn genesis_ends_when_a_bundle_exists() {
     b.certify(&machine_authority(), Role::ControlPlane, now());
     // To `a`, still at genesis, the key of `b` counts, whichever certificate carries it; `b`
     // compares with its authorities from now on.
-    assert!(is_unknown_issuer(&refused_by_server(handshake(a.dials(&b), b.server()))));
-    assert!(is_unknown_issuer(&refused_by_client(handshake(b.dials(&a), a.server()))));
+    assert!(is_of_another_authority(&refused_by_server(handshake(a.dials(&b), b.server()))));
+    assert!(is_of_another_authority(&refused_by_client(handshake(b.dials(&a), a.server()))));
 }
 
 #[test]
