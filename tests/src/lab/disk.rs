@@ -15,9 +15,6 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Host, run};
 use crate::ctl::said;
 
-/// What [`Disk::fill`] leaves behind; an operator's big file.
-const BALLAST: &str = "ballast";
-
 /// A mount namespace that lives for as long as this process has it open.
 #[derive(Debug, Clone)]
 pub(super) struct Mounts(Arc<File>);
@@ -80,18 +77,20 @@ impl Disk {
 
     /// Something else takes all the room there is.
     pub fn fill(&self) -> Result<()> {
-        // Blocks that were reserved for delayed writes come free with a sync, and others when whoever
+        // The last blocks go to small files only, and others come free with a sync or when whoever
         // wrote gives up: more than once.
         self.sh(
-            "cd \"$DISK\" && for round in $(seq 40); do cat /dev/zero >>ballast 2>/dev/null; \
-             sync -f .; test \"$(df --output=avail . | tail -n 1)\" -lt 16 && exit 0; done; exit 1",
+            "cd \"$DISK\" && n=0 && for round in $(seq 20); do cat /dev/zero >>ballast 2>/dev/null; \
+             while test $n -lt 2000 && dd if=/dev/zero of=ballast.$n bs=4k count=1 conv=fsync \
+             2>/dev/null; do n=$((n + 1)); done; sync -f .; \
+             test \"$(df --output=avail . | tail -n 1)\" -lt 16 && exit 0; done; df . >&2; exit 1",
             "fill a disk",
         )
     }
 
     /// Gives the room back.
     pub fn make_room(&self) -> Result<()> {
-        self.sh(&format!("rm \"$DISK/{BALLAST}\" && sync -f \"$DISK\""), "make room on a disk")
+        self.sh("rm \"$DISK\"/ballast* && sync -f \"$DISK\"", "make room on a disk")
     }
 
     /// The kernel finds an error and lets nobody write any more, as ext4 does on most machines.
