@@ -47,7 +47,11 @@ pub(crate) enum CallError {
     NoSuchNode { node: String },
     #[error("there is no cluster yet; {}", waiting(nodes))]
     NoCluster { nodes: Vec<Waiting>, attempts: Vec<Attempt> },
-    #[error("could not {what}: no node answered: {}", listed(attempts))]
+    #[error(
+        "could not {what}: no node answered: {}; is musterd up there and reachable from here? name \
+         another node with `-e ADDRESS`",
+        listed(attempts)
+    )]
     Unreachable { what: &'static str, attempts: Vec<Attempt> },
     #[error("could not {what}: {endpoint} refused: {message}")]
     Refused { what: &'static str, endpoint: String, message: String },
@@ -60,7 +64,9 @@ pub(crate) enum CallError {
     LostTouch { what: &'static str, endpoint: String, why: String },
     #[error("could not {what}: {endpoint} says: {message}")]
     Failed { what: &'static str, endpoint: String, message: String },
-    #[error("{endpoint} answered what cannot be: {message}")]
+    #[error(
+        "{endpoint} answered what cannot be: {message}; are both of one version? (`musterctl version`)"
+    )]
     Senseless { endpoint: String, message: String },
 }
 

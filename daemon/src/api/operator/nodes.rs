@@ -7,7 +7,7 @@ use muster_discovery::gossip::State;
 use muster_init::units::etcd::client::{Kind, MemberId};
 use muster_proto::wire::operator as wire;
 use muster_proto::{NodeId, PublicKey, VERSION};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use super::Desk;
@@ -18,10 +18,13 @@ use crate::state::access::Call;
 use crate::state::command::Remove;
 use crate::state::{ClusterState, Command, Outcome};
 
-/// How long a removal waits for etcd to have been healthy long enough: it changes its membership
-/// only when its members have been connected for 5 s (etcd's `HealthInterval`).
-const ETCD_SETTLES: Duration = Duration::from_secs(7);
+/// How long a removal waits for etcd to have a leader and to have been healthy long enough: it changes
+/// its membership only when its members have been connected for 5 s (etcd's `HealthInterval`).
+const ETCD_SETTLES: Duration = Duration::from_secs(6);
 const ETCD_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long one attempt at etcd may take: an operator waits 10 s for the whole of a removal.
+const ETCD_ANSWERS: Duration = Duration::from_secs(2);
 
 impl Desk {
     pub(super) fn version(&self) -> wire::VersionReply {
@@ -144,10 +147,26 @@ impl Desk {
         let client = self.with_etcd(|access| access.client(state, clock::now()))?;
         let patience = Instant::now() + ETCD_SETTLES;
         loop {
-            match client.remove(MemberId(member)).await {
+            let attempt = timeout(ETCD_ANSWERS, client.remove(MemberId(member))).await;
+            let Ok(outcome) = attempt else {
+                if force || self.is_down(&node) {
+                    return Ok(());
+                }
+                if Instant::now() < patience {
+                    continue;
+                }
+                return Err(Status::unavailable(format!(
+                    "etcd does not answer, so its member on {} cannot leave; see `musterctl etcd \
+                     status`, then try again, or use --force",
+                    self.name(&node)
+                )));
+            };
+            match outcome {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind == Kind::MemberNotFound || force => return Ok(()),
-                Err(error) if error.kind == Kind::Unhealthy && Instant::now() < patience => {
+                // The node may have died just now: then the plan lets its member go later.
+                Err(_) if self.is_down(&node) => return Ok(()),
+                Err(error) if error.is_transient() && Instant::now() < patience => {
                     sleep(ETCD_AGAIN).await;
                 }
                 Err(error) => {
