@@ -18,13 +18,12 @@ async fn forget_what_is_committed(raft: &Path) {
     db.flush().unwrap();
 }
 
-/// All lost power; openraft let the old leader lead on without an election, and its reads went by the
-/// old mark: writes that had been acknowledged, and seen, were missing for a moment. (Seed 32 of the
-/// seeded schedules.) Here the moment is long: the one that confirms the leadership was away when
-/// the entries were written, and has to be given them first.
+/// All lost power. openraft would let the old leader lead on without an election, and its reads would
+/// go by the old mark: writes that had been acknowledged, and seen, would be missing for a moment.
+/// (Seed 32 of the seeded schedules.) Here the moment is long: the one that confirms the leadership
+/// was away when the entries were written, and has to be given them first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_leads_on_after_a_power_cut_reads_everything_it_had_committed()
--> anyhow::Result<()> {
+async fn a_leader_reads_everything_it_had_committed_before_a_power_cut() -> anyhow::Result<()> {
     let mut lab = Lab::founded(Setting::default()).await;
     let old = lab.leader().await;
     let [witness, away] = lab.others(old)[..] else { unreachable!("three nodes") };

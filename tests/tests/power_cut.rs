@@ -36,13 +36,21 @@ impl Known {
             self.asked = number + 1;
         } else if let Some(number) = line.strip_prefix("did ").and_then(|n| n.parse::<usize>().ok())
         {
-            if ops[number].is_promise_of_log() {
-                self.log = number + 1;
-            } else if ops[number] == Op::Snapshot {
-                self.snapshots = number + 1;
+            match ops[number] {
+                // It was applied, so its own disk has it, and all before it.
+                Op::Commit { to } => self.log = self.log.max(appended(&ops[..number], to) + 1),
+                Op::Snapshot => self.snapshots = number + 1,
+                ref op if op.is_promise_of_log() => self.log = number + 1,
+                _ => {}
             }
         }
     }
+}
+
+/// The number of the operation that last appended the entry at `index`.
+fn appended(ops: &[Op], index: u64) -> usize {
+    let appends = |op: &Op| matches!(op, Op::Append { first, count, .. } if (*first..first + count).contains(&index));
+    ops.iter().rposition(appends).expect("what is committed was appended")
 }
 
 /// One run of a victim, and what it should hold after each operation.

@@ -1,6 +1,7 @@
 //! A store whose files rot, whose disk fills up or is read-only: it says so, and never answers with
 //! anything but what was acknowledged.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use muster_tests::store::Node;
 use muster_tests::store::engines::MUSTER;
+use muster_tests::store::raft::alone;
 use muster_tests::store::script::{Held, LIFE, script};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -248,5 +250,20 @@ async fn a_read_only_disk_is_refused_and_named() -> Result<()> {
     let wrong = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "a read-only disk was taken");
     ensure!(wrong.contains("raft") && wrong.contains("Read-only file system"), "{wrong}");
+    Ok(())
+}
+
+/// openraft would let it lead on; but it may have lost entries that others hold, and would give their
+/// numbers to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_leader_does_not_lead_on_in_its_term() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut terms = BTreeSet::new();
+    for _ in 0..3 {
+        let raft = alone(Node::open(dir.path(), MUSTER)?).await?;
+        let term = raft.metrics().borrow().vote.leader_id.term;
+        ensure!(terms.insert(term), "it led in term {term} before");
+        raft.shutdown().await?;
+    }
     Ok(())
 }

@@ -31,7 +31,7 @@ use burden::{Reports, Watches};
 use super::local::Local;
 use crate::raft::codec::{decode, encode};
 use crate::raft::store::{Body, MAX_BODY};
-use crate::raft::{Group, GroupError, HereError};
+use crate::raft::{Applied, Group, GroupError, HereError};
 use crate::state::command::Report;
 use crate::state::{Command, EtcdReport, view};
 use crate::wire;
@@ -141,11 +141,13 @@ impl Node for NodeService {
     ) -> Result<Response<ProposeReply>, Status> {
         let group = self.raft(&request).await?;
         let command: Command = decode(&request.into_inner().command, "command")?;
-        let outcome = match group.propose_here(command).await {
-            Ok(outcome) => propose_reply::Outcome::Applied(encode(&outcome)),
-            Err(error) => propose_reply::Outcome::NotLeader(not_leader(error)?),
+        let (outcome, index) = match group.propose_here(command).await {
+            Ok(Applied { outcome, index }) => {
+                (propose_reply::Outcome::Applied(encode(&outcome)), index)
+            }
+            Err(error) => (propose_reply::Outcome::NotLeader(not_leader(error)?), 0),
         };
-        Ok(Response::new(ProposeReply { outcome: Some(outcome) }))
+        Ok(Response::new(ProposeReply { outcome: Some(outcome), index }))
     }
 
     async fn read_index(

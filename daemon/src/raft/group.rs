@@ -9,14 +9,15 @@ use muster_discovery::endpoint::Endpoint;
 use muster_proto::NodeId;
 use muster_proto::wire::MAX_MESSAGE;
 use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::wire::node::{ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply};
+use muster_proto::wire::node::{
+    ProposeReply, ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply,
+};
 use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::codec::{decode, encode};
-use super::resumed::Resumed;
 use super::types::{Metrics, Raft};
 use crate::clock;
 use crate::state::command::Remove;
@@ -57,6 +58,20 @@ pub enum GroupError {
     Stopped(String),
 }
 
+/// What became of a command that this node carried through the group as its leader.
+#[derive(Debug)]
+pub struct Applied {
+    pub outcome: Outcome,
+    /// Of its entry in the log; 0 if it was refused before it got there.
+    pub index: u64,
+}
+
+impl Applied {
+    fn refused(refusal: Refusal) -> Self {
+        Self { outcome: Outcome::Refused(refusal), index: 0 }
+    }
+}
+
 /// Why this very node did not answer as the leader.
 #[derive(Debug)]
 pub enum HereError {
@@ -78,7 +93,6 @@ pub struct Group {
     heard: Arc<watch::Sender<Option<Instant>>>,
     /// Held by whoever changes who votes, on this node.
     voting: Arc<Mutex<()>>,
-    resumed: Resumed,
 }
 
 impl std::fmt::Debug for Group {
@@ -105,21 +119,7 @@ impl Group {
         state: watch::Receiver<Arc<ClusterState>>,
         lead: watch::Receiver<Leadership>,
     ) -> Self {
-        Self {
-            me,
-            raft,
-            endpoint,
-            state,
-            lead,
-            heard: Arc::default(),
-            voting: Arc::default(),
-            resumed: Resumed::default(),
-        }
-    }
-
-    /// With what this node had when it was started.
-    pub(super) fn resuming(self, resumed: Resumed) -> Self {
-        Self { resumed, ..self }
+        Self { me, raft, endpoint, state, lead, heard: Arc::default(), voting: Arc::default() }
     }
 
     pub fn me(&self) -> NodeId {
@@ -178,19 +178,30 @@ impl Group {
     }
 
     /// Carries a command through the group, wherever its leader is, and gives what became of it.
+    /// Afterwards [`Self::state`] shows it too, unless this node lags behind so far that it does not
+    /// come to know of it in time.
     pub async fn propose(&self, command: Command) -> Result<Outcome, GroupError> {
         let encoded = encode(&command);
-        if let Some(refused) = too_large(encoded.len()) {
-            return Ok(refused);
+        if let Some(refusal) = too_large(encoded.len()) {
+            return Ok(Outcome::Refused(refusal));
         }
         let mut hunt = Hunt::new(self, PATIENCE);
         loop {
             let leader = hunt.leader().await?;
             let attempt = Box::pin(self.propose_at(leader, &command, &encoded));
-            if let Some(outcome) = hunt.attempt(leader, attempt).await? {
+            if let Some(Applied { outcome, index }) = hunt.attempt(leader, attempt).await? {
+                let deadline = hunt.deadline.min(Instant::now() + LOOK_AGAIN);
+                timeout_at(deadline, self.applied(index)).await.ok(); // it is done all the same
                 return Ok(outcome);
             }
         }
+    }
+
+    /// Waits until this node has applied the entry at `index`; gives up when its Raft has ended.
+    async fn applied(&self, index: u64) -> Option<()> {
+        let mut metrics = self.raft.metrics();
+        let applied = metrics.wait_for(|m| m.last_applied.is_some_and(|id| id.index >= index));
+        applied.await.ok().map(|_| ())
     }
 
     async fn propose_at(
@@ -198,33 +209,35 @@ impl Group {
         leader: NodeId,
         command: &Command,
         encoded: &[u8],
-    ) -> Result<Outcome, HereError> {
+    ) -> Result<Applied, HereError> {
         if leader == self.me {
             return self.propose_here(command.clone()).await;
         }
         let request = ProposeRequest { command: encoded.to_vec() };
         let reply = self.client(leader).propose(request).await.map_err(not_answered)?;
-        match reply.into_inner().outcome {
+        let ProposeReply { outcome, index } = reply.into_inner();
+        match outcome {
             Some(propose_reply::Outcome::Applied(bytes)) => {
-                decode(&bytes, "outcome").map_err(not_answered)
+                let outcome = decode(&bytes, "outcome").map_err(not_answered)?;
+                Ok(Applied { outcome, index })
             }
             Some(propose_reply::Outcome::NotLeader(_)) | None => Err(HereError::NotLeader(None)),
         }
     }
 
     /// Carries a command through the group if this node leads it.
-    pub async fn propose_here(&self, command: Command) -> Result<Outcome, HereError> {
+    pub async fn propose_here(&self, command: Command) -> Result<Applied, HereError> {
         if !self.is_leader() {
             return Err(HereError::NotLeader(self.leader()));
         }
-        if let Some(refused) = too_large(encode(&command).len()) {
-            return Ok(refused);
+        if let Some(refusal) = too_large(encode(&command).len()) {
+            return Ok(Applied::refused(refusal));
         }
         // Until the removal is applied, nobody gives the node its vote back.
         let _voting = match &command {
             Command::Remove(remove) => match self.unseat(remove).await? {
                 Ok(voting) => Some(voting),
-                Err(refusal) => return Ok(Outcome::Refused(refusal)),
+                Err(refusal) => return Ok(Applied::refused(refusal)),
             },
             _ => None,
         };
@@ -232,10 +245,10 @@ impl Group {
     }
 
     /// Puts a command into the log and waits until it is applied.
-    async fn write(&self, command: Command) -> Result<Outcome, HereError> {
+    async fn write(&self, command: Command) -> Result<Applied, HereError> {
         let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
         match self.raft.client_write(Stamped { now_ms, command }).await {
-            Ok(written) => Ok(written.data),
+            Ok(written) => Ok(Applied { outcome: written.data, index: written.log_id.index }),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(other))) => {
                 Err(HereError::NotLeader(other.leader_id))
             }
@@ -261,11 +274,9 @@ impl Group {
                 break index;
             }
         };
-        let mut metrics = self.raft.metrics();
-        let applied = metrics.wait_for(|m| m.last_applied.is_some_and(|id| id.index >= index));
-        match timeout_at(hunt.deadline, applied).await {
-            Ok(Ok(_)) => Ok(self.state()),
-            Ok(Err(_)) => Err(GroupError::Stopped("it published no more metrics".to_owned())),
+        match timeout_at(hunt.deadline, self.applied(index)).await {
+            Ok(Some(())) => Ok(self.state()),
+            Ok(None) => Err(GroupError::Stopped("it published no more metrics".to_owned())),
             Err(_) => Err(hunt.in_vain()),
         }
     }
@@ -334,10 +345,7 @@ impl Group {
             return Err(HereError::NotLeader(self.leader()));
         }
         match self.raft.get_read_log_id().await {
-            Ok((read, _applied)) => {
-                let read = read.map_or(0, |id| id.index);
-                Ok(self.resumed.read_index(&self.raft.metrics().borrow().vote, read))
-            }
+            Ok((read, _applied)) => Ok(read.map_or(0, |id| id.index)),
             Err(RaftError::APIError(_)) => Err(HereError::NotLeader(None)),
             Err(fatal @ RaftError::Fatal(_)) => Err(HereError::Stopped(fatal.to_string())),
         }
@@ -416,10 +424,9 @@ impl Hunt {
 }
 
 /// The refusal of a command that must not reach the log.
-fn too_large(length: usize) -> Option<Outcome> {
+fn too_large(length: usize) -> Option<Refusal> {
     let message = || format!("a command of {length} bytes is larger than {MAX_COMMAND}");
-    (length > MAX_COMMAND)
-        .then(|| Outcome::Refused(Refusal { reason: Reason::Invalid, message: message() }))
+    (length > MAX_COMMAND).then(|| Refusal { reason: Reason::Invalid, message: message() })
 }
 
 /// A leader that does not answer is as good as none: look again.

@@ -4,7 +4,6 @@ pub mod codec;
 mod group;
 mod network;
 pub mod quorum;
-mod resumed;
 mod start;
 pub mod store;
 pub mod timing;
@@ -12,6 +11,6 @@ pub mod types;
 pub mod voters;
 mod watch;
 
-pub use group::{Group, GroupError, HereError, MAX_COMMAND};
+pub use group::{Applied, Group, GroupError, HereError, MAX_COMMAND};
 pub use start::{Running, Start, StartError, claim, start};
 pub use types::{Metrics, Raft, TypeConfig};

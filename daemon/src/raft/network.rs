@@ -26,6 +26,7 @@ use tonic::{Response, Status};
 use tracing::info;
 
 use super::codec::{decode, encode};
+use super::store::Flushed;
 use super::types::{Snapshot, TypeConfig};
 
 /// A piece of a snapshot on the wire, in bytes.
@@ -39,12 +40,13 @@ const RETRY: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     endpoint: Endpoint,
+    flushed: Flushed,
     silent: Silent,
 }
 
 impl Network {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, silent: Silent::default() }
+    pub(super) fn new(endpoint: Endpoint, flushed: Flushed) -> Self {
+        Self { endpoint, flushed, silent: Silent::default() }
     }
 }
 
@@ -69,7 +71,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let bulk = NodeClient::new(self.endpoint.bulk_channel(target));
-        Link { target, client, bulk, silent: self.silent.clone() }
+        Link { target, client, bulk, flushed: self.flushed.clone(), silent: self.silent.clone() }
     }
 }
 
@@ -80,6 +82,7 @@ pub(super) struct Link {
     client: NodeClient<NodeChannel>,
     /// For snapshots, which must not delay heartbeats.
     bulk: NodeClient<NodeChannel>,
+    flushed: Flushed,
     silent: Silent,
 }
 
@@ -116,6 +119,11 @@ fn unreachable(error: &(impl std::error::Error + 'static)) -> Failure {
     RPCError::Unreachable(Unreachable::new(error))
 }
 
+/// Not sent, and to be tried again at once.
+fn not_yet(error: &(impl std::error::Error + 'static)) -> Failure {
+    RPCError::Network(NetworkError::new(error))
+}
+
 fn message(body: &impl Serialize) -> RaftMessage {
     RaftMessage { body: encode(body) }
 }
@@ -126,6 +134,15 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure> {
+        if let Some(committed) = &rpc.leader_commit {
+            // Nobody hears that an entry is committed before this node's own disk holds it. A leader
+            // whose disk hangs falls silent by this, and is replaced.
+            let flushed = self.flushed.reaches(committed.index);
+            timeout(option.hard_ttl(), flushed)
+                .await
+                .map_err(|elapsed| not_yet(&elapsed))?
+                .map_err(|error| not_yet(&error))?;
+        }
         let mut client = self.client.clone();
         let answer = self.ask(client.append(message(&rpc)), option.hard_ttl()).await;
         self.note(&answer);

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::group::Leadership;
 use super::network::Network;
-use super::resumed::Resumed;
 use super::store::{self, OpenError, Owner, SLED};
 use super::types::{Opened, Raft};
 use super::{Group, timing, watch as quorum_watch};
@@ -83,16 +82,16 @@ pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartErr
         .validate()
         .map_err(|error| StartError::Config(Box::new(error)))?;
     let owner = Owner { node: me, cluster };
-    let mut opened: Opened = tokio::task::spawn_blocking(move || store::open(&dir, &owner, SLED))
-        .await
-        .map_err(|_| StartError::Panicked)?
-        .map_err(StartError::Open)?;
-    let core = |error: &dyn std::error::Error| StartError::Core(crate::fatal::chain(error));
-    let resumed = Resumed::read(&mut opened.log).await.map_err(|error| core(&error))?;
-    let raft =
-        Raft::new(me, Arc::new(config), Network::new(endpoint.clone()), opened.log, opened.machine)
+    let Opened { log, machine, state } =
+        tokio::task::spawn_blocking(move || store::open(&dir, &owner, SLED))
             .await
-            .map_err(|error| core(&error))?;
+            .map_err(|_| StartError::Panicked)?
+            .map_err(StartError::Open)?;
+    let core = |error: &dyn std::error::Error| StartError::Core(crate::fatal::chain(error));
+    let network = Network::new(endpoint.clone(), log.flushed());
+    let raft = Raft::new(me, Arc::new(config), network, log.ahead_as(me), machine)
+        .await
+        .map_err(|error| core(&error))?;
     if let Some(founders) = founders {
         match raft.initialize(founders).await {
             // It was initialised before: a restart.
@@ -102,6 +101,6 @@ pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartErr
     }
     let unknown = Leadership { stepped_back: false, last_led: Instant::now() };
     let (lead, leads) = watch::channel(unknown);
-    let group = Group::new(me, raft, endpoint, opened.state, leads).resuming(resumed);
+    let group = Group::new(me, raft, endpoint, state, leads);
     Ok(Running { group, lead })
 }

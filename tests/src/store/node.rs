@@ -51,8 +51,11 @@ pub struct Node {
     pub state: watch::Receiver<Arc<Listed>>,
 }
 
+/// The node that votes and leads here.
+const ME: u64 = 1;
+
 fn log_id(index: u64, term: u64) -> LogId<u64> {
-    LogId::new(CommittedLeaderId::new(term, 1), index)
+    LogId::new(CommittedLeaderId::new(term, ME), index)
 }
 
 impl Node {
@@ -62,7 +65,9 @@ impl Node {
         let begun = Instant::now();
         loop {
             match store::open(&dir.join("raft"), &owner, engine) {
-                Ok(Opened { log, machine, state }) => return Ok(Self { log, machine, state }),
+                Ok(Opened { log, machine, state }) => {
+                    return Ok(Self { log: log.ahead_as(ME), machine, state });
+                }
                 // A process that another thread is just starting has a copy of the lock that was
                 // given back, until it becomes another program.
                 Err(OpenError::Directory(DirectoryError::Busy { .. }))
@@ -78,8 +83,9 @@ impl Node {
     /// Performs `op` on a store that holds `before`.
     pub async fn perform(&mut self, op: &Op, before: &Held) -> Result<()> {
         match *op {
-            Op::Vote { term } => self.log.save_vote(&Vote::new(term, 1)).await?,
-            Op::Append { first, count, term } => {
+            Op::Vote { term } => self.log.save_vote(&Vote::new(term, ME)).await?,
+            Op::Lead { term } => self.log.save_vote(&Vote::new_committed(term, ME)).await?,
+            Op::Append { first, count, term, ahead: _ } => {
                 let entries = (first..first + count).map(|index| Entry {
                     log_id: log_id(index, term),
                     payload: EntryPayload::Normal(command(index, term)),

@@ -86,11 +86,13 @@ pub async fn starts(node: Node, held: &Held) -> Result<()> {
     Ok(())
 }
 
-/// openraft on an empty store as the only voter, leading.
+/// openraft as the only voter, leading.
 pub async fn alone(node: Node) -> Result<openraft::Raft<Config>> {
     let config = Arc::new(openraft::Config::default().validate()?);
     let raft = openraft::Raft::new(1, config, Silence, node.log, node.machine).await?;
-    raft.initialize(BTreeSet::from([1])).await?;
+    if !raft.is_initialized().await? {
+        raft.initialize(BTreeSet::from([1])).await?;
+    }
     raft.wait(Some(Duration::from_secs(10))).current_leader(1, "it leads").await?;
     Ok(raft)
 }

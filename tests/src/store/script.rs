@@ -10,19 +10,37 @@ pub const LIFE: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    Vote { term: u64 },
-    Append { first: u64, count: u64, term: u64 },
-    Truncate { from: u64 },
-    Commit { to: u64 },
+    Vote {
+        term: u64,
+    },
+    /// A majority has given it the vote that it gave itself.
+    Lead {
+        term: u64,
+    },
+    /// While it leads it is ahead: done is said before the disk has it.
+    Append {
+        first: u64,
+        count: u64,
+        term: u64,
+        ahead: bool,
+    },
+    Truncate {
+        from: u64,
+    },
+    Commit {
+        to: u64,
+    },
     Snapshot,
-    Purge { to: u64 },
+    Purge {
+        to: u64,
+    },
 }
 
 impl Op {
-    /// Whether the store's log promises anything when this returns. Snapshots are files, and a
-    /// commit mark is written with what comes after it.
+    /// Whether the store's log promises everything up to here when this returns. Snapshots are
+    /// files, and a commit mark is written with what comes after it.
     pub fn is_promise_of_log(&self) -> bool {
-        !matches!(self, Self::Commit { .. } | Self::Snapshot)
+        !matches!(self, Self::Commit { .. } | Self::Snapshot | Self::Append { ahead: true, .. })
     }
 }
 
@@ -40,6 +58,8 @@ pub struct Held {
     pub snapshot: Option<u64>,
     /// As `log`, but with what was purged.
     pub history: BTreeMap<u64, u64>,
+    /// Until it votes or dies.
+    pub leads: bool,
 }
 
 impl Held {
@@ -53,8 +73,9 @@ impl Held {
 
     pub fn perform(&mut self, op: &Op) {
         match *op {
-            Op::Vote { term } => self.vote = Some(term),
-            Op::Append { first, count, term } => {
+            Op::Vote { term } => (self.vote, self.leads) = (Some(term), false),
+            Op::Lead { term } => (self.vote, self.leads) = (Some(term), true),
+            Op::Append { first, count, term, ahead: _ } => {
                 for index in first..first + count {
                     self.log.insert(index, term);
                     self.history.insert(index, term);
@@ -79,11 +100,16 @@ impl Held {
             first: self.next(),
             count: chance.random_range(1..=4),
             term: self.vote.unwrap_or(0),
+            ahead: self.leads,
         };
         let term = self.vote.unwrap_or(0) + 1;
         match chance.random_range(0..100) {
-            0..8 => Op::Vote { term },
-            8..14 if self.after_committed() < self.next() => {
+            0..4 => Op::Vote { term },
+            4..8 => match self.vote {
+                Some(term) if !self.leads => Op::Lead { term },
+                _ => Op::Vote { term },
+            },
+            8..14 if self.after_committed() < self.next() && !self.leads => {
                 Op::Truncate { from: chance.random_range(self.after_committed()..self.next()) }
             }
             14..34 if self.after_committed() < self.next() => {
@@ -111,6 +137,7 @@ pub fn script(seed: u64, length: usize) -> Vec<Op> {
             continue; // nothing may hang in the air when the victim dies
         }
         held.perform(&op);
+        held.leads &= !last_of_life;
         ops.push(op);
     }
     ops

@@ -26,6 +26,11 @@ impl<E> Cache<E> {
         self.start + self.entries.len() as u64
     }
 
+    /// Everything before this index is on disk.
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
+    }
+
     /// Adds the entry `end()`, which has `len` bytes.
     pub(super) fn push(&mut self, entry: E, len: usize) {
         self.bytes += len;

@@ -9,6 +9,7 @@ use muster_proto::{ClusterId, NodeId};
 use openraft::{Entry, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use ring::digest::{SHA256, digest};
 
+use super::flushed::Flushed;
 use super::mark::Mark;
 use super::snapshot::Snapshots;
 use super::{Change, Engine, Machine, Owner, Pair, StoreError, Table, codec, directory, record};
@@ -198,7 +199,11 @@ fn snapshot() {
             let path = directory.path().join("0000000000000009-0000000000000000.snap");
             fs::write(&path, built.as_deref().unwrap_or(bytes)).expect("a small file is written");
             let snapshots = Snapshots::open(directory.path().to_owned()).expect("it is there");
-            match Machine::<TypeConfig, ClusterState>::open(Arc::new(snapshots), None) {
+            match Machine::<TypeConfig, ClusterState>::open(
+                Arc::new(snapshots),
+                None,
+                Flushed::everything(),
+            ) {
                 Ok(machine) => {
                     let state = machine.subscribe().borrow().clone();
                     let packed = codec::pack(&*state).expect("it was read");

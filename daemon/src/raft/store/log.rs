@@ -7,8 +7,8 @@ use std::sync::{Arc, RwLock};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
-    AnyError, Entry, LogId, LogState, OptionalSend, RaftLogReader, RaftTypeConfig, StorageError,
-    StorageIOError, Vote,
+    AnyError, Entry, LogId, LogState, NodeId, OptionalSend, RaftLogReader, RaftTypeConfig,
+    StorageError, StorageIOError, Vote,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::directory::Directory;
+use super::flushed::{Flushed, Progress};
 use super::snapshot::Reach;
 use super::{Change, StoreError, Table, Writer, codec};
 use crate::fatal::chain;
@@ -27,11 +28,33 @@ const PURGED: &[u8] = b"purged";
 /// What one read hands to replication at most, in bytes; never fewer entries than one.
 const READ_BYTES: usize = 1 << 20;
 
-/// The vote and the log of one node. Every write that openraft is told of is on disk.
+/// The vote and the log of one node. Every write that openraft is told of is on disk, but for the
+/// entries of a leader that is [ahead](Self::ahead_as).
 #[derive(Debug)]
 pub struct LogStore<C: RaftTypeConfig> {
     reader: LogReader<C>,
     snapshots: watch::Receiver<Reach>,
+    ahead: Option<Ahead<C::NodeId>>,
+}
+
+/// A node that may be ahead of its disk while it leads.
+#[derive(Debug)]
+struct Ahead<N: NodeId> {
+    me: N,
+    /// The last vote that was saved.
+    vote: Option<Vote<N>>,
+}
+
+impl<N: NodeId> Ahead<N> {
+    /// Whether `entries` are this node's own, in the term that it leads now.
+    fn proposed<C: RaftTypeConfig<NodeId = N>>(&self, entries: &[Entry<C>]) -> bool {
+        let leads = |vote: &Vote<N>| {
+            let leader = vote.leader_id();
+            let is_mine = vote.is_committed() && leader.voted_for().as_ref() == Some(&self.me);
+            is_mine && entries.iter().all(|entry| entry.log_id.leader_id == *leader)
+        };
+        self.vote.as_ref().is_some_and(leads)
+    }
 }
 
 /// Reads the log for replication, from memory where it is recent.
@@ -44,6 +67,7 @@ pub struct LogReader<C: RaftTypeConfig> {
 struct Shared<C: RaftTypeConfig> {
     writer: Writer,
     view: RwLock<View<C>>,
+    progress: watch::Sender<Progress>,
 }
 
 /// The log as openraft sees it: ahead of the disk by what is being written.
@@ -95,8 +119,26 @@ where
             recent.push(entry, len);
             recent.set_durable(recent.end());
         }
+        let progress = watch::Sender::new(Progress { end: recent.durable(), failed: None });
         let view = RwLock::new(View { purged, last, first, recent });
-        Ok(Self { reader: LogReader { shared: Arc::new(Shared { writer, view }) }, snapshots })
+        let reader = LogReader { shared: Arc::new(Shared { writer, view, progress }) };
+        Ok(Self { reader, snapshots, ahead: None })
+    }
+
+    /// From now on, what node `me` proposes while it leads is called done before it is on disk:
+    /// whoever acts on it must wait for [`Self::flushed`].
+    ///
+    /// And a node that led when it was stopped does not lead on, as openraft 0.9 would let it: it may
+    /// have lost entries that others hold, and would give their places in its term to others. So
+    /// its vote is read back as the one that it gave itself, not as the one that a majority gave it.
+    #[must_use]
+    pub fn ahead_as(self, me: C::NodeId) -> Self {
+        Self { ahead: Some(Ahead { me, vote: None }), ..self }
+    }
+
+    /// How far the log is on disk.
+    pub fn flushed(&self) -> Flushed {
+        Flushed::new(self.reader.shared.progress.subscribe())
     }
 
     /// The index of the last entry that was removed after a snapshot.
@@ -124,6 +166,10 @@ where
         entries: Vec<Entry<C>>,
         flushed: LogFlushed<C>,
     ) -> Result<(), String> {
+        let is_ahead = self.ahead.as_ref().is_some_and(|ahead| ahead.proposed(&entries));
+        if is_ahead && let Some(why) = &self.reader.shared.progress.borrow().failed {
+            return Err(why.clone());
+        }
         // What a snapshot covers is not kept again.
         let covered = self.view(|view| view.purged.as_ref().map_or(0, |id| id.index + 1));
         let entries: Vec<_> = entries.into_iter().filter(|e| e.log_id.index >= covered).collect();
@@ -153,13 +199,23 @@ where
             Ok(view.recent.end())
         })?;
         let shared = Arc::downgrade(&self.reader.shared);
-        let done = move |result: Result<(), StoreError>| {
-            if let (Ok(()), Some(shared)) = (&result, shared.upgrade()) {
-                shared.view(|view| view.recent.set_durable(end));
+        let settle = move |result: &Result<(), StoreError>| {
+            let Some(shared) = shared.upgrade() else { return };
+            match result {
+                Ok(()) => shared.view(|view| view.recent.set_durable(end)),
+                Err(error) => shared.fail(error),
             }
-            flushed.log_io_completed(result.map_err(|e| std::io::Error::other(chain(&e))));
         };
-        self.writer().submit(changes, done).await;
+        if is_ahead {
+            self.writer().submit(changes, move |result| settle(&result)).await;
+            flushed.log_io_completed(Ok(()));
+        } else {
+            let done = move |result: Result<(), StoreError>| {
+                settle(&result);
+                flushed.log_io_completed(result.map_err(|e| std::io::Error::other(chain(&e))));
+            };
+            self.writer().submit(changes, done).await;
+        }
         Ok(())
     }
 }
@@ -167,7 +223,18 @@ where
 impl<C: RaftTypeConfig> Shared<C> {
     /// The lock is never held across an await, and nothing that is done under it can panic midway.
     fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
-        look(&mut self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner))
+        let mut view = self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seen = look(&mut view);
+        self.progress.send_if_modified(|progress| {
+            std::mem::replace(&mut progress.end, view.recent.durable()) != progress.end
+        });
+        seen
+    }
+
+    fn fail(&self, error: &StoreError) {
+        self.progress.send_modify(|progress| {
+            progress.failed.get_or_insert_with(|| chain(error));
+        });
     }
 }
 
@@ -279,11 +346,22 @@ where
     async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
         let error = |e| StorageIOError::write_vote(said(&e));
         self.writer().write(vec![put(VOTE, vote).map_err(error)?]).await.map_err(error)?;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.vote = Some(vote.clone());
+        }
         Ok(())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
-        read(self.writer(), VOTE).map_err(|e| StorageIOError::read_vote(said(&e)).into())
+        let vote: Option<Vote<C::NodeId>> =
+            read(self.writer(), VOTE).map_err(|e| StorageIOError::read_vote(said(&e)))?;
+        Ok(vote.map(|mut vote| {
+            let voted_for = vote.leader_id().voted_for();
+            let was_mine =
+                self.ahead.as_ref().is_some_and(|ahead| voted_for.as_ref() == Some(&ahead.me));
+            vote.committed &= !was_mine;
+            vote
+        }))
     }
 
     /// Not waited for: what is committed is known to a majority, and the mark only lets a
@@ -324,6 +402,7 @@ where
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
         let error = |e: StoreError| StorageIOError::write_logs(said(&e));
         let end = self.view(|view| view.recent.end());
+        self.on_disk(end).await.map_err(error)?;
         let before = match log_id.index.checked_sub(1) {
             Some(index) => self.reader.entries(index..log_id.index, usize::MAX).map_err(error)?,
             None => Vec::new(),
@@ -346,6 +425,7 @@ where
         self.covered(log_id.index).await.map_err(error)?;
         let start = self.view(|view| view.first);
         let end = log_id.index + 1;
+        self.on_disk(end.min(self.view(|view| view.recent.end()))).await.map_err(error)?;
         let mut changes = vec![put(PURGED, &log_id).map_err(error)?];
         changes.extend(self.deletions(start..end).map_err(error)?);
         self.view(|view| {
@@ -378,8 +458,15 @@ where
         )))
     }
 
-    /// Deletes every part of the entries in `range`, which are all on disk: openraft waits for an
-    /// append before it removes anything.
+    /// Waits until every entry before `end` is on disk.
+    async fn on_disk(&self, end: u64) -> Result<(), StoreError> {
+        match end.checked_sub(1) {
+            Some(last) => self.flushed().reaches(last).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes every part of the entries in `range`, which are all on disk.
     fn deletions(&self, range: Range<u64>) -> Result<Vec<Change>, StoreError> {
         let keys = codec::keys(&range);
         let records = self.writer().scan(Table::Log, &keys.start, &keys.end)?;

@@ -14,10 +14,13 @@
 //! raft/snapshots/   the last two snapshots of the state machine
 //! ```
 
+#[cfg(test)]
+mod ahead_tests;
 mod cache;
 mod codec;
 mod directory;
 mod durable;
+mod flushed;
 #[cfg(test)]
 mod fuzz;
 mod log;
@@ -42,6 +45,7 @@ use crate::fatal::BEGIN_ANEW;
 
 pub use codec::MAX_ENTRY;
 pub use directory::{DirectoryError, FORMAT, Owner};
+pub use flushed::Flushed;
 pub use log::{LogReader, LogStore};
 pub use machine::{Builder, Machine, State};
 pub use sled_store::SLED;
@@ -167,7 +171,7 @@ where
     let directory = directory::open(dir, owner, engine)?;
     let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"))?);
     let log = LogStore::open(directory, snapshots.reach())?;
-    let machine = Machine::open(snapshots, log.purged_index())?;
+    let machine = Machine::open(snapshots, log.purged_index(), log.flushed())?;
     let state = machine.subscribe();
     Ok(Opened { log, machine, state })
 }

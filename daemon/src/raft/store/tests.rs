@@ -25,7 +25,7 @@ openraft::declare_raft_types!(
 
 /// A state whose contents show every command and its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Listed(Vec<(u64, String)>);
+pub(super) struct Listed(pub(super) Vec<(u64, String)>);
 
 impl State for Listed {
     type Command = String;
@@ -54,7 +54,7 @@ impl StoreBuilder<Config, LogStore<Config>, Machine<Config, Listed>, tempfile::T
     > {
         let dir = tempfile::tempdir().unwrap();
         let opened = open_in(&dir).unwrap();
-        Ok((dir, opened.log.with_all_covered(), opened.machine))
+        Ok((dir, opened.log.with_all_covered(), opened.machine.without_log()))
     }
 }
 
@@ -275,7 +275,7 @@ async fn lagging(dir: &tempfile::TempDir) -> (Opened<Config, Listed>, SnapshotMe
     let mut opened = open_in(dir).unwrap();
     opened.log.blocking_append((0..5).map(|index| entry(index, "old"))).await.unwrap();
     let leader = tempfile::tempdir().unwrap();
-    let mut machine = open_in(&leader).unwrap().machine;
+    let mut machine = open_in(&leader).unwrap().machine.without_log();
     machine.apply((0..10).map(|index| entry(index, "new"))).await.unwrap();
     let built = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
     (opened, built.meta, *built.snapshot)
