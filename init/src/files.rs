@@ -1,6 +1,6 @@
 //! Files that are either the old ones or the new ones, whatever happens in between.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,9 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
         .mode(mode)
         .open(&beside)
         .map_err(WriteError::on("create", &beside))?;
-    file.write_all(bytes)
+    // The mode at creation is cut by the umask.
+    file.set_permissions(Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(bytes))
         .and_then(|()| file.sync_all())
         .map_err(WriteError::on("write", &beside))?;
     settle(&beside, path)
@@ -132,11 +134,24 @@ mod tests {
         let first = inode();
         keep(&path, b"one", PRIVATE).unwrap();
         assert_eq!(inode(), first);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         keep(&path, b"one", PRIVATE).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
         keep(&path, b"two", PRIVATE).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+
+    /// etcd's authority was written anew with every command of the group, since its mode was never
+    /// the one that was asked for.
+    #[test]
+    fn a_mode_that_the_umask_forbids_is_given_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("authority");
+        replace(&path, b"one", 0o666).unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o666);
+        keep(&path, b"one", 0o666).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), meta.ino());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use muster_proto::NodeId;
 use openraft::{ChangeMembers, EmptyNode};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,8 +14,11 @@ use crate::raft::voters::{Change, Membership, next_change};
 use crate::raft::{Group, Metrics};
 use crate::state::ClusterState;
 
-/// How often the membership is looked at.
+/// How often the leader looks at the membership.
 const TICK: Duration = Duration::from_millis(200);
+
+/// How often another node looks whether it leads.
+const RESTING: Duration = Duration::from_secs(1);
 
 /// How long one change may take before it is looked at anew.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -39,9 +42,8 @@ pub async fn run(
         let have = membership(&group.metrics().borrow());
         state.birth().is_some() && next_change(&state.control_planes(), &have).is_some()
     };
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    let pause = || sleep(if group.is_leader() { TICK } else { RESTING });
+    while stop.run_until_cancelled(pause()).await.is_some() {
         if !group.is_leader() || !wants_change(&group.state()) {
             continue;
         }

@@ -13,8 +13,9 @@ use super::quorum::{Effect, Lead, step};
 use super::timing::QUORUM;
 use super::types::Raft;
 
-/// How often the time since the last acknowledgement is looked at; it passes without any event.
-const TICK: Duration = Duration::from_millis(100);
+/// How often the time since the last acknowledgement is looked at; it passes without any event. A
+/// leader without a majority steps back after two leases and at most this.
+const TICK: Duration = Duration::from_millis(225);
 
 /// Looks after this node's leadership until `stop`; publishes what becomes of it.
 pub(super) async fn watch_quorum(

@@ -74,6 +74,8 @@ pub struct Core {
     /// Whom a member asks for, while it is answered; see [`wire::Swim`].
     ghost: Option<Short>,
     agenda: Agenda,
+    /// foca's gossip timer, while there is no news to pass on: nobody need wake for it.
+    resting: Option<Timer<Identity>>,
     effects: Vec<Effect>,
     /// True when the view is worth looking at before its time.
     changed: bool,
@@ -106,6 +108,7 @@ impl Core {
             roster,
             ghost: None,
             agenda: Agenda::default(),
+            resting: None,
             effects: Vec::new(),
             changed: true,
             contacts: contacts::Contacts::default(),
@@ -291,6 +294,10 @@ impl Core {
         // foca refuses what is stale or meant for an earlier life; its state is whole either way.
         call(&mut self.foca, &mut out).ok();
         for (after, timer) in out.later {
+            if matches!(timer, Timer::PeriodicGossip(_)) {
+                self.resting = Some(timer);
+                continue;
+            }
             let mut patience = 1;
             if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
                 self.accuse(now, *member_id, *incarnation);
@@ -299,6 +306,11 @@ impl Core {
                 }
             }
             self.agenda.add(now + after * patience, Task::Foca(timer));
+        }
+        if self.foca.updates_backlog() > 0
+            && let Some(timer) = self.resting.take()
+        {
+            self.agenda.add(now + self.settings.gossip_period, Task::Foca(timer));
         }
         // Who asks others to probe probes once more itself: the answer may just have been lost.
         let again = out.packets.iter().find_map(|(_, packet)| probe_of(packet));

@@ -47,6 +47,8 @@ pub struct Tally {
     pub downs: u64,
     /// Datagrams it could not read; none, or the code is wrong.
     pub refused: u64,
+    /// How often it was woken by its own clock.
+    pub wakes: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -321,6 +323,7 @@ impl Simulation {
                     if member.buffer.is_some() {
                         return;
                     }
+                    member.tally.wakes += 1;
                     self.with(who, |core| core.tick(now));
                 }
             }

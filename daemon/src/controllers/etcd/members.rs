@@ -9,7 +9,7 @@ use muster_discovery::gossip::{Liveness, State, View};
 use muster_init::units::etcd::client::{CallError, Client, Kind, MemberId};
 use muster_proto::NodeId;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -23,8 +23,8 @@ use crate::state::{ClusterState, Command, EtcdChange};
 /// How often etcd is looked at while the plan is not fulfilled.
 const BUSY: Duration = Duration::from_millis(250);
 
-/// While it is, etcd is looked at every so many turns.
-const RESTING_TURNS: u32 = 20;
+/// How often while it is, should nobody change the plan.
+const RESTING: Duration = Duration::from_secs(5);
 
 /// For how long gossip must have held a node for down before its etcd counts as gone.
 const DOWN_FOR: Duration = Duration::from_secs(30);
@@ -35,14 +35,15 @@ pub type LivenessWatch = watch::Receiver<View>;
 /// Runs until `stop`; acts only while this node leads.
 pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken) {
     let mut access = Access::default();
-    let mut ticks = interval(BUSY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut turn = 0_u32;
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        turn = turn.wrapping_add(1);
+    let mut states = group.watch_state();
+    while stop.run_until_cancelled(sleep(BUSY)).await.is_some() {
+        let rests = |state: &ClusterState| is_fulfilled(state) || !group.is_leader();
+        let wait = timeout(RESTING, states.wait_for(|state| !rests(state)));
+        if stop.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
         let state = group.state();
-        let resting = is_fulfilled(&state) && !turn.is_multiple_of(RESTING_TURNS);
-        if resting || !group.is_leader() || state.authorities().is_none() {
+        if !group.is_leader() || state.authorities().is_none() {
             continue;
         }
         let look = Box::pin(look_and_act(&group, &mut access, &liveness));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::{
@@ -32,6 +32,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long a certificate of the unit's own health checks is good.
 const PROBE_LIFETIME: Duration = Duration::from_hours(7 * 24);
+
+/// What was wished last, and when.
+type Wished = Option<(Spec, Instant)>;
 
 /// What this controller works with.
 #[derive(Debug)]
@@ -70,10 +73,10 @@ impl Unit {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut states = self.group.watch_state();
         let mut unit = self.handle.status();
-        let mut leaves = None;
+        let (mut leaves, mut wished) = (None, None);
         loop {
             let state = Arc::clone(&states.borrow_and_update());
-            let problem = match self.converge(&state, &mut leaves).await {
+            let problem = match self.converge(&state, &mut leaves, &mut wished).await {
                 Ok(()) => None,
                 Err(problem) => {
                     warn!(problem, "etcd is not as the plan wants it");
@@ -96,7 +99,10 @@ impl Unit {
         &mut self,
         state: &ClusterState,
         leaves: &mut Option<Leaves>,
+        wished: &mut Wished,
     ) -> Result<(), String> {
+        // This runs after every command of the group: the same wish is not told again so soon.
+        let last = wished.take();
         let Some(member) = state.member(&self.group.me()) else {
             return self.handle.stop().await.map_err(|error| chain(&error));
         };
@@ -129,7 +135,15 @@ impl Unit {
             restore.begin(&self.home, &spec).await?;
             self.restore = None;
         }
-        self.handle.set(spec).await.map_err(|error| chain(&error))
+        let now = Instant::now();
+        *wished = match last.filter(|(last, at)| *last == spec && now - *at < LOOK_AGAIN) {
+            Some(last) => Some(last),
+            None => {
+                self.handle.set(spec.clone()).await.map_err(|error| chain(&error))?;
+                Some((spec, now))
+            }
+        };
+        Ok(())
     }
 
     fn publish(

@@ -211,7 +211,7 @@ fn a_removed_member_is_forgotten_at_once_and_cannot_return() {
 }
 
 #[test]
-fn an_idle_member_sends_little() {
+fn an_idle_member_sends_little_and_sleeps_much() {
     let mut s = settled(40, 8);
     s.run_for(10 * SECOND);
     s.take_tally();
@@ -219,6 +219,8 @@ fn an_idle_member_sends_little() {
     for member in s.take_tally() {
         let on_the_wire = member.bytes + member.datagrams * OVERHEAD as u64;
         assert!(on_the_wire / 60 <= 500, "{member:?}");
+        // A probe every 400 ms and a look at its answer. It was 15 a second with news to pass on.
+        assert!(member.wakes / 60 <= 6, "{member:?}");
     }
 }
 

@@ -290,7 +290,7 @@ impl Owner {
             }
             Request::Stop(done) => {
                 let stopped = self.supervisor.stop().await.map_err(|_| SetError::Gone);
-                self.publish.send_modify(|status| status.generation = None);
+                self.publish(|status| status.generation = None);
                 self.follow();
                 done.send(stopped).ok();
             }
@@ -309,7 +309,7 @@ impl Owner {
         let prepared = tokio::task::spawn_blocking(move || prepare(&home, prepared)).await;
         let (prepared, data) = prepared.map_err(|_| SetError::Gone)??;
         let command = prepared.command(&self.home);
-        self.publish.send_modify(|status| {
+        self.publish(|status| {
             status.generation = Some(spec.generation);
             status.version = Some(spec.binary.version);
             status.data = data;
@@ -338,7 +338,7 @@ impl Owner {
             (self.looks, self.served) = (0, false);
             self.looking = self.next_look(Duration::ZERO);
         }
-        self.publish.send_modify(|status| {
+        self.publish(|status| {
             if another || phase != Phase::Running {
                 status.health = Health::Unknown;
             }
@@ -351,6 +351,15 @@ impl Owner {
             status.last_exit = process.last_exit;
             status.last_words = last_words(&process.last_lines);
             status.problem = process.refusal.map(|why| why.to_string()).or(process.problem);
+        });
+    }
+
+    /// Tells only what is new: whoever hears of it looks at everything again, and sets the wish.
+    fn publish(&self, change: impl FnOnce(&mut Status)) {
+        self.publish.send_if_modified(|status| {
+            let before = status.clone();
+            change(status);
+            *status != before
         });
     }
 
@@ -384,11 +393,9 @@ impl Owner {
             Ok(OnDisk::Gone) => Some(Data::Lost),
             Err(_) => None,
         };
-        self.publish.send_if_modified(|status| {
-            let seen = (Health::from(sight), data.unwrap_or(status.data));
-            let changed = (&status.health, status.data) != (&seen.0, seen.1);
-            (status.health, status.data) = seen;
-            changed
+        self.publish(|status| {
+            status.health = Health::from(sight);
+            status.data = data.unwrap_or(status.data);
         });
         // The supervisor is gone only when this owner is about to end, too.
         self.supervisor.asked(answered).await.ok();
