@@ -29,6 +29,13 @@ pub fn scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
 /// Every namespace of every lab begins with this; then the process id of its owner.
 const PREFIX: &str = "mlab";
 
+/// From so many hosts on, each knows so many others that the kernel forgets some: it keeps 1,024
+/// neighbours by default, of all namespaces together, and then frames are lost at random.
+const CROWD: u8 = 26;
+
+/// Room for 250 hosts that all know each other.
+const NEIGHBOURS: u32 = 1 << 16;
+
 /// Distinguishes the labs of one test process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -65,6 +72,9 @@ impl Lab {
         let number = self.hosts.get() + 1;
         ensure!(number < 250, "a lab has room for 250 hosts");
         self.hosts.set(number);
+        if number == CROWD {
+            make_room_for_neighbours()?;
+        }
         Host::create(self, name, number)
     }
 
@@ -113,6 +123,23 @@ impl Drop for Lab {
             }
         }
     }
+}
+
+/// Raises the kernel's bounds until it is restarted, and never lowers them.
+fn make_room_for_neighbours() -> Result<()> {
+    for bound in ["gc_thresh3", "gc_thresh2", "gc_thresh1"] {
+        let path = Path::new("/proc/sys/net/ipv4/neigh/default").join(bound);
+        let failed = || format!("make room for neighbours in {}", path.display());
+        let now: u32 = std::fs::read_to_string(&path)
+            .with_context(failed)?
+            .trim()
+            .parse()
+            .with_context(failed)?;
+        if now < NEIGHBOURS {
+            std::fs::write(&path, NEIGHBOURS.to_string()).with_context(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the namespaces of owners that are gone.
