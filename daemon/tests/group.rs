@@ -85,6 +85,24 @@ async fn a_removal_and_the_controller_of_votes_take_turns() -> Test {
     Ok(())
 }
 
+/// A leader that took its own vote was needed until the other one had that change: had it died before,
+/// nobody could have been elected ever after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_to_be_removed_hands_over_before_its_vote_is_taken() -> Test {
+    let lab = Lab::founded(Setting { founders: 2, voters: true, ..Setting::default() }).await;
+    let leader = lab.leader().await;
+    let other = lab.others(leader)[0];
+    let remove = Remove { node: lab.id(leader), by: Actor::Cluster, force: false };
+    lab.group(leader).propose(Command::Remove(remove)).await?.into_result()?;
+    let group = lab.group(other);
+    group.propose(Command::Barrier).await?.into_result()?;
+    let membership = metrics(&group).membership_config;
+    assert_eq!(membership.membership().voter_ids().collect::<Vec<_>>(), [lab.id(other)]);
+    let changed_by = membership.log_id().unwrap().leader_id.node_id;
+    assert_eq!(changed_by, lab.id(other), "the removed node took its own vote");
+    Ok(())
+}
+
 /// The snapshot files of a node.
 fn snapshots(lab: &Lab, at: usize) -> usize {
     let dir = lab.nodes[at].plan.dir.join("raft/snapshots");

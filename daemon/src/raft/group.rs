@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use muster_discovery::endpoint::Endpoint;
@@ -16,6 +17,7 @@ use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::info;
 
 use super::codec::{decode, encode};
 use super::types::{Metrics, Raft};
@@ -93,6 +95,8 @@ pub struct Group {
     heard: Arc<watch::Sender<Option<Instant>>>,
     /// Held by whoever changes who votes, on this node.
     voting: Arc<Mutex<()>>,
+    /// This node leads no more, though another has yet to be elected.
+    parting: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Group {
@@ -119,7 +123,16 @@ impl Group {
         state: watch::Receiver<Arc<ClusterState>>,
         lead: watch::Receiver<Leadership>,
     ) -> Self {
-        Self { me, raft, endpoint, state, lead, heard: Arc::default(), voting: Arc::default() }
+        Self {
+            me,
+            raft,
+            endpoint,
+            state,
+            lead,
+            heard: Arc::default(),
+            voting: Arc::default(),
+            parting: Arc::default(),
+        }
     }
 
     pub fn me(&self) -> NodeId {
@@ -148,7 +161,8 @@ impl Group {
     /// Who leads, as far as this node knows; nobody while this node leads in name only.
     pub fn leader(&self) -> Option<NodeId> {
         let leader = self.raft.metrics().borrow().current_leader;
-        leader.filter(|id| *id != self.me || !self.lead.borrow().stepped_back)
+        let leads = || !self.lead.borrow().stepped_back && !self.parting.load(Ordering::Relaxed);
+        leader.filter(|id| *id != self.me || leads())
     }
 
     pub fn is_leader(&self) -> bool {
@@ -313,12 +327,26 @@ impl Group {
                            another one, then try again";
             return Ok(Err(Refusal::new(Reason::QuorumAtRisk, message)));
         }
+        if remove.node == self.me {
+            return Err(self.hand_over().await);
+        }
         let removed = ChangeMembers::RemoveVoters(BTreeSet::from([remove.node]));
         match self.raft.change_membership(removed, true).await {
             Ok(_) => Ok(Ok(voting)),
             Err(RaftError::APIError(_)) => Err(HereError::NotLeader(None)),
             Err(fatal @ RaftError::Fatal(_)) => Err(HereError::Stopped(fatal.to_string())),
         }
+    }
+
+    /// Lets another node lead. A leader that took its own vote would be needed until the others have
+    /// that change: of two voters, the other one can never be elected if it dies before.
+    async fn hand_over(&self) -> HereError {
+        info!("this node hands the leadership over, since it is to be removed");
+        let _silence = Silence::of(self);
+        let mut metrics = self.raft.metrics();
+        let other = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != self.me));
+        let found = timeout(ATTEMPT, other).await;
+        HereError::NotLeader(found.ok().and_then(Result::ok).and_then(|m| m.current_leader))
     }
 
     /// On the leader: the right to change who votes, and a state in which everything is applied that
@@ -355,6 +383,24 @@ impl Group {
         NodeClient::new(self.endpoint.channel(node))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+/// While it lives, a leader sends no heartbeats and takes no commands, so that the others elect one.
+struct Silence<'a>(&'a Group);
+
+impl<'a> Silence<'a> {
+    fn of(group: &'a Group) -> Self {
+        group.parting.store(true, Ordering::Relaxed);
+        group.raft.runtime_config().heartbeat(false);
+        Self(group)
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        self.0.raft.runtime_config().heartbeat(true);
+        self.0.parting.store(false, Ordering::Relaxed);
     }
 }
 

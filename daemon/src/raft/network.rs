@@ -119,11 +119,6 @@ fn unreachable(error: &(impl std::error::Error + 'static)) -> Failure {
     RPCError::Unreachable(Unreachable::new(error))
 }
 
-/// Not sent, and to be tried again at once.
-fn not_yet(error: &(impl std::error::Error + 'static)) -> Failure {
-    RPCError::Network(NetworkError::new(error))
-}
-
 fn message(body: &impl Serialize) -> RaftMessage {
     RaftMessage { body: encode(body) }
 }
@@ -136,12 +131,13 @@ impl RaftNetwork<TypeConfig> for Link {
     ) -> Result<AppendEntriesResponse<NodeId>, Failure> {
         if let Some(committed) = &rpc.leader_commit {
             // Nobody hears that an entry is committed before this node's own disk holds it. A leader
-            // whose disk hangs falls silent by this, and is replaced.
-            let flushed = self.flushed.reaches(committed.index);
-            timeout(option.hard_ttl(), flushed)
+            // whose disk hangs falls silent by this, and is replaced. The whole message waits: with
+            // a lower mark instead, a change of membership could leave before the one that it rests
+            // on is on this disk.
+            timeout(option.hard_ttl(), self.flushed.reaches(committed.index))
                 .await
-                .map_err(|elapsed| not_yet(&elapsed))?
-                .map_err(|error| not_yet(&error))?;
+                .map_err(|elapsed| RPCError::Network(NetworkError::new(&elapsed)))?
+                .map_err(|error| unreachable(&error))?;
         }
         let mut client = self.client.clone();
         let answer = self.ask(client.append(message(&rpc)), option.hard_ttl()).await;

@@ -74,8 +74,9 @@ pub struct Core {
     /// Whom a member asks for, while it is answered; see [`wire::Swim`].
     ghost: Option<Short>,
     agenda: Agenda,
-    /// foca's gossip timer, while there is no news to pass on: nobody need wake for it.
-    resting: Option<Timer<Identity>>,
+    /// foca's gossip timer and when it is due, while there is no news to pass on: nobody need wake
+    /// for it.
+    resting: Option<(Instant, Timer<Identity>)>,
     effects: Vec<Effect>,
     /// True when the view is worth looking at before its time.
     changed: bool,
@@ -295,7 +296,7 @@ impl Core {
         call(&mut self.foca, &mut out).ok();
         for (after, timer) in out.later {
             if matches!(timer, Timer::PeriodicGossip(_)) {
-                self.resting = Some(timer);
+                self.resting = Some((now + after, timer));
                 continue;
             }
             let mut patience = 1;
@@ -308,9 +309,9 @@ impl Core {
             self.agenda.add(now + after * patience, Task::Foca(timer));
         }
         if self.foca.updates_backlog() > 0
-            && let Some(timer) = self.resting.take()
+            && let Some((due, timer)) = self.resting.take()
         {
-            self.agenda.add(now + self.settings.gossip_period, Task::Foca(timer));
+            self.agenda.add(due.max(now), Task::Foca(timer));
         }
         // Who asks others to probe probes once more itself: the answer may just have been lost.
         let again = out.packets.iter().find_map(|(_, packet)| probe_of(packet));

@@ -12,7 +12,7 @@ use crate::ctl::{binary, said};
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let program = binary("examples/gossip-scale")?;
     say("scale: simulating");
-    let members: &[&str] = if bench.quick { &["40"] } else { &["40", "200", "1000"] };
+    let members: &[&str] = if bench.quick { &["40"] } else { &["40", "200", "1000", "10000"] };
     let mut command = Command::new(program);
     command.arg("--json").args(members);
     let told = said(&mut command)?;

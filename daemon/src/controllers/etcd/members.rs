@@ -26,6 +26,9 @@ const BUSY: Duration = Duration::from_millis(250);
 /// How often while it is, should nobody change the plan.
 const RESTING: Duration = Duration::from_secs(5);
 
+/// How often a node that does not lead looks whether it does.
+const FOLLOWING: Duration = Duration::from_secs(1);
+
 /// For how long gossip must have held a node for down before its etcd counts as gone.
 const DOWN_FOR: Duration = Duration::from_secs(30);
 
@@ -38,7 +41,8 @@ pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken)
     let mut states = group.watch_state();
     while stop.run_until_cancelled(sleep(BUSY)).await.is_some() {
         let rests = |state: &ClusterState| is_fulfilled(state) || !group.is_leader();
-        let wait = timeout(RESTING, states.wait_for(|state| !rests(state)));
+        let rest = if is_fulfilled(&group.state()) { RESTING } else { FOLLOWING };
+        let wait = timeout(rest, states.wait_for(|state| !rests(state)));
         if stop.run_until_cancelled(wait).await.is_none() {
             return;
         }

@@ -66,6 +66,12 @@ pub struct LogReader<C: RaftTypeConfig> {
 #[derive(Debug)]
 struct Shared<C: RaftTypeConfig> {
     writer: Writer,
+    known: Arc<Known<C>>,
+}
+
+/// What the writer's thread reports to. Never the writer itself: its thread cannot wait for its own end.
+#[derive(Debug)]
+struct Known<C: RaftTypeConfig> {
     view: RwLock<View<C>>,
     progress: watch::Sender<Progress>,
 }
@@ -121,7 +127,8 @@ where
         }
         let progress = watch::Sender::new(Progress { end: recent.durable(), failed: None });
         let view = RwLock::new(View { purged, last, first, recent });
-        let reader = LogReader { shared: Arc::new(Shared { writer, view, progress }) };
+        let known = Arc::new(Known { view, progress });
+        let reader = LogReader { shared: Arc::new(Shared { writer, known }) };
         Ok(Self { reader, snapshots, ahead: None })
     }
 
@@ -138,7 +145,7 @@ where
 
     /// How far the log is on disk.
     pub fn flushed(&self) -> Flushed {
-        Flushed::new(self.reader.shared.progress.subscribe())
+        Flushed::new(self.reader.shared.known.progress.subscribe())
     }
 
     /// The index of the last entry that was removed after a snapshot.
@@ -154,7 +161,7 @@ where
     }
 
     fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
-        self.reader.shared.view(look)
+        self.reader.shared.known.view(look)
     }
 
     fn writer(&self) -> &Writer {
@@ -167,7 +174,7 @@ where
         flushed: LogFlushed<C>,
     ) -> Result<(), String> {
         let is_ahead = self.ahead.as_ref().is_some_and(|ahead| ahead.proposed(&entries));
-        if is_ahead && let Some(why) = &self.reader.shared.progress.borrow().failed {
+        if is_ahead && let Some(why) = &self.reader.shared.known.progress.borrow().failed {
             return Err(why.clone());
         }
         // What a snapshot covers is not kept again.
@@ -198,20 +205,13 @@ where
             }
             Ok(view.recent.end())
         })?;
-        let shared = Arc::downgrade(&self.reader.shared);
-        let settle = move |result: &Result<(), StoreError>| {
-            let Some(shared) = shared.upgrade() else { return };
-            match result {
-                Ok(()) => shared.view(|view| view.recent.set_durable(end)),
-                Err(error) => shared.fail(error),
-            }
-        };
+        let settling = Settling { known: Arc::clone(&self.reader.shared.known), end: Some(end) };
         if is_ahead {
-            self.writer().submit(changes, move |result| settle(&result)).await;
+            self.writer().submit(changes, move |result| settling.settle(&result)).await;
             flushed.log_io_completed(Ok(()));
         } else {
             let done = move |result: Result<(), StoreError>| {
-                settle(&result);
+                settling.settle(&result);
                 flushed.log_io_completed(result.map_err(|e| std::io::Error::other(chain(&e))));
             };
             self.writer().submit(changes, done).await;
@@ -220,7 +220,33 @@ where
     }
 }
 
-impl<C: RaftTypeConfig> Shared<C> {
+/// An append that is on its way to the disk.
+struct Settling<C: RaftTypeConfig> {
+    known: Arc<Known<C>>,
+    /// Where the log ends with it; none once its fate is known.
+    end: Option<u64>,
+}
+
+impl<C: RaftTypeConfig> Settling<C> {
+    fn settle(mut self, result: &Result<(), StoreError>) {
+        let Some(end) = self.end.take() else { return };
+        match result {
+            Ok(()) => self.known.view(|view| view.recent.set_durable(end)),
+            Err(error) => self.known.fail(chain(error)),
+        }
+    }
+}
+
+/// The writer died with it.
+impl<C: RaftTypeConfig> Drop for Settling<C> {
+    fn drop(&mut self) {
+        if self.end.take().is_some() {
+            self.known.fail("the writer has ended".to_owned());
+        }
+    }
+}
+
+impl<C: RaftTypeConfig> Known<C> {
     /// The lock is never held across an await, and nothing that is done under it can panic midway.
     fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
         let mut view = self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -231,9 +257,9 @@ impl<C: RaftTypeConfig> Shared<C> {
         seen
     }
 
-    fn fail(&self, error: &StoreError) {
+    fn fail(&self, why: String) {
         self.progress.send_modify(|progress| {
-            progress.failed.get_or_insert_with(|| chain(error));
+            progress.failed.get_or_insert(why);
         });
     }
 }
@@ -245,7 +271,7 @@ where
 {
     /// The entries of `range` that exist, until `limit` bytes are reached.
     fn entries(&self, range: Range<u64>, limit: usize) -> Result<Vec<Entry<C>>, StoreError> {
-        let (range, recent) = self.shared.view(|view| {
+        let (range, recent) = self.shared.known.view(|view| {
             let range = range.start.max(view.first)..range.end.min(view.recent.end());
             let tail: Vec<_> =
                 up_to(limit, view.recent.tail(&range).map(|(_, pair)| pair)).cloned().collect();

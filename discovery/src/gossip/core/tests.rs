@@ -176,3 +176,28 @@ fn time_in_which_this_process_did_not_run_counts_for_nobody() {
     assert_eq!(state(&a), State::Down);
     assert!(at - woke > Duration::from_millis(500), "{:?}", at - woke);
 }
+
+/// A datagram names no sender: who sends it is whom the session's certificate names.
+#[test]
+fn what_a_session_brings_is_said_by_its_owner_whoever_made_it() {
+    let start = Instant::now();
+    let mut ear = core(1, &[1, 2, 3], start);
+    let mut impersonated = core(2, &[1, 2, 3], start);
+    let mut brought = 0;
+    for step in 0..200 {
+        let now = start + Duration::from_millis(10) * step;
+        impersonated.tick(now);
+        for effect in impersonated.take_effects() {
+            if let Effect::Send { to, datagram } = effect
+                && to == id(1)
+            {
+                ear.receive(now, id(3), &datagram).unwrap();
+                brought += 1;
+            }
+        }
+    }
+    let view = ear.view(start + Duration::from_secs(2));
+    assert!(brought > 0 && view[&id(3)].last_heard.is_some());
+    assert_eq!(view[&id(2)].last_heard, None, "2 has said nothing");
+    assert_eq!(view[&id(2)].state, State::Unknown);
+}
