@@ -136,13 +136,12 @@ impl Unit {
             self.restore = None;
         }
         let now = Instant::now();
-        *wished = match last.filter(|(last, at)| *last == spec && now - *at < LOOK_AGAIN) {
-            Some(last) => Some(last),
-            None => {
-                self.handle.set(spec.clone()).await.map_err(|error| chain(&error))?;
-                Some((spec, now))
-            }
-        };
+        let stands = |(last, at): &(Spec, Instant)| *last == spec && now - *at < LOOK_AGAIN;
+        *wished = last.filter(stands);
+        if wished.is_none() {
+            self.handle.set(spec.clone()).await.map_err(|error| chain(&error))?;
+            *wished = Some((spec, now));
+        }
         Ok(())
     }
 
