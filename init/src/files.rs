@@ -7,11 +7,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// Mode of files that hold secrets or state: only the owner reads them.
+/// Mode of every file of a node: only the owner reads it.
 pub const PRIVATE: u32 = 0o600;
-
-/// Mode of files that anyone may read.
-pub const PUBLIC: u32 = 0o644;
 
 /// Why a file was not written; the old one, if any, is still there.
 #[derive(Debug, thiserror::Error)]

@@ -73,8 +73,7 @@ fn assert_only_the_owner_reads(directory: &std::path::Path) -> Result<()> {
     for entry in fs::read_dir(directory.join("tls"))? {
         let path = entry?.path();
         let mode = path.metadata()?.permissions().mode() & 0o777;
-        let public = path.extension().is_some_and(|extension| extension == "crt");
-        assert_eq!(mode, if public { 0o644 } else { 0o600 }, "{}", path.display());
+        assert_eq!(mode, 0o600, "{}", path.display());
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-use crate::files::{self, PRIVATE, PUBLIC, WriteError};
+use crate::files::{self, PRIVATE, WriteError};
 
 /// The certificates of the authorities that are trusted: at least one, more during a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub fn write(paths: &Paths, credentials: &Credentials) -> Result<(), WriteError>
         files::create_private_directory(directory)?;
     }
     let authorities = chain_pem(&credentials.authorities.0);
-    files::keep(&paths.authorities, authorities.as_bytes(), PUBLIC)?;
+    files::keep(&paths.authorities, authorities.as_bytes(), PRIVATE)?;
     files::keep(&paths.server, credentials.server.to_pem().as_bytes(), PRIVATE)?;
     files::keep(&paths.peer, credentials.peer.to_pem().as_bytes(), PRIVATE)
 }
