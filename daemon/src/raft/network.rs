@@ -26,7 +26,7 @@ use tonic::{Response, Status};
 use tracing::info;
 
 use super::codec::{decode, encode};
-use super::store::Flushed;
+use super::store::Reached;
 use super::types::{Snapshot, TypeConfig};
 
 /// A piece of a snapshot on the wire, in bytes.
@@ -40,12 +40,12 @@ const RETRY: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     endpoint: Endpoint,
-    flushed: Flushed,
+    flushed: Reached,
     silent: Silent,
 }
 
 impl Network {
-    pub(super) fn new(endpoint: Endpoint, flushed: Flushed) -> Self {
+    pub(super) fn new(endpoint: Endpoint, flushed: Reached) -> Self {
         Self { endpoint, flushed, silent: Silent::default() }
     }
 }
@@ -82,7 +82,7 @@ pub(super) struct Link {
     client: NodeClient<NodeChannel>,
     /// For snapshots, which must not delay heartbeats.
     bulk: NodeClient<NodeChannel>,
-    flushed: Flushed,
+    flushed: Reached,
     silent: Silent,
 }
 

@@ -13,6 +13,10 @@ const CALLS: &str = "openat,open,creat,pwrite64,write,pwritev,pwritev2,writev,ls
     mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,copy_file_range,sendfile,splice,mmap,\
     io_uring_setup,dup,dup2,dup3";
 
+/// A thread that ended with its process before strace had seen it make a call. It changed nothing, or
+/// the directory is not what the tape says, which is compared.
+const NEVER_SEEN: &str = "???( <detached ...>";
+
 /// One thing that happened. Paths are relative to the directory that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -95,7 +99,7 @@ impl Reader<'_> {
     fn line(&mut self, line: &str) -> Result<()> {
         let (thread, rest) = line.split_once(' ').context("no thread")?;
         let rest = rest.trim_start();
-        if rest.starts_with("+++") || rest.starts_with("---") {
+        if rest.starts_with("+++") || rest.starts_with("---") || rest == NEVER_SEEN {
             return Ok(());
         }
         let now = self.tape.events.len();
@@ -297,4 +301,27 @@ fn unescape(text: &str) -> Result<Vec<u8>> {
 
 fn excerpt(line: &str) -> String {
     format!("strace wrote: {}", line.chars().take(300).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str]) -> Result<Vec<Event>> {
+        let mut tape = Tape::default();
+        let root = PathBuf::from("/r");
+        let mut reader =
+            Reader { root, tape: &mut tape, begun: HashMap::new(), positions: HashMap::new() };
+        lines.iter().try_for_each(|line| reader.line(line))?;
+        Ok(tape.events)
+    }
+
+    /// One of some hundred victims ended so, and its whole recording was refused.
+    #[test]
+    fn a_thread_that_was_never_seen_is_passed_over_and_a_call_without_an_end_is_not() {
+        let sync = r"7 fsync(3<\x2f\x72\x2f\x61>) = 0";
+        let synced = [Event::Sync { path: PathBuf::from("a"), begun: 0 }];
+        assert_eq!(read(&["21420 ???( <detached ...>", sync]).unwrap(), synced);
+        assert!(read(&[r"7 fsync(3<\x2f\x72\x2f\x61> <detached ...>"]).is_err());
+    }
 }

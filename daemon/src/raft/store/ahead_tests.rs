@@ -25,13 +25,27 @@ enum Disk {
     Fails,
 }
 
-/// The tests here share it, so each holds [`TURN`].
-static DISK: (Mutex<Disk>, Condvar) = (Mutex::new(Disk::Writes), Condvar::new());
+/// What it does, and how many commits it has been given. The tests here share it, so each holds
+/// [`TURN`].
+static DISK: (Mutex<(Disk, usize)>, Condvar) = (Mutex::new((Disk::Writes, 0)), Condvar::new());
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-fn disk(does: Disk) {
-    *DISK.0.lock().unwrap_or_else(PoisonError::into_inner) = does;
+/// Lets the disk do this, and gives the number of commits that it has been given so far.
+fn disk(does: Disk) -> usize {
+    let mut disk = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
+    disk.0 = does;
     DISK.1.notify_all();
+    disk.1
+}
+
+/// Until the disk has been given more than `before` commits: what hangs then, hangs in it.
+async fn until_given_more_than(before: usize) {
+    let given = async {
+        while DISK.0.lock().unwrap_or_else(PoisonError::into_inner).1 <= before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(HANGS, given).await.expect("the writer turns to the disk");
 }
 
 /// [`SLED`] on that disk.
@@ -42,11 +56,12 @@ struct Slow(Arc<dyn Store>);
 
 impl Store for Slow {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let does = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disk = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
+        disk.1 += 1;
         // Not for ever, so that a test that fails meanwhile can end.
-        let (does, _) =
-            DISK.1.wait_timeout_while(does, HANGS, |does| *does == Disk::Hangs).unwrap();
-        match *does {
+        let hangs = |disk: &mut (Disk, usize)| disk.0 == Disk::Hangs;
+        let (disk, _) = DISK.1.wait_timeout_while(disk, HANGS, hangs).unwrap();
+        match disk.0 {
             Disk::Fails => Err(StoreError::Stopped("the disk is gone".to_owned())),
             Disk::Writes | Disk::Hangs => self.0.commit(changes),
         }
@@ -76,33 +91,28 @@ fn entry(index: u64, leader: (u64, u64)) -> Entry<Config> {
     }
 }
 
-/// Until the writer has had every chance to be done.
-async fn a_moment() {
-    tokio::time::sleep(Duration::from_millis(50)).await;
-}
-
 #[tokio::test]
 async fn a_leaders_entry_is_replicated_before_and_applied_after_it_is_on_disk() {
     let (_turn, dir) = (TURN.lock().await, tempfile::tempdir().unwrap());
     let Opened { mut log, mut machine, state } = open_in(dir.path());
     log.save_vote(&Vote::new_committed(3, ME)).await.unwrap();
-    disk(Disk::Hangs);
+    let before = disk(Disk::Hangs);
     log.blocking_append([entry(0, (3, ME))]).await.unwrap();
     assert_eq!(log.get_log_reader().await.try_get_log_entries(0..1).await.unwrap().len(), 1);
 
     let flushed = log.flushed();
     let mut told = Box::pin(flushed.reaches(0));
     let mut applied = Box::pin(machine.apply([entry(0, (3, ME))]));
-    let mut purged = Box::pin(log.truncate(entry(0, (3, ME)).log_id));
-    a_moment().await;
+    let mut removed = Box::pin(log.truncate(entry(0, (3, ME)).log_id));
+    until_given_more_than(before).await;
     assert!(poll!(&mut told).is_pending() && poll!(&mut applied).is_pending());
-    assert!(poll!(&mut purged).is_pending(), "what is not there yet cannot be removed");
+    assert!(poll!(&mut removed).is_pending(), "what is not there yet cannot be removed");
     assert!(state.borrow().0.is_empty());
 
     disk(Disk::Writes);
     told.await.unwrap();
     applied.await.unwrap();
-    purged.await.unwrap();
+    removed.await.unwrap();
     assert_eq!(state.borrow().0.len(), 1);
     drop((log, machine));
     let mut log = open_in(dir.path()).log;
@@ -126,10 +136,10 @@ async fn only_a_leader_is_ahead() {
     for (vote, entry) in votes_and_entries {
         disk(Disk::Writes);
         log.save_vote(&vote).await.unwrap();
-        disk(Disk::Hangs);
+        let before = disk(Disk::Hangs);
         let mut append = Box::pin(log.blocking_append([entry.clone()]));
         assert!(poll!(&mut append).is_pending());
-        a_moment().await;
+        until_given_more_than(before).await;
         assert!(poll!(&mut append).is_pending(), "{vote}: {entry:?}");
         disk(Disk::Writes);
         append.await.unwrap();

@@ -9,8 +9,8 @@ use muster_proto::{ClusterId, NodeId};
 use openraft::{Entry, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use ring::digest::{SHA256, digest};
 
-use super::flushed::Flushed;
 use super::mark::Mark;
+use super::reach::Reached;
 use super::snapshot::Snapshots;
 use super::{Change, Engine, Machine, Owner, Pair, StoreError, Table, codec, directory, record};
 use crate::raft::TypeConfig;
@@ -202,7 +202,7 @@ fn snapshot() {
             match Machine::<TypeConfig, ClusterState>::open(
                 Arc::new(snapshots),
                 None,
-                Flushed::everything(),
+                Reached::everything(),
             ) {
                 Ok(machine) => {
                     let state = machine.subscribe().borrow().clone();

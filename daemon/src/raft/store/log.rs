@@ -16,8 +16,7 @@ use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::directory::Directory;
-use super::flushed::{Flushed, Progress};
-use super::snapshot::Reach;
+use super::reach::{Reach, Reached};
 use super::{Change, StoreError, Table, Writer, codec};
 use crate::fatal::chain;
 
@@ -33,11 +32,19 @@ const READ_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct LogStore<C: RaftTypeConfig> {
     reader: LogReader<C>,
-    snapshots: watch::Receiver<Reach>,
+    snapshots: Reached,
     ahead: Option<Ahead<C::NodeId>>,
 }
 
 /// A node that may be ahead of its disk while it leads.
+///
+/// Its entries go to the others while its own disk is still writing them (Ongaro, "Consensus: Bridging
+/// Theory and Practice", 10.2.1). openraft 0.9 knows only entries that it has been told are on disk,
+/// so it is told early, and may count this node for a majority too soon. Nothing may come of that
+/// until it is true: no node applies an entry that its own disk does not hold, and no leader tells
+/// others that such a one is committed. Whatever is seen of an entry then rests on a majority of
+/// disks. A leader that dies first has lost only what nobody was told of; it may not lead on in its
+/// term, though, since others may hold what it lost.
 #[derive(Debug)]
 struct Ahead<N: NodeId> {
     me: N,
@@ -73,7 +80,8 @@ struct Shared<C: RaftTypeConfig> {
 #[derive(Debug)]
 struct Known<C: RaftTypeConfig> {
     view: RwLock<View<C>>,
-    progress: watch::Sender<Progress>,
+    /// How far the log is on disk.
+    flushed: watch::Sender<Reach>,
 }
 
 /// The log as openraft sees it: ahead of the disk by what is being written.
@@ -98,10 +106,7 @@ where
     C::D: Clone,
 {
     /// Reads and verifies the whole log. It forgets nothing that `snapshots` do not cover.
-    pub(super) fn open(
-        directory: Directory,
-        snapshots: watch::Receiver<Reach>,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn open(directory: Directory, snapshots: Reached) -> Result<Self, StoreError> {
         let writer = Writer::open(directory)?;
         let purged: Option<LogId<C::NodeId>> = read(&writer, PURGED)?;
         read::<Vote<C::NodeId>>(&writer, VOTE)?;
@@ -125,9 +130,10 @@ where
             recent.push(entry, len);
             recent.set_durable(recent.end());
         }
-        let progress = watch::Sender::new(Progress { end: recent.durable(), failed: None });
+        let upto = recent.durable().checked_sub(1);
+        let flushed = watch::Sender::new(Reach { upto, failed: None });
         let view = RwLock::new(View { purged, last, first, recent });
-        let known = Arc::new(Known { view, progress });
+        let known = Arc::new(Known { view, flushed });
         let reader = LogReader { shared: Arc::new(Shared { writer, known }) };
         Ok(Self { reader, snapshots, ahead: None })
     }
@@ -144,8 +150,8 @@ where
     }
 
     /// How far the log is on disk.
-    pub fn flushed(&self) -> Flushed {
-        Flushed::new(self.reader.shared.known.progress.subscribe())
+    pub fn flushed(&self) -> Reached {
+        Reached::of(&self.reader.shared.known.flushed)
     }
 
     /// The index of the last entry that was removed after a snapshot.
@@ -156,8 +162,7 @@ where
     /// Purges as if a snapshot covered everything: openraft's suite makes none.
     #[cfg(test)]
     pub(super) fn with_all_covered(self) -> Self {
-        let all = Reach { covered: Some(u64::MAX), failed: None };
-        Self { snapshots: watch::channel(all).1, ..self }
+        Self { snapshots: Reached::everything(), ..self }
     }
 
     fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
@@ -174,7 +179,7 @@ where
         flushed: LogFlushed<C>,
     ) -> Result<(), String> {
         let is_ahead = self.ahead.as_ref().is_some_and(|ahead| ahead.proposed(&entries));
-        if is_ahead && let Some(why) = &self.reader.shared.known.progress.borrow().failed {
+        if is_ahead && let Some(why) = &self.reader.shared.known.flushed.borrow().failed {
             return Err(why.clone());
         }
         // What a snapshot covers is not kept again.
@@ -251,15 +256,16 @@ impl<C: RaftTypeConfig> Known<C> {
     fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
         let mut view = self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let seen = look(&mut view);
-        self.progress.send_if_modified(|progress| {
-            std::mem::replace(&mut progress.end, view.recent.durable()) != progress.end
+        self.flushed.send_if_modified(|reach| {
+            let upto = view.recent.durable().checked_sub(1);
+            std::mem::replace(&mut reach.upto, upto) != upto
         });
         seen
     }
 
     fn fail(&self, why: String) {
-        self.progress.send_modify(|progress| {
-            progress.failed.get_or_insert(why);
+        self.flushed.send_modify(|reach| {
+            reach.failed.get_or_insert(why);
         });
     }
 }
@@ -472,16 +478,10 @@ where
 {
     /// Waits until a snapshot on disk covers everything up to `index`.
     async fn covered(&self, index: u64) -> Result<(), StoreError> {
-        let mut snapshots = self.snapshots.clone();
-        let settled = snapshots.wait_for(|r| r.covered >= Some(index) || r.failed.is_some()).await;
-        let why = match settled.as_deref() {
-            Ok(reach) if reach.covered >= Some(index) => return Ok(()),
-            Ok(reach) => reach.failed.clone().unwrap_or_default(),
-            Err(_) => "the state machine has ended".to_owned(),
-        };
-        Err(StoreError::Stopped(format!(
-            "the log up to entry {index} is not covered by a snapshot: {why}"
-        )))
+        self.snapshots.until(index).await.map_err(|why| {
+            let what = format!("the log up to entry {index} is not covered by a snapshot: {why}");
+            StoreError::Stopped(what)
+        })
     }
 
     /// Waits until every entry before `end` is on disk.

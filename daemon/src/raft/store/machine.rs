@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::flushed::Flushed;
 use super::log::said;
+use super::reach::Reached;
 use super::snapshot::{self, Body, Snapshots};
 use super::{StoreError, codec};
 
@@ -39,7 +39,7 @@ pub struct Machine<C: RaftTypeConfig, S> {
     state: watch::Sender<Arc<S>>,
     snapshots: Arc<Snapshots>,
     /// Nothing is applied that the log on disk does not hold.
-    flushed: Flushed,
+    flushed: Reached,
 }
 
 /// Builds a snapshot of the state at the time it was asked for.
@@ -62,7 +62,7 @@ where
     pub(super) fn open(
         snapshots: Arc<Snapshots>,
         floor: Option<u64>,
-        flushed: Flushed,
+        flushed: Reached,
     ) -> Result<Self, StoreError> {
         let mut machine = Self {
             applied: None,
@@ -83,7 +83,7 @@ where
     /// Applies whatever it is given: openraft's suite gives it entries that no log holds.
     #[cfg(test)]
     pub(super) fn without_log(self) -> Self {
-        Self { flushed: Flushed::everything(), ..self }
+        Self { flushed: Reached::everything(), ..self }
     }
 
     /// The state after every applied batch.

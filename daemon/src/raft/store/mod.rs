@@ -20,12 +20,12 @@ mod cache;
 mod codec;
 mod directory;
 mod durable;
-mod flushed;
 #[cfg(test)]
 mod fuzz;
 mod log;
 mod machine;
 mod mark;
+mod reach;
 mod record;
 mod sled_store;
 mod snapshot;
@@ -45,9 +45,9 @@ use crate::fatal::BEGIN_ANEW;
 
 pub use codec::MAX_ENTRY;
 pub use directory::{DirectoryError, FORMAT, Owner};
-pub use flushed::Flushed;
 pub use log::{LogReader, LogStore};
 pub use machine::{Builder, Machine, State};
+pub use reach::Reached;
 pub use sled_store::SLED;
 pub use snapshot::{Body, MAX_BODY, Snapshots};
 pub use writer::Writer;
@@ -170,7 +170,7 @@ where
 {
     let directory = directory::open(dir, owner, engine)?;
     let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"))?);
-    let log = LogStore::open(directory, snapshots.reach())?;
+    let log = LogStore::open(directory, snapshots.reached())?;
     let machine = Machine::open(snapshots, log.purged_index(), log.flushed())?;
     let state = machine.subscribe();
     Ok(Opened { log, machine, state })

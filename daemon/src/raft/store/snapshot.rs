@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use super::durable::{failed, make_dir, sync_dir, write_file};
+use super::reach::{Reach, Reached};
 
 /// The largest snapshot that is read or taken from a peer, in bytes.
 pub const MAX_BODY: usize = 256 << 20;
@@ -36,15 +37,6 @@ pub struct Snapshots {
     reach: watch::Sender<Reach>,
 }
 
-/// How far the snapshots on disk go. The log keeps what they do not cover.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Reach {
-    /// The last entry that a snapshot on disk covers.
-    pub(super) covered: Option<u64>,
-    /// Why no snapshot will go further.
-    pub(super) failed: Option<String>,
-}
-
 /// A file as it was written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Read {
@@ -59,13 +51,13 @@ impl Snapshots {
         let snapshots = Self { dir, writing: Mutex::new(()), reach: watch::Sender::default() };
         snapshots.remove_all("new")?;
         let covered = snapshots.files()?.last().map(|file| file.index);
-        snapshots.reach.send_modify(|reach| reach.covered = covered);
+        snapshots.reach.send_modify(|reach| reach.upto = covered);
         Ok(snapshots)
     }
 
     /// How far the snapshots on disk go; changes with every one that is saved.
-    pub(super) fn reach(&self) -> watch::Receiver<Reach> {
-        self.reach.subscribe()
+    pub(super) fn reached(&self) -> Reached {
+        Reached::of(&self.reach)
     }
 
     /// Tells those who wait for a snapshot that it will not come.
@@ -90,7 +82,7 @@ impl Snapshots {
             fs::remove_file(&old.path).map_err(failed("remove", &old.path))?;
         }
         self.remove_all("bad")?;
-        self.reach.send_modify(|reach| reach.covered = reach.covered.max(Some(index)));
+        self.reach.send_modify(|reach| reach.upto = reach.upto.max(Some(index)));
         Ok(())
     }
 
