@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use musterd::args::{Args, LogFormat};
@@ -14,6 +15,9 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// How long the threads that write may take over their end.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     // Whatever this process and its children make is for this user alone.
@@ -58,7 +62,7 @@ fn start(args: Args) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .map_err(Fatal::Runtime)?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Fatal::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Fatal::Runtime)?;
         let stopped = async {
@@ -68,7 +72,10 @@ fn start(args: Args) -> Result<(), Fatal> {
             }
         };
         compose::compose(prepared).await?.run(stopped).await
-    })
+    });
+    // What still waits for a disk that hangs was acknowledged to nobody.
+    runtime.shutdown_timeout(LAST_WRITES);
+    ended
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -1,6 +1,8 @@
 //! Why a node is not ready: the one thing that it waits for. Pure; the facts are gathered by
 //! [`crate::api::local`].
 
+use std::time::Duration;
+
 use muster_init::units::etcd::{Health, Phase, Status as EtcdStatus};
 use muster_proto::Role;
 
@@ -16,6 +18,8 @@ pub struct Facts {
     /// What it waits for on the way into a cluster; none once it belongs to one.
     pub forming: Option<String>,
     pub has_certificate: bool,
+    /// On the control plane: for how long its Raft has been stuck, if it is.
+    pub stuck_for: Option<Duration>,
     /// A control-plane node knows a leader; a worker is connected to a control-plane node.
     pub in_touch: bool,
     /// On the control plane: it votes, and the state is founded and has its authorities.
@@ -44,6 +48,13 @@ pub fn waiting_for(facts: &Facts) -> Option<String> {
     }
     if let Some(forming) = &facts.forming {
         return Some(forming.clone());
+    }
+    if let Some(since) = facts.stuck_for {
+        return Some(format!(
+            "its disk: Raft has been stuck for {} s, because the disk hangs or the machine is \
+             overloaded",
+            since.as_secs()
+        ));
     }
     let checks = [
         (facts.in_touch, in_touch_words(facts.role)),
@@ -127,6 +138,7 @@ mod tests {
             removed: false,
             forming: None,
             has_certificate: true,
+            stuck_for: None,
             in_touch: true,
             votes: true,
             founded: true,
@@ -145,7 +157,9 @@ mod tests {
     fn the_first_missing_thing_is_named_not_what_follows_from_it() {
         let without_leader = Facts { in_touch: false, votes: false, ..ready() };
         assert!(waiting_for(&without_leader).unwrap().contains("leader"));
-        let forming = Facts { forming: Some("2 more".to_owned()), ..without_leader };
+        let stuck = Facts { stuck_for: Some(Duration::from_secs(3)), ..without_leader.clone() };
+        assert!(waiting_for(&stuck).unwrap().starts_with("its disk"));
+        let forming = Facts { forming: Some("2 more".to_owned()), ..stuck };
         assert_eq!(waiting_for(&forming).unwrap(), "2 more");
         let removed = Facts { removed: true, ..forming };
         assert!(waiting_for(&removed).unwrap().contains("was removed from the cluster"));

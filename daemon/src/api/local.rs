@@ -84,6 +84,7 @@ impl Local {
             removed: *removed.borrow(),
             forming: forming.borrow().clone(),
             has_certificate: trust.borrow().credentials.is_some(),
+            stuck_for: None,
             in_touch: *in_touch.borrow(),
             votes: true,
             founded: true,
@@ -93,6 +94,7 @@ impl Local {
             let group = group.borrow().clone();
             facts.in_touch = group.as_ref().is_some_and(Group::is_in_touch);
             if let Some(group) = group {
+                facts.stuck_for = group.stuck_for();
                 let state = group.state();
                 facts.founded = state.birth().is_some() && state.authorities().is_some();
                 facts.votes = group.votes();

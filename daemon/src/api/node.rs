@@ -82,7 +82,9 @@ impl NodeService {
     /// The group, for a caller that is of the control plane.
     async fn raft<T>(&self, request: &Request<T>) -> Result<Group, Status> {
         Caller::of(request)?.require_control_plane()?;
-        self.group().await
+        let group = self.group().await?;
+        group.takes_messages().map_err(|error| unavailable(&error))?;
+        Ok(group)
     }
 }
 
@@ -247,12 +249,10 @@ async fn next(pieces: &mut Streaming<SnapshotPiece>) -> Result<Option<SnapshotPi
         .map_err(|_| Status::deadline_exceeded("the snapshot does not go on"))?
 }
 
-/// Who leads instead, for the caller to ask.
+/// The answer of a node that does not lead: whoever asks looks for another one.
 fn not_leader(error: HereError) -> Result<NotLeader, Status> {
     match error {
-        HereError::NotLeader(leader) => {
-            Ok(NotLeader { leader: leader.map(NodeId::to_vec).unwrap_or_default() })
-        }
+        HereError::NotLeader => Ok(NotLeader {}),
         HereError::Stopped(why) => Err(Status::unavailable(format!("Raft has stopped: {why}"))),
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use muster_discovery::endpoint::Endpoint;
@@ -20,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::info;
 
 use super::codec::{decode, encode};
+use super::store::Stall;
 use super::types::{Metrics, Raft};
 use crate::clock;
 use crate::state::command::Remove;
@@ -43,6 +43,9 @@ pub const MAX_COMMAND: usize = 256 << 10;
 /// A leader that was not heard for this long is out of reach: some heartbeats, a busy disk allowed.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// A Raft that has waited for its disk for this long is stuck: this node serves nothing then.
+const STUCK: Duration = Duration::from_secs(2);
+
 /// How often a call looks for a leader while nobody says that there is a new one.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -56,6 +59,12 @@ pub enum GroupError {
         waited.as_secs()
     )]
     NoLeader { waited: Duration },
+    #[error(
+        "this node's Raft has been stuck for {} s, because its disk hangs or the machine is \
+         overloaded: ask another node, and look at this one's disk",
+        since.as_secs()
+    )]
+    Stuck { since: Duration },
     #[error("this node's Raft has stopped: {0}")]
     Stopped(String),
 }
@@ -77,8 +86,8 @@ impl Applied {
 /// Why this very node did not answer as the leader.
 #[derive(Debug)]
 pub enum HereError {
-    /// Ask this one, if anyone.
-    NotLeader(Option<NodeId>),
+    /// It leads no more, or never did.
+    NotLeader,
     Stopped(String),
 }
 
@@ -89,14 +98,24 @@ pub struct Group {
     raft: Raft,
     endpoint: Endpoint,
     state: watch::Receiver<Arc<ClusterState>>,
-    lead: watch::Receiver<Leadership>,
+    watched: Watched,
     /// When a leader last sent an append. openraft forgets a silent leader only where it may elect
     /// another, so a learner would believe in one for ever.
     heard: Arc<watch::Sender<Option<Instant>>>,
     /// Held by whoever changes who votes, on this node.
     voting: Arc<Mutex<()>>,
-    /// This node leads no more, though another has yet to be elected.
-    parting: Arc<AtomicBool>,
+}
+
+/// Between the handle and the quorum watch ([`super::watch`]).
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    /// Published by the watch.
+    pub lead: watch::Receiver<Leadership>,
+    /// Of the node's store.
+    pub stall: Stall,
+    /// Followed by the watch: this node leads no more, though another has yet to be elected. See
+    /// [`Silence`].
+    pub parting: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Group {
@@ -112,27 +131,26 @@ pub(super) struct Leadership {
     pub stepped_back: bool,
     /// When this node last knew a leader with a majority.
     pub last_led: Instant,
+    /// When openraft last published anything, which it does at every tick.
+    pub reported: Instant,
+}
+
+impl Default for Leadership {
+    fn default() -> Self {
+        Self { stepped_back: false, last_led: Instant::now(), reported: Instant::now() }
+    }
 }
 
 impl Group {
-    /// `lead` is published by the quorum watch.
     pub(super) fn new(
         me: NodeId,
         raft: Raft,
         endpoint: Endpoint,
         state: watch::Receiver<Arc<ClusterState>>,
-        lead: watch::Receiver<Leadership>,
+        watched: Watched,
     ) -> Self {
-        Self {
-            me,
-            raft,
-            endpoint,
-            state,
-            lead,
-            heard: Arc::default(),
-            voting: Arc::default(),
-            parting: Arc::default(),
-        }
+        let (heard, voting) = (Arc::default(), Arc::default());
+        Self { me, raft, endpoint, state, watched, heard, voting }
     }
 
     pub fn me(&self) -> NodeId {
@@ -161,7 +179,7 @@ impl Group {
     /// Who leads, as far as this node knows; nobody while this node leads in name only.
     pub fn leader(&self) -> Option<NodeId> {
         let leader = self.raft.metrics().borrow().current_leader;
-        let leads = || !self.lead.borrow().stepped_back && !self.parting.load(Ordering::Relaxed);
+        let leads = || !self.watched.lead.borrow().stepped_back && !*self.watched.parting.borrow();
         leader.filter(|id| *id != self.me || leads())
     }
 
@@ -181,9 +199,27 @@ impl Group {
             || (self.leader().is_some() && heard.is_some_and(|at| at.elapsed() < SILENCE))
     }
 
-    /// For how long this node has known no leader with a majority.
+    /// For how long this node has known no leader with a majority, or could not follow one.
     pub fn silent_for(&self) -> Duration {
-        if self.leader().is_some() { Duration::ZERO } else { self.lead.borrow().last_led.elapsed() }
+        let leaderless = match self.leader() {
+            Some(_) => Duration::ZERO,
+            None => self.watched.lead.borrow().last_led.elapsed(),
+        };
+        leaderless.max(self.stuck_for().unwrap_or_default())
+    }
+
+    /// For how long this node's Raft has not moved on, if that is long: a write has not returned, or
+    /// openraft, which waits for its disk and takes no message meanwhile, has published nothing.
+    /// What its metrics say is old then.
+    pub fn stuck_for(&self) -> Option<Duration> {
+        let since = self.watched.stall.lasts().max(self.watched.lead.borrow().reported.elapsed());
+        Some(since).filter(|since| *since >= STUCK)
+    }
+
+    /// Refuses a peer's message while it would only be queued, in memory and without bound, for a
+    /// Raft that is stuck. To Raft it is a message lost on the way.
+    pub fn takes_messages(&self) -> Result<(), GroupError> {
+        self.stuck_for().map_or(Ok(()), |since| Err(GroupError::Stuck { since }))
     }
 
     /// Whether this node is a voter of the group, as far as it knows.
@@ -235,14 +271,14 @@ impl Group {
                 let outcome = decode(&bytes, "outcome").map_err(not_answered)?;
                 Ok(Applied { outcome, index })
             }
-            Some(propose_reply::Outcome::NotLeader(_)) | None => Err(HereError::NotLeader(None)),
+            Some(propose_reply::Outcome::NotLeader(_)) | None => Err(HereError::NotLeader),
         }
     }
 
     /// Carries a command through the group if this node leads it.
     pub async fn propose_here(&self, command: Command) -> Result<Applied, HereError> {
         if !self.is_leader() {
-            return Err(HereError::NotLeader(self.leader()));
+            return Err(HereError::NotLeader);
         }
         if let Some(refusal) = too_large(encode(&command).len()) {
             return Ok(Applied::refused(refusal));
@@ -263,8 +299,8 @@ impl Group {
         let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
         match self.raft.client_write(Stamped { now_ms, command }).await {
             Ok(written) => Ok(Applied { outcome: written.data, index: written.log_id.index }),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(other))) => {
-                Err(HereError::NotLeader(other.leader_id))
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                Err(HereError::NotLeader)
             }
             Err(other) => Err(HereError::Stopped(other.to_string())),
         }
@@ -303,7 +339,7 @@ impl Group {
         let reply = self.client(leader).read_index(request).await.map_err(not_answered)?;
         match reply.into_inner().outcome {
             Some(read_index_reply::Outcome::Index(index)) => Ok(index),
-            Some(read_index_reply::Outcome::NotLeader(_)) | None => Err(HereError::NotLeader(None)),
+            Some(read_index_reply::Outcome::NotLeader(_)) | None => Err(HereError::NotLeader),
         }
     }
 
@@ -333,7 +369,7 @@ impl Group {
         let removed = ChangeMembers::RemoveVoters(BTreeSet::from([remove.node]));
         match self.raft.change_membership(removed, true).await {
             Ok(_) => Ok(Ok(voting)),
-            Err(RaftError::APIError(_)) => Err(HereError::NotLeader(None)),
+            Err(RaftError::APIError(_)) => Err(HereError::NotLeader),
             Err(fatal @ RaftError::Fatal(_)) => Err(HereError::Stopped(fatal.to_string())),
         }
     }
@@ -345,8 +381,8 @@ impl Group {
         let _silence = Silence::of(self);
         let mut metrics = self.raft.metrics();
         let other = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != self.me));
-        let found = timeout(ATTEMPT, other).await;
-        HereError::NotLeader(found.ok().and_then(Result::ok).and_then(|m| m.current_leader))
+        timeout(ATTEMPT, other).await.ok(); // whoever asked looks for the leader, found or not
+        HereError::NotLeader
     }
 
     /// On the leader: the right to change who votes, and a state in which everything is applied that
@@ -354,7 +390,7 @@ impl Group {
     /// whoever finds the node still in the registry: its vote would be asked for, and never come.
     pub async fn settled(&self) -> Result<(OwnedMutexGuard<()>, Arc<ClusterState>), HereError> {
         let until = Instant::now() + ATTEMPT;
-        let not_now = |_| HereError::NotLeader(None);
+        let not_now = |_| HereError::NotLeader;
         let voting =
             timeout_at(until, Arc::clone(&self.voting).lock_owned()).await.map_err(not_now)?;
         timeout_at(until, self.write(Command::Barrier)).await.map_err(not_now)??;
@@ -370,11 +406,11 @@ impl Group {
     /// The log index that a read must wait for, confirmed by a majority if this node leads.
     pub async fn read_index_here(&self) -> Result<u64, HereError> {
         if !self.is_leader() {
-            return Err(HereError::NotLeader(self.leader()));
+            return Err(HereError::NotLeader);
         }
         match self.raft.get_read_log_id().await {
             Ok((read, _applied)) => Ok(read.map_or(0, |id| id.index)),
-            Err(RaftError::APIError(_)) => Err(HereError::NotLeader(None)),
+            Err(RaftError::APIError(_)) => Err(HereError::NotLeader),
             Err(fatal @ RaftError::Fatal(_)) => Err(HereError::Stopped(fatal.to_string())),
         }
     }
@@ -386,21 +422,20 @@ impl Group {
     }
 }
 
-/// While it lives, a leader sends no heartbeats and takes no commands, so that the others elect one.
+/// While it lives, a leader sends no heartbeats (see [`super::watch`]) and takes no commands, so that
+/// the others elect one.
 struct Silence<'a>(&'a Group);
 
 impl<'a> Silence<'a> {
     fn of(group: &'a Group) -> Self {
-        group.parting.store(true, Ordering::Relaxed);
-        group.raft.runtime_config().heartbeat(false);
+        group.watched.parting.send_replace(true);
         Self(group)
     }
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
-        self.0.raft.runtime_config().heartbeat(true);
-        self.0.parting.store(false, Ordering::Relaxed);
+        self.0.watched.parting.send_replace(false);
     }
 }
 
@@ -421,12 +456,18 @@ impl Hunt {
     }
 
     fn in_vain(&self) -> GroupError {
-        GroupError::NoLeader { waited: self.start.elapsed() }
+        match self.group.stuck_for() {
+            Some(since) => GroupError::Stuck { since },
+            None => GroupError::NoLeader { waited: self.start.elapsed() },
+        }
     }
 
     /// Who leads, waiting for one; a moment later each time, for whoever it was did not answer.
     async fn leader(&mut self) -> Result<NodeId, GroupError> {
         loop {
+            if self.group.stuck_for().is_some() {
+                return Err(self.in_vain());
+            }
             let leader = self.group.leader().filter(|_| !self.has_tried);
             self.has_tried = false;
             if let Some(leader) = leader {
@@ -464,7 +505,7 @@ impl Hunt {
         match answer {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(HereError::Stopped(why))) => Err(GroupError::Stopped(why)),
-            Ok(Err(HereError::NotLeader(_))) | Err(_) => Ok(None),
+            Ok(Err(HereError::NotLeader)) | Err(_) => Ok(None),
         }
     }
 }
@@ -477,5 +518,5 @@ fn too_large(length: usize) -> Option<Refusal> {
 
 /// A leader that does not answer is as good as none: look again.
 fn not_answered(_: tonic::Status) -> HereError {
-    HereError::NotLeader(None)
+    HereError::NotLeader
 }

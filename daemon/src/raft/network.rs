@@ -21,13 +21,14 @@ use openraft::raft::{
 use openraft::{EmptyNode, Vote};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Response, Status};
 use tracing::info;
 
 use super::codec::{decode, encode};
 use super::store::Reached;
-use super::types::{Snapshot, TypeConfig};
+use super::types::{LogStore, Snapshot, TypeConfig};
 
 /// A piece of a snapshot on the wire, in bytes.
 const PIECE: usize = 256 << 10;
@@ -40,13 +41,21 @@ const RETRY: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     endpoint: Endpoint,
-    flushed: Reached,
+    disk: Disk,
     silent: Silent,
 }
 
+/// What this node's own log says of what is to be sent from it.
+#[derive(Debug, Clone)]
+struct Disk {
+    flushed: Reached,
+    voted: watch::Receiver<Option<Vote<NodeId>>>,
+}
+
 impl Network {
-    pub(super) fn new(endpoint: Endpoint, flushed: Reached) -> Self {
-        Self { endpoint, flushed, silent: Silent::default() }
+    pub(super) fn new(endpoint: Endpoint, log: &LogStore) -> Self {
+        let disk = Disk { flushed: log.flushed(), voted: log.voted() };
+        Self { endpoint, disk, silent: Silent::default() }
     }
 }
 
@@ -71,7 +80,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let bulk = NodeClient::new(self.endpoint.bulk_channel(target));
-        Link { target, client, bulk, flushed: self.flushed.clone(), silent: self.silent.clone() }
+        Link { target, client, bulk, disk: self.disk.clone(), silent: self.silent.clone() }
     }
 }
 
@@ -82,7 +91,7 @@ pub(super) struct Link {
     client: NodeClient<NodeChannel>,
     /// For snapshots, which must not delay heartbeats.
     bulk: NodeClient<NodeChannel>,
-    flushed: Reached,
+    disk: Disk,
     silent: Silent,
 }
 
@@ -115,6 +124,25 @@ impl Link {
     }
 }
 
+/// What is wrong with an append, if it is not what the leader of `voted` would send.
+///
+/// openraft 0.9 lets the tasks of a leader that is none any more send what they were asked for. They
+/// read the log as it is then, which a new leader may have rewritten or purged behind their back, and
+/// send it with the old vote and the old place: a follower that knows that vote only would append
+/// one leader's entries to another's (openraft issue 1184). The vote of the new leader is on disk
+/// before anything is rewritten, so what was read after that is caught here.
+fn stale(
+    append: &AppendEntriesRequest<TypeConfig>,
+    voted: Option<&Vote<NodeId>>,
+) -> Option<&'static str> {
+    let next = append.prev_log_id.map_or(0, |prev| prev.index + 1);
+    if voted != Some(&append.vote) {
+        return Some("this node leads no more in the term of this append");
+    }
+    let has_gap = append.entries.first().is_some_and(|entry| entry.log_id.index != next);
+    has_gap.then_some("what was to be sent is no more in the log")
+}
+
 fn unreachable(error: &(impl std::error::Error + 'static)) -> Failure {
     RPCError::Unreachable(Unreachable::new(error))
 }
@@ -129,12 +157,15 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, Failure> {
+        if let Some(why) = stale(&rpc, self.disk.voted.borrow().as_ref()) {
+            return Err(RPCError::Network(NetworkError::new(&std::io::Error::other(why))));
+        }
         if let Some(committed) = &rpc.leader_commit {
             // Nobody hears that an entry is committed before this node's own disk holds it. A leader
             // whose disk hangs falls silent by this, and is replaced. The whole message waits: with
             // a lower mark instead, a change of membership could leave before the one that it rests
             // on is on this disk.
-            timeout(option.hard_ttl(), self.flushed.reaches(committed.index))
+            timeout(option.hard_ttl(), self.disk.flushed.reaches(committed.index))
                 .await
                 .map_err(|elapsed| RPCError::Network(NetworkError::new(&elapsed)))?
                 .map_err(|error| unreachable(&error))?;
@@ -195,7 +226,32 @@ impl RaftNetwork<TypeConfig> for Link {
 
 #[cfg(test)]
 mod tests {
+    use openraft::{CommittedLeaderId, Entry, LogId};
+
     use super::*;
+
+    #[test]
+    fn what_is_sent_from_a_log_that_another_leader_has_rewritten_or_purged_is_stopped() {
+        let me = NodeId::from_bytes([1; 32]);
+        let at = |term, index| LogId::new(CommittedLeaderId::new(term, me), index);
+        let append = |prev, entries: &[LogId<NodeId>]| AppendEntriesRequest {
+            vote: Vote::new_committed(5, me),
+            prev_log_id: prev,
+            entries: entries.iter().map(|id| Entry { log_id: *id, ..Entry::default() }).collect(),
+            leader_commit: None,
+        };
+        let leads = Vote::new_committed(5, me);
+        let next = append(Some(at(5, 9)), &[at(5, 10), at(5, 11)]);
+        assert_eq!(stale(&next, Some(&leads)), None);
+        assert_eq!(stale(&append(None, &[at(5, 0)]), Some(&leads)), None);
+        assert_eq!(stale(&append(Some(at(5, 9)), &[]), Some(&leads)), None);
+        for other in [Vote::new(5, me), Vote::new_committed(6, NodeId::from_bytes([2; 32]))] {
+            assert!(stale(&next, Some(&other)).is_some(), "{other}");
+        }
+        assert!(stale(&next, None).is_some());
+        assert!(stale(&append(Some(at(5, 9)), &[at(5, 11)]), Some(&leads)).is_some());
+        assert!(stale(&append(None, &[at(5, 1)]), Some(&leads)).is_some());
+    }
 
     /// While one node was hung, every read wrote a line into the leader's log: openraft makes a link
     /// for each, and each link thought that its peer had answered before.

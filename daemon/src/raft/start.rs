@@ -8,10 +8,9 @@ use muster_discovery::endpoint::Endpoint;
 use muster_proto::{ClusterId, NodeId};
 use openraft::error::{InitializeError, RaftError};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::group::Leadership;
+use super::group::{Leadership, Watched};
 use super::network::Network;
 use super::store::{self, OpenError, Owner, SLED};
 use super::types::{Opened, Raft};
@@ -47,13 +46,14 @@ pub enum StartError {
 pub struct Running {
     pub group: Group,
     lead: watch::Sender<Leadership>,
+    parting: watch::Receiver<bool>,
 }
 
 impl Running {
     /// Looks after this node's leadership until `stop`, then ends its Raft.
     pub async fn run(self, stop: CancellationToken) {
         let raft = self.group.raft().clone();
-        quorum_watch::watch_quorum(raft.clone(), self.lead, stop).await;
+        quorum_watch::watch_quorum(raft.clone(), self.lead, self.parting, stop).await;
         if let Err(error) = raft.shutdown().await {
             tracing::warn!(%error, "Raft's core panicked");
         }
@@ -88,7 +88,8 @@ pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartErr
             .map_err(|_| StartError::Panicked)?
             .map_err(StartError::Open)?;
     let core = |error: &dyn std::error::Error| StartError::Core(crate::fatal::chain(error));
-    let network = Network::new(endpoint.clone(), log.flushed());
+    let stall = log.stall();
+    let network = Network::new(endpoint.clone(), &log);
     let raft = Raft::new(me, Arc::new(config), network, log.ahead_as(me), machine)
         .await
         .map_err(|error| core(&error))?;
@@ -99,8 +100,9 @@ pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartErr
             Err(error) => return Err(core(&error)),
         }
     }
-    let unknown = Leadership { stepped_back: false, last_led: Instant::now() };
-    let (lead, leads) = watch::channel(unknown);
-    let group = Group::new(me, raft, endpoint, state, leads);
-    Ok(Running { group, lead })
+    let (lead, leads) = watch::channel(Leadership::default());
+    let (follow, parting) = watch::channel(false);
+    let watched = Watched { lead: leads, stall, parting: follow };
+    let group = Group::new(me, raft, endpoint, state, watched);
+    Ok(Running { group, lead, parting })
 }

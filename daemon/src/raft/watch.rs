@@ -17,21 +17,36 @@ use super::types::Raft;
 /// leader without a majority steps back after two leases and at most this.
 const TICK: Duration = Duration::from_millis(225);
 
-/// Looks after this node's leadership until `stop`; publishes what becomes of it.
+/// Looks after this node's leadership until `stop`; publishes what becomes of it. The only one that
+/// turns heartbeats off and on: they are off while this node has stepped back or is `parting`.
+///
+/// While its disk hangs, openraft waits and publishes nothing, so what it last said of a majority is
+/// as old as that.
 pub(super) async fn watch_quorum(
     raft: Raft,
     publish: watch::Sender<Leadership>,
+    mut parting: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
     let start = Instant::now();
-    let metrics = raft.metrics();
+    let mut metrics = raft.metrics();
+    let mut reported = start;
     let mut lead = Lead::Normal;
     let mut unknown_since: Option<Instant> = None;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = parting.changed() => {}
+            () = stop.cancelled() => return,
+        }
+        let parting = *parting.borrow_and_update();
+        if metrics.has_changed().unwrap_or(false) {
+            reported = Instant::now();
+        }
         let (leads, since, leader) = {
-            let metrics = metrics.borrow();
+            let metrics = metrics.borrow_and_update();
             let since = metrics.millis_since_quorum_ack.map(Duration::from_millis);
             (metrics.state == ServerState::Leader, since, metrics.current_leader)
         };
@@ -41,11 +56,15 @@ pub(super) async fn watch_quorum(
             (true, None) => unknown_since.or(Some(Instant::now())),
             (true, Some(_)) | (false, _) => None,
         };
-        let unacknowledged = since.or_else(|| unknown_since.map(|at| at.elapsed()));
+        let unacknowledged = since
+            .or_else(|| unknown_since.map(|at| at.elapsed()))
+            .map(|since| since.max(reported.elapsed()));
         let (next, effect) = step(lead, start.elapsed(), unacknowledged, QUORUM);
         lead = next;
         let stepped_back = matches!(lead, Lead::SteppedBack { .. });
+        raft.runtime_config().heartbeat(!stepped_back && !parting);
         publish.send_if_modified(|known| {
+            known.reported = reported;
             if leader.is_some() && !stepped_back {
                 known.last_led = Instant::now();
             }
@@ -55,17 +74,14 @@ pub(super) async fn watch_quorum(
             None => {}
             Some(Effect::StopHeartbeats) => {
                 warn!(?unacknowledged, "no majority acknowledges this leader; it steps back");
-                raft.runtime_config().heartbeat(false);
             }
+            Some(Effect::SendOneHeartbeat) if parting => {}
             Some(Effect::SendOneHeartbeat) => {
                 if let Err(error) = raft.trigger().heartbeat().await {
                     warn!(%error, "a probing heartbeat was not sent");
                 }
             }
-            Some(Effect::StartHeartbeats) => {
-                info!("heartbeats are on again");
-                raft.runtime_config().heartbeat(true);
-            }
+            Some(Effect::StartHeartbeats) => info!("heartbeats are on again"),
         }
     }
 }

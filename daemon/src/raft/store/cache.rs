@@ -48,7 +48,7 @@ impl<E> Cache<E> {
     pub(super) fn truncate(&mut self, index: u64) {
         self.durable = self.durable.min(index);
         if index <= self.start {
-            *self = Self { durable: index, ..Self::new(index) };
+            *self = Self::new(index);
         }
         while self.end() > index {
             self.bytes -= self.entries.pop_back().map_or(0, |(_, len)| len);

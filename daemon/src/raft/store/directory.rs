@@ -85,7 +85,7 @@ pub(super) struct Directory {
     pub(super) mark: Mark,
     /// The last commit that is known to have been acknowledged.
     pub(super) marked: u64,
-    /// Declared last: released when everything else is closed.
+    /// Held until the store is closed.
     pub(super) lock: File,
 }
 

@@ -1,14 +1,13 @@
 //! openraft's log and vote over a [`Writer`].
 
-use std::collections::Bound;
 use std::fmt::Debug;
 use std::ops::{Range, RangeBounds};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
-    AnyError, Entry, LogId, LogState, NodeId, OptionalSend, RaftLogReader, RaftTypeConfig,
-    StorageError, StorageIOError, Vote,
+    AnyError, Entry, LogId, LogState, OptionalSend, RaftLogReader, RaftTypeConfig, StorageError,
+    StorageIOError, Vote,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,16 +15,14 @@ use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::directory::Directory;
-use super::reach::{Reach, Reached};
-use super::{Change, StoreError, Table, Writer, codec};
+use super::reach::Reached;
+use super::reader::{Known, LogReader, Shared, View};
+use super::{Change, Stall, StoreError, Table, Writer, codec};
 use crate::fatal::chain;
 
 const VOTE: &[u8] = b"vote";
 const COMMITTED: &[u8] = b"committed";
 const PURGED: &[u8] = b"purged";
-
-/// What one read hands to replication at most, in bytes; never fewer entries than one.
-const READ_BYTES: usize = 1 << 20;
 
 /// The vote and the log of one node. Every write that openraft is told of is on disk, but for the
 /// entries of a leader that is [ahead](Self::ahead_as).
@@ -33,71 +30,8 @@ const READ_BYTES: usize = 1 << 20;
 pub struct LogStore<C: RaftTypeConfig> {
     reader: LogReader<C>,
     snapshots: Reached,
-    ahead: Option<Ahead<C::NodeId>>,
-}
-
-/// A node that may be ahead of its disk while it leads.
-///
-/// Its entries go to the others while its own disk is still writing them (Ongaro, "Consensus: Bridging
-/// Theory and Practice", 10.2.1). openraft 0.9 knows only entries that it has been told are on disk,
-/// so it is told early, and may count this node for a majority too soon. Nothing may come of that
-/// until it is true: no node applies an entry that its own disk does not hold, and no leader tells
-/// others that such a one is committed. Whatever is seen of an entry then rests on a majority of
-/// disks. A leader that dies first has lost only what nobody was told of; it may not lead on in its
-/// term, though, since others may hold what it lost.
-#[derive(Debug)]
-struct Ahead<N: NodeId> {
-    me: N,
-    /// The last vote that was saved.
-    vote: Option<Vote<N>>,
-}
-
-impl<N: NodeId> Ahead<N> {
-    /// Whether `entries` are this node's own, in the term that it leads now.
-    fn proposed<C: RaftTypeConfig<NodeId = N>>(&self, entries: &[Entry<C>]) -> bool {
-        let leads = |vote: &Vote<N>| {
-            let leader = vote.leader_id();
-            let is_mine = vote.is_committed() && leader.voted_for().as_ref() == Some(&self.me);
-            is_mine && entries.iter().all(|entry| entry.log_id.leader_id == *leader)
-        };
-        self.vote.as_ref().is_some_and(leads)
-    }
-}
-
-/// Reads the log for replication, from memory where it is recent.
-#[derive(Debug)]
-pub struct LogReader<C: RaftTypeConfig> {
-    shared: Arc<Shared<C>>,
-}
-
-#[derive(Debug)]
-struct Shared<C: RaftTypeConfig> {
-    writer: Writer,
-    known: Arc<Known<C>>,
-}
-
-/// What the writer's thread reports to. Never the writer itself: its thread cannot wait for its own end.
-#[derive(Debug)]
-struct Known<C: RaftTypeConfig> {
-    view: RwLock<View<C>>,
-    /// How far the log is on disk.
-    flushed: watch::Sender<Reach>,
-}
-
-/// The log as openraft sees it: ahead of the disk by what is being written.
-#[derive(Debug)]
-struct View<C: RaftTypeConfig> {
-    purged: Option<LogId<C::NodeId>>,
-    last: Option<LogId<C::NodeId>>,
-    /// Where the log begins.
-    first: u64,
-    recent: Cache<C::Entry>,
-}
-
-impl<C: RaftTypeConfig> Clone for LogReader<C> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
+    /// This node, if it may be [ahead](Self::ahead_as).
+    ahead: Option<C::NodeId>,
 }
 
 impl<C> LogStore<C>
@@ -130,28 +64,54 @@ where
             recent.push(entry, len);
             recent.set_durable(recent.end());
         }
-        let upto = recent.durable().checked_sub(1);
-        let flushed = watch::Sender::new(Reach { upto, failed: None });
-        let view = RwLock::new(View { purged, last, first, recent });
-        let known = Arc::new(Known { view, flushed });
+        let known = Arc::new(Known::new(View { purged, last, first, recent }));
         let reader = LogReader { shared: Arc::new(Shared { writer, known }) };
         Ok(Self { reader, snapshots, ahead: None })
     }
 
-    /// From now on, what node `me` proposes while it leads is called done before it is on disk:
-    /// whoever acts on it must wait for [`Self::flushed`].
+    /// From now on node `me` may be ahead of its disk while it leads: what it proposes is called done
+    /// before it is on disk, and whoever acts on it must wait for [`Self::flushed`].
     ///
-    /// And a node that led when it was stopped does not lead on, as openraft 0.9 would let it: it may
-    /// have lost entries that others hold, and would give their places in its term to others. So
-    /// its vote is read back as the one that it gave itself, not as the one that a majority gave it.
+    /// Its entries go to the others while its own disk is still writing them (Ongaro, "Consensus:
+    /// Bridging Theory and Practice", 10.2.1). openraft 0.9 knows only entries that it has been told
+    /// are on disk, so it is told early, and may count this node for a majority too soon. Nothing
+    /// may come of that until it is true: no node applies an entry that its own disk does not hold,
+    /// and no leader tells others that such a one is committed. Whatever is seen of an entry then
+    /// rests on a majority of disks.
+    ///
+    /// A leader that dies first has lost only what nobody was told of; but others may hold it, and
+    /// it would give the places of that in its term to other entries. So a node that led when it was
+    /// stopped does not lead on, as openraft 0.9 would let it: its vote is read back as the one that
+    /// it gave itself, not as the one that a majority gave it.
     #[must_use]
     pub fn ahead_as(self, me: C::NodeId) -> Self {
-        Self { ahead: Some(Ahead { me, vote: None }), ..self }
+        Self { ahead: Some(me), ..self }
+    }
+
+    /// Whether `entries` are this node's own, in the term that it leads now, and it may be ahead.
+    fn is_ahead_with(&self, entries: &[Entry<C>]) -> bool {
+        let voted = self.reader.shared.known.voted.borrow();
+        let leads = |vote: &Vote<C::NodeId>| {
+            let leader = vote.leader_id();
+            let is_mine = vote.is_committed() && leader.voted_for() == self.ahead;
+            is_mine && entries.iter().all(|entry| entry.log_id.leader_id == *leader)
+        };
+        self.ahead.is_some() && voted.as_ref().is_some_and(leads)
+    }
+
+    /// The last vote that was saved.
+    pub fn voted(&self) -> watch::Receiver<Option<Vote<C::NodeId>>> {
+        self.reader.shared.known.voted.subscribe()
     }
 
     /// How far the log is on disk.
     pub fn flushed(&self) -> Reached {
         Reached::of(&self.reader.shared.known.flushed)
+    }
+
+    /// For how long this node's disk has been waited for.
+    pub fn stall(&self) -> Stall {
+        self.writer().stall()
     }
 
     /// The index of the last entry that was removed after a snapshot.
@@ -178,7 +138,7 @@ where
         entries: Vec<Entry<C>>,
         flushed: LogFlushed<C>,
     ) -> Result<(), String> {
-        let is_ahead = self.ahead.as_ref().is_some_and(|ahead| ahead.proposed(&entries));
+        let is_ahead = self.is_ahead_with(&entries);
         if is_ahead && let Some(why) = &self.reader.shared.known.flushed.borrow().failed {
             return Err(why.clone());
         }
@@ -251,99 +211,6 @@ impl<C: RaftTypeConfig> Drop for Settling<C> {
     }
 }
 
-impl<C: RaftTypeConfig> Known<C> {
-    /// The lock is never held across an await, and nothing that is done under it can panic midway.
-    fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
-        let mut view = self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let seen = look(&mut view);
-        self.flushed.send_if_modified(|reach| {
-            let upto = view.recent.durable().checked_sub(1);
-            std::mem::replace(&mut reach.upto, upto) != upto
-        });
-        seen
-    }
-
-    fn fail(&self, why: String) {
-        self.flushed.send_modify(|reach| {
-            reach.failed.get_or_insert(why);
-        });
-    }
-}
-
-impl<C> LogReader<C>
-where
-    C: RaftTypeConfig<Entry = Entry<C>>,
-    C::D: Clone,
-{
-    /// The entries of `range` that exist, until `limit` bytes are reached.
-    fn entries(&self, range: Range<u64>, limit: usize) -> Result<Vec<Entry<C>>, StoreError> {
-        let (range, recent) = self.shared.known.view(|view| {
-            let range = range.start.max(view.first)..range.end.min(view.recent.end());
-            let tail: Vec<_> =
-                up_to(limit, view.recent.tail(&range).map(|(_, pair)| pair)).cloned().collect();
-            let first_recent = view.recent.tail(&range).next().map_or(range.end, |(i, _)| i);
-            (range.start..first_recent, tail)
-        });
-        if range.is_empty() {
-            return Ok(recent.into_iter().map(|(entry, _)| entry).collect());
-        }
-        let keys = codec::keys(&range);
-        let records = self.shared.writer.scan(Table::Log, &keys.start, &keys.end)?;
-        let stored = codec::decode::<C>(&records).map_err(|why| self.shared.writer.corrupt(why))?;
-        let wanted = range.end - range.start;
-        if stored.len() as u64 != wanted || stored[0].0.log_id.index != range.start {
-            let why = format!("entries {range:?} of the log are not all there");
-            return Err(self.shared.writer.corrupt(why));
-        }
-        let all: Vec<_> = stored.into_iter().chain(recent).collect();
-        Ok(up_to(limit, all.iter()).map(|(entry, _)| entry.clone()).collect())
-    }
-}
-
-/// The first of `entries` that have `limit` bytes together, and at least one.
-fn up_to<'a, E: 'a>(
-    limit: usize,
-    entries: impl Iterator<Item = &'a (E, usize)>,
-) -> impl Iterator<Item = &'a (E, usize)> {
-    let mut before = 0usize;
-    entries.take_while(move |(_, len)| {
-        let first = before == 0;
-        before = before.saturating_add((*len).max(1));
-        first || before <= limit
-    })
-}
-
-impl<C> RaftLogReader<C> for LogReader<C>
-where
-    C: RaftTypeConfig<Entry = Entry<C>>,
-    C::D: Clone,
-{
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
-        &mut self,
-        range: RB,
-    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(last) => last.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
-        self.entries(start..end, usize::MAX).map_err(|e| StorageIOError::read_logs(said(&e)).into())
-    }
-
-    async fn limited_get_log_entries(
-        &mut self,
-        start: u64,
-        end: u64,
-    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
-        self.entries(start..end, READ_BYTES).map_err(|e| StorageIOError::read_logs(said(&e)).into())
-    }
-}
-
 impl<C> RaftLogReader<C> for LogStore<C>
 where
     C: RaftTypeConfig<Entry = Entry<C>>,
@@ -378,9 +245,7 @@ where
     async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
         let error = |e| StorageIOError::write_vote(said(&e));
         self.writer().write(vec![put(VOTE, vote).map_err(error)?]).await.map_err(error)?;
-        if let Some(ahead) = &mut self.ahead {
-            ahead.vote = Some(vote.clone());
-        }
+        self.reader.shared.known.voted.send_replace(Some(vote.clone()));
         Ok(())
     }
 
@@ -389,9 +254,7 @@ where
             read(self.writer(), VOTE).map_err(|e| StorageIOError::read_vote(said(&e)))?;
         Ok(vote.map(|mut vote| {
             let voted_for = vote.leader_id().voted_for();
-            let was_mine =
-                self.ahead.as_ref().is_some_and(|ahead| voted_for.as_ref() == Some(&ahead.me));
-            vote.committed &= !was_mine;
+            vote.committed &= self.ahead.is_none() || voted_for != self.ahead;
             vote
         }))
     }
@@ -436,7 +299,10 @@ where
         let end = self.view(|view| view.recent.end());
         self.on_disk(end).await.map_err(error)?;
         let before = match log_id.index.checked_sub(1) {
-            Some(index) => self.reader.entries(index..log_id.index, usize::MAX).map_err(error)?,
+            Some(index) => {
+                let before = self.reader.entries(index..log_id.index, usize::MAX).await;
+                before.map_err(error)?
+            }
             None => Vec::new(),
         };
         self.view(|view| {
@@ -444,7 +310,7 @@ where
             view.last = before.first().map(|entry| entry.log_id.clone()).or(view.purged.clone());
         });
         // From the end, so that an engine that tore the batch would still leave no hole.
-        let changes = self.deletions(log_id.index..end).map_err(error)?.into_iter().rev();
+        let changes = self.deletions(log_id.index..end).await.map_err(error)?.into_iter().rev();
         self.writer().write(changes.collect()).await.map_err(error)?;
         Ok(())
     }
@@ -459,7 +325,7 @@ where
         let end = log_id.index + 1;
         self.on_disk(end.min(self.view(|view| view.recent.end()))).await.map_err(error)?;
         let mut changes = vec![put(PURGED, &log_id).map_err(error)?];
-        changes.extend(self.deletions(start..end).map_err(error)?);
+        changes.extend(self.deletions(start..end).await.map_err(error)?);
         self.view(|view| {
             view.recent.purge(end);
             view.last = view.last.clone().max(Some(log_id.clone()));
@@ -493,9 +359,8 @@ where
     }
 
     /// Deletes every part of the entries in `range`, which are all on disk.
-    fn deletions(&self, range: Range<u64>) -> Result<Vec<Change>, StoreError> {
-        let keys = codec::keys(&range);
-        let records = self.writer().scan(Table::Log, &keys.start, &keys.end)?;
+    async fn deletions(&self, range: Range<u64>) -> Result<Vec<Change>, StoreError> {
+        let records = self.reader.records(&range).await?;
         let delete = |(key, _)| Change::Delete { table: Table::Log, key };
         Ok(records.into_iter().map(delete).collect())
     }

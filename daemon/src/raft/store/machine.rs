@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use super::log::said;
 use super::reach::Reached;
 use super::snapshot::{self, Body, Snapshots};
-use super::{StoreError, codec};
+use super::{StoreError, blocking, codec};
+use crate::fatal::chain;
 
 /// What the group agrees on. Equal commands in equal order make equal states.
 pub trait State: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -182,8 +183,17 @@ where
     ) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {
         let error = |e: StoreError| StorageIOError::read_snapshot(None, said(&e));
         let snapshots = Arc::clone(&self.snapshots);
-        let read = blocking(move || snapshots.newest(None)).await.map_err(error)?;
-        let Some(read) = read else { return Ok(None) };
+        let read = match blocking(move || snapshots.last()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(read)) => read,
+            // An older one may end before the log begins; what is in memory is whole.
+            Err(damage @ StoreError::Corrupt { .. }) => {
+                let error = chain(&damage);
+                tracing::error!(error, "a damaged snapshot is made anew from the state in memory");
+                return self.get_snapshot_builder().await.build_snapshot().await.map(Some);
+            }
+            Err(other) => return Err(error(other).into()),
+        };
         let meta = codec::unpack(&read.header).map_err(|why| error(self.snapshots.corrupt(why)))?;
         Ok(Some(Snapshot { meta, snapshot: Box::new(Body(read.body)) }))
     }
@@ -224,13 +234,4 @@ async fn save<N: openraft::NodeId, M: openraft::Node>(
     let header = codec::pack(meta).map_err(StoreError::Stopped)?;
     let snapshots = Arc::clone(snapshots);
     blocking(move || snapshots.save(index, &header, &body)).await
-}
-
-/// Runs `work` where it may wait for the disk.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(StoreError::Stopped(format!("a snapshot task failed: {e}"))))
 }

@@ -26,9 +26,11 @@ mod log;
 mod machine;
 mod mark;
 mod reach;
+mod reader;
 mod record;
 mod sled_store;
 mod snapshot;
+mod stall;
 mod writer;
 
 #[cfg(test)]
@@ -45,11 +47,13 @@ use crate::fatal::BEGIN_ANEW;
 
 pub use codec::MAX_ENTRY;
 pub use directory::{DirectoryError, FORMAT, Owner};
-pub use log::{LogReader, LogStore};
+pub use log::LogStore;
 pub use machine::{Builder, Machine, State};
 pub use reach::Reached;
+pub use reader::LogReader;
 pub use sled_store::SLED;
 pub use snapshot::{Body, MAX_BODY, Snapshots};
+pub use stall::Stall;
 pub use writer::Writer;
 
 /// The largest value an engine is handed; longer entries are cut into parts.
@@ -174,4 +178,13 @@ where
     let machine = Machine::open(snapshots, log.purged_index(), log.flushed())?;
     let state = machine.subscribe();
     Ok(Opened { log, machine, state })
+}
+
+/// Runs `work` where it may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(StoreError::Stopped(format!("a task of the store failed: {e}"))))
 }

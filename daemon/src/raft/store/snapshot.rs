@@ -89,7 +89,8 @@ impl Snapshots {
     /// The newest snapshot that is whole and goes up to `floor`, where the log begins: a shorter
     /// one would leave a gap.
     ///
-    /// A newer one that is damaged is set aside as `.bad`, and logged.
+    /// A newer one that is damaged is set aside as `.bad`, and logged. For the start of a node: later
+    /// its log may have forgotten what only the newer one covers, but its state is in memory.
     pub(super) fn newest(&self, floor: Option<u64>) -> Result<Option<Read>, StoreError> {
         let mut damage = None;
         for file in self.files()?.iter().rev() {
@@ -98,7 +99,10 @@ impl Snapshots {
             }
             match read(&file.path) {
                 Ok(found) => {
-                    self.set_aside(damage)?;
+                    if let Some(damage) = damage {
+                        self.set_aside(damage)?;
+                        self.reach.send_modify(|reach| reach.upto = Some(file.index));
+                    }
                     return Ok(Some(found));
                 }
                 Err(StoreError::Corrupt { path, why }) if damage.is_none() => {
@@ -117,13 +121,18 @@ impl Snapshots {
         }
     }
 
+    /// The newest snapshot, whatever is there beside it.
+    pub(super) fn last(&self) -> Result<Option<Read>, StoreError> {
+        self.files()?.last().map(|file| read(&file.path)).transpose()
+    }
+
     /// What is wrong with a snapshot whose checksum is right.
     pub(super) fn corrupt(&self, why: String) -> StoreError {
         StoreError::Corrupt { path: self.dir.clone(), why }
     }
 
-    fn set_aside(&self, damage: Option<StoreError>) -> Result<(), StoreError> {
-        let Some(StoreError::Corrupt { path, why }) = damage else { return Ok(()) };
+    fn set_aside(&self, damage: StoreError) -> Result<(), StoreError> {
+        let StoreError::Corrupt { path, why } = damage else { return Ok(()) };
         tracing::error!(path = %path.display(), why, "a damaged snapshot is set aside");
         let bad = path.with_extension("bad");
         fs::rename(&path, &bad).map_err(failed("set aside", &path))?;

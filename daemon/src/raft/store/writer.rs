@@ -2,6 +2,7 @@
 //! commit is under way share the next one. After the first error nothing is written any more,
 //! since nobody knows what the disk holds.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 
 use super::directory::Directory;
 use super::mark::Mark;
+use super::stall::Stall;
 use super::{Change, Store, StoreError, Table, record};
 use crate::fatal::chain;
 
@@ -40,7 +42,10 @@ pub struct Writer {
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
     store: Arc<dyn Store>,
+    stall: Stall,
     path: PathBuf,
+    /// Declared after the store: given back once that is closed.
+    _lock: File,
 }
 
 impl std::fmt::Debug for Writer {
@@ -52,7 +57,14 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     pub(super) fn open(directory: Directory) -> Result<Self, StoreError> {
         let Directory { data: path, store, mark, marked, lock } = directory;
-        let mut run = Run { sequence: 0, failed: None, store: Arc::clone(&store), mark };
+        let stall = Stall::default();
+        let mut run = Run {
+            sequence: 0,
+            failed: None,
+            store: Arc::clone(&store),
+            stall: stall.clone(),
+            mark,
+        };
         if let Some(value) = get(&*store, &path, Table::Meta, SEQUENCE)? {
             let bytes = value.as_slice().try_into().map_err(|_| StoreError::Corrupt {
                 path: path.clone(),
@@ -70,12 +82,14 @@ impl Writer {
             .map_err(super::durable::failed("start the writer of", &path))?;
         let thread = std::thread::Builder::new()
             .name("raft-store".to_owned())
-            .spawn(move || {
-                clock.block_on(run.serve(inbox));
-                drop((run, lock));
-            })
+            .spawn(move || clock.block_on(run.serve(inbox)))
             .map_err(super::durable::failed("start the writer of", &path))?;
-        Ok(Self { requests: Some(requests), thread: Some(thread), store, path })
+        Ok(Self { requests: Some(requests), thread: Some(thread), store, stall, path, _lock: lock })
+    }
+
+    /// For how long the disk has been waited for.
+    pub fn stall(&self) -> Stall {
+        self.stall.clone()
     }
 
     /// Queues `changes`; `done` is called when they are on disk, or will never be.
@@ -174,6 +188,7 @@ struct Run {
     sequence: u64,
     failed: Option<String>,
     store: Arc<dyn Store>,
+    stall: Stall,
     mark: Mark,
 }
 
@@ -246,9 +261,11 @@ impl Run {
                 *value = record::seal(*table, key, value);
             }
         }
-        self.store.commit(&changes)?;
-        self.sequence = sequence;
-        self.mark.set(sequence)
+        self.stall.during(|| {
+            self.store.commit(&changes)?;
+            self.sequence = sequence;
+            self.mark.set(sequence)
+        })
     }
 }
 

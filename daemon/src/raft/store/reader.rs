@@ -1,0 +1,200 @@
+//! What openraft sees of the log, ahead of the disk, and how it is read: from memory where it is
+//! recent, else from disk on a thread that may wait for it.
+
+use std::collections::Bound;
+use std::fmt::Debug;
+use std::ops::{Range, RangeBounds};
+use std::sync::{Arc, RwLock};
+
+use openraft::{
+    Entry, LogId, OptionalSend, RaftLogReader, RaftTypeConfig, StorageError, StorageIOError, Vote,
+};
+use tokio::sync::watch;
+
+use super::cache::Cache;
+use super::log::said;
+use super::reach::Reach;
+use super::{Pair, StoreError, Table, Writer, blocking, codec};
+
+/// What one read hands to replication at most, in bytes; never fewer entries than one.
+const READ_BYTES: usize = 1 << 20;
+
+/// How often a range is looked at that the log has and the disk has not: whoever leads no more may
+/// read while what it reads is cut off or purged. Three times in a row is damage.
+const LOOKS: usize = 3;
+
+/// Reads the log for replication, from memory where it is recent.
+#[derive(Debug)]
+pub struct LogReader<C: RaftTypeConfig> {
+    pub(super) shared: Arc<Shared<C>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared<C: RaftTypeConfig> {
+    pub writer: Writer,
+    pub known: Arc<Known<C>>,
+}
+
+/// What the writer's thread reports to. Never the writer itself: its thread cannot wait for its own end.
+#[derive(Debug)]
+pub(super) struct Known<C: RaftTypeConfig> {
+    view: RwLock<View<C>>,
+    /// How far the log is on disk.
+    pub flushed: watch::Sender<Reach>,
+    /// The last vote that was saved; none before the first one of this process.
+    pub voted: watch::Sender<Option<Vote<C::NodeId>>>,
+}
+
+/// The log as openraft sees it: ahead of the disk by what is being written.
+#[derive(Debug)]
+pub(super) struct View<C: RaftTypeConfig> {
+    pub purged: Option<LogId<C::NodeId>>,
+    pub last: Option<LogId<C::NodeId>>,
+    /// Where the log begins.
+    pub first: u64,
+    pub recent: Cache<C::Entry>,
+}
+
+impl<C: RaftTypeConfig> Clone for LogReader<C> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<C: RaftTypeConfig> Known<C> {
+    pub(super) fn new(view: View<C>) -> Self {
+        let upto = view.recent.durable().checked_sub(1);
+        let flushed = watch::Sender::new(Reach { upto, failed: None });
+        Self { view: RwLock::new(view), flushed, voted: watch::Sender::default() }
+    }
+
+    /// The lock is never held across an await, and nothing that is done under it can panic midway.
+    pub(super) fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
+        let mut view = self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seen = look(&mut view);
+        self.flushed.send_if_modified(|reach| {
+            let upto = view.recent.durable().checked_sub(1);
+            std::mem::replace(&mut reach.upto, upto) != upto
+        });
+        seen
+    }
+
+    pub(super) fn fail(&self, why: String) {
+        self.flushed.send_modify(|reach| {
+            reach.failed.get_or_insert(why);
+        });
+    }
+}
+
+impl<C> LogReader<C>
+where
+    C: RaftTypeConfig<Entry = Entry<C>>,
+    C::D: Clone,
+{
+    /// The entries of `range` that exist, until `limit` bytes are reached.
+    pub(super) async fn entries(
+        &self,
+        range: Range<u64>,
+        limit: usize,
+    ) -> Result<Vec<Entry<C>>, StoreError> {
+        let mut why = String::new();
+        for _ in 0..LOOKS {
+            let (stored, recent) = self.parts(&range, limit);
+            let mut all = if stored.is_empty() {
+                Vec::new()
+            } else {
+                match self.stored(stored).await? {
+                    Ok(stored) => stored,
+                    Err(missing) => {
+                        why = missing;
+                        continue;
+                    }
+                }
+            };
+            all.extend(recent);
+            return Ok(up_to(limit, all.iter()).map(|(entry, _)| entry.clone()).collect());
+        }
+        Err(self.shared.writer.corrupt(why))
+    }
+
+    /// What of `range` is read from disk, and the rest of it, from memory.
+    fn parts(&self, range: &Range<u64>, limit: usize) -> (Range<u64>, Vec<(Entry<C>, usize)>) {
+        self.shared.known.view(|view| {
+            let range = range.start.max(view.first)..range.end.min(view.recent.end());
+            let tail: Vec<_> =
+                up_to(limit, view.recent.tail(&range).map(|(_, pair)| pair)).cloned().collect();
+            let first_recent = view.recent.tail(&range).next().map_or(range.end, |(i, _)| i);
+            (range.start..first_recent, tail)
+        })
+    }
+
+    /// The entries of `range`, which is not empty, from disk; or what is wrong with what is there.
+    async fn stored(
+        &self,
+        range: Range<u64>,
+    ) -> Result<Result<Vec<(Entry<C>, usize)>, String>, StoreError> {
+        let records = self.records(&range).await?;
+        let stored = match codec::decode::<C>(&records) {
+            Ok(stored) => stored,
+            Err(why) => return Ok(Err(why)),
+        };
+        let first = stored.first().map(|(entry, _)| entry.log_id.index);
+        if stored.len() as u64 != range.end - range.start || first != Some(range.start) {
+            return Ok(Err(format!("entries {range:?} of the log are not all there")));
+        }
+        Ok(Ok(stored))
+    }
+
+    /// Every part of the entries of `range` that are on disk.
+    pub(super) async fn records(&self, range: &Range<u64>) -> Result<Vec<Pair>, StoreError> {
+        let keys = codec::keys(range);
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.writer.scan(Table::Log, &keys.start, &keys.end)).await
+    }
+}
+
+/// The first of `entries` that have `limit` bytes together, and at least one.
+fn up_to<'a, E: 'a>(
+    limit: usize,
+    entries: impl Iterator<Item = &'a (E, usize)>,
+) -> impl Iterator<Item = &'a (E, usize)> {
+    let mut before = 0usize;
+    entries.take_while(move |(_, len)| {
+        let first = before == 0;
+        before = before.saturating_add((*len).max(1));
+        first || before <= limit
+    })
+}
+
+impl<C> RaftLogReader<C> for LogReader<C>
+where
+    C: RaftTypeConfig<Entry = Entry<C>>,
+    C::D: Clone,
+{
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        let read = self.entries(start..end, usize::MAX).await;
+        read.map_err(|e| StorageIOError::read_logs(said(&e)).into())
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
+        let read = self.entries(start..end, READ_BYTES).await;
+        read.map_err(|e| StorageIOError::read_logs(said(&e)).into())
+    }
+}
