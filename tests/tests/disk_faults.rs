@@ -1,4 +1,4 @@
-//! Disks that fill up or turn read-only under a node, and etcd that hangs or has no room: the node
+//! Disks that fill up, turn read-only or hang under a node, and etcd that hangs or has no room: the node
 //! says so and serves nothing more, the others go on, and it comes back by the documented steps
 //! (docs/operations.md, "What to do when").
 
@@ -152,6 +152,59 @@ fn a_node_whose_disk_turns_read_only_stops_and_returns_after_a_check_of_the_disk
         let known = descriptions(&cluster, &victim)?;
         for token in written.iter().map(String::as_str).chain(["without it"]) {
             ensure!(known.contains(token), "{token} is lost on {victim}");
+        }
+        Ok(())
+    });
+}
+
+/// The leader cannot write, and gets no error. It may have sent entries that its own disk does not hold
+/// (it is ahead), and openraft waits for that disk without a word.
+#[test]
+fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
+    scenario("disk-hangs", |lab| {
+        let (mut cluster, disks) = three_nodes_with_disks(lab)?;
+        let victim = leader(&cluster)?;
+        let other = another(&cluster, &victim);
+        let disk = &disks[cluster.names().iter().position(|n| *n == victim).context("a node")?];
+        let mut written = vec!["before".to_owned()];
+        write(&cluster, "before")?;
+        let hanging = disk.hang()?;
+        until("the others to have a leader and to take a write", PATIENCE, || {
+            let description = format!("while it hung {}", written.len());
+            write(&cluster, &description).map_err(|e| format!("{e:#}"))?;
+            written.push(description);
+            Ok::<_, String>(())
+        })?;
+        until("another leader, and the node's own word about its disk", PATIENCE, || {
+            let members = cluster.ctl_at(&other, &["members", "-o", "json"]);
+            let members = members.and_then(|m| m.json()).map_err(|e| format!("{e:#}"))?;
+            let status = status_of(&cluster, &victim).map_err(|e| format!("{e:#}"))?;
+            let waits = status["waitingFor"].as_str().unwrap_or_default();
+            let is_led = members["leader"].as_str().is_some_and(|name| name != victim);
+            let says = waits.contains("its disk: Raft has been stuck");
+            if is_led && says { Ok(()) } else { Err(format!("{members} {status}")) }
+        })?;
+        // Asked alone, it neither takes a write nor shows what may be old as if it were new.
+        for call in [&["token", "list"][..], &["token", "create", "--role", "worker"]] {
+            let said = cluster.ctl_at(&victim, call)?;
+            ensure!(
+                said.code != Some(0) && said.err.contains("this node's Raft has been stuck"),
+                "{call:?}: {said:?}"
+            );
+        }
+        write(&cluster, "still hanging")?;
+        written.push("still hanging".to_owned());
+        drop(hanging);
+        cluster.until_healthy()?;
+        ensure!(
+            cluster.node_mut(&victim).process.as_mut().is_some_and(|p| p.is_running()),
+            "{victim} ended"
+        );
+        for name in cluster.names() {
+            let known = descriptions(&cluster, &name)?;
+            for token in &written {
+                ensure!(known.contains(token.as_str()), "{token} is lost on {name}");
+            }
         }
         Ok(())
     });

@@ -1,4 +1,5 @@
-//! Small disks of the lab's hosts, and what goes wrong with them: full, or read-only after an error.
+//! Small disks of the lab's hosts, and what goes wrong with them: full, read-only after an error, or
+//! hanging.
 //!
 //! A disk is an ext4 file system in a sparse file, mounted in the host's own mount namespace. Only
 //! the test process holds that namespace open, so the mount vanishes with it, whatever happens.
@@ -102,6 +103,13 @@ impl Disk {
         )
     }
 
+    /// From now on no write ends, as on a disk or a way to it that is gone without an error, until
+    /// what this gives is dropped.
+    pub fn hang(&self) -> Result<Hanging<'_>> {
+        self.sh("fsfreeze --freeze \"$DISK\"", "freeze a disk")?;
+        Ok(Hanging(self))
+    }
+
     /// What an operator does with such a disk once nothing uses it: check it, and mount it again.
     pub fn check_and_mount(&self) -> Result<()> {
         self.sh("umount \"$DISK\" && { e2fsck -fy \"$IMAGE\"; test $? -lt 4; }", "check a disk")?;
@@ -115,5 +123,16 @@ impl Disk {
             .success()
             .with_context(|| format!("{what} at {} of {}", self.at.display(), self.host.name()))?;
         Ok(())
+    }
+}
+
+/// A disk on which nothing ends.
+#[derive(Debug)]
+pub struct Hanging<'a>(&'a Disk);
+
+impl Drop for Hanging<'_> {
+    /// Whoever waits for a frozen disk cannot even be killed.
+    fn drop(&mut self) {
+        self.0.sh("fsfreeze --unfreeze \"$DISK\"", "let a disk go on").expect("it was frozen");
     }
 }
