@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use muster_proto::{ClusterId, NodeId};
+use musterd::raft::codec;
 use musterd::raft::store::{
     self, Body, DirectoryError, Engine, LogStore, Machine, OpenError, Opened, Owner, State,
 };
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{
-    CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, RaftSnapshotBuilder, Vote,
+    CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, RaftSnapshotBuilder,
+    SnapshotMeta, StoredMembership, Vote,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -104,6 +106,19 @@ impl Node {
                 self.machine.get_snapshot_builder().await.build_snapshot().await?;
             }
             Op::Purge { to } => self.log.purge(log_id(to, before.history[&to])).await?,
+            Op::Install { to } => {
+                let mut after = before.clone();
+                after.perform(op);
+                let terms = after.history.iter();
+                let listed = terms.map(|(index, term)| (*index, command(*index, *term)));
+                let body = Body(codec::encode(&Listed(listed.collect())).into());
+                let meta = SnapshotMeta {
+                    last_log_id: Some(log_id(to, after.history[&to])),
+                    last_membership: StoredMembership::default(),
+                    snapshot_id: format!("{to}-of-the-leader"),
+                };
+                self.machine.install_snapshot(&meta, Box::new(body)).await?;
+            }
         }
         Ok(())
     }
@@ -111,6 +126,9 @@ impl Node {
     pub async fn apply_up_to(&mut self, to: u64) -> Result<()> {
         let (applied, _) = self.machine.applied_state().await?;
         let next = applied.map_or(0, |id| id.index + 1);
+        if next > to {
+            return Ok(()); // a snapshot covers it
+        }
         let entries = self.log.try_get_log_entries(next..=to).await?;
         self.machine.apply(entries).await?;
         Ok(())

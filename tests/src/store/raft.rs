@@ -68,7 +68,8 @@ pub async fn starts(node: Node, held: &Held) -> Result<()> {
         .await
         .context("start openraft")?;
     let last = held.log.last_key_value().map(|(index, _)| *index);
-    let last = last.or(held.purged.map(|(index, _)| index));
+    // What an installed snapshot covers is purged at the start, if that was not done before.
+    let last = last.or(held.purged.map(|(index, _)| index)).max(held.snapshot);
     let applied = held.committed.map(|(index, _)| index).max(held.snapshot);
     let wait = raft.wait(Some(Duration::from_secs(10)));
     let waited = wait.metrics(

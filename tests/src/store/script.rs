@@ -34,13 +34,24 @@ pub enum Op {
     Purge {
         to: u64,
     },
+    /// A leader's snapshot, which goes beyond the log. What it covers is purged next, and then known
+    /// to be committed.
+    Install {
+        to: u64,
+    },
 }
 
 impl Op {
     /// Whether the store's log promises everything up to here when this returns. Snapshots are
     /// files, and a commit mark is written with what comes after it.
     pub fn is_promise_of_log(&self) -> bool {
-        !matches!(self, Self::Commit { .. } | Self::Snapshot | Self::Append { ahead: true, .. })
+        !matches!(self, Self::Commit { .. } | Self::Append { ahead: true, .. })
+            && !self.is_promise_of_snapshot()
+    }
+
+    /// Whether a snapshot is there when this returns.
+    pub fn is_promise_of_snapshot(&self) -> bool {
+        matches!(self, Self::Snapshot | Self::Install { .. })
     }
 }
 
@@ -91,18 +102,37 @@ impl Held {
                 self.log = self.log.split_off(&(to + 1));
                 self.purged = Some((to, self.history[&to]));
             }
+            Op::Install { to } => {
+                // The leader's entries take the place of whatever was not committed here.
+                let term = self.term();
+                self.history.split_off(&self.after_committed());
+                self.history.extend((self.after_committed()..=to).map(|index| (index, term)));
+                self.snapshot = Some(to);
+            }
         }
+    }
+
+    fn term(&self) -> u64 {
+        self.vote.unwrap_or(0)
     }
 
     /// What a node in this state might do next.
     fn choose(&self, chance: &mut StdRng) -> Op {
+        let index = |pair: Option<(u64, u64)>| pair.map(|(index, _)| index);
+        if let Some(installed) = self.snapshot.filter(|to| index(self.committed) < Some(*to)) {
+            return if index(self.purged) < Some(installed) {
+                Op::Purge { to: installed }
+            } else {
+                Op::Commit { to: installed }
+            };
+        }
         let append = |chance: &mut StdRng| Op::Append {
             first: self.next(),
             count: chance.random_range(1..=4),
-            term: self.vote.unwrap_or(0),
+            term: self.term(),
             ahead: self.leads,
         };
-        let term = self.vote.unwrap_or(0) + 1;
+        let term = self.term() + 1;
         match chance.random_range(0..100) {
             0..4 => Op::Vote { term },
             4..8 => match self.vote {
@@ -115,11 +145,12 @@ impl Held {
             14..34 if self.after_committed() < self.next() => {
                 Op::Commit { to: chance.random_range(self.after_committed()..self.next()) }
             }
-            34..40 if self.committed.map(|(index, _)| index) > self.snapshot => Op::Snapshot,
-            40..46 if self.snapshot > self.purged.map(|(index, _)| index) => {
+            34..40 if index(self.committed) > self.snapshot => Op::Snapshot,
+            40..46 if self.snapshot > index(self.purged) => {
                 let from = self.purged.map_or(0, |(index, _)| index + 1);
                 Op::Purge { to: chance.random_range(from..=self.snapshot.unwrap_or(from)) }
             }
+            46..49 if !self.leads => Op::Install { to: self.next() + chance.random_range(0..30) },
             _ => append(chance),
         }
     }
@@ -132,9 +163,11 @@ pub fn script(seed: u64, length: usize) -> Vec<Op> {
     let mut ops = Vec::new();
     while ops.len() < length {
         let op = held.choose(&mut chance);
-        let last_of_life = (ops.len() + 1) % LIFE == 0;
-        if last_of_life && !op.is_promise_of_log() {
-            continue; // nothing may hang in the air when the victim dies
+        let left = LIFE - ops.len() % LIFE;
+        let last_of_life = left == 1;
+        // Nothing may hang in the air when the victim dies; an installation is three operations.
+        if last_of_life && !op.is_promise_of_log() || left < 4 && matches!(op, Op::Install { .. }) {
+            continue;
         }
         held.perform(&op);
         held.leads &= !last_of_life;
