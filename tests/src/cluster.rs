@@ -1,13 +1,15 @@
 //! A cluster in the lab: one configuration file, a host for every node, and an operator's machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use muster_proto::ClusterId;
 use serde_json::{Value, json};
 
+use crate::belonging;
 use crate::ctl::{Said, binary, said};
 use crate::dns::Dns;
 use crate::lab::{Host, Lab, Process};
@@ -169,6 +171,15 @@ impl Cluster {
 
     pub fn names(&self) -> Vec<String> {
         self.nodes.keys().cloned().collect()
+    }
+
+    /// The clusters that each node's own disk names, running or not.
+    pub fn on_disk(&self) -> Result<BTreeMap<String, BTreeSet<ClusterId>>> {
+        let look = |(name, node): (&String, &Node)| {
+            let found = belonging::on_disk(&node.host.dir().join("state"));
+            Ok((name.clone(), found.with_context(|| format!("the disk of {name}"))?))
+        };
+        self.nodes.iter().map(look).collect()
     }
 
     /// Starts `musterd` on one host.

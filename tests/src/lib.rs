@@ -2,6 +2,7 @@
 //! that say what they wait for. No mocks: everything that runs here is what operators run.
 
 pub mod attack;
+pub mod belonging;
 pub mod bench;
 pub mod checker;
 pub mod cluster;
@@ -12,13 +13,16 @@ pub mod held;
 pub mod lab;
 pub mod loopback;
 pub mod manual;
+pub mod moved;
 pub mod newcomer;
 pub mod power_cut;
 pub mod secrets;
 pub mod store;
+pub mod tell;
 pub mod wait;
 
 pub use cluster::{Cluster, Discovery, Plan};
 pub use held::{Held, Work};
 pub use lab::{Host, Lab, scenario};
+pub use tell::tell;
 pub use wait::until;

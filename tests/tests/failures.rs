@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use muster_tests::cluster::HEALTHY;
+use muster_tests::moved::Moved;
 use muster_tests::{Cluster, Discovery, Plan, scenario, until};
 
 fn leader(cluster: &Cluster) -> Result<String> {
@@ -165,30 +166,10 @@ fn a_node_whose_address_changes_is_the_same_member() {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
         cluster.start_all()?;
         cluster.until_healthy()?;
-        let before = cluster.members()?;
-        let new = "10.77.0.201";
-        cluster.node_mut("cp-3").host.change_address(new.parse()?)?;
-        let after = cluster.until_members("cp-3 at its new address", |m| {
-            m["members"].as_array().is_some_and(|list| {
-                list.iter().any(|m| {
-                    m["name"] == "cp-3"
-                        && m["state"] == "alive"
-                        && m["address"].as_str().is_some_and(|a| a.starts_with(new))
-                })
-            })
-        })?;
-        let id = |members: &serde_json::Value| {
-            let list = members["members"].as_array().cloned().unwrap_or_default();
-            list.iter().find(|m| m["name"] == "cp-3").map(|m| m["id"].clone())
-        };
-        ensure!(id(&before) == id(&after), "it became another member");
-        until("etcd's peer URL to follow", HEALTHY, || {
-            let said = cluster
-                .ctl(&["etcd", "members", "-o", "json"])
-                .and_then(muster_tests::ctl::Said::success);
-            let text = said.map_err(|e| format!("{e:#}"))?;
-            if text.contains(new) { Ok(()) } else { Err(text) }
-        })?;
+        let moved = Moved::before(&cluster, "cp-3")?;
+        let new = "10.77.0.201".parse()?;
+        cluster.node_mut("cp-3").host.change_address(new)?;
+        moved.is_followed(&cluster, new, HEALTHY)?;
         cluster.until_healthy()
     });
 }

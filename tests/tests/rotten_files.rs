@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,8 +13,8 @@ use muster_tests::ctl::said;
 use muster_tests::manual::steps;
 use muster_tests::{Cluster, Plan, scenario, until};
 
-/// How long a loaded machine may take over what is no matter of seconds.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// How long a loaded machine may take over what is a matter of a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 type Spoil = fn(&Path) -> Result<()>;
 
@@ -149,16 +151,42 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     said(command.arg("-a").arg(from).arg(to))?.success().map(|_| ())
 }
 
-/// Starts `cp-2`, which must end by itself; its exit code and what it logged.
-fn ends_by_itself(cluster: &mut Cluster) -> Result<(Option<i32>, String)> {
+/// How a node ended, if it did, what it logged, and which calls it answered before.
+struct End {
+    status: Result<ExitStatus>,
+    log: String,
+    served: Vec<String>,
+}
+
+/// Starts `cp-2`, which must end by itself, and asks it all the while to read and to write.
+fn ends_by_itself(cluster: &mut Cluster) -> Result<End> {
     let log = cluster.node("cp-2").host.dir().join("musterd.log");
     let before = fs::metadata(&log)?.len();
     cluster.start("cp-2")?;
-    let node = cluster.node_mut("cp-2");
-    let code = node.process.as_mut().context("a process")?.ended(PATIENCE)?.code();
-    node.process = None;
+    let mut process = cluster.node_mut("cp-2").process.take().context("a process")?;
+    let has_ended = AtomicBool::new(false);
+    let (status, served) = std::thread::scope(|scope| {
+        let (cluster, has_ended) = (&*cluster, &has_ended);
+        let calls = [READ, WRITE].map(|call| {
+            scope.spawn(move || -> Result<Vec<String>> {
+                let mut served = Vec::new();
+                while !has_ended.load(Ordering::Relaxed) {
+                    let said = cluster.ctl_at("cp-2", call)?;
+                    if said.code == Some(0) {
+                        served.push(format!("{call:?}: {}", said.out));
+                    }
+                }
+                Ok(served)
+            })
+        });
+        let status = process.ended(PATIENCE);
+        has_ended.store(true, Ordering::Relaxed);
+        let answers = calls.map(|call| call.join().expect("it only runs musterctl"));
+        (status, answers.into_iter().collect::<Result<Vec<_>>>())
+    });
     let said = fs::read(&log)?;
-    Ok((code, String::from_utf8_lossy(&said[usize::try_from(before)?..]).into_owned()))
+    let log = String::from_utf8_lossy(&said[usize::try_from(before)?..]).into_owned();
+    Ok(End { status, log, served: served?.concat() })
 }
 
 /// The line in which it says why it ended.
@@ -166,6 +194,10 @@ fn last_sentence(log: &str) -> &str {
     let is_end = |line: &&str| line.starts_with("musterd: ") || line.contains("musterd ends");
     log.lines().rev().find(is_end).unwrap_or_default()
 }
+
+/// Calls that a node without a healthy state must not answer.
+const READ: &[&str] = &["token", "list", "-o", "json"];
+const WRITE: &[&str] = &["token", "create", "--role", "worker", "--description", "spoilt"];
 
 fn write(cluster: &Cluster, description: &str) -> Result<()> {
     let args = ["token", "create", "--role", "worker", "--description", description];
@@ -183,8 +215,12 @@ fn faults(
     copy(whole, state)?;
     spoil(state)?;
     let mut faults = Vec::new();
-    match ends_by_itself(cluster) {
-        Ok((found, log)) => {
+    let End { status, log, served } = ends_by_itself(cluster)?;
+    if let Some(first) = served.first() {
+        faults.push(format!("{what}: it answered {} calls, first {first}", served.len()));
+    }
+    match status.map(|status| status.code()) {
+        Ok(found) => {
             let sentence = last_sentence(&log);
             if found != Some(*code) {
                 faults.push(format!("{what}: it ended with {found:?}, not {code}: {log}"));
@@ -195,7 +231,7 @@ fn faults(
         }
         Err(error) => {
             faults.push(format!("{what}: {error:#}"));
-            cluster.kill("cp-2")?;
+            cluster.node("cp-2").host.kill_all()?;
         }
     }
     write(cluster, what).with_context(|| format!("{what}: the others do not go on"))?;

@@ -11,12 +11,28 @@ use std::time::Duration;
 use rustix::process::{Signal, getpid, kill_process};
 
 /// What is written: the stages of a record, see `run.rs`.
-pub(super) const STAGES: [&str; 7] =
+const STAGES: [&str; 7] =
     ["promised", "inquired", "certified", "abandoned", "free", "born", "joined"];
 
-/// What is sent: the kinds of messages, see `run.rs`.
-pub(super) const KINDS: [&str; 9] =
-    ["propose", "promise", "refuse", "inquire", "standing", "settle", "vote", "born", "abandoned"];
+/// What is sent to be answered: kinds of messages, see `run.rs`.
+const REQUESTS: [&str; 5] = ["propose", "inquire", "settle", "born", "abandoned"];
+
+/// What is only ever an answer: nothing comes back that would show that it has arrived, so there is
+/// no place after it.
+const ANSWERS: [&str; 4] = ["promise", "refuse", "standing", "vote"];
+
+/// The name of every place that there is.
+pub fn places() -> impl Iterator<Item = String> {
+    let both = |what: &str, names: &[&str]| -> Vec<String> {
+        let each =
+            |name: &&str| ["before", "after"].map(|when| format!("birth.{what}.{name}.{when}"));
+        names.iter().flat_map(each).collect()
+    };
+    let written = both("persist", &STAGES);
+    let asked = both("send", &REQUESTS);
+    let answered = ANSWERS.map(|kind| format!("birth.send.{kind}.before"));
+    written.into_iter().chain(asked).chain(answered)
+}
 
 /// Far longer than it takes a signal to reach all threads.
 const TAKEN: Duration = Duration::from_millis(200);
@@ -56,13 +72,7 @@ impl FromStr for Armed {
             Some(place) => (place, Signal::STOP),
             None => (setting, Signal::KILL),
         };
-        let parts: Vec<_> = place.split('.').collect();
-        let is_known = match parts.as_slice() {
-            ["birth", "persist", stage, "before" | "after"] => STAGES.contains(stage),
-            ["birth", "send", kind, "before" | "after"] => KINDS.contains(kind),
-            _ => false,
-        };
-        if is_known {
+        if places().any(|known| known == place) {
             Ok(Self { place: place.to_owned(), signal })
         } else {
             Err(UnknownPlace { setting: setting.to_owned() })
@@ -124,9 +134,7 @@ mod tests {
     fn nothing_is_armed_without_the_setting() {
         for setting in [None, Some("")] {
             let hook = Hook::from_setting(setting).unwrap();
-            for stage in STAGES {
-                hook.pass(&format!("birth.persist.{stage}.before"));
-            }
+            places().for_each(|place| hook.pass(&place));
         }
     }
 
@@ -137,6 +145,7 @@ mod tests {
             "birth.persist.promised",
             "birth.persist.promise.before",
             "birth.send.promised.before",
+            "birth.send.promise.after",
             "birth.persist.promised.before:pause",
             "birth.persist.promised.before.",
         ] {

@@ -29,10 +29,11 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts every kind of client for each of the nodes to go `through`.
-    pub fn start(desk: &Host, access: Access, through: Vec<String>) -> Self {
+    /// Starts every kind of client for each of the nodes to go `through`. Their clock counts from
+    /// `since`.
+    pub fn start(desk: &Host, access: Access, through: Vec<String>, since: Instant) -> Self {
         let (stop, stops) = watch::channel(false);
-        let notes = Arc::new(Notes::new());
+        let notes = Arc::new(Notes::new(since));
         let (path, shared) = (desk.namespace_path(), Arc::clone(&notes));
         let thread = std::thread::spawn(move || {
             let namespace = std::fs::File::open(&path)?;

@@ -62,7 +62,7 @@ impl Performer<'_> {
                 Undo::SetClock(hit.clone())
             }
             Fault::Move(node) => {
-                let address = Ipv4Addr::new(10, 77, 0, 100 + node);
+                let address = new_address(node);
                 self.cluster.node_mut(&hit).host.change_address(address)?;
                 self.addresses.set(&hit, address);
                 Undo::Nothing
@@ -150,6 +150,11 @@ impl Performer<'_> {
     fn host(&self, name: &str) -> &Host {
         &self.cluster.node(name).host
     }
+}
+
+/// Where a node moves to.
+pub(super) fn new_address(node: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 100 + node)
 }
 
 /// The name of a node by its number in a schedule.

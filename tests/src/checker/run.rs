@@ -1,5 +1,7 @@
 //! One run of a schedule: a cluster is born, clients work, faults happen and end, the cluster
-//! recovers by itself, everything is read once more, and the history is judged.
+//! recovers by itself, everything is read once more, and the history is judged. To which cluster each
+//! machine belongs is read from its disk all the while: the clients trust the authorities of one
+//! cluster, so of another one they would see nothing but errors.
 
 use std::fmt;
 use std::thread::sleep;
@@ -9,15 +11,20 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::access::{Access, Addresses};
 use super::clients::Clients;
-use super::history::{History, Write, judge};
-use super::perform::{Performer, Undo, name};
-use super::schedule::{Episode, Schedule};
+use super::history::{History, Sighting, Write, judge};
+use super::perform::{Performer, Undo, name, new_address};
+use super::schedule::{Episode, Schedule, Step};
+use super::sightings;
 use crate::cluster::{Cluster, Plan};
 use crate::lab::Lab;
+use crate::moved::Moved;
 use crate::wait::until;
 
 /// How long a cluster may take to recover from everything, on a busy machine.
 const RECOVERY: Duration = Duration::from_mins(3);
+
+/// How often the disks are looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A run in which less than this was acknowledged or read shows nothing.
 const LEAST: usize = 10;
@@ -47,19 +54,29 @@ impl fmt::Display for Figures {
 pub fn run(seed: u64) -> Result<Figures> {
     let schedule = Schedule::of(seed);
     let lab = Lab::new()?;
-    let mut story = Story { start: Instant::now(), lines: Vec::new(), history: None };
+    let mut story = Story::new();
     let outcome = story.tell(&lab, &schedule);
     outcome.map_err(|error| {
         let kept = lab.keep_logs(&format!("seed-{seed}"));
         let history = serde_json::to_string(&(&schedule, &story.history)).unwrap_or_default();
         std::fs::write(kept.join("history.json"), history).ok();
         error.context(format!(
-            "{schedule}\n{}\nlogs and history: {}\nagain: MUSTER_SEEDS={seed} cargo test --locked -p \
-             muster-tests --test schedules -- --nocapture",
+            "{schedule}\n{}\nlogs and history: {}\nagain: {}",
             story.lines.join("\n"),
-            kept.display()
+            kept.display(),
+            again(seed)
         ))
     })
+}
+
+/// The command that runs a seed once more.
+pub fn again(seed: u64) -> String {
+    format!("MUSTER_SEEDS={seed} cargo test --locked --workspace --test schedules -- whatever")
+}
+
+/// Runs a schedule that follows from no seed; nothing is kept.
+pub fn try_out(schedule: &Schedule) -> Result<Figures> {
+    Story::new().tell(&Lab::new()?, schedule)
 }
 
 /// What happened so far.
@@ -67,15 +84,22 @@ struct Story {
     start: Instant,
     lines: Vec<String>,
     history: Option<History>,
+    /// What the disks said, each cluster of each machine once.
+    sightings: Vec<Sighting>,
 }
 
 impl Story {
+    fn new() -> Self {
+        let (lines, sightings) = (Vec::new(), Vec::new());
+        Self { start: Instant::now(), lines, history: None, sightings }
+    }
+
     fn note(&mut self, line: &str) {
         self.lines.push(format!("  {:6.1} s  {line}", self.start.elapsed().as_secs_f64()));
     }
 
     fn tell(&mut self, lab: &Lab, schedule: &Schedule) -> Result<Figures> {
-        let cluster = Cluster::plan(lab, &Plan::of(schedule.nodes))?;
+        let cluster = Cluster::plan(lab, &Plan::of(schedule.nodes).expect(schedule.expect))?;
         let addresses = Addresses::default();
         for (name, node) in &cluster.nodes {
             node.host.set_clock(0)?;
@@ -83,10 +107,15 @@ impl Story {
         }
         let mut performer = Performer { lab, cluster, addresses: addresses.clone() };
         self.be_born(&mut performer, schedule)?;
+        self.all_belong(&performer.cluster)?;
         self.recover(&performer.cluster)?;
+        let moves = schedule.moved().map(|node| {
+            Ok::<_, anyhow::Error>((Moved::before(&performer.cluster, &name(node))?, node))
+        });
+        let moves = moves.transpose()?;
         let access = Access::of(&performer.cluster, addresses)?;
         let names = performer.cluster.names();
-        let clients = Clients::start(&performer.cluster.desk, access, names);
+        let clients = Clients::start(&performer.cluster.desk, access, names, self.start);
         for episode in &schedule.episodes {
             let undone = self.episode(&mut performer, episode, clients.leader().as_deref());
             self.history = Some(clients.history());
@@ -95,11 +124,16 @@ impl Story {
         let recovery = self.recover(&performer.cluster);
         self.history = Some(clients.history());
         let recovery = recovery?;
+        if let Some((moved, node)) = moves {
+            moved.is_followed(&performer.cluster, new_address(node), RECOVERY)?;
+        }
         until("enough writes and reads to judge", RECOVERY, || {
             sleep(Duration::from_millis(300));
             enough(&clients.history())
         })?;
-        let history = clients.finish()?;
+        let mut history = clients.finish()?;
+        self.look(&performer.cluster)?;
+        history.sightings.extend(self.sightings.clone());
         let judged = self.judge(&history);
         self.history = Some(history);
         Ok(Figures { recovery, ..judged? })
@@ -113,13 +147,72 @@ impl Story {
             self.note(&format!("{fault:?} ({hit}), before the birth"));
             undos.push(undo);
         }
-        for (node, after_ms) in &schedule.starts {
-            sleep(Duration::from_millis(*after_ms));
-            performer.cluster.start(&name(*node))?;
+        let began = Instant::now();
+        for (at_ms, step) in schedule.steps() {
+            self.watch(&performer.cluster, began + Duration::from_millis(at_ms))?;
+            match step {
+                Step::Start(node) => performer.cluster.start(&name(node))?,
+                Step::Kill(node) => performer.cluster.kill(&name(node))?,
+            }
+            self.note(&format!("{step:?}"));
         }
-        self.note("all started");
-        sleep(Duration::from_millis(schedule.birth.as_ref().map_or(0, |birth| birth.hold_ms)));
+        let hold_ms = schedule.birth.as_ref().map_or(0, |birth| birth.hold_ms);
+        self.watch(&performer.cluster, Instant::now() + Duration::from_millis(hold_ms))?;
         undos.into_iter().try_for_each(|undo| performer.undo(undo))
+    }
+
+    /// Waits until every machine belongs to the cluster, by its disk, and has a vote.
+    fn all_belong(&mut self, cluster: &Cluster) -> Result<()> {
+        let names = cluster.names();
+        until("every machine to belong to the cluster", RECOVERY, || {
+            if let Err(error) = self.look(cluster) {
+                return Ok(Err(error)); // not mended by waiting
+            }
+            let belongs = |name: &&String| self.sightings.iter().any(|s| s.node == **name);
+            match names.iter().find(|name| !belongs(name)) {
+                Some(name) => Err(format!("{name} does not")),
+                None => Ok(Ok(())),
+            }
+        })??;
+        until("every machine to have a vote", RECOVERY, || {
+            let members = cluster.members().map_err(|error| format!("{error:#}"))?;
+            let list = members["members"].as_array().map_or(&[][..], Vec::as_slice);
+            let votes = list.iter().filter(|member| member["raft"]["voter"] == true);
+            if votes.count() == names.len() { Ok(()) } else { Err(members.to_string()) }
+        })?;
+        self.note("every machine belongs to the cluster and has a vote");
+        Ok(())
+    }
+
+    /// Notes to which clusters the machines belong by their disks; fails once there are two.
+    fn look(&mut self, cluster: &Cluster) -> Result<()> {
+        let at = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        for (node, clusters) in cluster.on_disk()? {
+            for cluster in clusters {
+                let sighting = Sighting { node: node.clone(), cluster: cluster.to_string(), at };
+                let same = |s: &Sighting| s.node == sighting.node && s.cluster == sighting.cluster;
+                if !self.sightings.iter().any(same) {
+                    self.note(&format!("the disk of {node} says that it belongs to {cluster}"));
+                    self.sightings.push(sighting);
+                }
+            }
+        }
+        match sightings::check(&self.sightings).first() {
+            Some(violation) => bail!("clusters: {violation}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks again and again until then.
+    fn watch(&mut self, cluster: &Cluster, until: Instant) -> Result<()> {
+        loop {
+            self.look(cluster)?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            sleep(left.min(LOOK));
+        }
     }
 
     fn episode(
@@ -134,11 +227,10 @@ impl Story {
             self.note(&format!("{fault:?} ({hit}; {} leads)", leader.unwrap_or("nobody")));
             undos.push(undo);
         }
-        sleep(Duration::from_millis(episode.hold_ms));
+        self.watch(&performer.cluster, Instant::now() + Duration::from_millis(episode.hold_ms))?;
         undos.into_iter().rev().try_for_each(|undo| performer.undo(undo))?;
         self.note("undone");
-        sleep(Duration::from_millis(episode.calm_ms));
-        Ok(())
+        self.watch(&performer.cluster, Instant::now() + Duration::from_millis(episode.calm_ms))
     }
 
     /// Waits until nothing is wrong any more; nobody helps.

@@ -1,8 +1,9 @@
 //! Which faults happen when: a pure function of a seed.
 //!
-//! A schedule is a birth, perhaps under a fault, and then episodes: one fault or two at once, held
-//! for some time, undone, and a calm that is often too short to recover in. After the last one
-//! everything is undone and must become healthy by itself.
+//! A schedule is a birth, perhaps with machines to spare, under a fault, and with a machine that loses
+//! its power meanwhile; and then episodes: one fault or two at once, held for some time, undone, and a
+//! calm that is often too short to recover in. After the last one everything is undone and must become
+//! healthy by itself.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -123,13 +124,33 @@ pub struct Episode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Schedule {
     pub seed: u64,
-    /// Control-plane nodes, all founders.
+    /// How many found the cluster.
+    pub expect: u8,
+    /// Control-plane nodes, fewer than twice the founders; chance decides who has to join.
     pub nodes: u8,
     /// In which order they start first, and how long after the one before.
     pub starts: Vec<(u8, u64)>,
     /// What is wrong while the cluster is born.
     pub birth: Option<Episode>,
+    /// Who loses its power while the cluster is born.
+    pub crash: Option<Crash>,
     pub episodes: Vec<Episode>,
+}
+
+/// A machine that loses its power once enough have started to found the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Crash {
+    pub node: u8,
+    /// How long after the last start that a birth needs.
+    pub after_ms: u64,
+    pub down_ms: u64,
+}
+
+/// What is done to a machine while the cluster is born.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Start(u8),
+    Kill(u8),
 }
 
 impl Schedule {
@@ -147,7 +168,56 @@ impl Schedule {
         let count = dice.between(4, 6);
         let mut moved = false;
         let episodes = (0..count).map(|_| episode(&mut dice, nodes, &mut moved)).collect();
-        Self { seed, nodes, starts, birth, episodes }
+        // What came later is thrown for last, so that seeds keep the faults that they had.
+        let mut schedule =
+            Self { seed, expect: nodes, nodes, starts, birth, crash: None, episodes };
+        schedule.add_spares(&mut dice);
+        schedule.add_crash(&mut dice);
+        schedule
+    }
+
+    /// One machine or two beside three founders, in half of the cases; two cores bear no more.
+    fn add_spares(&mut self, dice: &mut Dice) {
+        if self.expect == 3 && dice.chance(1, 2) {
+            self.nodes += u8::try_from(dice.between(1, 2)).unwrap_or(1);
+        }
+        for node in self.expect..self.nodes {
+            let at = usize::try_from(dice.between(0, u64::from(node))).unwrap_or(0);
+            self.starts.insert(at, (node, dice.between(0, 1500)));
+        }
+    }
+
+    fn add_crash(&mut self, dice: &mut Dice) {
+        if dice.chance(1, 2) {
+            let (node, _) = self.starts[usize::from(dice.node(self.expect))];
+            let (after_ms, down_ms) = (dice.between(0, 2500), dice.between(200, 3000));
+            self.crash = Some(Crash { node, after_ms, down_ms });
+        }
+    }
+
+    /// What happens while the cluster is born, and how long after the beginning.
+    pub fn steps(&self) -> Vec<(u64, Step)> {
+        let mut at = 0;
+        let start = |(node, after_ms): &(u8, u64)| {
+            at += after_ms;
+            (at, Step::Start(*node))
+        };
+        let mut steps: Vec<_> = self.starts.iter().map(start).collect();
+        if let Some(Crash { node, after_ms, down_ms }) = self.crash {
+            let (enough, _) = steps[usize::from(self.expect) - 1];
+            let down = enough + after_ms;
+            steps.extend([(down, Step::Kill(node)), (down + down_ms, Step::Start(node))]);
+        }
+        steps.sort_by_key(|(at, _)| *at);
+        steps
+    }
+
+    /// Who has another address at the end.
+    pub fn moved(&self) -> Option<u8> {
+        self.episodes.iter().flat_map(|episode| &episode.faults).find_map(|fault| match fault {
+            Fault::Move(node) => Some(*node),
+            _ => None,
+        })
     }
 
     /// The kinds of faults in it.
@@ -212,9 +282,20 @@ fn target(dice: &mut Dice, nodes: u8) -> Target {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "seed {}: {} nodes", self.seed, self.nodes)?;
+        write!(f, "seed {}: ", self.seed)?;
+        if self.expect < self.nodes {
+            write!(f, "{} of ", self.expect)?;
+        }
+        write!(f, "{} nodes", self.nodes)?;
         if let Some(birth) = &self.birth {
             write!(f, "; born under {:?} for {} ms", birth.faults, birth.hold_ms)?;
+        }
+        if let Some(Crash { node, after_ms, down_ms }) = self.crash {
+            write!(
+                f,
+                "; node {node} loses its power {after_ms} ms after enough have started, for \
+                 {down_ms} ms"
+            )?;
         }
         for Episode { faults, hold_ms, calm_ms } in &self.episodes {
             write!(f, "; {faults:?} for {hold_ms} ms, calm for {calm_ms} ms")?;
@@ -238,11 +319,11 @@ mod tests {
         assert_eq!(Schedule::of(1).to_string(), PINNED);
     }
 
-    const PINNED: &str = "seed 1: 5 nodes; born under [Bridge(Leader)] for 4475 ms; [Move(0)] for \
-                          3075 ms, calm for 1090 ms; [Freeze(Node(1))] for 4690 ms, calm for \
-                          1443 ms; [Loss { percent: 19 }] for 1048 ms, calm for 412 ms; \
-                          [Freeze(Node(1))] for 3441 ms, calm for 899 ms; [PowerLoss] for 4432 ms, \
-                          calm for 1620 ms";
+    const PINNED: &str = "seed 1: 5 nodes; born under [Bridge(Leader)] for 4475 ms; node 2 loses its \
+                          power 425 ms after enough have started, for 2923 ms; [Move(0)] for 3075 \
+                          ms, calm for 1090 ms; [Freeze(Node(1))] for 4690 ms, calm for 1443 ms; \
+                          [Loss { percent: 19 }] for 1048 ms, calm for 412 ms; [Freeze(Node(1))] \
+                          for 3441 ms, calm for 899 ms; [PowerLoss] for 4432 ms, calm for 1620 ms";
 
     #[test]
     fn every_kind_of_fault_and_every_pair_of_worlds_is_in_a_few_hundred_seeds() {
@@ -250,7 +331,9 @@ mod tests {
         let kinds: BTreeSet<_> = schedules.iter().flat_map(Schedule::kinds).collect();
         assert_eq!(kinds, Fault::KINDS.into_iter().collect());
         assert!(schedules.iter().any(|s| s.birth.is_some()));
-        assert!(schedules.iter().any(|s| s.nodes == 5) && schedules.iter().any(|s| s.nodes == 3));
+        let sizes: BTreeSet<_> = schedules.iter().map(|s| (s.expect, s.nodes)).collect();
+        assert_eq!(sizes, BTreeSet::from([(3, 3), (3, 4), (3, 5), (5, 5)]));
+        assert!(schedules.iter().any(|s| s.crash.is_some() && s.birth.is_some()));
         let pairs = schedules.iter().flat_map(|s| &s.episodes).filter(|e| e.faults.len() == 2);
         assert!(pairs.count() > 100);
     }
@@ -259,6 +342,14 @@ mod tests {
     fn schedules_are_bounded_and_name_only_nodes_that_there_are() {
         for schedule in (0..1000).map(Schedule::of) {
             let nodes = schedule.nodes;
+            assert!(nodes < 2 * schedule.expect, "{schedule}: two clusters are possible");
+            if let Some(Crash { node, .. }) = schedule.crash {
+                let steps = schedule.steps().into_iter().map(|(_, step)| step);
+                let of_it: Vec<_> = steps.filter(|s| *s != Step::Start(node)).collect();
+                assert_eq!(of_it.len(), usize::from(nodes), "{schedule}");
+                let at = |step| schedule.steps().iter().position(|(_, s)| *s == step);
+                assert!(at(Step::Start(node)) < at(Step::Kill(node)), "{schedule}");
+            }
             let order: BTreeSet<_> = schedule.starts.iter().map(|(node, _)| *node).collect();
             assert_eq!(order, (0..nodes).collect());
             let held: u64 = schedule.episodes.iter().map(|e| e.hold_ms + e.calm_ms).sum();

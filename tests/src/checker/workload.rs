@@ -36,13 +36,8 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    pub(super) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            next: AtomicU64::new(1),
-            history: Mutex::default(),
-            leader: Mutex::default(),
-        }
+    pub(super) fn new(start: Instant) -> Self {
+        Self { start, next: AtomicU64::new(1), history: Mutex::default(), leader: Mutex::default() }
     }
 
     /// Microseconds since the beginning, from 1 on.

@@ -1,15 +1,12 @@
 //! Machines of the lab before their birth: who will be which founder, which of them is armed, and to
 //! which cluster each belongs, from what it says and from what is on its disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use muster_discovery::birth::PromiseStore;
 use muster_discovery::birth::failpoint::Hook;
-use muster_pki::identity::Identity;
 use muster_proto::ClusterId;
 use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::{Said, binary};
@@ -112,22 +109,11 @@ impl Founders {
     /// The cluster that each node's own disk says it belongs to, running or not: its record of the
     /// birth and its membership. An error if there are two in all.
     pub(crate) fn on_disk(&self) -> Result<BTreeMap<String, ClusterId>> {
-        let mut clusters = BTreeMap::new();
-        for name in &self.ranked {
-            let state = self.cluster.node(name).host.dir().join("state");
-            let found = [born(&state)?, member(&state)?];
-            for cluster in found.into_iter().flatten() {
-                let before = clusters.insert(name.clone(), cluster);
-                ensure!(
-                    before.is_none_or(|before| before == cluster),
-                    "{name} belongs to two clusters: {before:?} and {cluster}"
-                );
-            }
-        }
-        let mut ids: Vec<_> = clusters.values().collect();
-        ids.dedup();
-        ensure!(ids.len() < 2, "two clusters for one token: {clusters:?}");
-        Ok(clusters)
+        let found = self.cluster.on_disk()?;
+        let all: BTreeSet<_> = found.values().flatten().collect();
+        ensure!(all.len() < 2, "two clusters for one token: {found:?}");
+        let one = |(name, clusters): (_, BTreeSet<_>)| Some((name, clusters.into_iter().next()?));
+        Ok(found.into_iter().filter_map(one).collect())
     }
 
     /// Waits until all of these belong to one cluster, by their disks and by their own words.
@@ -223,23 +209,4 @@ impl Founders {
         }
         Ok(())
     }
-}
-
-/// The cluster that the record of promises names.
-fn born(state: &std::path::Path) -> Result<Option<ClusterId>> {
-    let key = std::fs::read(state.join("identity.key"))?;
-    let id = Identity::from_pkcs8(&key)?.node_id();
-    let (_, record) = PromiseStore::open(state, id)?;
-    Ok(record.cluster_id())
-}
-
-/// The cluster that the membership names, if there is one already.
-fn member(state: &std::path::Path) -> Result<Option<ClusterId>> {
-    let path: PathBuf = state.join("membership.json");
-    if !path.exists() {
-        return Ok(None);
-    }
-    let membership: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
-    let cluster = membership["clusterId"].as_str().context("the membership names a cluster")?;
-    Ok(Some(cluster.parse().with_context(|| format!("in {}: {cluster}", path.display()))?))
 }

@@ -5,7 +5,9 @@ use anyhow::{Context as _, Result, bail};
 use muster_tests::{Plan, scenario};
 
 use crate::founders::{Founders, Missed};
-use crate::matrix::{OF_A_SIGNER, OF_THE_PROPOSER, PROPOSER, SECOND, THIRD, each};
+use crate::matrix::{
+    INDISPENSABLE, OF_A_JOINER, OF_A_SIGNER, OF_THE_PROPOSER, PROPOSER, SECOND, THIRD, each, either,
+};
 
 /// What becomes of the founder that was killed.
 #[derive(Debug, Clone, Copy)]
@@ -91,9 +93,9 @@ fn a_proposer_killed_at_any_step_returns_and_is_a_founder() {
 fn a_signer_killed_at_any_step_returns_and_is_a_founder() {
     let mut rank = [SECOND, THIRD].into_iter().cycle();
     let cases = OF_A_SIGNER.map(|place| (place, rank.next().unwrap_or(SECOND)));
-    for (place, rank) in cases {
-        kill(place, rank, Then::ReturnsAtOnce);
-    }
+    either("signers killed and back at once", &cases, &cases, |(place, rank)| {
+        kill(place, *rank, Then::ReturnsAtOnce);
+    });
 }
 
 #[test]
@@ -111,7 +113,29 @@ fn a_founder_killed_for_good_is_done_without() {
 
 #[test]
 fn without_a_spare_machine_the_others_wait_for_the_third_and_say_so() {
-    wait_for_it("birth.persist.promised.before", SECOND);
-    wait_for_it("birth.send.promise.before", THIRD);
-    wait_for_it("birth.persist.certified.after", PROPOSER);
+    let cases = [
+        ("birth.persist.promised.before", SECOND),
+        ("birth.send.promise.before", THIRD),
+        ("birth.persist.certified.after", PROPOSER),
+    ];
+    either("waited for", &cases, &INDISPENSABLE, |(place, rank)| wait_for_it(place, *rank));
+}
+
+/// The fourth of four machines is no founder: it is killed as it writes down that it has joined.
+#[test]
+fn a_machine_killed_as_it_joins_returns_and_is_a_member() {
+    let cases = OF_A_JOINER;
+    either("joiners killed and back at once", &cases, &cases, |place| {
+        until_it_happens(&format!("{place}-joiner"), |lab| {
+            let mut founders = Founders::plan(lab, &Plan::of(4).expect(3))?;
+            let joiner = founders.ranked[3].clone();
+            founders.start_armed(&[&joiner], place)?;
+            if let Err(missed) = founders.died(&joiner)? {
+                return Ok(Err(missed));
+            }
+            founders.cluster.start(&joiner)?;
+            founders.all_healthy()?;
+            Ok(Ok(()))
+        });
+    });
 }

@@ -2,13 +2,14 @@
 //! and never two clusters for one token. The steps are the fail points of `discovery`'s birth.
 //!
 //! `MUSTER_BIRTH_MATRIX=1` (tests/soak.sh) tries every place with every founder in every way; without
-//! it every place is tried, and the ways and founders are spread over them.
+//! it most places are tried, and the ways and founders are spread over them.
 
 mod copies;
 mod founders;
 mod kills;
 mod matrix;
 mod partitions;
+mod refusals;
 mod setting;
 mod settling;
 mod split;

@@ -1,8 +1,10 @@
 //! Which places a test tries: the ones it names, or in the soak all of them.
 
-#![expect(clippy::print_stdout, reason = "what was covered is part of the result")]
-
+use std::collections::BTreeSet;
 use std::time::Instant;
+
+use muster_discovery::birth::failpoint::places;
+use muster_tests::tell;
 
 /// A place where a founder can be caught, and which founder: by rank, the first proposes.
 pub(crate) type Case = (&'static str, usize);
@@ -37,20 +39,76 @@ pub(crate) const OF_A_SIGNER: [&str; 6] = [
     "birth.send.vote.before",
 ];
 
-/// Every place of every founder.
+/// What the two that are left pass when the proposer is gone before anyone has voted: one of them
+/// asks, the other one answers, together they abandon.
+pub(crate) const OF_A_SETTLER: [&str; 13] = [
+    "birth.persist.inquired.before",
+    "birth.persist.inquired.after",
+    "birth.send.inquire.before",
+    "birth.send.inquire.after",
+    "birth.send.standing.before",
+    "birth.persist.abandoned.before",
+    "birth.persist.abandoned.after",
+    "birth.send.settle.before",
+    "birth.persist.free.before",
+    "birth.persist.free.after",
+    "birth.send.vote.before",
+    "birth.send.abandoned.before",
+    "birth.send.abandoned.after",
+];
+
+/// What a machine passes that joins the cluster of others.
+pub(crate) const OF_A_JOINER: [&str; 2] =
+    ["birth.persist.joined.before", "birth.persist.joined.after"];
+
+/// What a founder passes that does not agree.
+pub(crate) const OF_A_REFUSER: [&str; 1] = ["birth.send.refuse.before"];
+
+/// Places where the birth cannot go on, or comes to nothing, without the founder that dies there.
+pub(crate) const INDISPENSABLE: [Case; 13] = [
+    ("birth.persist.promised.before", PROPOSER),
+    ("birth.persist.promised.after", PROPOSER),
+    ("birth.send.propose.before", PROPOSER),
+    ("birth.send.propose.after", PROPOSER),
+    ("birth.persist.certified.before", PROPOSER),
+    ("birth.persist.certified.after", PROPOSER),
+    ("birth.send.settle.before", PROPOSER),
+    ("birth.persist.promised.before", SECOND),
+    ("birth.persist.promised.after", SECOND),
+    ("birth.send.promise.before", SECOND),
+    ("birth.persist.promised.before", THIRD),
+    ("birth.persist.promised.after", THIRD),
+    ("birth.send.promise.before", THIRD),
+];
+
+/// Every place of every founder in a birth that nobody has to settle.
 fn all() -> Vec<Case> {
     let proposer = OF_THE_PROPOSER.map(|place| (place, PROPOSER));
     let signers = OF_A_SIGNER.into_iter().flat_map(|place| [(place, SECOND), (place, THIRD)]);
     proposer.into_iter().chain(signers).collect()
 }
 
-/// Runs these cases, or with `MUSTER_BIRTH_MATRIX=1` all there are, and says how many there were.
+/// Runs these cases, or with `MUSTER_BIRTH_MATRIX=1` every place of every founder.
 pub(crate) fn each(way: &str, cases: &[Case], run: impl Fn(&str, usize)) {
+    either(way, cases, &all(), |(place, rank)| run(place, *rank));
+}
+
+/// Runs the fixed cases, or with `MUSTER_BIRTH_MATRIX=1` all of them, and says how many there were.
+pub(crate) fn either<T>(way: &str, fixed: &[T], all: &[T], run: impl Fn(&T)) {
     let is_matrix = std::env::var_os("MUSTER_BIRTH_MATRIX").is_some_and(|asked| asked == "1");
     let start = Instant::now();
-    let cases = if is_matrix { all() } else { cases.to_vec() };
-    for (place, rank) in &cases {
-        run(place, *rank);
-    }
-    println!("{way}: {} places in {:.0?}", cases.len(), start.elapsed());
+    let cases = if is_matrix { all } else { fixed };
+    cases.iter().for_each(run);
+    tell(format_args!("{way}: {} places in {:.0?}", cases.len(), start.elapsed()));
+}
+
+/// A place that is new and in none of these lists would never be tried.
+#[test]
+fn every_place_that_there_is_is_tried_and_every_one_tried_exists() {
+    let lists: [&[&str]; 5] =
+        [&OF_THE_PROPOSER, &OF_A_SIGNER, &OF_A_SETTLER, &OF_A_JOINER, &OF_A_REFUSER];
+    let tried: BTreeSet<String> =
+        lists.into_iter().flatten().map(|place| (*place).to_owned()).collect();
+    assert_eq!(tried, places().collect());
+    assert!(INDISPENSABLE.iter().all(|case| all().contains(case)));
 }

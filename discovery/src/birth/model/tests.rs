@@ -2,8 +2,6 @@
 //! much to every budget; such a search also ends after [`DEEP`] states or `MUSTER_MODEL_SECONDS` (600
 //! unless set), and says to which depth it was complete.
 
-#![expect(clippy::print_stdout, reason = "the figures are part of the result")]
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,6 +9,7 @@ use std::time::{Duration, Instant};
 use stateright::{Checker, HasDiscoveries, Model as _};
 
 use super::{Act, Birth, Budget, Cause, Plan, World};
+use crate::birth::testing::tell;
 
 pub(super) const SPLIT: &str = "never two clusters";
 
@@ -64,7 +63,9 @@ pub(super) fn search(name: &str, mut birth: Birth, until: HasDiscoveries) -> Vec
         format!("{steps} steps deep")
     };
     let took = start.elapsed();
-    println!("{name}: {states} states ({before} before merging), {covered}, in {took:.1?}");
+    tell(format_args!(
+        "{name}: {states} states ({before} before merging), {covered}, in {took:.1?}"
+    ));
     checker.discoveries().into_iter().map(|(what, path)| (what, path.into_vec())).collect()
 }
 

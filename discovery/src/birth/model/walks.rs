@@ -1,8 +1,6 @@
 //! Where an exhaustive search cannot go: random walks through births of other sizes and with far more
 //! faults, each ended by a drain. A failing walk prints its seed, which repeats it.
 
-#![expect(clippy::print_stdout, reason = "the figures are part of the result")]
-
 use std::time::Instant;
 
 use rand::rngs::StdRng;
@@ -12,6 +10,7 @@ use stateright::{Expectation, Model as _};
 
 use super::tests::depth;
 use super::{Act, Birth, Budget, Cause, Plan, World};
+use crate::birth::testing::tell;
 
 const STEPS: usize = 160;
 
@@ -76,5 +75,5 @@ fn births_of_any_size_survive_random_faults() {
         assert!(born > 0, "no walk with {expect} founders came to a birth");
         total += walks;
     }
-    println!("{total} walks of {STEPS} steps in {:.1?}", start.elapsed());
+    tell(format_args!("{total} walks of {STEPS} steps in {:.1?}", start.elapsed()));
 }

@@ -1,0 +1,39 @@
+//! To which cluster a machine belongs by its own disk, whether it runs or not and whatever it says.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use muster_discovery::birth::PromiseStore;
+use muster_pki::identity::Identity;
+use muster_proto::ClusterId;
+use serde_json::Value;
+
+/// The clusters that the record of its birth and its membership name: none before it belongs to any,
+/// and never two.
+pub fn on_disk(state: &Path) -> Result<BTreeSet<ClusterId>> {
+    let found = [born(state)?, member(state)?];
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The cluster that the record of promises names. Without an identity there is no such record.
+fn born(state: &Path) -> Result<Option<ClusterId>> {
+    let path = state.join("identity.key");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let id = Identity::from_pkcs8(&std::fs::read(path)?)?.node_id();
+    let (_, record) = PromiseStore::open(state, id)?;
+    Ok(record.cluster_id())
+}
+
+/// The cluster that the membership names, if there is one already.
+fn member(state: &Path) -> Result<Option<ClusterId>> {
+    let path = state.join("membership.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let membership: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    let cluster = membership["clusterId"].as_str().context("the membership names a cluster")?;
+    Ok(Some(cluster.parse().with_context(|| format!("in {}: {cluster}", path.display()))?))
+}
