@@ -108,6 +108,11 @@ impl Agenda {
         self.waiting.pop().map(|Reverse(first)| first.task)
     }
 
+    /// Takes out the [`Task::Seek`] that waits, if one does.
+    pub(super) fn remove_seek(&mut self) {
+        self.waiting.retain(|Reverse(waiting)| !matches!(waiting.task, Task::Seek));
+    }
+
     /// Moves every timer, as if `lost` had not passed.
     pub(super) fn postpone(&mut self, lost: Duration) {
         let all = std::mem::take(&mut self.waiting);

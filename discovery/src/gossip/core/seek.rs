@@ -54,8 +54,10 @@ impl Seeking {
 }
 
 impl Core {
-    /// Asks the next few missing members for an answer and for whom they see.
+    /// Asks the next few missing members for an answer and for whom they see. This is the look that
+    /// was to come, also when it comes before its time: two that wait would both go on for ever.
     pub(super) fn seek(&mut self, now: Instant) {
+        self.agenda.remove_seek();
         self.seeking.armed = false;
         for _ in 0..self.settings.seek_fanout.min(self.seeking.missing.len()) {
             let Some(slot) = self.seeking.next() else { break };

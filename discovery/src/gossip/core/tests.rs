@@ -114,6 +114,42 @@ fn a_member_that_is_not_seen_is_sought_for_ever_but_not_wildly() {
     assert!(sent.iter().filter(|at| **at < Duration::from_secs(1)).count() >= 4);
 }
 
+/// Every change of the directory once left a further look behind, each of which went on for ever:
+/// with one registered member off for good, a cluster sent more with every member it ever had.
+#[test]
+fn changes_of_the_directory_bring_the_next_look_nearer_and_add_none_for_ever() {
+    let now = Instant::now();
+    let (mut alone, mut busy) = (core(1, &[1, 2], now), core(1, &[1, 2], now));
+    let change = |core: &mut Core, at, members: &[u8]| {
+        let members: BTreeSet<_> = members.iter().map(|n| id(*n)).collect();
+        assert!(core.set_roster(at, Arc::new(core.roster().with(&members))));
+    };
+    for _ in 0..50 {
+        change(&mut busy, now, &[1, 2, 3]);
+        change(&mut busy, now, &[1, 2]);
+    }
+    sends(&mut alone, now, Duration::from_mins(1));
+    sends(&mut busy, now, Duration::from_mins(1));
+    let later = now + Duration::from_mins(1);
+    let as_ever = sends(&mut alone, later, Duration::from_mins(1));
+    assert!((20..=70).contains(&as_ever), "{as_ever}");
+    assert_eq!(sends(&mut busy, later, Duration::from_mins(1)), as_ever);
+    let later = later + Duration::from_mins(1);
+    change(&mut busy, later, &[1, 2, 3]);
+    let soon = sends(&mut busy, later, Duration::from_millis(350));
+    assert_eq!(soon, 3 * 2, "both, at once, after 100 ms and after 300 ms");
+}
+
+/// How many datagrams a core by itself sends from `from` on for `span`.
+fn sends(core: &mut Core, from: Instant, span: Duration) -> usize {
+    let mut sent = core.take_effects().len();
+    while let Some(at) = core.next_deadline().filter(|at| *at < from + span) {
+        core.tick(at);
+        sent += core.take_effects().len();
+    }
+    sent
+}
+
 #[test]
 fn a_card_is_taken_from_its_owner_only_once_per_number() {
     let now = Instant::now();
