@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use muster_pki::leaf::{KeyPair, Leaf};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::files::{self, PRIVATE, WriteError};
@@ -44,9 +43,7 @@ impl Credential {
 
     /// What the authority issued for this key.
     pub fn issued(leaf: &Leaf, key: &KeyPair) -> Self {
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key.to_pem().as_bytes());
-        let key = key.expect("a key pair's own PEM is PEM");
-        Self::new(leaf.chain.clone(), Zeroizing::new(key.secret_pkcs8_der().to_vec()))
+        Self::new(leaf.chain.clone(), key.to_pkcs8())
     }
 
     pub fn chain(&self) -> &[CertificateDer<'static>] {

@@ -171,7 +171,7 @@ impl Home {
     }
 
     /// Records that etcd has data now, once it has; says whether that is known.
-    pub(super) fn note_data(&self, generation: Generation) -> Result<bool, HomeError> {
+    pub fn note_data(&self, generation: Generation) -> Result<bool, HomeError> {
         match self.presence(generation)? {
             Presence::Whole(mut record) if !record.had_data => {
                 record.had_data = true;
@@ -202,7 +202,7 @@ impl Home {
     }
 
     /// Says whether this member may start, and records that it does. Asked before every start.
-    pub(super) fn admit(&self, spec: &Spec) -> Result<(), AdmitError> {
+    pub fn admit(&self, spec: &Spec) -> Result<(), AdmitError> {
         let Spec { generation, name, initial, heard_of, .. } = spec;
         let path = self.data(*generation);
         match self.presence(*generation)? {
@@ -230,7 +230,7 @@ impl Home {
 
 /// Why a member must not be started.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AdmitError {
+pub enum AdmitError {
     #[error(
         "the data of this etcd member is lost ({} is gone or incomplete): it must not start empty, \
          replace the member", path.display()
@@ -251,4 +251,4 @@ pub(super) enum AdmitError {
 
 #[cfg(test)]
 #[path = "home_test.rs"]
-mod tests;
+pub(super) mod tests;

@@ -3,7 +3,7 @@ use super::super::credentials::{Authorities, Credential, Credentials};
 use super::super::spec::{InitialState, Tuning};
 use super::*;
 
-fn spec(generation: u32) -> Spec {
+pub(crate) fn spec(generation: u32) -> Spec {
     let credential = Credential::new(Vec::new(), zeroize::Zeroizing::default());
     let certificate = rustls_pki_types::CertificateDer::from(vec![0]);
     let name: NodeName = "cp-1".parse().unwrap();

@@ -139,11 +139,6 @@ impl Handle {
         self.ask(Request::Stop).await
     }
 
-    /// Restarts etcd as it is: how changed authorities come into effect.
-    pub async fn restart(&self) -> Result<(), SetError> {
-        self.ask(Request::Restart).await
-    }
-
     /// Follows the unit.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
@@ -165,7 +160,6 @@ type Done = oneshot::Sender<Result<(), SetError>>;
 enum Request {
     Set(Box<Spec>, Done),
     Stop(Done),
-    Restart(Done),
 }
 
 /// How patient the supervisor is with etcd.
@@ -219,7 +213,7 @@ pub struct Owner {
     supervisor: supervisor::Handle,
     process: Option<supervisor::Owner>,
     process_status: watch::Receiver<supervisor::Status>,
-    /// What was asked for last, and the probe made for it.
+    /// What was taken over last, and the probe made for it.
     spec: Option<Spec>,
     probe: Option<Probe>,
     /// The next look, its pause included; only while the process runs.
@@ -294,17 +288,12 @@ impl Owner {
                 self.follow();
                 done.send(stopped).ok();
             }
-            Request::Restart(done) => {
-                done.send(self.supervisor.restart().await.map_err(|_| SetError::Gone)).ok();
-            }
         }
     }
 
     async fn set(&mut self, spec: Spec) -> Result<(), SetError> {
-        if self.spec.as_ref() != Some(&spec) {
-            self.probe = Some(Probe::new(&spec, &self.home)?);
-            self.spec = Some(spec.clone());
-        }
+        let is_new = self.spec.as_ref() != Some(&spec);
+        let probe = is_new.then(|| Probe::new(&spec, &self.home)).transpose()?;
         let (home, prepared) = (self.home.clone(), spec.clone());
         let prepared = tokio::task::spawn_blocking(move || prepare(&home, prepared)).await;
         let (prepared, data) = prepared.map_err(|_| SetError::Gone)??;
@@ -314,9 +303,14 @@ impl Owner {
             status.version = Some(spec.binary.version);
             status.data = data;
         });
-        let guard = guard(self.home.clone(), spec);
+        let guard = guard(self.home.clone(), spec.clone());
         let wish = supervisor::Spec { command, guard: Some(guard) };
-        self.supervisor.set_spec(wish).await.map_err(|_| SetError::Gone)
+        self.supervisor.set_spec(wish).await.map_err(|_| SetError::Gone)?;
+        // Only now: until here, what ran before runs on, and is to be asked where it listens.
+        if let Some(probe) = probe {
+            (self.spec, self.probe) = (Some(spec), Some(probe));
+        }
+        Ok(())
     }
 
     /// Takes over what the supervisor says.
@@ -455,3 +449,7 @@ fn guard(home: Home, spec: Spec) -> Guard {
         })
     })
 }
+
+#[cfg(test)]
+#[path = "run_test.rs"]
+mod tests;

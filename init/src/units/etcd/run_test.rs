@@ -1,0 +1,63 @@
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::SystemTime;
+
+use muster_pki::authority::{Authority, AuthorityKind};
+use muster_pki::leaf::{self, KeyPair, Profile};
+use muster_proto::ClusterId;
+
+use super::super::home;
+use super::super::{Authorities, Credential, Credentials};
+use super::*;
+
+/// A member at addresses that nobody listens at, with credentials that can be used.
+fn spec(generation: u32, port: u16) -> Spec {
+    #[expect(clippy::disallowed_methods, reason = "the edge of the tests")]
+    let now = SystemTime::now();
+    let cluster = ClusterId::from_bytes([7; 32]);
+    let authority = Authority::create(AuthorityKind::Etcd, "test", &cluster, now);
+    let lifetime = Duration::from_hours(1);
+    let profile = Profile::EtcdClient { common_name: "muster".to_owned(), lifetime };
+    let key = KeyPair::generate();
+    let own = leaf::issue(&authority, &profile, &key.public(), now).unwrap();
+    let own = Credential::new(own.chain, key.to_pkcs8());
+    Spec {
+        peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        credentials: Credentials {
+            authorities: Authorities::new(vec![authority.certificate().clone()]).unwrap(),
+            server: own.clone(),
+            peer: own.clone(),
+            client: own,
+        },
+        ..home::tests::spec(generation)
+    }
+}
+
+/// When the disk was full, the old etcd ran on but was asked at the new one's address: it was taken
+/// for hung and killed, again and again, and the new one's data was told to be absent.
+#[tokio::test]
+async fn what_runs_on_is_asked_where_it_was_started() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_handle, mut owner) = unit(Home::new(directory.path().to_owned()), policy());
+    let runs = spec(1, 1);
+    owner.set(runs.clone()).await.unwrap();
+    fs::write(directory.path().join("g2.started"), "damaged").unwrap();
+    for _ in 0..2 {
+        let refused = owner.set(spec(2, 2)).await.unwrap_err();
+        assert!(matches!(refused, SetError::Home(HomeError::Damaged { .. })), "{refused}");
+        assert_eq!(owner.publish.borrow().generation, Some(Generation(1)));
+        assert_eq!(asked_at(&owner).await, runs.peer);
+    }
+    fs::remove_file(directory.path().join("g2.started")).unwrap();
+    let next = spec(2, 2);
+    owner.set(next.clone()).await.unwrap();
+    assert_eq!(asked_at(&owner).await, next.peer);
+}
+
+/// Where the owner looks, by its complaint that nobody answers there.
+async fn asked_at(owner: &Owner) -> SocketAddr {
+    let (sight, _) = owner.probe.clone().unwrap().look().await;
+    let Sight::Silent(complaint) = sight else { panic!("{sight:?}") };
+    let address = complaint.strip_prefix("etcd at ").unwrap().split(": ").next().unwrap();
+    address.parse().unwrap()
+}
