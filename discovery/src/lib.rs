@@ -4,6 +4,7 @@
 pub mod birth;
 pub mod candidates;
 pub mod endpoint;
+mod files;
 mod foreign;
 pub mod formation;
 #[cfg(test)]

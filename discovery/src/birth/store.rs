@@ -4,9 +4,8 @@
 //! A file that cannot be read is an error that stops the node. It never counts as a node that has
 //! promised nothing: that node could sign twice in one turn, which is what splits a birth.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use muster_proto::NodeId;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::CertificateError;
 use super::record::{Bond, Record, Verdict};
+use crate::files::replace;
 
 /// The name of the file in the state directory.
 pub const FILE: &str = "birth";
@@ -128,7 +128,7 @@ impl PromiseStore {
     /// Makes the record durable. When it returns without error a power cut cannot lose it; when it
     /// fails, either record may be on disk.
     pub fn write(&self, record: &Record) -> Result<(), StoreError> {
-        self.replace(&self.compose(record)).map_err(|source| self.io("write", source))
+        replace(&self.path, &self.compose(record)).map_err(|source| self.io("write", source))
     }
 
     /// The file that says this.
@@ -140,21 +140,6 @@ impl PromiseStore {
         let checksum = digest(&SHA256, &bytes);
         bytes.extend_from_slice(checksum.as_ref());
         bytes
-    }
-
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.path.with_extension("tmp");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        let directory = self.path.parent().unwrap_or_else(|| Path::new("."));
-        File::open(directory)?.sync_all()
     }
 
     fn contents(&self) -> Result<Contents, StoreError> {
@@ -204,6 +189,7 @@ impl PromiseStore {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::sync::Arc;
 

@@ -6,10 +6,9 @@
 //! set aside and the node goes on without it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use muster_proto::{NodeId, NodeName, Role};
@@ -18,6 +17,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::{MAX_HINTS_PER_SOURCE, Outlet};
+use crate::files::{beside, replace};
 
 /// The format this build writes and reads.
 const VERSION: u32 = 1;
@@ -105,24 +105,6 @@ pub(crate) fn compose(peers: &[Peer]) -> serde_json::Result<Vec<u8>> {
         peer.addresses.truncate(MAX_ADDRESSES);
     }
     serde_json::to_vec_pretty(&Contents { version: VERSION, peers })
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = beside(path, "new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// Reads the file; one that cannot be read is renamed to `<file>.unreadable` and forgotten.
