@@ -5,9 +5,16 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use muster_discovery::endpoint::{Peer, Trust};
 use muster_discovery::hello::HelloSession;
+use muster_pki::CertificateDer;
+use muster_pki::authority::Authority;
+use muster_pki::bundle::TrustBundle;
+use muster_pki::leaf::{self, Profile};
+use muster_pki::tls::Credentials;
 use muster_proto::wire::hello::hello_client::HelloClient;
 use muster_proto::wire::hello::{
     AnchorRequest, BirthRequest, GreetRequest, JoinRequest, ProveRequest, RenewRequest, join_reply,
@@ -19,6 +26,7 @@ use muster_proto::wire::node::{
 };
 use musterd::state::command::{Remove, RevokeToken};
 use musterd::state::{Actor, Command};
+use support::node::Node;
 use support::{Lab, Setting, bounded, until};
 use tonic::{Code, Request};
 
@@ -112,13 +120,55 @@ macro_rules! call_hello {
     }};
 }
 
-/// Three founders, one machine that is not known (3), and two workers (4, 5).
+/// Three founders, one machine that is not known (3), and two workers (4, 5). Genesis is over: each
+/// compares certificates, and has one of the cluster's authority.
 async fn lab() -> Lab {
     let lab = Lab::founded(Setting { spares: 1, workers: 2, ..Setting::default() }).await;
     for at in [4, 5] {
         lab.admit(at).await;
     }
+    let ours = machine_authority(&lab).await;
+    for node in &lab.nodes {
+        certify(node, chain(&ours, node), &ours);
+    }
     lab
+}
+
+async fn machine_authority(lab: &Lab) -> Authority {
+    let state = lab.group(0).catch_up().await.unwrap();
+    state.authorities().unwrap().machine.clone()
+}
+
+/// What this authority says of a node.
+fn chain(authority: &Authority, node: &Node) -> Vec<CertificateDer<'static>> {
+    let profile = Profile::Node { id: node.id(), role: node.plan.role };
+    let key = node.plan.identity.public_key().into();
+    leaf::issue(authority, &profile, &key, musterd::clock::now()).unwrap().chain
+}
+
+/// Has a node present this chain, whoever made it, and check others by `trusted`.
+fn certify(node: &Node, chain: Vec<CertificateDer<'static>>, trusted: &Authority) {
+    let bundle = TrustBundle::new(vec![trusted.certificate().clone()]).unwrap();
+    let credentials = Credentials::new(&node.plan.identity, chain, bundle).unwrap();
+    node.trust.send_modify(|trust| {
+        let directory = trust.directory.clone();
+        *trust = Arc::new(Trust { credentials: Some(Arc::new(credentials)), directory });
+    });
+}
+
+/// Tells a node where another one is and what key it has.
+fn introduce(node: &Node, target: &Node) {
+    let peer = Peer {
+        public_key: target.plan.identity.public_key(),
+        name: target.plan.name.clone(),
+        role: target.plan.role,
+        addresses: vec![target.plan.address],
+    };
+    node.trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.insert(target.id(), peer);
+        *trust = Arc::new(now);
+    });
 }
 
 async fn dial(lab: &Lab, from: usize, to: usize) -> anyhow::Result<HelloSession> {
@@ -162,19 +212,6 @@ async fn nobody_but_members_may_make_any_call_of_members() -> Test {
     }
     let guest = dial(&lab, 3, 0).await?;
     guest.prove(&lab.token).await?;
-    // A member of another cluster, which knows where to dial.
-    let other = Lab::founded(Setting { founders: 1, ..Setting::default() }).await;
-    let target = muster_discovery::endpoint::Peer {
-        public_key: lab.nodes[0].plan.identity.public_key(),
-        name: lab.nodes[0].plan.name.clone(),
-        role: lab.nodes[0].plan.role,
-        addresses: vec![lab.nodes[0].plan.address],
-    };
-    other.nodes[0].trust.send_modify(|trust| {
-        let mut now = (**trust).clone();
-        now.directory.insert(lab.id(0), target);
-        *trust = std::sync::Arc::new(now);
-    });
     for (call, _) in NODE {
         // Who has not proved the token has a few seconds and a few calls.
         let stranger = dial(&lab, 3, 0).await?;
@@ -186,9 +223,44 @@ async fn nobody_but_members_may_make_any_call_of_members() -> Test {
             let code = call_node!(lab.nodes[at].client(&lab.nodes[0]), *call);
             assert!(is_turned_away(code), "{call} of node {at}, which is no member: {code:?}");
         }
-        let channel = other.nodes[0].endpoint().channel(lab.id(0));
-        let code = call_node!(NodeClient::new(channel), *call);
-        assert!(is_turned_away(code), "{call} of a member of another cluster: {code:?}");
+    }
+    Ok(())
+}
+
+/// Waits for the node's own words to this caller: it does not admit it.
+async fn until_refused_by(target: &Node, caller: &Node) {
+    until("the node's refusal", async || {
+        let status = caller.client(target).report(within(ReportRequest::default())).await;
+        let status = status.expect_err("it was heard");
+        let is_refused = status.code() == Code::Unauthenticated;
+        (is_refused && status.message().contains("the peer does not admit this node")).then_some(())
+    })
+    .await;
+}
+
+/// A member of another cluster; and a key that is in the registry, with a certificate that a foreign
+/// authority made. Both know the authority of the node that they dial and believe it, so that it is
+/// the node that judges them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_of_a_foreign_authority_opens_nothing() -> Test {
+    let lab = lab().await;
+    let other = Lab::founded(Setting { founders: 1, ..Setting::default() }).await;
+    let (ours, foreign) = (machine_authority(&lab).await, machine_authority(&other).await);
+    let (door, known, stranger) = (&lab.nodes[0], &lab.nodes[3], &other.nodes[0]);
+    introduce(stranger, door);
+    for caller in [known, stranger] {
+        certify(caller, chain(&foreign, caller), &ours);
+        until_refused_by(door, caller).await;
+        for (call, _) in NODE {
+            let code = call_node!(caller.client(door), *call);
+            assert!(is_turned_away(code), "{call} of {}: {code:?}", caller.plan.name);
+        }
+    }
+    certify(known, chain(&ours, known), &ours);
+    for (call, _) in NODE {
+        let code = call_node!(known.client(door), *call);
+        let is_heard = !is_refusal(code) && code != Code::Unavailable;
+        assert!(is_heard, "{call} with a certificate of ours: {code:?}");
     }
     Ok(())
 }

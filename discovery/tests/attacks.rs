@@ -10,11 +10,15 @@ use std::time::Instant;
 
 use muster_discovery::endpoint::{self, Bind, Endpoint, Trust};
 use muster_discovery::hello::{HelloSession, ProveError, RefusedWhy};
+use muster_pki::CertificateDer;
+use muster_pki::authority::{Authority, AuthorityKind};
+use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
+use muster_pki::leaf::{self, Profile};
 use muster_pki::proof::{Side, Transcript};
-use muster_pki::tls::hello_client;
+use muster_pki::tls::Credentials;
 use muster_pki::token::Token;
-use muster_proto::Role;
+use muster_proto::wire::hello::hello_client::HelloClient;
 use muster_proto::wire::hello::hello_server::{Hello, HelloServer};
 use muster_proto::wire::hello::{
     AnchorReply, AnchorRequest, BirthReply, BirthRequest, GreetReply, GreetRequest, JoinReply,
@@ -23,7 +27,9 @@ use muster_proto::wire::hello::{
 use muster_proto::wire::node::node_server::NodeServer;
 use muster_proto::wire::node::{ReportRequest, SnapshotPiece};
 use muster_proto::wire::{ALPN_HELLO, ALPN_NODE, MAX_MESSAGE};
-use quinn::crypto::rustls::QuicClientConfig;
+use muster_proto::{ClusterId, Role};
+use rustls::sign::CertifiedKey;
+use support::stranger::{presenting, stranger};
 use support::{Echo, PATIENCE, TestNode, acquaint, bounded, message, now, until};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -82,12 +88,24 @@ impl Mallory {
         target: SocketAddr,
         heard: Arc<Mutex<Vec<Result<ProveReply, Status>>>>,
     ) -> Self {
+        let own = Arc::new(Identity::generate());
+        Self::between_as([Arc::clone(&own), own], target, heard).await
+    }
+
+    /// The same with one key for whoever dials it and one for the target.
+    async fn between_as(
+        [shown_to_dialer, shown_to_target]: [Arc<Identity>; 2],
+        target: SocketAddr,
+        heard: Arc<Mutex<Vec<Result<ProveReply, Status>>>>,
+    ) -> Self {
         let (trust, seen) = watch::channel(Arc::new(Trust::default()));
-        let identity = Arc::new(Identity::generate());
-        let bind = Bind { address: ANY.parse().unwrap(), identity, trust: seen };
-        let (endpoint, listener) = Endpoint::bind(bind).unwrap();
+        let bind = |identity| {
+            let bind = Bind { address: ANY.parse().unwrap(), identity, trust: seen.clone() };
+            Endpoint::bind(bind).unwrap()
+        };
+        let (endpoint, listener) = bind(shown_to_dialer);
         let address = endpoint.local_address().unwrap();
-        let onward = endpoint.dial_hello(target).await.unwrap();
+        let onward = bind(shown_to_target).0.dial_hello(target).await.unwrap();
         let hello = endpoint::service(HelloServer::new(Relay { onward, heard }));
         let node = endpoint::service(NodeServer::new(Echo));
         let stop = CancellationToken::new();
@@ -117,6 +135,29 @@ async fn a_relay_in_the_middle_gains_nothing() {
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
     assert_eq!(b.refusals(), [RefusedWhy::WrongProof]);
     assert!(session.is_closed(), "a has left at once");
+}
+
+/// Both victims' identity keys were stolen, but not the token. Each side sees the other's key, so
+/// all that a proof binds is the same on both sides, except for the exporter.
+#[tokio::test]
+async fn a_relay_with_the_keys_of_both_sides_is_refused_by_the_exporter_alone() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    let token = Token::generate();
+    b.admits(&token);
+    let heard = Arc::default();
+    let keys = [Arc::clone(&b.identity), Arc::clone(&a.identity)];
+    let mallory = Mallory::between_as(keys, b.address, Arc::clone(&heard)).await;
+    let session = a.endpoint.dial_hello(mallory.address).await.unwrap();
+    assert_eq!(session.peer(), b.identity.public_key(), "a sees the key of b");
+    let error = bounded("a's verdict", session.prove(&token)).await.unwrap_err();
+    assert!(matches!(error, ProveError::Impostor { .. }), "{error}");
+    let heard = heard.lock().unwrap().clone();
+    assert_eq!(heard.len(), 1);
+    assert!(heard[0].is_err(), "b does not let the relay in");
+    let refused = b.porter.refused.lock().unwrap().clone();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].public_key, a.identity.public_key(), "b sees the key of a");
+    assert_eq!(refused[0].why, RefusedWhy::WrongProof);
 }
 
 #[tokio::test]
@@ -161,38 +202,6 @@ async fn who_keeps_guessing_is_made_to_wait() {
     assert!((5..=15).contains(&audited), "{audited} of 20 guesses were looked at");
 }
 
-/// A QUIC client of its own, that presents `certificate` or none.
-fn stranger(alpn: &[u8], identity: Option<&Identity>) -> (quinn::Endpoint, quinn::ClientConfig) {
-    let own = Identity::generate().self_signed(now());
-    let mut config = match identity {
-        Some(identity) => hello_client(identity.self_signed(now())),
-        None => hello_client(own),
-    };
-    if identity.is_none() {
-        config.client_auth_cert_resolver = Arc::new(Nothing);
-    }
-    config.alpn_protocols = vec![alpn.to_vec()];
-    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
-    (quinn::Endpoint::client(ANY.parse().unwrap()).unwrap(), config)
-}
-
-#[derive(Debug)]
-struct Nothing;
-
-impl rustls::client::ResolvesClientCert for Nothing {
-    fn resolve(
-        &self,
-        _: &[&[u8]],
-        _: &[rustls::SignatureScheme],
-    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
-        None
-    }
-
-    fn has_certs(&self) -> bool {
-        false
-    }
-}
-
 /// Whether the listener closes a connection made like this before answering anything on it.
 async fn is_turned_away(target: SocketAddr, alpn: &[u8], identity: Option<&Identity>) -> bool {
     let (client, config) = stranger(alpn, identity);
@@ -212,19 +221,72 @@ async fn only_members_with_their_key_get_onto_the_node_protocol() {
     assert!(!is_turned_away(b.address, ALPN_NODE, Some(&a.identity)).await, "a member");
 }
 
-/// What the listener says when it refuses a connection made like this.
-async fn last_words(target: SocketAddr, alpn: &[u8], identity: &Identity) -> String {
-    let (client, config) = stranger(alpn, Some(identity));
+/// How the listener refuses a connection made like this: the alert of TLS (RFC 9001 section 4.8).
+async fn refusal(
+    target: SocketAddr,
+    (client, config): (quinn::Endpoint, quinn::ClientConfig),
+) -> quinn::ConnectionClose {
     let why = match client.connect_with(config, target, "any").unwrap().await {
         Ok(connection) => bounded("the refusal", connection.closed()).await,
         Err(why) => why,
     };
     match why {
-        quinn::ConnectionError::ConnectionClosed(close) => {
-            String::from_utf8_lossy(&close.reason).into_owned()
+        quinn::ConnectionError::ConnectionClosed(close)
+            if u64::from(close.error_code) >> 8 == 1 =>
+        {
+            close
         }
         other => panic!("not refused by TLS: {other}"),
     }
+}
+
+/// What the listener says when it refuses a connection made like this.
+async fn last_words(target: SocketAddr, alpn: &[u8], identity: &Identity) -> String {
+    let close = refusal(target, stranger(alpn, Some(identity))).await;
+    String::from_utf8_lossy(&close.reason).into_owned()
+}
+
+/// Of a cluster of its own.
+fn machine_authority() -> Authority {
+    let cluster = ClusterId::from_bytes(*Identity::generate().node_id().as_bytes());
+    Authority::create(AuthorityKind::Machine, "demo", &cluster, now())
+}
+
+/// What this authority says of the holder of a key.
+fn chain(authority: &Authority, identity: &Identity) -> Vec<CertificateDer<'static>> {
+    let profile = Profile::Node { id: identity.node_id(), role: Role::ControlPlane };
+    leaf::issue(authority, &profile, &identity.public_key().into(), now()).unwrap().chain
+}
+
+/// The key is a member's, so only the chain can give it away. The client believes any server: it is
+/// the listener that judges.
+#[tokio::test]
+async fn a_members_key_with_a_certificate_of_a_foreign_authority_is_refused_by_the_listener() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let (ours, foreign) = (machine_authority(), machine_authority());
+    b.trust.send_modify(|trust| {
+        let bundle = TrustBundle::new(vec![ours.certificate().clone()]).unwrap();
+        let own = Credentials::new(&b.identity, chain(&ours, &b.identity), bundle).unwrap();
+        let mut now = (**trust).clone();
+        now.credentials = Some(Arc::new(own));
+        *trust = Arc::new(now);
+    });
+    let dialer = |chain| {
+        let key = Arc::clone(&a.identity.self_signed(now()).key);
+        presenting(ALPN_NODE, Some(Arc::new(CertifiedKey::new(chain, key))))
+    };
+    let self_made = a.identity.self_signed(now()).cert.clone();
+    for wrong in [chain(&foreign, &a.identity), self_made] {
+        let close = refusal(b.address, dialer(wrong)).await;
+        assert!(close.reason.is_empty(), "{close}");
+    }
+    // By the right chain it is let in, so nothing else was wrong.
+    let (client, config) = dialer(chain(&ours, &a.identity));
+    let connection = client.connect_with(config, b.address, "any").unwrap().await.unwrap();
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    bounded("the listener's settings", receive.read_exact(&mut [0; 9])).await.unwrap();
 }
 
 /// rustls says in words why a certificate was not taken, and QUIC would carry them.
@@ -254,7 +316,7 @@ async fn each_protocol_serves_its_own_calls_only() {
     let status = raft.append(message("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
     let channel = a.endpoint.channel(b.id());
-    let mut hello = muster_proto::wire::hello::hello_client::HelloClient::new(channel);
+    let mut hello = HelloClient::new(channel);
     let status = hello.anchor(AnchorRequest {}).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
 }

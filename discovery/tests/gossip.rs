@@ -1,14 +1,23 @@
 //! Gossip over real QUIC sessions on loopback.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 mod support;
 
 use std::sync::Arc;
 
+use hyper_util::rt::TokioIo;
 use muster_discovery::gossip::{Card, Gossip, Parts, Settings, State};
+use muster_pki::proof::{EXPORTER_LABEL, Side, Transcript};
+use muster_pki::token::Token;
 use muster_proto::NodeId;
+use muster_proto::wire::ALPN_HELLO;
+use muster_proto::wire::hello::hello_client::HelloClient;
+use muster_proto::wire::hello::{AnchorRequest, ProveRequest};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::{PATIENCE, TestNode, acquaint};
+use support::stranger::stranger;
+use support::{PATIENCE, TestNode, acquaint, bounded, message};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -108,4 +117,53 @@ async fn cards_are_learned_and_a_removed_member_is_forgotten() {
     let trust = Arc::clone(&members[0].node.trust.borrow());
     assert_eq!(trust.directory.len(), 3, "the removed one still believes");
     members[0].sees("it is alone", |who, state| (*who == id) == (state == State::Alive)).await;
+}
+
+/// Who speaks `muster-hello/1` is no member there, whatever key it has: gossip believes the sender
+/// that a session names, and only sessions of `muster-node/1` may name one.
+#[tokio::test]
+async fn a_datagram_on_a_proven_hello_session_never_reaches_gossip() {
+    let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
+    acquaint(&[&a, &b]);
+    let token = Token::generate();
+    b.admits(&token);
+    let mut gossip = b.endpoint.datagrams();
+    let (client, config) = stranger(ALPN_HELLO, Some(&a.identity));
+    let connection = client.connect_with(config, b.address, "any").unwrap().await.unwrap();
+    let mut hello = HelloClient::new(http2(&connection).await);
+    let mut exporter = [0; 32];
+    connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").unwrap();
+    let transcript = Transcript {
+        exporter,
+        dialer: a.identity.public_key(),
+        listener: b.identity.public_key(),
+        token: token.id().clone(),
+    };
+    let proof = token.verifier().prove(Side::Dialer, &transcript).to_vec();
+    hello.prove(ProveRequest { token_id: token.id().to_string(), proof }).await.unwrap();
+    for _ in 0..500 {
+        connection.send_datagram(bytes::Bytes::from_static(b"gossip of a guest")).unwrap();
+        tokio::task::yield_now().await;
+    }
+    hello.anchor(AnchorRequest {}).await.expect("the session goes on");
+    assert!(connection.stats().frame_tx.datagram >= 100, "they were sent");
+    // What a member says on its own protocol comes, and nothing came before it.
+    a.client(&b).append(message("x")).await.unwrap();
+    a.endpoint.send_datagram(b.id(), bytes::Bytes::from_static(b"gossip of a member"));
+    let (from, said) = bounded("gossip of a member", gossip.recv()).await.unwrap();
+    assert_eq!((from, &*said), (a.id(), &b"gossip of a member"[..]));
+    hello.anchor(AnchorRequest {}).await.expect("the session goes on");
+    assert!(gossip.try_recv().is_err(), "gossip of a guest was taken");
+}
+
+/// HTTP/2 on a stream of a connection.
+async fn http2(connection: &quinn::Connection) -> tonic::transport::Channel {
+    let (send, receive) = connection.open_bi().await.unwrap();
+    let mut stream = Some(TokioIo::new(tokio::io::join(receive, send)));
+    let only = tower::service_fn(move |_| {
+        let none = || std::io::Error::from(std::io::ErrorKind::NotConnected);
+        std::future::ready(stream.take().ok_or_else(none))
+    });
+    let endpoint = tonic::transport::Endpoint::from_static("http://any");
+    endpoint.connect_with_connector(only).await.unwrap()
 }

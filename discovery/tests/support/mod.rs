@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 pub(crate) mod cable;
+pub(crate) mod stranger;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! Too much of everything, on both ports. Bounded in count and time; says `PHASE: what was sent`.
+//! Too much of everything, on both ports. Bounded in count and time; says `PHASE: COUNT of ALL …` of
+//! what reached the target, as far as this side can tell.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::say;
-use super::stranger::{Shown, client, socket};
+use super::stranger::{PREFACE, Shown, client, socket};
 
 /// So that every run sends the same.
 const SEED: u64 = 8;
@@ -25,8 +26,14 @@ const DATAGRAMS: usize = 20_000;
 /// Handshakes that are begun and never go on.
 const HALF_OPEN: usize = 4_000;
 
+/// So many of them at once.
+const WAVE: usize = 100;
+
 /// QUIC sessions of strangers that misbehave.
 const SESSIONS: usize = 400;
+
+/// How long each of them tries to be let in.
+const INSIST: Duration = Duration::from_secs(12);
 
 /// TCP connections that are opened in all, and at once.
 const CONNECTIONS: usize = 3_000;
@@ -46,22 +53,25 @@ pub async fn flood(target: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// The kernel drops what does not fit; a pause now and then lets the target see most of it.
-fn send(socket: &UdpSocket, packet: &[u8], target: SocketAddr, number: usize) {
-    socket.send_to(packet, target).ok();
+/// Gives whether it went out. The kernel drops what does not fit; a pause now and then lets the
+/// target see most of it.
+fn send(socket: &UdpSocket, packet: &[u8], target: SocketAddr, number: usize) -> usize {
+    let sent = socket.send_to(packet, target);
     if number.is_multiple_of(50) {
         std::thread::sleep(Duration::from_millis(2));
     }
+    usize::from(sent.is_ok())
 }
 
 fn noise(target: SocketAddr) -> Result<()> {
     let (socket, mut random) = (UdpSocket::bind("0.0.0.0:0")?, StdRng::seed_from_u64(SEED));
+    let mut sent = 0;
     for number in 0..DATAGRAMS {
         let mut packet = vec![0; random.random_range(0..1500)];
         random.fill(packet.as_mut_slice());
-        send(&socket, &packet, target, number);
+        sent += send(&socket, &packet, target, number);
     }
-    say(&format!("noise: {DATAGRAMS} datagrams"))
+    say(&format!("noise: {sent} of {DATAGRAMS} datagrams were sent"))
 }
 
 /// The first packet of a handshake that will never go on.
@@ -81,6 +91,7 @@ fn first_packet(alpn: &[u8], target: SocketAddr) -> Result<Vec<u8>> {
 fn spoilt(target: SocketAddr) -> Result<()> {
     let (socket, mut random) = (UdpSocket::bind("0.0.0.0:0")?, StdRng::seed_from_u64(SEED));
     let whole = first_packet(ALPN_HELLO, target)?;
+    let mut sent = 0;
     for number in 0..DATAGRAMS {
         let mut packet = whole.clone();
         match number % 3 {
@@ -93,18 +104,28 @@ fn spoilt(target: SocketAddr) -> Result<()> {
                 }
             }
         }
-        send(&socket, &packet, target, number);
+        sent += send(&socket, &packet, target, number);
     }
-    say(&format!("spoilt: {DATAGRAMS} datagrams"))
+    say(&format!("spoilt: {sent} of {DATAGRAMS} datagrams were sent"))
 }
 
+/// The target answers each that it has seen: goes on with it, asks for the address to be proved, or
+/// refuses.
 fn half_open(target: SocketAddr) -> Result<()> {
-    for number in 0..HALF_OPEN {
-        let alpn = if number % 2 == 0 { ALPN_HELLO } else { ALPN_NODE };
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        send(&socket, &first_packet(alpn, target)?, target, number);
+    let mut answered = 0;
+    for begin in (0..HALF_OPEN).step_by(WAVE) {
+        let mut sockets = Vec::new();
+        for number in begin..begin + WAVE {
+            let alpn = if number % 2 == 0 { ALPN_HELLO } else { ALPN_NODE };
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.set_nonblocking(true)?;
+            send(&socket, &first_packet(alpn, target)?, target, number);
+            sockets.push(socket);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        answered += sockets.iter().filter(|socket| socket.recv(&mut [0; 2048]).is_ok()).count();
     }
-    say(&format!("half-open: {HALF_OPEN} handshakes"))
+    say(&format!("half-open: {answered} of {HALF_OPEN} handshakes were answered"))
 }
 
 /// Strangers with a session: some only wait, the others speak badly and read nothing.
@@ -112,10 +133,8 @@ async fn sessions(target: SocketAddr) -> Result<()> {
     let mut strangers = JoinSet::new();
     for number in 0..SESSIONS {
         strangers.spawn(async move {
-            let socket = socket()?;
-            let config = client(ALPN_HELLO, &Identity::generate(), &Shown::default())?;
-            let connecting = socket.connect_with(config, target, "any")?;
-            let connection = timeout(Duration::from_secs(10), connecting).await??;
+            // Places are few, and given back in time: who is refused comes again.
+            let connection = timeout(INSIST, insist(target)).await??;
             misbehave(&connection, number).await.ok();
             timeout(Duration::from_secs(10), connection.closed()).await.ok();
             anyhow::Ok(())
@@ -130,9 +149,6 @@ async fn sessions(target: SocketAddr) -> Result<()> {
     }
     say(&format!("sessions: {let_in} of {SESSIONS} strangers were let in"))
 }
-
-/// What an HTTP/2 connection begins with (RFC 9113 section 3.4), and empty settings.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 async fn misbehave(connection: &quinn::Connection, number: usize) -> Result<()> {
     let (mut send, _unread) = connection.open_bi().await?;
@@ -160,6 +176,18 @@ async fn misbehave(connection: &quinn::Connection, number: usize) -> Result<()> 
         timeout(Duration::from_secs(5), send.write_all(&frames)).await??;
     }
     Ok(())
+}
+
+/// Tries until it is let in.
+async fn insist(target: SocketAddr) -> Result<quinn::Connection> {
+    let (socket, identity) = (socket()?, Identity::generate());
+    loop {
+        let config = client(ALPN_HELLO, &identity, &Shown::default())?;
+        match socket.connect_with(config, target, "any")?.await {
+            Ok(connection) => return Ok(connection),
+            Err(_) => sleep(Duration::from_millis(500)).await,
+        }
+    }
 }
 
 /// TCP: silent, half a TLS record, noise, and a byte at a time.

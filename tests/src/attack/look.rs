@@ -46,6 +46,16 @@ pub async fn look(target: SocketAddr) -> Result<()> {
     ask(target).await
 }
 
+/// Shows an empty proof of no token, which every node writes down, and is refused.
+pub async fn knock(target: SocketAddr) -> Result<()> {
+    let (_trust, seen) = watch::channel(Arc::new(Trust::default()));
+    let address = SocketAddr::from(([0, 0, 0, 0], 0));
+    let bind = Bind { address, identity: Arc::new(Identity::generate()), trust: seen };
+    let (endpoint, _listener) = Endpoint::bind(bind)?;
+    let session = endpoint.dial_hello(target).await?;
+    answered("Prove", session.client().prove(ProveRequest::default()).await)
+}
+
 /// Makes every call of `muster-hello/1` without a proof, and one of `muster-node/1`.
 async fn ask(target: SocketAddr) -> Result<()> {
     let (trust, seen) = watch::channel(Arc::new(Trust::default()));

@@ -12,6 +12,7 @@ use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::{Identity, node_id};
 use muster_pki::tls::Credentials;
 use muster_proto::Role;
+use muster_proto::wire::ALPN_NODE;
 use muster_proto::wire::hello::hello_server::HelloServer;
 use muster_proto::wire::hello::{RenewRequest, renew_reply};
 use muster_proto::wire::node::node_client::NodeClient;
@@ -20,17 +21,21 @@ use muster_proto::wire::node::{
     WatchRequest,
 };
 use musterd::membership::Membership;
+use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use super::say;
+use super::stranger::{PREFACE, Shown, forged, presenting, socket, with_chain};
 
 /// How long any one answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// With the state in `dir`, calls the node at `target`. Says `CALL: CODE message` for each.
+/// With the state in `dir`, calls the node at `target`. Says `CALL: CODE message` for each; before
+/// that `Handshake:` and `Forged:`, how the node took the stolen certificate and one for the stolen
+/// key that another authority has issued.
 pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
     let key = std::fs::read(dir.join("identity.key")).context("the stolen key")?;
     let identity = Arc::new(Identity::from_pkcs8(&key)?);
@@ -38,6 +43,10 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
         Membership::load(&dir.join("membership.json"))?.context("the stolen membership")?;
     let certified = stolen.certified().context("the stolen certificate")?;
     let bundle = TrustBundle::new(certified.authorities)?;
+    // First without Muster's own client, which would refuse a node of another cluster by itself.
+    let own = with_chain(&identity, certified.chain.clone());
+    say(&format!("Handshake: {}", handshake(target, own).await?))?;
+    say(&format!("Forged: {}", handshake(target, forged(&identity)?).await?))?;
     let credentials = Credentials::new(&identity, certified.chain, bundle)?;
     let (trust, seen) = watch::channel(Arc::new(Trust::default()));
     let address = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -76,6 +85,42 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
         called
     };
     tokio::join!(serving, calling).1
+}
+
+/// Dials `muster-node/1` with this certificate, believes whoever answers, and begins to speak.
+async fn handshake(target: SocketAddr, certified: Arc<CertifiedKey>) -> Result<String> {
+    let config = presenting(ALPN_NODE, certified, &Shown::default())?;
+    let connection = match socket()?.connect_with(config, target, "any")?.await {
+        Ok(connection) => connection,
+        Err(error) => return Ok(ended(&error)),
+    };
+    // In TLS 1.3 the client is done before the server has looked at its certificate.
+    let speak = async {
+        let (mut send, mut receive) = connection.open_bi().await?;
+        send.write_all(PREFACE).await?;
+        receive.read_exact(&mut [0; 9]).await?;
+        anyhow::Ok(())
+    };
+    let spoken = timeout(PATIENCE, speak).await.context("neither an answer nor an end")?;
+    let end = match (spoken, connection.close_reason()) {
+        (Ok(()), _) => "answered".to_owned(),
+        (Err(_), Some(reason)) => ended(&reason),
+        (Err(error), None) => format!("{error:#}"),
+    };
+    connection.close(0u8.into(), b"");
+    Ok(end)
+}
+
+/// Who has ended it, and how. TLS alerts are 0x100 and above (RFC 9001 section 4.8).
+fn ended(reason: &quinn::ConnectionError) -> String {
+    match reason {
+        quinn::ConnectionError::ConnectionClosed(close)
+            if u64::from(close.error_code) >> 8 == 1 =>
+        {
+            format!("refused by the node's alert {}", u64::from(close.error_code) & 0xff)
+        }
+        other => other.to_string(),
+    }
 }
 
 async fn call_everything(endpoint: &Endpoint, id: muster_proto::NodeId) -> Result<()> {

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
+use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::identity::Identity;
+use muster_pki::leaf::{self, Profile};
 use muster_pki::tls::{Admission, Credentials, hello_client, quic_server};
-use muster_proto::NodeId;
+use muster_proto::{ClusterId, NodeId, Role};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
 /// Every certificate that a server showed, DER.
@@ -67,9 +70,35 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// What an HTTP/2 connection begins with (RFC 9113 section 3.4), and empty settings.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
 /// Dials with this protocol and a self-made certificate of this identity.
 pub fn client(alpn: &[u8], identity: &Identity, shown: &Shown) -> Result<quinn::ClientConfig> {
-    let mut config = hello_client(identity.self_signed(now()));
+    presenting(alpn, identity.self_signed(now()), shown)
+}
+
+/// This key with a chain, whoever issued that.
+pub fn with_chain(identity: &Identity, chain: Vec<CertificateDer<'static>>) -> Arc<CertifiedKey> {
+    Arc::new(CertifiedKey::new(chain, Arc::clone(&identity.self_signed(now()).key)))
+}
+
+/// A certificate for this key that an authority of one's own issues.
+pub fn forged(identity: &Identity) -> Result<Arc<CertifiedKey>> {
+    let cluster = ClusterId::from_bytes(*Identity::generate().node_id().as_bytes());
+    let authority = Authority::create(AuthorityKind::Machine, "forged", &cluster, now());
+    let profile = Profile::Node { id: identity.node_id(), role: Role::ControlPlane };
+    let leaf = leaf::issue(&authority, &profile, &identity.public_key().into(), now())?;
+    Ok(with_chain(identity, leaf.chain))
+}
+
+/// Dials with this protocol and certificate, and believes whoever answers.
+pub fn presenting(
+    alpn: &[u8],
+    certified: Arc<CertifiedKey>,
+    shown: &Shown,
+) -> Result<quinn::ClientConfig> {
+    let mut config = hello_client(certified);
     config.alpn_protocols = vec![alpn.to_vec()];
     config.dangerous().set_certificate_verifier(Arc::new(shown.clone()));
     Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?)))

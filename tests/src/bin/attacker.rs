@@ -1,5 +1,5 @@
-//! The attacker of the lab: `attacker look TARGET`, `flood TARGET`, `relay LISTEN TARGET`,
-//! `impersonate STATE-DIR TARGET`. What each does is in `muster_tests::attack`.
+//! The attacker of the lab: `attacker look TARGET`, `knock TARGET`, `flood TARGET`,
+//! `relay LISTEN TARGET`, `impersonate STATE-DIR TARGET`. What each does is in `muster_tests::attack`.
 
 use std::path::PathBuf;
 
@@ -13,13 +13,17 @@ async fn main() -> Result<()> {
     let address = |text: &str| text.parse().with_context(|| format!("{text} is no ip:port"));
     match words[..] {
         ["look", target] => look::look(address(target)?).await,
+        ["knock", target] => look::knock(address(target)?).await,
         ["flood", target] => flood::flood(address(target)?).await,
         ["relay", listen, target] => relay::relay(address(listen)?, address(target)?).await,
         ["impersonate", dir, target] => {
             member::impersonate(&PathBuf::from(dir), address(target)?).await
         }
         _ => {
-            bail!("usage: attacker look|flood TARGET, relay LISTEN TARGET, impersonate DIR TARGET")
+            bail!(
+                "usage: attacker look|knock|flood TARGET, relay LISTEN TARGET, impersonate DIR \
+                 TARGET"
+            )
         }
     }
 }
