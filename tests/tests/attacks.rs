@@ -392,9 +392,9 @@ fn greedy_request(host: &Host) -> Result<PathBuf> {
     Ok(request)
 }
 
-/// Refusals, and whether they are in the audit log: those of tokens and joins are. That a certificate
-/// is not taken is in the node's own log, at `debug`; that a call is not answered, nowhere. (Tokens
-/// that are not good: above.)
+/// Refusals, and whether they are in the audit log: those of tokens and joins are, and what tells of a
+/// machine that somebody else has. That a certificate is not taken is in the node's own log, at
+/// `debug`: anybody may make one. (Tokens that are not good: above.)
 #[test]
 fn refusals_are_written_down_as_the_table_says() {
     scenario("audited", |lab| {
@@ -430,11 +430,11 @@ fn refusals_are_written_down_as_the_table_says() {
         let is_there = |words: &[&str]| {
             entries.iter().any(|entry| words.iter().all(|word| entry.contains(word)))
         };
-        let table: [(&str, &[&str], bool); 6] = [
-            ("a worker's forbidden call", &[&address("insider")], false),
-            ("a worker's forbidden call, by its name", &["\"actor\":\"node worker-1\""], false),
-            ("a member of another cluster", &[&address("foreigner")], false),
-            ("a removed member's calls and its renewal", &[&address("ghost")], false),
+        let as_worker = |name: &str| format!("\"{} as node worker-1\"", hosts[name].address());
+        let table: [(&str, &[&str], bool); 5] = [
+            ("a worker's forbidden call", &[&as_worker("insider"), "a worker called"], true),
+            ("a member of another cluster", &[&hosts["foreigner"].address().to_string()], false),
+            ("a removed member's renewal", &[&as_worker("ghost"), "a removed node asked"], true),
             ("a removed member that joins", &["\"admit\"", "worker-1", "was removed"], true),
             ("what is no token", &["refuse-stranger", &address("stranger")], true),
         ];

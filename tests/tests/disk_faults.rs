@@ -177,7 +177,8 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
         })?;
         until("another leader, and the node's own word about its disk", PATIENCE, || {
             let members = cluster.ctl_at(&other, &["members", "-o", "json"]);
-            let members = members.and_then(|m| m.json()).map_err(|e| format!("{e:#}"))?;
+            let members =
+                members.and_then(muster_tests::ctl::Said::json).map_err(|e| format!("{e:#}"))?;
             let status = status_of(&cluster, &victim).map_err(|e| format!("{e:#}"))?;
             let waits = status["waitingFor"].as_str().unwrap_or_default();
             let is_led = members["leader"].as_str().is_some_and(|name| name != victim);
@@ -197,7 +198,11 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
         drop(hanging);
         cluster.until_healthy()?;
         ensure!(
-            cluster.node_mut(&victim).process.as_mut().is_some_and(|p| p.is_running()),
+            cluster
+                .node_mut(&victim)
+                .process
+                .as_mut()
+                .is_some_and(muster_tests::lab::Process::is_running),
             "{victim} ended"
         );
         for name in cluster.names() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use muster_discovery::endpoint::{Caller, Trust};
 use muster_discovery::formation;
-use muster_discovery::hello::{Door, Guest, Refused};
+use muster_discovery::hello::{Door, Guest, Refused, RefusedWhy};
 use muster_pki::token::{Token, TokenId, Verifier};
 use muster_proto::wire::hello::refusal::Reason;
 use muster_proto::wire::hello::{
@@ -284,6 +284,9 @@ impl Door for Entrance {
                     renew_reply::Outcome::Renewed,
                 ),
                 None if state.is_removed(&caller.node_id) => {
+                    let Caller { remote, public_key, .. } = caller;
+                    let why = RefusedWhy::Removed;
+                    self.refused(Refused { remote, public_key, token: None, why });
                     refuse(Reason::Removed, "this node was removed from the cluster")
                 }
                 None => refuse(Reason::NotAMember, ""),

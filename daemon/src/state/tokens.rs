@@ -219,15 +219,16 @@ impl ClusterState {
     }
 
     /// An actor as the audit log names it.
-    pub(super) fn actor(&self, actor: &Actor) -> String {
+    pub fn actor(&self, actor: &Actor) -> String {
         match actor {
             Actor::Operator(key) => {
                 self.operators.get(key).map_or_else(|| key.to_string(), |o| o.name.clone())
             }
-            Actor::Node(id) => self
-                .members
-                .get(id)
-                .map_or_else(|| format!("node {}", id.short()), |m| format!("node {}", m.name)),
+            Actor::Node(id) => {
+                let member = self.members.get(id).map(|member| &member.name);
+                let name = member.or_else(|| self.members.tombstone(id).map(|t| &t.name));
+                name.map_or_else(|| format!("node {}", id.short()), |name| format!("node {name}"))
+            }
             Actor::Cluster => "cluster".to_owned(),
         }
     }

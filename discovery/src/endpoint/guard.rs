@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use muster_proto::{NodeId, PublicKey, Role};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::caller::Caller;
 use super::http2::Admit;
 use super::trust::Trust;
-use crate::hello::Session;
+use crate::hello::{Refused, RefusedWhy, Session};
 
 /// The calls of `muster-node/1` that a worker may make. Every other one is refused to it here: a
 /// message is decoded as a whole before the service sees who sent it.
@@ -35,6 +35,7 @@ pub(crate) struct NodeGuard {
     pub(crate) peer: PeerKey,
     pub(crate) connection: quinn::Connection,
     pub(crate) trust: watch::Receiver<Arc<Trust>>,
+    pub(crate) refusals: Option<mpsc::Sender<Refused>>,
 }
 
 /// Guards the calls of a stranger.
@@ -68,6 +69,12 @@ impl Admit for NodeGuard {
         let role = self.peer.role(&self.trust).ok_or_else(|| Box::new(refused()))?;
         if role == Role::Worker && !OPEN_TO_WORKERS.contains(&request.uri().path()) {
             let why = "only control-plane members may call this";
+            if let Some(refusals) = &self.refusals {
+                let Caller { remote, public_key, .. } = self.peer.caller(None, &self.connection);
+                let why = RefusedWhy::NotForWorkers;
+                // A flood fills the queue and is counted there.
+                refusals.try_send(Refused { remote, public_key, token: None, why }).ok();
+            }
             return Err(Box::new(Status::permission_denied(why)));
         }
         request.extensions_mut().insert(self.peer.caller(Some(role), &self.connection));

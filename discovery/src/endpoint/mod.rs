@@ -48,7 +48,7 @@ pub use source::Source;
 pub use transport::{HELLO_CALL, HELLO_IDLE, MAX_DATAGRAM, UNPROVEN};
 pub use trust::{Directory, Peer, Trust};
 
-use crate::hello::HelloSession;
+use crate::hello::{HelloSession, Refused};
 use channel::Lane;
 use close::Close;
 use owner::{Owner, Request};
@@ -120,6 +120,7 @@ pub struct Listener {
     trust: watch::Receiver<Arc<Trust>>,
     inbox: mpsc::Receiver<Request>,
     mailbox: serve::Mailbox,
+    refusals: Option<mpsc::Sender<Refused>>,
 }
 
 impl Endpoint {
@@ -145,6 +146,7 @@ impl Endpoint {
             trust,
             inbox: requests,
             mailbox: mailbox.subscribe(),
+            refusals: None,
         };
         Ok((Self { quic, tls, me, inbox, mailbox }, listener))
     }
@@ -215,12 +217,17 @@ impl Endpoint {
 }
 
 impl Listener {
+    /// Tells of members that called what they may not.
+    pub fn telling(self, refusals: mpsc::Sender<Refused>) -> Self {
+        Self { refusals: Some(refusals), ..self }
+    }
+
     /// Serves both ALPNs and keeps the connections to members, until told to stop; then closes all
     /// sessions and the socket.
     pub async fn run(self, hello: Service, node: Service, stop: CancellationToken) {
-        let Self { quic, tls, me, trust, inbox, mailbox } = self;
+        let Self { quic, tls, me, trust, inbox, mailbox, refusals } = self;
         quic.set_server_config(Some(tls.server()));
-        let services = Services { hello, node, trust, mailbox };
+        let services = Services { hello, node, trust, mailbox, refusals };
         Owner::new(quic.clone(), tls, me, services).run(inbox, stop).await;
         Close::Done.close_all(&quic);
         // Peers that do not acknowledge the goodbye are not waited for.

@@ -236,8 +236,12 @@ impl Owner {
             return;
         }
         admit_member(&connection);
-        let guard =
-            NodeGuard { peer, connection: connection.clone(), trust: self.services.trust.clone() };
+        let guard = NodeGuard {
+            peer,
+            connection: connection.clone(),
+            trust: self.services.trust.clone(),
+            refusals: self.services.refusals.clone(),
+        };
         let service = self.services.node.clone();
         let service = Guarded { service, guard, patience: None };
         let served = Served::node(service, self.services.mailbox.clone());

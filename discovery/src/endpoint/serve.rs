@@ -13,7 +13,7 @@ use super::guard::{HelloGuard, NodeGuard};
 use super::http2::{Admit, Guarded, Limits, Service, Tasks, chain, serve, stream};
 use super::pulse::{Counters, Pulse};
 use super::transport::{HELLO_IDLE, LOOK, UNPROVEN, silent_looks};
-use crate::hello::{Session, Standing};
+use crate::hello::{Refused, Session, Standing};
 
 /// How long a denied session stays open, so that the answer reaches the peer.
 const DENIED: Duration = Duration::from_millis(200);
@@ -190,4 +190,6 @@ pub(crate) struct Services {
     pub(crate) node: Service,
     pub(crate) trust: watch::Receiver<Arc<super::trust::Trust>>,
     pub(crate) mailbox: Mailbox,
+    /// Whoever is to hear of members that called what they may not.
+    pub(crate) refusals: Option<mpsc::Sender<Refused>>,
 }

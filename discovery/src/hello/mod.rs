@@ -51,6 +51,10 @@ pub enum RefusedWhy {
     UnknownToken,
     /// The token is known; the proof is wrong.
     WrongProof,
+    /// A worker called what only control-plane members may: it runs something else than `musterd`.
+    NotForWorkers,
+    /// It was removed from the cluster, and asked for a certificate.
+    Removed,
 }
 
 impl fmt::Display for RefusedWhy {
@@ -59,6 +63,8 @@ impl fmt::Display for RefusedWhy {
             Self::NotAToken => "the token id is malformed",
             Self::UnknownToken => "no token of this id is valid here",
             Self::WrongProof => "the proof of the token is wrong",
+            Self::NotForWorkers => "a worker called what only control-plane members may",
+            Self::Removed => "a removed node asked for a certificate",
         })
     }
 }

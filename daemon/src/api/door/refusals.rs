@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use muster_discovery::hello::Refused;
+use muster_discovery::hello::{Refused, RefusedWhy};
+use muster_pki::identity::node_id;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::raft::Group;
-use crate::state::command::{Admit, RecordAudit};
+use crate::state::command::{Actor, Admit, RecordAudit};
 use crate::state::{ClusterState, Command, Refusal};
 
 /// Refusals that may wait to be written down.
@@ -85,14 +86,15 @@ pub async fn audit(
     let mut allowance = Allowance::new(Instant::now());
     let mut left_out = 0_u64;
     while let Some(Some(one)) = stop.run_until_cancelled(refused.recv()).await {
-        let token = one.token.map_or_else(|| "none".to_owned(), |token| token.to_string());
-        let stranger = (one.remote.ip(), token.clone(), one.why.to_string());
+        let group = group.borrow().clone();
+        let claim = claim(&one, group.as_ref().map(Group::state).as_deref());
+        let stranger = (one.remote.ip(), claim.clone(), one.why.to_string());
         if !allowance.take(stranger, Instant::now()) {
             left_out += 1;
             continue;
         }
-        warn!(remote = %one.remote, why = %one.why, left_out, "a stranger was refused");
-        let Some(group) = group.borrow().clone() else { continue };
+        warn!(remote = %one.remote, claim, why = %one.why, left_out, "somebody was refused");
+        let Some(group) = group else { continue };
         let also = match left_out {
             0 => String::new(),
             n => format!(" ({n} more before it)"),
@@ -100,13 +102,28 @@ pub async fn audit(
         let record = RecordAudit {
             by: group.me(),
             action: "refuse-stranger".to_owned(),
-            subject: format!("{} with token {token}", one.remote.ip()),
+            subject: format!("{} {claim}", one.remote.ip()),
             outcome: format!("refused: {}{also}", one.why),
         };
         left_out = 0;
         let proposed = group.propose(Command::RecordAudit(record));
         if let Some(Err(error)) = stop.run_until_cancelled(proposed).await {
             warn!(%error, "a refusal is not in the audit log");
+        }
+    }
+}
+
+/// What somebody who was refused came with: a token, or the key of a node that the cluster knows.
+fn claim(refused: &Refused, state: Option<&ClusterState>) -> String {
+    match refused.why {
+        RefusedWhy::NotForWorkers | RefusedWhy::Removed => {
+            let node = node_id(&refused.public_key);
+            let name = state.map(|state| state.actor(&Actor::Node(node)));
+            format!("as {}", name.unwrap_or_else(|| format!("node {}", node.short())))
+        }
+        RefusedWhy::NotAToken | RefusedWhy::UnknownToken | RefusedWhy::WrongProof => {
+            let token = refused.token.as_ref();
+            format!("with token {}", token.map_or_else(|| "none".to_owned(), ToString::to_string))
         }
     }
 }
