@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # The long form of the fuzz targets: libFuzzer, guided by coverage, on what `cargo test` tries only
 # shortly. Bounded; prints what was covered. Inputs found on the way stay below target/fuzz/found and
-# are begun with the next time; the tree is not written to.
+# are begun with the next time; the tree is not written to, but by --keep.
 #
 #   tests/fuzz.sh [SECONDS [TARGET…]]   SECONDS for each target (default 60); without TARGET, all
+#   tests/fuzz.sh --keep [TARGET…]      copies to tests/fuzz/corpus what was found and reaches code that
+#                                       nothing there reaches; `cargo clean` then takes nothing away
 #   tests/fuzz.sh --list                the names of all targets
 #
 # Needs a C++ compiler (Debian: g++) for libFuzzer, which comes as the crate libfuzzer-sys; no other
@@ -23,13 +25,18 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 # Crate and kind of test binary of everything that has targets.
 parts=("muster-proto --lib" "muster-pki --lib" "muster-discovery --lib" "muster-init --lib" "musterd --lib"
   "musterctl --bins")
+cargo_test="cargo test --locked --target $host --target-dir target/fuzz"
 # shellcheck disable=SC2086 # each part is two words and more
-run() { cargo test --locked --quiet --target "$host" --target-dir target/fuzz -p $1 -- "${@:2}"; }
+run() { $cargo_test --quiet -p $1 -- "${@:2}"; }
 
-seconds=60 names=()
+# What --keep adds to one target's corpus at most: `cargo test` reads all of it, every time.
+kept_inputs=16 kept_bytes=4096
+
+seconds=60 names=() keep=
 case ${1-} in
   '') ;;
   --list) seconds=0 ;;
+  --keep) keep=yes names=("${@:2}") ;;
   *) seconds=$1 names=("${@:2}") ;;
 esac
 
@@ -45,11 +52,41 @@ for name in "${names[@]}"; do
   cut -f 1 <<<"$targets" | grep -qxF "$name" || { echo "fuzz.sh: there is no target $name" >&2; exit 1; }
 done
 
+# Adds to a target's corpus what libFuzzer's merge says reaches new code. Not what runs the same code
+# more often, else there would be hundreds: the counters are off.
+keep() {
+  local name=$1 part=$2 test=$3 found=$4 corpus=tests/fuzz/corpus/$1 merged=target/fuzz/merged/$1 added=0 binary
+  rm -rf "$merged" && mkdir -p "$merged"/{corpus,small} && cp "$corpus"/* "$merged/corpus"
+  # libFuzzer merges in a process of its own, for which it calls its own name with other arguments.
+  # shellcheck disable=SC2086
+  binary=$($cargo_test -p $part --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
+  printf '#!/bin/sh\nMUSTER_FUZZ_ARGUMENTS=$(printf "%%s\\n" "$@") exec %q --exact %q --nocapture\n' \
+    "$PWD/$binary" "$test" >"$merged/muster-fuzz"
+  chmod +x "$merged/muster-fuzz"
+  find "$found" -type f -size "-$((kept_bytes + 1))c" -exec cp -t "$merged/small" {} +
+  MUSTER_FUZZ_TARGET=$name MUSTER_FUZZ_ARGUMENTS=$(printf '%s\n' -merge=1 -use_counters=0 -timeout=20 \
+    -rss_limit_mb=1024 "-artifact_prefix=$found/../$name-" "$PWD/$merged/corpus" "$PWD/$merged/small") \
+    PATH=$PWD/$merged:$PATH run "$part" --exact "$test" --nocapture >"$found/../$name.log" 2>&1 </dev/null &&
+    grep -q '^MERGE-OUTER: .* new files' "$found/../$name.log" || return
+  while read -r _ file; do
+    # What was there before lies there under its own name; the new is called by its SHA-1.
+    [[ ! -e $corpus/$file && ! -e $corpus/found-${file:0:12} ]] || continue
+    ((added < kept_inputs)) || break
+    cp "$merged/corpus/$file" "$corpus/found-${file:0:12}"
+    added=$((added + 1))
+  done < <(find "$merged/corpus" -type f -printf '%s %f\n' | sort -n)
+  printf '%-20s %3d added, %d kept\n' "$name" "$added" "$(find "$corpus" -type f | wc -l)"
+}
+
 total=0 failed=()
 while IFS=$'\t' read -r name part test; do
   if ((${#names[@]})) && [[ " ${names[*]} " != *" $name "* ]]; then continue; fi
   found=$PWD/target/fuzz/found/$name
   mkdir -p "$found"
+  if [[ $keep ]]; then
+    keep "$name" "$part" "$test" "$found" || failed+=("$name")
+    continue
+  fi
   # One input may take 20 s on a busy machine; what it may allocate, the target checks itself.
   arguments=$(printf '%s\n' "-max_total_time=$seconds" -timeout=20 -rss_limit_mb=1024 \
     "-artifact_prefix=$found/../$name-" -print_final_stats=1 "$found")
@@ -65,5 +102,5 @@ while IFS=$'\t' read -r name part test; do
     "${last:-?}" "$([[ $code == 0 ]] && echo 'no finds' || echo "A FIND: $log")"
   ((code == 0)) || failed+=("$name")
 done <<<"$targets"
-printf 'fuzz: %d executions; %d targets with finds %s\n' "$total" "${#failed[@]}" "${failed[*]-}"
+[[ $keep ]] || printf 'fuzz: %d executions; %d targets with finds %s\n' "$total" "${#failed[@]}" "${failed[*]-}"
 ((${#failed[@]} == 0))

@@ -40,6 +40,9 @@ step 'births: every fail point, every founder, every way' \
 step "power cuts: $cuts of each kind" \
   env MUSTER_CUTS=$cuts timeout 6h \
   cargo test --locked --workspace --test power_cut --test power_cut_files -- --nocapture
+step "power cuts: names in any order, $cuts" \
+  env MUSTER_CUTS=$cuts MUSTER_NAMES=any timeout 3h \
+  cargo test --locked --workspace --test power_cut no_cut_loses -- --nocapture
 step "seeded fault schedules: $seeds" env MUSTER_SEEDS=$seeds timeout 8h \
   cargo test --locked --workspace --test schedules -- --nocapture
 step "histories of the cluster state: $cases of each kind" \

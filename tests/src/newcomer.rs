@@ -1,22 +1,98 @@
 //! What a node in its first seconds keeps, as the victim of power cuts writes it and the judge
 //! expects it: contents that tell by themselves in which turn they were written.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use anyhow::Result;
+use muster_discovery::birth::{
+    Ballot, Bond, Certificate, Draft, Founder, Promise, Proposal, Record, Signer as _, Verdict,
+};
 use muster_discovery::candidates::Peer;
-use muster_proto::wire::hello::{Admitted, Credentials};
-use muster_proto::{NodeId, Role};
+use muster_init::units::etcd::client::snapshot::Digest;
+use muster_init::units::etcd::{
+    Authorities, Binary, Credential, Credentials, Generation, Initial, InitialState, Spec, Tuning,
+    Version,
+};
+use muster_pki::identity::Identity;
+use muster_proto::wire::hello::{Admitted, Credentials as Issued};
+use muster_proto::{ClusterId, NodeId, Role};
 use musterd::membership::Membership;
+use ring::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 /// The cluster that it enters.
 pub const CLUSTER: [u8; 32] = [3; 32];
 
-/// Of several sectors, so that it can be torn.
+/// What a file of a turn holds: of several sectors, so that it can be torn.
+fn sectors(turn: u64) -> Vec<u8> {
+    turn.to_be_bytes().repeat(200)
+}
+
+/// What the node is bound to in this turn: every fourth time to nothing, and else to something of
+/// each kind. A node has one such life; this one has all of them, since it is the file that is tried.
+pub fn record(turn: u64, node: &Identity) -> Result<Record> {
+    let bond = match turn % 4 {
+        0 => Bond::Free,
+        1 => {
+            let certificate = certificate(turn, node)?;
+            let ballot = Ballot { round: u32::try_from(turn)?, by: node.node_id() };
+            let proposal = Arc::clone(certificate.proposal());
+            Bond::Promised(Promise {
+                proposal,
+                ballot,
+                vote: Some((ballot, Verdict::Born(certificate))),
+            })
+        }
+        2 => Bond::Born(certificate(turn, node)?),
+        _ => Bond::Joined(ClusterId::from_bytes([u8::try_from(turn % 256)?; 32])),
+    };
+    Ok(Record { turn, bond })
+}
+
+/// The turn in which the node was last free, and so could be told what etcd begins with.
+pub fn last_free(turn: u64) -> u64 {
+    turn - turn % 4
+}
+
+/// Of a birth by this node and two others, whose keys are always the same.
+fn certificate(turn: u64, node: &Identity) -> Result<Arc<Certificate>> {
+    let others = [seeded(1)?, seeded(2)?];
+    let mut founders: Vec<&Identity> = others.iter().chain([node]).collect();
+    founders.sort_by_key(|founder| founder.node_id());
+    let describe = |(number, founder): (usize, &&Identity)| {
+        Ok(Founder {
+            public_key: founder.public_key(),
+            name: format!("cp-{number}").parse()?,
+            addresses: vec![([192, 0, 2, 1], 50000).into()],
+            turn,
+        })
+    };
+    let proposal = Arc::new(Proposal::new(Draft {
+        token_id: "abcdef".to_owned(),
+        founders: founders.iter().enumerate().map(describe).collect::<Result<_>>()?,
+        nonce: [u8::try_from(turn % 256)?; 32],
+        config_digest: [8; 32],
+        proposer: node.node_id(),
+    })?);
+    let id = proposal.id();
+    let signatures = founders.iter().map(|founder| (founder.node_id(), founder.sign_promise(&id)));
+    Ok(Arc::new(Certificate::new(Arc::clone(&proposal), signatures.collect())))
+}
+
+/// The Ed25519 key of a seed (RFC 8410).
+fn seeded(seed: u8) -> Result<Identity> {
+    let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    Ok(Identity::from_pkcs8(&[&head[..], &[seed; 32]].concat())?)
+}
+
 pub fn membership(turn: u64) -> Result<Membership> {
-    let certificate = turn.to_be_bytes().repeat(200);
+    let certificate = sectors(turn);
     let answer = Admitted {
         cluster_id: CLUSTER.to_vec(),
         cluster_name: format!("turn-{turn}"),
-        credentials: Some(Credentials {
+        credentials: Some(Issued {
             certificate_chain: vec![certificate.clone()],
             machine_authorities: vec![certificate],
         }),
@@ -34,4 +110,56 @@ pub fn peers(turn: u64) -> Vec<Peer> {
         addresses: vec![([10, 0, 0, 1], 50000).into()],
     };
     (0..turn).map(peer).collect()
+}
+
+/// The snapshot that etcd is to begin with, if one is wished for in this turn, which is one in which
+/// the node is free: two different ones, and then none, so that a wish is also taken back.
+pub fn snapshot(turn: u64) -> Option<(Digest, Vec<u8>)> {
+    if turn.is_multiple_of(12) {
+        return None;
+    }
+    let database = vec![u8::try_from(turn % 256).unwrap_or(0); 512];
+    let hash = digest(&SHA256, &database);
+    let digest = Digest(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"));
+    Some((digest, [&database, hash.as_ref()].concat()))
+}
+
+/// The etcd member that the node is in this turn: each time another one.
+pub fn member(turn: u64) -> Result<Spec> {
+    let address = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+    let name: muster_proto::NodeName = "cp-1".parse()?;
+    Ok(Spec {
+        binary: Binary {
+            path: "/nowhere/etcd".into(),
+            version: Version { major: 3, minor: 5, patch: 0 },
+        },
+        generation: Generation(u32::try_from(turn)?),
+        initial: Initial {
+            state: InitialState::New,
+            token: format!("turn-{turn}"),
+            // More than a sector, so that the record can be torn.
+            members: (0..24)
+                .map(|number| Ok((format!("cp-{number}").parse()?, address(2380 + number))))
+                .collect::<Result<_>>()?,
+        },
+        name,
+        heard_of: false,
+        peer: address(2380),
+        client: address(2379),
+        tuning: Tuning::default(),
+        credentials: credentials(turn)?,
+    })
+}
+
+/// etcd's certificates and keys of this turn.
+pub fn credentials(turn: u64) -> Result<Credentials> {
+    let certificate = || CertificateDer::from(sectors(turn));
+    let credential = || Credential::new(vec![certificate()], Zeroizing::new(sectors(turn)));
+    let authorities = Authorities::new(vec![certificate()]);
+    Ok(Credentials {
+        authorities: anyhow::Context::context(authorities, "one")?,
+        server: credential(),
+        peer: credential(),
+        client: credential(),
+    })
 }

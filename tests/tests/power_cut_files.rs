@@ -1,19 +1,24 @@
 //! The judgement of the small files: whenever the power fails, a node starts again, as the same
 //! node once it has said its name, and forgets no promise that it has made.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use muster_discovery::birth::Record;
 use muster_discovery::candidates::remembered;
-use muster_tests::newcomer::{membership, peers};
+use muster_init::units::etcd::credentials::{Paths, chain_pem};
+use muster_init::units::etcd::home::{Home, Presence};
+use muster_tests::newcomer::{credentials, last_free, member, membership, peers, record, snapshot};
 use muster_tests::power_cut::{Careless, Disk, Event, Tape, scratch};
+use muster_tests::secrets::there;
 use musterd::membership::Membership;
-use musterd::prepare;
 use musterd::raft::store;
 use musterd::state_dir::StateDir;
+use musterd::{prepare, restore};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -21,31 +26,51 @@ use rand::{RngExt, SeedableRng};
 #[derive(Debug, Clone, Default)]
 struct Said {
     id: Option<String>,
-    doing: u64,
-    did: u64,
-    saving: u64,
-    saved: u64,
-    remembering: u64,
-    remembered: u64,
+    /// Of each thing that it does: in which turns it began to, and in which it did.
+    doing: BTreeMap<String, BTreeSet<u64>>,
+    did: BTreeMap<String, BTreeSet<u64>>,
 }
 
 impl Said {
     fn hear(&mut self, line: &str) -> Result<()> {
-        let (what, rest) = line.split_once(' ').context("an odd line")?;
-        match what {
-            "is" => {
-                let before = self.id.replace(rest.to_owned());
-                ensure!(before.is_none_or(|id| id == rest), "it is another node now");
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["is", id] => {
+                let before = self.id.replace(id.to_owned());
+                ensure!(before.is_none_or(|before| before == id), "it is another node now");
             }
-            "doing" => self.doing = rest.parse()?,
-            "did" => self.did = rest.parse()?,
-            "saving" => self.saving = rest.parse()?,
-            "saved" => self.saved = rest.parse()?,
-            "remembering" => self.remembering = rest.parse()?,
-            "remembered" => self.remembered = rest.parse()?,
+            ["doing", what, turn] => {
+                self.doing.entry(what.to_owned()).or_default().insert(turn.parse()?);
+            }
+            ["did", what, turn] => {
+                self.did.entry(what.to_owned()).or_default().insert(turn.parse()?);
+            }
             _ => anyhow::bail!("an odd line: {line}"),
         }
         Ok(())
+    }
+
+    fn did(&self, what: &str, turn: u64) -> bool {
+        self.did.get(what).is_some_and(|turns| turns.contains(&turn))
+    }
+
+    /// The turns of which what there is may be, the newest first: none before the last that was
+    /// done, and 0 for what was never written.
+    fn possible(&self, what: &str) -> Vec<u64> {
+        let last = |all: &BTreeMap<String, BTreeSet<u64>>| {
+            all.get(what).and_then(|turns| turns.last().copied()).unwrap_or(0)
+        };
+        (last(&self.did)..=last(&self.doing)).rev().collect()
+    }
+
+    /// The turn of which this is, by what `is_of` says of one.
+    fn turn(&self, what: &str, is_of: impl Fn(u64) -> Result<bool>) -> Result<u64> {
+        let possible = self.possible(what);
+        for turn in &possible {
+            if is_of(*turn)? {
+                return Ok(*turn);
+            }
+        }
+        anyhow::bail!("{what}: what there is, is of none of the turns {possible:?}")
     }
 
     /// Starts the node on what a cut left in `dir`.
@@ -54,31 +79,73 @@ impl Said {
         let (identity, promises) = prepare::identity(&state, false)?;
         let id = identity.node_id().to_string();
         ensure!(self.id.as_ref().is_none_or(|said| *said == id), "it has become another node");
-        let turn = promises.record.turn;
-        ensure!(
-            (self.did..=self.doing).contains(&turn),
-            "it has promised in turn {}, but remembers {turn}",
-            self.did
-        );
-        let saved = match Membership::load(&state.membership())? {
-            Some(found) => (1..=self.saving)
-                .find(|turn| membership(*turn).is_ok_and(|saved| saved == found))
-                .context("the membership was never saved")?,
-            None => 0,
-        };
-        ensure!(saved >= self.saved, "membership {} was saved, but it is {saved}", self.saved);
-        if saved > 0 {
+        self.turn("bind", |turn| Ok(record(turn, &identity)? == promises.record))?;
+        self.check_wish(&state, &promises.record)?;
+        let found = Membership::load(&state.membership())?;
+        let is_of = |turn| Ok(found == (turn > 0).then(|| membership(turn)).transpose()?);
+        if self.turn("save", is_of)? > 0 {
             // Else a member would begin with an empty store, and vote again.
             store::require(&state.raft()).context("it is a member")?;
         }
         let known = remembered::read(&state.peers())?;
-        let turn = known.len() as u64;
-        ensure!(known == peers(turn), "peers that were never written");
-        ensure!(
-            (self.remembered..=self.remembering).contains(&turn),
-            "{} peers were remembered, but it knows {turn}",
-            self.remembered
-        );
+        self.turn("remember", |turn| Ok(known == peers(turn)))?;
+        self.check_etcd(&Home::new(state.etcd()))
+    }
+
+    /// What etcd is to begin with is what was written down, and what this node's birth was promised
+    /// with is not forgotten.
+    fn check_wish(&self, state: &StateDir, record: &Record) -> Result<()> {
+        let wished = |is_member| -> Result<_> {
+            Ok(restore::check(state.path(), None, is_member)?.map(|restore| restore.digest))
+        };
+        let agreed = |turn| snapshot(turn).map(|(digest, _)| digest);
+        let written = wished(true)?;
+        self.turn("wish", |turn| Ok(written == agreed(turn)))?;
+        let bound = wished(false)?;
+        // A free node begins with what it is told then, and this start tells it nothing.
+        let expected = if record.is_free() { None } else { agreed(last_free(record.turn)) };
+        ensure!(bound == expected, "bound in turn {}, it begins with {bound:?}", record.turn);
+        Ok(())
+    }
+
+    /// A member of etcd that has begun never counts as new, and its certificates are whole.
+    fn check_etcd(&self, home: &Home) -> Result<()> {
+        for turn in self.doing.get("start").into_iter().flatten().copied() {
+            let member = member(turn)?;
+            let record = match home.presence(member.generation)? {
+                Presence::Strange => anyhow::bail!("etcd's data {turn} without a record of it"),
+                Presence::Absent => None,
+                Presence::Begun(record) | Presence::Whole(record) | Presence::Lost(record) => {
+                    Some(record)
+                }
+            };
+            ensure!(
+                record.is_some() || !self.did("start", turn),
+                "etcd's start {turn} is forgotten"
+            );
+            if let Some(record) = record {
+                let same = record.name == member.name && record.initial == member.initial;
+                ensure!(same, "etcd's member {turn} is recorded as {record:?}");
+                let noted = record.had_data || !self.did("note", turn);
+                ensure!(noted, "etcd's member {turn} would start as new, without its data");
+            }
+        }
+        let paths = Paths::in_home(home.root());
+        for (path, which) in [(paths.authorities, 0), (paths.server, 1), (paths.peer, 2)] {
+            let found = there(fs::read(&path))?;
+            let pem = |turn| -> Result<String> {
+                let of = credentials(turn)?;
+                Ok(match which {
+                    0 => chain_pem(of.authorities.certificates()),
+                    1 => of.server.to_pem().to_string(),
+                    _ => of.peer.to_pem().to_string(),
+                })
+            };
+            self.turn("certify", |turn| {
+                Ok(found == (turn > 0).then(|| pem(turn).map(String::into_bytes)).transpose()?)
+            })
+            .with_context(|| path.display().to_string())?;
+        }
         Ok(())
     }
 }
@@ -112,7 +179,7 @@ fn judge(
     Ok(failures)
 }
 
-fn record(dir: &Path) -> Result<Tape> {
+fn recorded(dir: &Path) -> Result<Tape> {
     let mut tape = Tape::default();
     tape.record(dir, Command::new(env!("CARGO_BIN_EXE_power-cut-newcomer")).arg(dir))?;
     Ok(tape)
@@ -125,7 +192,7 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
     let machine = Disk::load(dir.path())?.with_names_in_any_order();
-    let tape = record(dir.path())?;
+    let tape = recorded(dir.path())?;
     let (mut cuts, mut failures) = (0, Vec::new());
     for seed in 0..soak.map_or(5, |cuts| cuts / 100 + 5) {
         let mut disk = machine.clone();
@@ -135,12 +202,12 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
     // Killed at every point, with the power on; then cut in the life of its successor.
     let (mut disk, mut said) = (machine, Said::default());
     for (at, event) in tape.events.iter().enumerate() {
-        if soak.is_some() || at < 20 || at % 5 == 0 {
+        if soak.is_some() || at < 20 || at % 11 == 0 {
             let killed = || format!("killed before event {at}");
             let next = scratch()?;
             let mut disk = disk.clone();
             disk.hand_on(next.path())?;
-            let tape = record(next.path()).with_context(killed)?;
+            let tape = recorded(next.path()).with_context(killed)?;
             let wrong = judge(&mut disk, &tape, said.clone(), 8, (&mut cuts, 1000 + at as u64))?;
             failures.extend(wrong.into_iter().map(|wrong| format!("{}: {wrong}", killed())));
         }
@@ -160,10 +227,8 @@ fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<(
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
     let machine = Disk::load(dir.path())?.with_names_in_any_order();
-    let tape = record(dir.path())?;
-    let is_promise = |line: &str| {
-        ["is ", "did ", "saved ", "remembered "].iter().any(|word| line.starts_with(word))
-    };
+    let tape = recorded(dir.path())?;
+    let is_promise = |line: &str| line.starts_with("is ") || line.starts_with("did ");
     for how in Careless::ALL {
         let careless = tape.of_careless(how, is_promise);
         let (mut cuts, mut failures) = (0, Vec::new());
@@ -173,6 +238,40 @@ fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<(
         }
         writeln!(std::io::stderr(), "{how:?}: {} of {cuts} cuts failed", failures.len())?;
         ensure!(failures.len() > 2, "{how:?} is not noticed in {cuts} cuts: {failures:#?}");
+    }
+    Ok(())
+}
+
+/// Else a file of which the judge knows nothing would pass.
+#[test]
+fn the_judge_catches_each_file_that_is_not_synced() -> Result<()> {
+    let dir = scratch()?;
+    fs::create_dir(dir.path().join("var"))?;
+    let machine = Disk::load(dir.path())?.with_names_in_any_order();
+    let tape = recorded(dir.path())?;
+    let names = [
+        "birth",
+        "restore-etcd",
+        "membership.json",
+        "peers.json",
+        ".started",
+        "ca.crt",
+        "server.pem",
+        "peer.pem",
+    ];
+    for name in names {
+        let mut careless = tape.clone();
+        for event in &mut careless.events {
+            // Under the name that it has until it is renamed.
+            let is_it = |path: &Path| path.to_string_lossy().contains(name);
+            if matches!(event, Event::Sync { path, .. } if is_it(path)) {
+                *event = Event::Nothing;
+            }
+        }
+        let (mut cuts, mut disk) = (0, machine.clone());
+        let failures = judge(&mut disk, &careless, Said::default(), 2, (&mut cuts, 0))?;
+        writeln!(std::io::stderr(), "{name}: {} of {cuts} cuts failed", failures.len())?;
+        ensure!(failures.len() > 2, "{name} is not missed in {cuts} cuts: {failures:#?}");
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +15,9 @@ use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::{Said, binary, said};
 use muster_tests::lab::Lab;
 use muster_tests::loopback::Bench;
-use muster_tests::secrets::{Capture, Search, Secret, files, is_open, processes, there};
+use muster_tests::secrets::{
+    Capture, Found, Search, Secret, Watch, commands, elsewhere, files, is_open, there,
+};
 use muster_tests::{Cluster, Discovery, Plan, scenario, until};
 use musterd::membership::Membership;
 use musterd::raft::store::{self, Owner, SLED};
@@ -26,8 +29,22 @@ use serde_json::{Value, json};
 
 const FORMATS: [&str; 3] = ["table", "json", "yaml"];
 
-/// Every command that answers, with what it may end with. `TOKEN` is a token's id.
+/// Every command, with what it may end with: a command of `musterctl` that has no row fails the
+/// test. `TOKEN` is a token's id, `DESK` the operator's directory, `FORM` the form of the answer.
 const COMMANDS: &[(&str, &[i32])] = &[
+    ("init made-FORM --out DESK/made-FORM", &[0]),
+    ("cluster create --control-planes 1 --workers 0 --name local-FORM --dir DESK/local-FORM", &[0]),
+    ("cluster list", &[0]),
+    ("cluster show local-FORM", &[0]),
+    (DESTROY, &[0]),
+    ("context add DESK/made-FORM --name added-FORM", &[0]),
+    ("context endpoints 10.0.0.1 --context added-FORM", &[0]),
+    // What was made or added last is the current one.
+    ("context use lab", &[0]),
+    ("context list", &[0]),
+    ("context show", &[0]),
+    ("context remove added-FORM", &[0]),
+    ("completion bash", &[0]),
     ("version", &[0]),
     ("members", &[0]),
     ("status", &[0]),
@@ -39,12 +56,31 @@ const COMMANDS: &[(&str, &[i32])] = &[
     ("etcd members", &[0]),
     ("etcd status", &[0]),
     ("etcd alarms", &[0]),
+    ("etcd alarms --disarm", &[0]),
     ("etcd defrag -n cp-1", &[0]),
-    ("context list", &[0]),
-    ("context show", &[0]),
+    ("etcd forfeit-leadership", &[0]),
+    ("etcd snapshot DESK/snapshot-FORM", &[0]),
+    ("etcd client-config --out DESK/client-FORM", &[0]),
     ("token revoke TOKEN", &[0, 1]),
     ("node remove nobody", &[1]),
 ];
+
+const DESTROY: &str = "cluster destroy local-FORM";
+
+/// Whose answer is the secret: [`Story::token`] takes it out, in every form.
+const SHOWS_A_SECRET: &str = "token create";
+
+/// Fails when `musterctl` has learnt a command that this test does not know.
+fn every_command_has_a_row() -> Result<()> {
+    let rows = || COMMANDS.iter().map(|(line, _)| *line).chain([SHOWS_A_SECRET]);
+    let is_of = |line: &str, command: &str| format!("{line} ").starts_with(&format!("{command} "));
+    let new = commands()?.into_iter().find(|command| !rows().any(|line| is_of(line, command)));
+    ensure!(new.is_none(), "`musterctl {}` has no row in COMMANDS", new.unwrap_or_default());
+    Ok(())
+}
+
+/// Whose token is pasted where only its id is wanted.
+const PASTED: &str = "a revoked (pasted)";
 
 /// What of the run may be seen by others, by where it was seen, and all its secrets.
 struct Story {
@@ -56,6 +92,10 @@ struct Story {
 impl Story {
     fn note(&mut self, place: impl Into<String>, said: &Said) {
         self.seen.push((place.into(), format!("{}{}", said.out, said.err).into_bytes()));
+    }
+
+    fn saw(&mut self, shown: Vec<(PathBuf, Vec<u8>)>) {
+        self.seen.extend(shown.into_iter().map(|(path, text)| (path.display().to_string(), text)));
     }
 
     /// Makes a token. It is shown to whoever made it, once, and nothing else of it.
@@ -131,13 +171,22 @@ impl Story {
 
     /// Every command in every form.
     fn commands(&mut self) -> Result<()> {
+        every_command_has_a_row()?;
         let token = self.token("a revoked", &["--role", "worker"], "yaml")?;
         let id = token.split('.').next().context("a token")?.to_owned();
-        for (line, codes) in COMMANDS {
+        let desk = self.cluster.desk.dir().display().to_string();
+        for (row, codes) in COMMANDS {
             for format in FORMATS {
-                let line = line.replace("TOKEN", &id);
+                let line = row.replace("TOKEN", &id).replace("DESK", &desk).replace("FORM", format);
+                if *row == DESTROY {
+                    self.before_it_is_destroyed(&format!("local-{format}"))?;
+                }
                 let words: Vec<&str> = line.split(' ').chain(["-o", format]).collect();
-                let told = self.cluster.ctl(&words)?;
+                let told = match words[0] {
+                    // Of this machine alone: no node is asked.
+                    "context" => self.on_the_desk(&words)?,
+                    _ => self.cluster.ctl(&words)?,
+                };
                 let code = told.code.context("it was killed")?;
                 ensure!(codes.contains(&code), "{line} -o {format}: {told:?}");
                 self.note(format!("{line} -o {format}"), &told);
@@ -146,9 +195,67 @@ impl Story {
         self.cluster.etcdctl(&["put", "some", "thing"])?.success()?;
         let told = self.cluster.etcdctl(&["get", "some", "--write-out", "json"])?;
         self.note("etcdctl get", &told);
-        let snapshot = self.cluster.desk.dir().join("snapshot").display().to_string();
-        let told = self.cluster.ctl(&["etcd", "snapshot", &snapshot])?;
-        self.note("etcd snapshot", &told);
+        self.restore()
+    }
+
+    fn on_the_desk(&self, words: &[&str]) -> Result<Said> {
+        let desk = &self.cluster.desk;
+        let mut command = desk.command(binary("musterctl")?);
+        said(command.args(words).env("MUSTER_CONFIG", desk.dir().join("contexts")))
+    }
+
+    /// The secrets and the logs of a local cluster, which will be gone with all of its files.
+    fn before_it_is_destroyed(&mut self, name: &str) -> Result<()> {
+        let desk = self.cluster.desk.dir().to_owned();
+        let whose = format!("a destroyed {name}'s");
+        let context = desk.join("contexts/contexts").join(name);
+        let before = self.secrets.len();
+        for file in files(&desk.join(name))?.into_iter().chain(files(&context)?) {
+            let bytes = fs::read(&file)?;
+            let text = String::from_utf8_lossy(&bytes);
+            if file.ends_with("node.yaml") {
+                let document: Value = serde_saphyr::from_str(&text)?;
+                let token = document["machine"]["token"].as_str().context("no token")?;
+                self.secrets.extend(Secret::token(&whose, token)?);
+            } else if file.ends_with("identity.key") {
+                self.secrets.push(Secret::key_der(format!("{whose} identity"), &bytes)?);
+            } else if text.contains("PRIVATE KEY") {
+                let which = file.file_name().unwrap_or_default().display().to_string();
+                self.secrets.push(Secret::key(format!("{whose} {which}"), &text)?);
+            } else if file.extension().is_some_and(|extension| extension == "log") {
+                self.seen.push((file.display().to_string(), bytes));
+            }
+        }
+        // A token and its verifier, the node's and the operator's key, two of etcd's.
+        let made = self.secrets.len() - before;
+        ensure!(made == 6, "{made} secrets of {name}");
+        Ok(())
+    }
+
+    /// A cluster of one that begins with a snapshot, for which musterd runs a program of etcd's.
+    fn restore(&mut self) -> Result<()> {
+        let desk = self.cluster.desk.clone();
+        let alone = desk.dir().join("alone");
+        let mut init = desk.command(binary("musterctl")?);
+        init.args(["init", "alone", "--control-planes", "1", "--no-mdns", "--no-context"]);
+        self.note("init", &said(init.arg("--out").arg(&alone))?);
+        let mut document: Value =
+            serde_saphyr::from_str(&fs::read_to_string(alone.join("node.yaml"))?)?;
+        document["machine"]["etcd"] = json!({ "binary": slow_etcd(desk.dir())? });
+        self.cluster.write_config(&alone.join("node.yaml"), &document)?;
+        let mut musterd = desk.command(binary("musterd")?);
+        musterd.arg("--config").arg(alone.join("node.yaml")).args(["--name", "cp-1"]);
+        musterd.arg("--state-dir").arg(alone.join("state"));
+        musterd.arg("--restore-etcd").arg(desk.dir().join("snapshot-json"));
+        let mut process = desk.spawn(musterd, "alone")?;
+        until("etcd to begin with the snapshot", HEALTHY, || {
+            let text = fs::read_to_string(process.log()).unwrap_or_default();
+            let begun = text.contains("etcd begins with the given snapshot");
+            if begun { Ok(()) } else { Err(text.lines().last().map(str::to_owned)) }
+        })?;
+        process.stop(HEALTHY)?;
+        let identity = fs::read(alone.join("state/identity.key"))?;
+        self.secrets.push(Secret::key_der("the identity of desk/alone", &identity)?);
         Ok(())
     }
 
@@ -174,7 +281,7 @@ impl Story {
             self.note(format!("musterd with a token that is {name}"), &told);
         }
         // Somebody pastes the whole token where its id is wanted.
-        let pasted = self.token("a revoked (pasted)", &["--role", "worker"], "json")?;
+        let pasted = self.token(PASTED, &["--role", "worker"], "json")?;
         let told = self.cluster.ctl(&["token", "revoke", &pasted])?;
         ensure!(told.code == Some(0), "{told:?}");
         self.note("token revoke with a whole token", &told);
@@ -188,7 +295,9 @@ impl Story {
             let context = self.cluster.desk.dir().join(format!("stranger-{name}"));
             let mut init = self.cluster.desk.command(binary("musterctl")?);
             init.args(["init", "elsewhere", "--no-context", "--endpoint", &endpoint, "--out"]);
-            said(init.arg(&context))?.success()?;
+            let told = said(init.arg(&context))?;
+            self.note("init without a context", &told);
+            told.success()?;
             let file = context.join("token");
             self.secrets.extend(Secret::token("a stranger's", &fs::read_to_string(&file)?)?);
             if let Some(token) = token {
@@ -203,8 +312,8 @@ impl Story {
         Ok(())
     }
 
-    /// Arguments, environment and limits of everything that runs.
-    fn look_at_processes(&mut self) -> Result<()> {
+    /// Limits of everything that runs.
+    fn look_at_limits(&self) -> Result<()> {
         let mut running = BTreeMap::new();
         for (name, node) in &self.cluster.nodes {
             for pid in node.host.pids()? {
@@ -214,8 +323,6 @@ impl Story {
                 let words: Vec<_> = cores.context("no limit")?.split_whitespace().collect();
                 ensure!(words[4..6] == ["0", "0"], "{program} of {name} may dump core: {words:?}");
                 *running.entry(program.trim().to_owned()).or_insert(0) += 1;
-                let shown = processes(&[pid])?.into_iter();
-                self.seen.extend(shown.map(|(path, text)| (path.display().to_string(), text)));
             }
         }
         ensure!(running.get("musterd") == Some(&6), "{running:?}");
@@ -256,6 +363,9 @@ impl Story {
         for file in files(desk)? {
             let text = String::from_utf8_lossy(&fs::read(&file)?).into_owned();
             let path = file.strip_prefix(desk)?.display().to_string();
+            if file.ends_with("token") {
+                self.secrets.extend(Secret::token(&format!("{path}: the"), &text)?);
+            }
             if text.contains("PRIVATE KEY") {
                 operators += usize::from(file.ends_with("operator.key"));
                 self.secrets.push(Secret::key(format!("{path} of the desk"), &text)?);
@@ -298,6 +408,9 @@ impl Story {
 #[test]
 fn no_secret_of_a_whole_life_is_seen_where_it_does_not_belong() {
     scenario("secrets", |lab| {
+        // By the clock of the files.
+        let begun = fs::metadata(lab.dir())?.modified()?;
+        let watch = Watch::start();
         let plan = Plan::of(4).expect(3).workers(2).found_by(Discovery::Mdns);
         let cluster = Cluster::plan(lab, &plan)?;
         let capture = Capture::start(lab, &lab.dir().join("frames"))?;
@@ -306,9 +419,11 @@ fn no_secret_of_a_whole_life_is_seen_where_it_does_not_belong() {
         story.joins()?;
         story.commands()?;
         story.failures()?;
-        story.look_at_processes()?;
+        story.look_at_limits()?;
         story.removal_and_restart()?;
         let frames = capture_with_mark(&story.cluster, capture)?;
+        // Also what is gone once the nodes have ended.
+        story.saw(elsewhere(begun, lab.dir())?);
         for name in story.cluster.names() {
             let node = story.cluster.node_mut(&name);
             if let Some(mut process) = node.process.take() {
@@ -318,8 +433,34 @@ fn no_secret_of_a_whole_life_is_seen_where_it_does_not_belong() {
         story.keys_on_disk()?;
         story.authorities()?;
         story.seen.push(("the network".to_owned(), frames));
+        story.saw(elsewhere(begun, lab.dir())?);
+        story.saw(everything_that_ran(watch)?);
         judge(lab, &story)
     });
+}
+
+/// An etcd whose other program takes so long that it is surely looked at while it runs.
+fn slow_etcd(dir: &Path) -> Result<PathBuf> {
+    let programs = dir.join("programs");
+    fs::create_dir(&programs)?;
+    let script = "#!/bin/sh\nsleep 0.5\nexec etcdctl \"$@\"\n";
+    fs::write(programs.join("etcdutl"), script)?;
+    fs::set_permissions(programs.join("etcdutl"), fs::Permissions::from_mode(0o755))?;
+    let etcd = programs.join("etcd");
+    let found = said(Command::new("sh").args(["-c", "command -v etcd"]))?.success()?;
+    std::os::unix::fs::symlink(found.trim(), &etcd)?;
+    Ok(etcd)
+}
+
+/// Ends the watch, which must have seen also what ran for a moment only.
+fn everything_that_ran(watch: Watch) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let seen = watch.seen()?;
+    for program in ["musterd\0", "musterctl\0", "etcd\0", "etcdctl\0", "\0snapshot\0restore\0"] {
+        let shows =
+            |text: &[u8]| text.windows(program.len()).any(|found| found == program.as_bytes());
+        ensure!(seen.iter().any(|(_, text)| shows(text)), "{program:?} was not seen to run");
+    }
+    Ok(seen)
 }
 
 /// Ends the capture, which must have seen what was there to be seen.
@@ -341,7 +482,9 @@ fn judge(lab: &Lab, story: &Story) -> Result<()> {
     let search = Search::new(&story.secrets)?;
     let mut wrong = BTreeSet::new();
     for (place, text) in &story.seen {
-        for found in search.look(text) {
+        // The one that somebody typed as an argument is seen there.
+        let typed = |found: &Found| place.starts_with("/proc/") && found.name.contains(PASTED);
+        for found in search.look(text).into_iter().filter(|found| !typed(found)) {
             wrong.insert(format!("{place} shows {} ({})", found.name, found.form));
         }
     }
@@ -372,7 +515,8 @@ fn judge(lab: &Lab, story: &Story) -> Result<()> {
     for secret in &story.secrets {
         let missed =
             !kept.contains_key(&secret.name) && !secret.name.starts_with("the verifier of");
-        let shown_only = secret.name.contains("a revoked") || secret.name.contains("a stranger's");
+        let shown_only = ["a revoked", "a stranger's", "a destroyed"];
+        let shown_only = shown_only.iter().any(|whose| secret.name.contains(whose));
         ensure!(!missed || shown_only, "{} was found nowhere", secret.name);
     }
     Ok(())
@@ -380,7 +524,8 @@ fn judge(lab: &Lab, story: &Story) -> Result<()> {
 
 /// Where each secret is allowed to lie; everything else is a leak, also in a private file.
 fn belongs(secret: &str, path: &str) -> bool {
-    let raft = path.starts_with("cp-") && path.contains("/state/raft/");
+    let is_voter = path.starts_with("cp-") || path.starts_with("desk/alone/");
+    let raft = is_voter && path.contains("/state/raft/");
     if secret.starts_with("the secret of") {
         // What was given to a machine, and the context of an operator before its first contact.
         let given = Path::new(path);

@@ -1,22 +1,26 @@
 //! The other program whose power is cut: `power-cut-newcomer DIR` is a node in its first seconds. It
-//! makes its state directory, its identity and its record of promises, then promises again and
-//! again, saves its membership and remembers its peers, and says what it does. It is run under
-//! strace.
+//! makes its state directory, its identity and its record of promises; then, again and again, it
+//! writes down what it is bound to and what etcd shall begin with, saves its membership, remembers
+//! its peers and begins as a member of etcd, and says what it does. It is run under strace.
 
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use muster_discovery::birth::{Bond, Record};
+use muster_discovery::birth::Record;
 use muster_discovery::candidates::remembered;
+use muster_init::files;
+use muster_init::units::etcd::credentials::{self, Paths};
+use muster_init::units::etcd::home::Home;
 use muster_proto::ClusterId;
-use muster_tests::newcomer::{CLUSTER, membership, peers};
-use musterd::prepare;
+use muster_tests::newcomer::{CLUSTER, member, membership, peers, record, snapshot};
 use musterd::raft::store::{self, Owner, SLED};
 use musterd::state_dir::StateDir;
+use musterd::{prepare, restore};
 
-/// Promises it makes, each with a new membership file.
-const PROMISES: u64 = 12;
+/// Turns it takes, in each of which everything is written anew.
+const TURNS: u64 = 9;
 
 fn main() -> Result<()> {
     let dir =
@@ -26,24 +30,68 @@ fn main() -> Result<()> {
     say(&format!("is {}", identity.node_id()))?;
     // A node acts on the promises it finds, so they count as made.
     let found = promises.record.turn;
-    say(&format!("doing {found}"))?;
-    say(&format!("did {found}"))?;
+    does("bind", found, || Ok(()))?;
+    // Not on the disk that is watched: it is the operator's.
+    let elsewhere = tempfile::tempdir()?;
+    if promises.record.is_free() {
+        does("wish", found, || wish(&state, &promises.record, elsewhere.path()))?;
+    }
     // As a member does: what the membership implies is there before it.
     let owner = Owner { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
     store::make(&state.raft(), &owner, SLED)?;
-    let first = found + 1;
-    for turn in first..first + PROMISES {
-        say(&format!("doing {turn}"))?;
-        promises.store.write(&Record { turn, bond: Bond::Free })?;
-        say(&format!("did {turn}"))?;
-        say(&format!("saving {turn}"))?;
-        membership(turn)?.save(&state.membership())?;
-        say(&format!("saved {turn}"))?;
-        say(&format!("remembering {turn}"))?;
-        remembered::write(&state.peers(), &peers(turn))?;
-        say(&format!("remembered {turn}"))?;
+    let home = Home::new(state.etcd());
+    for turn in found + 1..=found + TURNS {
+        let record = record(turn, &identity)?;
+        does("bind", turn, || Ok(promises.store.write(&record)?))?;
+        if record.is_free() {
+            does("wish", turn, || wish(&state, &record, elsewhere.path()))?;
+        }
+        does("save", turn, || Ok(membership(turn)?.save(&state.membership())?))?;
+        does("remember", turn, || Ok(remembered::write(&state.peers(), &peers(turn))?))?;
+        begin_etcd(&home, turn)?;
     }
     Ok(())
+}
+
+/// What `musterd --restore-etcd` does before anything can be promised.
+fn wish(state: &StateDir, record: &Record, elsewhere: &Path) -> Result<()> {
+    let file = elsewhere.join("snapshot");
+    let given = match snapshot(record.turn) {
+        Some((_, bytes)) => {
+            fs::write(&file, bytes)?;
+            Some(file.as_path())
+        }
+        None => None,
+    };
+    let restore = restore::check(state.path(), given, false)?;
+    Ok(restore::write_down(state, record, restore.as_ref())?)
+}
+
+/// What the etcd unit does around the first start of a member, and etcd itself. etcd syncs its data;
+/// here it does not, since the record is there to outlive the data.
+fn begin_etcd(home: &Home, turn: u64) -> Result<()> {
+    let member = member(turn)?;
+    files::create_private_directory(home.root())?;
+    let paths = Paths::in_home(home.root());
+    does("certify", turn, || Ok(credentials::write(&paths, &member.credentials)?))?;
+    does("start", turn, || Ok(home.admit(&member)?))?;
+    let data = home.data(member.generation).join("member");
+    for file in ["wal/0.wal", "snap/db"] {
+        let file = data.join(file);
+        fs::create_dir_all(file.parent().context("it has one")?)?;
+        fs::write(file, "etcd's own")?;
+    }
+    does("note", turn, || {
+        anyhow::ensure!(home.note_data(member.generation)?, "etcd's data is not seen");
+        Ok(())
+    })
+}
+
+/// Says that it does something, does it, and says that it did.
+fn does(what: &str, turn: u64, something: impl FnOnce() -> Result<()>) -> Result<()> {
+    say(&format!("doing {what} {turn}"))?;
+    something()?;
+    say(&format!("did {what} {turn}"))
 }
 
 /// One line, one write: so that it stands at its place among the file operations.

@@ -2,9 +2,13 @@
 //! once.
 
 mod capture;
+mod commands;
 mod forms;
 mod places;
+mod watch;
 
 pub use capture::Capture;
+pub use commands::commands;
 pub use forms::{Found, Search, Secret};
-pub use places::{files, is_open, processes, there};
+pub use places::{elsewhere, files, is_open, there};
+pub use watch::Watch;

@@ -1,11 +1,13 @@
-//! Where a secret could be seen: files, and what the system shows of processes.
+//! Files in which a secret could be seen.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 /// `None` for what is not there any more.
 pub fn there<T>(found: io::Result<T>) -> Result<Option<T>> {
@@ -37,15 +39,43 @@ pub fn is_open(file: &Path) -> Result<bool> {
     Ok(meta.is_some_and(|meta| meta.permissions().mode() & 0o077 != 0))
 }
 
-/// What the system shows of the processes of these ids: arguments and environment.
-pub fn processes(pids: &[u32]) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-    let mut shown = Vec::new();
-    for pid in pids {
-        for file in ["cmdline", "environ", "comm"] {
-            let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-            let text = fs::read(&path).with_context(|| path.display().to_string())?;
-            shown.push((path, text));
+/// Where programs put what they forget, whoever they are.
+const SHARED: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/dev/shm"];
+
+/// As much of one file as is looked at.
+const LOOKED_AT: u64 = 8 << 20;
+
+/// What others on this machine could find: the files in the shared places that were changed since
+/// `since`, but for what lies in `own`, and what is a build's or another test's of its own.
+pub fn elsewhere(since: SystemTime, own: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut found = Vec::new();
+    let mut left: BTreeSet<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
+    left.insert(std::env::temp_dir());
+    while let Some(path) = left.pop_last() {
+        // What cannot be looked at has gone, or belongs to the kernel.
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if meta.is_dir() && path != own && !is_others(&path) {
+            left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|e| e.path()));
+        } else if meta.is_file() && changed(&meta)? >= since {
+            let Ok(file) = File::open(&path) else { continue };
+            let mut bytes = Vec::new();
+            if file.take(LOOKED_AT).read_to_end(&mut bytes).is_ok() {
+                found.push((path, bytes));
+            }
         }
     }
-    Ok(shown)
+    Ok(found)
+}
+
+fn is_others(directory: &Path) -> bool {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("muster-lab-")
+        || name.starts_with("muster-bench-")
+        || directory.join("CACHEDIR.TAG").exists()
+}
+
+/// When a file was last written, or made under this name.
+fn changed(meta: &fs::Metadata) -> Result<SystemTime> {
+    let moved = Duration::new(meta.ctime().try_into()?, meta.ctime_nsec().try_into()?);
+    Ok(meta.modified()?.max(SystemTime::UNIX_EPOCH + moved))
 }

@@ -1,0 +1,122 @@
+//! What the system shows of every process of the machine while a run goes on, also of those that end
+//! at once: arguments, environment and name, by a look at `/proc` every few milliseconds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+/// Between two looks for new processes.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// So long a process is read at every look: it may yet become another program, as everything on a
+/// host of the lab begins as `ip`.
+const YOUNG: Duration = Duration::from_millis(500);
+
+/// Between two looks at those that are there for longer.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Each text that was shown, with one of the places that showed it.
+type Shown = BTreeMap<Vec<u8>, PathBuf>;
+
+/// A thread that looks.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Shown>>,
+}
+
+impl Watch {
+    /// Begins to look.
+    pub fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        Self { stop, thread: Some(std::thread::spawn(move || watch(&stopped))) }
+    }
+
+    /// Ends it, and gives all that was seen.
+    pub fn seen(mut self) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        self.stop.store(true, Ordering::Release);
+        let thread = self.thread.take().context("it runs until here")?;
+        let shown = thread.join().expect("the thread only reads files");
+        Ok(shown.into_iter().map(|(text, place)| (place, text)).collect())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+/// When a process was first seen and last read.
+struct Known {
+    first: Instant,
+    last: Instant,
+}
+
+fn watch(stop: &AtomicBool) -> Shown {
+    let (mut shown, mut known) = (Shown::new(), BTreeMap::new());
+    while !stop.load(Ordering::Acquire) {
+        let now = Instant::now();
+        let before = std::mem::take(&mut known);
+        for pid in pids() {
+            let Known { first, last } = before
+                .get(&pid)
+                .map_or(Known { first: now, last: now }, |known| Known { ..*known });
+            let is_new = first == now;
+            let reads = is_new || now - first < YOUNG || now - last > AGAIN;
+            if reads {
+                look(pid, &mut shown);
+            }
+            known.insert(pid, Known { first, last: if reads { now } else { last } });
+        }
+        std::thread::sleep(LOOK);
+    }
+    shown
+}
+
+fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Nothing of one that has ended meanwhile.
+fn look(pid: u32, shown: &mut Shown) {
+    for file in ["cmdline", "environ", "comm"] {
+        let path = Path::new("/proc").join(pid.to_string()).join(file);
+        if let Ok(text) = fs::read(&path)
+            && !text.is_empty()
+            && !shown.contains_key(&text)
+        {
+            shown.insert(text, path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_soon_gone_is_seen_with_its_arguments_and_its_environment() {
+        let watch = Watch::start();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec sleep 0.1 # unseen", "argument-of-a-child"]);
+        shell.env("SOME", "variable-of-a-child").status().unwrap();
+        let seen = watch.seen().unwrap();
+        let shows = |word: &str| {
+            let word = word.as_bytes();
+            seen.iter().any(|(_, text)| text.windows(word.len()).any(|found| found == word))
+        };
+        // The shell's own arguments may be gone before the first look.
+        assert!(shows("sleep\x000.1") && shows("SOME=variable-of-a-child"), "{}", seen.len());
+    }
+}
