@@ -20,7 +20,7 @@ step() {
 command -v cargo >/dev/null || { echo "run.sh: Rust is missing: install it with rustup" >&2; exit 1; }
 step 'prerequisites' deploy/prerequisites.sh \
   etcd-server etcd-client openssl iproute2 nftables strace util-linux gcc libc6-dev procps \
-  e2fsprogs mount faketime nmap ngtcp2-client
+  e2fsprogs mount curl faketime nmap ngtcp2-client
 
 step 'format' cargo fmt --all --check
 step 'clippy' cargo clippy --locked --workspace --all-targets -- -D warnings

@@ -8,10 +8,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-rounds=5 model=600 matrix=1 cuts=5000 seeds=1..300 cases=20000 fuzz=120
+rounds=5 model=600 matrix=1 births='every fail point, every founder, every way' cuts=5000 seeds=1..300 cases=20000 fuzz=120
 case ${1-} in
   '') ;;
-  --short) rounds=0 model=20 matrix=0 cuts=300 seeds=11..14 cases=2000 fuzz=2 ;;
+  --short) rounds=0 model=20 matrix=0 births='as in every run of the tests' cuts=300 seeds=11..14 cases=2000 fuzz=2 ;;
   *[!0-9]*) echo "soak.sh: $1 is not a number of rounds" >&2; exit 64 ;;
   *) rounds=$1 ;;
 esac
@@ -27,14 +27,14 @@ step() {
 ((EUID == 0)) || { echo "soak.sh: the lab makes network namespaces: run it as root" >&2; exit 1; }
 deploy/prerequisites.sh \
   etcd-server etcd-client openssl iproute2 nftables strace util-linux gcc libc6-dev procps \
-  e2fsprogs mount faketime nmap ngtcp2-client g++
+  e2fsprogs mount curl faketime nmap ngtcp2-client g++
 cargo build --locked --workspace --all-targets --quiet
 
 # Always the whole workspace, as it was built: see run.sh.
 step "birth, one more of every fault, each search at most $model s" \
   env MUSTER_MODEL_DEPTH=1 MUSTER_MODEL_SECONDS=$model timeout 3h \
   cargo test --locked --workspace --lib birth::model -- --nocapture
-step 'births: every fail point, every founder, every way' \
+step "births: $births" \
   env MUSTER_BIRTH_MATRIX=$matrix timeout 3h \
   cargo test --locked --workspace --test birth_faults -- --test-threads=2 --nocapture
 step "power cuts: $cuts of each kind" \
@@ -54,7 +54,7 @@ for ((round = 1; round <= rounds; round++)); do
 done
 cat <<TEXT
 
-soak: births one fault deeper and killed or cut off at every step, $cuts power cuts a kind, fault
+soak: births one fault deeper, each search for $model s at most; births by fail points: $births; $cuts power cuts a kind, fault
 schedules $seeds, $cases histories a kind, every fuzz target for $fuzz s, $rounds rounds of all tests; failed: ${#failed[@]}
 TEXT
 ((${#failed[@]} == 0)) || { printf 'soak: FAILED: %s\n' "${failed[@]}" >&2; exit 1; }

@@ -324,7 +324,7 @@ impl Door for Entrance {
     }
 
     fn refused(&self, refused: Refused) {
-        // A flood fills the queue and is counted there; nobody waits for the audit log.
+        // What does not fit is left out: nobody waits for the audit log.
         self.refused.try_send(refused).ok();
     }
 }

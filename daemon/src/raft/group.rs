@@ -43,8 +43,9 @@ pub const MAX_COMMAND: usize = 256 << 10;
 /// A leader that was not heard for this long is out of reach: some heartbeats, a busy disk allowed.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// A Raft that has waited for its disk for this long is stuck: this node serves nothing then.
-const STUCK: Duration = Duration::from_secs(2);
+/// A Raft that has waited for its disk for this long is stuck: this node leads no more then, takes no
+/// writes and answers no read as current.
+pub(super) const STUCK: Duration = Duration::from_secs(2);
 
 /// How often a call looks for a leader while nobody says that there is a new one.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -131,13 +132,14 @@ pub(super) struct Leadership {
     pub stepped_back: bool,
     /// When this node last knew a leader with a majority.
     pub last_led: Instant,
-    /// When openraft last published anything, which it does at every tick.
-    pub reported: Instant,
+    /// For how long openraft has published nothing, which it does at every tick. Time in which this
+    /// process did not run does not count.
+    pub core_silent: Duration,
 }
 
 impl Default for Leadership {
     fn default() -> Self {
-        Self { stepped_back: false, last_led: Instant::now(), reported: Instant::now() }
+        Self { stepped_back: false, last_led: Instant::now(), core_silent: Duration::ZERO }
     }
 }
 
@@ -212,14 +214,15 @@ impl Group {
     /// openraft, which waits for its disk and takes no message meanwhile, has published nothing.
     /// What its metrics say is old then.
     pub fn stuck_for(&self) -> Option<Duration> {
-        let since = self.watched.stall.lasts().max(self.watched.lead.borrow().reported.elapsed());
+        let since = self.watched.stall.lasts().max(self.watched.lead.borrow().core_silent);
         Some(since).filter(|since| *since >= STUCK)
     }
 
-    /// Refuses a peer's message while it would only be queued, in memory and without bound, for a
-    /// Raft that is stuck. To Raft it is a message lost on the way.
+    /// Refuses a peer's message while it would only be queued, in memory and without bound, for an
+    /// openraft that is waiting. To Raft it is a message lost on the way.
     pub fn takes_messages(&self) -> Result<(), GroupError> {
-        self.stuck_for().map_or(Ok(()), |since| Err(GroupError::Stuck { since }))
+        let since = self.watched.lead.borrow().core_silent;
+        if since < STUCK { Ok(()) } else { Err(GroupError::Stuck { since }) }
     }
 
     /// Whether this node is a voter of the group, as far as it knows.
@@ -465,7 +468,8 @@ impl Hunt {
     /// Who leads, waiting for one; a moment later each time, for whoever it was did not answer.
     async fn leader(&mut self) -> Result<NodeId, GroupError> {
         loop {
-            if self.group.stuck_for().is_some() {
+            // A short stall is waited for, as an election is.
+            if self.start.elapsed() >= STUCK && self.group.stuck_for().is_some() {
                 return Err(self.in_vain());
             }
             let leader = self.group.leader().filter(|_| !self.has_tried);

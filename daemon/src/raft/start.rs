@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::group::{Leadership, Watched};
 use super::network::Network;
-use super::store::{self, OpenError, Owner, SLED};
+use super::store::{self, OpenError, Owner, SLED, Stall};
 use super::types::{Opened, Raft};
 use super::{Group, timing, watch as quorum_watch};
 
@@ -46,14 +46,16 @@ pub enum StartError {
 pub struct Running {
     pub group: Group,
     lead: watch::Sender<Leadership>,
+    stall: Stall,
     parting: watch::Receiver<bool>,
 }
 
 impl Running {
     /// Looks after this node's leadership until `stop`, then ends its Raft.
     pub async fn run(self, stop: CancellationToken) {
-        let raft = self.group.raft().clone();
-        quorum_watch::watch_quorum(raft.clone(), self.lead, self.parting, stop).await;
+        let Self { group, lead, stall, parting } = self;
+        let raft = group.raft().clone();
+        quorum_watch::watch_quorum(raft.clone(), lead, stall, parting, stop).await;
         if let Err(error) = raft.shutdown().await {
             tracing::warn!(%error, "Raft's core panicked");
         }
@@ -102,7 +104,7 @@ pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartErr
     }
     let (lead, leads) = watch::channel(Leadership::default());
     let (follow, parting) = watch::channel(false);
-    let watched = Watched { lead: leads, stall, parting: follow };
+    let watched = Watched { lead: leads, stall: stall.clone(), parting: follow };
     let group = Group::new(me, raft, endpoint, state, watched);
-    Ok(Running { group, lead, parting })
+    Ok(Running { group, lead, stall, parting })
 }

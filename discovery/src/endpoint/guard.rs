@@ -72,7 +72,7 @@ impl Admit for NodeGuard {
             if let Some(refusals) = &self.refusals {
                 let Caller { remote, public_key, .. } = self.peer.caller(None, &self.connection);
                 let why = RefusedWhy::NotForWorkers;
-                // A flood fills the queue and is counted there.
+                // What does not fit is left out: nobody waits for the audit log.
                 refusals.try_send(Refused { remote, public_key, token: None, why }).ok();
             }
             return Err(Box::new(Status::permission_denied(why)));

@@ -64,7 +64,7 @@ where
             recent.push(entry, len);
             recent.set_durable(recent.end());
         }
-        let known = Arc::new(Known::new(View { purged, last, first, recent }));
+        let known = Arc::new(Known::new(View { purged, last, first, cuts: 0, recent }));
         let reader = LogReader { shared: Arc::new(Shared { writer, known }) };
         Ok(Self { reader, snapshots, ahead: None })
     }
@@ -307,6 +307,7 @@ where
         };
         self.view(|view| {
             view.recent.truncate(log_id.index);
+            view.cuts += 1;
             view.last = before.first().map(|entry| entry.log_id.clone()).or(view.purged.clone());
         });
         // From the end, so that an engine that tore the batch would still leave no hole.
@@ -328,6 +329,7 @@ where
         changes.extend(self.deletions(start..end).await.map_err(error)?);
         self.view(|view| {
             view.recent.purge(end);
+            view.cuts += 1;
             view.last = view.last.clone().max(Some(log_id.clone()));
             view.purged = Some(log_id);
             view.first = end;

@@ -19,9 +19,8 @@ use super::{Pair, StoreError, Table, Writer, blocking, codec};
 /// What one read hands to replication at most, in bytes; never fewer entries than one.
 const READ_BYTES: usize = 1 << 20;
 
-/// How often a range is looked at that the log has and the disk has not: whoever leads no more may
-/// read while what it reads is cut off or purged. Three times in a row is damage.
-const LOOKS: usize = 3;
+/// Entries, each with its length in bytes.
+type Measured<C> = Vec<(Entry<C>, usize)>;
 
 /// Reads the log for replication, from memory where it is recent.
 #[derive(Debug)]
@@ -52,6 +51,8 @@ pub(super) struct View<C: RaftTypeConfig> {
     pub last: Option<LogId<C::NodeId>>,
     /// Where the log begins.
     pub first: u64,
+    /// How often entries were cut off or purged.
+    pub cuts: u64,
     pub recent: Cache<C::Entry>,
 }
 
@@ -91,48 +92,42 @@ where
     C: RaftTypeConfig<Entry = Entry<C>>,
     C::D: Clone,
 {
-    /// The entries of `range` that exist, until `limit` bytes are reached.
+    /// The entries of `range` that exist, until `limit` bytes are reached. What is cut off or purged
+    /// meanwhile is no damage: a leader's tasks may read on when it leads no more.
     pub(super) async fn entries(
         &self,
         range: Range<u64>,
         limit: usize,
     ) -> Result<Vec<Entry<C>>, StoreError> {
-        let mut why = String::new();
-        for _ in 0..LOOKS {
-            let (stored, recent) = self.parts(&range, limit);
+        loop {
+            let (stored, recent, cuts) = self.parts(&range, limit);
             let mut all = if stored.is_empty() {
                 Vec::new()
             } else {
                 match self.stored(stored).await? {
                     Ok(stored) => stored,
-                    Err(missing) => {
-                        why = missing;
-                        continue;
-                    }
+                    Err(_) if self.shared.known.view(|view| view.cuts) != cuts => continue,
+                    Err(why) => return Err(self.shared.writer.corrupt(why)),
                 }
             };
             all.extend(recent);
             return Ok(up_to(limit, all.iter()).map(|(entry, _)| entry.clone()).collect());
         }
-        Err(self.shared.writer.corrupt(why))
     }
 
-    /// What of `range` is read from disk, and the rest of it, from memory.
-    fn parts(&self, range: &Range<u64>, limit: usize) -> (Range<u64>, Vec<(Entry<C>, usize)>) {
+    /// What of `range` is read from disk, the rest of it, from memory, and how many cuts there were.
+    fn parts(&self, range: &Range<u64>, limit: usize) -> (Range<u64>, Measured<C>, u64) {
         self.shared.known.view(|view| {
             let range = range.start.max(view.first)..range.end.min(view.recent.end());
             let tail: Vec<_> =
                 up_to(limit, view.recent.tail(&range).map(|(_, pair)| pair)).cloned().collect();
             let first_recent = view.recent.tail(&range).next().map_or(range.end, |(i, _)| i);
-            (range.start..first_recent, tail)
+            (range.start..first_recent, tail, view.cuts)
         })
     }
 
     /// The entries of `range`, which is not empty, from disk; or what is wrong with what is there.
-    async fn stored(
-        &self,
-        range: Range<u64>,
-    ) -> Result<Result<Vec<(Entry<C>, usize)>, String>, StoreError> {
+    async fn stored(&self, range: Range<u64>) -> Result<Result<Measured<C>, String>, StoreError> {
         let records = self.records(&range).await?;
         let stored = match codec::decode::<C>(&records) {
             Ok(stored) => stored,

@@ -325,6 +325,7 @@ async fn reading_while_the_log_is_cut_off_and_purged_finds_no_damage() {
                 let entries = reader.limited_get_log_entries(from, u64::MAX).await.unwrap();
                 assert!(entries.is_sorted_by_key(|entry| entry.log_id.index));
                 read += entries.len();
+                tokio::task::yield_now().await;
             }
             read
         });
