@@ -2,6 +2,7 @@
 //! make room.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,7 @@ pub struct Entry {
 /// The newest entries, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Log(VecDeque<Entry>);
+pub(super) struct Log(VecDeque<Arc<Entry>>);
 
 /// What an entry says before the outcome is known.
 pub(super) struct Draft {
@@ -47,7 +48,7 @@ impl Log {
         while self.0.len() >= limits::AUDIT {
             self.0.pop_front();
         }
-        self.0.push_back(entry);
+        self.0.push_back(Arc::new(entry));
     }
 }
 
@@ -65,7 +66,7 @@ fn clip(text: &mut String, most: usize) {
 impl ClusterState {
     /// The entries that are kept, oldest first.
     pub fn audit(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
-        self.audit.0.iter()
+        self.audit.0.iter().map(Arc::as_ref)
     }
 
     /// What an entry about this command says, before the command changes the names in it.

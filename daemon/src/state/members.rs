@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use muster_proto::{NodeId, NodeName, PublicKey, Role};
 use serde::{Deserialize, Serialize};
@@ -61,25 +62,25 @@ pub struct Tombstone {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Registry {
-    members: BTreeMap<NodeId, Member>,
-    removed: BTreeMap<NodeId, Tombstone>,
+    members: BTreeMap<NodeId, Arc<Member>>,
+    removed: BTreeMap<NodeId, Arc<Tombstone>>,
 }
 
 impl Registry {
     pub(super) fn get(&self, id: &NodeId) -> Option<&Member> {
-        self.members.get(id)
+        self.members.get(id).map(Arc::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, id: &NodeId) -> Option<&mut Member> {
-        self.members.get_mut(id)
+        self.members.get_mut(id).map(Arc::make_mut)
     }
 
     pub(super) fn named(&self, name: &NodeName) -> Option<&Member> {
-        self.members.values().find(|m| m.name == *name)
+        self.members.values().map(Arc::as_ref).find(|m| m.name == *name)
     }
 
     pub(super) fn tombstone(&self, id: &NodeId) -> Option<&Tombstone> {
-        self.removed.get(id)
+        self.removed.get(id).map(Arc::as_ref)
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -88,21 +89,22 @@ impl Registry {
     }
 
     pub(super) fn insert(&mut self, member: Member) {
-        self.members.insert(member.id, member);
+        self.members.insert(member.id, Arc::new(member));
     }
 
-    pub(super) fn bury(&mut self, id: &NodeId, index: u64, now_ms: i64) -> Option<Member> {
-        let member = self.members.remove(id)?;
-        let name = member.name.clone();
-        self.removed.insert(*id, Tombstone { name, removed_index: index, removed_ms: now_ms });
-        Some(member)
+    pub(super) fn bury(&mut self, id: &NodeId, index: u64, now_ms: i64) {
+        if let Some(member) = self.members.remove(id) {
+            let name = member.name.clone();
+            let tombstone = Tombstone { name, removed_index: index, removed_ms: now_ms };
+            self.removed.insert(*id, Arc::new(tombstone));
+        }
     }
 }
 
 impl ClusterState {
     /// Every member, by node id.
     pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
-        self.members.members.values()
+        self.members.members.values().map(Arc::as_ref)
     }
 
     /// The member with this id.
@@ -117,7 +119,7 @@ impl ClusterState {
 
     /// Every removed node.
     pub fn removed(&self) -> impl ExactSizeIterator<Item = (&NodeId, &Tombstone)> {
-        self.members.removed.iter()
+        self.members.removed.iter().map(|(id, tombstone)| (id, tombstone.as_ref()))
     }
 
     /// Whether this identity was removed.
@@ -220,10 +222,10 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_identities_ever() {
         let name: NodeName = "gone".parse().unwrap();
-        let tombstone = Tombstone { name, removed_index: 1, removed_ms: 1 };
+        let tombstone = Arc::new(Tombstone { name, removed_index: 1, removed_ms: 1 });
         let mut registry = Registry::default();
         for number in 1..limits::IDENTITIES {
-            registry.removed.insert(numbered(number), tombstone.clone());
+            registry.removed.insert(numbered(number), Arc::clone(&tombstone));
         }
         assert!(registry.has_room());
         registry.removed.insert(numbered(0), tombstone);

@@ -43,6 +43,9 @@ pub use outcome::{Outcome, Reason, Refusal};
 pub use tokens::{Token, TokenStatus};
 
 /// The whole agreed state of a cluster; empty before it is founded.
+///
+/// It is copied whenever a command is applied while somebody reads, so what there is much of (members,
+/// tokens, audit entries) is shared by the copies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClusterState {

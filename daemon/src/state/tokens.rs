@@ -1,6 +1,7 @@
 //! Tokens: what lets a machine become a member, kept as verifiers, never as secrets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use muster_proto::Role;
 use serde::{Deserialize, Serialize};
@@ -71,7 +72,7 @@ impl Token {
 /// Every token by its public id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Tokens(BTreeMap<TokenId, Token>);
+pub(super) struct Tokens(BTreeMap<TokenId, Arc<Token>>);
 
 impl Tokens {
     pub(super) fn install_founding(&mut self, at: At, id: TokenId, verifier: Verifier) {
@@ -93,11 +94,12 @@ impl Tokens {
             created_by: "birth".to_owned(),
             revoked_ms: None,
         };
-        self.0.insert(id, token);
+        self.0.insert(id, Arc::new(token));
     }
 
     pub(super) fn spend(&mut self, id: &TokenId) {
         if let Some(token) = self.0.get_mut(id) {
+            let token = Arc::make_mut(token);
             token.uses = token.uses.saturating_add(1);
         }
     }
@@ -119,12 +121,12 @@ impl Tokens {
 impl ClusterState {
     /// Every token, by id.
     pub fn tokens(&self) -> impl ExactSizeIterator<Item = (&TokenId, &Token)> {
-        self.tokens.0.iter()
+        self.tokens.0.iter().map(|(id, token)| (id, token.as_ref()))
     }
 
     /// The token with this id.
     pub fn token(&self, id: &TokenId) -> Option<&Token> {
-        self.tokens.0.get(id)
+        self.tokens.0.get(id).map(Arc::as_ref)
     }
 
     pub(super) fn check_token(&self, admit: &Admit, now_ms: i64) -> Result<(), Refusal> {
@@ -195,7 +197,7 @@ impl ClusterState {
             created_by: self.actor(&create.by),
             revoked_ms: None,
         };
-        self.tokens.0.insert(create.token.clone(), token);
+        self.tokens.0.insert(create.token.clone(), Arc::new(token));
         Ok(Outcome::Done)
     }
 
@@ -214,7 +216,7 @@ impl ClusterState {
         if token.revoked_ms.is_some() {
             return Ok(Outcome::Unchanged);
         }
-        token.revoked_ms = Some(at.now_ms);
+        Arc::make_mut(token).revoked_ms = Some(at.now_ms);
         Ok(Outcome::Done)
     }
 
