@@ -12,10 +12,17 @@ cd "$(dirname "$0")/.."
 
 name=demo
 check=
+# Where the key for etcdctl is kept, next to the cluster's directory.
+state=${XDG_STATE_HOME:-}
+[[ $state == /* ]] || state=${HOME:-}/.local/state
+credentials=$state/muster/demo-etcdctl
 case "${1:-}" in
   '') ;;
   --check) check=1 name=demo-check ;;
-  --destroy) exec "${MUSTER_BIN:-target/debug}/musterctl" cluster destroy "$name" ;;
+  --destroy)
+    rm -rf "$credentials"
+    exec "${MUSTER_BIN:-target/debug}/musterctl" cluster destroy "$name"
+    ;;
   *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
@@ -37,6 +44,7 @@ muster=$bin/musterctl
 if [[ $check ]]; then
   home=$(mktemp -d)
   export MUSTER_CONFIG=$home/config
+  credentials=$home/etcdctl
   cluster_dir=(--dir "$home/cluster")
   cleanup() {
     status=$?
@@ -61,11 +69,11 @@ say 'its members (musterctl members)'
 "$muster" members
 
 say 'etcd, through a stock etcdctl with a one-hour certificate (musterctl etcd client-config)'
-credentials=$(mktemp -d)
-"$muster" etcd client-config --out "$credentials/etcd" >/dev/null
+rm -rf "$credentials"
+"$muster" etcd client-config --out "$credentials" >/dev/null # makes it, mode 0700
 set -a
 # shellcheck disable=SC1091
-. "$credentials/etcd/etcdctl.env"
+. "$credentials/etcdctl.env"
 set +a
 etcdctl endpoint health --cluster
 etcdctl member list -w table
@@ -79,7 +87,6 @@ if [[ $check ]]; then
     grep -Eq "$word" <<<"$members" || { echo "demo.sh: no $word in $members" >&2; exit 1; }
   done
   "$muster" health
-  rm -rf "$credentials"
   echo 'demo.sh: all as it should be'
 else
   say 'it is running; try'
@@ -90,8 +97,9 @@ else
   musterctl pki show                    every authority and certificate
   musterctl token create --role worker  a token for one more machine
   musterctl etcd status
-  set -a; . $credentials/etcd/etcdctl.env; set +a; etcdctl put hello world
+  set -a; . $credentials/etcdctl.env; set +a; etcdctl put hello world
   kill -9 the pid of cp-1 in 'musterctl cluster show $name', then watch 'musterctl members'
-  musterctl cluster destroy $name       stops what was started here, and nothing else
+  ${MUSTER_BIN:+MUSTER_BIN=$bin }deploy/demo.sh --destroy
+                                        stops and removes what was made here, and nothing else
 TEXT
 fi

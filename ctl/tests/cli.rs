@@ -166,3 +166,34 @@ fn destroy_stops_what_was_started_and_nothing_else() {
     bystander.kill().unwrap();
     bystander.wait().unwrap();
 }
+
+#[test]
+fn destroy_refuses_what_is_not_its_own_below_a_node_too() {
+    let desk = Desk::new();
+    let musterd = desk.path("musterd");
+    std::fs::write(&musterd, "#!/bin/sh\nexec sleep 300\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&musterd, mode).unwrap();
+    let environment = [("MUSTERD", musterd.to_str().unwrap())];
+    let args = ["cluster", "create", "--dir", "c", "--control-planes", "1", "--timeout", "1s"];
+    assert_eq!(desk.run_with(&environment, &args).code, 3);
+
+    let damaged = desk.path("c/cp-1/state.damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    let said = desk.run(&["cluster", "destroy"]);
+    assert!(said.failure(1).contains("c/cp-1 holds state.damaged, which"), "{said:?}");
+    std::fs::remove_dir(&damaged).unwrap();
+
+    // As a `musterd` that was started by hand holds it.
+    std::fs::create_dir_all(desk.path("c/cp-1/state")).unwrap();
+    let lock = std::fs::File::create(desk.path("c/cp-1/state/lock")).unwrap();
+    lock.lock().unwrap();
+    let said = desk.run(&["cluster", "destroy"]);
+    let holder = format!("c/cp-1/state is in use by process {}, which", std::process::id());
+    let error = said.failure(1);
+    assert!(error.contains(&holder) && error.contains("end that musterd"), "{error}");
+    assert!(desk.path("c/cluster.yaml").exists() && desk.path("c/worker-1").exists());
+    drop(lock);
+    assert_eq!(desk.run(&["cluster", "destroy"]).code, 0);
+    assert!(!desk.path("c").exists());
+}

@@ -144,10 +144,18 @@ fn a_cluster_of_one_is_created_once_and_destroyed_with_nothing_else() -> Result<
     ensure!(runs(control), "a refused destroy has stopped a node");
     fs::remove_file(&photo)?;
 
+    let in_use = user.ctl(&["cluster", "destroy", "solo"])?.failure(1)?;
+    ensure!(in_use.contains(&format!("in use by process {worker},")), "{in_use}");
+    ensure!(runs(worker), "destroy has ended a process that it had no record of");
+    ensure!(runs(control), "a refused destroy has stopped a node");
+    kill_process(Pid::from_raw(worker).context("no process id")?, Signal::TERM)?;
+    until("the worker to end", Duration::from_secs(20), || {
+        if runs(worker) { Err(worker) } else { Ok(()) }
+    })?;
+
     let destroyed = user.ask(&["cluster", "destroy", "solo"])?;
     ensure!(destroyed["stopped"] == 1, "{destroyed}");
     ensure!(bystander.0.try_wait()?.is_none(), "destroy has ended a process that is no node");
-    ensure!(runs(worker), "destroy has ended a process that it had no record of");
     ensure!(!runs(control) && !directory.exists(), "something is left: {destroyed}");
     ensure!(names(&user.ask(&["context", "list"])?, "contexts").is_empty(), "a context is left");
     let gone = user.ctl(&["cluster", "destroy", "solo"])?;
@@ -305,5 +313,10 @@ fn about_one_node(user: &User) -> Result<()> {
     }
     let nobody = user.ctl(&["status", "-n", "nobody"])?.failure(1)?;
     ensure!(nobody.contains("nobody"), "{nobody}");
+    let file = user.path("worker.snapshot").display().to_string();
+    for call in [&["defrag"][..], &["snapshot", &file], &["forfeit-leadership"]] {
+        let worker = user.ctl(&[&["etcd"], call, &["-n", "worker-1"]].concat())?.failure(1)?;
+        ensure!(worker.contains("says: worker-1 is a worker and runs no etcd"), "{worker}");
+    }
     Ok(())
 }

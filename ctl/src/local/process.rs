@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -114,6 +115,21 @@ fn ends_within(hold: &OwnedFd, patience: Duration) -> Result<bool, Errno> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The other processes that have a file open, as far as this user may know.
+pub(super) fn having_open(path: &Path) -> Vec<u32> {
+    let id = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let Some(wanted) = id(path) else { return Vec::new() };
+    let entries = |path: &str| fs::read_dir(path).into_iter().flatten().flatten();
+    let has = |pid: &u32| {
+        *pid != std::process::id()
+            && entries(&format!("/proc/{pid}/fd")).any(|file| id(&file.path()) == Some(wanted))
+    };
+    entries("/proc")
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(has)
+        .collect()
 }
 
 fn start_time(pid: u32) -> io::Result<u64> {

@@ -1,13 +1,16 @@
 //! `cluster.yaml`: what a local cluster consists of.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use muster_proto::{NodeName, Role};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::Process;
+use super::{Process, process};
 use crate::files::{self, FileError};
 
 const FILE: &str = "cluster.yaml";
@@ -25,12 +28,31 @@ pub(crate) enum RecordError {
     #[error("compose {}", path.display())]
     Compose { path: PathBuf, source: Box<serde_saphyr::ser::Error> },
     #[error(
-        "{} holds {found}, which `cluster create` did not put there: nothing of it was removed",
+        "{} holds {found}, which `cluster create` did not put there: nothing of it was removed; move \
+         {found} to another place, then destroy the cluster",
         directory.display()
     )]
     Foreign { directory: PathBuf, found: String },
+    #[error(
+        "{} is in use by {}, which `cluster create` did not start: nothing of it was removed; end \
+         that musterd, then destroy the cluster",
+        state.display(),
+        processes(pids)
+    )]
+    InUse { state: PathBuf, pids: Vec<u32> },
+    #[error("look at {}", path.display())]
+    Look { path: PathBuf, source: std::io::Error },
     #[error("remove {}", path.display())]
     Remove { path: PathBuf, source: std::io::Error },
+}
+
+fn processes(pids: &[u32]) -> String {
+    match pids {
+        [] => "a process".to_owned(),
+        pids => {
+            format!("process {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))
+        }
+    }
 }
 
 /// What `cluster create` made.
@@ -60,6 +82,10 @@ impl Member {
         cluster.join(self.name.as_str())
     }
 
+    fn state(&self, cluster: &Path) -> PathBuf {
+        self.directory(cluster).join("state")
+    }
+
     pub(crate) fn log(&self, cluster: &Path) -> PathBuf {
         self.directory(cluster).join("musterd.log")
     }
@@ -75,7 +101,7 @@ impl Member {
             "--address".to_owned(),
             self.address.to_string(),
             "--state-dir".to_owned(),
-            path(self.directory(cluster).join("state")),
+            path(self.state(cluster)),
         ]
     }
 }
@@ -103,16 +129,21 @@ impl Record {
         Ok(files::replace(&Self::path(directory), text.as_bytes())?)
     }
 
-    /// Refuses a directory in which there is something that the cluster has not put there.
+    /// Refuses a directory in which there is something that the cluster has not put there, or in
+    /// which a `musterd` runs that is not on record.
     pub(crate) fn refuse_foreign(&self, directory: &Path) -> Result<(), RecordError> {
-        let failed = |path: &Path, source| RecordError::Remove { path: path.to_owned(), source };
-        let mut ours: Vec<PathBuf> = vec![directory.join("node.yaml"), Self::path(directory)];
+        let mut ours = vec![directory.join("node.yaml"), Self::path(directory)];
         ours.extend(self.nodes.iter().map(|node| node.directory(directory)));
-        for entry in fs::read_dir(directory).map_err(|e| failed(directory, e))? {
-            let path = entry.map_err(|e| failed(directory, e))?.path();
-            if !ours.contains(&path) {
-                let found = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                return Err(RecordError::Foreign { directory: directory.to_owned(), found });
+        holds_only(directory, &ours)?;
+        for node in &self.nodes {
+            let state = node.state(directory);
+            match holds_only(&node.directory(directory), &[state.clone(), node.log(directory)]) {
+                Err(RecordError::Look { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                other => other?,
+            }
+            // One that is on record and alive is the one that has the lock.
+            if !node.process.as_ref().is_some_and(Process::is_alive) {
+                refuse_in_use(state)?;
             }
         }
         Ok(())
@@ -126,7 +157,7 @@ impl Record {
         for node in &self.nodes {
             let path = node.directory(directory);
             match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(failed(&path, error));
                 }
                 Ok(()) | Err(_) => {}
@@ -135,6 +166,38 @@ impl Record {
         files::remove(&directory.join("node.yaml"))?;
         files::remove(&Self::path(directory))?;
         fs::remove_dir(directory).map_err(|e| failed(directory, e))
+    }
+}
+
+fn looked(path: &Path) -> impl Fn(std::io::Error) -> RecordError {
+    |source| RecordError::Look { path: path.to_owned(), source }
+}
+
+/// Refuses a directory that holds anything else.
+fn holds_only(directory: &Path, ours: &[PathBuf]) -> Result<(), RecordError> {
+    for entry in fs::read_dir(directory).map_err(looked(directory))? {
+        let path = entry.map_err(looked(directory))?.path();
+        if !ours.contains(&path) {
+            let found = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Err(RecordError::Foreign { directory: directory.to_owned(), found });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a state directory that a running `musterd` has locked.
+fn refuse_in_use(state: PathBuf) -> Result<(), RecordError> {
+    let path = state.join("lock");
+    let lock = match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(looked(&path))?,
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            Err(RecordError::InUse { pids: process::having_open(&path), state })
+        }
+        Err(error) => Err(looked(&path)(error.into())),
     }
 }
 
@@ -173,5 +236,31 @@ mod tests {
         let error = record().remove(dir.path()).unwrap_err();
         assert!(matches!(error, RecordError::Foreign { .. }), "{error}");
         assert!(dir.path().join("thesis.txt").exists() && Record::path(dir.path()).exists());
+    }
+
+    #[test]
+    fn so_does_one_beside_the_state_of_a_node() {
+        let dir = tempfile::tempdir().unwrap();
+        record().write(dir.path()).unwrap();
+        let damaged = dir.path().join("cp-1/state.damaged");
+        fs::create_dir_all(&damaged).unwrap();
+        let error = record().remove(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("cp-1 holds state.damaged"), "{error}");
+        assert!(damaged.exists() && Record::path(dir.path()).exists());
+    }
+
+    #[test]
+    fn so_does_a_lock_that_is_held_and_only_then() {
+        let dir = tempfile::tempdir().unwrap();
+        record().write(dir.path()).unwrap();
+        let state = dir.path().join("cp-1/state");
+        fs::create_dir_all(&state).unwrap();
+        let lock = File::create(state.join("lock")).unwrap();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let error = record().remove(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("cp-1/state is in use by"), "{error}");
+        assert!(state.exists() && Record::path(dir.path()).exists());
+        drop(lock);
+        record().refuse_foreign(dir.path()).unwrap();
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The etcd to run [default: the one on the PATH]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "PROGRAM")]
     etcd: Option<PathBuf>,
 }
 

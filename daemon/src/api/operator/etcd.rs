@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use futures::{Stream, StreamExt as _};
-use muster_init::units::etcd::client::{Alarm, CallError, Client, Listed, MemberId, snapshot};
+use muster_init::units::etcd::client::{
+    Alarm, CallError, Client, Listed, Member, MemberId, snapshot,
+};
 use muster_init::units::etcd::spec::url;
 use muster_pki::leaf::{self, Profile};
 use muster_proto::wire::operator as wire;
-use muster_proto::{NodeId, PublicKey};
+use muster_proto::{NodeId, PublicKey, Role};
 use tonic::Status;
 
 use super::Desk;
@@ -30,6 +32,12 @@ type Pieces = Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotPiece, Status>>
 impl Desk {
     fn etcd(&self, state: &ClusterState) -> Result<Client, Status> {
         self.with_etcd(|access| access.client(state, clock::now()))
+    }
+
+    /// The etcd of the node that a call is about.
+    fn etcd_of(&self, state: &ClusterState, node: &NodeId) -> Result<Member, Status> {
+        refuse_without_etcd(state, node)?;
+        self.with_etcd(|access| access.member(state, node, clock::now()))
     }
 
     pub(super) async fn etcd_members(&self) -> Result<wire::EtcdMembersReply, Status> {
@@ -87,7 +95,7 @@ impl Desk {
         node: NodeId,
     ) -> Result<Pieces, Status> {
         let state = self.group.state();
-        let member = self.with_etcd(|access| access.member(&state, &node, clock::now()))?;
+        let member = self.etcd_of(&state, &node)?;
         let pieces = snapshot::stream(&member).await.map_err(|e| failed(&e))?;
         self.note(caller, "etcd snapshot", &self.name(&node)).await;
         Ok(Box::pin(pieces.map(|piece| match piece {
@@ -125,7 +133,7 @@ impl Desk {
         node: NodeId,
     ) -> Result<wire::EtcdDefragReply, Status> {
         let state = self.group.state();
-        let member = self.with_etcd(|access| access.member(&state, &node, clock::now()))?;
+        let member = self.etcd_of(&state, &node)?;
         let before = member.status().await.map_err(|e| failed(&e))?.db_size;
         member.defragment().await.map_err(|e| failed(&e))?;
         let after = member.status().await.map_err(|e| failed(&e))?.db_size;
@@ -139,8 +147,8 @@ impl Desk {
         node: NodeId,
     ) -> Result<wire::EtcdForfeitLeadershipReply, Status> {
         let state = self.group.state();
+        let member = self.etcd_of(&state, &node)?;
         let listed = self.etcd(&state)?.members().await.map_err(|e| failed(&e))?;
-        let member = self.with_etcd(|access| access.member(&state, &node, clock::now()))?;
         let status = member.status().await.map_err(|e| failed(&e))?;
         if status.leader != Some(status.id) {
             let names = names(&listed);
@@ -220,6 +228,24 @@ pub(super) fn lifetime(request: &wire::EtcdClientConfigRequest) -> Result<Durati
     Ok(lifetime)
 }
 
+/// Refuses a node that runs no etcd while others do.
+fn refuse_without_etcd(state: &ClusterState, node: &NodeId) -> Result<(), Status> {
+    let Some(member) = state.member(node) else { return Ok(()) };
+    let name = &member.name;
+    if member.role == Role::Worker {
+        return Err(Status::failed_precondition(format!(
+            "{name} is a worker and runs no etcd; name a control-plane node"
+        )));
+    }
+    let mut running = access::members(state).map(|(id, _)| id).peekable();
+    if running.peek().is_some() && !running.any(|id| id == *node) {
+        return Err(Status::unavailable(format!(
+            "{name} runs no etcd yet; `musterctl etcd members` shows who does"
+        )));
+    }
+    Ok(())
+}
+
 fn member(listed: Listed) -> wire::EtcdMember {
     wire::EtcdMember {
         id: listed.id.to_string(),
@@ -246,4 +272,69 @@ fn failed(error: &CallError) -> Status {
 /// Milliseconds since 1970, as the wire has them.
 pub(super) fn millis(time: SystemTime) -> i64 {
     i64::try_from(clock::millis(time)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::identity::node_id;
+    use muster_pki::token::Verifier;
+    use muster_proto::ClusterId;
+    use tonic::Code;
+
+    use super::*;
+    use crate::state::command::{Admit, Found, Founder};
+    use crate::state::{Command, Outcome, Stamped};
+
+    const fn key(number: u8) -> PublicKey {
+        PublicKey::from_bytes([number; 32])
+    }
+
+    fn founder(number: u8) -> Founder {
+        Founder {
+            public_key: key(number),
+            name: format!("cp-{number}").parse().unwrap(),
+            addresses: vec![([192, 0, 2, number], 50_000).into()],
+        }
+    }
+
+    fn admit(name: &str, number: u8, role: Role) -> Command {
+        Command::Admit(Admit {
+            public_key: key(number),
+            name: name.parse().unwrap(),
+            role,
+            addresses: vec![([192, 0, 2, number], 50_000).into()],
+            version: "0.1.0".to_owned(),
+            token: "foundingaa".parse().unwrap(),
+            verified_by: node_id(&key(1)),
+        })
+    }
+
+    #[test]
+    fn a_node_without_etcd_is_told_from_a_cluster_without() {
+        let mut state = ClusterState::default();
+        let found = Command::Found(Box::new(Found {
+            cluster_id: ClusterId::from_bytes([9; 32]),
+            cluster_name: "demo".to_owned(),
+            certificate: vec![1],
+            founders: vec![founder(1)],
+            operators: Vec::new(),
+            token: "foundingaa".parse().unwrap(),
+            verifier: Verifier::from_bytes(&[1; 64]).unwrap(),
+            config_digest: [5; 32],
+        }));
+        let late = admit("cp-2", 2, Role::ControlPlane);
+        for (index, command) in (1..).zip([found, late, admit("worker-1", 3, Role::Worker)]) {
+            let outcome = state.apply(index, &Stamped { now_ms: 1_700_000_000_000, command });
+            assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+        }
+        let refused = |number| refuse_without_etcd(&state, &node_id(&key(number))).err();
+        assert!(refused(1).is_none(), "it runs etcd");
+        for (number, code, words) in [
+            (2, Code::Unavailable, "cp-2 runs no etcd yet;"),
+            (3, Code::FailedPrecondition, "worker-1 is a worker and runs no etcd;"),
+        ] {
+            let status = refused(number).unwrap();
+            assert!(status.code() == code && status.message().starts_with(words), "{status}");
+        }
+    }
 }
