@@ -269,6 +269,20 @@ impl Lab {
         handle.candidate().borrow().waiting_for.clone()
     }
 
+    /// What a machine waits for in that time, one after the other.
+    pub(super) async fn waits(&self, machine: usize, during: Duration) -> Vec<String> {
+        let mut candidate = self.machines[machine].handle.as_ref().expect("it runs").candidate();
+        let mut texts = vec![candidate.borrow_and_update().waiting_for.clone()];
+        let watch = async {
+            while candidate.changed().await.is_ok() {
+                texts.push(candidate.borrow_and_update().waiting_for.clone());
+            }
+        };
+        timeout(during, watch).await.ok();
+        texts.dedup();
+        texts
+    }
+
     fn describe(&self) -> String {
         let line = |machine: &Machine| match &machine.handle {
             None => format!("{}: off", name(machine.number)),

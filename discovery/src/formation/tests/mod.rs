@@ -190,8 +190,10 @@ async fn a_refused_admission_is_shown_and_asked_for_again() {
     let message = "the name m3 is taken".to_owned();
     lab.wires.refuse(Some(Refusal { reason: Reason::NameTaken.into(), message }));
     lab.start(3, &config);
-    sleep(SECOND * 60).await;
+    let texts = lab.waits(3, SECOND * 60).await;
     assert!(lab.waiting_for(3).ends_with("the name m3 is taken"), "{}", lab.waiting_for(3));
+    let refused = texts.iter().filter(|text| text.ends_with("the name m3 is taken"));
+    assert_eq!(refused.count(), 1, "one line in the log for one reason: {texts:?}");
     assert!((4..=8).contains(&lab.wires.refused()), "asked {} times", lab.wires.refused());
     lab.wires.refuse(None);
     assert_eq!(lab.one_cluster(&[3], SOON).await, cluster);
