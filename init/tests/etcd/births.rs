@@ -1,5 +1,4 @@
 use std::fs;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use muster_init::units::etcd::{Health, Phase, Status};
@@ -75,31 +74,5 @@ fn assert_only_the_owner_reads(directory: &std::path::Path) -> Result<()> {
         let mode = path.metadata()?.permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{}", path.display());
     }
-    Ok(())
-}
-
-/// Not a test of speed: prints how long three members take from start to all serving, and to stop.
-#[tokio::test]
-#[ignore = "a measurement: run it by name, with --nocapture"]
-#[expect(clippy::print_stdout, reason = "its output is its purpose")]
-async fn time_to_healthy() -> Result<()> {
-    let rounds: usize = std::env::var("ROUNDS").map_or(Ok(10), |text| text.parse())?;
-    let election = std::env::var("ELECTION_MS").map_or(Ok(1000), |text| text.parse())?;
-    let (mut times, mut stops) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let mut bench = Bench::new()?;
-        bench.tuning.election = Duration::from_millis(election);
-        bench.tuning.heartbeat = Duration::from_millis(election / 10);
-        let nodes = bench.founders(3).await?;
-        let started = Instant::now();
-        start_all(&nodes).await?;
-        times.push(started.elapsed().as_millis());
-        let ending = Instant::now();
-        end_all(nodes).await?;
-        stops.push(ending.elapsed().as_millis());
-    }
-    times.sort_unstable();
-    println!("election timeout {election} ms: {times:?} ms, p50 {} ms", times[rounds / 2]);
-    println!("all stopped in order: {stops:?} ms");
     Ok(())
 }
