@@ -92,7 +92,7 @@ while IFS=$'\t' read -r name part test; do
     "-artifact_prefix=$found/../$name-" -print_final_stats=1 "$found")
   log=$found/../$name.log
   code=0
-  MUSTER_FUZZ_TARGET=$name MUSTER_FUZZ_ARGUMENTS=$arguments MUSTER_FUZZ_SEEDS=target/fuzz/seeds \
+  MUSTER_FUZZ_TARGET=$name MUSTER_FUZZ_ARGUMENTS=$arguments MUSTER_FUZZ_SEEDS=$PWD/target/fuzz/seeds \
     run "$part" --exact "$test" --nocapture >"$log" 2>&1 </dev/null || code=$?
   executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   first=$(grep -m1 -oE 'INITED .*ft: [0-9]+' "$log" | grep -oE '(cov|ft): [0-9]+' | tr '\n' ' ' || true)
