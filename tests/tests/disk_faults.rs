@@ -169,8 +169,8 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
         let mut written = vec!["before".to_owned()];
         write(&cluster, "before")?;
         let hanging = disk.hang()?;
-        // Nothing is written for longer than a node takes to call itself stuck: if it hung on a mark
-        // that nobody waits for, openraft does not, and led on.
+        // A quiet while, longer than a node takes to call itself stuck. (That the disk hangs on a mark
+        // that nobody waits for, cannot be arranged here: daemon/src/raft/quorum.rs has that case.)
         std::thread::sleep(Duration::from_secs(3));
         until("the others to have a leader and to take a write", PATIENCE, || {
             let description = format!("while it hung {}", written.len());

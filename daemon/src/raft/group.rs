@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::info;
 
 use super::codec::{decode, encode};
+use super::quorum::STUCK;
 use super::store::Stall;
 use super::types::{Metrics, Raft};
 use crate::clock;
@@ -42,10 +43,6 @@ pub const MAX_COMMAND: usize = 256 << 10;
 
 /// A leader that was not heard for this long is out of reach: some heartbeats, a busy disk allowed.
 const SILENCE: Duration = Duration::from_secs(2);
-
-/// A Raft that has waited for its disk for this long is stuck: this node leads no more then, takes no
-/// writes and answers no read as current.
-pub(super) const STUCK: Duration = Duration::from_secs(2);
 
 /// How often a call looks for a leader while nobody says that there is a new one.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

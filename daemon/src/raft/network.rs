@@ -226,6 +226,10 @@ impl RaftNetwork<TypeConfig> for Link {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use muster_discovery::endpoint::Bind;
+    use muster_pki::identity::Identity;
     use openraft::{CommittedLeaderId, Entry, LogId};
 
     use super::*;
@@ -251,6 +255,32 @@ mod tests {
         assert!(stale(&next, None).is_some());
         assert!(stale(&append(Some(at(5, 9)), &[at(5, 11)]), Some(&leads)).is_some());
         assert!(stale(&append(None, &[at(5, 1)]), Some(&leads)).is_some());
+    }
+
+    /// A leader that is none any more sends nothing: it is stopped before the peer is even looked for.
+    #[tokio::test]
+    async fn a_link_stops_what_is_stale() {
+        let identity = Arc::new(Identity::generate());
+        let (_trust, trust) = watch::channel(Arc::default());
+        let bind = Bind { address: (Ipv4Addr::LOCALHOST, 0).into(), identity, trust };
+        let (endpoint, _listener) = Endpoint::bind(bind).unwrap();
+        let [me, peer] = [1, 2].map(|n| NodeId::from_bytes([n; 32]));
+        let (voted, vote) = watch::channel(Some(Vote::new_committed(5, me)));
+        let disk = Disk { flushed: Reached::everything(), voted: vote };
+        let mut network = Network { endpoint, disk, silent: Silent::default() };
+        let mut link = network.new_client(peer, &EmptyNode::default()).await;
+        let append = || AppendEntriesRequest {
+            vote: Vote::new_committed(5, me),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let soon = || RPCOption::new(Duration::from_millis(50));
+        let sent = link.append_entries(append(), soon()).await.unwrap_err();
+        assert!(matches!(sent, RPCError::Unreachable(_)), "{sent}");
+        voted.send_replace(Some(Vote::new(6, peer)));
+        let stopped = link.append_entries(append(), soon()).await.unwrap_err();
+        assert!(stopped.to_string().contains("leads no more"), "{stopped}");
     }
 
     /// While one node was hung, every read wrote a line into the leader's log: openraft makes a link

@@ -8,8 +8,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::group::{Leadership, STUCK};
-use super::quorum::{Effect, Lead, step};
+use super::group::Leadership;
+use super::quorum::{Effect, Lead, Look, core_silent, step};
 use super::store::Stall;
 use super::timing::QUORUM;
 use super::types::Raft;
@@ -20,10 +20,6 @@ const TICK: Duration = Duration::from_millis(225);
 
 /// Looks after this node's leadership until `stop`; publishes what becomes of it. The only one that
 /// turns heartbeats off and on: they are off while this node has stepped back or is `parting`.
-///
-/// While its disk hangs, openraft waits and publishes nothing, so what it last said of a majority is
-/// as old as that. Or it does not wait, if only a mark was to be written: a leader whose disk has
-/// hung for long has no majority either, since it could take no write.
 pub(super) async fn watch_quorum(
     raft: Raft,
     publish: watch::Sender<Leadership>,
@@ -33,7 +29,7 @@ pub(super) async fn watch_quorum(
 ) {
     let start = Instant::now();
     let mut metrics = raft.metrics();
-    let (mut looked, mut core_silent) = (start, Duration::ZERO);
+    let (mut looked, mut look) = (start, Look::default());
     let mut lead = Lead::Normal;
     let mut unknown_since: Option<Instant> = None;
     let mut ticks = interval(TICK);
@@ -45,13 +41,10 @@ pub(super) async fn watch_quorum(
             () = stop.cancelled() => return,
         }
         let parting = *parting.borrow_and_update();
-        // A look that comes late says that this process did not run, and openraft with it.
-        let since_last = std::mem::replace(&mut looked, Instant::now()).elapsed().min(TICK * 2);
-        core_silent = match metrics.has_changed() {
-            Ok(true) => Duration::ZERO,
-            Ok(false) | Err(_) => core_silent + since_last,
-        };
-        let hung = Some(stall.lasts()).filter(|lasts| *lasts >= STUCK);
+        let since_last = std::mem::replace(&mut looked, Instant::now()).elapsed();
+        let has_published = metrics.has_changed().unwrap_or(false);
+        look.core_silent = core_silent(look.core_silent, has_published, since_last, TICK);
+        look.stalled = stall.lasts();
         let (leads, since, leader) = {
             let metrics = metrics.borrow_and_update();
             let since = metrics.millis_since_quorum_ack.map(Duration::from_millis);
@@ -63,15 +56,14 @@ pub(super) async fn watch_quorum(
             (true, None) => unknown_since.or(Some(Instant::now())),
             (true, Some(_)) | (false, _) => None,
         };
-        let unacknowledged = since
-            .or_else(|| unknown_since.map(|at| at.elapsed()))
-            .map(|since| since.max(core_silent).max(hung.unwrap_or_default()));
+        look.since_acknowledged = since.or_else(|| unknown_since.map(|at| at.elapsed()));
+        let unacknowledged = look.unacknowledged();
         let (next, effect) = step(lead, start.elapsed(), unacknowledged, QUORUM);
         lead = next;
         let stepped_back = matches!(lead, Lead::SteppedBack { .. });
         raft.runtime_config().heartbeat(!stepped_back && !parting);
         publish.send_if_modified(|known| {
-            known.core_silent = core_silent;
+            known.core_silent = look.core_silent;
             if leader.is_some() && !stepped_back {
                 known.last_led = Instant::now();
             }
@@ -82,7 +74,7 @@ pub(super) async fn watch_quorum(
             Some(Effect::StopHeartbeats) => {
                 warn!(?unacknowledged, "no majority acknowledges this leader; it steps back");
             }
-            Some(Effect::SendOneHeartbeat) if parting || hung.is_some() => {}
+            Some(Effect::SendOneHeartbeat) if parting || look.disk_hangs() => {}
             Some(Effect::SendOneHeartbeat) => {
                 if let Err(error) = raft.trigger().heartbeat().await {
                     warn!(%error, "a probing heartbeat was not sent");

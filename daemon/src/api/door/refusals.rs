@@ -1,5 +1,6 @@
-//! Refused strangers on their way into the audit log: few enough that neither a flood of them nor one
-//! misconfigured machine that tries for days fills the log; what is left out is counted.
+//! Refused strangers, and members that called what they may not, on their way into the audit log: few
+//! enough that neither a flood of them nor one misconfigured machine that tries for days fills the
+//! log. What is left out here is counted; what found the queue full is not.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -24,7 +24,7 @@ impl Reached {
 
     /// As if everything were there, for a log or a state machine that stands alone.
     #[cfg(test)]
-    pub(super) fn everything() -> Self {
+    pub(in crate::raft) fn everything() -> Self {
         Self(watch::channel(Reach { upto: Some(u64::MAX), failed: None }).1)
     }
 
