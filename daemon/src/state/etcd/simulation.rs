@@ -188,9 +188,9 @@ impl World {
             .map(|m| ObservedMember { healthy: answers.contains(&m.member_id), ..m.clone() })
             .collect();
         let Some(step) = next_step(&self.replica.state, &observed) else { return };
-        // Nothing helps when etcd's quorum is thrown away: the node stops what is recorded as gone.
+        // Nothing helps when etcd's quorum is thrown away: the node stops what is recorded as gone,
+        // a removed node too.
         if let Step::Record(EtcdChange::Removed { node, .. }) = step
-            && self.replica.state.etcd().record(&node).is_some()
             && !self.survives_without(node)
         {
             return;
@@ -407,4 +407,15 @@ proptest! {
     ) {
         live_through(founders, &events)?;
     }
+}
+
+/// Two old lists in a row: by the first a voter is taken for gone, by the second the member of a
+/// removed node. Their nodes stop them both, so the second must not be believed of three of four.
+#[test]
+fn a_removed_nodes_member_is_still_needed_when_another_was_taken_for_gone() {
+    use Event::{Join, Remove, StaleTick, Tick};
+    let tick = || Tick { dies: false };
+    let mut events = vec![tick(), tick(), Join, tick(), tick(), Join, tick(), tick()];
+    events.extend([Remove(3), StaleTick(4), StaleTick(4)]);
+    live_through(2, &events).unwrap();
 }
