@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use muster_pki::CertificateDer;
 use muster_pki::inspect::describe;
 use muster_proto::wire::operator::{EtcdClientConfigReply, EtcdClientConfigRequest};
+use muster_tests::attack::thief::{attack, copy_identity, steal};
 use muster_tests::bench::inside::inside;
 use muster_tests::bench::operator::Operator;
 use muster_tests::ctl::{Said, binary, said};
@@ -37,12 +38,6 @@ fn started(lab: &Lab, plan: &Plan) -> Result<Cluster> {
 
 fn target(cluster: &Cluster, name: &str) -> String {
     format!("{}:{}", cluster.node(name).host.address(), muster_proto::DEFAULT_PORT)
-}
-
-/// Runs the attacker on a host to its end.
-fn attack(from: &Host, words: &[&str]) -> Result<String> {
-    let mut command = from.command(binary("attacker")?);
-    said(command.args(words))?.success()
 }
 
 fn log_of(cluster: &Cluster, node: &str) -> Result<String> {
@@ -485,23 +480,4 @@ fn nobody(answers: &str) -> Result<()> {
         ensure!(is_refused, "{call} was not refused: {answers}");
     }
     Ok(())
-}
-
-/// A copy of what makes a node that node.
-fn steal(cluster: &Cluster, name: &str, thief: &Host) -> Result<PathBuf> {
-    let state = cluster.node(name).host.dir().join("state");
-    until(&format!("{name} to have a certificate"), SOON, || {
-        let text = std::fs::read_to_string(state.join("membership.json")).unwrap_or_default();
-        if text.contains("\"chain\":[\"") { Ok(()) } else { Err(text.len()) }
-    })?;
-    copy_identity(&state, thief.dir())
-}
-
-fn copy_identity(state: &Path, to: &Path) -> Result<PathBuf> {
-    let stolen = to.join("stolen");
-    std::fs::create_dir_all(&stolen)?;
-    for file in ["identity.key", "membership.json"] {
-        std::fs::copy(state.join(file), stolen.join(file)).with_context(|| file.to_owned())?;
-    }
-    Ok(stolen)
 }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use muster_tests::attack::thief::{attack, steal};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::{Cluster, Plan, scenario, until};
 use serde_json::Value;
@@ -158,7 +159,8 @@ fn a_node_whose_disk_turns_read_only_stops_and_returns_after_a_check_of_the_disk
 }
 
 /// The leader cannot write, and gets no error. It may have sent entries that its own disk does not hold
-/// (it is ahead), and openraft waits for that disk without a word.
+/// (it is ahead), and openraft waits for that disk without a word. Whatever the other nodes tell its Raft
+/// meanwhile would be kept in memory, so it is refused; the one who asks here poses as one of them.
 #[test]
 fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
     scenario("disk-hangs", |lab| {
@@ -196,6 +198,18 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
                 "{call:?}: {said:?}"
             );
         }
+        let thief = lab.host("thief")?;
+        let stolen = steal(&cluster, &other, &thief)?.display().to_string();
+        let to = format!("{}:{}", cluster.node(&victim).host.address(), muster_proto::DEFAULT_PORT);
+        until("it to refuse Raft's messages", PATIENCE, || {
+            let said = attack(&thief, &["impersonate", &stolen, &to]);
+            let said = said.map_err(|e| format!("{e:#}"))?;
+            let refused = |call: &&str| {
+                said.contains(&format!("{call}: Unavailable this node's Raft has been stuck"))
+            };
+            let calls = ["Append", "Vote", "Snapshot", "Propose", "ReadIndex"];
+            if calls.iter().all(refused) { Ok(()) } else { Err(said) }
+        })?;
         write(&cluster, "still hanging")?;
         written.push("still hanging".to_owned());
         drop(hanging);

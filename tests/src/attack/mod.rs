@@ -7,6 +7,7 @@ pub mod look;
 pub mod member;
 pub mod relay;
 pub mod stranger;
+pub mod thief;
 
 use std::io::Write as _;
 

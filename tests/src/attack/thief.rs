@@ -1,0 +1,49 @@
+//! For tests: an attacker's program on a host of the lab, with what it has copied of a node.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::ctl::{Said, binary, said};
+use crate::{Cluster, Host, until};
+
+/// What makes a node that node.
+const IDENTITY: [&str; 2] = ["identity.key", "membership.json"];
+
+/// How long a node may take to have its certificate on disk.
+const SOON: Duration = Duration::from_mins(1);
+
+/// Runs the attacker on a host to its end; what it said.
+pub fn attack(from: &Host, words: &[&str]) -> Result<String> {
+    let mut command = from.command(binary("attacker")?);
+    said(command.args(words))?.success()
+}
+
+/// Copies key and certificate of a node, which goes on, to the thief's host. The node's own disk, if it
+/// has one, is seen from its host only.
+pub fn steal(cluster: &Cluster, name: &str, thief: &Host) -> Result<PathBuf> {
+    let host = &cluster.node(name).host;
+    let state = host.dir().join("state");
+    until(&format!("{name} to have a certificate"), SOON, || {
+        let chain = ["-q", "\"chain\":\\[\""];
+        let membership = state.join("membership.json");
+        let looked = said(host.command("grep").args(chain).arg(membership));
+        looked.and_then(Said::success).map_err(|e| format!("{e:#}"))
+    })?;
+    let stolen = thief.dir().join("stolen");
+    std::fs::create_dir_all(&stolen)?;
+    let files = IDENTITY.map(|file| state.join(file));
+    said(host.command("cp").args(files).arg(&stolen))?.success()?;
+    Ok(stolen)
+}
+
+/// Copies key and certificate from a state directory to a directory below `to`.
+pub fn copy_identity(state: &Path, to: &Path) -> Result<PathBuf> {
+    let stolen = to.join("stolen");
+    std::fs::create_dir_all(&stolen)?;
+    for file in IDENTITY {
+        std::fs::copy(state.join(file), stolen.join(file)).with_context(|| file.to_owned())?;
+    }
+    Ok(stolen)
+}
