@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use muster_proto::{NodeId, NodeName};
 
 use crate::clock::parse_duration;
 use crate::command::{
@@ -13,6 +12,7 @@ use crate::command::{
 };
 use crate::connect::parse_endpoint;
 use crate::output::Format;
+use crate::value;
 
 /// Operates Muster clusters: talks to any node, shows what each one waits for, and says what to do
 /// next.
@@ -43,13 +43,14 @@ pub(crate) struct Global {
     pub(crate) endpoints: Vec<String>,
     /// The node that the command is about (status, version, pki show, etcd status, snapshot,
     /// defrag, forfeit-leadership)
-    #[arg(short, long, global = true, value_name = "NAME", value_parser = node, help_heading = "Global")]
+    #[arg(short, long, global = true, value_name = "NAME", value_parser = value::node, help_heading = "Global")]
     pub(crate) node: Option<String>,
     /// The form of the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Global")]
     pub(crate) output: Format,
     /// How long one call may take [default: 10s]; with --wait, how long to wait [default: 5m]
-    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration, help_heading = "Global")]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration,
+        allow_hyphen_values = true, help_heading = "Global")]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -94,14 +95,6 @@ impl Command {
             | Self::Completion(_) => false,
         }
     }
-}
-
-/// A node's name or id.
-pub(crate) fn node(text: &str) -> Result<String, String> {
-    if text.parse::<NodeId>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    text.parse::<NodeName>().map(String::from).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -22,11 +22,26 @@ pub(crate) fn rfc3339(milliseconds: i64) -> Option<String> {
     )
 }
 
+/// The shortest duration that means anything: on the wire they are milliseconds, and 0 is none.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The longest: a hundred years, far below where adding it to a time fails.
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// A duration as people write it: `750ms`, `10s`, `5m`, `1h 30m`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as 10s, 5m or 1h");
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(duration).ok().filter(|d| !d.is_zero()).ok_or_else(wrong)
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| {
+        format!("{text:?} is not a duration: numbers with h, m, s or ms, such as 750ms, 10s, 5m or 1h 30m")
+    })?;
+    // What is below zero is too short as well.
+    let duration = Duration::try_from(duration).unwrap_or_default();
+    if duration < SHORTEST {
+        return Err(format!("{text:?} is too short for a duration: 1ms or more, such as 10s"));
+    }
+    if duration > LONGEST {
+        return Err(format!("{text:?} is too long for a duration: 876000h at most, such as 24h"));
+    }
+    Ok(duration)
 }
 
 /// A span of time in its one or two largest units: `3d 4h`, `12s`, `0s`.
@@ -65,11 +80,23 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_positive_and_have_a_unit() {
+    fn durations_have_a_unit_and_can_be_added_to_a_time() {
         assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_mins(90)));
         assert_eq!(parse_duration("750ms"), Ok(Duration::from_millis(750)));
-        for bad in ["", "5", "-5s", "0s", "soon"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
+        assert_eq!(parse_duration("876000h"), Ok(LONGEST));
+        for (bad, words) in [
+            ("", "is not a duration: numbers with h, m, s or ms, such as"),
+            ("5", "is not a duration"),
+            ("soon", "is not a duration"),
+            ("1d", "is not a duration"),
+            ("-5s", "is too short"),
+            ("0s", "is too short for a duration: 1ms or more, such as"),
+            ("999us", "is too short"),
+            ("876001h", "is too long for a duration: 876000h at most, such as"),
+            ("2562047788015215h", "is too long"),
+        ] {
+            let error = parse_duration(bad).unwrap_err();
+            assert!(error.starts_with(&format!("{bad:?} {words}")), "{error}");
         }
     }
 

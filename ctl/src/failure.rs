@@ -60,6 +60,7 @@ impl Failure {
             Self::NoNodeHere => code::USAGE,
             Self::Call(CallError::NotReady { .. } | CallError::NoCluster { .. })
             | Self::NotHealthy(_)
+            | Self::Etcd(EtcdError::Silent { .. })
             | Self::Local(LocalError::NotHealthy { .. }) => code::NOT_READY,
             Self::Runtime(_)
             | Self::Output(_)

@@ -11,6 +11,7 @@ mod files;
 mod fuzz;
 mod local;
 mod output;
+mod value;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

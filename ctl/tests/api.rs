@@ -123,8 +123,33 @@ fn a_node_of_another_cluster_is_not_talked_to() {
     let impostor = Node::start(&other);
     let said = desk.ask(&[impostor.address], &["members"]);
     let error = said.failure(4);
-    assert!(error.contains("is not a control-plane node of the cluster"), "{error}");
+    assert!(error.contains("is not of a control-plane node of the cluster"), "{error}");
+    assert!(error.contains("`musterctl members` without -e shows who is a member"), "{error}");
+    assert!(!error.contains("is musterd up there"), "{error}");
     assert!(other.heard.lock().unwrap().calls.is_empty());
+}
+
+/// It was said of a machine that was no member yet that nobody answered, and of its TLS that it broke.
+#[test]
+fn a_machine_that_is_no_member_yet_is_told_from_a_silent_one() {
+    let desk = Desk::new();
+    let cluster = desk.init();
+    let node = Node::start(&cluster);
+    assert_eq!(desk.ask(&[node.address], &["members"]).code, 0);
+
+    // As musterd does before it belongs to a cluster: it has no certificate to show.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let closing = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    let said = desk.ask(&[address], &["status"]);
+    closing.join().unwrap();
+    let error = said.failure(4);
+    assert!(error.contains("accepts the connection and shows no certificate"), "{error}");
+    assert!(error.contains("perhaps that machine is no member yet"), "{error}");
+    assert!(error.contains("`musterctl status --context ./DIR -e ADDRESS`"), "{error}");
+
+    let said = desk.ask(&[nobody()], &["status"]);
+    assert!(said.failure(4).contains("is musterd up there"), "{said:?}");
 }
 
 #[test]
@@ -168,11 +193,49 @@ fn a_defragmentation_without_an_answer_is_never_repeated() {
     cluster.script(|script| script.silent = Some("etcd_defrag".to_owned()));
     let said = desk.ask(&both, &["etcd", "defrag", "--timeout", "1s"]);
     assert!(said.failure(4).contains("it may have been"), "{said:?}");
-    cluster.script(|script| (script.silent, script.not_now) = (None, 1));
+    cluster.script(|script| (script.silent, script.done_unsaid) = (None, true));
     let said = desk.ask(&both, &["etcd", "defrag"]);
     assert!(said.failure(4).contains("it may have been"), "{said:?}");
     let calls = cluster.heard.lock().unwrap().calls.clone();
     assert_eq!(calls.iter().filter(|call| *call == "etcd_defrag").count(), 2);
+}
+
+#[test]
+fn a_defragmentation_goes_to_the_next_node_while_it_was_not_sent_and_says_so() {
+    let desk = Desk::new();
+    let cluster = desk.init();
+    let node = Node::start(&cluster);
+    let said = desk.ask(&[nobody(), node.address], &["etcd", "defrag", "-o", "json"]);
+    assert_eq!(said.json()["node"], "cp-1");
+    let said = desk.ask(&[nobody()], &["etcd", "defrag"]);
+    let error = said.failure(4);
+    assert!(error.contains("could not defragment etcd's database, and nothing was done: no node"));
+
+    // The node says "not now" of an etcd whose connection is refused: perhaps it had begun.
+    cluster.script(|script| script.etcd_silent = Some("Connection refused".to_owned()));
+    let said = desk.ask(&[node.address], &["etcd", "defrag"]);
+    let error = said.failure(3);
+    assert!(error.contains("the etcd of cp-1 does not answer (Connection refused)"), "{error}");
+    assert!(error.contains("nothing was done"), "{error}");
+    let calls = cluster.heard.lock().unwrap().calls.clone();
+    assert_eq!(calls.iter().filter(|call| *call == "etcd_defrag").count(), 1);
+}
+
+#[test]
+fn a_defragmentation_names_the_node_to_the_server_and_to_the_operator() {
+    let desk = Desk::new();
+    let cluster = desk.init();
+    let node = Node::start(&cluster);
+    let said = desk.ask(&[node.address], &["etcd", "defrag"]);
+    assert_eq!(said.out, "Defragmented the etcd of cp-1: 2.0 KiB before, 1.0 KiB after.\n");
+    assert_eq!(cluster.heard.lock().unwrap().node.as_deref(), Some("cp-1"));
+
+    let id = "b".repeat(52);
+    let said = desk.ask(&[node.address], &["etcd", "defrag", "-n", &id, "-o", "yaml"]);
+    assert_eq!(said.out, "node: worker-1\nsizeBefore: 2048\nsizeAfter: 1024\n");
+    assert_eq!(cluster.heard.lock().unwrap().node.as_deref(), Some("worker-1"));
+    let said = desk.ask(&[node.address], &["etcd", "defrag", "-n", "cp-9"]);
+    assert!(said.failure(1).contains("no member has the name or node id cp-9"), "{said:?}");
 }
 
 /// A removal by name that was done without saying so ended, repeated, with "no member has the name".
@@ -206,7 +269,7 @@ fn ill_health_has_its_own_exit_code_and_a_complete_answer() {
     let node = Node::start(&cluster);
     cluster.script(|script| script.unhealthy = true);
     let said = desk.ask(&[node.address], &["health", "-o", "json"]);
-    assert!(said.failure(3).contains("not healthy: etcd: 3 of 3"), "{said:?}");
+    assert!(said.failure(3).contains("not healthy: etcd: worker-1: no answer for"), "{said:?}");
     let answer: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(
         (&answer["healthy"], &answer["checks"][1]["passed"]),
@@ -216,13 +279,27 @@ fn ill_health_has_its_own_exit_code_and_a_complete_answer() {
     assert!(said.failure(3).contains("health: not healthy: etcd"), "{said:?}");
 }
 
+/// It was told at every look, as the seconds of its words moved.
+#[test]
+fn ill_health_is_told_once_while_only_its_words_move() {
+    let desk = Desk::new();
+    let cluster = desk.init();
+    let node = Node::start(&cluster);
+    cluster.script(|script| script.unhealthy = true);
+    let said = desk.ask(&[node.address], &["health", "--wait", "--timeout", "3s"]);
+    let looks = |calls: &[String]| calls.iter().filter(|call| *call == "health").count();
+    assert!(looks(&cluster.heard.lock().unwrap().calls) > 1, "its words did not move");
+    let told = said.failure(3).lines().filter(|line| line.starts_with("health: ")).count();
+    assert_eq!(told, 1, "{said:?}");
+}
+
 #[test]
 fn the_node_that_a_command_is_about_is_named_to_the_server() {
     let desk = Desk::new();
     let cluster = desk.init();
     let node = Node::start(&cluster);
-    let said = desk.ask(&[node.address], &["etcd", "defrag", "-n", "cp-2", "-o", "json"]);
-    assert_eq!(said.json()["sizeAfter"], 1024);
+    let said = desk.ask(&[node.address], &["etcd", "forfeit-leadership", "-n", "cp-2"]);
+    assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(cluster.heard.lock().unwrap().node.as_deref(), Some("cp-2"));
     let status = desk.ask(&[node.address], &["status", "-n", "cp-2", "-o", "json"]).json();
     assert_eq!(status["nodes"].as_array().unwrap().len(), 1);

@@ -12,18 +12,65 @@ fn wrong_usage_has_exit_code_2_and_says_what_would_be_right() {
     for (args, words) in [
         (&["frobnicate"][..], "unrecognized subcommand"),
         (&["init", "Demo"], "lower-case"),
-        (&["init", "demo", "--control-planes", "4"], "1, 3, 5 or 7"),
+        (&["init"], "<NAME>"),
         (&["members", "-o", "xml"], "[possible values: table, json, yaml]"),
-        (&["members", "--timeout", "soon"], "10s, 5m or 1h"),
-        (&["members", "-e", "a b"], "ADDRESS:PORT"),
-        (&["node", "remove", "-n", "UPPER", "x"], "node name"),
         (&["token", "create"], "--role"),
         (&["token", "create", "--role", "king"], "control-plane, worker"),
-        (&["token", "revoke", "a.b"], "token"),
-        (&["cluster", "create", "--workers", "101"], "0..=100"),
+        (&["token", "revoke", "a.b"], "`musterctl token list` shows them"),
     ] {
         let said = desk.run(args);
         assert!(said.failure(2).contains(words), "{args:?}: {said:?}");
+    }
+    assert!(!desk.path("config").exists(), "a refused command left something behind");
+}
+
+/// Some said "invalid digit found in string", some "unexpected argument '-5' found", and `--uses 0`
+/// stood for any number.
+#[test]
+fn a_bad_value_is_told_in_one_line_with_what_would_be_right() {
+    let desk = Desk::new();
+    let (endpoint, duration) = ("is not ADDRESS, ADDRESS:PORT", "is not a duration: numbers with");
+    let token = |option, value| vec!["token", "create", "--role", "worker", option, value];
+    let create = |option, value| vec!["cluster", "create", option, value];
+    for (args, words) in [
+        (vec!["members", "--timeout", "soon"], duration),
+        (vec!["members", "--timeout", "5"], duration),
+        (vec!["members", "--timeout", "1d"], duration),
+        (vec!["members", "--timeout", "-5s"], "is too short for a duration"),
+        (vec!["members", "--timeout", "0s"], "is too short for a duration"),
+        (vec!["members", "--timeout", "2562047788015215h"], "is too long for a duration"),
+        (vec!["etcd", "client-config", "--ttl", "-1h"], "is too short for a duration"),
+        (token("--ttl", "forever"), duration),
+        (token("--ttl", "1us"), "is too short for a duration"),
+        (vec!["members", "-e", "a b"], endpoint),
+        (vec!["members", "-e", "10.0.0.1:99999"], endpoint),
+        (vec!["members", "-e", "300.1.1.1"], endpoint),
+        (vec!["context", "endpoints", "10.0.0.1:0"], endpoint),
+        (vec!["init", "demo", "--static", "cp-1:x"], endpoint),
+        (token("--uses", "0"), "whole number from 1 to 4294967295, such as 3; without --uses any"),
+        (token("--uses", "-1"), "is not a whole number from 1"),
+        (token("--uses", "1.5"), "is not a whole number from 1"),
+        (vec!["audit", "--limit", "-1"], "is not a whole number from 0 to 4294967295"),
+        (vec!["audit", "--limit", "all"], "is not a whole number from 0 to 4294967295"),
+        (create("--workers", "101"), "is not a whole number from 0 to 100"),
+        (create("--workers", "-1"), "is not a whole number from 0 to 100"),
+        (create("--control-planes", "x"), "is not 1, 3, 5 or 7"),
+        (vec!["init", "demo", "--control-planes", "4"], "is not 1, 3, 5 or 7"),
+        (vec!["init", "demo", "--control-planes", "-3"], "is not 1, 3, 5 or 7"),
+        (vec!["init", "Demo"], "is not a cluster name"),
+        (create("--name", "A_B"), "is not a cluster name"),
+        (vec!["cluster", "destroy", "A_B"], "is not a cluster name"),
+        (vec!["init", "demo", "--operator", "a b"], "is not an operator's name"),
+        (vec!["status", "-n", "UPPER"], "is not a node name"),
+        (vec!["node", "remove", "UPPER"], "is not a node name"),
+        (token("--node-name", "UPPER"), "is not a node name"),
+        (token("--description", "a\tb"), "is no description"),
+    ] {
+        let said = desk.run(&args);
+        let line = said.failure(2).lines().next().unwrap();
+        let given = format!("{:?}", args.last().unwrap());
+        assert!(line.contains(&given) && line.contains(words), "{args:?}: {line}");
+        assert!(line.contains(", such as "), "{args:?}: {line}");
     }
     assert!(!desk.path("config").exists(), "a refused command left something behind");
 }
@@ -86,6 +133,42 @@ fn a_context_is_taken_over_chosen_and_forgotten() {
     assert!(desk.path("one/operator.key").exists(), "what init wrote stays");
     let by_path = desk.run(&["context", "show", "--context", "./one", "-o", "json"]).json();
     assert_eq!(by_path["clusterName"], "one");
+}
+
+/// `init` and `cluster create` chose their context without a word, and a `create` that failed too.
+#[test]
+fn whoever_chooses_another_context_says_so_and_how_to_go_back() {
+    let desk = Desk::new();
+    let said = desk.run(&["init", "one"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "there was no other");
+    let said = desk.run(&["init", "two", "-o", "json"]);
+    let told = "musterctl: the current context is now two (was one); `musterctl context use one` goes \
+                back\n";
+    assert_eq!(said.err, told);
+    assert_eq!(said.json()["context"], "two");
+    let said = desk.run(&["init", "three", "--no-context"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "nothing was chosen");
+    let said = desk.run(&["context", "add", "three"]);
+    assert!(said.err.contains("is now three (was two)"), "{said:?}");
+
+    let current = || std::fs::read_to_string(desk.path("config/current")).unwrap();
+    let musterd = desk.path("musterd");
+    std::fs::write(&musterd, "#!/bin/sh\nexit 78\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&musterd, mode).unwrap();
+    let environment = [("MUSTERD", musterd.to_str().unwrap())];
+    let said = desk.run_with(&environment, &["cluster", "create", "--dir", "c"]);
+    assert!(!said.failure(3).contains("current context"), "{said:?}");
+    assert_eq!(current(), "three\n");
+    assert_eq!(desk.run(&["cluster", "destroy"]).code, 0);
+    assert_eq!(current(), "three\n");
+
+    // Nor may it take from the only context that it is the only one.
+    for name in ["three", "two"] {
+        assert_eq!(desk.run(&["context", "remove", name]).code, 0);
+    }
+    assert_eq!(desk.run_with(&environment, &["cluster", "create", "--dir", "c"]).code, 3);
+    assert_eq!(desk.run(&["context", "show", "-o", "json"]).json()["name"], "one");
 }
 
 #[test]

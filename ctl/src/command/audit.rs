@@ -8,13 +8,19 @@ use crate::clock::rfc3339;
 use crate::connect::{Api, Kind};
 use crate::failure::Failure;
 use crate::output::{Output, View, dash, table};
+use crate::value;
 
 /// Show who changed or tried what, oldest first
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
     /// Only the newest so many; 0 for all that are kept
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = limit,
+        allow_negative_numbers = true)]
     limit: u32,
+}
+
+fn limit(text: &str) -> Result<u32, String> {
+    value::number(text, 0..=u32::MAX, 100)
 }
 
 impl Audit {

@@ -9,7 +9,7 @@ use crate::args::Global;
 use crate::connect::parse_endpoint;
 use crate::context::{Context, Store};
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
+use crate::output::{Output, View, dash, remark, table};
 
 /// Choose among the clusters that this user knows
 #[derive(Debug, Subcommand)]
@@ -66,8 +66,9 @@ impl ContextCommand {
                 let context = Context::load(&from, &given)?;
                 let name = name.unwrap_or_else(|| context.description.cluster_name.clone());
                 store.add(&context, &name, &global.endpoints)?;
-                store.choose(&name)?;
+                let before = store.choose(&name)?;
                 out.note(&format!("Added the context {name}, now the current one."))?;
+                tell_switch(&name, before.as_deref());
             }
             Self::Endpoints { endpoints } => {
                 let mut context = store.open(global.context.as_deref())?;
@@ -80,6 +81,16 @@ impl ContextCommand {
             }
         }
         Ok(())
+    }
+}
+
+/// Says beside the answer that a command has made another context the current one, and how to go back.
+pub(super) fn tell_switch(now: &str, before: Option<&str>) {
+    if let Some(before) = before {
+        remark(&format!(
+            "the current context is now {now} (was {before}); `musterctl context use {before}` goes \
+             back"
+        ));
     }
 }
 

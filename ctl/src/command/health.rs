@@ -1,5 +1,6 @@
 //! `health`: is the cluster whole, and if not, what is missing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,6 +8,7 @@ use muster_proto::wire::operator::{Check, HealthReply, HealthRequest};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::members;
 use crate::connect::{Api, CALL, CallError, Kind};
 use crate::failure::{Failure, chain};
 use crate::output::{Output, Progress, View, table};
@@ -46,19 +48,38 @@ impl Health {
             match &outcome {
                 Ok(view) if view.healthy || late => break outcome,
                 Err(error) if late || !passes(error) => break outcome,
-                Ok(view) => progress.say("health", &view.missing()),
+                Ok(view) => {
+                    // Without the names, the checks alone say whether something is new.
+                    let members = members::ask(api).await.map(|m| m.members).unwrap_or_default();
+                    let substance = view.substance(members.iter().map(|m| m.name.as_str()));
+                    progress.tell("health", &substance, &view.missing());
+                }
                 Err(CallError::NoCluster { nodes, .. }) => {
                     for node in nodes {
                         progress.say(&node.name, &node.awaits);
                     }
                 }
-                Err(error) => progress.say("health", &chain(error)),
+                Err(error) => progress.tell("health", &substance_of(error), &chain(error)),
             }
         };
         progress.finish();
         let view = outcome?;
         out.show(&view)?;
         if view.healthy { Ok(()) } else { Err(Failure::NotHealthy(view.missing())) }
+    }
+}
+
+/// What of a failure that may pass is worth telling again: its kind and whom it is about. The words
+/// may differ at each look.
+pub(crate) fn substance_of(error: &CallError) -> String {
+    match error {
+        CallError::Unreachable { attempts, .. } => {
+            let asked: Vec<&str> = attempts.iter().map(|a| a.endpoint.as_str()).collect();
+            format!("nobody of {}", asked.join(" "))
+        }
+        CallError::NotReady { endpoint, .. } => format!("{endpoint} is not ready"),
+        CallError::LostTouch { endpoint, .. } => format!("lost {endpoint}"),
+        other => chain(other),
     }
 }
 
@@ -119,6 +140,19 @@ impl HealthView {
             .collect();
         format!("not healthy: {}", failed.join("; "))
     }
+
+    /// What of that is worth telling again: which checks fail, and which of `members` they name. The
+    /// rest of their words may move at each look, as durations and counts do.
+    pub(crate) fn substance<'a>(&self, members: impl Iterator<Item = &'a str>) -> String {
+        let members: BTreeSet<&str> = members.collect();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let failed = self.checks.iter().filter(|check| !check.passed).map(|check| {
+            let words: BTreeSet<&str> = check.detail.split(|c| !is_name(c)).collect();
+            let named: Vec<&str> = members.intersection(&words).copied().collect();
+            format!("{}: {}", check.name, named.join(" "))
+        });
+        failed.collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl View for HealthView {
@@ -157,5 +191,29 @@ mod tests {
         insta::assert_snapshot!(all_forms(&view));
         assert!(HealthView::from(reply(true)).healthy);
         assert!(!HealthView::from(HealthReply::default()).healthy);
+    }
+
+    /// A line was printed at each look while a count of seconds moved.
+    #[test]
+    fn ill_health_is_told_again_when_a_check_or_a_node_changes() {
+        let substance = |checks: &[(&str, &str)]| {
+            let checks = checks.iter().map(|(name, detail)| Check {
+                name: (*name).to_owned(),
+                passed: detail.is_empty(),
+                detail: (*detail).to_owned(),
+            });
+            let view = HealthView::from(HealthReply { checks: checks.collect() });
+            view.substance(["cp-1", "cp-2", "cp-12"].into_iter())
+        };
+        let first = substance(&[("raft", ""), ("etcd", "cp-1: no answer for 3 s; cp-2: no space")]);
+        assert_eq!(first, "etcd: cp-1 cp-2");
+        for same in ["cp-1: no answer for 4 s; cp-2: no space", "cp-2: no answer; cp-1: refused"] {
+            assert_eq!(substance(&[("raft", ""), ("etcd", same)]), first);
+        }
+        for other in ["cp-1: no answer for 3 s", "cp-12: no answer for 3 s; cp-2: no space"] {
+            assert_ne!(substance(&[("raft", ""), ("etcd", other)]), first);
+        }
+        let raft = ("raft", "no leader for 3 s");
+        assert_ne!(substance(&[raft, ("etcd", "cp-1: no answer; cp-2: no space")]), first);
     }
 }

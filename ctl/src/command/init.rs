@@ -10,25 +10,28 @@ use muster_proto::{NodeName, OperatorRole};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::context::tell_switch;
 use crate::context::{ContextError, Description, Store, new_files};
 use crate::failure::Failure;
 use crate::files::{self, FileError};
 use crate::output::{Output, View};
+use crate::value;
 
 /// Write the configuration of a new cluster, and the key to operate it
 #[derive(Debug, Args)]
 pub(crate) struct Init {
     /// The cluster's name: lower-case letters, digits and '-'
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = value::cluster_name)]
     name: NodeName,
     /// How many control-plane nodes found it together: 1, 3, 5 or 7
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = founders)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value::founders,
+        allow_negative_numbers = true)]
     control_planes: u8,
     /// Where to write [default: a new directory NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The name of the operator whose key is made
-    #[arg(long, value_name = "NAME", default_value = "admin", value_parser = operator)]
+    #[arg(long, value_name = "NAME", default_value = "admin", value_parser = value::operator)]
     operator: String,
     /// A node that others find at a fixed address; may be repeated
     #[arg(long = "static", value_name = "HOST[:PORT]", value_parser = crate::connect::parse_endpoint)]
@@ -50,19 +53,6 @@ pub(crate) enum InitError {
     Context(#[from] ContextError),
     #[error("what was asked for makes no configuration")]
     Config(#[from] ConfigError),
-}
-
-pub(crate) fn founders(text: &str) -> Result<u8, String> {
-    match text.parse() {
-        Ok(number @ (1 | 3 | 5 | 7)) => Ok(number),
-        _ => Err("1, 3, 5 or 7: an even number survives no more failures than one less".to_owned()),
-    }
-}
-
-fn operator(text: &str) -> Result<String, String> {
-    let fits = (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
-    if fits { Ok(text.to_owned()) } else { Err("1 to 63 letters, digits, '-_.@'".to_owned()) }
 }
 
 /// A cluster that does not exist yet: its secrets, and what its files will say.
@@ -128,7 +118,11 @@ impl Init {
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
         let view = self.write(store, endpoints)?;
-        Ok(out.show(&view)?)
+        out.show(&view)?;
+        if let Some(name) = &view.context {
+            tell_switch(name, view.before.as_deref());
+        }
+        Ok(())
     }
 
     fn write(self, store: &Store, endpoints: &[String]) -> Result<Initialised, InitError> {
@@ -156,9 +150,7 @@ impl Init {
         let borrowed: Vec<_> =
             all.iter().map(|(path, text)| (path.clone(), text.as_bytes())).collect();
         files::create_all(&borrowed)?;
-        if added.is_some() {
-            store.choose(name)?;
-        }
+        let before = if added.is_some() { store.choose(name)? } else { None };
         Ok(Initialised {
             cluster_name: name.to_owned(),
             control_planes,
@@ -166,6 +158,7 @@ impl Init {
             context: added.as_ref().map(|_| name.to_owned()),
             files: all.into_iter().map(|(path, _)| path).collect(),
             needs_endpoint: endpoints.is_empty(),
+            before,
             directory,
         })
     }
@@ -183,6 +176,9 @@ struct Initialised {
     files: Vec<PathBuf>,
     #[serde(skip)]
     needs_endpoint: bool,
+    /// The context that was the current one.
+    #[serde(skip)]
+    before: Option<String>,
 }
 
 impl View for Initialised {

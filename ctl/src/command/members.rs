@@ -24,7 +24,12 @@ impl Members {
 
 /// The members as any node knows them.
 pub(crate) async fn ask(api: &mut Api) -> Result<MembersReply, CallError> {
-    api.call(Kind::Idempotent, "list the members", MembersRequest {}, async |client, request| {
+    ask_to(api, "list the members").await
+}
+
+/// The members, asked for to do something else. `what` completes "could not …".
+pub(crate) async fn ask_to(api: &mut Api, what: &'static str) -> Result<MembersReply, CallError> {
+    api.call(Kind::Idempotent, what, MembersRequest {}, async |client, request| {
         client.members(request).await
     })
     .await

@@ -5,10 +5,10 @@ use muster_proto::wire::operator::{RemoveNodeReply, RemoveNodeRequest};
 use serde::Serialize;
 
 use super::members;
-use crate::args;
 use crate::connect::{Api, Kind};
 use crate::failure::Failure;
 use crate::output::{Output, View};
+use crate::value;
 
 /// Act on one member
 #[derive(Debug, Subcommand)]
@@ -20,7 +20,7 @@ pub(crate) enum Node {
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
     /// The member's name or id
-    #[arg(value_name = "NAME", value_parser = args::node)]
+    #[arg(value_name = "NAME", value_parser = value::node)]
     name: String,
     /// Remove it although too few members for a majority of etcd would be left alive; nothing helps
     /// where Raft would be left without one

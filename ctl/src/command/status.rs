@@ -169,6 +169,7 @@ impl View for StatusView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::Miss;
     use crate::output::testing::all_forms;
 
     #[test]
@@ -214,7 +215,7 @@ mod tests {
         let attempt = Attempt {
             endpoint: "10.0.0.3".to_owned(),
             why: "no answer".to_owned(),
-            refused: false,
+            how: Miss::Silent,
         };
         let view = StatusView::without_cluster(vec![waiting], vec![attempt]);
         insta::assert_snapshot!(all_forms(&view));

@@ -15,6 +15,7 @@ use crate::clock::{from_now, now, parse_duration, rfc3339};
 use crate::connect::{Api, CallError, Kind};
 use crate::failure::Failure;
 use crate::output::{Output, View, dash, table};
+use crate::value;
 
 /// Make, list and revoke the tokens that admit nodes
 #[derive(Debug, Subcommand)]
@@ -37,30 +38,29 @@ pub(crate) struct Create {
     #[arg(long = "role", value_name = "ROLE", required = true)]
     roles: Vec<Role>,
     /// How long it is valid
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "24h")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration,
+        allow_hyphen_values = true, default_value = "24h")]
     ttl: Duration,
-    /// How many nodes may use it; 0 for any number
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    uses: u32,
+    /// How many nodes may use it [default: any number]
+    #[arg(long, value_name = "N", value_parser = uses, allow_negative_numbers = true)]
+    uses: Option<u32>,
     /// The only node that may use it
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = value::node_name)]
     node_name: Option<NodeName>,
     /// What it is for, to be read in the list
-    #[arg(long, value_name = "TEXT", default_value = "", value_parser = description)]
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = value::description)]
     description: String,
 }
 
 /// A whole token that is pasted in is taken for its id: a complaint would show the secret.
-fn id(text: &str) -> Result<TokenId, TokenIdError> {
-    text.split('.').next().unwrap_or(text).parse()
+fn id(text: &str) -> Result<TokenId, String> {
+    let id = text.split('.').next().unwrap_or(text);
+    id.parse().map_err(|error: TokenIdError| format!("{error}; `musterctl token list` shows them"))
 }
 
-fn description(text: &str) -> Result<String, String> {
-    if text.len() <= 200 && !text.chars().any(char::is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err("at most 200 characters on one line".to_owned())
-    }
+fn uses(text: &str) -> Result<u32, String> {
+    value::number(text, 1..=u32::MAX, 3)
+        .map_err(|error| format!("{error}; without --uses any number of nodes may use the token"))
 }
 
 impl TokenCommand {
@@ -99,7 +99,7 @@ impl Create {
             verifier: token.verifier().to_bytes().to_vec(),
             roles: self.roles.iter().map(ToString::to_string).collect(),
             ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX),
-            uses_allowed: self.uses,
+            uses_allowed: self.uses.unwrap_or(0),
             node_name: self.node_name.map(String::from).unwrap_or_default(),
             description: self.description,
         };

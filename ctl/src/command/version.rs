@@ -33,7 +33,7 @@ impl Version {
             // Without any cluster there is nobody to ask, and nothing wrong.
             Err(ContextError::None) => return Ok(out.show(&VersionView { client, server: None })?),
             Err(error) => return Err(error.into()),
-            Ok(mut api) => ask(&mut api).await,
+            Ok(mut api) => server(&mut api).await,
         };
         let (server, failure) = match asked {
             Ok(server) => (Some(server), None),
@@ -45,7 +45,7 @@ impl Version {
 }
 
 /// Asks the named node, or whichever answers.
-async fn ask(api: &mut Api) -> Result<Server, CallError> {
+async fn server(api: &mut Api) -> Result<Server, CallError> {
     let what = "ask for the version";
     if api.is_about_one_node() {
         let NodeStatusReply { name, version, .. } = api
@@ -53,10 +53,13 @@ async fn ask(api: &mut Api) -> Result<Server, CallError> {
             .await?;
         return Ok(Server { node: name, version });
     }
-    let VersionReply { version, node } = api
-        .call(Kind::Idempotent, what, VersionRequest {}, async |c, r| c.version(r).await)
-        .await?;
+    let VersionReply { version, node } = ask_to(api, what).await?;
     Ok(Server { node, version })
+}
+
+/// The version and the name of the node that answers. `what` completes "could not …".
+pub(crate) async fn ask_to(api: &mut Api, what: &'static str) -> Result<VersionReply, CallError> {
+    api.call(Kind::Idempotent, what, VersionRequest {}, async |c, r| c.version(r).await).await
 }
 
 #[derive(Debug, Serialize)]

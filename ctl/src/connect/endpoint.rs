@@ -4,18 +4,50 @@ use std::net::{IpAddr, SocketAddr};
 
 use muster_proto::DEFAULT_PORT;
 
-/// The addresses of an endpoint: `ADDRESS`, `ADDRESS:PORT`, `NAME` or `NAME:PORT`.
-pub(super) async fn resolve(endpoint: &str) -> Result<Vec<SocketAddr>, String> {
-    let bare = endpoint.strip_prefix('[').and_then(|e| e.strip_suffix(']')).unwrap_or(endpoint);
+/// The longest endpoint: a DNS name with a port.
+const MAX: usize = 260;
+
+/// An endpoint, taken apart.
+enum Place<'a> {
+    Address(SocketAddr),
+    Name(&'a str, u16),
+}
+
+/// Reads `ADDRESS`, `ADDRESS:PORT`, `NAME` or `NAME:PORT`. IPv6 with a port is in brackets.
+fn read(text: &str) -> Option<Place<'_>> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, DEFAULT_PORT)]);
+        return Some(Place::Address(SocketAddr::new(address, DEFAULT_PORT)));
     }
-    if let Ok(address) = endpoint.parse::<SocketAddr>() {
-        return Ok(vec![address]);
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return (address.port() != 0).then_some(Place::Address(address));
     }
-    let (name, port) = match endpoint.rsplit_once(':') {
-        Some((name, port)) => (name, port.parse().map_err(|_| "is not HOST:PORT".to_owned())?),
-        None => (endpoint, DEFAULT_PORT),
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => {
+            (name, port.parse().ok().filter(|p| *p != 0 && !port.starts_with('+'))?)
+        }
+        None => (text, DEFAULT_PORT),
+    };
+    is_name(name).then_some(Place::Name(name, port))
+}
+
+/// Whether a text can be the name of a host. One that ends in a number is a wrong address.
+fn is_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    let mut labels = text.strip_suffix('.').unwrap_or(text).split('.');
+    let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    labels.clone().all(is_label) && labels.next_back().is_some_and(|last| !is_number(last))
+}
+
+/// The addresses of an endpoint.
+pub(super) async fn resolve(endpoint: &str) -> Result<Vec<SocketAddr>, String> {
+    let (name, port) = match read(endpoint) {
+        Some(Place::Address(address)) => return Ok(vec![address]),
+        Some(Place::Name(name, port)) => (name, port),
+        None => return Err(wrong(endpoint)),
     };
     let found = tokio::net::lookup_host((name, port)).await;
     let addresses: Vec<SocketAddr> =
@@ -25,13 +57,14 @@ pub(super) async fn resolve(endpoint: &str) -> Result<Vec<SocketAddr>, String> {
 
 /// Whether a text can be an endpoint at all.
 pub(crate) fn parse(text: &str) -> Result<String, String> {
-    let fits = (1..=260).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b));
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err("an endpoint is ADDRESS, ADDRESS:PORT, NAME or NAME:PORT".to_owned())
-    }
+    if text.len() <= MAX && read(text).is_some() { Ok(text.to_owned()) } else { Err(wrong(text)) }
+}
+
+fn wrong(text: &str) -> String {
+    format!(
+        "{text:?} is not ADDRESS, ADDRESS:PORT, NAME or NAME:PORT, such as 10.0.0.11, \
+         cp-1.example:50001 or [fd00::11]:50001"
+    )
 }
 
 #[cfg(test)]
@@ -49,5 +82,35 @@ mod tests {
         ] {
             assert_eq!(resolve(text).await.unwrap(), [address.parse().unwrap()], "{text}");
         }
+    }
+
+    #[test]
+    fn what_can_be_no_endpoint_is_told_before_anyone_is_asked() {
+        for good in ["10.0.0.11", "cp-1", "cp-1.example.:7", "a_b:65535", "::1", "[fd00::11]:7"] {
+            assert_eq!(parse(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "a b",
+            "x:y",
+            "10.0.0.1:",
+            "10.0.0.1:0",
+            "10.0.0.1:65536",
+            ":7",
+            "[::1",
+            "::1]:7",
+            "::1:50000",
+            "300.1.1.1",
+            "10.0.0",
+            "http://x",
+            "a,b",
+            "a..b",
+            "a:b:7",
+            "[cp-1]:7",
+        ] {
+            let error = parse(bad).unwrap_err();
+            assert!(error.starts_with(&format!("{bad:?} is not ADDRESS,")), "{error}");
+        }
+        assert!(parse(&"a.".repeat(200)).is_err());
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::resolve;
-use super::{Attempt, CallError, Waiting};
+use super::{Attempt, CallError, Kind, Miss, Waiting};
 use crate::context::{Anchor, Context};
 use crate::failure::chain;
 
@@ -50,8 +50,8 @@ pub(super) async fn contact(
         let (token, identity) = (token.clone(), Arc::clone(&identity));
         asked.spawn(async move {
             let met = timeout_at(deadline, meet(&endpoint, identity, &token)).await;
-            let met = met.unwrap_or_else(|_| Err((false, SILENT.to_owned())));
-            met.map_err(|(refused, why)| Attempt { endpoint, why, refused })
+            let met = met.unwrap_or_else(|_| Err((Miss::Silent, SILENT.to_owned())));
+            met.map_err(|(how, why)| Attempt { endpoint, why, how })
         });
     }
     let (mut waiting, mut attempts): (Vec<Waiting>, Vec<Attempt>) = (Vec::new(), Vec::new());
@@ -74,29 +74,29 @@ pub(super) async fn contact(
             || attempts.iter().any(|attempt| attempt.endpoint == *endpoint);
         if !answered {
             let (endpoint, why) = (endpoint.clone(), SILENT.to_owned());
-            attempts.push(Attempt { endpoint, why, refused: false });
+            attempts.push(Attempt { endpoint, why, how: Miss::Silent });
         }
     }
     if waiting.is_empty() {
-        return Err(CallError::unreachable("meet the cluster", attempts));
+        return Err(CallError::unreachable("meet the cluster", Kind::Idempotent, attempts));
     }
     waiting.sort_by(|a, b| a.name.cmp(&b.name));
     attempts.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
     Err(CallError::NoCluster { nodes: waiting, attempts })
 }
 
-/// The whole exchange with one node. An error says whether it was a refusal.
+/// The whole exchange with one node.
 async fn meet(
     endpoint: &str,
     identity: Arc<Identity>,
     token: &Token,
-) -> Result<Met, (bool, String)> {
-    let failed = |why: String| (false, why);
+) -> Result<Met, (Miss, String)> {
+    let failed = |why: String| (Miss::Silent, why);
     let mut outcome = Err(failed("has no address".to_owned()));
     for address in resolve(endpoint).await.map_err(failed)? {
         outcome = meet_at(endpoint, address, Arc::clone(&identity), token).await;
         // A refusal is an answer; only silence sends us on to the name's next address.
-        if !matches!(outcome, Err((false, _))) {
+        if !matches!(outcome, Err((Miss::Silent, _))) {
             break;
         }
     }
@@ -108,8 +108,8 @@ async fn meet_at(
     address: SocketAddr,
     identity: Arc<Identity>,
     token: &Token,
-) -> Result<Met, (bool, String)> {
-    let failed = |why: String| (false, why);
+) -> Result<Met, (Miss, String)> {
+    let failed = |why: String| (Miss::Silent, why);
     let from: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -120,8 +120,11 @@ async fn meet_at(
     let (quic, _listener) = Endpoint::bind(bind).map_err(|e| failed(chain(&e)))?;
     let session = quic.dial_hello(address).await.map_err(|e| failed(chain(&e)))?;
     session.prove(token).await.map_err(|error| {
-        let refused = matches!(error, ProveError::Refused { .. } | ProveError::Impostor { .. });
-        (refused, chain(&error))
+        let how = match error {
+            ProveError::Refused { .. } | ProveError::Impostor { .. } => Miss::Refused,
+            ProveError::Failed { .. } => Miss::Silent,
+        };
+        (how, chain(&error))
     })?;
     let reply = session.client().anchor(AnchorRequest {}).await;
     let reply = reply.map_err(|status| failed(status.message().to_owned()))?;

@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 pub(crate) use self::endpoint::parse as parse_endpoint;
-pub(crate) use self::error::{Attempt, CallError, Waiting};
+pub(crate) use self::error::{Attempt, CallError, Miss, Waiting};
 use self::session::Session;
 use crate::context::Context;
 
@@ -96,15 +96,35 @@ impl Api {
         nodes: Vec<T>,
         name_of: impl Fn(&T) -> &str,
     ) -> Result<Vec<T>, CallError> {
-        let Some(wanted) = self.node.as_ref().and_then(|node| node.to_str().ok()) else {
-            return Ok(nodes);
+        let Some(wanted) = self.named("list the members").await? else { return Ok(nodes) };
+        Ok(nodes.into_iter().filter(|node| name_of(node) == wanted).collect())
+    }
+
+    /// The name of the member that `--node` names by its name or its id.
+    async fn named(&mut self, what: &'static str) -> Result<Option<String>, CallError> {
+        let wanted = self.node.as_ref().and_then(|node| node.to_str().ok()).map(str::to_owned);
+        let Some(wanted) = wanted else { return Ok(None) };
+        let members = crate::command::members::ask_to(self, what).await?.members;
+        match members.into_iter().find(|m| m.name == wanted || m.id == wanted) {
+            Some(member) => Ok(Some(member.name)),
+            None => Err(CallError::NoSuchNode { node: wanted }),
+        }
+    }
+
+    /// The name of the node that the next calls are about: the one that `--node` names, else the one
+    /// that answers now. They name it from now on, whichever node takes them. `what` completes "could
+    /// not …".
+    pub(crate) async fn settle_node(&mut self, what: &'static str) -> Result<String, CallError> {
+        let name = match self.named(what).await? {
+            Some(name) => name,
+            None => crate::command::version::ask_to(self, what).await?.node,
         };
-        let wanted = wanted.to_owned();
-        let members = crate::command::members::ask(self).await?.members;
-        let Some(member) = members.into_iter().find(|m| m.name == wanted || m.id == wanted) else {
-            return Err(CallError::NoSuchNode { node: wanted });
-        };
-        Ok(nodes.into_iter().filter(|node| name_of(node) == member.name).collect())
+        let node = name.parse().map_err(|_| CallError::Senseless {
+            endpoint: self.endpoint().to_owned(),
+            message: format!("its name is {name:?}"),
+        })?;
+        self.node = Some(node);
+        Ok(name)
     }
 
     /// Where the connection of the last call led to.
@@ -184,7 +204,7 @@ impl Api {
                 }
             }
         }
-        Err(not_now.unwrap_or_else(|| CallError::unreachable(what, attempts)))
+        Err(not_now.unwrap_or_else(|| CallError::unreachable(what, kind, attempts)))
     }
 
     /// The endpoints to ask, in order, each once.

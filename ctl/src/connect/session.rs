@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use tower::service_fn;
 
 use super::endpoint::resolve;
-use super::{Attempt, Client};
+use super::{Attempt, Client, Miss};
 use crate::clock;
 use crate::context::Anchor;
 use crate::failure::chain;
@@ -41,6 +41,8 @@ pub(super) struct Session {
 enum Declined {
     /// The node is there and does not know this operator's key.
     UnknownKey,
+    /// Somebody is there, who did not show to be of the pinned cluster.
+    Foreign(String),
     Failed(String),
 }
 
@@ -56,7 +58,7 @@ impl Session {
         anchor: &Anchor,
         deadline: Instant,
     ) -> Result<Self, Attempt> {
-        let failed = |why| Attempt { endpoint: endpoint.to_owned(), why, refused: false };
+        let failed = |why| Attempt { endpoint: endpoint.to_owned(), why, how: Miss::Silent };
         let addresses = resolve(endpoint).await.map_err(failed)?;
         let mut attempt = failed("has no address".to_owned());
         for address in addresses {
@@ -70,10 +72,13 @@ impl Session {
                     return Ok(Self { client, endpoint: endpoint.to_owned() });
                 }
                 Err(Declined::Failed(why)) => attempt = failed(why),
+                Err(Declined::Foreign(why)) => {
+                    attempt = Attempt { how: Miss::Foreign, ..failed(why) };
+                }
                 Err(Declined::UnknownKey) => {
                     let why = "it does not know this operator's key; compare `cluster.operators` \
                                with `musterctl context show`";
-                    attempt = Attempt { refused: true, ..failed(why.to_owned()) };
+                    attempt = Attempt { how: Miss::Refused, ..failed(why.to_owned()) };
                 }
             }
         }
@@ -88,19 +93,18 @@ async fn connect(
     deadline: Instant,
 ) -> Result<TlsStream<TcpStream>, Declined> {
     let deadline = deadline.min(Instant::now() + CONNECT);
-    let late = |step: &str| Declined::Failed(format!("{step} TCP {address}: no answer in time"));
     let failed =
         |step: &str, error: io::Error| Declined::Failed(format!("{step} TCP {address}: {error}"));
     let stream = timeout_at(deadline, TcpStream::connect(address))
         .await
-        .map_err(|_| late("connect to"))?
+        .map_err(|_| Declined::Failed(format!("connect to TCP {address}: no answer in time")))?
         .map_err(|error| failed("connect to", error))?;
     stream.set_nodelay(true).map_err(|error| failed("set up", error))?;
     let config = operator_client(identity.self_signed(clock::now()), &anchor.authorities);
     let name = ServerName::try_from(CONTROL_PLANE_NAME).expect("it is a DNS name");
     timeout_at(deadline, TlsConnector::from(Arc::new(config)).connect(name, stream))
         .await
-        .map_err(|_| late("speak TLS to"))?
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| distrust(address, &error))
 }
 
@@ -109,14 +113,26 @@ fn tls(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
-/// A handshake that failed: most often the node belongs to another cluster than the pinned one.
+/// A handshake that failed. The server judges us only after it, so what failed is the server's part:
+/// it showed a certificate that is not of the pinned cluster, or none. A machine that is no member yet
+/// has none to show, and ends the connection.
 fn distrust(address: SocketAddr, error: &io::Error) -> Declined {
-    Declined::Failed(match tls(error) {
-        Some(rustls::Error::InvalidCertificate(_)) => format!(
-            "{address} is not a control-plane node of the cluster that this context trusts: {error}"
-        ),
-        _ => format!("speak TLS to {address}: {error}"),
-    })
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    match tls(error) {
+        Some(rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        )) => Declined::Failed(format!(
+            "{address} serves a certificate that does not hold at this time ({error}); compare the \
+             clocks here and there"
+        )),
+        Some(rustls::Error::InvalidCertificate(_)) => Declined::Foreign(format!(
+            "{address} serves a certificate that is not of a control-plane node of the cluster that \
+             this context trusts ({error})"
+        )),
+        _ => Declined::Foreign(format!(
+            "{address} accepts the connection and shows no certificate ({error})"
+        )),
+    }
 }
 
 /// gRPC over this one stream, as soon as the server has said that we are welcome.
@@ -158,4 +174,45 @@ where
         .connect_with_connector(connector)
         .await
         .map_err(|error| Declined::Failed(chain(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::wire::operator::{EtcdDefragRequest, VersionRequest};
+    use tonic::Request;
+
+    use super::super::Kind;
+    use super::super::error::{Verdict, judge};
+    use super::*;
+
+    /// What follows a broken connection of an earlier call was said to have perhaps been done.
+    #[tokio::test]
+    async fn a_call_on_a_connection_that_is_gone_was_never_sent() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let Ok(channel) = over(ours).await else { panic!("a connection takes both sides") };
+        let mut client = Client::new(channel);
+        drop(theirs);
+        client.version(Request::new(VersionRequest {})).await.unwrap_err();
+        let status = client.etcd_defrag(Request::new(EtcdDefragRequest {})).await.unwrap_err();
+        assert!(
+            matches!(judge(&status, Kind::Once, "do it", "cp-1"), Verdict::Next(_)),
+            "{status}"
+        );
+    }
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_no_foreign_one() {
+        let address = "127.0.0.1:7".parse().unwrap();
+        let shown = |error: rustls::CertificateError| {
+            distrust(address, &io::Error::other(rustls::Error::from(error)))
+        };
+        let expired = shown(rustls::CertificateError::Expired);
+        assert!(matches!(expired, Declined::Failed(why) if why.contains("compare the clocks")));
+        let unknown = shown(rustls::CertificateError::UnknownIssuer);
+        assert!(
+            matches!(unknown, Declined::Foreign(why) if why.contains("is not of a control-plane"))
+        );
+        let mute = distrust(address, &io::ErrorKind::UnexpectedEof.into());
+        assert!(matches!(mute, Declined::Foreign(why) if why.contains("shows no certificate")));
+    }
 }

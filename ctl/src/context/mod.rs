@@ -39,7 +39,9 @@ pub(crate) enum ContextError {
     None,
     #[error("there is no context {name}; there are: {known}")]
     Unknown { name: String, known: String },
-    #[error("{0:?} is not a context name: letters, digits, '-', '_' and '.'")]
+    #[error(
+        "{0:?} is not a context name: 1 to 64 letters, digits, '-', '_' and '.', the first no '.', such as prod"
+    )]
     Name(String),
     #[error(
         "there is a context {0} already: choose another name, or remove it with `musterctl context remove {0}`"

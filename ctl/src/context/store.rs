@@ -90,10 +90,28 @@ impl Store {
         Context::load(&directory, &name)
     }
 
-    /// Makes a context the current one.
-    pub(crate) fn choose(&self, name: &str) -> Result<(), ContextError> {
+    /// Makes a context the current one, and answers which other one was it before.
+    pub(crate) fn choose(&self, name: &str) -> Result<Option<String>, ContextError> {
         self.open(Some(name))?;
-        Ok(files::replace(&self.0.join(CURRENT), format!("{name}\n").as_bytes())?)
+        let mut others = self.names();
+        others.retain(|other| other != name);
+        let before = match (self.current(), others.as_slice()) {
+            (Some(current), _) if current == name => None,
+            (Some(current), others) if others.contains(&current) => Some(current),
+            (_, [only]) => Some(only.clone()),
+            (_, _) => None,
+        };
+        files::replace(&self.0.join(CURRENT), format!("{name}\n").as_bytes())?;
+        Ok(before)
+    }
+
+    /// Chooses the context that is the current one for want of another, so that it stays so when
+    /// there is another.
+    pub(crate) fn settle(&self) -> Result<(), ContextError> {
+        match self.open(None) {
+            Ok(context) => self.choose(&context.name).map(drop),
+            Err(_) => Ok(()),
+        }
     }
 
     /// The directory for a context of that name, which must not be there yet. Makes nothing.
@@ -199,6 +217,26 @@ mod tests {
         assert!(matches!(store.open(Some("three")), Err(ContextError::Unknown { .. })));
         store.remove("two").unwrap();
         assert_eq!((store.current(), store.names()), (None, vec!["one".to_owned()]));
+    }
+
+    #[test]
+    fn choosing_says_which_context_was_the_current_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        put(&store, "one");
+        assert_eq!(store.choose("one").unwrap(), None);
+        put(&store, "two");
+        assert_eq!(store.choose("two").unwrap().as_deref(), Some("one"));
+        assert_eq!(store.choose("two").unwrap(), None);
+        store.remove("two").unwrap();
+        // Only for want of another.
+        assert_eq!((store.current(), store.open(None).unwrap().name), (None, "one".to_owned()));
+        put(&store, "three");
+        assert_eq!(store.choose("three").unwrap().as_deref(), Some("one"));
+        store.remove("three").unwrap();
+        store.settle().unwrap();
+        put(&store, "four");
+        assert_eq!(store.open(None).unwrap().name, "one");
     }
 
     #[test]

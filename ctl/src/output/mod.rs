@@ -17,6 +17,12 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
 }
 
+/// Says something beside the answer, whatever the answer's form.
+pub(crate) fn remark(text: &str) {
+    // A closed standard error is no reason to fail.
+    writeln!(io::stderr(), "musterctl: {}", plain(text)).ok();
+}
+
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {

@@ -14,6 +14,8 @@ pub(crate) struct Progress {
 }
 
 struct Line {
+    /// What the line is about; another one is worth a line of its own.
+    substance: String,
     text: String,
     bar: Option<ProgressBar>,
 }
@@ -26,27 +28,33 @@ impl Progress {
 
     /// Says what `subject` is doing. Repeating what was said last says nothing.
     pub(crate) fn say(&mut self, subject: &str, text: &str) {
+        self.tell(subject, text, text);
+    }
+
+    /// As [`Self::say`], with words that may move while the `substance` stays the same: a moving line
+    /// follows them, another plain line is not worth it.
+    pub(crate) fn tell(&mut self, subject: &str, substance: &str, text: &str) {
         let text = super::plain(text);
-        let text = text.as_str();
-        if self.lines.get(subject).is_some_and(|line| line.text == text) {
-            return;
-        }
         let Some(bars) = &self.bars else {
-            let line = Line { text: text.to_owned(), bar: None };
-            self.lines.insert(subject.to_owned(), line);
-            // A closed standard error is no reason to stop waiting.
-            writeln!(io::stderr(), "{subject}: {text}").ok();
+            if self.lines.get(subject).is_none_or(|line| line.substance != substance) {
+                let line = Line { substance: substance.to_owned(), text: text.clone(), bar: None };
+                self.lines.insert(subject.to_owned(), line);
+                // A closed standard error is no reason to stop waiting.
+                writeln!(io::stderr(), "{subject}: {text}").ok();
+            }
             return;
         };
         let line = self.lines.entry(subject.to_owned()).or_insert_with(|| {
             let bar = bars.add(ProgressBar::new_spinner().with_style(style()));
             bar.enable_steady_tick(Duration::from_millis(120));
             bar.set_prefix(subject.to_owned());
-            Line { text: String::new(), bar: Some(bar) }
+            Line { substance: substance.to_owned(), text: String::new(), bar: Some(bar) }
         });
-        text.clone_into(&mut line.text);
-        if let Some(bar) = &line.bar {
-            bar.set_message(text.to_owned());
+        if line.text != text {
+            line.text.clone_from(&text);
+            if let Some(bar) = &line.bar {
+                bar.set_message(text);
+            }
         }
     }
 

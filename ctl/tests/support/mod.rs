@@ -31,11 +31,14 @@ pub(crate) struct Script {
     pub(crate) not_now: usize,
     /// The call that is never answered.
     pub(crate) silent: Option<String>,
-    /// The next removal is carried out, and said not to be.
+    /// The next removal or defragmentation is carried out, and said not to be.
     pub(crate) done_unsaid: bool,
     /// A call of an admin is refused.
     pub(crate) forbid: bool,
+    /// A check fails, in words that move at each look.
     pub(crate) unhealthy: bool,
+    /// Why etcd does not answer, if it does not.
+    pub(crate) etcd_silent: Option<String>,
     /// What `etcd snapshot` streams.
     pub(crate) snapshot: Vec<Vec<u8>>,
 }

@@ -40,6 +40,14 @@ impl Scripted {
         };
         if silent { std::future::pending().await } else { Ok(()) }
     }
+
+    /// What is done and said not to be.
+    fn unsaid(&self) -> Result<(), Status> {
+        if std::mem::take(&mut self.0.script.lock().unwrap().done_unsaid) {
+            return Err(Status::unavailable("no leader answered within 8 s"));
+        }
+        Ok(())
+    }
 }
 
 /// A node id that goes with a name.
@@ -98,12 +106,15 @@ impl Operator for Scripted {
     async fn health(&self, request: Request<wire::HealthRequest>) -> Reply<HealthReply> {
         self.enter("health", &request).await?;
         let passed = !self.0.script.lock().unwrap().unhealthy;
-        let check = |name: &str, passed| Check {
+        let looks = self.0.heard.lock().unwrap().calls.len();
+        let moving = format!("worker-1: no answer for {looks} s");
+        let check = |name: &str, passed, detail: &str| Check {
             name: name.to_owned(),
             passed,
-            detail: "3 of 3".to_owned(),
+            detail: detail.to_owned(),
         };
-        Ok(Response::new(HealthReply { checks: vec![check("raft", true), check("etcd", passed)] }))
+        let checks = vec![check("raft", true, "3 of 3"), check("etcd", passed, &moving)];
+        Ok(Response::new(HealthReply { checks }))
     }
 
     async fn remove_node(
@@ -116,9 +127,7 @@ impl Operator for Scripted {
             return Err(Status::failed_precondition("cp-1 is needed for a majority; use --force"));
         }
         assert_eq!(id, id_of("worker-1"), "a removal goes by the id");
-        if std::mem::take(&mut self.0.script.lock().unwrap().done_unsaid) {
-            return Err(Status::unavailable("no leader answered within 8 s"));
-        }
+        self.unsaid()?;
         Ok(Response::new(RemoveNodeReply { name: "worker-1".to_owned(), id }))
     }
 
@@ -185,7 +194,10 @@ impl Operator for Scripted {
         request: Request<wire::EtcdStatusRequest>,
     ) -> Reply<wire::EtcdStatusReply> {
         self.enter("etcd_status", &request).await?;
-        Ok(Response::new(wire::EtcdStatusReply::default()))
+        let unreachable = self.0.script.lock().unwrap().etcd_silent.clone().unwrap_or_default();
+        let node = "cp-1".to_owned();
+        let member = wire::EtcdMemberStatus { node, unreachable, ..Default::default() };
+        Ok(Response::new(wire::EtcdStatusReply { members: vec![member] }))
     }
 
     type EtcdSnapshotStream = Pin<Box<dyn Stream<Item = Result<EtcdSnapshotPiece, Status>> + Send>>;
@@ -213,6 +225,7 @@ impl Operator for Scripted {
         request: Request<wire::EtcdDefragRequest>,
     ) -> Reply<wire::EtcdDefragReply> {
         self.enter("etcd_defrag", &request).await?;
+        self.unsaid()?;
         Ok(Response::new(wire::EtcdDefragReply { size_before: 2048, size_after: 1024 }))
     }
 

@@ -10,8 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::destroy::stop;
 use super::{LocalError, default_directory, logs};
-use crate::command::health::{self, HealthView};
-use crate::command::init::{InitError, Plan, founders};
+use crate::command::context::tell_switch;
+use crate::command::health::{self, HealthView, substance_of};
+use crate::command::init::{InitError, Plan};
 use crate::command::members;
 use crate::connect::{Api, CallError};
 use crate::context::Store;
@@ -19,6 +20,7 @@ use crate::failure::{Failure, chain};
 use crate::files::{self, FileError};
 use crate::local::{Block, Member, Process, Record, musterd};
 use crate::output::{Output, Progress, View};
+use crate::value;
 
 /// How long the cluster may take to become healthy unless `--timeout` says otherwise.
 const HEALTHY: Duration = Duration::from_mins(3);
@@ -33,13 +35,15 @@ const LOOK: Duration = Duration::from_millis(300);
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// How many control-plane nodes: 1, 3, 5 or 7
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = founders)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value::founders,
+        allow_negative_numbers = true)]
     control_planes: u8,
     /// How many workers
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = workers,
+        allow_negative_numbers = true)]
     workers: u8,
     /// The name of the cluster and of its context
-    #[arg(long, value_name = "NAME", default_value = "demo")]
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = value::cluster_name)]
     name: NodeName,
     /// Where the nodes keep everything [default: muster/clusters/NAME in the user's state directory]
     #[arg(long, value_name = "DIR")]
@@ -47,6 +51,11 @@ pub(crate) struct Create {
     /// The etcd to run [default: the one on the PATH]
     #[arg(long, value_name = "PROGRAM")]
     etcd: Option<PathBuf>,
+}
+
+fn workers(text: &str) -> Result<u8, String> {
+    let number = value::number(text, 0..=100, 1)?;
+    u8::try_from(number).map_err(|error| error.to_string())
 }
 
 impl Create {
@@ -71,6 +80,9 @@ impl Create {
             stop(&record).await?;
             return Err(LocalError::NotHealthy { name, why, logs: logs(&directory) }.into());
         }
+        // Not before: what did not come about is nothing that the next command should be about.
+        let before = store.choose(&name)?;
+        tell_switch(&name, before.as_deref());
         Ok(out.show(&Created { name, directory, block: record.block, nodes: record.nodes })?)
     }
 
@@ -86,6 +98,7 @@ impl Create {
             return Err(LocalError::Occupied(directory));
         }
         let context = store.vacant(name)?;
+        store.settle()?;
         let block = Block::find(control_planes, workers, rand::random)?;
         let nodes = plan(block, control_planes, workers);
         let endpoints: Vec<String> = nodes
@@ -115,7 +128,6 @@ impl Create {
         let borrowed: Vec<_> =
             all.iter().map(|(path, text)| (path.clone(), text.as_bytes())).collect();
         files::create_all(&borrowed)?;
-        store.choose(name)?;
         Ok((directory, record))
     }
 }
@@ -168,12 +180,12 @@ async fn bring_up(
             Ok(()) => return Ok(()),
             Err(missing) => missing,
         };
-        for (subject, what) in &missing {
-            progress.say(subject, what);
+        for Missing { subject, substance, words } in &missing {
+            progress.tell(subject, substance, words);
         }
         if Instant::now() > deadline {
             let all: Vec<String> =
-                missing.iter().map(|(subject, what)| format!("{subject}: {what}")).collect();
+                missing.iter().map(|m| format!("{}: {}", m.subject, m.words)).collect();
             return Err(format!("not healthy in time: {}", all.join("; ")));
         }
     }
@@ -190,26 +202,47 @@ fn last_words(node: &Member, directory: &Path) -> String {
     line.map(|line| format!(": {}", line.chars().take(400).collect::<String>())).unwrap_or_default()
 }
 
-/// What is missing, by whom it is missed; nothing when the cluster is whole.
-async fn look(api: &mut Api, record: &Record) -> Result<(), Vec<(String, String)>> {
+/// What keeps the cluster from being whole.
+struct Missing {
+    /// By whom it is missed.
+    subject: String,
+    /// What of the words is worth another line when it changes.
+    substance: String,
+    words: String,
+}
+
+impl Missing {
+    fn of(subject: impl Into<String>, words: impl Into<String>) -> Self {
+        let (subject, words) = (subject.into(), words.into());
+        Self { subject, substance: words.clone(), words }
+    }
+}
+
+/// What is missing; nothing when the cluster is whole.
+async fn look(api: &mut Api, record: &Record) -> Result<(), Vec<Missing>> {
     let told = |error: CallError| match error {
         CallError::NoCluster { nodes, .. } => {
-            nodes.into_iter().map(|node| (node.name, node.awaits)).collect()
+            nodes.into_iter().map(|node| Missing::of(node.name, node.awaits)).collect()
         }
-        error => vec![("cluster".to_owned(), chain(&error))],
+        error => {
+            let substance = substance_of(&error);
+            vec![Missing { substance, ..Missing::of("cluster", chain(&error)) }]
+        }
     };
     let health = HealthView::from(health::ask(api).await.map_err(told)?);
     if !health.healthy {
-        return Err(vec![("cluster".to_owned(), health.missing())]);
+        let names = record.nodes.iter().map(|node| node.name.as_str());
+        let substance = health.substance(names);
+        return Err(vec![Missing { substance, ..Missing::of("cluster", health.missing()) }]);
     }
     let reply = members::ask(api).await.map_err(told)?;
-    let missing: Vec<(String, String)> = record
+    let missing: Vec<Missing> = record
         .nodes
         .iter()
         .filter(|node| {
             !reply.members.iter().any(|m| m.name == node.name.as_str() && m.state == "alive")
         })
-        .map(|node| (node.name.to_string(), "is not an alive member yet".to_owned()))
+        .map(|node| Missing::of(node.name.to_string(), "is not an alive member yet"))
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(missing) }
 }

@@ -12,11 +12,12 @@ use crate::context::{ContextError, Store};
 use crate::failure::Failure;
 use crate::local::{Record, RecordError};
 use crate::output::{Output, View};
+use crate::value;
 
 /// Stop the processes of a local cluster and remove its directory and its context, nothing else
 #[derive(Debug, Args)]
 pub(crate) struct Destroy {
-    #[arg(value_name = "NAME", default_value = "demo")]
+    #[arg(value_name = "NAME", default_value = "demo", value_parser = value::cluster_name)]
     name: NodeName,
 }
 

@@ -11,11 +11,12 @@ use crate::context::Store;
 use crate::failure::Failure;
 use crate::local::{Process, Record};
 use crate::output::{Output, View, table};
+use crate::value;
 
 /// Show the processes of a local cluster
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    #[arg(value_name = "NAME", default_value = "demo")]
+    #[arg(value_name = "NAME", default_value = "demo", value_parser = value::cluster_name)]
     name: NodeName,
 }
 

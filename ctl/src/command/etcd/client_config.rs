@@ -24,7 +24,8 @@ pub(crate) struct ClientConfig {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// How long the certificate is valid
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1h")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration,
+        allow_hyphen_values = true, default_value = "1h")]
     ttl: Duration,
 }
 

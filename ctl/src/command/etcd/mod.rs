@@ -45,6 +45,11 @@ pub(crate) enum EtcdError {
          nothing was written; try again, or another node with -n"
     )]
     Damaged { endpoint: String, bytes: u64 },
+    #[error(
+        "the etcd of {node} does not answer ({why}), and nothing was done; `musterctl etcd status` \
+         shows when it does"
+    )]
+    Silent { node: String, why: String },
     #[error("find the absolute path of {path}")]
     Path { path: String, source: std::io::Error },
 }

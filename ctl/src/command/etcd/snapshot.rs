@@ -67,7 +67,9 @@ async fn receive(
         let Some(EtcdSnapshotPiece { body }) = piece else { break };
         file.write(&body)?;
         check.take(&body);
-        progress.say("snapshot", &size(check.bytes));
+        // One plain line each time that it has doubled.
+        let magnitude = check.bytes.checked_ilog2().unwrap_or_default();
+        progress.tell("snapshot", &magnitude.to_string(), &size(check.bytes));
     }
     let bytes = check.bytes;
     let hash = check.finish().ok_or_else(|| EtcdError::Damaged { endpoint: endpoint(), bytes })?;

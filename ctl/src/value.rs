@@ -1,0 +1,100 @@
+//! What is typed for an argument or an option. A reader that refuses says in one line what was given,
+//! what is accepted, and an example. (Endpoints and durations are read where they are used.)
+
+use std::ops::RangeInclusive;
+
+use muster_proto::{NodeId, NodeName};
+
+/// A whole number.
+pub(crate) fn number(text: &str, range: RangeInclusive<u32>, example: u32) -> Result<u32, String> {
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        let (least, most) = range.into_inner();
+        format!("{text:?} is not a whole number from {least} to {most}, such as {example}")
+    })
+}
+
+/// How many control-plane nodes found a cluster.
+pub(crate) fn founders(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(number @ (1 | 3 | 5 | 7)) => Ok(number),
+        _ => Err(format!(
+            "{text:?} is not 1, 3, 5 or 7, such as 3 (an even number survives no more failures than \
+             one less)"
+        )),
+    }
+}
+
+/// A node's name.
+pub(crate) fn node_name(text: &str) -> Result<NodeName, String> {
+    text.parse().map_err(|error| format!("{error}, such as cp-1"))
+}
+
+/// A node's name or id.
+pub(crate) fn node(text: &str) -> Result<String, String> {
+    if text.parse::<NodeId>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    node_name(text).map(String::from)
+}
+
+/// A cluster's name, which is made as nodes' names are.
+pub(crate) fn cluster_name(text: &str) -> Result<NodeName, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{text:?} is not a cluster name: 1 to 63 lower-case letters, digits or '-', neither \
+             first nor last a '-', such as prod"
+        )
+    })
+}
+
+/// An operator's name.
+pub(crate) fn operator(text: &str) -> Result<String, String> {
+    let fits = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
+    let wrong = || {
+        format!(
+            "{text:?} is not an operator's name: 1 to 63 letters, digits or '-_.@', such as alice"
+        )
+    };
+    fits.then(|| text.to_owned()).ok_or_else(wrong)
+}
+
+/// What a token is for.
+pub(crate) fn description(text: &str) -> Result<String, String> {
+    if text.len() <= 200 && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    let start: String = text.chars().take(20).collect();
+    Err(format!(
+        "what begins with {start:?} is no description: one line of at most 200 bytes, such as \"rack \
+         7\""
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_whole_and_in_their_range() {
+        assert_eq!(number("3", 1..=9, 5), Ok(3));
+        for bad in ["", "0", "10", "-1", "1.5", "x", "99999999999"] {
+            let error = number(bad, 1..=9, 5).unwrap_err();
+            assert_eq!(error, format!("{bad:?} is not a whole number from 1 to 9, such as 5"));
+        }
+        for bad in ["0", "2", "9", "x"] {
+            assert!(
+                founders(bad).unwrap_err().starts_with(&format!("{bad:?} is not 1, 3, 5 or 7"))
+            );
+        }
+    }
+
+    #[test]
+    fn names_say_what_they_are_names_of() {
+        assert!(node_name("A").unwrap_err().starts_with("\"A\" is not a node name: "));
+        assert!(cluster_name("A").unwrap_err().starts_with("\"A\" is not a cluster name: "));
+        assert!(operator("").unwrap_err().starts_with("\"\" is not an operator's name: "));
+        assert!(description("a\nb").unwrap_err().contains("\"a\\nb\" is no description"));
+        assert_eq!(node(&"a".repeat(52)).is_ok(), "a".repeat(52).parse::<NodeId>().is_ok());
+    }
+}
