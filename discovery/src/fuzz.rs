@@ -327,7 +327,7 @@ fn conversation() -> Vec<u8> {
         for from in 0..3 {
             cores[from].tick(now);
             for effect in cores[from].take_effects() {
-                let Effect::Send { to, datagram } = effect else { continue };
+                let Effect::Send { to, datagram, .. } = effect else { continue };
                 let Some(to) = (1..=3).position(|n| member(n) == to) else { continue };
                 let sender = u8::try_from(from + 1).expect("three");
                 cores[to].receive(now, member(sender), &datagram).expect("it is well-formed");
@@ -381,7 +381,7 @@ fn bounded(core: &mut Core, now: Instant) {
     assert!(view.keys().copied().eq((1..=4).map(member)), "{view:?}");
     assert_eq!(view[&member(1)].state, State::Alive, "it lives, whatever is said");
     for effect in core.take_effects() {
-        if let Effect::Send { to, datagram } = effect {
+        if let Effect::Send { to, datagram, .. } = effect {
             assert!(datagram.len() <= MAX_DATAGRAM, "{} bytes", datagram.len());
             assert!(view.contains_key(&to) && to != member(1), "{to:?}");
         }

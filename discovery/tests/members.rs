@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use muster_discovery::endpoint::{Bind, BindError, Endpoint, MAX_DATAGRAM, Trust};
+use muster_discovery::endpoint::{Bind, BindError, Directory, Endpoint, MAX_DATAGRAM, Peer, Trust};
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::bundle::TrustBundle;
+use muster_pki::identity::{Identity, node_id};
 use muster_pki::leaf::{self, Profile};
 use muster_pki::tls::Credentials;
 use muster_proto::wire::node::{SnapshotPiece, WatchRequest};
@@ -31,6 +33,33 @@ async fn members_call_each_other_over_one_connection() {
     assert_eq!(echoed.into_inner(), message("y"));
     let dialled = [&a, &b].map(|node| node.endpoint.handshakes().dialled);
     assert_eq!(dialled, [1, 0]);
+}
+
+/// Four looks for members that do not answer are enough at a time; what is owed to one is sent.
+#[tokio::test]
+async fn what_can_be_spared_is_dropped_while_enough_are_dialled_for_it() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    let silent: Vec<_> = (0..4).map(|_| UdpSocket::bind(ANY).unwrap()).collect();
+    let absent = silent.iter().map(|socket| {
+        let public_key = Identity::generate().public_key();
+        let addresses = vec![socket.local_addr().unwrap()];
+        let peer = Peer { public_key, addresses, ..b.peer(Role::Worker) };
+        (node_id(&public_key), peer)
+    });
+    let absent: Directory = absent.collect();
+    acquaint(&[&a, &b]);
+    a.trust.send_modify(|trust| Arc::make_mut(trust).directory.extend(absent.clone()));
+    let mut arrived = b.endpoint.datagrams();
+    for id in absent.keys() {
+        a.endpoint.offer_datagram(*id, Bytes::from_static(b"who is there"));
+    }
+    a.endpoint.offer_datagram(b.id(), Bytes::from_static(b"offered"));
+    a.endpoint.send_datagram(b.id(), Bytes::from_static(b"owed"));
+    let (_, datagram) = bounded("the datagram", arrived.recv()).await.unwrap();
+    assert_eq!(datagram, "owed");
+    a.endpoint.offer_datagram(b.id(), Bytes::from_static(b"offered again"));
+    let (_, datagram) = bounded("the next datagram", arrived.recv()).await.unwrap();
+    assert_eq!(datagram, "offered again", "a session is there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,7 +239,7 @@ async fn answer_after_restart() -> Duration {
     // Everything stops in the middle; no goodbye leaves.
     machine.shutdown_background();
     drop(b);
-    until("the socket is free", async || std::net::UdpSocket::bind(address).ok()).await;
+    until("the socket is free", async || UdpSocket::bind(address).ok()).await;
     let b = TestNode::start_as(&address.to_string(), identity);
     b.trust.send_replace(trust);
     let begun = Instant::now();

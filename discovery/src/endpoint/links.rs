@@ -38,6 +38,11 @@ const TOO_SHORT: Duration = Duration::from_secs(1);
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(1);
 
+/// Dials at once for datagrams that can be spared. One counts for as long as a peer that is there, and
+/// not overloaded, needs to answer it: those who are not there must not be in the way of those who are.
+const SPARE_DIALS: usize = 4;
+const SPARE_DIAL: Duration = Duration::from_secs(1);
+
 /// Datagrams that wait for a dial.
 const WAITING: usize = 16;
 
@@ -69,11 +74,21 @@ pub(crate) struct Plan {
     pub(crate) not_before: Instant,
 }
 
+/// What a dial under way is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dial {
+    Needed,
+    /// Datagrams that can be spared.
+    Spare {
+        since: Instant,
+    },
+}
+
 #[derive(Debug)]
 struct Entry {
     state: watch::Sender<State>,
     live: Vec<Live>,
-    is_dialling: bool,
+    dial: Option<Dial>,
     failures: u32,
     not_before: Option<Instant>,
     /// Where its packets last came from.
@@ -87,7 +102,7 @@ impl Default for Entry {
         Self {
             state: watch::Sender::new(state),
             live: Vec::new(),
-            is_dialling: false,
+            dial: None,
             failures: 0,
             not_before: None,
             seen_at: None,
@@ -120,7 +135,7 @@ impl Links {
         now: Instant,
     ) -> Option<Plan> {
         let entry = self.entries.entry(peer).or_default();
-        if entry.is_dialling || entry.live.iter().any(Live::is_usable) {
+        if entry.dial.is_some() || entry.live.iter().any(Live::is_usable) {
             entry.publish(self.me < peer);
             return None;
         }
@@ -136,14 +151,14 @@ impl Links {
         if let Some(seen_at) = entry.seen_at.filter(|at| !addresses.contains(at)) {
             addresses.push(seen_at);
         }
-        entry.is_dialling = true;
+        entry.dial = Some(Dial::Needed);
         Some(Plan { peer, addresses, not_before: entry.not_before.unwrap_or(now) })
     }
 
     /// A dial failed. Returns nothing: the next demand dials again.
     pub(crate) fn failed(&mut self, peer: NodeId, why: Lost, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
-        entry.is_dialling = false;
+        entry.dial = None;
         entry.back_off(now);
         entry.waiting.clear();
         if !entry.live.iter().any(Live::is_usable) {
@@ -155,7 +170,7 @@ impl Links {
     pub(crate) fn add(&mut self, peer: NodeId, id: SessionId, link: Arc<Link>, origin: Origin) {
         let entry = self.entries.entry(peer).or_default();
         if origin.dialled_by_us {
-            entry.is_dialling = false;
+            entry.dial = None;
         } else {
             entry.seen_at = Some(link.connection().remote_address());
         }
@@ -186,7 +201,7 @@ impl Links {
         }
         if entry.live.iter().any(Live::is_usable) {
             entry.publish(self.me < peer);
-        } else if entry.is_dialling {
+        } else if entry.dial.is_some() {
             entry.state.send_modify(|state| state.link = Err(why));
         } else {
             // Nobody else would wake a call that waits for this connection: a peer may close it
@@ -218,6 +233,28 @@ impl Links {
         self.demand(peer, directory, now)
     }
 
+    /// As [`Self::datagram`], but drops it where that would be one more dial for what can be spared.
+    pub(crate) fn offer(
+        &mut self,
+        peer: NodeId,
+        datagram: Bytes,
+        directory: &Directory,
+        now: Instant,
+    ) -> Option<Plan> {
+        let entry = self.entries.entry(peer).or_default();
+        let is_new = entry.dial.is_none() && !entry.live.iter().any(Live::is_usable);
+        let spare = |entry: &&Entry| match entry.dial {
+            Some(Dial::Spare { since }) => now < since + SPARE_DIAL,
+            Some(Dial::Needed) | None => false,
+        };
+        if is_new && self.entries.values().filter(spare).count() >= SPARE_DIALS {
+            return None;
+        }
+        let plan = self.datagram(peer, datagram, directory, now)?;
+        self.entries.entry(peer).or_default().dial = Some(Dial::Spare { since: now });
+        Some(plan)
+    }
+
     /// Closes what has fallen silent and what has retired, and forgets peers that left and that
     /// nobody asks about.
     pub(crate) fn look(&mut self, directory: &Directory, now: Instant) {
@@ -236,7 +273,7 @@ impl Links {
         self.entries.retain(|peer, entry| {
             directory.contains_key(peer)
                 || !entry.live.is_empty()
-                || entry.is_dialling
+                || entry.dial.is_some()
                 || entry.state.receiver_count() > 0
         });
     }
@@ -310,6 +347,9 @@ fn send(connection: &quinn::Connection, datagram: Bytes) {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::{PublicKey, Role};
+
+    use super::super::trust::Peer;
     use super::*;
 
     fn origin(dialled_by_us: bool, after: u64, t0: Instant) -> Origin {
@@ -333,6 +373,37 @@ mod tests {
         assert_eq!(prefer(&origins, true), Some(1));
         assert_eq!(prefer(&origins, false), Some(1));
         assert_eq!(prefer(&[], true), None);
+    }
+
+    #[test]
+    fn what_can_be_spared_makes_few_dials_at_once_and_keeps_no_other_from_its_own() {
+        let now = Instant::now();
+        let ids: Vec<_> = (2..=9).map(|n| NodeId::from_bytes([n; 32])).collect();
+        let peer = |id: &NodeId| Peer {
+            public_key: PublicKey::from_bytes([id.as_bytes()[0]; 32]),
+            name: "a".parse().unwrap(),
+            role: Role::Worker,
+            addresses: Vec::new(),
+        };
+        let directory: Directory = ids.iter().map(|id| (*id, peer(id))).collect();
+        let mut links = Links::new(NodeId::from_bytes([1; 32]));
+        let offer =
+            |links: &mut Links, id| links.offer(id, Bytes::new(), &directory, now).is_some();
+        let dials: Vec<_> = ids.iter().map(|id| offer(&mut links, *id)).collect();
+        assert_eq!(dials, [true, true, true, true, false, false, false, false]);
+        assert!(!offer(&mut links, ids[0]), "it is being dialled");
+        // A probe that this node owes, and a call, are dialled for all the same, and count for nothing.
+        assert!(links.datagram(ids[4], Bytes::new(), &directory, now).is_some());
+        assert!(links.demand(ids[5], &directory, now).is_some());
+        assert!(!offer(&mut links, ids[6]));
+        links.failed(ids[4], Lost::because("no answer"), now);
+        assert!(!offer(&mut links, ids[6]));
+        links.failed(ids[0], Lost::because("no answer"), now);
+        assert!(offer(&mut links, ids[6]));
+        // Those who do not answer are in the way for a moment only.
+        assert!(!offer(&mut links, ids[7]));
+        let late = links.offer(ids[7], Bytes::new(), &directory, now + SPARE_DIAL);
+        assert!(late.is_some());
     }
 
     #[test]

@@ -193,7 +193,18 @@ impl Endpoint {
     /// connection it is dialled in the background while a few datagrams wait; what does not fit is
     /// dropped.
     pub fn send_datagram(&self, peer: NodeId, datagram: Bytes) {
-        if self.inbox.try_send(Request::Datagram { peer, datagram }).is_err() {
+        self.datagram(peer, datagram, false);
+    }
+
+    /// As [`Self::send_datagram`], for what can be spared: it is dropped where it would need a
+    /// connection while several are being made for datagrams of this kind. A group whose members all
+    /// start on one busy machine would otherwise want them all at once, and none would be made in time.
+    pub fn offer_datagram(&self, peer: NodeId, datagram: Bytes) {
+        self.datagram(peer, datagram, true);
+    }
+
+    fn datagram(&self, peer: NodeId, datagram: Bytes, can_be_spared: bool) {
+        if self.inbox.try_send(Request::Datagram { peer, datagram, can_be_spared }).is_err() {
             tracing::trace!(peer = %peer.short(), "datagram dropped");
         }
     }

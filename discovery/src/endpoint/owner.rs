@@ -37,7 +37,7 @@ const PROVEN_PER_IDENTITY: usize = 8;
 pub(crate) enum Request {
     Subscribe { peer: NodeId, reply: oneshot::Sender<watch::Receiver<State>> },
     Demand { peer: NodeId },
-    Datagram { peer: NodeId, datagram: Bytes },
+    Datagram { peer: NodeId, datagram: Bytes, can_be_spared: bool },
 }
 
 /// What the owner's tasks report when they end.
@@ -143,8 +143,11 @@ impl Owner {
                 None
             }
             Request::Demand { peer } => self.links.demand(peer, &self.known.directory, now),
-            Request::Datagram { peer, datagram } => {
+            Request::Datagram { peer, datagram, can_be_spared: false } => {
                 self.links.datagram(peer, datagram, &self.known.directory, now)
+            }
+            Request::Datagram { peer, datagram, can_be_spared: true } => {
+                self.links.offer(peer, datagram, &self.known.directory, now)
             }
         };
         if let Some(plan) = plan {

@@ -22,7 +22,7 @@ use foca::{Foca, Member, NoCustomBroadcast, Timer};
 use muster_proto::NodeId;
 use rand::rngs::StdRng;
 
-use super::identity::{Generation, Identity, Local, probe_of};
+use super::identity::{Generation, Identity, Local, can_be_spared, probe_of};
 use super::outbox::{Agenda, News, Outbox, Task};
 use super::roster::{Roster, Short, Slot};
 use super::settings::Settings;
@@ -42,6 +42,8 @@ pub enum Effect {
     Send {
         to: NodeId,
         datagram: Bytes,
+        /// It may be dropped where it would cost a session while several are being set up.
+        can_be_spared: bool,
     },
     /// A member is seen that was not.
     Up(NodeId),
@@ -318,10 +320,11 @@ impl Core {
         let again = again.map(|(target, packet)| (target.slot, packet));
         for (slot, packet) in out.packets.into_iter().chain(again) {
             let (slot, packet) = self.contacts.reroute(slot, packet, &self.foca);
+            let can_be_spared = can_be_spared(&packet);
             let sealed = wire::seal_swim(&packet, &self.roster, self.ghost, self.cards.number());
             if let (Some(to), Some((datagram, incarnation))) = (self.roster.node(slot), sealed) {
                 self.incarnation = incarnation;
-                self.effects.push(Effect::Send { to, datagram });
+                self.effects.push(Effect::Send { to, datagram, can_be_spared });
             }
         }
         for news in out.news {
@@ -408,7 +411,8 @@ impl Core {
             to_generation: to.generation,
             card: self.cards.number(),
         };
-        self.effects.push(Effect::Send { to: receiver, datagram: wire::seal(&preamble, note) });
+        let datagram = wire::seal(&preamble, note);
+        self.effects.push(Effect::Send { to: receiver, datagram, can_be_spared: false });
     }
 
     /// The member in `slot` as foca last knew it, alive or not.

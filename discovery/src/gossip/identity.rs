@@ -128,6 +128,12 @@ pub(crate) fn is_gossip(packet: &[u8]) -> bool {
     packet.get(TAG_AT) == Some(&GOSSIP)
 }
 
+/// True for a packet that a later one, or another receiver, would do for: news, a look for a member
+/// that is missing, a probe on another's behalf.
+pub(crate) fn can_be_spared(packet: &[u8]) -> bool {
+    matches!(packet.get(TAG_AT), Some(&(PING_REQ | INDIRECT_PING | ANNOUNCE | GOSSIP)))
+}
+
 /// The packet, for another receiver.
 pub(crate) fn gossip_to(mut packet: Vec<u8>, receiver: Identity) -> Vec<u8> {
     let mut id = &mut packet[TAG_AT - 8..TAG_AT];
@@ -222,5 +228,34 @@ impl Codec<Identity> for Local {
         };
         buf.advance(MEMBER - 11);
         Ok(Member::new(id, incarnation, state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever owes an answer, or must know whether a member lives, makes a session for it.
+    #[test]
+    fn probes_and_answers_cannot_be_spared() {
+        let id = Identity { slot: 1, generation: 1 };
+        let messages = [
+            (Message::Ping(1), false),
+            (Message::Ack(1), false),
+            (Message::PingReq { target: id, probe_number: 1 }, true),
+            (Message::IndirectPing { origin: id, probe_number: 1 }, true),
+            (Message::IndirectAck { target: id, probe_number: 1 }, false),
+            (Message::ForwardedAck { origin: id, probe_number: 1 }, false),
+            (Message::Announce, true),
+            (Message::Feed, false),
+            (Message::Gossip, true),
+            (Message::TurnUndead, false),
+        ];
+        for (message, spared) in messages {
+            let header = Header { src: id, src_incarnation: 0, dst: id, message: message.clone() };
+            let mut packet = Vec::new();
+            Local.encode_header(&header, &mut packet).unwrap();
+            assert_eq!(can_be_spared(&packet), spared, "{message:?}");
+        }
     }
 }

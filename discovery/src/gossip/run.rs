@@ -26,11 +26,18 @@ const BATCH: usize = 64;
 pub trait Datagrams: Send + Sync + 'static {
     /// Sends one datagram, or drops it. Never blocks.
     fn send(&self, to: NodeId, datagram: Bytes);
+
+    /// The same, but drops it where it would cost a session while several are being set up.
+    fn offer(&self, to: NodeId, datagram: Bytes);
 }
 
 impl Datagrams for Endpoint {
     fn send(&self, to: NodeId, datagram: Bytes) {
         self.send_datagram(to, datagram);
+    }
+
+    fn offer(&self, to: NodeId, datagram: Bytes) {
+        self.offer_datagram(to, datagram);
     }
 }
 
@@ -193,7 +200,12 @@ impl<D: Datagrams> Driver<D> {
         let effects = self.core.as_mut().map(Core::take_effects).unwrap_or_default();
         for effect in effects {
             match effect {
-                Effect::Send { to, datagram } => self.parts.datagrams.send(to, datagram),
+                Effect::Send { to, datagram, can_be_spared: false } => {
+                    self.parts.datagrams.send(to, datagram);
+                }
+                Effect::Send { to, datagram, can_be_spared: true } => {
+                    self.parts.datagrams.offer(to, datagram);
+                }
                 Effect::Up(id) => info!(peer = %id.short(), "member is seen"),
                 Effect::Down(id) => info!(peer = %id.short(), "member is no longer seen"),
             }

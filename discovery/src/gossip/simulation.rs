@@ -360,7 +360,7 @@ impl Simulation {
         }
         for effect in effects {
             match effect {
-                Effect::Send { to, datagram } => self.post(who, to, datagram),
+                Effect::Send { to, datagram, .. } => self.post(who, to, datagram),
                 Effect::Up(_) => {}
                 Effect::Down(_) => self.members[who].tally.downs += 1,
             }

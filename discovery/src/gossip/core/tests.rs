@@ -40,7 +40,7 @@ fn run(cores: &mut [(u8, &mut Core)], from: Instant, span: Duration) -> (BTreeSe
             core.tick(now);
             for effect in core.take_effects() {
                 let (to, datagram) = match effect {
-                    Effect::Send { to, datagram } => (to, datagram),
+                    Effect::Send { to, datagram, .. } => (to, datagram),
                     Effect::Down(_) => {
                         downs += 1;
                         continue;
@@ -175,7 +175,7 @@ fn who_believes_in_an_earlier_life_is_corrected() {
     b.receive(now, id(1), &wire::seal(&earlier, &Note::Refute)).unwrap();
     let roster = roster(&[1, 2]);
     let sent = b.take_effects().into_iter().filter_map(|effect| match effect {
-        Effect::Send { to, datagram } if to == id(1) => {
+        Effect::Send { to, datagram, .. } if to == id(1) => {
             let me = Identity { slot: roster.slot(&id(1)).unwrap(), generation: 1 };
             wire::open(&datagram, &roster, me.slot, me).unwrap()
         }
@@ -224,7 +224,7 @@ fn what_a_session_brings_is_said_by_its_owner_whoever_made_it() {
         let now = start + Duration::from_millis(10) * step;
         impersonated.tick(now);
         for effect in impersonated.take_effects() {
-            if let Effect::Send { to, datagram } = effect
+            if let Effect::Send { to, datagram, .. } = effect
                 && to == id(1)
             {
                 ear.receive(now, id(3), &datagram).unwrap();

@@ -1,6 +1,7 @@
 //! Drivers on channels instead of sessions, in paused time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use muster_pki::identity::{Identity, node_id};
 use muster_proto::Role;
@@ -15,18 +16,39 @@ use crate::gossip::State;
 struct Wires {
     me: NodeId,
     inboxes: HashMap<NodeId, mpsc::Sender<(NodeId, Bytes)>>,
+    counts: Arc<Counts>,
 }
 
-impl Datagrams for Wires {
-    fn send(&self, to: NodeId, datagram: Bytes) {
+/// How many datagrams were sent, and how many of those were only offered.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicUsize,
+    offered: AtomicUsize,
+}
+
+impl Wires {
+    fn pass(&self, to: NodeId, datagram: Bytes) {
         if let Some(inbox) = self.inboxes.get(&to) {
             inbox.try_send((self.me, datagram)).ok();
         }
     }
 }
 
+impl Datagrams for Wires {
+    fn send(&self, to: NodeId, datagram: Bytes) {
+        self.counts.sent.fetch_add(1, Ordering::Relaxed);
+        self.pass(to, datagram);
+    }
+
+    fn offer(&self, to: NodeId, datagram: Bytes) {
+        self.counts.offered.fetch_add(1, Ordering::Relaxed);
+        self.pass(to, datagram);
+    }
+}
+
 struct Node {
     id: NodeId,
+    counts: Arc<Counts>,
     gossip: Gossip,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -52,11 +74,16 @@ fn cluster(members: u8) -> Vec<Node> {
         })
         .unzip();
     let node = |(peer, inbox): (&Peer, _)| {
+        let counts: Arc<Counts> = Arc::default();
         let parts = Parts {
             me: id(peer),
             generation: 1,
             settings: Settings::default(),
-            datagrams: Wires { me: id(peer), inboxes: inboxes.clone() },
+            datagrams: Wires {
+                me: id(peer),
+                inboxes: inboxes.clone(),
+                counts: Arc::clone(&counts),
+            },
             inbox,
             trust: trusted.clone(),
             rng: StdRng::seed_from_u64(1),
@@ -65,7 +92,7 @@ fn cluster(members: u8) -> Vec<Node> {
         let (gossip, driver) = Gossip::new(parts, stop.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run());
-        Node { id: id(peer), gossip, stop, tasks }
+        Node { id: id(peer), counts, gossip, stop, tasks }
     };
     peers.iter().zip(mail).map(node).collect()
 }
@@ -93,4 +120,24 @@ async fn who_stops_says_goodbye_and_is_held_dead_at_once() {
         let wanted = |id: &NodeId| if *id == leaving.id { State::Down } else { State::Alive };
         sees(node, Duration::from_secs(1), wanted).await;
     }
+}
+
+/// Looks for members that are missing can be spared; the probes and answers that say who lives cannot.
+#[tokio::test(start_paused = true)]
+async fn a_look_is_offered_and_a_probe_is_sent() {
+    let nodes = cluster(3);
+    for node in &nodes {
+        sees(node, Duration::from_secs(10), |_| State::Alive).await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let counts = || {
+        let counts = &nodes[0].counts;
+        (counts.sent.load(Ordering::Relaxed), counts.offered.load(Ordering::Relaxed))
+    };
+    let (sent, offered) = counts();
+    assert!(offered > 0, "nobody was looked for");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (later, all) = counts();
+    assert!(later >= sent + 25, "{sent} to {later}: a probe every 0.4 s, and answers");
+    assert_eq!(all, offered);
 }
