@@ -16,6 +16,9 @@ use tracing::warn;
 use crate::fatal::chain as chain_of;
 use crate::membership::{Certified, Membership};
 
+/// So many may wait to be taken.
+const NEWS: usize = 16;
+
 /// News about the cluster.
 #[derive(Debug)]
 enum News {
@@ -75,7 +78,7 @@ pub fn keeper(
 ) -> (Keeper, Owner) {
     let believed = membership.as_ref().map(|mine| trust_of(&identity, mine, &Trust::default()));
     let (trust, trusted) = watch::channel(Arc::new(believed.unwrap_or_default()));
-    let (told, news) = mpsc::channel(16);
+    let (told, news) = mpsc::channel(NEWS);
     (Keeper { news: told, trust: trusted }, Owner { identity, path, membership, news, trust })
 }
 
@@ -108,20 +111,28 @@ fn trust_of(identity: &Identity, membership: &Membership, before: &Trust) -> Tru
 impl Owner {
     /// Takes news until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        while let Some(Some(news)) = stop.run_until_cancelled(self.news.recv()).await {
-            self.take(news).await;
+        let mut news = Vec::new();
+        loop {
+            // What came while the disk was waited for is written at once.
+            let taken = stop.run_until_cancelled(self.news.recv_many(&mut news, NEWS)).await;
+            match taken {
+                Some(1..) => self.take(news.drain(..)).await,
+                Some(0) | None => break,
+            }
         }
         // Nobody has news any more on a node that was removed; what it believes stays.
         stop.cancelled().await;
     }
 
-    async fn take(&mut self, news: News) {
+    async fn take(&mut self, all: impl Iterator<Item = News>) {
         let before = self.membership.clone();
-        match (news, &mut self.membership) {
-            (News::Joined(membership), _) => self.membership = Some(*membership),
-            (News::Certified(certified), Some(mine)) => mine.set_certified(&certified),
-            (News::Directory(directory), Some(mine)) => mine.set_peers(&directory),
-            (News::Certified(_) | News::Directory(_), None) => {}
+        for news in all {
+            match (news, &mut self.membership) {
+                (News::Joined(membership), _) => self.membership = Some(*membership),
+                (News::Certified(certified), Some(mine)) => mine.set_certified(&certified),
+                (News::Directory(directory), Some(mine)) => mine.set_peers(&directory),
+                (News::Certified(_) | News::Directory(_), None) => {}
+            }
         }
         let Some(membership) = self.membership.as_ref().filter(|m| before.as_ref() != Some(m))
         else {

@@ -3,13 +3,14 @@
 //! control plane may call is refused to workers here once more.
 
 mod burden;
+mod watching;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use muster_discovery::endpoint::Caller;
 use muster_proto::wire::node::node_server::Node;
 use muster_proto::wire::node::{
@@ -23,17 +24,17 @@ use openraft::raft::SnapshotResponse;
 use openraft::{Snapshot, SnapshotMeta, Vote};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use burden::{Reports, Watches};
+use watching::{Shared, Watcher};
 
 use super::local::Local;
 use crate::raft::codec::{decode, encode};
 use crate::raft::store::{Body, MAX_BODY};
 use crate::raft::{Applied, Group, GroupError, HereError};
 use crate::state::command::Report;
-use crate::state::{Command, EtcdReport, view};
+use crate::state::{Command, EtcdReport};
 use crate::wire;
 
 /// How long a call waits for this node's Raft to start.
@@ -55,13 +56,20 @@ pub struct NodeService {
     receiving: Arc<Semaphore>,
     reports: Arc<Mutex<Reports>>,
     watches: Watches,
+    views: Arc<Shared>,
 }
 
 impl NodeService {
     /// `group` becomes some once this control-plane node has started its Raft.
     pub fn new(group: tokio::sync::watch::Receiver<Option<Group>>, local: Arc<Local>) -> Self {
-        let receiving = Arc::new(Semaphore::new(1));
-        Self { group, local, receiving, reports: Arc::default(), watches: Watches::default() }
+        Self {
+            group,
+            local,
+            receiving: Arc::new(Semaphore::new(1)),
+            reports: Arc::default(),
+            watches: Watches::default(),
+            views: Arc::default(),
+        }
     }
 
     /// The group. A founder may be called some milliseconds before its Raft has started: it is
@@ -205,20 +213,10 @@ impl Node for NodeService {
             .watches
             .begin(node)
             .ok_or_else(|| Status::resource_exhausted("this member watches too often already"))?;
-        let states = WatchStream::new(self.group().await?.watch_state());
-        let mut last = None;
-        let views = states.filter_map(move |state| {
-            let _watch = &watch;
-            let view = view::view(&state);
-            let founded = !view.cluster_id.is_empty();
-            let changed = last
-                .as_ref()
-                .is_none_or(|last: &View| View { index: view.index, ..last.clone() } != view);
-            let changed = changed && founded;
-            if changed {
-                last = Some(view.clone());
-            }
-            std::future::ready(changed.then_some(Ok(view)))
+        let watcher = Watcher::new(self.group().await?.watch_state(), Arc::clone(&self.views));
+        let views = stream::unfold((watcher, watch), async |(mut watcher, watch)| {
+            let view = watcher.next().await?;
+            Some((Ok(view), (watcher, watch)))
         });
         Ok(Response::new(Box::pin(views)))
     }

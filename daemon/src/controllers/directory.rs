@@ -8,8 +8,10 @@ use muster_discovery::endpoint::{Directory, Peer};
 use muster_discovery::gossip::{Liveness, State, View};
 use muster_proto::NodeId;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::pace;
 use crate::keeper::Keeper;
 use crate::raft::Group;
 use crate::state::ClusterState;
@@ -48,6 +50,7 @@ pub async fn run(
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         let seen = Arc::clone(&liveness.borrow_and_update());
+        let again = Instant::now() + pace::pause(state.members().len());
         // Before the founding is written down, the birth certificate is all there is to believe.
         if state.birth().is_some() {
             keeper.set_directory(with_gossip(registry(&state), &seen)).await;
@@ -57,6 +60,17 @@ pub async fn run(
             () = stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
             Ok(()) = liveness.changed() => {}
+        }
+        // A removal is believed at once.
+        let removed = state.removed().len();
+        let goes = async {
+            states.wait_for(|state| state.removed().len() != removed).await.map(drop).ok()
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = goes => {}
+            () = sleep_until(again) => {}
         }
     }
 }

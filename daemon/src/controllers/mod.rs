@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod directory;
 pub mod etcd;
 pub mod founding;
+pub mod pace;
 pub mod report;
 pub mod standing;
 pub mod view;

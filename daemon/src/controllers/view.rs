@@ -12,11 +12,12 @@ use muster_proto::wire::MAX_MESSAGE;
 use muster_proto::wire::node::node_client::NodeClient;
 use muster_proto::wire::node::{View, WatchRequest};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::directory::with_gossip;
+use super::pace;
 use super::report::control_planes;
 use crate::keeper::Keeper;
 use crate::membership::Certified;
@@ -78,6 +79,10 @@ impl Window {
         info!(peer = %peer.short(), "watching the cluster through a control-plane node");
         let mut liveness = self.liveness.clone();
         let mut current = None;
+        // Gossip has news, which are looked at from `again` on.
+        let mut moved = false;
+        let mut again = Instant::now();
+        let mut is_due = false;
         loop {
             if let Some(view) = next.take() {
                 if !self.is_up_to_date(&view) {
@@ -87,10 +92,13 @@ impl Window {
                 self.told.send_replace(Some(Arc::clone(&view)));
                 self.in_touch.send_replace(true);
                 current = Some(view);
+                is_due = true;
             }
-            if let Some(view) = &current {
+            if let Some(view) = current.as_ref().filter(|_| is_due) {
                 let seen = liveness.borrow_and_update().clone();
                 self.believe(view, &seen).await;
+                (moved, is_due) = (false, false);
+                again = Instant::now() + pace::pause(view.members.len());
             }
             tokio::select! {
                 biased;
@@ -98,7 +106,8 @@ impl Window {
                     Some(view) => next = Some(view),
                     None => return Ok(()),
                 },
-                Ok(()) = liveness.changed() => {}
+                () = sleep_until(again), if moved => is_due = true,
+                Ok(()) = liveness.changed(), if !moved => moved = true,
             }
         }
     }

@@ -21,7 +21,7 @@ mod property;
 mod remove;
 mod report;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 mod tokens;

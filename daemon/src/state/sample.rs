@@ -14,35 +14,35 @@ use super::command::{
 use super::{Actor, Authorities, ClusterState, Command, Outcome, Refusal, Report, Stamped};
 
 /// The time of the first command.
-pub(super) const START_MS: i64 = 1_700_000_000_000;
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
 /// A state with the index and the clock that its next command gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Replica {
-    pub(super) state: ClusterState,
-    pub(super) index: u64,
-    pub(super) now_ms: i64,
+pub(crate) struct Replica {
+    pub(crate) state: ClusterState,
+    pub(crate) index: u64,
+    pub(crate) now_ms: i64,
 }
 
 impl Replica {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: ClusterState::default(), index: 0, now_ms: START_MS }
     }
 
     /// A cluster of the nodes 1 to `founders`.
-    pub(super) fn founded(founders: u8) -> Self {
+    pub(crate) fn founded(founders: u8) -> Self {
         let mut replica = Self::new();
         assert_eq!(replica.run(Command::Found(Box::new(found(founders)))), Outcome::Done);
         replica
     }
 
-    pub(super) fn run(&mut self, command: Command) -> Outcome {
+    pub(crate) fn run(&mut self, command: Command) -> Outcome {
         self.index += 1;
         self.now_ms += 1;
         self.state.apply(self.index, &Stamped { now_ms: self.now_ms, command })
     }
 
-    pub(super) fn refused(&mut self, command: Command) -> Refusal {
+    pub(crate) fn refused(&mut self, command: Command) -> Refusal {
         match self.run(command) {
             Outcome::Refused(refusal) => refusal,
             other => panic!("not refused: {other:?}"),
@@ -50,54 +50,54 @@ impl Replica {
     }
 
     /// Runs what must succeed.
-    pub(super) fn done(&mut self, command: Command) {
+    pub(crate) fn done(&mut self, command: Command) {
         let outcome = self.run(command);
         assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
     }
 
     /// The state as a snapshot would bring it back.
-    pub(super) fn restored(&self) -> ClusterState {
+    pub(crate) fn restored(&self) -> ClusterState {
         rmp_serde::from_slice(&rmp_serde::to_vec_named(&self.state).unwrap()).unwrap()
     }
 }
 
-pub(super) fn key(number: u8) -> PublicKey {
+pub(crate) fn key(number: u8) -> PublicKey {
     PublicKey::from_bytes([number; 32])
 }
 
-pub(super) fn id(number: u8) -> NodeId {
+pub(crate) fn id(number: u8) -> NodeId {
     super::node_id(&key(number))
 }
 
-pub(super) fn name(number: u8) -> NodeName {
+pub(crate) fn name(number: u8) -> NodeName {
     format!("node-{number}").parse().unwrap()
 }
 
-pub(super) fn address(number: u8) -> SocketAddr {
+pub(crate) fn address(number: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(10, 0, 0, number), 50_000))
 }
 
-pub(super) const ADMIN: u8 = 201;
-pub(super) const OPERATOR: u8 = 202;
-pub(super) const READER: u8 = 203;
+pub(crate) const ADMIN: u8 = 201;
+pub(crate) const OPERATOR: u8 = 202;
+pub(crate) const READER: u8 = 203;
 
-pub(super) fn by(operator: u8) -> Actor {
+pub(crate) fn by(operator: u8) -> Actor {
     Actor::Operator(key(operator))
 }
 
-pub(super) fn token_id(text: &str) -> TokenId {
+pub(crate) fn token_id(text: &str) -> TokenId {
     text.parse().unwrap()
 }
 
-pub(super) fn founding_token() -> TokenId {
+pub(crate) fn founding_token() -> TokenId {
     token_id("foundingaa")
 }
 
-pub(super) fn verifier(number: u8) -> Verifier {
+pub(crate) fn verifier(number: u8) -> Verifier {
     Verifier::from_bytes(&[number; 64]).unwrap()
 }
 
-pub(super) fn found(founders: u8) -> Found {
+pub(crate) fn found(founders: u8) -> Found {
     let founder = |n| Founder { public_key: key(n), name: name(n), addresses: vec![address(n)] };
     let operator =
         |n, role: OperatorRole| Operator { public_key: key(n), name: role.to_string(), role };
@@ -117,7 +117,7 @@ pub(super) fn found(founders: u8) -> Found {
     }
 }
 
-pub(super) fn admit(number: u8, role: Role) -> Admit {
+pub(crate) fn admit(number: u8, role: Role) -> Admit {
     Admit {
         public_key: key(number),
         name: name(number),
@@ -129,11 +129,11 @@ pub(super) fn admit(number: u8, role: Role) -> Admit {
     }
 }
 
-pub(super) fn remove(number: u8) -> Command {
+pub(crate) fn remove(number: u8) -> Command {
     Command::Remove(Remove { node: id(number), by: by(ADMIN), force: false })
 }
 
-pub(super) fn report(number: u8) -> Report {
+pub(crate) fn report(number: u8) -> Report {
     Report {
         node: id(number),
         addresses: vec![address(number)],
@@ -143,7 +143,7 @@ pub(super) fn report(number: u8) -> Report {
     }
 }
 
-pub(super) fn grant(roles: &[Role]) -> Grant {
+pub(crate) fn grant(roles: &[Role]) -> Grant {
     Grant {
         roles: roles.iter().copied().collect(),
         ttl_ms: None,
@@ -153,7 +153,7 @@ pub(super) fn grant(roles: &[Role]) -> Grant {
     }
 }
 
-pub(super) fn create(token: &str, grant: Grant) -> Command {
+pub(crate) fn create(token: &str, grant: Grant) -> Command {
     Command::CreateToken(CreateToken {
         token: token_id(token),
         verifier: verifier(2),
@@ -178,7 +178,7 @@ fn authorities() -> Authorities {
 /// Two sets that two leaders could have made; costly, so made once.
 static AUTHORITIES: LazyLock<[Authorities; 2]> = LazyLock::new(|| [authorities(), authorities()]);
 
-pub(super) fn install(set: usize, leader: u8) -> Command {
+pub(crate) fn install(set: usize, leader: u8) -> Command {
     let authorities = AUTHORITIES[set % 2].clone();
     Command::InstallAuthorities(Box::new(InstallAuthorities { authorities, by: id(leader) }))
 }
