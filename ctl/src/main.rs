@@ -25,7 +25,10 @@ use self::failure::Failure;
 fn main() -> ExitCode {
     // A core would hold the operator's key. Where the kernel refuses, the command is run all the same.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => refuse(&error),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(command::run(cli, &mut io::stdout().lock())),
@@ -38,8 +41,20 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            writeln!(io::stderr(), "musterctl: {}", output::plain(&failure::chain(&failure))).ok();
+            let said = output::discreet(&output::plain(&failure::chain(&failure)));
+            writeln!(io::stderr(), "musterctl: {said}").ok();
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Ends as clap does, which repeats what was typed: all but the secret of a token.
+fn refuse(error: &clap::Error) -> ! {
+    let said = error.to_string();
+    let discreet = output::discreet(&said);
+    if discreet == said {
+        error.exit();
+    }
+    write!(io::stderr(), "{discreet}").ok();
+    std::process::exit(error.exit_code())
 }

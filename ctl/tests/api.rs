@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::io::Read as _;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use muster_pki::token::Token;
@@ -137,19 +139,35 @@ fn a_machine_that_is_no_member_yet_is_told_from_a_silent_one() {
     let node = Node::start(&cluster);
     assert_eq!(desk.ask(&[node.address], &["members"]).code, 0);
 
-    // As musterd does before it belongs to a cluster: it has no certificate to show.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let closing = std::thread::spawn(move || drop(listener.accept().unwrap()));
-    let said = desk.ask(&[address], &["status"]);
-    closing.join().unwrap();
-    let error = said.failure(4);
-    assert!(error.contains("accepts the connection and shows no certificate"), "{error}");
-    assert!(error.contains("perhaps that machine is no member yet"), "{error}");
-    assert!(error.contains("`musterctl status --context ./DIR -e ADDRESS`"), "{error}");
+    // As musterd does before it belongs to a cluster, when it has no certificate to show, and as a
+    // worker does that reaches no control-plane node, once it has heard the client.
+    for heard in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let closing = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            if heard {
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+            }
+        });
+        let said = desk.ask(&[address], &["status"]);
+        closing.join().unwrap();
+        let error = said.failure(4);
+        assert!(error.contains("accepts the connection and shows no certificate"), "{error}");
+        assert!(error.contains("perhaps that machine is no member yet"), "{error}");
+        assert!(error.contains("or a worker that reaches no control-plane node"), "{error}");
+        assert!(error.contains("`musterctl status --context ./DIR -e ADDRESS`"), "{error}");
+    }
 
     let said = desk.ask(&[nobody()], &["status"]);
     assert!(said.failure(4).contains("is musterd up there"), "{said:?}");
+
+    // As a frozen member does, whose kernel goes on accepting.
+    let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
+    let said = desk.ask(&[frozen.local_addr().unwrap()], &["status"]);
+    let error = said.failure(4);
+    assert!(error.contains("accepts the connection and gives no answer in time"), "{error}");
+    assert!(error.contains("is musterd up there") && !error.contains("no member yet"), "{error}");
 }
 
 #[test]
@@ -291,6 +309,23 @@ fn ill_health_is_told_once_while_only_its_words_move() {
     assert!(looks(&cluster.heard.lock().unwrap().calls) > 1, "its words did not move");
     let told = said.failure(3).lines().filter(|line| line.starts_with("health: ")).count();
     assert_eq!(told, 1, "{said:?}");
+}
+
+/// Without the names of the members it was told anew, and they were waited for beyond the deadline.
+#[test]
+fn members_that_are_not_told_again_make_ill_health_neither_new_nor_later() {
+    let desk = Desk::new();
+    let cluster = desk.init();
+    let node = Node::start(&cluster);
+    assert_eq!(desk.ask(&[node.address], &["members"]).code, 0);
+    cluster.script(|script| (script.unhealthy, script.members_left) = (true, Some(4)));
+    let begun = Instant::now();
+    let said = desk.ask(&[node.address], &["health", "--wait", "--timeout", "4s"]);
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(3) && took < Duration::from_millis(5500), "{took:?}");
+    let told = said.failure(3).lines().filter(|line| line.starts_with("health: ")).count();
+    assert_eq!(told, 1, "{said:?}");
+    assert_eq!(cluster.script.lock().unwrap().members_left, Some(usize::MAX), "it was not asked");
 }
 
 #[test]

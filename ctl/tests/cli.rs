@@ -4,6 +4,7 @@
 
 mod support;
 
+use muster_pki::token::Token;
 use support::{Desk, mode, nobody};
 
 #[test]
@@ -73,6 +74,46 @@ fn a_bad_value_is_told_in_one_line_with_what_would_be_right() {
         assert!(line.contains(", such as "), "{args:?}: {line}");
     }
     assert!(!desk.path("config").exists(), "a refused command left something behind");
+}
+
+/// clap repeats a value that it refuses, and so do we.
+#[test]
+fn a_token_where_something_else_is_wanted_does_not_show_its_secret() {
+    let desk = Desk::new();
+    let token = Token::generate();
+    let text = token.expose().to_string();
+    let (id, secret) = text.split_once('.').unwrap();
+    let (malformed, mistyped) = (format!("BADID.{secret}"), format!("{id}.{}!", &secret[..34]));
+    for token in [&text, &malformed, &mistyped] {
+        let token = token.as_str();
+        for (args, code) in [
+            (&["token", "revoke", token][..], if token == malformed { 2 } else { 78 }),
+            (&["token", token], 2),
+            (&["token", "create", "--role", token], 2),
+            (&["token", "create", "--role", "worker", "--node-name", token], 2),
+            (&["token", "create", "--role", "worker", "--uses", token], 2),
+            (&["node", "remove", token], 2),
+            (&["members", token], 2),
+            (&["members", "--timeout", token], 2),
+            (&["status", "--node", token], 2),
+            (&["init", token], 2),
+            (&["cluster", "destroy", token], 2),
+            (&["context", "remove", token], 78),
+            (&["context", "use", token], 78),
+            (&["context", "add", token], 78),
+            (&["members", "--context", token], 78),
+        ] {
+            let said = desk.run(args);
+            for part in [&secret[..9], &secret[20..29]] {
+                let shown = said.out.contains(part) || said.err.contains(part);
+                assert!(!shown, "{args:?}: {said:?}");
+            }
+            assert_eq!((said.code, said.out.as_str()), (code, ""), "{args:?}: {said:?}");
+        }
+        let said = desk.run(&["node", "remove", token]);
+        let start = format!("'{}.…' for '<NAME>'", token.split('.').next().unwrap());
+        assert!(said.failure(2).contains(&start), "what was refused is still told: {said:?}");
+    }
 }
 
 #[test]
@@ -150,6 +191,16 @@ fn whoever_chooses_another_context_says_so_and_how_to_go_back() {
     assert_eq!((said.code, said.err.as_str()), (0, ""), "nothing was chosen");
     let said = desk.run(&["context", "add", "three"]);
     assert!(said.err.contains("is now three (was two)"), "{said:?}");
+
+    // Nor was anything said where the current one was one that was gone.
+    std::fs::remove_dir_all(desk.path("config/contexts/three")).unwrap();
+    assert_eq!(desk.run(&["context", "remove", "two"]).code, 0);
+    assert_eq!(desk.run(&["context", "show", "-o", "json"]).json()["name"], "one");
+    let said = desk.run(&["init", "three", "--out", "again"]);
+    assert!(said.err.contains("is now three (was one)"), "{said:?}");
+    let said = desk.run(&["context", "add", "two"]);
+    assert!(said.err.contains("is now two (was three)"), "{said:?}");
+    assert_eq!(desk.run(&["context", "use", "three"]).code, 0);
 
     let current = || std::fs::read_to_string(desk.path("config/current")).unwrap();
     let musterd = desk.path("musterd");

@@ -35,23 +35,31 @@ impl Health {
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + timeout.unwrap_or(if self.wait { WAIT } else { CALL });
-        if self.wait {
-            api.set_timeout(CALL.min(timeout.unwrap_or(WAIT)));
-        }
+        // No call outlasts the deadline by more than the time between two looks.
+        let left = || deadline.saturating_duration_since(Instant::now()).clamp(LOOK, CALL);
+        // Without the names, the checks alone say whether something is new.
+        let mut names = Vec::new();
         let mut progress = Progress::new();
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcome = loop {
             ticks.tick().await;
+            if self.wait {
+                api.set_timeout(left());
+            }
             let outcome = ask(api).await.map(HealthView::from);
             let late = !self.wait || Instant::now() + LOOK > deadline;
             match &outcome {
                 Ok(view) if view.healthy || late => break outcome,
                 Err(error) if late || !passes(error) => break outcome,
                 Ok(view) => {
-                    // Without the names, the checks alone say whether something is new.
-                    let members = members::ask(api).await.map(|m| m.members).unwrap_or_default();
-                    let substance = view.substance(members.iter().map(|m| m.name.as_str()));
+                    if progress.is_plain() {
+                        api.set_timeout(left());
+                        if let Ok(reply) = members::ask(api).await {
+                            names = reply.members.into_iter().map(|member| member.name).collect();
+                        }
+                    }
+                    let substance = view.substance(names.iter().map(String::as_str));
                     progress.tell("health", &substance, &view.missing());
                 }
                 Err(CallError::NoCluster { nodes, .. }) => {

@@ -145,6 +145,9 @@ impl Init {
         if let Some((taken, _)) = all.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
             return Err(FileError::Exists(taken.clone()).into());
         }
+        if added.is_some() {
+            store.settle()?;
+        }
         files::make_private_directory(&directory)?;
         added.iter().try_for_each(|context| files::make_private_directory(context))?;
         let borrowed: Vec<_> =

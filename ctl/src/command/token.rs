@@ -52,7 +52,7 @@ pub(crate) struct Create {
     description: String,
 }
 
-/// A whole token that is pasted in is taken for its id: a complaint would show the secret.
+/// A whole token that is pasted in is taken for its id.
 fn id(text: &str) -> Result<TokenId, String> {
     let id = text.split('.').next().unwrap_or(text);
     id.parse().map_err(|error: TokenIdError| format!("{error}; `musterctl token list` shows them"))

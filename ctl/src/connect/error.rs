@@ -17,8 +17,8 @@ pub(crate) struct Attempt {
     pub(crate) how: Miss,
 }
 
-/// In which way an endpoint did not do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In which way an endpoint did not do; the later ones tell more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Miss {
     /// Nobody answered, or the connection broke.
     Silent,
@@ -59,8 +59,14 @@ pub(crate) enum CallError {
     #[error("there is no cluster yet; {}", waiting(nodes))]
     NoCluster { nodes: Vec<Waiting>, attempts: Vec<Attempt> },
     /// Nobody took the call. One of kind [`Kind::Once`] was never sent then.
-    #[error("could not {what}{}: {}", untouched(*kind), missed(attempts))]
-    Unreachable { what: &'static str, kind: Kind, attempts: Vec<Attempt> },
+    #[error("could not {what}{}: {}", untouched(*kind), missed(attempts, *given))]
+    Unreachable {
+        what: &'static str,
+        kind: Kind,
+        attempts: Vec<Attempt>,
+        /// Whether they were at endpoints given with the command, not at those of the context.
+        given: bool,
+    },
     #[error("could not {what}: {endpoint} refused: {message}")]
     Refused { what: &'static str, endpoint: String, message: String },
     #[error("could not {what}: {endpoint} is not ready: {message}")]
@@ -80,7 +86,12 @@ pub(crate) enum CallError {
 
 impl CallError {
     /// What it means that no endpoint did.
-    pub(super) fn unreachable(what: &'static str, kind: Kind, attempts: Vec<Attempt>) -> Self {
+    pub(super) fn unreachable(
+        what: &'static str,
+        kind: Kind,
+        attempts: Vec<Attempt>,
+        given: bool,
+    ) -> Self {
         if attempts.is_empty() {
             return Self::NoEndpoint;
         }
@@ -89,7 +100,7 @@ impl CallError {
             let message = attempts[0].why.clone();
             return Self::Refused { what, endpoint: endpoints.join(", "), message };
         }
-        Self::Unreachable { what, kind, attempts }
+        Self::Unreachable { what, kind, attempts, given }
     }
 }
 
@@ -102,16 +113,21 @@ fn untouched(kind: Kind) -> &'static str {
 }
 
 /// The attempts, and what to do next.
-fn missed(attempts: &[Attempt]) -> String {
+fn missed(attempts: &[Attempt], given: bool) -> String {
     let each: Vec<String> =
         attempts.iter().map(|attempt| format!("{}: {}", attempt.endpoint, attempt.why)).collect();
     let each = each.join("; ");
     if attempts.iter().any(|attempt| attempt.how == Miss::Foreign) {
+        let members = if given {
+            "`musterctl members` without -e shows who is a member"
+        } else {
+            "name a member with `-e ADDRESS`"
+        };
         return format!(
             "no node of this cluster answered: {each}; perhaps that machine is no member yet, or of \
-             another cluster: `musterctl members` without -e shows who is a member, and `musterctl \
+             another cluster, or a worker that reaches no control-plane node: {members}; `musterctl \
              status --context ./DIR -e ADDRESS`, with the directory that `musterctl init` wrote, \
-             what a machine that is none waits for; so does the log of its musterd"
+             shows what a machine that is none waits for; so does the log of its musterd"
         );
     }
     format!(
@@ -212,7 +228,7 @@ mod tests {
     fn what_to_do_next_depends_on_whether_somebody_was_there() {
         let attempt = |how| Attempt { endpoint: "x".to_owned(), why: "y".to_owned(), how };
         let told =
-            |kind, how| CallError::unreachable("do it", kind, vec![attempt(how)]).to_string();
+            |kind, how| CallError::unreachable("do it", kind, vec![attempt(how)], true).to_string();
         let silent = told(Kind::Idempotent, Miss::Silent);
         assert!(silent.starts_with("could not do it: no node answered: x: y; is musterd up"));
         let silent = told(Kind::Once, Miss::Silent);
@@ -222,6 +238,11 @@ mod tests {
         let foreign = told(Kind::Idempotent, Miss::Foreign);
         assert!(foreign.starts_with("could not do it: no node of this cluster answered: x: y;"));
         assert!(foreign.contains("musterctl members") && !foreign.contains("is musterd up"));
+        let attempts = vec![attempt(Miss::Foreign), attempt(Miss::Silent)];
+        let known = CallError::unreachable("do it", Kind::Idempotent, attempts, false).to_string();
+        assert!(known.contains("no node of this cluster answered: x: y; x: y; perhaps"), "{known}");
+        assert!(known.contains("name a member with `-e ADDRESS`"), "{known}");
+        assert!(!known.contains("musterctl members"), "it would ask the same nodes: {known}");
         assert_eq!(told(Kind::Once, Miss::Refused), "could not do it: x refused: y");
     }
 }

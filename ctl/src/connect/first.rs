@@ -78,7 +78,9 @@ pub(super) async fn contact(
         }
     }
     if waiting.is_empty() {
-        return Err(CallError::unreachable("meet the cluster", Kind::Idempotent, attempts));
+        // It counts only where somebody is foreign, and nobody is to who has pinned no cluster yet.
+        let given = false;
+        return Err(CallError::unreachable("meet the cluster", Kind::Idempotent, attempts, given));
     }
     waiting.sort_by(|a, b| a.name.cmp(&b.name));
     attempts.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));

@@ -204,7 +204,8 @@ impl Api {
                 }
             }
         }
-        Err(not_now.unwrap_or_else(|| CallError::unreachable(what, kind, attempts)))
+        let given = !self.endpoints.is_empty();
+        Err(not_now.unwrap_or_else(|| CallError::unreachable(what, kind, attempts, given)))
     }
 
     /// The endpoints to ask, in order, each once.

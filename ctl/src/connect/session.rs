@@ -58,10 +58,23 @@ impl Session {
         anchor: &Anchor,
         deadline: Instant,
     ) -> Result<Self, Attempt> {
-        let failed = |why| Attempt { endpoint: endpoint.to_owned(), why, how: Miss::Silent };
-        let addresses = resolve(endpoint).await.map_err(failed)?;
-        let mut attempt = failed("has no address".to_owned());
-        for address in addresses {
+        let silent = |why| Attempt { endpoint: endpoint.to_owned(), why, how: Miss::Silent };
+        let addresses = resolve(endpoint).await.map_err(silent)?;
+        Self::open_one_of(&addresses, endpoint, identity, anchor, deadline).await
+    }
+
+    /// A session with the first of an endpoint's addresses that does; else what tells most of why none
+    /// did.
+    async fn open_one_of(
+        addresses: &[SocketAddr],
+        endpoint: &str,
+        identity: &Identity,
+        anchor: &Anchor,
+        deadline: Instant,
+    ) -> Result<Self, Attempt> {
+        let attempt = |how, why| Attempt { endpoint: endpoint.to_owned(), why, how };
+        let mut attempts = Vec::new();
+        for &address in addresses {
             let channel = match connect(address, identity, anchor, deadline).await {
                 Ok(stream) => channel(stream).await,
                 Err(declined) => Err(declined),
@@ -71,18 +84,17 @@ impl Session {
                     let client = Client::new(channel).max_decoding_message_size(MAX_MESSAGE);
                     return Ok(Self { client, endpoint: endpoint.to_owned() });
                 }
-                Err(Declined::Failed(why)) => attempt = failed(why),
-                Err(Declined::Foreign(why)) => {
-                    attempt = Attempt { how: Miss::Foreign, ..failed(why) };
-                }
+                Err(Declined::Failed(why)) => attempts.push(attempt(Miss::Silent, why)),
+                Err(Declined::Foreign(why)) => attempts.push(attempt(Miss::Foreign, why)),
                 Err(Declined::UnknownKey) => {
                     let why = "it does not know this operator's key; compare `cluster.operators` \
                                with `musterctl context show`";
-                    attempt = Attempt { how: Miss::Refused, ..failed(why.to_owned()) };
+                    attempts.push(attempt(Miss::Refused, why.to_owned()));
                 }
             }
         }
-        Err(attempt)
+        let most = attempts.into_iter().max_by_key(|attempt| attempt.how);
+        Err(most.unwrap_or_else(|| attempt(Miss::Silent, "has no address".to_owned())))
     }
 }
 
@@ -114,20 +126,25 @@ fn tls(error: &io::Error) -> Option<&rustls::Error> {
 }
 
 /// A handshake that failed. The server judges us only after it, so what failed is the server's part:
-/// it showed a certificate that is not of the pinned cluster, or none. A machine that is no member yet
-/// has none to show, and ends the connection.
+/// it showed a certificate that is not of the pinned cluster, or none, or did not get to it in time. A
+/// machine that is no member yet has none to show, and ends the connection; so does a worker that has
+/// nobody to pass it on to.
 fn distrust(address: SocketAddr, error: &io::Error) -> Declined {
     use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     match tls(error) {
+        // The time is checked before the issuer.
         Some(rustls::Error::InvalidCertificate(
             Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
         )) => Declined::Failed(format!(
             "{address} serves a certificate that does not hold at this time ({error}); compare the \
-             clocks here and there"
+             clocks here and there, or it is of another cluster"
         )),
         Some(rustls::Error::InvalidCertificate(_)) => Declined::Foreign(format!(
             "{address} serves a certificate that is not of a control-plane node of the cluster that \
              this context trusts ({error})"
+        )),
+        None if error.kind() == io::ErrorKind::TimedOut => Declined::Failed(format!(
+            "{address} accepts the connection and gives no answer in time"
         )),
         _ => Declined::Foreign(format!(
             "{address} accepts the connection and shows no certificate ({error})"
@@ -178,7 +195,11 @@ where
 
 #[cfg(test)]
 mod tests {
+    use muster_pki::authority::{Authority, AuthorityKind};
+    use muster_pki::bundle::TrustBundle;
+    use muster_proto::ClusterId;
     use muster_proto::wire::operator::{EtcdDefragRequest, VersionRequest};
+    use tokio::net::TcpListener;
     use tonic::Request;
 
     use super::super::Kind;
@@ -214,5 +235,42 @@ mod tests {
         );
         let mute = distrust(address, &io::ErrorKind::UnexpectedEof.into());
         assert!(matches!(mute, Declined::Foreign(why) if why.contains("shows no certificate")));
+        let frozen = distrust(address, &io::ErrorKind::TimedOut.into());
+        assert!(matches!(frozen, Declined::Failed(why) if why.contains("no answer in time")));
+    }
+
+    /// The last address was told, though nobody was there and somebody at another.
+    #[tokio::test]
+    async fn of_the_addresses_of_an_endpoint_the_most_telling_one_is_told() {
+        let cluster_id = ClusterId::from_bytes([1; 32]);
+        let authority =
+            Authority::create(AuthorityKind::Machine, "demo", &cluster_id, clock::now());
+        let authorities = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();
+        let anchor = Anchor { cluster_id, authorities };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mute = listener.local_addr().unwrap();
+        let closing = async {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(stream);
+            }
+        };
+        let nobody = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listener.local_addr().unwrap()
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let identity = Identity::generate();
+        let open = async |addresses: &[SocketAddr]| {
+            let opening = Session::open_one_of(addresses, "cp-1", &identity, &anchor, deadline);
+            opening.await.err().map(|attempt| attempt.how)
+        };
+        tokio::select! {
+            () = closing => unreachable!("it listens on"),
+            () = async {
+                assert_eq!(open(&[mute, nobody]).await, Some(Miss::Foreign));
+                assert_eq!(open(&[nobody, mute]).await, Some(Miss::Foreign));
+                assert_eq!(open(&[nobody]).await, Some(Miss::Silent));
+            } => {}
+        }
     }
 }

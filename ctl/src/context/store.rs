@@ -90,23 +90,18 @@ impl Store {
         Context::load(&directory, &name)
     }
 
-    /// Makes a context the current one, and answers which other one was it before.
+    /// Makes a context the current one, and answers which other one was it before: of one that is new,
+    /// right only if [`Self::settle`] came before it.
     pub(crate) fn choose(&self, name: &str) -> Result<Option<String>, ContextError> {
         self.open(Some(name))?;
-        let mut others = self.names();
-        others.retain(|other| other != name);
-        let before = match (self.current(), others.as_slice()) {
-            (Some(current), _) if current == name => None,
-            (Some(current), others) if others.contains(&current) => Some(current),
-            (_, [only]) => Some(only.clone()),
-            (_, _) => None,
-        };
+        let names = self.names();
+        let before = self.current().filter(|current| current != name && names.contains(current));
         files::replace(&self.0.join(CURRENT), format!("{name}\n").as_bytes())?;
         Ok(before)
     }
 
     /// Chooses the context that is the current one for want of another, so that it stays so when
-    /// there is another.
+    /// there is another, be it one of the name that was chosen last.
     pub(crate) fn settle(&self) -> Result<(), ContextError> {
         match self.open(None) {
             Ok(context) => self.choose(&context.name).map(drop),
@@ -130,13 +125,15 @@ impl Store {
         Ok(directory)
     }
 
-    /// Copies a context from elsewhere.
+    /// Copies a context from elsewhere, beside the one that is the current one.
     pub(crate) fn add(
         &self,
         from: &Context,
         name: &str,
         endpoints: &[String],
     ) -> Result<(), ContextError> {
+        self.vacant(name)?;
+        self.settle()?;
         let directory = self.make(name)?;
         let mut description = from.description.clone();
         for endpoint in endpoints {
@@ -231,12 +228,29 @@ mod tests {
         store.remove("two").unwrap();
         // Only for want of another.
         assert_eq!((store.current(), store.open(None).unwrap().name), (None, "one".to_owned()));
+        store.settle().unwrap();
         put(&store, "three");
         assert_eq!(store.choose("three").unwrap().as_deref(), Some("one"));
         store.remove("three").unwrap();
         store.settle().unwrap();
         put(&store, "four");
         assert_eq!(store.open(None).unwrap().name, "one");
+    }
+
+    /// Nothing was said then, though commands had used the only context there was.
+    #[test]
+    fn a_context_of_the_name_of_one_that_is_gone_was_not_the_current_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        put(&store, "one");
+        put(&store, "two");
+        store.choose("two").unwrap();
+        fs::remove_dir_all(store.directory("two").unwrap()).unwrap();
+        assert_eq!(store.current().as_deref(), Some("two"));
+        let one = store.open(None).unwrap();
+        assert_eq!(one.name, "one");
+        store.add(&one, "two", &[]).unwrap();
+        assert_eq!(store.choose("two").unwrap().as_deref(), Some("one"));
     }
 
     #[test]

@@ -17,6 +17,28 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
 }
 
+/// How many characters after a dot are taken for the secret of a token: it has 38, and some may be lost.
+const SECRET: usize = 32;
+
+/// A complaint without the secret of a token that was given for something else. Where it is told once
+/// more and cut short, it is not shown either.
+pub(crate) fn discreet(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "'\"`,;:/)".contains(c);
+    let split = |piece: &str| piece.find(ends).unwrap_or(piece.len());
+    let words = text.split('.').skip(1).map(|piece| &piece[..split(piece)]);
+    let secrets: Vec<&str> = words.filter(|word| word.chars().count() >= SECRET).collect();
+    let mut pieces = text.split('.');
+    let mut shown = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (word, rest) = piece.split_at(split(piece));
+        let is_secret = !word.is_empty() && secrets.iter().any(|secret| secret.starts_with(word));
+        shown.push('.');
+        shown.push_str(if is_secret { "…" } else { word });
+        shown.push_str(rest);
+    }
+    shown
+}
+
 /// Says something beside the answer, whatever the answer's form.
 pub(crate) fn remark(text: &str) {
     // A closed standard error is no reason to fail.
@@ -91,5 +113,31 @@ pub(crate) mod testing {
                 String::from_utf8(bytes).unwrap()
             })
             .join("---\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_keeps_the_secret_of_a_token_to_itself() {
+        let secret = "a2".repeat(19);
+        for (around, shown) in [
+            (["'", "'"], "'abc.…'"),
+            (["\"", "\" is no name"], "\"abc.…\" is no name"),
+            (["read /", "/context.yaml: not found"], "read /abc.…/context.yaml: not found"),
+            (["look up ", ":50000"], "look up abc.…:50000"),
+            (["", ""], "abc.…"),
+        ] {
+            let [before, after] = around;
+            assert_eq!(discreet(&format!("{before}abc.{secret}{after}")), shown);
+        }
+        let twice = format!("'abc.{secret}': \"abc.{}\" is no role, such as a.b", &secret[..9]);
+        assert_eq!(discreet(&twice), "'abc.…': \"abc.…\" is no role, such as a.b");
+        for same in ["", ".", "10.0.0.1:50000. See `cp-1.example`…", secret.as_str()] {
+            assert_eq!(discreet(same), same);
+        }
+        assert_eq!(discreet(&format!("a.{}", &secret[..SECRET - 1])).len(), SECRET + 1);
     }
 }

@@ -26,6 +26,11 @@ impl Progress {
         Self { bars, lines: BTreeMap::new() }
     }
 
+    /// Whether each thing told is a line of its own: only then its substance counts.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.bars.is_none()
+    }
+
     /// Says what `subject` is doing. Repeating what was said last says nothing.
     pub(crate) fn say(&mut self, subject: &str, text: &str) {
         self.tell(subject, text, text);

@@ -37,6 +37,8 @@ pub(crate) struct Script {
     pub(crate) forbid: bool,
     /// A check fails, in words that move at each look.
     pub(crate) unhealthy: bool,
+    /// How often `members` is answered yet, if not always.
+    pub(crate) members_left: Option<usize>,
     /// Why etcd does not answer, if it does not.
     pub(crate) etcd_silent: Option<String>,
     /// What `etcd snapshot` streams.

@@ -36,7 +36,12 @@ impl Scripted {
             if script.forbid && call != "members" {
                 return Err(Status::permission_denied("admin has the role reader here"));
             }
-            script.silent.as_deref() == Some(call)
+            let left = script.members_left.as_mut().filter(|_| call == "members");
+            let had_enough = left.is_some_and(|left| {
+                *left = left.wrapping_sub(1);
+                *left == usize::MAX
+            });
+            had_enough || script.silent.as_deref() == Some(call)
         };
         if silent { std::future::pending().await } else { Ok(()) }
     }

@@ -81,7 +81,10 @@ impl Create {
             return Err(LocalError::NotHealthy { name, why, logs: logs(&directory) }.into());
         }
         // Not before: what did not come about is nothing that the next command should be about.
-        let before = store.choose(&name)?;
+        let before = match store.choose(&name) {
+            Ok(before) => before,
+            Err(source) => return Err(LocalError::NotChosen { name, source }.into()),
+        };
         tell_switch(&name, before.as_deref());
         Ok(out.show(&Created { name, directory, block: record.block, nodes: record.nodes })?)
     }

@@ -62,6 +62,12 @@ pub(crate) enum LocalError {
          `musterctl cluster destroy {name}` removes everything"
     )]
     NotHealthy { name: String, why: String, logs: String },
+    #[error(
+        "the cluster {name} is healthy and runs on, but its context is not the current one \
+         (`musterctl context use {name}` makes it so, `musterctl cluster destroy {name}` ends the \
+         cluster)"
+    )]
+    NotChosen { name: String, source: ContextError },
 }
 
 fn known(others: &[String]) -> String {
