@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use muster_pki::token::{Token, TokenError};
 use muster_proto::DEFAULT_PORT;
 
 /// The longest endpoint: a DNS name with a port.
@@ -31,7 +32,8 @@ fn read(text: &str) -> Option<Place<'_>> {
     is_name(name).then_some(Place::Name(name, port))
 }
 
-/// Whether a text can be the name of a host. One that ends in a number is a wrong address.
+/// Whether a text can be the name of a host. One that ends in a number is a wrong address; a token could
+/// be one, and would be asked for in DNS.
 fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -39,7 +41,15 @@ fn is_name(text: &str) -> bool {
     };
     let mut labels = text.strip_suffix('.').unwrap_or(text).split('.');
     let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
-    labels.clone().all(is_label) && labels.next_back().is_some_and(|last| !is_number(last))
+    labels.clone().all(is_label)
+        && labels.next_back().is_some_and(|last| !is_number(last))
+        && !is_token(text)
+}
+
+/// Whether a text is a token, mistyped or not.
+fn is_token(text: &str) -> bool {
+    use TokenError::{Checksum, HandMade};
+    matches!(text.parse::<Token>(), Ok(_) | Err(Checksum { .. } | HandMade { .. }))
 }
 
 /// The addresses of an endpoint.
@@ -112,5 +122,11 @@ mod tests {
             assert!(error.starts_with(&format!("{bad:?} is not ADDRESS,")), "{error}");
         }
         assert!(parse(&"a.".repeat(200)).is_err());
+        let token = Token::generate().expose();
+        let last = if token.ends_with('a') { "b" } else { "a" };
+        let mistyped = format!("{}{last}", &token[..token.len() - 1]);
+        for secret in [token.as_str(), &mistyped, &format!("{}:50000", *token)] {
+            assert!(parse(secret).is_err(), "a token would be looked up in DNS");
+        }
     }
 }
