@@ -113,7 +113,7 @@ impl Owner {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut news = Vec::new();
         loop {
-            // What came while the disk was waited for is written at once.
+            // What came while the disk was waited for is written together.
             let taken = stop.run_until_cancelled(self.news.recv_many(&mut news, NEWS)).await;
             match taken {
                 Some(1..) => self.take(news.drain(..)).await,

@@ -135,7 +135,7 @@ impl Links {
         now: Instant,
     ) -> Option<Plan> {
         let entry = self.entries.entry(peer).or_default();
-        if entry.dial.is_some() || entry.live.iter().any(Live::is_usable) {
+        if !entry.wants_dial() {
             entry.publish(self.me < peer);
             return None;
         }
@@ -242,7 +242,7 @@ impl Links {
         now: Instant,
     ) -> Option<Plan> {
         let entry = self.entries.entry(peer).or_default();
-        let is_new = entry.dial.is_none() && !entry.live.iter().any(Live::is_usable);
+        let is_new = entry.wants_dial();
         let spare = |entry: &&Entry| match entry.dial {
             Some(Dial::Spare { since }) => now < since + SPARE_DIAL,
             Some(Dial::Needed) | None => false,
@@ -280,6 +280,11 @@ impl Links {
 }
 
 impl Entry {
+    /// Whether nothing leads to the peer, nor is about to.
+    fn wants_dial(&self) -> bool {
+        self.dial.is_none() && !self.live.iter().any(Live::is_usable)
+    }
+
     fn preferred(&self, we_are_lower: bool) -> Option<&Live> {
         let usable = || self.live.iter().filter(|live| live.is_usable());
         let origins: Vec<_> = usable().map(|live| live.origin).collect();

@@ -16,6 +16,7 @@ pub(super) struct Shared(Mutex<Newest>);
 
 #[derive(Debug, Default)]
 struct Newest {
+    /// Without an index, so that only a change makes another.
     view: Arc<View>,
     /// Of the state that it was looked for in last.
     index: u64,
@@ -28,34 +29,32 @@ struct Newest {
 /// What one who watches is to do with the newest view.
 struct Look {
     view: Arc<View>,
+    /// Of the newest state that is known to have this view.
+    index: u64,
     /// When to look again; none if the view is that of the state.
     again: Option<Instant>,
 }
 
 impl Shared {
-    /// The view of a state, or an older one if it is not time for another, index apart the same as
-    /// before while nothing in it has changed. One who begins to watch (`is_first`) is shown the
+    /// The view of a state, or an older one if it is not time for another; the very same while nothing
+    /// in it has changed. One who begins to watch (`is_first`) is shown the
     /// newest, since it may have come just now, and a removal is shown at once.
     fn look(&self, state: &ClusterState, is_first: bool) -> Look {
         let now = Instant::now();
         let removed = state.removed().len();
         let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.index() > newest.index {
-            let is_urgent = is_first || removed != newest.removed;
-            if let Some(again) = newest.again.filter(|again| now < *again && !is_urgent) {
-                return Look { view: Arc::clone(&newest.view), again: Some(again) };
-            }
-            let mut view = view::view(state);
+        let is_old = state.index() > newest.index;
+        let is_urgent = is_first || removed != newest.removed;
+        let again = newest.again.filter(|again| is_old && !is_urgent && now < *again);
+        if is_old && again.is_none() {
+            let view = View { index: 0, ..view::view(state) };
             newest.again = Some(now + pace::pause(view.members.len()));
-            newest.removed = removed;
-            newest.index = view.index;
-            view.index = newest.view.index;
+            (newest.index, newest.removed) = (state.index(), removed);
             if view != *newest.view {
-                view.index = newest.index;
                 newest.view = Arc::new(view);
             }
         }
-        Look { view: Arc::clone(&newest.view), again: None }
+        Look { view: Arc::clone(&newest.view), index: newest.index, again }
     }
 }
 
@@ -65,13 +64,11 @@ pub(super) struct Watcher {
     states: watch::Receiver<Arc<ClusterState>>,
     shared: Arc<Shared>,
     last: Option<Arc<View>>,
-    /// When to look again though nothing has changed since.
-    again: Option<Instant>,
 }
 
 impl Watcher {
     pub(super) fn new(states: watch::Receiver<Arc<ClusterState>>, shared: Arc<Shared>) -> Self {
-        Self { states, shared, last: None, again: None }
+        Self { states, shared, last: None }
     }
 
     /// The first view of a founded cluster, then each that differs from the one before. What comes
@@ -79,17 +76,13 @@ impl Watcher {
     pub(super) async fn next(&mut self) -> Option<View> {
         loop {
             let state = Arc::clone(&self.states.borrow_and_update());
-            let Look { view, again } = self.shared.look(&state, self.last.is_none());
-            self.again = again;
+            let Look { view, index, again } = self.shared.look(&state, self.last.is_none());
             let is_known = self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &view));
             if !is_known && !view.cluster_id.is_empty() {
                 self.last = Some(Arc::clone(&view));
-                // Not older than what its reader has from another node.
-                let index =
-                    if again.is_none() { state.index().max(view.index) } else { view.index };
                 return Some(View { index, ..View::clone(&view) });
             }
-            match self.again {
+            match again {
                 None => self.states.changed().await.ok()?,
                 Some(again) => tokio::select! {
                     biased;
