@@ -23,7 +23,8 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-trace-compares"
 
 # Crate and kind of test binary of everything that has targets.
-parts=("muster-proto --lib" "muster-pki --lib" "muster-discovery --lib" "muster-init --lib" "musterd --lib"
+parts=("muster-config --lib" "muster-pki --lib" "muster-formation --lib" "muster-sources --lib" "muster-gossip --lib"
+  "muster-init --lib" "muster-state --lib" "muster-storage --lib" "musterd --lib"
   "musterctl --bins")
 cargo_test="cargo test --locked --target $host --target-dir target/fuzz"
 # shellcheck disable=SC2086 # each part is two words and more

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use muster_fuzz::{Verdict, refused, target};
+use muster_messages::hello::{AnchorReply, Candidate};
 use muster_pki::token::Token;
-use muster_proto::wire::hello::{AnchorReply, Candidate};
 use prost::Message as _;
 
 use crate::clock::parse_duration;

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use muster_proto::{NodeId, NodeName};
+use muster_types::{NodeId, NodeName};
 
 /// A whole number.
 pub(crate) fn number(text: &str, range: RangeInclusive<u32>, example: u32) -> Result<u32, String> {

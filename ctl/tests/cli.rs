@@ -252,7 +252,7 @@ fn shells_get_their_completions_and_the_version_needs_no_cluster() {
         assert!(said.code == 0 && said.out.contains("forfeit-leadership"), "{shell}");
     }
     let said = desk.run(&["version", "-o", "yaml"]);
-    assert_eq!(said.out, format!("client: \"{}\"\nserver: null\n", muster_proto::VERSION));
+    assert_eq!(said.out, format!("client: \"{}\"\nserver: null\n", muster_types::VERSION));
 }
 
 #[test]

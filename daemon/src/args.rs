@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use muster_proto::NodeName;
+use muster_types::NodeName;
 
 /// One node of a Muster cluster. All nodes run it from one and the same configuration file.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "musterd", version = muster_proto::VERSION)]
+#[command(name = "musterd", version = muster_types::VERSION)]
 pub struct Args {
     /// The configuration file, the same on every node
     #[arg(long, value_name = "FILE", default_value = "/etc/muster/node.yaml")]

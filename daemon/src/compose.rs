@@ -9,14 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::birth::failpoint::Hook;
-use muster_discovery::candidates::{self, Sources, mdns};
-use muster_discovery::endpoint::{Bind, Endpoint, service};
-use muster_discovery::formation;
-use muster_discovery::hello;
+use muster_formation::birth::failpoint::Hook;
 use muster_init::facts::{self, Interface};
-use muster_proto::wire::MAX_MESSAGE;
-use muster_proto::wire::node::node_server::NodeServer;
+use muster_services::node::node_server::NodeServer;
+use muster_sources::{self, Sources, mdns};
+use muster_transport::endpoint::{Bind, Endpoint, service};
+use muster_transport::hello;
+use muster_types::wire::MAX_MESSAGE;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
@@ -226,7 +225,7 @@ fn sources(
             chosen: Arc::new(move |ip| !ip.is_loopback() && addresses.wants(ip)),
         }
     });
-    let settings = candidates::Settings {
+    let settings = muster_sources::Settings {
         port: config.network.port,
         own: own.borrow().iter().copied().collect(),
         fixed: discovery.fixed.clone(),
@@ -276,10 +275,10 @@ fn formation(
     endpoint: &Endpoint,
     sources: &Sources,
     own: &watch::Receiver<Vec<SocketAddr>>,
-) -> Result<(formation::Handle, formation::Room<formation::Remote>), Fatal> {
+) -> Result<(muster_formation::Handle, muster_formation::Room<muster_formation::Remote>), Fatal> {
     let config = &prepared.config;
     let hook = Hook::from_environment().map_err(|error| Fatal::start("arm a fail point", error))?;
-    let settings = formation::Settings {
+    let settings = muster_formation::Settings {
         identity: Arc::clone(&prepared.identity),
         name: config.name.clone(),
         role: config.role,
@@ -291,19 +290,19 @@ fn formation(
         hook,
     };
     let store = prepared.promises.store.clone();
-    let network = formation::Remote::new(endpoint.clone(), prepared.token.clone());
-    formation::prepare(settings, store, network, sources.hints())
+    let network = muster_formation::Remote::new(endpoint.clone(), prepared.token.clone());
+    muster_formation::prepare(settings, store, network, sources.hints())
         .map_err(|error| Fatal::start("read this node's promises", error))
 }
 
 /// Runs formation; only its failure ends the node.
 async fn run_formation(
-    room: formation::Room<formation::Remote>,
+    room: muster_formation::Room<muster_formation::Remote>,
     ends: mpsc::Sender<Fatal>,
     stop: CancellationToken,
 ) {
     if let Err(error) = room.run(stop.clone()).await {
-        ends.send(Fatal::Store(crate::fatal::chain(&error))).await.ok();
+        ends.send(Fatal::Store(muster_types::error::chain(&error))).await.ok();
     }
     stop.cancelled().await;
 }

@@ -1,15 +1,13 @@
 //! Why `musterd` ends, and with which exit code (docs/cli.md lists them).
 
 use std::error::Error;
-use std::iter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use muster_proto::config::ConfigError;
+use muster_config::ConfigError;
 
-/// What to do about a node whose files cannot be trusted any more (docs/operations.md).
-pub const BEGIN_ANEW: &str = "this machine must begin anew: remove the node from its cluster \
-    (`musterctl node remove NAME`), move its state directory away and start it again";
+pub use muster_storage::BEGIN_ANEW;
+use muster_types::error::chain;
 
 /// Why `musterd` ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
@@ -78,11 +76,4 @@ impl Fatal {
             | Self::StateDir { .. } => 78,
         })
     }
-}
-
-/// The error and its causes on one line: `issue: read CA key /x: permission denied`.
-pub fn chain(error: &dyn Error) -> String {
-    let links: Vec<_> =
-        iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect();
-    links.join(": ")
 }

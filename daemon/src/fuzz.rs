@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use muster_fuzz::{Verdict, refused, target};
-use muster_proto::wire::hello::{Admitted, Credentials, Peer};
-use muster_proto::wire::node::{
+use muster_messages::hello::{Admitted, Credentials, Peer};
+use muster_messages::node::{
     OperateRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReportRequest,
     SnapshotPiece, View,
 };
-use muster_proto::{ClusterId, NodeId, Role};
+use muster_types::{ClusterId, NodeId, Role};
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
@@ -24,8 +24,8 @@ use prost::Message as _;
 use crate::membership::{Membership, seal};
 use crate::raft::TypeConfig;
 use crate::raft::codec::{decode, encode};
-use crate::state::{Command, EtcdReport, Outcome};
 use crate::wire;
+use muster_state::{Command, EtcdReport, Outcome};
 
 /// For a length that is only declared serde reserves 1 MiB, once for each level of nesting.
 const RESERVED: usize = 4 << 20;
@@ -145,10 +145,10 @@ fn node_request() {
             }),
             3 => read!(ReportRequest, |report| {
                 drop(decode::<EtcdReport>(&report.etcd, "etcd report"));
-                assert!(wire::addresses(&report.addresses).len() <= 16);
+                assert!(muster_types::address::parse_addresses(&report.addresses).len() <= 16);
             }),
             4 => read!(OperateRequest, |operate| {
-                let known = crate::state::access::Call::ALL
+                let known = muster_state::access::Call::ALL
                     .iter()
                     .any(|call| call.as_str() == operate.method);
                 assert!(!known || operate.method.starts_with("/muster.operator.v1.Operator/"));
@@ -256,7 +256,7 @@ fn membership_file() {
         };
         fs::write(&path, file).expect("a small file is written");
         match Membership::load(&path) {
-            Err(error) => refused(crate::fatal::chain(&error)),
+            Err(error) => refused(muster_types::error::chain(&error)),
             Ok(None) => panic!("the file is there"),
             Ok(Some(membership)) => {
                 membership.directory();

@@ -5,16 +5,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use muster_discovery::endpoint::{Directory, Trust};
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::tls::Credentials;
+use muster_transport::endpoint::{Directory, Trust};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::fatal::chain as chain_of;
 use crate::membership::{Certified, Membership};
+use muster_types::error::chain as chain_of;
 
 /// So many may wait to be taken.
 const NEWS: usize = 16;
@@ -157,10 +157,10 @@ impl Owner {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use muster_messages::hello::{Admitted, Credentials as WireCredentials};
     use muster_pki::authority::{Authority, AuthorityKind};
     use muster_pki::leaf::{self, Profile};
-    use muster_proto::wire::hello::{Admitted, Credentials as WireCredentials};
-    use muster_proto::{ClusterId, Role};
+    use muster_types::{ClusterId, Role};
 
     use super::*;
 

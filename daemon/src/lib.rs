@@ -16,6 +16,5 @@ pub mod prepare;
 pub mod raft;
 pub mod readiness;
 pub mod restore;
-pub mod state;
 pub mod state_dir;
 pub mod wire;

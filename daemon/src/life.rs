@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::candidates::Sources;
-use muster_discovery::endpoint::Endpoint;
-use muster_discovery::formation::{self, Formed};
-use muster_proto::{ClusterId, NodeId, Role};
+use muster_formation::{self, Formed};
+use muster_sources::Sources;
+use muster_transport::endpoint::Endpoint;
+use muster_types::{ClusterId, NodeId, Role};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -52,7 +52,7 @@ pub struct Life {
     pub listener: TcpListener,
     pub keeper: Keeper,
     pub sources: Sources,
-    pub formation: Option<formation::Handle>,
+    pub formation: Option<muster_formation::Handle>,
     pub own: watch::Receiver<Vec<SocketAddr>>,
     pub publish: Publish,
     pub local: Arc<Local>,
@@ -99,7 +99,7 @@ impl Life {
             None => Err(Fatal::TaskEnded("formation")),
             Some(Formed::Born(certificate)) => {
                 let founders = certificate.founders().iter();
-                let voters = founders.map(muster_discovery::birth::Founder::id).collect();
+                let voters = founders.map(muster_formation::birth::Founder::id).collect();
                 let founding =
                     Founding::new(&certificate, &prepared.config, &prepared.token, prepared.digest);
                 let born = || Membership::born(&certificate, &prepared.config.cluster.name);
@@ -119,7 +119,7 @@ impl Life {
 
     /// Waits for formation's end, says what it waits for, and closes what operators open: there is
     /// nobody to answer them yet but the hello protocol.
-    async fn formed(&self, formation: &formation::Handle) -> Option<Formed> {
+    async fn formed(&self, formation: &muster_formation::Handle) -> Option<Formed> {
         let mut candidate = formation.candidate();
         let formed = formation.formed();
         tokio::pin!(formed);

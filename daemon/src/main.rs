@@ -44,7 +44,7 @@ fn report(fatal: &Fatal, format: LogFormat) {
         // Nobody is left to be told that the standard error is gone.
         writeln!(io::stderr(), "musterd: {}", fatal.told()).ok();
     } else {
-        tracing::error!(error = musterd::fatal::chain(fatal), "musterd ends");
+        tracing::error!(error = muster_types::error::chain(fatal), "musterd ends");
     }
 }
 

@@ -8,12 +8,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use muster_discovery::birth;
-use muster_discovery::endpoint::{Directory, Peer};
-use muster_init::files;
+use muster_formation::birth;
+use muster_messages::hello::Admitted;
 use muster_pki::{CertificateDer, identity};
-use muster_proto::wire::hello::Admitted;
-use muster_proto::{ClusterId, NodeId, NodeName, PublicKey, Role};
+use muster_transport::endpoint::{Directory, Peer};
+use muster_types::{ClusterId, NodeId, NodeName, PublicKey, Role};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
@@ -173,9 +172,9 @@ impl Membership {
     }
 
     /// Replaces the file; on disk when it returns.
-    pub fn save(&self, path: &Path) -> Result<(), files::WriteError> {
+    pub fn save(&self, path: &Path) -> Result<(), muster_files::WriteError> {
         let bytes = serde_json::to_vec(self).expect("plain data with text keys");
-        files::replace(path, &seal(&bytes), files::PRIVATE)
+        muster_files::replace(path, &seal(&bytes), muster_files::PRIVATE)
     }
 }
 

@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_discovery::birth::{PromiseStore, Record};
+use muster_config::{Config, Document, MAX_BYTES, Subnet};
+use muster_formation::birth::{PromiseStore, Record};
 use muster_init::facts::{self, Interface, Reach};
-use muster_init::files;
 use muster_init::units::etcd;
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_proto::config::{Config, Document, MAX_BYTES, Subnet};
-use muster_proto::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, Role};
+use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, Role};
 use ring::digest;
 
 use crate::args::Args;
@@ -216,7 +215,7 @@ fn find_etcd(given: Option<&Path>) -> Result<etcd::Binary, Fatal> {
         .map_err(Fatal::Runtime)?;
     runtime
         .block_on(etcd::locate(etcd::Tool::Etcd, given))
-        .map_err(|error| Fatal::Machine(crate::fatal::chain(&error)))
+        .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))
 }
 
 fn node_name(args: &Args, document: &Document) -> Result<NodeName, Fatal> {
@@ -240,7 +239,7 @@ fn addresses(args: &Args, config: &Config) -> Result<Addresses, Fatal> {
     let subnets = config.network.subnets.clone();
     let mut addresses = Addresses { bind: unspecified, fixed, subnets };
     let found = facts::addresses(|address| addresses.wants(address))
-        .map_err(|error| Fatal::Machine(crate::fatal::chain(&error)))?;
+        .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))?;
     let best = addresses.best(&found, None);
     let best = best.ok_or_else(|| {
         Fatal::Machine(
@@ -262,7 +261,7 @@ fn addresses(args: &Args, config: &Config) -> Result<Addresses, Fatal> {
 fn own_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fatal> {
     let problem = |problem: String| Fatal::StateDir { path: dir.to_owned(), problem };
     let found = Membership::load(&StateDir::membership_in(dir))
-        .map_err(|error| problem(crate::fatal::chain(&error)))?;
+        .map_err(|error| problem(muster_types::error::chain(&error)))?;
     let Some(membership) = found else { return Ok(None) };
     if membership.cluster_name != config.cluster.name {
         return Err(problem(format!(
@@ -302,7 +301,7 @@ fn ports_are_free(bind: SocketAddr) -> Result<(), Fatal> {
 /// waited for.
 fn etcd_ports_are_free(addresses: &Addresses, state_dir: &Path) -> Result<(), Fatal> {
     let found = facts::addresses(|address| addresses.wants(address))
-        .map_err(|error| Fatal::Machine(crate::fatal::chain(&error)))?;
+        .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))?;
     let Some(address) = addresses.reachable(&found, None).first().map(SocketAddr::ip) else {
         return Ok(());
     };
@@ -331,7 +330,7 @@ fn etcd_ports_are_free(addresses: &Addresses, state_dir: &Path) -> Result<(), Fa
 pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises), Fatal> {
     let path = state.identity();
     let problem = |problem: String| Fatal::StateDir { path: state.path().to_owned(), problem };
-    let broken = |error: &dyn std::error::Error| problem(crate::fatal::chain(error));
+    let broken = |error: &dyn std::error::Error| problem(muster_types::error::chain(error));
     match fs::read(&path) {
         Ok(bytes) => {
             let bytes = muster_pki::Zeroizing::new(bytes);
@@ -341,7 +340,7 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
             let opened = PromiseStore::open(state.path(), identity.node_id());
             let (store, record) = opened.map_err(|error| {
                 if error.is_loss() {
-                    problem(format!("{}; {BEGIN_ANEW}", crate::fatal::chain(&error)))
+                    problem(format!("{}; {BEGIN_ANEW}", muster_types::error::chain(&error)))
                 } else {
                     broken(&error)
                 }
@@ -352,7 +351,7 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
             let identity = Identity::generate();
             let store = PromiseStore::create(state.path(), identity.node_id())
                 .map_err(|error| broken(&error))?;
-            files::replace(&path, &identity.to_pkcs8(), files::PRIVATE)
+            muster_files::replace(&path, &identity.to_pkcs8(), muster_files::PRIVATE)
                 .map_err(|error| broken(&error))?;
             Ok((identity, Promises { store, record: Record::NEW }))
         }

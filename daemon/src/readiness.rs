@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use muster_init::units::etcd::{Health, Phase, Status as EtcdStatus};
-use muster_proto::Role;
+use muster_types::Role;
 
-use crate::state::etcd::Assignment;
+use muster_state::etcd::Assignment;
 
 /// What is known of this node, in the order in which things must come true.
 #[derive(Debug, Clone)]
@@ -130,7 +130,7 @@ mod tests {
     fn ready() -> Facts {
         let assignment = Assignment::Run {
             generation: 0,
-            start: crate::state::etcd::Start::New,
+            start: muster_state::etcd::Start::New,
             initial_cluster: Vec::new(),
         };
         Facts {

@@ -9,8 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use muster_discovery::birth::{Bond, PromiseStore, Record};
-use muster_init::files;
+use muster_formation::birth::{Bond, PromiseStore, Record};
 use muster_init::units::etcd::client::snapshot::{self, Digest};
 use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::restore::{RestoreError, Restored, restore};
@@ -18,8 +17,9 @@ use muster_init::units::etcd::{Generation, InitialState, Spec};
 use muster_pki::identity::Identity;
 use tracing::{info, warn};
 
-use crate::fatal::{Fatal, chain};
+use crate::fatal::Fatal;
 use crate::state_dir::StateDir;
+use muster_types::error::chain;
 
 /// The etcd snapshot that a new cluster begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub fn write_down(
     let record = StateDir::restore_in(state.path());
     let written = match restore {
         Some(Restore { digest, .. }) => {
-            files::keep(&record, format!("{digest}\n").as_bytes(), files::PRIVATE)
+            muster_files::keep(&record, format!("{digest}\n").as_bytes(), muster_files::PRIVATE)
                 .map_err(|error| chain(&error))
         }
         None => forget(&record),
@@ -155,7 +155,7 @@ fn forget(record: &Path) -> Result<(), String> {
         Err(error) => return Err(format!("remove {}: {error}", record.display())),
     }
     let around = record.parent().unwrap_or_else(|| Path::new("."));
-    files::sync_directory(around).map_err(|error| chain(&error))
+    muster_files::sync_directory(around).map_err(|error| chain(&error))
 }
 
 impl Restore {

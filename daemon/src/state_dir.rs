@@ -7,7 +7,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use muster_init::files;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::fatal::Fatal;
@@ -113,9 +112,11 @@ impl StateDir {
         let dir = Self { path: path.to_owned(), _lock: lock };
         if !path.join("format").exists() {
             let text = format!("{FORMAT}\n");
-            files::replace(&path.join("format"), text.as_bytes(), files::PRIVATE).map_err(|e| {
-                Fatal::StateDir { path: path.to_owned(), problem: crate::fatal::chain(&e) }
-            })?;
+            muster_files::replace(&path.join("format"), text.as_bytes(), muster_files::PRIVATE)
+                .map_err(|e| Fatal::StateDir {
+                    path: path.to_owned(),
+                    problem: muster_types::error::chain(&e),
+                })?;
         }
         Ok(dir)
     }
@@ -182,13 +183,15 @@ fn in_use(path: &Path) -> Fatal {
 /// Syncs the directory and its place in those around it, also when an earlier start made them: that
 /// one may have been killed before it did, and what is found in the directory is acted upon.
 fn make_last(path: &Path) -> Result<(), Fatal> {
-    let unsure =
-        |error| Fatal::StateDir { path: path.to_owned(), problem: crate::fatal::chain(&error) };
-    files::sync_directory(path).map_err(unsure)?;
+    let unsure = |error| Fatal::StateDir {
+        path: path.to_owned(),
+        problem: muster_types::error::chain(&error),
+    };
+    muster_files::sync_directory(path).map_err(unsure)?;
     for around in path.ancestors().skip(1).filter(|around| !around.as_os_str().is_empty()) {
-        if let Err(error) = files::sync_directory(around) {
+        if let Err(error) = muster_files::sync_directory(around) {
             // Only its owner may sync a directory that is none of ours; it was there before us.
-            tracing::debug!(error = crate::fatal::chain(&error), "not synced");
+            tracing::debug!(error = muster_types::error::chain(&error), "not synced");
         }
     }
     Ok(())

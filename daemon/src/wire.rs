@@ -1,15 +1,11 @@
 //! Between the endpoint's directory and messages. What is malformed is left out: a peer that cannot
 //! be named or dialled is of no use, and one bad entry must not hide the others.
 
-use std::net::SocketAddr;
-
-use muster_discovery::endpoint::{Directory, Peer};
+use muster_messages::hello::{Hint, Peer as WirePeer};
 use muster_pki::identity;
-use muster_proto::wire::hello::{Hint, Peer as WirePeer};
-use muster_proto::{PublicKey, Role};
-
-/// Addresses of one node that are taken from a message.
-const MAX_ADDRESSES: usize = 16;
+use muster_transport::endpoint::{Directory, Peer};
+use muster_types::address::{address_texts, parse_addresses};
+use muster_types::{PublicKey, Role};
 
 /// The members that a message names.
 pub fn directory(peers: &[WirePeer]) -> Directory {
@@ -22,13 +18,8 @@ fn peer(message: &WirePeer) -> Option<Peer> {
         public_key: PublicKey::try_from(message.public_key.as_slice()).ok()?,
         name: message.name.parse().ok()?,
         role: message.role.parse().ok()?,
-        addresses: addresses(&message.addresses),
+        addresses: parse_addresses(&message.addresses),
     })
-}
-
-/// The addresses in a message, the first sixteen that are addresses.
-pub fn addresses(texts: &[String]) -> Vec<SocketAddr> {
-    texts.iter().take(MAX_ADDRESSES).filter_map(|text| text.parse().ok()).collect()
 }
 
 /// A directory as a message.
@@ -37,21 +28,17 @@ pub fn peers(directory: &Directory) -> Vec<WirePeer> {
         public_key: peer.public_key.to_vec(),
         name: peer.name.to_string(),
         role: peer.role.to_string(),
-        addresses: texts(&peer.addresses),
+        addresses: address_texts(&peer.addresses),
     };
     directory.values().map(peer).collect()
 }
 
 /// The control-plane members as hints, for those who asked the wrong node.
 pub fn control_plane_hints(directory: &Directory) -> Vec<Hint> {
-    let hint = |(id, peer): (&muster_proto::NodeId, &Peer)| Hint {
+    let hint = |(id, peer): (&muster_types::NodeId, &Peer)| Hint {
         node_id: id.to_vec(),
-        addresses: texts(&peer.addresses),
+        addresses: address_texts(&peer.addresses),
         reachable: false,
     };
     directory.iter().filter(|(_, peer)| peer.role == Role::ControlPlane).map(hint).collect()
-}
-
-fn texts(addresses: &[SocketAddr]) -> Vec<String> {
-    addresses.iter().map(ToString::to_string).collect()
 }

@@ -8,24 +8,24 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::{Peer, Trust};
-use muster_discovery::hello::HelloSession;
+use muster_messages::hello::{
+    AnchorRequest, BirthRequest, GreetRequest, JoinRequest, ProveRequest, RenewRequest, join_reply,
+};
+use muster_messages::node::{
+    OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
+    WatchRequest,
+};
 use muster_pki::CertificateDer;
 use muster_pki::authority::Authority;
 use muster_pki::bundle::TrustBundle;
 use muster_pki::leaf::{self, Profile};
 use muster_pki::tls::Credentials;
-use muster_proto::wire::hello::hello_client::HelloClient;
-use muster_proto::wire::hello::{
-    AnchorRequest, BirthRequest, GreetRequest, JoinRequest, ProveRequest, RenewRequest, join_reply,
-};
-use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::wire::node::{
-    OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
-    WatchRequest,
-};
-use musterd::state::command::{Remove, RevokeToken};
-use musterd::state::{Actor, Command};
+use muster_services::hello::hello_client::HelloClient;
+use muster_services::node::node_client::NodeClient;
+use muster_state::command::{Remove, RevokeToken};
+use muster_state::{Actor, Command};
+use muster_transport::endpoint::{Peer, Trust};
+use muster_transport::hello::HelloSession;
 use support::node::Node;
 use support::{Lab, Setting, bounded, until};
 use tonic::{Code, Request};
@@ -66,9 +66,9 @@ fn every_call_of_the_contract_has_a_row() {
     let names = |table: &[(&'static str, bool)]| -> Vec<_> {
         table.iter().map(|(name, _)| *name).collect()
     };
-    let node = include_str!("../../proto/proto/muster/node/v1/node.proto");
+    let node = include_str!("../../proto/messages/proto/muster/node/v1/node.proto");
     assert_eq!(methods(node), names(NODE));
-    let hello = include_str!("../../proto/proto/muster/hello/v1/hello.proto");
+    let hello = include_str!("../../proto/messages/proto/muster/hello/v1/hello.proto");
     assert_eq!(methods(hello), names(HELLO));
 }
 
@@ -317,14 +317,14 @@ async fn a_session_ends_with_the_token_that_opened_it() -> Test {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_is_used_up_serves_its_last_guest_on() -> Test {
     let lab = Lab::founded(Setting { workers: 1, ..Setting::default() }).await;
-    let (token, create) = support::new_token(&[muster_proto::Role::Worker], None);
+    let (token, create) = support::new_token(&[muster_types::Role::Worker], None);
     let Command::CreateToken(mut create) = create else { unreachable!() };
     create.grant.uses_allowed = Some(1);
     lab.group(0).propose(Command::CreateToken(create)).await?.into_result()?;
     lab.group(0).catch_up().await?;
     let session = dial(&lab, 3, 0).await?;
     session.prove(&token).await?;
-    let me = muster_proto::wire::hello::Candidate {
+    let me = muster_messages::hello::Candidate {
         name: "n4".to_owned(),
         role: "worker".to_owned(),
         addresses: vec![lab.nodes[3].plan.address.to_string()],
@@ -351,7 +351,7 @@ async fn a_command_too_large_for_the_log_is_refused_and_stops_nobody() -> Test {
     let lab = Lab::founded(Setting::default()).await;
     let leader = lab.leader().await;
     let follower = lab.others(leader)[0];
-    let (_, create) = support::new_token(&[muster_proto::Role::Worker], None);
+    let (_, create) = support::new_token(&[muster_types::Role::Worker], None);
     let Command::CreateToken(mut create) = create else { unreachable!() };
     create.grant.description = "x".repeat(2 << 20);
     let command = Command::CreateToken(create);

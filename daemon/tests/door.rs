@@ -6,14 +6,14 @@ mod support;
 
 use std::sync::Arc;
 
-use muster_discovery::endpoint::Trust;
-use muster_discovery::hello::{Door as _, HelloSession, ProveError};
+use muster_messages::hello::refusal::Reason;
+use muster_messages::hello::{Candidate, JoinRequest, RenewRequest, join_reply, renew_reply};
 use muster_pki::token::Token;
-use muster_proto::Role;
-use muster_proto::wire::hello::refusal::Reason;
-use muster_proto::wire::hello::{Candidate, JoinRequest, RenewRequest, join_reply, renew_reply};
-use musterd::state::command::{Remove, RevokeToken};
-use musterd::state::{Actor, Command, view};
+use muster_state::command::{Remove, RevokeToken};
+use muster_state::{Actor, Command, view};
+use muster_transport::endpoint::Trust;
+use muster_transport::hello::{Door as _, HelloSession, ProveError};
+use muster_types::Role;
 use support::{Lab, Setting};
 
 type Test = anyhow::Result<()>;

@@ -4,10 +4,10 @@
 
 mod support;
 
-use muster_proto::NodeId;
+use muster_state::command::Remove;
+use muster_state::{Actor, Command, Outcome, Reason};
+use muster_types::NodeId;
 use musterd::raft::{Group, Metrics};
-use musterd::state::command::Remove;
-use musterd::state::{Actor, Command, Outcome, Reason};
 use support::{Lab, Setting, until};
 
 type Test = anyhow::Result<()>;

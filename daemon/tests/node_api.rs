@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use muster_proto::NodeId;
-use muster_proto::wire::node::{
+use muster_messages::node::{
     OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
     WatchRequest,
 };
+use muster_storage::MAX_BODY;
+use muster_types::NodeId;
 use musterd::raft::codec::encode;
-use musterd::raft::store::MAX_BODY;
 use openraft::error::Fatal;
 use openraft::raft::SnapshotResponse;
 use openraft::{SnapshotMeta, StoredMembership, Vote};
@@ -167,7 +167,7 @@ async fn malformed_raft_messages_are_answered_and_the_node_goes_on() -> Test {
     }
     let empty = client.snapshot(tokio_stream::empty()).await.unwrap_err();
     assert_eq!(empty.code(), Code::InvalidArgument);
-    let too_long = RaftMessage { body: vec![0; muster_proto::wire::MAX_MESSAGE + 1] };
+    let too_long = RaftMessage { body: vec![0; muster_types::wire::MAX_MESSAGE + 1] };
     let mut far = lab.nodes[from].client(&lab.nodes[to]).max_encoding_message_size(usize::MAX);
     assert_eq!(far.append(too_long).await.unwrap_err().code(), Code::OutOfRange);
     for (number, at) in [leader, from, to].into_iter().enumerate() {
@@ -190,7 +190,7 @@ async fn a_snapshot_without_end_is_refused_with_bounded_memory() -> Test {
     let leader = lab.leader().await;
     let [from, to] = lab.others(leader)[..] else { unreachable!() };
     let vote = Vote::new_committed(99, lab.id(from));
-    let mut bulk = muster_proto::wire::node::node_client::NodeClient::new(
+    let mut bulk = muster_services::node::node_client::NodeClient::new(
         lab.nodes[from].endpoint().bulk_channel(lab.id(to)),
     );
     let before = peak_mib();

@@ -7,8 +7,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use muster_state::{Command, Outcome, Stamped};
 use musterd::raft::GroupError;
-use musterd::state::{Command, Outcome, Stamped};
 use support::{Lab, Setting, bounded, until};
 use tokio::task::JoinSet;
 
@@ -179,7 +179,7 @@ async fn whatever_was_acknowledged_is_there_after_a_kill_of_the_leader_and_of_al
             writers.spawn(async move {
                 for (token, mut command) in tokens {
                     if let Command::CreateToken(create) = &mut command {
-                        create.grant.roles.insert(muster_proto::Role::Worker);
+                        create.grant.roles.insert(muster_types::Role::Worker);
                         create.grant.description = "x".repeat(200);
                     }
                     if let Ok(Outcome::Done | Outcome::Unchanged) = group.propose(command).await {

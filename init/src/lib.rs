@@ -2,7 +2,6 @@
 //! the machine. Knows no peers and no cluster: what a unit should run comes in as a value.
 
 pub mod facts;
-pub mod files;
 pub mod logs;
 pub mod supervisor;
 pub mod units;

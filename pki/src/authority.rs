@@ -11,7 +11,7 @@ mod service_account;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use muster_proto::ClusterId;
+use muster_types::ClusterId;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

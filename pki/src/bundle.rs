@@ -103,7 +103,7 @@ impl TryFrom<Vec<Public>> for TrustBundle {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use muster_proto::ClusterId;
+    use muster_types::ClusterId;
 
     use super::*;
     use crate::authority::{Authority, AuthorityKind};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use muster_fuzz::{Verdict, refused, target};
-use muster_proto::{ClusterId, NodeId, Role};
+use muster_types::{ClusterId, NodeId, Role};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authority::{Authority, AuthorityKind, ServiceAccountKey};

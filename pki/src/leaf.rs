@@ -6,7 +6,7 @@ mod request;
 
 use std::time::{Duration, SystemTime};
 
-use muster_proto::{NodeId, PublicKey};
+use muster_types::{NodeId, PublicKey};
 use rcgen::{KeyUsagePurpose, SanType};
 use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;

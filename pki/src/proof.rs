@@ -5,7 +5,7 @@
 //! another session; a reflected proof was made under the other direction's key; swapped keys make
 //! another message. The exporter must come from a full handshake, never from 0-RTT.
 
-use muster_proto::PublicKey;
+use muster_types::PublicKey;
 use ring::hmac;
 
 use crate::token::{TokenId, Verifier};

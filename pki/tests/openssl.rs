@@ -12,7 +12,7 @@ use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::identity::Identity;
 use muster_pki::inspect::describe;
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile, SubjectKey};
-use muster_proto::{ClusterId, Role};
+use muster_types::{ClusterId, Role};
 use tempfile::TempDir;
 
 #[expect(clippy::disallowed_methods, reason = "OpenSSL checks by the real clock")]

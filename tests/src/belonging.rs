@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use muster_discovery::birth::PromiseStore;
+use muster_formation::birth::PromiseStore;
 use muster_pki::identity::Identity;
-use muster_proto::ClusterId;
+use muster_types::ClusterId;
 use serde_json::Value;
 
 /// The clusters that the record of its birth and its membership name: none before it belongs to any,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use muster_proto::ClusterId;
+use muster_types::ClusterId;
 use serde_json::{Value, json};
 
 use crate::belonging;
@@ -142,7 +142,7 @@ impl Cluster {
                     .iter()
                     .filter(|(name, _)| name.starts_with("cp-"))
                     .map(|(_, node)| {
-                        format!("{}:{}", node.host.address(), muster_proto::DEFAULT_PORT)
+                        format!("{}:{}", node.host.address(), muster_types::DEFAULT_PORT)
                     })
                     .collect();
                 json!({"mdns": false, "static": peers})

@@ -73,7 +73,7 @@ fn catalog(zone: &str, nodes: &BTreeMap<String, Ipv4Addr>) -> Result<Catalog> {
     let service = Name::from_ascii(format!("_muster._udp.{zone}."))?;
     for (name, address) in nodes {
         let host = Name::from_ascii(format!("{name}.{zone}."))?;
-        let srv = SRV::new(0, 0, muster_proto::DEFAULT_PORT, host.clone());
+        let srv = SRV::new(0, 0, muster_types::DEFAULT_PORT, host.clone());
         handler.upsert_mut(Record::from_rdata(service.clone(), 5, RData::SRV(srv)), 0);
         handler.upsert_mut(Record::from_rdata(host, 5, RData::A(A(*address))), 0);
     }

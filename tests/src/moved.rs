@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use muster_proto::DEFAULT_PORT;
+use muster_types::DEFAULT_PORT;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;

@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
-use muster_discovery::birth::{
+use muster_formation::birth::{
     Ballot, Bond, Certificate, Draft, Founder, Promise, Proposal, Record, Signer as _, Verdict,
 };
-use muster_discovery::candidates::Peer;
 use muster_init::units::etcd::client::snapshot::Digest;
 use muster_init::units::etcd::{
     Authorities, Binary, Credential, Credentials, Generation, Initial, InitialState, Spec, Tuning,
     Version,
 };
+use muster_messages::hello::{Admitted, Credentials as Issued};
 use muster_pki::identity::Identity;
-use muster_proto::wire::hello::{Admitted, Credentials as Issued};
-use muster_proto::{ClusterId, NodeId, Role};
+use muster_sources::Peer;
+use muster_types::{ClusterId, NodeId, Role};
 use musterd::membership::Membership;
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
@@ -127,7 +127,7 @@ pub fn snapshot(turn: u64) -> Option<(Digest, Vec<u8>)> {
 /// The etcd member that the node is in this turn: each time another one.
 pub fn member(turn: u64) -> Result<Spec> {
     let address = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
-    let name: muster_proto::NodeName = "cp-1".parse()?;
+    let name: muster_types::NodeName = "cp-1".parse()?;
     Ok(Spec {
         binary: Binary {
             path: "/nowhere/etcd".into(),

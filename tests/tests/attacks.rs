@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use muster_messages::operator::{EtcdClientConfigReply, EtcdClientConfigRequest};
 use muster_pki::CertificateDer;
 use muster_pki::inspect::describe;
-use muster_proto::wire::operator::{EtcdClientConfigReply, EtcdClientConfigRequest};
 use muster_tests::attack::thief::{attack, copy_identity, steal};
 use muster_tests::bench::inside::inside;
 use muster_tests::bench::operator::Operator;
@@ -37,7 +37,7 @@ fn started(lab: &Lab, plan: &Plan) -> Result<Cluster> {
 }
 
 fn target(cluster: &Cluster, name: &str) -> String {
-    format!("{}:{}", cluster.node(name).host.address(), muster_proto::DEFAULT_PORT)
+    format!("{}:{}", cluster.node(name).host.address(), muster_types::DEFAULT_PORT)
 }
 
 fn log_of(cluster: &Cluster, node: &str) -> Result<String> {

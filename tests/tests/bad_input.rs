@@ -8,11 +8,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use muster_proto::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::binary;
 use muster_tests::loopback::{Bench, Running, Tree, within};
 use muster_tests::until;
+use muster_types::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
 use serde_json::json;
 
 fn mode(path: &Path, mode: u32) -> Result<()> {

@@ -200,7 +200,7 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
         }
         let thief = lab.host("thief")?;
         let stolen = steal(&cluster, &other, &thief)?.display().to_string();
-        let to = format!("{}:{}", cluster.node(&victim).host.address(), muster_proto::DEFAULT_PORT);
+        let to = format!("{}:{}", cluster.node(&victim).host.address(), muster_types::DEFAULT_PORT);
         until("it to refuse Raft's messages", PATIENCE, || {
             let said = attack(&thief, &["impersonate", &stolen, &to]);
             let said = said.map_err(|e| format!("{e:#}"))?;

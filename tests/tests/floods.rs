@@ -50,7 +50,7 @@ fn datagrams_read(pid: u32) -> Result<u64> {
 /// Floods the node from a host of its own; meanwhile an operator asks the flooded node, and only it,
 /// for the cluster's members. Gives how often it answered, and what the flood said of itself.
 fn under_flood(cluster: &Cluster, mallory: &Host, node: &str) -> Result<(usize, usize, String)> {
-    let to = format!("{}:{}", cluster.node(node).host.address(), muster_proto::DEFAULT_PORT);
+    let to = format!("{}:{}", cluster.node(node).host.address(), muster_types::DEFAULT_PORT);
     let mut command = mallory.command(binary("attacker")?);
     command.args(["flood", &to]);
     let mut flood = mallory.spawn(command, &format!("flood-of-{node}"))?;

@@ -10,11 +10,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use muster_storage::Engine;
 use muster_tests::power_cut::{Careless, Disk, Event, Tape, scratch};
 use muster_tests::store::engines::{FLUSH_ONLY, MUSTER, REDB};
 use muster_tests::store::script::{Held, LIFE, Op, script};
 use muster_tests::store::{Node, raft};
-use musterd::raft::store::Engine;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

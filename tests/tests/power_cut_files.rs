@@ -8,15 +8,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use muster_discovery::birth::Record;
-use muster_discovery::candidates::remembered;
+use muster_formation::birth::Record;
 use muster_init::units::etcd::credentials::{Paths, chain_pem};
 use muster_init::units::etcd::home::{Home, Presence};
+use muster_sources::remembered;
 use muster_tests::newcomer::{credentials, last_free, member, membership, peers, record, snapshot};
 use muster_tests::power_cut::{Careless, Disk, Event, Tape, scratch};
 use muster_tests::secrets::there;
 use musterd::membership::Membership;
-use musterd::raft::store;
 use musterd::state_dir::StateDir;
 use musterd::{prepare, restore};
 use rand::rngs::StdRng;
@@ -85,7 +84,7 @@ impl Said {
         let is_of = |turn| Ok(found == (turn > 0).then(|| membership(turn)).transpose()?);
         if self.turn("save", is_of)? > 0 {
             // Else a member would begin with an empty store, and vote again.
-            store::require(&state.raft()).context("it is a member")?;
+            muster_storage::require(&state.raft()).context("it is a member")?;
         }
         let known = remembered::read(&state.peers())?;
         self.turn("remember", |turn| Ok(known == peers(turn)))?;

@@ -30,8 +30,8 @@ impl Secrets {
             ("the token's id", id.to_owned()),
             ("the token's secret", secret.to_owned()),
             ("the cluster's id", cluster_id),
-            ("the version", format!("musterd {}", muster_proto::VERSION)),
-            ("the version", format!("muster/{}", muster_proto::VERSION)),
+            ("the version", format!("musterd {}", muster_types::VERSION)),
+            ("the version", format!("muster/{}", muster_types::VERSION)),
             ("the program's name", "musterd".to_owned()),
         ];
         for name in cluster.names() {

@@ -1,7 +1,7 @@
 //! `audit`: who did what.
 
 use clap::Args;
-use muster_proto::wire::operator::{AuditEntry, ListAuditReply, ListAuditRequest};
+use muster_messages::operator::{AuditEntry, ListAuditReply, ListAuditRequest};
 use serde::Serialize;
 
 use crate::clock::rfc3339;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use muster_proto::wire::operator::{Check, HealthReply, HealthRequest};
+use muster_messages::operator::{Check, HealthReply, HealthRequest};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 

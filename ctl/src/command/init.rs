@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use muster_config::{ConfigError, Document, Operator, SecretText, Template};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_proto::config::{ConfigError, Document, Operator, SecretText, Template};
-use muster_proto::{NodeName, OperatorRole};
+use muster_types::{NodeName, OperatorRole};
 use serde::Serialize;
 use zeroize::Zeroizing;
 

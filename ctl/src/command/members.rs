@@ -1,7 +1,7 @@
 //! `members`: who belongs to the cluster.
 
 use clap::Args;
-use muster_proto::wire::operator::{Member, MembersReply, MembersRequest};
+use muster_messages::operator::{Member, MembersReply, MembersRequest};
 use serde::Serialize;
 
 use crate::clock::span;

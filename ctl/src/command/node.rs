@@ -1,7 +1,7 @@
 //! `node`: one member.
 
 use clap::{Args, Subcommand};
-use muster_proto::wire::operator::{RemoveNodeReply, RemoveNodeRequest};
+use muster_messages::operator::{RemoveNodeReply, RemoveNodeRequest};
 use serde::Serialize;
 
 use super::members;

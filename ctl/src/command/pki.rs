@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use clap::Subcommand;
-use muster_proto::wire::operator::{Authority, Leaf, NodeLeaves, ShowPkiReply, ShowPkiRequest};
+use muster_messages::operator::{Authority, Leaf, NodeLeaves, ShowPkiReply, ShowPkiRequest};
 use serde::Serialize;
 
 use super::members::some;

@@ -1,7 +1,7 @@
 //! `status`: the one thing that each node waits for.
 
 use clap::Args;
-use muster_proto::wire::operator::{
+use muster_messages::operator::{
     NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, Unit,
 };
 use serde::Serialize;

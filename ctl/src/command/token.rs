@@ -3,11 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
+use muster_messages::operator::{self, CreateTokenRequest, ListTokensRequest, RevokeTokenRequest};
 use muster_pki::token::{Token, TokenId, TokenIdError};
-use muster_proto::wire::operator::{
-    self, CreateTokenRequest, ListTokensRequest, RevokeTokenRequest,
-};
-use muster_proto::{NodeName, Role};
+use muster_types::{NodeName, Role};
 use serde::Serialize;
 
 use super::members::some;

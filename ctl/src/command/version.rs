@@ -1,9 +1,7 @@
 //! `version`: of this program and of the node that answers, or of the one that is named.
 
 use clap::Args;
-use muster_proto::wire::operator::{
-    NodeStatusReply, NodeStatusRequest, VersionReply, VersionRequest,
-};
+use muster_messages::operator::{NodeStatusReply, NodeStatusRequest, VersionReply, VersionRequest};
 use serde::Serialize;
 
 use crate::connect::{Api, CallError, Kind};
@@ -25,7 +23,7 @@ impl Version {
         api: impl FnOnce() -> Result<Api, ContextError>,
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
-        let client = muster_proto::VERSION.to_owned();
+        let client = muster_types::VERSION.to_owned();
         if self.client {
             return Ok(out.show(&VersionView { client, server: None })?);
         }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use muster_pki::token::{Token, TokenError};
-use muster_proto::DEFAULT_PORT;
+use muster_types::DEFAULT_PORT;
 
 /// The longest endpoint: a DNS name with a port.
 const MAX: usize = 260;

@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::{Bind, Endpoint, Trust};
-use muster_discovery::hello::ProveError;
+use muster_messages::hello::{AnchorReply, AnchorRequest};
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_proto::ClusterId;
-use muster_proto::wire::hello::{AnchorReply, AnchorRequest};
+use muster_transport::endpoint::{Bind, Endpoint, Trust};
+use muster_transport::hello::ProveError;
+use muster_types::ClusterId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};

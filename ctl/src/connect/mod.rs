@@ -10,8 +10,8 @@ mod session;
 
 use std::time::Duration;
 
-use muster_proto::wire::NODE_METADATA;
-use muster_proto::wire::operator::operator_client::OperatorClient;
+use muster_services::operator::operator_client::OperatorClient;
+use muster_types::wire::NODE_METADATA;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -24,7 +24,7 @@ use crate::context::Context;
 
 /// What the fuzz target of the first contact's answer calls.
 #[cfg(test)]
-pub(crate) fn read_anchor(reply: muster_proto::wire::hello::AnchorReply) -> Result<(), String> {
+pub(crate) fn read_anchor(reply: muster_messages::hello::AnchorReply) -> Result<(), String> {
     first::read("10.0.0.1", reply).map(drop)
 }
 

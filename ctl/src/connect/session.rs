@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
 use muster_pki::tls::operator_client;
-use muster_proto::wire::MAX_MESSAGE;
+use muster_types::wire::MAX_MESSAGE;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
@@ -195,10 +195,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use muster_messages::operator::{EtcdDefragRequest, VersionRequest};
     use muster_pki::authority::{Authority, AuthorityKind};
     use muster_pki::bundle::TrustBundle;
-    use muster_proto::ClusterId;
-    use muster_proto::wire::operator::{EtcdDefragRequest, VersionRequest};
+    use muster_types::ClusterId;
     use tokio::net::TcpListener;
     use tonic::Request;
 

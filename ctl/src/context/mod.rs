@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use muster_pki::bundle::{BundleError, TrustBundle};
 use muster_pki::identity::{Identity, ReadIdentityError};
 use muster_pki::token::{Token, TokenError};
-use muster_proto::ClusterId;
+use muster_types::ClusterId;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::store::Store;

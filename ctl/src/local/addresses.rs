@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 
-use muster_proto::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
+use muster_types::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
 
 /// Where blocks are looked for: far from 127.0.0.0/16, where distributions put their resolvers.
 const FIRST: u8 = 64;

@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use muster_discovery::endpoint::{self, Bind, Caller, Endpoint, Trust};
-use muster_discovery::hello::{self, Door, Guest, Refused};
-use muster_pki::identity::Identity;
-use muster_pki::token::{TokenId, Verifier};
-use muster_proto::wire::hello::{
+use muster_messages::hello::{
     AnchorReply, BirthMessage, Candidate, GreetReply, GreetRequest, JoinReply, JoinRequest,
     RenewReply,
 };
-use muster_proto::wire::operator::operator_server::OperatorServer;
+use muster_pki::identity::Identity;
+use muster_pki::token::{TokenId, Verifier};
+use muster_services::operator::operator_server::OperatorServer;
+use muster_transport::endpoint::{self, Bind, Caller, Endpoint, Trust};
+use muster_transport::hello::{self, Door, Guest, Refused};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_proto::{ClusterId, PublicKey};
+use muster_types::{ClusterId, PublicKey};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use muster_pki::leaf::{self, Profile, public_key_of_request};
-use muster_proto::wire::NODE_METADATA;
-use muster_proto::wire::operator::operator_server::Operator;
-use muster_proto::wire::operator::{
+use muster_messages::operator::{
     self as wire, Check, EtcdClientConfigReply, EtcdSnapshotPiece, HealthReply, Member,
     MembersReply, NodeStatusReply, RemoveNodeReply, StatusReply, Token, VersionReply,
 };
+use muster_pki::leaf::{self, Profile, public_key_of_request};
+use muster_services::operator::operator_server::Operator;
+use muster_types::wire::NODE_METADATA;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 

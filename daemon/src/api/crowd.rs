@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_discovery::endpoint::Source;
+use muster_transport::endpoint::Source;
 
 /// The strangers being borne with.
 #[derive(Debug)]

@@ -6,16 +6,15 @@ mod refusals;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_discovery::endpoint::{Caller, Trust};
-use muster_discovery::formation;
-use muster_discovery::hello::{Door, Guest, Refused, RefusedWhy};
-use muster_pki::token::{Token, TokenId, Verifier};
-use muster_proto::wire::hello::refusal::Reason;
-use muster_proto::wire::hello::{
+use muster_messages::hello::refusal::Reason;
+use muster_messages::hello::{
     Admitted, AnchorReply, BirthMessage, Candidate, Credentials, GreetReply, GreetRequest,
     JoinReply, JoinRequest, Redirect, Refusal, RenewReply, candidate, join_reply, renew_reply,
 };
-use muster_proto::{ClusterId, NodeName, Role, VERSION};
+use muster_pki::token::{Token, TokenId, Verifier};
+use muster_transport::endpoint::{Caller, Trust};
+use muster_transport::hello::{Door, Guest, Refused, RefusedWhy};
+use muster_types::{ClusterId, NodeName, Role, VERSION};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
@@ -27,9 +26,9 @@ use crate::clock;
 use crate::controllers::certificate;
 use crate::controllers::view::Told;
 use crate::raft::Group;
-use crate::state::command::Admit;
-use crate::state::{ClusterState, Command, Member, TokenStatus, view};
 use crate::wire;
+use muster_state::command::Admit;
+use muster_state::{ClusterState, Command, Member, TokenStatus, view};
 
 /// The door of one node.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub struct Entrance {
     /// The token of this node's own configuration.
     pub token: Token,
     /// Answers for a node that is not a member yet, and about the birth afterwards.
-    pub formation: Option<formation::Handle>,
+    pub formation: Option<muster_formation::Handle>,
     pub group: watch::Receiver<Option<Group>>,
     pub trust: watch::Receiver<Arc<Trust>>,
     /// On a worker: the last view of the cluster.
@@ -119,7 +118,7 @@ impl Entrance {
         let (Ok(name), Ok(role)) = (me.name.parse::<NodeName>(), me.role.parse()) else {
             return refuse(Reason::Invalid, "the name or the role is none".to_owned());
         };
-        let mut addresses = wire::addresses(&me.addresses);
+        let mut addresses = muster_types::address::parse_addresses(&me.addresses);
         if addresses.is_empty() {
             addresses.push(guest.caller.remote);
         }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use muster_discovery::endpoint::Source;
 use muster_pki::identity;
-use muster_proto::PublicKey;
+use muster_transport::endpoint::Source;
+use muster_types::PublicKey;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};

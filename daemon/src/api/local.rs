@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, stream};
-use muster_discovery::endpoint::Trust;
 use muster_init::units::etcd;
+use muster_messages::operator as wire;
 use muster_pki::inspect::describe;
 use muster_pki::leaf::Leaf;
 use muster_pki::{CertificateDer, authority::AuthorityKind};
-use muster_proto::wire::operator as wire;
-use muster_proto::{NodeName, Role, VERSION};
+use muster_transport::endpoint::Trust;
+use muster_types::{NodeName, Role, VERSION};
 use prost::Message;
 use tokio::sync::watch;
 use tonic::Status;

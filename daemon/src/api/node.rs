@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::{Stream, StreamExt as _, stream};
-use muster_discovery::endpoint::Caller;
-use muster_proto::wire::node::node_server::Node;
-use muster_proto::wire::node::{
+use muster_messages::node::{
     NotLeader, OperateReply, OperateRequest, ProposeReply, ProposeRequest, RaftMessage,
     ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotPiece, Taken, View,
     WatchRequest, propose_reply, read_index_reply, report_reply,
 };
-use muster_proto::{NodeId, PublicKey, Role};
+use muster_services::node::node_server::Node;
+use muster_transport::endpoint::Caller;
+use muster_types::{NodeId, PublicKey, Role};
 use openraft::error::Fatal;
 use openraft::raft::SnapshotResponse;
 use openraft::{Snapshot, SnapshotMeta, Vote};
@@ -31,11 +31,10 @@ use watching::{Shared, Watcher};
 
 use super::local::Local;
 use crate::raft::codec::{decode, encode};
-use crate::raft::store::{Body, MAX_BODY};
 use crate::raft::{Applied, Group, GroupError, HereError};
-use crate::state::command::Report;
-use crate::state::{Command, EtcdReport};
-use crate::wire;
+use muster_state::command::Report;
+use muster_state::{Command, EtcdReport};
+use muster_storage::{Body, MAX_BODY};
 
 /// How long a call waits for this node's Raft to start.
 const STARTING: Duration = Duration::from_millis(500);
@@ -184,7 +183,7 @@ impl Node for NodeService {
         let ReportRequest { addresses, version, etcd } = request.into_inner();
         let etcd: Option<EtcdReport> =
             if etcd.is_empty() { None } else { Some(decode(&etcd, "etcd report")?) };
-        let addresses = wire::addresses(&addresses);
+        let addresses = muster_types::address::parse_addresses(&addresses);
         let config_version = group.state().config_version();
         let report = Report { node, addresses, version, config_version, etcd };
         // A state that lags behind may not know this member yet, or know it as it was: it must not

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::{Source, Trust};
-use muster_proto::Role;
+use muster_transport::endpoint::{Source, Trust};
+use muster_types::Role;
 use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -119,8 +119,8 @@ async fn exchange(operator: &mut TcpStream, node: &mut TcpStream) -> io::Result<
 mod tests {
     use std::collections::BTreeMap;
 
-    use muster_discovery::endpoint::{Directory, Peer};
-    use muster_proto::{NodeId, PublicKey};
+    use muster_transport::endpoint::{Directory, Peer};
+    use muster_types::{NodeId, PublicKey};
     use tokio::io::AsyncReadExt as _;
 
     use super::*;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use muster_pki::CertificateDer;
 use muster_pki::leaf::{self, Leaf, Profile, SubjectKey};
-use muster_proto::PublicKey;
+use muster_types::PublicKey;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -16,7 +16,7 @@ use crate::clock;
 use crate::keeper::Keeper;
 use crate::membership::Certified;
 use crate::raft::Group;
-use crate::state::{ClusterState, Member};
+use muster_state::{ClusterState, Member};
 
 /// Looks again after this, should no event come first: certificates age without events.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);

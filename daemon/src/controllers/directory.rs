@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_discovery::endpoint::{Directory, Peer};
-use muster_discovery::gossip::{Liveness, State, View};
-use muster_proto::NodeId;
+use muster_gossip::{Liveness, State, View};
+use muster_transport::endpoint::{Directory, Peer};
+use muster_types::NodeId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::pace;
 use crate::keeper::Keeper;
 use crate::raft::Group;
-use crate::state::ClusterState;
+use muster_state::ClusterState;
 
 /// The registry as sessions need it.
 pub fn registry(state: &ClusterState) -> Directory {
-    let peer = |member: &crate::state::Member| Peer {
+    let peer = |member: &muster_state::Member| Peer {
         public_key: member.public_key,
         name: member.name.clone(),
         role: member.role,
@@ -77,8 +77,8 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
-    use muster_discovery::gossip::Card;
-    use muster_proto::{PublicKey, Role};
+    use muster_gossip::Card;
+    use muster_types::{PublicKey, Role};
 
     use super::*;
 

@@ -4,19 +4,19 @@
 
 use std::time::Duration;
 
-use muster_discovery::birth;
+use muster_config::Config;
+use muster_formation::birth;
+use muster_messages::hello::BirthCertificate;
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::token::Token;
-use muster_proto::config::Config;
-use muster_proto::wire::hello::BirthCertificate;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock;
 use crate::raft::Group;
-use crate::state::command::{Found, Founder, InstallAuthorities, Operator};
-use crate::state::{Authorities, ClusterState, Command};
+use muster_state::command::{Found, Founder, InstallAuthorities, Operator};
+use muster_state::{Authorities, ClusterState, Command};
 
 /// Looks again after this, should no event say that there is something to do.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::{Endpoint, Trust};
-use muster_proto::wire::node::ReportRequest;
-use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::{NodeId, Role, VERSION};
+use muster_messages::node::ReportRequest;
+use muster_services::node::node_client::NodeClient;
+use muster_transport::endpoint::{Endpoint, Trust};
+use muster_types::{NodeId, Role, VERSION};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::raft::Group;
-use crate::state::command::Report;
-use crate::state::{Command, EtcdReport};
+use muster_state::command::Report;
+use muster_state::{Command, EtcdReport};
 
 /// Looks again after this, should a report have been lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);

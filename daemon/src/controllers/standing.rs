@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::{Endpoint, Trust};
+use muster_messages::hello::refusal::Reason;
+use muster_messages::hello::{RenewRequest, renew_reply};
 use muster_pki::leaf::Leaf;
-use muster_proto::wire::hello::refusal::Reason;
-use muster_proto::wire::hello::{RenewRequest, renew_reply};
-use muster_proto::{NodeId, Role};
+use muster_transport::endpoint::{Endpoint, Trust};
+use muster_types::{NodeId, Role};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::{Endpoint, Trust};
-use muster_discovery::gossip::View as Seen;
+use muster_gossip::View as Seen;
+use muster_messages::node::{View, WatchRequest};
 use muster_pki::CertificateDer;
-use muster_proto::NodeId;
-use muster_proto::wire::MAX_MESSAGE;
-use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::wire::node::{View, WatchRequest};
+use muster_services::node::node_client::NodeClient;
+use muster_transport::endpoint::{Endpoint, Trust};
+use muster_types::NodeId;
+use muster_types::wire::MAX_MESSAGE;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_proto::NodeId;
+use muster_types::NodeId;
 use openraft::{ChangeMembers, EmptyNode};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::raft::voters::{Change, Membership, next_change};
 use crate::raft::{Group, Metrics};
-use crate::state::ClusterState;
+use muster_state::ClusterState;
 
 /// How often the leader looks at the membership.
 const TICK: Duration = Duration::from_millis(200);

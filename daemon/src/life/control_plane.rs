@@ -1,9 +1,9 @@
 //! What a control-plane member runs besides: Raft and its controllers, etcd, the operator API.
 
-use muster_discovery::gossip::{Gossip, State};
+use muster_gossip::{Gossip, State};
 use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::{Binary, policy, unit};
-use muster_proto::NodeId;
+use muster_types::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -15,13 +15,14 @@ use crate::controllers::etcd::members;
 use crate::controllers::etcd::unit::Unit;
 use crate::controllers::report::Facts;
 use crate::controllers::{certificate, directory, founding, report, voters};
-use crate::fatal::{Fatal, chain};
+use crate::fatal::Fatal;
 use crate::membership::Membership;
 use crate::prepare::Prepared;
-use crate::raft::store::OpenError;
 use crate::raft::{self, Group, StartError};
 use crate::restore::Restore;
-use crate::state::EtcdReport;
+use muster_state::EtcdReport;
+use muster_storage::OpenError;
+use muster_types::error::chain;
 
 impl Life {
     /// Starts a control-plane member's parts.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use muster_discovery::candidates::{self, Sources};
-use muster_discovery::endpoint::Trust;
-use muster_discovery::gossip::{self, Card, Gossip};
-use muster_proto::VERSION;
+use muster_gossip::{self, Card, Gossip};
+use muster_sources::{self, Sources};
+use muster_transport::endpoint::Trust;
+use muster_types::VERSION;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -20,10 +20,10 @@ impl Life {
         let Serving { tasks, stop, .. } = serving;
         // Seconds since 1970 grow with each start, and the others correct a clock that lies.
         let generation = u32::try_from(clock::now_ms() / 1000).unwrap_or(u32::MAX / 2);
-        let parts = gossip::Parts {
+        let parts = muster_gossip::Parts {
             me: self.me(),
             generation,
-            settings: gossip::Settings::default(),
+            settings: muster_gossip::Settings::default(),
             datagrams: self.endpoint.clone(),
             inbox: self.endpoint.datagrams(),
             trust: self.keeper.trust(),
@@ -58,7 +58,7 @@ async fn remember(
 ) {
     loop {
         let believed = Arc::clone(&trust.borrow_and_update());
-        let peers = believed.directory.iter().map(|(id, peer)| candidates::Peer {
+        let peers = believed.directory.iter().map(|(id, peer)| muster_sources::Peer {
             id: *id,
             name: peer.name.clone(),
             role: peer.role,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::Trust;
 use muster_pki::tls::{self, Admission, Credentials};
-use muster_proto::wire::operator::operator_server::OperatorServer;
-use muster_proto::{NodeId, PublicKey};
+use muster_services::operator::operator_server::OperatorServer;
+use muster_transport::endpoint::Trust;
+use muster_types::{NodeId, PublicKey};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;

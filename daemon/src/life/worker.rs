@@ -1,6 +1,6 @@
 //! What a worker runs besides: its window on the cluster, its reports, the relay for operators.
 
-use muster_discovery::gossip::Gossip;
+use muster_gossip::Gossip;
 
 use super::{Life, Publish, Serving};
 use crate::api::relay;

@@ -1,17 +1,12 @@
-//! Raft's messages and commands as bytes: MessagePack with named fields, so that a newer node's
-//! additional fields are ignored and its missing ones take their defaults.
+//! Raft's messages and commands as bytes, with gRPC's error for a peer that sent something else.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::Status;
 
-/// Encodes a value of our own types.
-pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(value).expect("our types hold nothing that MessagePack cannot")
-}
+pub use muster_state::codec::encode;
 
-/// Decodes what a member sent; anything else is its fault, said so.
+/// Decodes bytes that a member sent; an error is the sender's fault.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Status> {
-    rmp_serde::from_slice(bytes)
-        .map_err(|error| Status::invalid_argument(format!("the {what} is malformed: {error}")))
+    muster_state::codec::decode(bytes, what)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::Endpoint;
-use muster_proto::NodeId;
-use muster_proto::wire::MAX_MESSAGE;
-use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::wire::node::{
+use muster_messages::node::{
     ProposeReply, ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply,
 };
+use muster_services::node::node_client::NodeClient;
+use muster_transport::endpoint::Endpoint;
+use muster_types::NodeId;
+use muster_types::wire::MAX_MESSAGE;
 use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -20,11 +20,11 @@ use tracing::info;
 
 use super::codec::{decode, encode};
 use super::quorum::STUCK;
-use super::store::Stall;
 use super::types::{Metrics, Raft};
 use crate::clock;
-use crate::state::command::Remove;
-use crate::state::{ClusterState, Command, Outcome, Reason, Refusal, Stamped};
+use muster_state::command::Remove;
+use muster_state::{ClusterState, Command, Outcome, Reason, Refusal, Stamped};
+use muster_storage::Stall;
 
 /// How long a proposal or a read may take in all, an election included.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -37,7 +37,7 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 const PARTING: Duration = Duration::from_millis(100);
 
 /// The largest command, in bytes of MessagePack. The log of a leader that is given more than
-/// [`super::store::MAX_ENTRY`] refuses to write it, and its Raft stops; then the next leader is asked.
+/// [`muster_storage::MAX_ENTRY`] refuses to write it, and its Raft stops; then the next leader is asked.
 /// The largest that the state would accept is a founding, below 200 KiB.
 pub const MAX_COMMAND: usize = 256 << 10;
 
@@ -415,7 +415,7 @@ impl Group {
         }
     }
 
-    fn client(&self, node: NodeId) -> NodeClient<muster_discovery::endpoint::NodeChannel> {
+    fn client(&self, node: NodeId) -> NodeClient<muster_transport::endpoint::NodeChannel> {
         NodeClient::new(self.endpoint.channel(node))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)

@@ -5,7 +5,6 @@ mod group;
 mod network;
 pub mod quorum;
 mod start;
-pub mod store;
 pub mod timing;
 pub mod types;
 pub mod voters;

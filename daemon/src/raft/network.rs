@@ -5,11 +5,11 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use muster_discovery::endpoint::{Endpoint, NodeChannel};
-use muster_proto::NodeId;
-use muster_proto::wire::MAX_MESSAGE;
-use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::wire::node::{RaftMessage, SnapshotPiece};
+use muster_messages::node::{RaftMessage, SnapshotPiece};
+use muster_services::node::node_client::NodeClient;
+use muster_transport::endpoint::{Endpoint, NodeChannel};
+use muster_types::NodeId;
+use muster_types::wire::MAX_MESSAGE;
 use openraft::error::{
     Fatal, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError,
     Unreachable,
@@ -27,8 +27,8 @@ use tonic::{Response, Status};
 use tracing::info;
 
 use super::codec::{decode, encode};
-use super::store::Reached;
 use super::types::{LogStore, Snapshot, TypeConfig};
+use muster_storage::Reached;
 
 /// A piece of a snapshot on the wire, in bytes.
 const PIECE: usize = 256 << 10;
@@ -228,8 +228,8 @@ impl RaftNetwork<TypeConfig> for Link {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use muster_discovery::endpoint::Bind;
     use muster_pki::identity::Identity;
+    use muster_transport::endpoint::Bind;
     use openraft::{CommittedLeaderId, Entry, LogId};
 
     use super::*;

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use muster_discovery::endpoint::Endpoint;
-use muster_proto::{ClusterId, NodeId};
+use muster_transport::endpoint::Endpoint;
+use muster_types::{ClusterId, NodeId};
 use openraft::error::{InitializeError, RaftError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::group::{Leadership, Watched};
 use super::network::Network;
-use super::store::{self, OpenError, Owner, SLED, Stall};
 use super::types::{Opened, Raft};
 use super::{Group, timing, watch as quorum_watch};
+use muster_storage::{self, OpenError, Owner, SLED, Stall};
 
 /// What a node brings to its group.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub async fn claim(
 ) -> Result<(), StartError> {
     let owner = Owner { node: me, cluster };
     let claimed = tokio::task::spawn_blocking(move || {
-        if known { store::require(&dir) } else { store::make(&dir, &owner, SLED) }
+        if known { muster_storage::require(&dir) } else { muster_storage::make(&dir, &owner, SLED) }
     });
     claimed.await.map_err(|_| StartError::Panicked)?.map_err(StartError::Open)
 }
@@ -85,11 +85,11 @@ pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartErr
         .map_err(|error| StartError::Config(Box::new(error)))?;
     let owner = Owner { node: me, cluster };
     let Opened { log, machine, state } =
-        tokio::task::spawn_blocking(move || store::open(&dir, &owner, SLED))
+        tokio::task::spawn_blocking(move || muster_storage::open(&dir, &owner, SLED))
             .await
             .map_err(|_| StartError::Panicked)?
             .map_err(StartError::Open)?;
-    let core = |error: &dyn std::error::Error| StartError::Core(crate::fatal::chain(error));
+    let core = |error: &dyn std::error::Error| StartError::Core(muster_types::error::chain(error));
     let stall = log.stall();
     let network = Network::new(endpoint.clone(), &log);
     let raft = Raft::new(me, Arc::new(config), network, log.ahead_as(me), machine)

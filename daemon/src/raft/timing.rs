@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_proto::ClusterId;
+use muster_types::ClusterId;
 use openraft::{Config, SnapshotPolicy};
 
 use super::quorum::Timing;

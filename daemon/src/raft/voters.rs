@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use muster_proto::NodeId;
+use muster_types::NodeId;
 
 /// What Raft's membership is now, as the leader sees it.
 #[derive(Debug, Clone, Default)]

@@ -10,9 +10,9 @@ use tracing::{info, warn};
 
 use super::group::Leadership;
 use super::quorum::{Effect, Lead, Look, core_silent, step};
-use super::store::Stall;
 use super::timing::QUORUM;
 use super::types::Raft;
+use muster_storage::Stall;
 
 /// How often the time since the last acknowledgement is looked at; it passes without any event. A
 /// leader without a majority steps back after two leases and at most this.

@@ -14,16 +14,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_discovery::endpoint::{Directory, Peer, Trust};
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_proto::{ClusterId, NodeId, NodeName, Role};
-use musterd::raft::Group;
-use musterd::state::command::{
+use muster_state::command::{
     Admit, CreateToken, Found, Founder, Grant, InstallAuthorities, SetLabels,
 };
-use musterd::state::{Actor, Authorities, ClusterState, Command, Outcome};
+use muster_state::{Actor, Authorities, ClusterState, Command, Outcome};
+use muster_transport::endpoint::{Directory, Peer, Trust};
+use muster_types::{ClusterId, NodeId, NodeName, Role};
+use musterd::raft::Group;
 
 use cable::Cable;
 use node::{Node, Plan};

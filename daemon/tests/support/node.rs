@@ -5,14 +5,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use muster_discovery::endpoint::{self, Bind, Endpoint, NodeChannel, Trust};
-use muster_discovery::hello::{self, Refused};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_proto::wire::MAX_MESSAGE;
-use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::wire::node::node_server::NodeServer;
-use muster_proto::{ClusterId, NodeId, NodeName, Role};
+use muster_services::node::node_client::NodeClient;
+use muster_services::node::node_server::NodeServer;
+use muster_transport::endpoint::{self, Bind, Endpoint, NodeChannel, Trust};
+use muster_transport::hello::{self, Refused};
+use muster_types::wire::MAX_MESSAGE;
+use muster_types::{ClusterId, NodeId, NodeName, Role};
 use musterd::api::door::Entrance;
 use musterd::api::local::{EtcdView, Local, Sources};
 use musterd::api::node::NodeService;
@@ -138,10 +138,10 @@ impl Node {
             match self.try_start_raft(founders.clone()).await {
                 Ok(group) => Some(group),
                 // A node that was killed holds its lock until its writer thread has ended.
-                Err(StartError::Open(raft::store::OpenError::Directory(
-                    raft::store::DirectoryError::Busy { .. },
+                Err(StartError::Open(muster_storage::OpenError::Directory(
+                    muster_storage::DirectoryError::Busy { .. },
                 ))) => None,
-                Err(error) => panic!("{}", musterd::fatal::chain(&error)),
+                Err(error) => panic!("{}", muster_types::error::chain(&error)),
             }
         })
         .await;

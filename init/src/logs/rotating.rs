@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use crate::files::PRIVATE;
 use crate::logs::Place;
+use muster_files::PRIVATE;
 
 /// Appends to a file and begins the next one when it is full. The files together hold at most
 /// `limit * (keep + 1)` bytes and one piece. Losing the end in a power cut is accepted.

@@ -17,7 +17,7 @@ use muster_init::units::etcd::{
 };
 use muster_pki::authority::{self, AuthorityKind};
 use muster_pki::leaf::{self, KeyPair, Profile};
-use muster_proto::{ClusterId, NodeName};
+use muster_types::{ClusterId, NodeName};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use muster_proto::{NodeId, NodeName, Role};
+use muster_types::{NodeId, NodeName, Role};
 use rcgen::ExtendedKeyUsagePurpose;
 
 use super::{ETCD_LIFETIME, NODE_LIFETIME};

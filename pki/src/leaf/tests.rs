@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 use std::time::UNIX_EPOCH;
 
-use muster_proto::{ClusterId, Role};
+use muster_types::{ClusterId, Role};
 
 use super::*;
 use crate::identity::Identity;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use muster_proto::{NodeId, PublicKey};
+use muster_types::{NodeId, PublicKey};
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};

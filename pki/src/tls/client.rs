@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use muster_proto::NodeId;
-use muster_proto::wire::{ALPN_HELLO, ALPN_NODE};
+use muster_types::NodeId;
+use muster_types::wire::{ALPN_HELLO, ALPN_NODE};
 use rustls::ClientConfig;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};

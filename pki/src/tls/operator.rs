@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use muster_proto::PublicKey;
+use muster_types::PublicKey;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use muster_proto::wire::{ALPN_HELLO, ALPN_NODE};
+use muster_types::wire::{ALPN_HELLO, ALPN_NODE};
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use muster_proto::wire::{ALPN_HELLO, ALPN_NODE};
-use muster_proto::{ClusterId, NodeId, PublicKey, Role};
+use muster_types::wire::{ALPN_HELLO, ALPN_NODE};
+use muster_types::{ClusterId, NodeId, PublicKey, Role};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use muster_proto::{NodeId, PublicKey};
+use muster_types::{NodeId, PublicKey};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use muster_pki::identity::Identity;
-use muster_proto::wire::{ALPN_HELLO, ALPN_NODE};
+use muster_types::wire::{ALPN_HELLO, ALPN_NODE};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;

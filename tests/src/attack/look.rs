@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use muster_discovery::endpoint::{Bind, Endpoint, Trust};
-use muster_pki::identity::Identity;
-use muster_proto::wire::hello::hello_server::Hello;
-use muster_proto::wire::hello::{
+use muster_messages::hello::{
     AnchorReply, AnchorRequest, BirthReply, BirthRequest, GreetReply, GreetRequest, JoinReply,
     JoinRequest, ProveReply, ProveRequest, RenewReply, RenewRequest,
 };
-use muster_proto::wire::node::{RaftMessage, node_client::NodeClient};
-use muster_proto::wire::{ALPN_HELLO, ALPN_NODE};
+use muster_messages::node::RaftMessage;
+use muster_pki::identity::Identity;
+use muster_services::hello::hello_server::Hello;
+use muster_services::node::node_client::NodeClient;
+use muster_transport::endpoint::{Bind, Endpoint, Trust};
+use muster_types::wire::{ALPN_HELLO, ALPN_NODE};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};

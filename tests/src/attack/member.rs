@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use muster_discovery::endpoint::{self, Bind, Directory, Endpoint, Peer, Trust};
-use muster_pki::bundle::TrustBundle;
-use muster_pki::identity::{Identity, node_id};
-use muster_pki::tls::Credentials;
-use muster_proto::Role;
-use muster_proto::wire::ALPN_NODE;
-use muster_proto::wire::hello::hello_server::HelloServer;
-use muster_proto::wire::hello::{RenewRequest, renew_reply};
-use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::wire::node::{
+use muster_messages::hello::{RenewRequest, renew_reply};
+use muster_messages::node::{
     OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
     WatchRequest,
 };
+use muster_pki::bundle::TrustBundle;
+use muster_pki::identity::{Identity, node_id};
+use muster_pki::tls::Credentials;
+use muster_services::hello::hello_server::HelloServer;
+use muster_services::node::node_client::NodeClient;
+use muster_transport::endpoint::{self, Bind, Directory, Endpoint, Peer, Trust};
+use muster_types::Role;
+use muster_types::wire::ALPN_NODE;
 use musterd::membership::Membership;
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
@@ -123,7 +123,7 @@ fn ended(reason: &quinn::ConnectionError) -> String {
     }
 }
 
-async fn call_everything(endpoint: &Endpoint, id: muster_proto::NodeId) -> Result<()> {
+async fn call_everything(endpoint: &Endpoint, id: muster_types::NodeId) -> Result<()> {
     let mut client = NodeClient::new(endpoint.channel(id));
     let body = || in_time(RaftMessage::default());
     said("Append", client.append(body()).await.map(|_| "answered".to_owned()))?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use muster_pki::identity::Identity;
-use muster_proto::wire::ALPN_HELLO;
+use muster_types::wire::ALPN_HELLO;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 

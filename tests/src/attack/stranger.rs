@@ -10,7 +10,7 @@ use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::identity::Identity;
 use muster_pki::leaf::{self, Profile};
 use muster_pki::tls::{Admission, Credentials, hello_client, quic_server};
-use muster_proto::{ClusterId, NodeId, Role};
+use muster_types::{ClusterId, NodeId, Role};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};

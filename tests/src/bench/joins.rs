@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::try_join_all;
-use muster_discovery::endpoint::{Bind, Endpoint, Trust};
+use muster_messages::hello::{Candidate, JoinRequest, candidate, join_reply};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_proto::DEFAULT_PORT;
-use muster_proto::wire::hello::{Candidate, JoinRequest, candidate, join_reply};
+use muster_transport::endpoint::{Bind, Endpoint, Trust};
+use muster_types::DEFAULT_PORT;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -125,7 +125,7 @@ async fn join(host: &Host, joining: &Joining, number: u32) -> Result<()> {
         name: format!("joiner-{number}"),
         role: "worker".to_owned(),
         addresses: vec![endpoint.local_address()?.to_string()],
-        version: muster_proto::VERSION.to_owned(),
+        version: muster_types::VERSION.to_owned(),
         state: candidate::State::Fresh.into(),
         ..Candidate::default()
     };

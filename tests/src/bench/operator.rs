@@ -7,14 +7,14 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
+use muster_messages::operator::CreateTokenRequest;
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
 use muster_pki::tls::operator_client;
 use muster_pki::token::Token;
-use muster_proto::DEFAULT_PORT;
-use muster_proto::wire::operator::CreateTokenRequest;
-use muster_proto::wire::operator::operator_client::OperatorClient;
+use muster_services::operator::operator_client::OperatorClient;
+use muster_types::DEFAULT_PORT;
 use prost::Message as _;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;

@@ -7,11 +7,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use muster_pki::identity::{Identity, node_id};
 use muster_pki::token::Token;
-use muster_proto::{ClusterId, NodeId, NodeName, Role};
-use musterd::raft::store::{self, Owner, SLED};
+use muster_state::command::{Admit, Found, Founder};
+use muster_state::{Command, Outcome, Stamped};
+use muster_storage::{self, Owner, SLED};
+use muster_types::{ClusterId, NodeId, NodeName, Role};
 use musterd::raft::types::{Opened, TypeConfig};
-use musterd::state::command::{Admit, Found, Founder};
-use musterd::state::{Command, Outcome, Stamped};
 use openraft::storage::{RaftLogStorageExt as _, RaftStateMachine as _};
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, RaftSnapshotBuilder as _};
 
@@ -53,7 +53,7 @@ async fn fill_and_snapshot(times: u32) -> Result<Found1000> {
     let raft = directory.path().join("raft");
     let owner =
         Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) };
-    let open = || -> Result<Opened> { Ok(store::open(&raft, &owner, SLED)?) };
+    let open = || -> Result<Opened> { Ok(muster_storage::open(&raft, &owner, SLED)?) };
     let Opened { mut log, mut machine, state } = open()?;
     let entries = commands()?.into_iter().enumerate();
     let entries: Vec<_> = entries.map(|(index, command)| entry(index, command)).collect();
@@ -117,7 +117,7 @@ fn commands() -> Result<Vec<Command>> {
             name: name(number)?,
             role: Role::Worker,
             addresses: vec![address(number)],
-            version: muster_proto::VERSION.to_owned(),
+            version: muster_types::VERSION.to_owned(),
             token: id.clone(),
             verified_by: node_id(&keys[0]),
         }));
@@ -131,7 +131,7 @@ fn name(number: u16) -> Result<NodeName> {
 
 fn address(number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
-    SocketAddr::from((Ipv4Addr::new(10, 1, high, low), muster_proto::DEFAULT_PORT))
+    SocketAddr::from((Ipv4Addr::new(10, 1, high, low), muster_types::DEFAULT_PORT))
 }
 
 fn entry(index: usize, command: Command) -> Entry<TypeConfig> {

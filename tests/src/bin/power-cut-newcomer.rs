@@ -8,14 +8,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use muster_discovery::birth::Record;
-use muster_discovery::candidates::remembered;
-use muster_init::files;
+use muster_formation::birth::Record;
 use muster_init::units::etcd::credentials::{self, Paths};
 use muster_init::units::etcd::home::Home;
-use muster_proto::ClusterId;
+use muster_sources::remembered;
+use muster_storage::{self, Owner, SLED};
 use muster_tests::newcomer::{CLUSTER, member, membership, peers, record, snapshot};
-use musterd::raft::store::{self, Owner, SLED};
+use muster_types::ClusterId;
 use musterd::state_dir::StateDir;
 use musterd::{prepare, restore};
 
@@ -38,7 +37,7 @@ fn main() -> Result<()> {
     }
     // As a member does: what the membership implies is there before it.
     let owner = Owner { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
-    store::make(&state.raft(), &owner, SLED)?;
+    muster_storage::make(&state.raft(), &owner, SLED)?;
     let home = Home::new(state.etcd());
     for turn in found + 1..=found + TURNS {
         let record = record(turn, &identity)?;
@@ -71,7 +70,7 @@ fn wish(state: &StateDir, record: &Record, elsewhere: &Path) -> Result<()> {
 /// here it does not, since the record is there to outlive the data.
 fn begin_etcd(home: &Home, turn: u64) -> Result<()> {
     let member = member(turn)?;
-    files::create_private_directory(home.root())?;
+    muster_files::create_private_directory(home.root())?;
     let paths = Paths::in_home(home.root());
     does("certify", turn, || Ok(credentials::write(&paths, &member.credentials)?))?;
     does("start", turn, || Ok(home.admit(&member)?))?;

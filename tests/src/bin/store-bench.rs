@@ -54,7 +54,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn through_openraft(dir: &Path, engine: musterd::raft::store::Engine) -> Result<f64> {
+async fn through_openraft(dir: &Path, engine: muster_storage::Engine) -> Result<f64> {
     let raft = Arc::new(alone(Node::open(dir, engine)?).await?);
     let begun = Instant::now();
     let mut clients = JoinSet::new();

@@ -16,8 +16,8 @@ use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
 use muster_pki::tls::operator_client;
-use muster_proto::wire::MAX_MESSAGE;
-use muster_proto::wire::operator::operator_client::OperatorClient;
+use muster_services::operator::operator_client::OperatorClient;
+use muster_types::wire::MAX_MESSAGE;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
@@ -87,7 +87,7 @@ impl Access {
         let (access, node) = (self.clone(), node.to_owned());
         let connector = service_fn(move |_| {
             let (config, addresses) = (Arc::clone(&access.operator), access.addresses.clone());
-            let address = addresses.of(&node, muster_proto::DEFAULT_PORT);
+            let address = addresses.of(&node, muster_types::DEFAULT_PORT);
             async move {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;

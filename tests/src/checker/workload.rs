@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use muster_init::units::etcd::client::Member;
+use muster_messages::operator::{CreateTokenRequest, ListTokensRequest, MembersRequest};
 use muster_pki::token::Token;
-use muster_proto::wire::operator::operator_client::OperatorClient;
-use muster_proto::wire::operator::{CreateTokenRequest, ListTokensRequest, MembersRequest};
+use muster_services::operator::operator_client::OperatorClient;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;

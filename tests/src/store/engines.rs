@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use musterd::fatal::chain;
-use musterd::raft::store::{Change, Engine, Pair, SLED, Store, StoreError, Table};
+use muster_storage::{Change, Engine, Pair, SLED, Store, StoreError, Table};
+use muster_types::error::chain;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 /// What Muster uses.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use muster_proto::{ClusterId, NodeId};
-use musterd::raft::codec;
-use musterd::raft::store::{
+use muster_storage::{
     self, Body, DirectoryError, Engine, LogStore, Machine, OpenError, Opened, Owner, State,
 };
+use muster_types::{ClusterId, NodeId};
+use musterd::raft::codec;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{
     CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, RaftSnapshotBuilder,
@@ -66,7 +66,7 @@ impl Node {
             Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) };
         let begun = Instant::now();
         loop {
-            match store::open(&dir.join("raft"), &owner, engine) {
+            match muster_storage::open(&dir.join("raft"), &owner, engine) {
                 Ok(Opened { log, machine, state }) => {
                     return Ok(Self { log: log.ahead_as(ME), machine, state });
                 }

@@ -6,12 +6,12 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use muster_discovery::birth::failpoint::Hook;
-use muster_proto::ClusterId;
+use muster_formation::birth::failpoint::Hook;
 use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::{Said, binary};
 use muster_tests::lab::Process;
 use muster_tests::{Cluster, Lab, Plan, until};
+use muster_types::ClusterId;
 use musterd::prepare;
 use musterd::state_dir::StateDir;
 use serde_json::Value;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use muster_discovery::birth::failpoint::places;
+use muster_formation::birth::failpoint::places;
 use muster_tests::tell;
 
 /// A place where a founder can be caught, and which founder: by rank, the first proposes.

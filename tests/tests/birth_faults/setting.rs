@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use muster_discovery::birth::failpoint::Hook;
+use muster_formation::birth::failpoint::Hook;
 use muster_tests::{Plan, scenario, until};
 
 use crate::founders::Founders;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use muster_proto::{DEFAULT_PORT, NodeName, Role};
+use muster_types::{DEFAULT_PORT, NodeName, Role};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 

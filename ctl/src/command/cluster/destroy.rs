@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use muster_proto::NodeName;
+use muster_types::NodeName;
 use serde::Serialize;
 use tokio::task::JoinSet;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use muster_proto::{NodeName, Role};
+use muster_types::{NodeName, Role};
 use serde::Serialize;
 
 use super::{LocalError, directory};

@@ -1,7 +1,7 @@
 //! `etcd alarms`.
 
 use clap::Args;
-use muster_proto::wire::operator::{EtcdAlarm, EtcdAlarmsReply, EtcdAlarmsRequest};
+use muster_messages::operator::{EtcdAlarm, EtcdAlarmsReply, EtcdAlarmsRequest};
 use serde::Serialize;
 
 use crate::connect::{Api, Kind};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use muster_messages::operator::{EtcdClientConfigReply, EtcdClientConfigRequest};
 use muster_pki::leaf::KeyPair;
-use muster_proto::wire::operator::{EtcdClientConfigReply, EtcdClientConfigRequest};
 use serde::Serialize;
 use zeroize::Zeroizing;
 

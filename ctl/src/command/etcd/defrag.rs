@@ -1,7 +1,7 @@
 //! `etcd defrag`.
 
 use clap::Args;
-use muster_proto::wire::operator::{
+use muster_messages::operator::{
     EtcdDefragReply, EtcdDefragRequest, EtcdStatusReply, EtcdStatusRequest,
 };
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! `etcd forfeit-leadership`.
 
 use clap::Args;
-use muster_proto::wire::operator::{EtcdForfeitLeadershipReply, EtcdForfeitLeadershipRequest};
+use muster_messages::operator::{EtcdForfeitLeadershipReply, EtcdForfeitLeadershipRequest};
 use serde::Serialize;
 
 use crate::connect::{Api, Kind};

@@ -1,7 +1,7 @@
 //! `etcd members`.
 
 use clap::Args;
-use muster_proto::wire::operator::{EtcdMember, EtcdMembersReply, EtcdMembersRequest};
+use muster_messages::operator::{EtcdMember, EtcdMembersReply, EtcdMembersRequest};
 use serde::Serialize;
 
 use crate::connect::{Api, Kind};

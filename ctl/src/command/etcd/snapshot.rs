@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use muster_proto::wire::operator::{EtcdSnapshotPiece, EtcdSnapshotRequest};
+use muster_messages::operator::{EtcdSnapshotPiece, EtcdSnapshotRequest};
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 use tokio::time::timeout;

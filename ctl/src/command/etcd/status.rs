@@ -1,7 +1,7 @@
 //! `etcd status`.
 
 use clap::Args;
-use muster_proto::wire::operator::{EtcdMemberStatus, EtcdStatusReply, EtcdStatusRequest};
+use muster_messages::operator::{EtcdMemberStatus, EtcdStatusReply, EtcdStatusRequest};
 use serde::Serialize;
 
 use super::size;

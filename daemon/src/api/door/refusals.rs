@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use muster_discovery::hello::{Refused, RefusedWhy};
 use muster_pki::identity::node_id;
+use muster_transport::hello::{Refused, RefusedWhy};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::raft::Group;
-use crate::state::command::{Actor, Admit, RecordAudit};
-use crate::state::{ClusterState, Command, Refusal};
+use muster_state::command::{Actor, Admit, RecordAudit};
+use muster_state::{ClusterState, Command, Refusal};
 
 /// Refusals that may wait to be written down.
 const QUEUE: usize = 64;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use muster_proto::NodeId;
+use muster_types::NodeId;
 
 /// Reports that a member may make at once. It makes one when its addresses change, and repeats what
 /// was not taken every few seconds.

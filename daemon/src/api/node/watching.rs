@@ -3,12 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use muster_proto::wire::node::View;
+use muster_messages::node::View;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::controllers::pace;
-use crate::state::{ClusterState, view};
+use muster_state::{ClusterState, view};
 
 /// The newest view, for whoever asks.
 #[derive(Debug, Default)]
@@ -99,12 +99,12 @@ mod tests {
     use std::time::Duration;
 
     use futures::FutureExt as _;
-    use muster_proto::Role;
+    use muster_types::Role;
 
     use super::*;
-    use crate::state::Command;
-    use crate::state::command::{RecordAudit, Remove};
-    use crate::state::sample::{ADMIN, Replica, admit, by, id};
+    use muster_state::Command;
+    use muster_state::command::{RecordAudit, Remove};
+    use muster_state::sample::{ADMIN, Replica, admit, by, id};
 
     fn audit() -> Command {
         Command::RecordAudit(RecordAudit {

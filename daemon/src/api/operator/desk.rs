@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use muster_discovery::endpoint::Endpoint;
-use muster_proto::wire::MAX_MESSAGE;
-use muster_proto::wire::node::OperateRequest;
-use muster_proto::wire::node::node_client::NodeClient;
-use muster_proto::{NodeId, PublicKey};
+use muster_messages::node::OperateRequest;
+use muster_services::node::node_client::NodeClient;
+use muster_transport::endpoint::Endpoint;
+use muster_types::wire::MAX_MESSAGE;
+use muster_types::{NodeId, PublicKey};
 use prost::Message;
 use tokio::time::timeout;
 use tonic::Status;
@@ -19,9 +19,9 @@ use crate::api::node::unavailable;
 use crate::controllers::etcd::access::{Access, AccessError};
 use crate::controllers::etcd::members::LivenessWatch;
 use crate::raft::Group;
-use crate::state::access::{Call, allowed};
-use crate::state::command::RecordAudit;
-use crate::state::{Actor, ClusterState, Command, Outcome, Reason, Refusal};
+use muster_state::access::{Call, allowed};
+use muster_state::command::RecordAudit;
+use muster_state::{Actor, ClusterState, Command, Outcome, Reason, Refusal};
 
 /// How long another node may take to answer for itself.
 const NODE_ANSWERS: Duration = Duration::from_secs(3);
@@ -166,7 +166,7 @@ impl Desk {
         work: impl FnOnce(&mut Access) -> Result<T, AccessError>,
     ) -> Result<T, Status> {
         let mut access = self.etcd.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut access).map_err(|error| Status::unavailable(crate::fatal::chain(&error)))
+        work(&mut access).map_err(|error| Status::unavailable(muster_types::error::chain(&error)))
     }
 }
 

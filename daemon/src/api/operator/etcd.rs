@@ -10,16 +10,16 @@ use muster_init::units::etcd::client::{
     Alarm, CallError, Client, Listed, Member, MemberId, snapshot,
 };
 use muster_init::units::etcd::spec::url;
+use muster_messages::operator as wire;
 use muster_pki::leaf::{self, Profile};
-use muster_proto::wire::operator as wire;
-use muster_proto::{NodeId, PublicKey, Role};
+use muster_types::{NodeId, PublicKey, Role};
 use tonic::Status;
 
 use super::Desk;
 use crate::clock;
 use crate::controllers::etcd::access;
-use crate::fatal::chain;
-use crate::state::ClusterState;
+use muster_state::ClusterState;
+use muster_types::error::chain;
 
 /// The longest life of a client certificate that an operator may ask for.
 const MAX_TTL: Duration = Duration::from_hours(24 * 30);
@@ -278,12 +278,12 @@ pub(super) fn millis(time: SystemTime) -> i64 {
 mod tests {
     use muster_pki::identity::node_id;
     use muster_pki::token::Verifier;
-    use muster_proto::ClusterId;
+    use muster_types::ClusterId;
     use tonic::Code;
 
     use super::*;
-    use crate::state::command::{Admit, Found, Founder};
-    use crate::state::{Command, Outcome, Stamped};
+    use muster_state::command::{Admit, Found, Founder};
+    use muster_state::{Command, Outcome, Stamped};
 
     const fn key(number: u8) -> PublicKey {
         PublicKey::from_bytes([number; 32])

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use muster_fuzz::{Verdict, refused, target};
-use muster_proto::wire::operator as wire;
-use muster_proto::{ClusterId, OperatorRole, PublicKey};
+use muster_messages::operator as wire;
+use muster_types::{ClusterId, OperatorRole, PublicKey};
 use prost::Message as _;
 
 use super::{etcd, records};
-use crate::state::command::{Found, Founder, Operator};
-use crate::state::{ClusterState, Command, Outcome, Stamped, limits, view};
+use muster_state::command::{Found, Founder, Operator};
+use muster_state::{ClusterState, Command, Outcome, Stamped, limits, view};
 
 fn key(number: u8) -> PublicKey {
     PublicKey::from_bytes([number; 32])

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use muster_proto::PublicKey;
-use muster_proto::wire::operator as wire;
+use muster_messages::operator as wire;
+use muster_types::PublicKey;
 use tokio::time::timeout;
 use tonic::Status;
 
 use super::Desk;
-use crate::state::ClusterState;
-use crate::state::etcd::Phase;
+use muster_state::ClusterState;
+use muster_state::etcd::Phase;
 
 /// How far apart two nodes' clocks may be before it is a finding, in milliseconds. Certificates are
 /// backdated by more; this is when logs and leases become confusing.

@@ -13,16 +13,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use muster_proto::PublicKey;
-use muster_proto::wire::NODE_METADATA;
-use muster_proto::wire::operator as wire;
-use muster_proto::wire::operator::operator_server::Operator;
+use muster_messages::operator as wire;
+use muster_services::operator::operator_server::Operator;
+use muster_types::PublicKey;
+use muster_types::wire::NODE_METADATA;
 use tonic::{Request, Response, Status};
 
 pub use desk::{Desk, check_role};
 
 use super::listen::OperatorPeer;
-use crate::state::access::Call;
+use muster_state::access::Call;
 
 /// The service on one control-plane node.
 #[derive(Debug, Clone)]

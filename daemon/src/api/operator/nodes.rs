@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use muster_discovery::gossip::State;
+use muster_gossip::State;
 use muster_init::units::etcd::client::{Kind, MemberId};
-use muster_proto::wire::operator as wire;
-use muster_proto::{NodeId, PublicKey, VERSION};
+use muster_messages::operator as wire;
+use muster_types::{NodeId, PublicKey, VERSION};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
@@ -14,9 +14,9 @@ use super::Desk;
 use super::desk::{by, refused};
 use super::etcd::millis;
 use crate::clock;
-use crate::state::access::Call;
-use crate::state::command::Remove;
-use crate::state::{ClusterState, Command, Outcome};
+use muster_state::access::Call;
+use muster_state::command::Remove;
+use muster_state::{ClusterState, Command, Outcome};
 
 /// How long a removal waits for etcd to have a leader and to have been healthy long enough: it changes
 /// its membership only when its members have been connected for 5 s (etcd's `HealthInterval`).
@@ -188,6 +188,6 @@ impl Desk {
             leaves: node.leaves,
             unreachable: node.unreachable,
         });
-        Ok(wire::ShowPkiReply { nodes: nodes.collect(), ..crate::state::view::authorities(&state) })
+        Ok(wire::ShowPkiReply { nodes: nodes.collect(), ..muster_state::view::authorities(&state) })
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use muster_discovery::gossip::State;
+use muster_gossip::State;
+use muster_messages::operator as wire;
 use muster_pki::token::{TokenId, Verifier};
-use muster_proto::wire::operator as wire;
-use muster_proto::{NodeName, PublicKey, Role};
+use muster_types::{NodeName, PublicKey, Role};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -13,9 +13,9 @@ use super::Desk;
 use super::desk::by;
 use super::etcd::millis;
 use crate::clock;
-use crate::state::command::{CreateToken, Grant, RevokeToken};
-use crate::state::view::{self, Contact, Seen};
-use crate::state::{ClusterState, Command, Token, TokenStatus};
+use muster_state::command::{CreateToken, Grant, RevokeToken};
+use muster_state::view::{self, Contact, Seen};
+use muster_state::{ClusterState, Command, Token, TokenStatus};
 
 /// How long a listing of the members waits for a leader before it is given as it stands, and said to
 /// be stale.
@@ -109,7 +109,7 @@ pub(super) fn creation(
     request: wire::CreateTokenRequest,
 ) -> Result<CreateToken, Status> {
     let invalid = |error: &dyn std::error::Error| {
-        Status::invalid_argument(format!("token create: {}", crate::fatal::chain(error)))
+        Status::invalid_argument(format!("token create: {}", muster_types::error::chain(error)))
     };
     let token: TokenId = request.id.parse().map_err(|e| invalid(&e))?;
     let verifier = Verifier::from_bytes(&request.verifier).map_err(|e| invalid(&e))?;

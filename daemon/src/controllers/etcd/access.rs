@@ -10,11 +10,11 @@ use muster_init::units::etcd::client::{Client, CredentialsError, Deadlines, List
 use muster_init::units::etcd::{Authorities, Credential};
 use muster_pki::authority::MAX_COMMON_NAME;
 use muster_pki::leaf::{self, KeyPair, Profile};
-use muster_proto::{ETCD_CLIENT_PORT, NodeId};
+use muster_types::{ETCD_CLIENT_PORT, NodeId};
 use ring::digest;
 
-use crate::state::etcd::Phase;
-use crate::state::{ClusterState, Member as ClusterMember};
+use muster_state::etcd::Phase;
+use muster_state::{ClusterState, Member as ClusterMember};
 
 /// How long a certificate for our own calls is good.
 const LIFETIME: Duration = Duration::from_hours(24);

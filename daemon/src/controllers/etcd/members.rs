@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use muster_discovery::gossip::{Liveness, State, View};
+use muster_gossip::{Liveness, State, View};
 use muster_init::units::etcd::client::{CallError, Client, Kind, MemberId};
-use muster_proto::NodeId;
+use muster_types::NodeId;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,10 +15,10 @@ use tracing::{debug, info, warn};
 
 use super::access::Access;
 use crate::clock;
-use crate::fatal::chain;
 use crate::raft::Group;
-use crate::state::etcd::{Observed, ObservedMember, Phase, Step, next_step};
-use crate::state::{ClusterState, Command, EtcdChange};
+use muster_state::etcd::{Observed, ObservedMember, Phase, Step, next_step};
+use muster_state::{ClusterState, Command, EtcdChange};
+use muster_types::error::chain;
 
 /// How often etcd is looked at while the plan is not fulfilled.
 const BUSY: Duration = Duration::from_millis(250);

@@ -12,7 +12,7 @@ use muster_init::units::etcd::{
     Spec, Status, Tuning,
 };
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile};
-use muster_proto::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName};
+use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,11 +21,11 @@ use super::access;
 use crate::api::local::EtcdView;
 use crate::clock;
 use crate::controllers::certificate::ips;
-use crate::fatal::chain;
 use crate::raft::Group;
 use crate::restore::Restore;
-use crate::state::etcd::{Assignment, EtcdData, Seat, Start};
-use crate::state::{ClusterState, EtcdReport, Member};
+use muster_state::etcd::{Assignment, EtcdData, Seat, Start};
+use muster_state::{ClusterState, EtcdReport, Member};
+use muster_types::error::chain;
 
 /// Looks again after this, should no event come first: certificates age without events.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use muster_pki::leaf::{KeyPair, Leaf};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use crate::files::{self, PRIVATE, WriteError};
+use muster_files::{PRIVATE, WriteError};
 
 /// The certificates of the authorities that are trusted: at least one, more during a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,12 +100,12 @@ impl Paths {
 /// Puts the credentials where etcd reads them; an etcd that runs uses them from its next handshake.
 pub fn write(paths: &Paths, credentials: &Credentials) -> Result<(), WriteError> {
     if let Some(directory) = paths.server.parent() {
-        files::create_private_directory(directory)?;
+        muster_files::create_private_directory(directory)?;
     }
     let authorities = chain_pem(&credentials.authorities.0);
-    files::keep(&paths.authorities, authorities.as_bytes(), PRIVATE)?;
-    files::keep(&paths.server, credentials.server.to_pem().as_bytes(), PRIVATE)?;
-    files::keep(&paths.peer, credentials.peer.to_pem().as_bytes(), PRIVATE)
+    muster_files::keep(&paths.authorities, authorities.as_bytes(), PRIVATE)?;
+    muster_files::keep(&paths.server, credentials.server.to_pem().as_bytes(), PRIVATE)?;
+    muster_files::keep(&paths.peer, credentials.peer.to_pem().as_bytes(), PRIVATE)
 }
 
 /// Certificates as PEM.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use muster_fuzz::{Verdict, refused, target};
-use muster_proto::NodeName;
+use muster_types::NodeName;
 use prost::Message as _;
 use ring::digest::{SHA256, digest};
 

@@ -15,11 +15,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use muster_proto::NodeName;
+use muster_types::NodeName;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{Generation, Initial, Spec};
-use crate::files::{self, PRIVATE, WriteError};
+use muster_files::{PRIVATE, WriteError};
 
 /// The format of records this version writes, and the newest it reads.
 const FORMAT: u32 = 1;
@@ -164,9 +164,9 @@ impl Home {
     }
 
     pub(super) fn write(&self, generation: Generation, record: &Record) -> Result<(), HomeError> {
-        files::create_private_directory(&self.0)?;
+        muster_files::create_private_directory(&self.0)?;
         let text = serde_json::to_vec_pretty(record).expect("a record is plain data");
-        files::replace(&self.record_path(generation), &text, PRIVATE)?;
+        muster_files::replace(&self.record_path(generation), &text, PRIVATE)?;
         Ok(())
     }
 

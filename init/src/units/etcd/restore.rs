@@ -18,7 +18,7 @@ use super::binary::{Binary, LocateError, Tool, locate};
 use super::client::snapshot::{self, Digest, Verified, VerifyError};
 use super::home::{Home, HomeError, Presence, Record};
 use super::spec::{Spec, text, url};
-use crate::files::{self, WriteError};
+use muster_files::WriteError;
 
 /// How long restoring may take: a full 8 GiB on a slow disk.
 const RESTORE: Duration = Duration::from_mins(30);
@@ -85,7 +85,7 @@ pub async fn restore(
         let (path, found) = (file.to_owned(), verified.digest);
         return Err(RestoreError::OtherSnapshot { path, found, wanted });
     }
-    files::create_private_directory(home.root())?;
+    muster_files::create_private_directory(home.root())?;
     remove_left_overs(home)?;
     // A name of its own: the program that a killed process had started may still be writing.
     let aside = home.root().join(format!("{ASIDE}{}-{}", spec.generation, std::process::id()));
@@ -184,7 +184,7 @@ fn place(home: &Home, spec: &Spec, aside: &Path, digest: Digest) -> Result<(), R
     let mut record = Record::new(spec.name.clone(), spec.initial.clone());
     record.restored_from = Some(digest.to_string());
     home.write(spec.generation, &record)?;
-    files::settle(aside, &home.data(spec.generation))?;
+    muster_files::settle(aside, &home.data(spec.generation))?;
     home.note_data(spec.generation)?;
     Ok(())
 }

@@ -17,9 +17,9 @@ use super::home::{AdmitError, Home, HomeError, Presence};
 use super::probe::{OnDisk, Probe, Sight};
 use super::spec::{Generation, Spec};
 use super::words::last_words;
-use crate::files::{self, WriteError};
 use crate::logs::Place;
 use crate::supervisor::{self, Exit, Guard, Policy, Refusal, supervise};
+use muster_files::WriteError;
 
 /// Pause between looks: while it starts, while it does not serve, and while it does.
 const EAGER: Duration = Duration::from_millis(50);
@@ -419,8 +419,8 @@ impl Owner {
 /// Puts everything etcd needs in its place, and says with which settings it is to run (those of
 /// its first start, if that was) and on what data.
 fn prepare(home: &Home, mut spec: Spec) -> Result<(Spec, Data), SetError> {
-    files::create_private_directory(home.root())?;
-    files::create_private_directory(&home.log())?;
+    muster_files::create_private_directory(home.root())?;
+    muster_files::create_private_directory(&home.log())?;
     credentials::write(&Paths::in_home(home.root()), &spec.credentials)?;
     let data = match home.presence(spec.generation)? {
         Presence::Whole(record) => {

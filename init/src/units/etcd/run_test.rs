@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::leaf::{self, KeyPair, Profile};
-use muster_proto::ClusterId;
+use muster_types::ClusterId;
 
 use super::super::home;
 use super::super::{Authorities, Credential, Credentials};

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_proto::NodeName;
+use muster_types::NodeName;
 use serde::{Deserialize, Serialize};
 
 use super::binary::{Binary, Version};

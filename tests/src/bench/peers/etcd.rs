@@ -13,7 +13,7 @@ use muster_init::units::etcd::{Authorities, Credential, Credentials};
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::leaf::{self, KeyPair, Profile};
 use muster_pki::{CertificateDer, Zeroizing};
-use muster_proto::{ClusterId, NodeName};
+use muster_types::{ClusterId, NodeName};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::sleep;

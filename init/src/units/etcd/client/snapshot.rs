@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::error::CallError;
 use super::member::Member;
-use crate::files::{self, PRIVATE, WriteError};
+use muster_files::{PRIVATE, WriteError};
 
 /// Length of the hash at the end.
 const HASH: usize = 32;
@@ -149,10 +149,10 @@ pub enum SaveError {
 
 /// Saves a snapshot of one member: written beside the file, checked, synced, renamed (mode 0600).
 pub async fn save(member: &Member, path: &Path) -> Result<Verified, SaveError> {
-    let beside = files::beside(path);
+    let beside = muster_files::beside(path);
     let saved = receive(member, &beside).await;
     let settled = saved.and_then(|verified| {
-        files::settle(&beside, path)?;
+        muster_files::settle(&beside, path)?;
         Ok(verified)
     });
     if settled.is_err() {

@@ -1,0 +1,117 @@
+//! Admission: a node that proved a token becomes a member.
+
+use std::collections::BTreeMap;
+
+use muster_types::NodeId;
+
+use super::command::Admit;
+use super::members::{check_addresses, check_version};
+use super::{At, ClusterState, Member, Outcome, Reason, Refusal, limits};
+
+impl ClusterState {
+    /// Why this admission would be refused at `now_ms`; asked before anything is written, so that
+    /// strangers cannot fill the log.
+    pub fn check_admit(&self, admit: &Admit, now_ms: i64) -> Result<(), Refusal> {
+        if self.birth.is_none() {
+            return Err(super::not_founded());
+        }
+        self.check_admission(admit, now_ms.max(self.now_ms)).map(|_| ())
+    }
+
+    pub(super) fn admit(&mut self, at: At, admit: &Admit) -> Result<Outcome, Refusal> {
+        let (node, again) = self.check_admission(admit, at.now_ms)?;
+        if again {
+            if let Some(member) = self.members.get_mut(&node) {
+                member.addresses.clone_from(&admit.addresses);
+                member.version.clone_from(&admit.version);
+            }
+            return Ok(Outcome::Admitted { node, again });
+        }
+        self.tokens.spend(&admit.token);
+        let member = Member {
+            id: node,
+            public_key: admit.public_key,
+            name: admit.name.clone(),
+            role: admit.role,
+            addresses: admit.addresses.clone(),
+            version: admit.version.clone(),
+            config_version: 0,
+            labels: BTreeMap::new(),
+            token: admit.token.clone(),
+            verified_by: Some(admit.verified_by),
+            admitted_index: at.index,
+            admitted_ms: at.now_ms,
+            etcd: None,
+        };
+        if member.is_control_plane() {
+            self.etcd.enlist(at, &member);
+        }
+        self.members.insert(member);
+        Ok(Outcome::Admitted { node, again })
+    }
+
+    /// The node's id, and whether it is a member already.
+    fn check_admission(&self, admit: &Admit, now_ms: i64) -> Result<(NodeId, bool), Refusal> {
+        let node = super::node_id(&admit.public_key);
+        if let Some(tombstone) = self.members.tombstone(&node) {
+            return Err(Refusal::new(
+                Reason::Removed,
+                format!(
+                    "this machine's identity {} was removed from the cluster (as {}) and cannot \
+                     return; wipe its state directory, so that it joins as a new node",
+                    node.short(),
+                    tombstone.name
+                ),
+            ));
+        }
+        check_addresses(&admit.addresses)?;
+        check_version(&admit.version)?;
+        self.control_plane(&admit.verified_by)?;
+        if let Some(member) = self.members.get(&node) {
+            return same_node(member, admit).map(|()| (node, true));
+        }
+        if let Some(holder) = self.members.named(&admit.name) {
+            return Err(name_taken(holder));
+        }
+        self.check_token(admit, now_ms)?;
+        if !self.members.has_room() {
+            return Err(Refusal::new(
+                Reason::Full,
+                format!(
+                    "the cluster holds as many nodes as it can ({} members, {} identities ever); \
+                     remove members that are gone with `musterctl node remove`",
+                    limits::MEMBERS,
+                    limits::IDENTITIES
+                ),
+            ));
+        }
+        Ok((node, false))
+    }
+}
+
+/// A member that asks again must be what it was admitted as.
+fn same_node(member: &Member, admit: &Admit) -> Result<(), Refusal> {
+    if member.name == admit.name && member.role == admit.role {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::Invalid,
+        format!(
+            "this machine is a member as {} {} and cannot become {} {}; run `musterctl node \
+             remove {}`, wipe its state directory and let it join again",
+            member.role, member.name, admit.role, admit.name, member.name
+        ),
+    ))
+}
+
+fn name_taken(holder: &Member) -> Refusal {
+    Refusal::new(
+        Reason::NameTaken,
+        format!(
+            "the name {0} is taken by node {1}; if that machine is gone or was wiped, run \
+             `musterctl node remove {0}`, otherwise give this one another name",
+            holder.name,
+            holder.id.short()
+        ),
+    )
+}

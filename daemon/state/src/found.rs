@@ -1,0 +1,132 @@
+//! Founding: the first command of a cluster.
+
+use std::collections::BTreeSet;
+
+use muster_types::{ClusterId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::command::{Found, Founder};
+use super::members::check_addresses;
+use super::{At, ClusterState, Member, Outcome, Reason, Refusal, limits};
+use muster_pki::token::TokenId;
+
+/// How the cluster was founded; never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Birth {
+    pub cluster_id: ClusterId,
+    pub cluster_name: String,
+    /// The encoded `muster.hello.v1.BirthCertificate`.
+    pub certificate: Vec<u8>,
+    /// The founders' ids in the certificate's order; some may have been removed since.
+    pub founders: Vec<NodeId>,
+    /// The founding token.
+    pub token: TokenId,
+    /// SHA-256 of configuration version 1.
+    pub config_digest: [u8; 32],
+    /// Milliseconds since 1970.
+    pub founded_ms: i64,
+}
+
+impl ClusterState {
+    pub(super) fn found(&mut self, at: At, found: &Found) -> Result<Outcome, Refusal> {
+        if let Some(birth) = &self.birth {
+            if birth.cluster_id == found.cluster_id {
+                return Ok(Outcome::Unchanged);
+            }
+            return Err(Refusal::new(
+                Reason::AlreadyFounded,
+                format!(
+                    "this group is the cluster {} already; a birth certificate of the cluster {} \
+                     cannot found it again",
+                    birth.cluster_id.short(),
+                    found.cluster_id.short()
+                ),
+            ));
+        }
+        check(found)?;
+        for founder in &found.founders {
+            self.members.insert(founding_member(at, found, founder));
+        }
+        for operator in &found.operators {
+            self.operators.insert(operator.public_key, operator.clone());
+        }
+        self.tokens.install_founding(at, found.token.clone(), found.verifier.clone());
+        self.etcd.found(at, &found.founders);
+        self.birth = Some(Birth {
+            cluster_id: found.cluster_id,
+            cluster_name: found.cluster_name.clone(),
+            certificate: found.certificate.clone(),
+            founders: found.founders.iter().map(|f| super::node_id(&f.public_key)).collect(),
+            token: found.token.clone(),
+            config_digest: found.config_digest,
+            founded_ms: at.now_ms,
+        });
+        Ok(Outcome::Done)
+    }
+}
+
+fn founding_member(at: At, found: &Found, founder: &Founder) -> Member {
+    Member {
+        id: super::node_id(&founder.public_key),
+        public_key: founder.public_key,
+        name: founder.name.clone(),
+        role: muster_types::Role::ControlPlane,
+        addresses: founder.addresses.clone(),
+        version: String::new(),
+        config_version: 0,
+        labels: std::collections::BTreeMap::new(),
+        token: found.token.clone(),
+        verified_by: None,
+        admitted_index: at.index,
+        admitted_ms: at.now_ms,
+        etcd: None,
+    }
+}
+
+fn check(found: &Found) -> Result<(), Refusal> {
+    let founders = &found.founders;
+    let mut problem = None;
+    if founders.is_empty() || founders.len() > limits::FOUNDERS {
+        problem = Some(format!("has {} founders, not 1 to {}", founders.len(), limits::FOUNDERS));
+    } else if distinct(founders.iter().map(|f| &f.public_key)) < founders.len()
+        || distinct(founders.iter().map(|f| &f.name)) < founders.len()
+    {
+        problem = Some("names a founder twice".to_owned());
+    } else if found.certificate.is_empty() || found.certificate.len() > limits::CERTIFICATE {
+        problem = Some(format!("is not 1 to {} bytes long", limits::CERTIFICATE));
+    }
+    if let Some(problem) = problem {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            format!("the birth certificate {problem}; correct the configuration and start again"),
+        ));
+    }
+    founders.iter().try_for_each(|f| check_addresses(&f.addresses))?;
+    check_settings(found)
+}
+
+fn check_settings(found: &Found) -> Result<(), Refusal> {
+    let operators = &found.operators;
+    let names = operators.iter().map(|o| o.name.as_str());
+    let problem = if found.cluster_name.is_empty() || found.cluster_name.len() > limits::NAME {
+        format!("cluster.clusterName is not 1 to {} bytes long", limits::NAME)
+    } else if operators.len() > limits::OPERATORS {
+        format!("cluster.operators has more than {} entries", limits::OPERATORS)
+    } else if distinct(names.clone()) < operators.len()
+        || distinct(operators.iter().map(|o| o.public_key)) < operators.len()
+    {
+        "cluster.operators has a name or a key twice".to_owned()
+    } else if names.clone().any(|name| name.is_empty() || name.len() > limits::NAME) {
+        format!("cluster.operators has a name that is not 1 to {} bytes long", limits::NAME)
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(
+        Reason::Invalid,
+        format!("{problem}; correct the configuration and start again"),
+    ))
+}
+
+fn distinct<T: Ord>(items: impl Iterator<Item = T>) -> usize {
+    items.collect::<BTreeSet<_>>().len()
+}

@@ -1,0 +1,151 @@
+//! Fuzz targets of the agreed state: whatever command is committed, applying it ends, leaves a state
+//! that a snapshot brings back, and keeps every bound. What a target is, `muster_fuzz` says.
+
+use muster_fuzz::{Verdict, refused, target};
+use muster_messages::node::ReportRequest;
+use muster_types::Role;
+use muster_types::address::parse_addresses;
+use prost::Message as _;
+
+use super::command::{RecordAudit, RevokeToken, SetLabels};
+use super::etcd::{EtcdData, EtcdReport};
+use super::sample::{
+    ADMIN, Replica, START_MS, admit, by, create, found, founding_token, grant, id, install, remove,
+    report,
+};
+use super::{Command, Outcome, Report, limits, view};
+use crate::codec::{decode, encode};
+
+/// Commands, each behind the leader's stamp (eight bytes) and its length (two).
+fn written(commands: &[Command]) -> Vec<u8> {
+    let one = |command| {
+        let bytes = encode(command);
+        let length = u16::try_from(bytes.len()).expect("it is short").to_be_bytes();
+        [&START_MS.to_be_bytes()[..], &length, &bytes].concat()
+    };
+    commands.iter().flat_map(one).collect()
+}
+
+/// What a member proposes, and what stands in the log.
+#[test]
+fn commands() {
+    let labels =
+        SetLabels { node: id(1), labels: [("a".into(), "b".into())].into(), by: by(ADMIN) };
+    let audit = RecordAudit {
+        by: id(1),
+        action: "join".to_owned(),
+        subject: "worker-1".to_owned(),
+        outcome: "refused".to_owned(),
+    };
+    let revoke = RevokeToken { token: founding_token(), by: by(ADMIN) };
+    let seeds = [
+        vec![Command::Found(Box::new(found(3)))],
+        vec![Command::Admit(admit(7, Role::Worker)), remove(7)],
+        vec![remove(3), Command::Admit(admit(3, Role::ControlPlane))],
+        vec![Command::Report(report(1)), Command::SetLabels(labels)],
+        vec![create("abcdefgh27", grant(&[Role::Worker])), Command::RevokeToken(revoke)],
+        vec![Command::RecordAudit(audit)],
+    ];
+    let founded = Replica::founded(3);
+    let seeds = seeds.map(|commands| written(&commands));
+    target("commands").seeds(seeds).longest(8 << 10).memory(4 << 20, 256).run(move |bytes| {
+        let mut replica = founded.clone();
+        let (mut rest, mut taken) = (bytes, 0);
+        while let Some((head, after)) = rest.split_first_chunk::<10>() {
+            let (stamp, length) = head.split_first_chunk::<8>().expect("eight of ten");
+            replica.now_ms = i64::from_be_bytes(*stamp).saturating_sub(1);
+            let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+            let (body, after) = after.split_at_checked(length).unwrap_or((after, &[]));
+            rest = after;
+            let command: Command = match decode(body, "command") {
+                Ok(command) => command,
+                Err(error) => return refused(error),
+            };
+            let again: Command = decode(&encode(&command), "command").expect("just encoded");
+            assert_eq!(again, command);
+            if let Outcome::Refused(refusal) = replica.run(command) {
+                refused(refusal.message);
+            }
+            taken += 1;
+        }
+        assert_eq!(replica.restored(), replica.state, "a snapshot brings back something else");
+        bounded(&replica);
+        if taken == 0 { refused("no command") } else { Verdict::Accepted }
+    });
+}
+
+fn bounded(replica: &Replica) {
+    let state = &replica.state;
+    for member in state.members() {
+        assert!((1..=limits::ADDRESSES).contains(&member.addresses.len()), "{member:?}");
+        assert!(member.version.len() <= limits::VERSION, "{member:?}");
+    }
+    // What members and operators are told can be said.
+    let seen = view::view(state).encode_to_vec();
+    assert!(seen.len() < 1 << 20, "{} bytes", seen.len());
+    assert!(view::tokens(state, replica.now_ms).tokens.len() <= limits::TOKENS);
+    let audit = view::audit(state, 0);
+    for entry in &audit.entries {
+        let long = [&entry.actor, &entry.action, &entry.subject]
+            .iter()
+            .any(|text| text.len() > limits::AUDIT_TEXT);
+        assert!(!long && entry.outcome.len() <= limits::AUDIT_OUTCOME, "{entry:?}");
+    }
+}
+
+/// The authorities, which only their own command carries: large, so apart.
+#[test]
+fn install_authorities() {
+    let seeds = [0, 1].map(|set| encode(&install(set, 1)));
+    let founded = Replica::founded(3);
+    let run = move |bytes: &[u8]| {
+        let command: Command = match decode(bytes, "command") {
+            Ok(command) => command,
+            Err(error) => return refused(error),
+        };
+        let mut replica = founded.clone();
+        replica.run(command);
+        assert_eq!(replica.restored(), replica.state);
+        Verdict::Accepted
+    };
+    target("install_authorities").seeds(seeds).memory(4 << 20, 256).tries(1000).run(run);
+}
+
+/// What a member reports of itself: the call's own conversion, then the command.
+#[test]
+fn node_report() {
+    let etcd = EtcdReport { generation: 0, data: EtcdData::Present, version: "3.5.9".to_owned() };
+    let mine = report(1);
+    let request = ReportRequest {
+        addresses: mine.addresses.iter().map(ToString::to_string).collect(),
+        version: mine.version,
+        etcd: encode(&etcd),
+    };
+    let founded = Replica::founded(3);
+    target("node_report").seed(request.encode_to_vec()).memory(4 << 20, 256).run(move |bytes| {
+        let ReportRequest { addresses, version, etcd } = match ReportRequest::decode(bytes) {
+            Ok(request) => request,
+            Err(error) => return refused(error),
+        };
+        let etcd: Option<EtcdReport> = match etcd.as_slice() {
+            [] => None,
+            bytes => match decode(bytes, "etcd report") {
+                Ok(etcd) => Some(etcd),
+                Err(error) => return refused(error),
+            },
+        };
+        let addresses = parse_addresses(&addresses);
+        assert!(addresses.len() <= limits::ADDRESSES);
+        let report = Report { node: id(1), addresses, version, config_version: 1, etcd };
+        let mut replica = founded.clone();
+        let is_news = replica.state.would_change(&report);
+        let outcome = replica.run(Command::Report(report.clone()));
+        bounded(&replica);
+        assert_eq!(replica.restored(), replica.state);
+        if let Outcome::Refused(refusal) = outcome {
+            return refused(refusal.message);
+        }
+        assert!(is_news || !replica.state.would_change(&report));
+        Verdict::Accepted
+    });
+}

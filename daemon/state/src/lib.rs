@@ -1,0 +1,184 @@
+//! What the Raft group agrees on: the cluster's registry of members, tokens, operators,
+//! authorities, etcd plan and audit log.
+//!
+//! Plain data and one pure, total function, [`ClusterState::apply`]. Never reads a clock, draws a
+//! random number, waits, logs or does I/O: time is the leader's, stamped on each command.
+
+pub mod access;
+mod admit;
+mod audit;
+mod authorities;
+pub mod codec;
+pub mod command;
+pub mod etcd;
+mod found;
+#[cfg(test)]
+mod fuzz;
+pub mod limits;
+mod members;
+mod outcome;
+#[cfg(test)]
+mod property;
+mod remove;
+mod report;
+#[cfg(any(test, feature = "testing"))]
+pub mod sample;
+#[cfg(test)]
+mod tests;
+mod tokens;
+pub mod view;
+
+use std::collections::BTreeMap;
+
+use muster_pki::identity::node_id;
+use muster_types::{NodeId, PublicKey};
+use serde::{Deserialize, Serialize};
+
+pub use audit::Entry;
+pub use authorities::Authorities;
+pub use command::{Actor, Command, Operator, Report, Stamped};
+pub use etcd::{EtcdChange, EtcdReport};
+pub use found::Birth;
+pub use members::{Member, Tombstone};
+pub use outcome::{Outcome, Reason, Refusal};
+pub use tokens::{Token, TokenStatus};
+
+/// The whole agreed state of a cluster; empty before it is founded.
+///
+/// It is copied whenever a command is applied while somebody reads, so what there is much of (members,
+/// tokens, audit entries) is shared by the copies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterState {
+    /// The log index of the last command.
+    applied: Option<u64>,
+    /// The latest stamp seen; never goes back.
+    now_ms: i64,
+    birth: Option<Birth>,
+    authorities: Option<Authorities>,
+    operators: BTreeMap<PublicKey, Operator>,
+    members: members::Registry,
+    tokens: tokens::Tokens,
+    etcd: etcd::Plan,
+    audit: audit::Log,
+}
+
+/// Where and when a command takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct At {
+    index: u64,
+    now_ms: i64,
+}
+
+impl ClusterState {
+    /// Carries out one committed command. Total and deterministic: the same state, index and
+    /// command give the same result on every node; whatever is wrong is an [`Outcome::Refused`].
+    ///
+    /// An index that is not above the last one was applied before and is left alone.
+    pub fn apply(&mut self, index: u64, stamped: &Stamped) -> Outcome {
+        if self.applied.is_some_and(|last| index <= last) {
+            return Outcome::Unchanged;
+        }
+        self.applied = Some(index);
+        self.now_ms = self.now_ms.max(stamped.now_ms);
+        let at = At { index, now_ms: self.now_ms };
+        let draft = self.audit_draft(&stamped.command);
+        let outcome = self.carry_out(at, &stamped.command).unwrap_or_else(Outcome::Refused);
+        self.audit_outcome(at, draft, &outcome);
+        outcome
+    }
+
+    fn carry_out(&mut self, at: At, command: &Command) -> Result<Outcome, Refusal> {
+        if self.birth.is_none() && !matches!(command, Command::Found(_)) {
+            return Err(not_founded());
+        }
+        match command {
+            Command::Found(found) => self.found(at, found),
+            Command::InstallAuthorities(install) => self.install_authorities(install),
+            Command::Admit(admit) => self.admit(at, admit),
+            Command::Remove(remove) => self.remove(at, remove),
+            Command::Report(report) => self.report(at, report),
+            Command::CreateToken(create) => self.create_token(at, create),
+            Command::RevokeToken(revoke) => self.revoke_token(at, revoke),
+            Command::Etcd(change) => self.change_etcd(at, change),
+            Command::SetLabels(set) => self.set_labels(set),
+            Command::RecordAudit(record) => self.record_audit(at, record),
+            Command::Barrier => Ok(Outcome::Unchanged),
+        }
+    }
+
+    /// The log index of the last command; 0 before the first.
+    pub fn index(&self) -> u64 {
+        self.applied.unwrap_or(0)
+    }
+
+    /// The cluster's time as of the last command, in milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// How the cluster was founded; none before.
+    pub fn birth(&self) -> Option<&Birth> {
+        self.birth.as_ref()
+    }
+
+    /// The version of the configuration in force; 0 before there is a cluster.
+    pub fn config_version(&self) -> u64 {
+        u64::from(self.birth.is_some())
+    }
+
+    /// Every operator.
+    pub fn operators(&self) -> impl Iterator<Item = &Operator> {
+        self.operators.values()
+    }
+
+    /// The operator with this key.
+    pub fn operator(&self, key: &PublicKey) -> Option<&Operator> {
+        self.operators.get(key)
+    }
+
+    /// The member, if it is one and of the control plane: others may not ask for this.
+    fn control_plane(&self, node: &NodeId) -> Result<&Member, Refusal> {
+        self.members.get(node).filter(|m| m.is_control_plane()).ok_or_else(|| {
+            Refusal::new(
+                Reason::NotNow,
+                format!(
+                    "node {} is not (or no longer) a control-plane member; ask another one",
+                    node.short()
+                ),
+            )
+        })
+    }
+
+    /// Refuses an operator that is unknown or whose role does not allow the call.
+    fn authorize(&self, by: &Actor, call: access::Call) -> Result<(), Refusal> {
+        let Actor::Operator(key) = by else { return Ok(()) };
+        let Some(operator) = self.operators.get(key) else {
+            return Err(Refusal::new(
+                Reason::NotAllowed,
+                format!(
+                    "{key} is not an operator of this cluster: node.yaml named its operators before the birth"
+                ),
+            ));
+        };
+        if access::allowed(operator.role, call) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Reason::NotAllowed,
+            format!(
+                "operator {} has the role {}, which may not call {}; ask an admin",
+                operator.name,
+                operator.role,
+                call.as_str()
+            ),
+        ))
+    }
+}
+
+fn not_founded() -> Refusal {
+    Refusal::new(
+        Reason::NotFounded,
+        "there is no cluster yet; `musterctl status` says what each node waits for",
+    )
+}

@@ -1,0 +1,234 @@
+//! The registry: who is a member, and who was and never may be again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use muster_types::{NodeId, NodeName, PublicKey, Role};
+use serde::{Deserialize, Serialize};
+
+use super::etcd::EtcdReport;
+use super::{ClusterState, Reason, Refusal, limits};
+use muster_pki::token::TokenId;
+
+/// A node that the group admitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub id: NodeId,
+    pub public_key: PublicKey,
+    pub name: NodeName,
+    pub role: Role,
+    /// Best first, at least one.
+    pub addresses: Vec<SocketAddr>,
+    /// Its build of Muster; empty until a founder has reported.
+    #[serde(default)]
+    pub version: String,
+    /// The version of the configuration that it runs; 0 until it says.
+    #[serde(default)]
+    pub config_version: u64,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The token it proved.
+    pub token: TokenId,
+    /// The member that checked the proof; none for a founder.
+    #[serde(default)]
+    pub verified_by: Option<NodeId>,
+    /// Log index of its admission.
+    pub admitted_index: u64,
+    /// Milliseconds since 1970.
+    pub admitted_ms: i64,
+    /// What it last said of its etcd.
+    #[serde(default)]
+    pub etcd: Option<EtcdReport>,
+}
+
+impl Member {
+    pub fn is_control_plane(&self) -> bool {
+        self.role == Role::ControlPlane
+    }
+}
+
+/// A node that was removed. Its identity is refused for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    pub name: NodeName,
+    /// Log index of its removal.
+    pub removed_index: u64,
+    /// Milliseconds since 1970.
+    pub removed_ms: i64,
+}
+
+/// Members and tombstones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Registry {
+    members: BTreeMap<NodeId, Arc<Member>>,
+    removed: BTreeMap<NodeId, Arc<Tombstone>>,
+}
+
+impl Registry {
+    pub(super) fn get(&self, id: &NodeId) -> Option<&Member> {
+        self.members.get(id).map(Arc::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &NodeId) -> Option<&mut Member> {
+        self.members.get_mut(id).map(Arc::make_mut)
+    }
+
+    pub(super) fn named(&self, name: &NodeName) -> Option<&Member> {
+        self.members.values().map(Arc::as_ref).find(|m| m.name == *name)
+    }
+
+    pub(super) fn tombstone(&self, id: &NodeId) -> Option<&Tombstone> {
+        self.removed.get(id).map(Arc::as_ref)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.members.len() < limits::MEMBERS
+            && self.members.len() + self.removed.len() < limits::IDENTITIES
+    }
+
+    pub(super) fn insert(&mut self, member: Member) {
+        self.members.insert(member.id, Arc::new(member));
+    }
+
+    pub(super) fn bury(&mut self, id: &NodeId, index: u64, now_ms: i64) {
+        if let Some(member) = self.members.remove(id) {
+            let name = member.name.clone();
+            let tombstone = Tombstone { name, removed_index: index, removed_ms: now_ms };
+            self.removed.insert(*id, Arc::new(tombstone));
+        }
+    }
+}
+
+impl ClusterState {
+    /// Every member, by node id.
+    pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
+        self.members.members.values().map(Arc::as_ref)
+    }
+
+    /// The member with this id.
+    pub fn member(&self, id: &NodeId) -> Option<&Member> {
+        self.members.get(id)
+    }
+
+    /// The member with this name.
+    pub fn member_named(&self, name: &NodeName) -> Option<&Member> {
+        self.members.named(name)
+    }
+
+    /// Every removed node.
+    pub fn removed(&self) -> impl ExactSizeIterator<Item = (&NodeId, &Tombstone)> {
+        self.members.removed.iter().map(|(id, tombstone)| (id, tombstone.as_ref()))
+    }
+
+    /// Whether this identity was removed.
+    pub fn is_removed(&self, id: &NodeId) -> bool {
+        self.members.removed.contains_key(id)
+    }
+
+    /// The control plane: exactly those who should vote in the Raft group.
+    pub fn control_planes(&self) -> BTreeSet<NodeId> {
+        self.members().filter(|m| m.is_control_plane()).map(|m| m.id).collect()
+    }
+
+    /// The member that a person means by a name or a node id; otherwise a refusal that names the
+    /// nearest name.
+    pub fn find(&self, text: &str) -> Result<&Member, Refusal> {
+        let by_name = text.parse().ok().and_then(|name| self.members.named(&name));
+        let by_id = || text.parse().ok().and_then(|id| self.members.get(&id));
+        by_name.or_else(by_id).ok_or_else(|| self.unknown(text))
+    }
+
+    /// The node that a removal means: a member, or by its id one that was removed already.
+    pub fn find_to_remove(&self, text: &str) -> Result<NodeId, Refusal> {
+        let removed = text.parse().ok().filter(|id| self.members.tombstone(id).is_some());
+        removed.map_or_else(|| self.find(text).map(|member| member.id), Ok)
+    }
+
+    fn unknown(&self, text: &str) -> Refusal {
+        let shown: String = text.chars().take(64).collect();
+        let nearest = self
+            .members()
+            .map(|m| (strsim::damerau_levenshtein(&shown, m.name.as_str()), &m.name))
+            .min()
+            .filter(|(distance, _)| *distance <= 3);
+        let advice = match nearest {
+            Some((_, name)) => format!("did you mean {name}?"),
+            None => "see `musterctl members`".to_owned(),
+        };
+        Refusal::new(
+            Reason::NotAMember,
+            format!("no member has the name or node id {shown:?}; {advice}"),
+        )
+    }
+}
+
+/// Refuses addresses that nobody could dial.
+pub(super) fn check_addresses(addresses: &[SocketAddr]) -> Result<(), Refusal> {
+    let invalid = |why: String| Err(Refusal::new(Reason::Invalid, why));
+    if addresses.is_empty() || addresses.len() > limits::ADDRESSES {
+        return invalid(format!(
+            "a node has 1 to {} addresses, not {}; check machine.network in its configuration",
+            limits::ADDRESSES,
+            addresses.len()
+        ));
+    }
+    for address in addresses {
+        if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+            return invalid(format!(
+                "{address} is not an address that others can dial; check machine.network in the \
+                 node's configuration"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a version text that is too long or not plain ASCII.
+pub(super) fn check_version(version: &str) -> Result<(), Refusal> {
+    if version.len() <= limits::VERSION && version.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::Invalid,
+        format!("a version is at most {} printable ASCII characters", limits::VERSION),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(number: usize) -> NodeId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        NodeId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_members() {
+        let replica = crate::sample::Replica::founded(1);
+        let template = replica.state.members().next().unwrap();
+        let mut registry = Registry::default();
+        for number in 1..limits::MEMBERS {
+            registry.insert(Member { id: numbered(number), ..template.clone() });
+        }
+        assert!(registry.has_room());
+        registry.insert(Member { id: numbered(0), ..template.clone() });
+        assert!(!registry.has_room());
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_identities_ever() {
+        let name: NodeName = "gone".parse().unwrap();
+        let tombstone = Arc::new(Tombstone { name, removed_index: 1, removed_ms: 1 });
+        let mut registry = Registry::default();
+        for number in 1..limits::IDENTITIES {
+            registry.removed.insert(numbered(number), Arc::clone(&tombstone));
+        }
+        assert!(registry.has_room());
+        registry.removed.insert(numbered(0), tombstone);
+        assert!(!registry.has_room());
+    }
+}

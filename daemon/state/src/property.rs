@@ -1,0 +1,291 @@
+//! Any sequence of commands, sensible or not: what must hold after each of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_types::Role;
+use proptest::prelude::*;
+
+use super::command::{Grant, RecordAudit, Remove, RevokeToken, SetLabels};
+use super::etcd::{EtcdChange, EtcdData, EtcdReport, Phase};
+use super::sample::*;
+use super::{Actor, ClusterState, Command, Outcome, Stamped};
+
+/// A small world, so that commands meet: nodes and names 1 to 9, four tokens.
+const TOKENS: [&str; 4] = ["foundingaa", "workeraaaa", "limitedaaa", "unknownaaa"];
+
+fn any_role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::ControlPlane), Just(Role::Worker)]
+}
+
+fn any_actor() -> impl Strategy<Value = Actor> {
+    prop_oneof![
+        6 => Just(by(ADMIN)),
+        1 => Just(by(READER)),
+        1 => Just(by(99)),
+        1 => Just(Actor::Cluster),
+        1 => (1..9_u8).prop_map(|n| Actor::Node(id(n))),
+    ]
+}
+
+fn any_admission() -> impl Strategy<Value = Command> {
+    (1..9_u8, 1..9_u8, any_role(), 0..4_usize, 1..9_u8).prop_map(|(n, named, role, t, witness)| {
+        let mut admission = admit(n, role);
+        admission.name = name(named);
+        admission.token = token_id(TOKENS[t]);
+        admission.verified_by = id(witness);
+        Command::Admit(admission)
+    })
+}
+
+fn any_report() -> impl Strategy<Value = Command> {
+    let data = prop_oneof![Just(EtcdData::Absent), Just(EtcdData::Present), Just(EtcdData::Lost)];
+    let etcd = proptest::option::of((0..3_u32, data));
+    (1..9_u8, 0..40_u8, etcd).prop_map(|(n, last, etcd)| {
+        let mut report = report(n);
+        report.addresses = if last == 0 { vec![] } else { vec![address(last)] };
+        report.etcd = etcd.map(|(generation, data)| EtcdReport {
+            generation,
+            data,
+            version: "3.4.23".to_owned(),
+        });
+        Command::Report(report)
+    })
+}
+
+fn any_token() -> impl Strategy<Value = Command> {
+    let grant = (
+        proptest::collection::btree_set(any_role(), 0..3),
+        proptest::option::of(0..50_u64),
+        proptest::option::of(0..3_u32),
+        proptest::option::of((1..9_u8).prop_map(name)),
+    );
+    let grant = grant.prop_map(|(roles, ttl_ms, uses_allowed, node_name)| Grant {
+        roles,
+        ttl_ms,
+        uses_allowed,
+        node_name,
+        description: String::new(),
+    });
+    prop_oneof![
+        3 => (0..4_usize, grant).prop_map(|(t, grant)| create(TOKENS[t], grant)),
+        1 => (0..4_usize, any_actor()).prop_map(|(t, by)| {
+            Command::RevokeToken(RevokeToken { token: token_id(TOKENS[t]), by })
+        }),
+    ]
+}
+
+fn any_etcd() -> impl Strategy<Value = Command> {
+    let member_id = 1..6_u64;
+    (0..6_u8, 1..9_u8, 0..3_u32, member_id).prop_map(|(kind, n, generation, member_id)| {
+        let node = id(n);
+        let peer_url = format!("https://10.0.0.{member_id}:2380");
+        Command::Etcd(match kind {
+            0 => EtcdChange::Started { node, generation, member_id },
+            1 => EtcdChange::Added { node, generation, member_id, peer_url },
+            2 => EtcdChange::Promoted { node, generation, member_id },
+            3 => EtcdChange::Lost { node, generation },
+            4 => EtcdChange::Removed { node, generation },
+            _ => EtcdChange::Moved { node, generation, peer_url },
+        })
+    })
+}
+
+fn any_other() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (1..4_u8).prop_map(|founders| Command::Found(Box::new(found(founders)))),
+        (0..2_usize, 1..9_u8).prop_map(|(set, n)| install(set, n)),
+        (1..9_u8, "[a-c ]{0,2}", any_actor()).prop_map(|(n, label, by)| {
+            let labels = BTreeMap::from([(label.clone(), label)]);
+            Command::SetLabels(SetLabels { node: id(n), labels, by })
+        }),
+        (1..9_u8, ".{0,200}").prop_map(|(n, text)| {
+            let (subject, outcome) = (text.clone(), text.clone());
+            Command::RecordAudit(RecordAudit { by: id(n), action: text, subject, outcome })
+        }),
+    ]
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let removal = (1..9_u8, any_actor(), any::<bool>())
+        .prop_map(|(n, by, force)| Command::Remove(Remove { node: id(n), by, force }));
+    prop_oneof![
+        6 => any_admission(),
+        2 => removal,
+        4 => any_report(),
+        3 => any_token(),
+        6 => any_etcd(),
+        1 => any_other(),
+    ]
+}
+
+/// A founded cluster's later, with stamps of clocks that disagree. Sometimes without founding.
+fn any_history() -> impl Strategy<Value = Vec<Stamped>> {
+    let stamp = START_MS - 20..START_MS + 200;
+    let later = (any_command(), stamp).prop_map(|(command, now_ms)| Stamped { now_ms, command });
+    (0..8_u8, proptest::collection::vec(later, 0..60)).prop_map(|(founders, mut history)| {
+        let first = Command::Found(Box::new(found(1 + founders % 4)));
+        if founders != 7 {
+            history.insert(0, Stamped { now_ms: START_MS, command: first });
+        }
+        history
+    })
+}
+
+/// All that a retry must not change.
+fn essence(state: &ClusterState) -> ClusterState {
+    let mut essence = state.clone();
+    essence.applied = None;
+    essence.now_ms = 0;
+    essence.audit = super::audit::Log::default();
+    essence
+}
+
+fn check(state: &ClusterState) -> Result<(), TestCaseError> {
+    let names: BTreeSet<_> = state.members().map(|m| &m.name).collect();
+    prop_assert_eq!(names.len(), state.members().len(), "names are unique");
+    for member in state.members() {
+        prop_assert_eq!(member.id, super::node_id(&member.public_key));
+        prop_assert!(!state.is_removed(&member.id), "no member is removed");
+        let planned = state.etcd().record(&member.id).is_some();
+        prop_assert_eq!(planned, member.is_control_plane(), "control plane and etcd plan agree");
+    }
+    for (id, token) in state.tokens() {
+        let allowed = token.grant.uses_allowed.unwrap_or(u32::MAX);
+        prop_assert!(token.uses <= allowed, "token {} is overspent", id);
+    }
+    check_etcd(state)?;
+    if state.birth().is_some() {
+        prop_assert!(!state.control_planes().is_empty(), "a control plane remains");
+    }
+    let indices: Vec<_> = state.audit().map(|entry| entry.index).collect();
+    prop_assert!(indices.len() <= super::limits::AUDIT);
+    prop_assert!(indices.is_sorted() && indices.iter().all(|i| *i <= state.index()));
+    for entry in state.audit() {
+        prop_assert!(!entry.outcome.chars().any(char::is_control));
+        prop_assert!(entry.outcome.len() <= super::limits::AUDIT_OUTCOME);
+    }
+    Ok(())
+}
+
+fn check_etcd(state: &ClusterState) -> Result<(), TestCaseError> {
+    let plan = state.etcd();
+    for (node, _) in plan.records() {
+        prop_assert!(state.member(node).is_some(), "only members are in the etcd plan");
+    }
+    for (node, _) in plan.departed() {
+        prop_assert!(state.is_removed(node), "only removed nodes have departed");
+    }
+    let learners = plan.records().filter(|(_, r)| matches!(r.phase, Phase::Learner { .. }));
+    prop_assert!(learners.count() <= 1, "one learner at a time");
+    let held = plan.records().filter_map(|(_, r)| r.phase.member_id());
+    let held: Vec<_> = held.chain(plan.departed().filter_map(|(_, d)| d.member_id)).collect();
+    let distinct: BTreeSet<_> = held.iter().collect();
+    prop_assert_eq!(held.len(), distinct.len(), "an etcd member belongs to one node");
+    Ok(())
+}
+
+/// What may only grow or must stay, from one state to the next.
+fn check_progress(before: &ClusterState, after: &ClusterState) -> Result<(), TestCaseError> {
+    prop_assert!(after.index() > before.index() && after.now_ms() >= before.now_ms());
+    if before.birth().is_some() {
+        prop_assert_eq!(before.birth(), after.birth(), "the birth is for ever");
+        prop_assert_eq!(before.etcd().founders(), after.etcd().founders());
+    }
+    if before.authorities().is_some() {
+        prop_assert_eq!(before.authorities(), after.authorities());
+    }
+    for (id, tombstone) in before.removed() {
+        let kept = after.removed().find(|(removed, _)| *removed == id);
+        prop_assert_eq!(kept.map(|(_, t)| t), Some(tombstone), "a removal is for ever");
+    }
+    for (id, token) in before.tokens() {
+        let uses = after.token(id).map_or(u32::MAX, |t| t.uses);
+        prop_assert!(uses >= token.uses, "a use is not given back");
+    }
+    for (node, record) in before.etcd().records() {
+        let generation = after.etcd().record(node).map_or(u32::MAX, |r| r.generation);
+        prop_assert!(generation >= record.generation, "generations never go back");
+    }
+    Ok(())
+}
+
+/// How many histories are tried: `MUSTER_CASES` of each kind in a soak.
+pub(super) fn cases(usual: u32) -> u32 {
+    std::env::var("MUSTER_CASES").map_or(usual, |n| n.parse().expect("MUSTER_CASES is a number"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(400)))]
+
+    #[test]
+    fn invariants_hold_after_every_command(history in any_history()) {
+        let mut state = ClusterState::default();
+        for (index, stamped) in (1..).zip(&history) {
+            let before = state.clone();
+            let foretold = match &stamped.command {
+                Command::Report(report) => Some(state.would_change(report)),
+                _ => None,
+            };
+            let outcome = state.apply(index, stamped);
+            check(&state)?;
+            check_progress(&before, &state)?;
+            let changed = essence(&before) != essence(&state);
+            if matches!(outcome, Outcome::Refused(_) | Outcome::Unchanged) {
+                prop_assert!(!changed, "{:?} changed something", stamped.command);
+            }
+            if let Some(foretold) = foretold {
+                prop_assert_eq!(foretold, changed, "{:?} was foretold wrongly", stamped.command);
+            }
+        }
+    }
+
+    #[test]
+    fn a_retried_command_changes_nothing_more(history in any_history()) {
+        let mut state = ClusterState::default();
+        for (index, stamped) in (0..).step_by(2).zip(&history) {
+            let first = state.apply(index, stamped);
+            let once = essence(&state);
+            let again = state.apply(index + 1, stamped);
+            prop_assert_eq!(once, essence(&state), "{:?} twice", stamped.command);
+            if let Outcome::Removed { .. } = first {
+                prop_assert_eq!(first, again);
+            }
+        }
+    }
+
+    #[test]
+    fn replicas_agree_wherever_a_snapshot_was_taken(
+        history in any_history(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut straight = Replica::new();
+        let mut restored = ClusterState::default();
+        let cut = cut.index(history.len() + 1);
+        for (index, stamped) in (1..).zip(&history) {
+            if usize::try_from(index).is_ok_and(|index| index == cut) {
+                restored = straight.restored();
+            }
+            // Commands travel as bytes as well.
+            let bytes = rmp_serde::to_vec_named(stamped).unwrap();
+            let read: Stamped = rmp_serde::from_slice(&bytes).unwrap();
+            prop_assert_eq!(&read, stamped);
+            let outcome = straight.state.apply(index, stamped);
+            prop_assert_eq!(outcome, restored.apply(index, &read));
+        }
+        prop_assert_eq!(&straight.state, &restored);
+        prop_assert_eq!(straight.restored(), restored);
+    }
+
+    #[test]
+    fn an_admission_is_foretold_exactly(history in any_history(), admission in any_admission()) {
+        let mut state = ClusterState::default();
+        for (index, stamped) in (1..).zip(&history) {
+            state.apply(index, stamped);
+        }
+        let Command::Admit(admit) = &admission else { unreachable!() };
+        let foretold = state.check_admit(admit, START_MS + 100);
+        let stamped = Stamped { now_ms: START_MS + 100, command: admission.clone() };
+        let outcome = state.apply(state.index() + 1, &stamped).into_result();
+        prop_assert_eq!(foretold, outcome.map(|_| ()));
+    }
+}

@@ -1,0 +1,64 @@
+//! Removal: the end of a membership, for ever.
+
+use muster_types::NodeName;
+
+use super::access::Call;
+use super::command::Remove;
+use super::{At, ClusterState, Member, Outcome, Reason, Refusal};
+
+impl ClusterState {
+    /// The name of whom `remove` takes out, or why it would be refused. A node that was removed
+    /// before may be removed again: nothing happens.
+    pub fn check_removal(&self, remove: &Remove) -> Result<NodeName, Refusal> {
+        self.authorize(&remove.by, Call::RemoveNode)?;
+        if let Some(tombstone) = self.members.tombstone(&remove.node) {
+            return Ok(tombstone.name.clone());
+        }
+        let Some(member) = self.members.get(&remove.node) else {
+            return Err(Refusal::new(
+                Reason::NotAMember,
+                format!(
+                    "no member has the node id {}; see `musterctl members`",
+                    remove.node.short()
+                ),
+            ));
+        };
+        if member.is_control_plane() {
+            self.check_control_plane_remains(member, remove.force)?;
+        }
+        Ok(member.name.clone())
+    }
+
+    pub(super) fn remove(&mut self, at: At, remove: &Remove) -> Result<Outcome, Refusal> {
+        let (node, name) = (remove.node, self.check_removal(remove)?);
+        if self.members.get(&node).is_some() {
+            self.etcd.dismiss(&node);
+            self.members.bury(&node, at.index, at.now_ms);
+        }
+        Ok(Outcome::Removed { node, name })
+    }
+
+    fn check_control_plane_remains(&self, member: &Member, force: bool) -> Result<(), Refusal> {
+        if self.members().filter(|m| m.is_control_plane()).count() < 2 {
+            return Err(Refusal::new(
+                Reason::LastControlPlane,
+                format!(
+                    "{} is the last control-plane node; without it there is no cluster: join \
+                     another one first",
+                    member.name
+                ),
+            ));
+        }
+        if !force && self.etcd.would_lose_quorum_without(&member.id) {
+            return Err(Refusal::new(
+                Reason::QuorumAtRisk,
+                format!(
+                    "without {} the etcd members left would have no quorum; wait until `musterctl \
+                     etcd members` shows the others as voters, or use --force",
+                    member.name
+                ),
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! What members say of themselves, and what operators say of them: reports and labels.
+
+use super::access::Call;
+use super::command::SetLabels;
+use super::members::{check_addresses, check_version};
+use super::{At, ClusterState, Outcome, Reason, Refusal, Report, limits};
+
+impl ClusterState {
+    /// Whether committing this report would change anything; what does not is never proposed.
+    pub fn would_change(&self, report: &Report) -> bool {
+        self.check_report(report).is_ok() && self.differs(report)
+    }
+
+    pub(super) fn report(&mut self, at: At, report: &Report) -> Result<Outcome, Refusal> {
+        self.check_report(report)?;
+        if !self.differs(report) {
+            return Ok(Outcome::Unchanged);
+        }
+        if let Some(etcd) = &report.etcd {
+            self.etcd.heed(at, &report.node, etcd);
+        }
+        if let Some(member) = self.members.get_mut(&report.node) {
+            member.addresses.clone_from(&report.addresses);
+            member.version.clone_from(&report.version);
+            member.config_version = report.config_version;
+            member.etcd.clone_from(&report.etcd);
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn differs(&self, report: &Report) -> bool {
+        let told = self.members.get(&report.node).is_some_and(|m| {
+            m.addresses != report.addresses
+                || m.version != report.version
+                || m.config_version != report.config_version
+                || m.etcd != report.etcd
+        });
+        told || report.etcd.as_ref().is_some_and(|e| self.etcd.is_news(&report.node, e))
+    }
+
+    fn check_report(&self, report: &Report) -> Result<(), Refusal> {
+        let member = self.members.get(&report.node).ok_or_else(|| not_a_member(report.node))?;
+        check_addresses(&report.addresses)?;
+        check_version(&report.version)?;
+        if let Some(etcd) = &report.etcd {
+            check_version(&etcd.version)?;
+            if !member.is_control_plane() {
+                return Err(Refusal::new(
+                    Reason::Invalid,
+                    format!("{} is a worker and has no etcd to report", member.name),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_labels(&mut self, set: &SetLabels) -> Result<Outcome, Refusal> {
+        self.authorize(&set.by, Call::SetLabels)?;
+        if set.labels.len() > limits::LABELS {
+            return Err(Refusal::new(
+                Reason::Invalid,
+                format!("a node has at most {} labels; drop some", limits::LABELS),
+            ));
+        }
+        for (key, value) in &set.labels {
+            if !is_label(key, 1, limits::LABEL_KEY) || !is_label(value, 0, limits::LABEL_VALUE) {
+                return Err(Refusal::new(
+                    Reason::Invalid,
+                    format!(
+                        "a label's key has 1 to {} and its value at most {} letters, digits or \
+                         any of '-_./'; correct the label {:?}",
+                        limits::LABEL_KEY,
+                        limits::LABEL_VALUE,
+                        key.chars().take(64).collect::<String>()
+                    ),
+                ));
+            }
+        }
+        let member = self.members.get_mut(&set.node).ok_or_else(|| not_a_member(set.node))?;
+        if member.labels == set.labels {
+            return Ok(Outcome::Unchanged);
+        }
+        member.labels.clone_from(&set.labels);
+        Ok(Outcome::Done)
+    }
+}
+
+fn is_label(text: &str, least: usize, most: usize) -> bool {
+    (least..=most).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
+}
+
+fn not_a_member(node: muster_types::NodeId) -> Refusal {
+    Refusal::new(
+        Reason::NotAMember,
+        format!("node {} is not a member; see `musterctl members`", node.short()),
+    )
+}

@@ -1,0 +1,192 @@
+//! Material for the tests: a replica to feed commands to, and nodes by number.
+
+#![allow(clippy::unwrap_used, reason = "values for tests")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
+use muster_pki::token::{TokenId, Verifier};
+use muster_types::{ClusterId, NodeId, NodeName, OperatorRole, PublicKey, Role};
+
+use super::command::{
+    Admit, CreateToken, Found, Founder, Grant, InstallAuthorities, Operator, Remove,
+};
+use super::{Actor, Authorities, ClusterState, Command, Outcome, Refusal, Report, Stamped};
+
+/// The time of the first command.
+pub const START_MS: i64 = 1_700_000_000_000;
+
+/// A state with the index and the clock that its next command gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    pub state: ClusterState,
+    pub index: u64,
+    pub now_ms: i64,
+}
+
+impl Default for Replica {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Replica {
+    pub fn new() -> Self {
+        Self { state: ClusterState::default(), index: 0, now_ms: START_MS }
+    }
+
+    /// A cluster of the nodes 1 to `founders`.
+    pub fn founded(founders: u8) -> Self {
+        let mut replica = Self::new();
+        assert_eq!(replica.run(Command::Found(Box::new(found(founders)))), Outcome::Done);
+        replica
+    }
+
+    pub fn run(&mut self, command: Command) -> Outcome {
+        self.index += 1;
+        self.now_ms += 1;
+        self.state.apply(self.index, &Stamped { now_ms: self.now_ms, command })
+    }
+
+    pub fn refused(&mut self, command: Command) -> Refusal {
+        match self.run(command) {
+            Outcome::Refused(refusal) => refusal,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// Runs what must succeed.
+    pub fn done(&mut self, command: Command) {
+        let outcome = self.run(command);
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    }
+
+    /// The state as a snapshot would bring it back.
+    pub fn restored(&self) -> ClusterState {
+        rmp_serde::from_slice(&rmp_serde::to_vec_named(&self.state).unwrap()).unwrap()
+    }
+}
+
+pub fn key(number: u8) -> PublicKey {
+    PublicKey::from_bytes([number; 32])
+}
+
+pub fn id(number: u8) -> NodeId {
+    super::node_id(&key(number))
+}
+
+pub fn name(number: u8) -> NodeName {
+    format!("node-{number}").parse().unwrap()
+}
+
+pub fn address(number: u8) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(10, 0, 0, number), 50_000))
+}
+
+pub const ADMIN: u8 = 201;
+pub const OPERATOR: u8 = 202;
+pub const READER: u8 = 203;
+
+pub fn by(operator: u8) -> Actor {
+    Actor::Operator(key(operator))
+}
+
+pub fn token_id(text: &str) -> TokenId {
+    text.parse().unwrap()
+}
+
+pub fn founding_token() -> TokenId {
+    token_id("foundingaa")
+}
+
+pub fn verifier(number: u8) -> Verifier {
+    Verifier::from_bytes(&[number; 64]).unwrap()
+}
+
+pub fn found(founders: u8) -> Found {
+    let founder = |n| Founder { public_key: key(n), name: name(n), addresses: vec![address(n)] };
+    let operator =
+        |n, role: OperatorRole| Operator { public_key: key(n), name: role.to_string(), role };
+    Found {
+        cluster_id: ClusterId::from_bytes([9; 32]),
+        cluster_name: "demo".to_owned(),
+        certificate: vec![1, 2, 3],
+        founders: (1..=founders).map(founder).collect(),
+        operators: vec![
+            operator(ADMIN, OperatorRole::Admin),
+            operator(OPERATOR, OperatorRole::Operator),
+            operator(READER, OperatorRole::Reader),
+        ],
+        token: founding_token(),
+        verifier: verifier(1),
+        config_digest: [5; 32],
+    }
+}
+
+pub fn admit(number: u8, role: Role) -> Admit {
+    Admit {
+        public_key: key(number),
+        name: name(number),
+        role,
+        addresses: vec![address(number)],
+        version: "0.1.0".to_owned(),
+        token: founding_token(),
+        verified_by: id(1),
+    }
+}
+
+pub fn remove(number: u8) -> Command {
+    Command::Remove(Remove { node: id(number), by: by(ADMIN), force: false })
+}
+
+pub fn report(number: u8) -> Report {
+    Report {
+        node: id(number),
+        addresses: vec![address(number)],
+        version: "0.1.0".to_owned(),
+        config_version: 1,
+        etcd: None,
+    }
+}
+
+pub fn grant(roles: &[Role]) -> Grant {
+    Grant {
+        roles: roles.iter().copied().collect(),
+        ttl_ms: None,
+        uses_allowed: None,
+        node_name: None,
+        description: String::new(),
+    }
+}
+
+pub fn create(token: &str, grant: Grant) -> Command {
+    Command::CreateToken(CreateToken {
+        token: token_id(token),
+        verifier: verifier(2),
+        grant,
+        by: by(ADMIN),
+    })
+}
+
+fn authorities() -> Authorities {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(START_MS.unsigned_abs());
+    let cluster = ClusterId::from_bytes([9; 32]);
+    let create = |kind| Authority::create(kind, "demo", &cluster, now);
+    Authorities {
+        machine: create(AuthorityKind::Machine),
+        etcd: create(AuthorityKind::Etcd),
+        kubernetes: create(AuthorityKind::Kubernetes),
+        front_proxy: create(AuthorityKind::FrontProxy),
+        service_account: ServiceAccountKey::create(),
+    }
+}
+
+/// Two sets that two leaders could have made; costly, so made once.
+static AUTHORITIES: LazyLock<[Authorities; 2]> = LazyLock::new(|| [authorities(), authorities()]);
+
+pub fn install(set: usize, leader: u8) -> Command {
+    let authorities = AUTHORITIES[set % 2].clone();
+    Command::InstallAuthorities(Box::new(InstallAuthorities { authorities, by: id(leader) }))
+}

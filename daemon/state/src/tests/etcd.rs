@@ -1,0 +1,228 @@
+use muster_types::{NodeId, Role};
+
+use super::*;
+use crate::EtcdChange;
+use crate::etcd::{Assignment, Phase, Seat, Start};
+
+fn seat(number: u8) -> Seat {
+    Seat { name: name(number), peer_url: format!("https://10.0.0.{number}:2380") }
+}
+
+fn started(number: u8) -> Command {
+    let member_id = u64::from(number);
+    Command::Etcd(EtcdChange::Started { node: id(number), generation: 0, member_id })
+}
+
+fn added(number: u8, generation: u32, member_id: u64) -> Command {
+    let peer_url = seat(number).peer_url;
+    Command::Etcd(EtcdChange::Added { node: id(number), generation, member_id, peer_url })
+}
+
+fn promoted(number: u8, generation: u32, member_id: u64) -> Command {
+    Command::Etcd(EtcdChange::Promoted { node: id(number), generation, member_id })
+}
+
+fn lost(number: u8, generation: u32) -> Command {
+    Command::Etcd(EtcdChange::Lost { node: id(number), generation })
+}
+
+fn removed(number: u8, generation: u32) -> Command {
+    Command::Etcd(EtcdChange::Removed { node: id(number), generation })
+}
+
+fn record(replica: &Replica, node: NodeId) -> (Phase, u32) {
+    let record = replica.state.etcd().record(&node).unwrap();
+    (record.phase, record.generation)
+}
+
+fn three_voters_and_a_fourth() -> Replica {
+    let mut replica = Replica::founded(3);
+    for number in 1..=3 {
+        replica.done(started(number));
+    }
+    replica.done(Command::Admit(admit(4, Role::ControlPlane)));
+    replica
+}
+
+#[test]
+fn founders_start_together_from_one_list() {
+    let replica = Replica::founded(3);
+    for number in 1..=3 {
+        assert_eq!(
+            replica.state.etcd().assignment(&id(number)),
+            Assignment::Run {
+                generation: 0,
+                start: Start::New,
+                initial_cluster: vec![seat(1), seat(2), seat(3)],
+            }
+        );
+    }
+}
+
+#[test]
+fn a_founder_starts_with_the_first_list_also_after_it_was_seen_as_a_voter() {
+    let mut replica = three_voters_and_a_fourth();
+    let before = replica.state.etcd().assignment(&id(3));
+    replica.done(added(4, 0, 40));
+    assert_eq!(replica.state.etcd().assignment(&id(3)), before);
+    assert_eq!(replica.state.etcd().founders(), [seat(1), seat(2), seat(3)]);
+}
+
+#[test]
+fn a_later_node_waits_then_learns_then_votes() {
+    let mut replica = three_voters_and_a_fourth();
+    assert_eq!(
+        replica.state.etcd().assignment(&id(4)),
+        Assignment::Wait { generation: 0, reason: "the leader to add it to etcd" }
+    );
+    replica.done(added(4, 0, 40));
+    let run = Assignment::Run {
+        generation: 0,
+        start: Start::Existing,
+        initial_cluster: vec![seat(1), seat(2), seat(3), seat(4)],
+    };
+    assert_eq!(replica.state.etcd().assignment(&id(4)), run);
+    assert_eq!(replica.state.etcd().learner(), Some(&id(4)));
+    replica.done(promoted(4, 0, 40));
+    assert_eq!(record(&replica, id(4)), (Phase::Voter { member_id: 40 }, 0));
+    assert_eq!(replica.state.etcd().assignment(&id(4)), run);
+}
+
+#[test]
+fn a_worker_has_no_etcd() {
+    let mut replica = Replica::founded(3);
+    replica.done(Command::Admit(admit(4, Role::Worker)));
+    assert_eq!(replica.state.etcd().assignment(&id(4)), Assignment::Nothing);
+    assert_eq!(
+        replica.refused(added(4, 0, 40)),
+        refusal(
+            Reason::Stale,
+            &format!(
+                "etcd of node {} (generation 0) cannot be recorded as added: no control-plane \
+                 member has this id; look again",
+                id(4).short()
+            )
+        )
+    );
+}
+
+#[test]
+fn a_lost_member_begins_again_with_the_next_generation() {
+    let mut replica = three_voters_and_a_fourth();
+    replica.done(lost(2, 0));
+    assert_eq!(record(&replica, id(2)), (Phase::Lost { member_id: Some(2) }, 0));
+    assert_eq!(
+        replica.state.etcd().assignment(&id(2)),
+        Assignment::Wait { generation: 0, reason: "the leader to remove its lost etcd member" }
+    );
+    replica.done(removed(2, 0));
+    assert_eq!(record(&replica, id(2)), (Phase::Waiting, 1));
+    replica.done(added(2, 1, 22));
+    let Assignment::Run { generation, start, .. } = replica.state.etcd().assignment(&id(2)) else {
+        panic!("a learner runs");
+    };
+    assert_eq!((generation, start), (1, Start::Existing));
+    replica.done(promoted(2, 1, 22));
+    assert_eq!(record(&replica, id(2)), (Phase::Voter { member_id: 22 }, 1));
+}
+
+#[test]
+fn every_transition_twice_is_harmless() {
+    let mut replica = Replica::founded(3);
+    let mut twice = |command: Command| {
+        assert_eq!(replica.run(command.clone()), Outcome::Done, "{command:?}");
+        let etcd = replica.state.etcd().clone();
+        assert_eq!(replica.run(command.clone()), Outcome::Unchanged, "{command:?}");
+        assert_eq!(*replica.state.etcd(), etcd);
+    };
+    twice(started(1));
+    twice(lost(1, 0));
+    twice(removed(1, 0));
+    twice(added(1, 1, 11));
+    twice(Command::Etcd(EtcdChange::Moved {
+        node: id(1),
+        generation: 1,
+        peer_url: "https://10.0.0.99:2380".to_owned(),
+    }));
+    twice(promoted(1, 1, 11));
+}
+
+#[test]
+fn a_late_transition_is_refused_and_changes_nothing() {
+    let mut replica = three_voters_and_a_fourth();
+    let stale = |replica: &mut Replica, command, number, what: &str, why: &str| {
+        let etcd = replica.state.etcd().clone();
+        let expected = format!("etcd of node {} {what}: {why}; look again", id(number).short());
+        assert_eq!(replica.refused(command), refusal(Reason::Stale, &expected));
+        assert_eq!(*replica.state.etcd(), etcd);
+    };
+    stale(
+        &mut replica,
+        promoted(4, 0, 40),
+        4,
+        "(generation 0) cannot be recorded as promoted",
+        "it is waiting in the plan",
+    );
+    stale(
+        &mut replica,
+        added(4, 0, 3),
+        4,
+        "(generation 0) cannot be recorded as added",
+        "another node has this etcd member",
+    );
+    stale(
+        &mut replica,
+        lost(1, 7),
+        1,
+        "(generation 7) cannot be recorded as lost",
+        "its etcd is of another generation",
+    );
+    replica.done(added(4, 0, 40));
+    replica.done(Command::Admit(admit(5, Role::ControlPlane)));
+    stale(
+        &mut replica,
+        added(5, 0, 50),
+        5,
+        "(generation 0) cannot be recorded as added",
+        "another node is the learner",
+    );
+    stale(
+        &mut replica,
+        promoted(4, 0, 41),
+        4,
+        "(generation 0) cannot be recorded as promoted",
+        "it is learner in the plan",
+    );
+}
+
+#[test]
+fn a_removed_node_leaves_its_etcd_member_to_be_removed() {
+    let mut replica = three_voters_and_a_fourth();
+    replica.done(remove(3));
+    let departed: Vec<_> = replica.state.etcd().departed().collect();
+    assert_eq!((departed.len(), departed[0].0, departed[0].1.member_id), (1, &id(3), Some(3)));
+    assert_eq!(replica.state.etcd().assignment(&id(3)), Assignment::Nothing);
+    assert_eq!(replica.refused(started(3)).reason, Reason::Stale);
+    replica.done(removed(3, 0));
+    assert_eq!(replica.state.etcd().departed().len(), 0);
+    assert_eq!(replica.refused(removed(3, 0)).reason, Reason::Stale);
+}
+
+/// It may have been recorded as removed while its member was still there.
+#[test]
+fn a_node_removed_while_it_waits_again_leaves_its_name() {
+    let mut replica = three_voters_and_a_fourth();
+    replica.done(removed(3, 0));
+    replica.done(remove(3));
+    let departed: Vec<_> = replica.state.etcd().departed().collect();
+    assert_eq!((departed.len(), departed[0].1.member_id), (1, None));
+    replica.done(removed(3, 1));
+    assert_eq!(replica.state.etcd().departed().len(), 0);
+}
+
+#[test]
+fn a_node_removed_while_it_waits_leaves_nothing() {
+    let mut replica = three_voters_and_a_fourth();
+    replica.done(remove(4));
+    assert_eq!(replica.state.etcd().departed().len(), 0);
+}

@@ -1,0 +1,255 @@
+//! Tokens: what lets a machine become a member, kept as verifiers, never as secrets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use muster_types::Role;
+use serde::{Deserialize, Serialize};
+
+use super::access::Call;
+use super::command::{Actor, Admit, CreateToken, Grant, RevokeToken};
+use super::{At, ClusterState, Outcome, Reason, Refusal, limits};
+use muster_pki::token::{TokenId, Verifier};
+
+/// A token as the cluster knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    pub verifier: Verifier,
+    pub grant: Grant,
+    /// Milliseconds since 1970; none: never.
+    pub expires_ms: Option<i64>,
+    /// Nodes admitted by it.
+    pub uses: u32,
+    /// The token that the birth was agreed with.
+    pub founding: bool,
+    pub created_index: u64,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// Who made it, as the audit log names it.
+    pub created_by: String,
+    /// Milliseconds since 1970.
+    #[serde(default)]
+    pub revoked_ms: Option<i64>,
+}
+
+/// Whether a token lets anybody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenStatus {
+    Valid,
+    Expired,
+    UsedUp,
+    Revoked,
+}
+
+impl TokenStatus {
+    /// The word that `musterctl token list` shows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Expired => "expired",
+            Self::UsedUp => "used-up",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl Token {
+    /// What it is worth at a time in milliseconds since 1970. Revoked outranks expired, expired
+    /// outranks used up.
+    pub fn status(&self, now_ms: i64) -> TokenStatus {
+        if self.revoked_ms.is_some() {
+            TokenStatus::Revoked
+        } else if self.expires_ms.is_some_and(|expires| expires <= now_ms) {
+            TokenStatus::Expired
+        } else if self.grant.uses_allowed.is_some_and(|allowed| self.uses >= allowed) {
+            TokenStatus::UsedUp
+        } else {
+            TokenStatus::Valid
+        }
+    }
+}
+
+/// Every token by its public id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Tokens(BTreeMap<TokenId, Arc<Token>>);
+
+impl Tokens {
+    pub(super) fn install_founding(&mut self, at: At, id: TokenId, verifier: Verifier) {
+        let grant = Grant {
+            roles: [Role::ControlPlane, Role::Worker].into(),
+            ttl_ms: None,
+            uses_allowed: None,
+            node_name: None,
+            description: "founding token".to_owned(),
+        };
+        let token = Token {
+            verifier,
+            grant,
+            expires_ms: None,
+            uses: 0,
+            founding: true,
+            created_index: at.index,
+            created_ms: at.now_ms,
+            created_by: "birth".to_owned(),
+            revoked_ms: None,
+        };
+        self.0.insert(id, Arc::new(token));
+    }
+
+    pub(super) fn spend(&mut self, id: &TokenId) {
+        if let Some(token) = self.0.get_mut(id) {
+            let token = Arc::make_mut(token);
+            token.uses = token.uses.saturating_add(1);
+        }
+    }
+
+    /// Drops the oldest token that lets nobody in any more, if there is no room.
+    fn make_room(&mut self, now_ms: i64) -> bool {
+        if self.0.len() < limits::TOKENS {
+            return true;
+        }
+        let spent = self.0.iter().filter(|(_, t)| t.status(now_ms) != TokenStatus::Valid);
+        let Some(oldest) = spent.min_by_key(|(_, t)| t.created_index).map(|(id, _)| id.clone())
+        else {
+            return false;
+        };
+        self.0.remove(&oldest).is_some()
+    }
+}
+
+impl ClusterState {
+    /// Every token, by id.
+    pub fn tokens(&self) -> impl ExactSizeIterator<Item = (&TokenId, &Token)> {
+        self.tokens.0.iter().map(|(id, token)| (id, token.as_ref()))
+    }
+
+    /// The token with this id.
+    pub fn token(&self, id: &TokenId) -> Option<&Token> {
+        self.tokens.0.get(id).map(Arc::as_ref)
+    }
+
+    pub(super) fn check_token(&self, admit: &Admit, now_ms: i64) -> Result<(), Refusal> {
+        let id = &admit.token;
+        let refuse = |why: String| Err(Refusal::new(Reason::Token, why));
+        let again = "make another with `musterctl token create`";
+        let Some(token) = self.tokens.0.get(id) else {
+            return refuse(format!("the cluster knows no token {id}; {again}"));
+        };
+        match token.status(now_ms) {
+            TokenStatus::Revoked => return refuse(format!("token {id} was revoked; {again}")),
+            TokenStatus::Expired => return refuse(format!("token {id} has expired; {again}")),
+            TokenStatus::UsedUp => {
+                return refuse(format!("token {id} has been used {} times; {again}", token.uses));
+            }
+            TokenStatus::Valid => {}
+        }
+        if !token.grant.roles.contains(&admit.role) {
+            return refuse(format!("token {id} does not admit a {} node; {again}", admit.role));
+        }
+        match &token.grant.node_name {
+            Some(bound) if *bound != admit.name => refuse(format!(
+                "token {id} admits only a node named {bound}, not {}; use that name or {again}",
+                admit.name
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn create_token(
+        &mut self,
+        at: At,
+        create: &CreateToken,
+    ) -> Result<Outcome, Refusal> {
+        self.authorize(&create.by, Call::CreateToken)?;
+        check_grant(&create.grant)?;
+        if let Some(held) = self.tokens.0.get(&create.token) {
+            if held.verifier == create.verifier && held.grant == create.grant {
+                return Ok(Outcome::Unchanged);
+            }
+            return Err(Refusal::new(
+                Reason::Conflict,
+                format!("there is another token {} already; make a new one", create.token),
+            ));
+        }
+        if !self.tokens.make_room(at.now_ms) {
+            return Err(Refusal::new(
+                Reason::Full,
+                format!(
+                    "the cluster holds {} valid tokens, as many as it can; revoke some with \
+                     `musterctl token revoke`",
+                    limits::TOKENS
+                ),
+            ));
+        }
+        let expires_ms = create
+            .grant
+            .ttl_ms
+            .map(|ttl| at.now_ms.saturating_add(i64::try_from(ttl).unwrap_or(i64::MAX)));
+        let token = Token {
+            verifier: create.verifier.clone(),
+            grant: create.grant.clone(),
+            expires_ms,
+            uses: 0,
+            founding: false,
+            created_index: at.index,
+            created_ms: at.now_ms,
+            created_by: self.actor(&create.by),
+            revoked_ms: None,
+        };
+        self.tokens.0.insert(create.token.clone(), Arc::new(token));
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn revoke_token(
+        &mut self,
+        at: At,
+        revoke: &RevokeToken,
+    ) -> Result<Outcome, Refusal> {
+        self.authorize(&revoke.by, Call::RevokeToken)?;
+        let Some(token) = self.tokens.0.get_mut(&revoke.token) else {
+            return Err(Refusal::new(
+                Reason::NoSuchToken,
+                format!("there is no token {}; see `musterctl token list`", revoke.token),
+            ));
+        };
+        if token.revoked_ms.is_some() {
+            return Ok(Outcome::Unchanged);
+        }
+        Arc::make_mut(token).revoked_ms = Some(at.now_ms);
+        Ok(Outcome::Done)
+    }
+
+    /// An actor as the audit log names it.
+    pub fn actor(&self, actor: &Actor) -> String {
+        match actor {
+            Actor::Operator(key) => {
+                self.operators.get(key).map_or_else(|| key.to_string(), |o| o.name.clone())
+            }
+            Actor::Node(id) => {
+                let member = self.members.get(id).map(|member| &member.name);
+                let name = member.or_else(|| self.members.tombstone(id).map(|t| &t.name));
+                name.map_or_else(|| format!("node {}", id.short()), |name| format!("node {name}"))
+            }
+            Actor::Cluster => "cluster".to_owned(),
+        }
+    }
+}
+
+fn check_grant(grant: &Grant) -> Result<(), Refusal> {
+    let problem = if grant.roles.is_empty() {
+        "a token admits at least one role: control-plane, worker".to_owned()
+    } else if grant.ttl_ms.is_some_and(|ttl| ttl == 0 || ttl > limits::TOKEN_TTL_MS) {
+        "a token lives from 1 millisecond to 10 years; leave out its ttl to let it live on"
+            .to_owned()
+    } else if grant.uses_allowed.is_some_and(|uses| uses == 0 || uses > limits::TOKEN_USES) {
+        format!("a token has 1 to {} uses; leave them out for any number", limits::TOKEN_USES)
+    } else if grant.description.len() > limits::DESCRIPTION
+        || grant.description.chars().any(char::is_control)
+    {
+        format!("a token's description is one line of at most {} bytes", limits::DESCRIPTION)
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(Reason::Invalid, problem))
+}

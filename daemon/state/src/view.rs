@@ -1,0 +1,215 @@
+//! The state as messages: what members may know ([`view`]) and what operators are shown. No secret
+//! leaves by here: of a token its public id, of an authority its certificate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use muster_messages::hello::refusal::Reason as WireReason;
+use muster_messages::hello::{Peer, Refusal as WireRefusal};
+use muster_messages::node::View;
+use muster_messages::operator as wire;
+use muster_pki::inspect;
+use muster_pki::token::TokenId;
+use muster_types::NodeId;
+
+use super::{ClusterState, Entry, Member, Reason, Refusal, Token, TokenStatus, limits};
+
+/// What every member, workers too, may know.
+pub fn view(state: &ClusterState) -> View {
+    let birth = state.birth();
+    let valid = |token: &Token| token.status(state.now_ms()) == TokenStatus::Valid;
+    View {
+        index: state.index(),
+        cluster_id: birth.map(|b| b.cluster_id.to_vec()).unwrap_or_default(),
+        cluster_name: birth.map(|b| b.cluster_name.clone()).unwrap_or_default(),
+        members: peers(state),
+        machine_authorities: state.machine_authorities(),
+        config_version: state.config_version(),
+        removed: removed(state),
+        token_ids: state
+            .tokens()
+            .filter(|(_, token)| valid(token))
+            .map(|(id, _)| id.to_string())
+            .collect(),
+    }
+}
+
+/// Every member as others dial it.
+pub fn peers(state: &ClusterState) -> Vec<Peer> {
+    let peer = |member: &Member| Peer {
+        public_key: member.public_key.to_vec(),
+        name: member.name.to_string(),
+        role: member.role.to_string(),
+        addresses: member.addresses.iter().map(ToString::to_string).collect(),
+    };
+    state.members().map(peer).collect()
+}
+
+/// The ids that were removed last, the latest first.
+fn removed(state: &ClusterState) -> Vec<Vec<u8>> {
+    let mut removed: Vec<_> = state.removed().map(|(id, t)| (t.removed_index, id)).collect();
+    removed.sort_unstable_by(|a, b| b.cmp(a));
+    removed.into_iter().take(limits::VIEW_REMOVED).map(|(_, id)| id.to_vec()).collect()
+}
+
+/// A refusal as a joining node hears it.
+pub fn refusal(refusal: &Refusal) -> WireRefusal {
+    let reason = match refusal.reason {
+        Reason::NotFounded | Reason::NotNow | Reason::Full => WireReason::NotNow,
+        Reason::NameTaken => WireReason::NameTaken,
+        Reason::Removed => WireReason::Removed,
+        Reason::Token | Reason::NoSuchToken => WireReason::Token,
+        Reason::NotAMember => WireReason::NotAMember,
+        Reason::AlreadyFounded
+        | Reason::Conflict
+        | Reason::Invalid
+        | Reason::LastControlPlane
+        | Reason::QuorumAtRisk
+        | Reason::NotAllowed
+        | Reason::Stale => WireReason::Invalid,
+    };
+    WireRefusal { reason: reason.into(), message: refusal.message.clone() }
+}
+
+/// What a node knows of the others that is not in the state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The node that answers.
+    pub me: NodeId,
+    pub leader: Option<NodeId>,
+    /// Who votes in the Raft group as it is, not as it should be.
+    pub voters: BTreeSet<NodeId>,
+    /// Set when no majority could confirm the answer: for how long there has been no leader.
+    pub stale_for: Option<Duration>,
+    pub contacts: BTreeMap<NodeId, Contact>,
+}
+
+/// What gossip says of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contact {
+    /// "alive", "suspect", "down" or "unknown".
+    pub state: &'static str,
+    /// Since it was last heard; none if it never was.
+    pub silent_for: Option<Duration>,
+}
+
+/// The answer to `musterctl members`, by name.
+pub fn members(state: &ClusterState, seen: &Seen) -> wire::MembersReply {
+    let mut members: Vec<_> = state.members().map(|m| member(state, seen, m)).collect();
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let leader = seen.leader.and_then(|id| state.member(&id));
+    wire::MembersReply {
+        members,
+        leader: leader.map(|m| m.name.to_string()).unwrap_or_default(),
+        stale: seen.stale_for.is_some(),
+        stale_for_ms: seen.stale_for.map(millis).unwrap_or_default(),
+        cluster_name: state.birth().map(|b| b.cluster_name.clone()).unwrap_or_default(),
+        cluster_id: state.birth().map(|b| b.cluster_id.to_string()).unwrap_or_default(),
+    }
+}
+
+fn member(state: &ClusterState, seen: &Seen, member: &Member) -> wire::Member {
+    let contact = if member.id == seen.me {
+        Contact { state: "alive", silent_for: Some(Duration::ZERO) }
+    } else {
+        let unknown = Contact { state: "unknown", silent_for: None };
+        seen.contacts.get(&member.id).copied().unwrap_or(unknown)
+    };
+    let raft_voter = seen.voters.contains(&member.id);
+    let raft_role = if !member.is_control_plane() {
+        ""
+    } else if seen.leader == Some(member.id) {
+        "leader"
+    } else if raft_voter {
+        "follower"
+    } else {
+        "learner"
+    };
+    wire::Member {
+        name: member.name.to_string(),
+        id: member.id.to_string(),
+        role: member.role.to_string(),
+        address: member.addresses.first().map(ToString::to_string).unwrap_or_default(),
+        state: contact.state.to_owned(),
+        raft_role: raft_role.to_owned(),
+        raft_voter,
+        etcd: state.etcd().record(&member.id).map_or("", |r| r.phase.as_str()).to_owned(),
+        version: member.version.clone(),
+        config_version: member.config_version,
+        last_seen_ms: contact.silent_for.map(millis),
+    }
+}
+
+/// The answer to `musterctl token list`, the oldest first.
+pub fn tokens(state: &ClusterState, now_ms: i64) -> wire::ListTokensReply {
+    let mut tokens: Vec<_> = state.tokens().collect();
+    tokens.sort_by_key(|(id, token)| (token.created_index, *id));
+    let tokens = tokens.into_iter().map(|(id, t)| token(id, t, now_ms)).collect();
+    wire::ListTokensReply { tokens }
+}
+
+/// One token as it is at a time in milliseconds since 1970.
+pub fn token(id: &TokenId, token: &Token, now_ms: i64) -> wire::Token {
+    let grant = &token.grant;
+    wire::Token {
+        id: id.to_string(),
+        roles: grant.roles.iter().map(ToString::to_string).collect(),
+        expires_ms: token.expires_ms.unwrap_or(0),
+        uses_allowed: grant.uses_allowed.unwrap_or(0),
+        uses: token.uses,
+        node_name: grant.node_name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        description: grant.description.clone(),
+        founding: token.founding,
+        state: token.status(now_ms).as_str().to_owned(),
+        created_ms: token.created_ms,
+        created_by: token.created_by.clone(),
+    }
+}
+
+/// The newest `limit` entries of the audit log, the oldest of them first; 0: all that are kept.
+pub fn audit(state: &ClusterState, limit: u32) -> wire::ListAuditReply {
+    let kept = state.audit().len();
+    let limit = if limit == 0 { kept } else { usize::try_from(limit).unwrap_or(kept) };
+    let entry = |entry: &Entry| wire::AuditEntry {
+        index: entry.index,
+        time_ms: entry.time_ms,
+        actor: entry.actor.clone(),
+        action: entry.action.clone(),
+        subject: entry.subject.clone(),
+        outcome: entry.outcome.clone(),
+    };
+    let entries = state.audit().skip(kept.saturating_sub(limit)).map(entry).collect();
+    wire::ListAuditReply { entries }
+}
+
+/// The authorities as `musterctl pki show` lists them, and the fingerprint of the service-account
+/// key; nothing before they are agreed. The leaves are for the caller to ask the nodes for.
+pub fn authorities(state: &ClusterState) -> wire::ShowPkiReply {
+    let Some(held) = state.authorities() else { return wire::ShowPkiReply::default() };
+    let authorities = held.all().into_iter().filter_map(|authority| {
+        // The certificate was parsed when the authority was made or read.
+        let described = inspect::describe(authority.certificate()).ok()?;
+        Some(wire::Authority {
+            name: authority.kind().to_string(),
+            subject: described.subject,
+            not_before_ms: since_1970(described.not_before),
+            not_after_ms: since_1970(described.not_after),
+            fingerprint: described.fingerprint,
+            certificate_pem: authority.certificate_pem(),
+        })
+    });
+    wire::ShowPkiReply {
+        authorities: authorities.collect(),
+        nodes: Vec::new(),
+        service_account_key: held.service_account.fingerprint(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn since_1970(time: SystemTime) -> i64 {
+    let after = time.duration_since(UNIX_EPOCH).map(|d| i64::try_from(d.as_millis()));
+    after.map_or(0, |millis| millis.unwrap_or(i64::MAX))
+}

@@ -1,0 +1,163 @@
+//! The leader that is ahead of its disk: what may be seen of that, and what may not.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::poll;
+use muster_types::{ClusterId, NodeId};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, Vote};
+
+use super::tests::{Config, Listed};
+use super::*;
+
+const ME: u64 = 1;
+
+/// How long a hanging disk hangs at most.
+const HANGS: Duration = Duration::from_secs(20);
+
+/// What the disk does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    Writes,
+    Hangs,
+    Fails,
+}
+
+/// What it does, and how many commits it has been given. The tests here share it, so each holds
+/// [`TURN`].
+static DISK: (Mutex<(Disk, usize)>, Condvar) = (Mutex::new((Disk::Writes, 0)), Condvar::new());
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Lets the disk do this, and gives the number of commits that it has been given so far.
+fn disk(does: Disk) -> usize {
+    let mut disk = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
+    disk.0 = does;
+    DISK.1.notify_all();
+    disk.1
+}
+
+/// Until the disk has been given more than `before` commits: what hangs then, hangs in it.
+async fn until_given_more_than(before: usize) {
+    let given = async {
+        while DISK.0.lock().unwrap_or_else(PoisonError::into_inner).1 <= before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(HANGS, given).await.expect("the writer turns to the disk");
+}
+
+/// [`SLED`] on that disk.
+const ENGINE: Engine =
+    Engine { name: "slow", open: |dir| Ok(Arc::new(Slow((SLED.open)(dir)?)) as Arc<dyn Store>) };
+
+struct Slow(Arc<dyn Store>);
+
+impl Store for Slow {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut disk = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
+        disk.1 += 1;
+        // Not for ever, so that a test that fails meanwhile can end.
+        let hangs = |disk: &mut (Disk, usize)| disk.0 == Disk::Hangs;
+        let (disk, _) = DISK.1.wait_timeout_while(disk, HANGS, hangs).unwrap();
+        match disk.0 {
+            Disk::Fails => Err(StoreError::Stopped("the disk is gone".to_owned())),
+            Disk::Writes | Disk::Hangs => self.0.commit(changes),
+        }
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
+        self.0.scan(table, from, to)
+    }
+}
+
+fn open_in(dir: &Path) -> Opened<Config, Listed> {
+    disk(Disk::Writes);
+    let owner =
+        Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) };
+    let Opened { log, machine, state } = open(&dir.join("raft"), &owner, ENGINE).unwrap();
+    Opened { log: log.ahead_as(ME), machine, state }
+}
+
+fn entry(index: u64, leader: (u64, u64)) -> Entry<Config> {
+    Entry {
+        log_id: LogId::new(CommittedLeaderId::new(leader.0, leader.1), index),
+        payload: EntryPayload::Normal(format!("command {index}")),
+    }
+}
+
+#[tokio::test]
+async fn a_leaders_entry_is_replicated_before_and_applied_after_it_is_on_disk() {
+    let (_turn, dir) = (TURN.lock().await, tempfile::tempdir().unwrap());
+    let Opened { mut log, mut machine, state } = open_in(dir.path());
+    log.save_vote(&Vote::new_committed(3, ME)).await.unwrap();
+    let before = disk(Disk::Hangs);
+    log.blocking_append([entry(0, (3, ME))]).await.unwrap();
+    assert_eq!(log.get_log_reader().await.try_get_log_entries(0..1).await.unwrap().len(), 1);
+
+    let flushed = log.flushed();
+    let mut told = Box::pin(flushed.reaches(0));
+    let mut applied = Box::pin(machine.apply([entry(0, (3, ME))]));
+    let mut removed = Box::pin(log.truncate(entry(0, (3, ME)).log_id));
+    until_given_more_than(before).await;
+    assert!(poll!(&mut told).is_pending() && poll!(&mut applied).is_pending());
+    assert!(poll!(&mut removed).is_pending(), "what is not there yet cannot be removed");
+    assert!(state.borrow().0.is_empty());
+
+    disk(Disk::Writes);
+    told.await.unwrap();
+    applied.await.unwrap();
+    removed.await.unwrap();
+    assert_eq!(state.borrow().0.len(), 1);
+    drop((log, machine));
+    let mut log = open_in(dir.path()).log;
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, None, "it came back");
+}
+
+#[tokio::test]
+async fn only_a_leader_is_ahead() {
+    let (_turn, dir) = (TURN.lock().await, tempfile::tempdir().unwrap());
+    let mut log = open_in(dir.path()).log;
+    let votes_and_entries = [
+        // It only stands for election.
+        (Vote::new(3, ME), entry(0, (3, ME))),
+        // Another one leads, and hands on what this node proposed when it did.
+        (Vote::new_committed(4, 2), entry(1, (3, ME))),
+        (Vote::new_committed(4, 2), entry(2, (4, 2))),
+        // It leads now, but not in that term.
+        (Vote::new_committed(5, ME), entry(3, (4, 2))),
+        (Vote::new_committed(5, ME), entry(4, (3, ME))),
+    ];
+    for (vote, entry) in votes_and_entries {
+        disk(Disk::Writes);
+        log.save_vote(&vote).await.unwrap();
+        let before = disk(Disk::Hangs);
+        let mut append = Box::pin(log.blocking_append([entry.clone()]));
+        assert!(poll!(&mut append).is_pending());
+        until_given_more_than(before).await;
+        assert!(poll!(&mut append).is_pending(), "{vote}: {entry:?}");
+        disk(Disk::Writes);
+        append.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_leader_whose_disk_fails_applies_and_takes_nothing_more() {
+    let (_turn, dir) = (TURN.lock().await, tempfile::tempdir().unwrap());
+    let Opened { mut log, mut machine, .. } = open_in(dir.path());
+    log.save_vote(&Vote::new_committed(3, ME)).await.unwrap();
+    disk(Disk::Fails);
+    log.blocking_append([entry(0, (3, ME))]).await.unwrap();
+    let told = log.flushed().reaches(0).await.unwrap_err().to_string();
+    let applied = machine.apply([entry(0, (3, ME))]).await.unwrap_err().to_string();
+    let more = log.blocking_append([entry(1, (3, ME))]).await.unwrap_err().to_string();
+    for error in [told, applied, more] {
+        assert!(error.contains("the disk is gone"), "{error}");
+    }
+    disk(Disk::Writes);
+}

@@ -1,0 +1,194 @@
+//! What Raft has promised, on disk: votes and log entries in a [`Store`], the state machine in
+//! memory with snapshots in files. Nothing here is acknowledged before it has survived.
+//!
+//! A Raft node that forgets a vote elects two leaders in one term; one that forgets an entry loses
+//! what a client was told is safe. So there is one way to disk: every change goes through the one
+//! [`Writer`], which commits batches and answers only after `fdatasync`. The power-cut test
+//! (`tests/tests/power_cut.rs`) is the judge of that sentence.
+//!
+//! ```text
+//! raft/store.json   whose store this is, and its format (written first, read first)
+//! raft/lock         held while a daemon runs
+//! raft/mark         the last acknowledged commit: shows a store that went back in time
+//! raft/data/        the engine's own files
+//! raft/snapshots/   the last two snapshots of the state machine
+//! ```
+
+#[cfg(test)]
+mod ahead_tests;
+mod cache;
+mod codec;
+mod directory;
+mod durable;
+#[cfg(test)]
+mod fuzz;
+mod log;
+mod machine;
+mod mark;
+mod reach;
+mod reader;
+mod record;
+mod sled_store;
+mod snapshot;
+mod stall;
+mod types;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use openraft::RaftTypeConfig;
+use tokio::sync::watch;
+
+pub use codec::MAX_ENTRY;
+pub use directory::{DirectoryError, FORMAT, Owner};
+pub use log::LogStore;
+pub use machine::{Builder, Machine, State};
+pub use reach::Reached;
+pub use reader::LogReader;
+pub use sled_store::SLED;
+pub use snapshot::{Body, MAX_BODY, Snapshots};
+pub use stall::Stall;
+pub use types::TypeConfig;
+pub use writer::Writer;
+
+/// What to do about a node whose files cannot be trusted any more (docs/operations.md).
+pub const BEGIN_ANEW: &str = "this machine must begin anew: remove the node from its cluster \
+    (`musterctl node remove NAME`), move its state directory away and start it again";
+
+/// The largest value an engine is handed; longer entries are cut into parts.
+///
+/// sled moves a page above 128 KiB to a file of its own, which it never syncs, and a page holds up
+/// to 20 values (17 before it is split, or 16 and 3 when it is merged).
+pub const MAX_VALUE: usize = 4 << 10;
+
+/// One of the two ordered maps of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Log entries by index.
+    Log,
+    /// Vote, committed and purged marks, and the number of the last commit.
+    Meta,
+}
+
+/// One change to a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Put { table: Table, key: Vec<u8>, value: Vec<u8> },
+    Delete { table: Table, key: Vec<u8> },
+}
+
+/// Two ordered maps of bytes that survive a power cut.
+pub trait Store: Send + Sync + 'static {
+    /// Applies all of `changes`, in order, or none. On return they are on disk. After an error
+    /// nobody knows what is on disk: the store must not be written again before it is reopened.
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Everything from `from` (inclusive) to `to` (exclusive), in order of the keys.
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError>;
+}
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// A kind of store. Muster uses [`SLED`]; the power-cut test judges others beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    /// As it stands in `store.json`.
+    pub name: &'static str,
+    /// Opens the store in this directory, which exists, and makes it if it is empty.
+    pub open: fn(&Path) -> Result<Arc<dyn Store>, StoreError>,
+}
+
+/// Why the store could not be read or written. None of these is transient: Raft must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{what} {}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{what} the Raft store in {}", path.display())]
+    Engine { what: &'static str, path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(
+        "the Raft store is corrupted: {}: {why}; {BEGIN_ANEW}", path.display()
+    )]
+    Corrupt { path: PathBuf, why: String },
+    #[error(
+        "the Raft store in {} has lost acknowledged writes: it is at commit {found}, but commit \
+         {marked} was acknowledged; {BEGIN_ANEW}", path.display()
+    )]
+    WentBack { path: PathBuf, found: u64, marked: u64 },
+    #[error("a value of {len} bytes is too long for the Raft store, which takes {limit}")]
+    TooLong { len: usize, limit: usize },
+    #[error("the Raft store has stopped after an error: {0}")]
+    Stopped(String),
+}
+
+/// Why a node's Raft state could not be opened. Nothing was changed on disk, unless it was new.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A node's Raft state, open.
+pub struct Opened<C: RaftTypeConfig, S: State> {
+    pub log: LogStore<C>,
+    pub machine: Machine<C, S>,
+    /// The state after the last applied entry; changes with every applied batch.
+    pub state: watch::Receiver<Arc<S>>,
+}
+
+impl<C: RaftTypeConfig, S: State> std::fmt::Debug for Opened<C, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
+}
+
+/// Makes an empty store of `owner` in `dir`, unless there is one. Whoever remembers that this was
+/// done, once it has returned, can tell a store that was lost from one that never was: [`require`].
+pub fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), OpenError> {
+    directory::make(dir, owner, engine).map(drop)
+}
+
+/// Refuses `dir` when the store that was made there is gone. Without it a node has forgotten whom it
+/// has voted for and what it has acknowledged, and would vote again.
+pub fn require(dir: &Path) -> Result<(), OpenError> {
+    Ok(directory::require(dir)?)
+}
+
+/// Opens the Raft state of `owner` in `dir`, making it when `dir` does not exist or is empty.
+/// Blocks on the disk: call it from a thread that may wait.
+pub fn open<C, S>(dir: &Path, owner: &Owner, engine: Engine) -> Result<Opened<C, S>, OpenError>
+where
+    C: RaftTypeConfig<
+            Entry = openraft::Entry<C>,
+            SnapshotData = Body,
+            D = S::Command,
+            R = S::Outcome,
+        >,
+    C::D: Clone,
+    S: State,
+{
+    let directory = directory::open(dir, owner, engine)?;
+    let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"))?);
+    let log = LogStore::open(directory, snapshots.reached())?;
+    let machine = Machine::open(snapshots, log.purged_index(), log.flushed())?;
+    let state = machine.subscribe();
+    Ok(Opened { log, machine, state })
+}
+
+/// Runs `work` where it may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(StoreError::Stopped(format!("a task of the store failed: {e}"))))
+}

@@ -1,0 +1,223 @@
+//! Snapshots of the state machine as files: whole or absent, checked when read, the last two kept.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use ring::digest::{SHA256, digest};
+use tokio::sync::watch;
+
+use super::StoreError;
+use super::durable::{failed, make_dir, sync_dir, write_file};
+use super::reach::{Reach, Reached};
+
+/// The largest snapshot that is read or taken from a peer, in bytes.
+pub const MAX_BODY: usize = 256 << 20;
+
+/// Room for the membership, in bytes.
+const MAX_HEADER: usize = 1 << 20;
+
+const MAGIC: &[u8; 8] = b"MSTRSNP1";
+const FIXED: usize = MAGIC.len() + 4 + 8;
+const CHECKSUM: usize = 32;
+const KEEP: usize = 2;
+
+/// The state machine as MessagePack; what openraft hands from the builder to the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Body(pub Bytes);
+
+/// The files of one node.
+#[derive(Debug)]
+pub struct Snapshots {
+    dir: PathBuf,
+    /// Held while a file is written: a snapshot may be built while another is installed.
+    writing: Mutex<()>,
+    reach: watch::Sender<Reach>,
+}
+
+/// A file as it was written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) header: Bytes,
+    pub(super) body: Bytes,
+}
+
+impl Snapshots {
+    /// Opens `dir`, making it if it is not there. Removes what a cut left half written.
+    pub fn open(dir: PathBuf) -> Result<Self, StoreError> {
+        make_dir(&dir)?;
+        let snapshots = Self { dir, writing: Mutex::new(()), reach: watch::Sender::default() };
+        snapshots.remove_all("new")?;
+        let covered = snapshots.files()?.last().map(|file| file.index);
+        snapshots.reach.send_modify(|reach| reach.upto = covered);
+        Ok(snapshots)
+    }
+
+    /// How far the snapshots on disk go; changes with every one that is saved.
+    pub(super) fn reached(&self) -> Reached {
+        Reached::of(&self.reach)
+    }
+
+    /// Tells those who wait for a snapshot that it will not come.
+    pub(super) fn fail(&self, why: &StoreError) {
+        self.reach.send_modify(|reach| reach.failed = Some(muster_types::error::chain(why)));
+    }
+
+    /// Writes the snapshot of everything up to `index`, then removes all but the last two.
+    pub(super) fn save(&self, index: u64, header: &[u8], body: &[u8]) -> Result<(), StoreError> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.files()?.iter().map(|file| file.number + 1).max().unwrap_or(0);
+        let path = self.dir.join(format!("{index:016x}-{number:016x}.snap"));
+        let header_len = u32::try_from(header.len()).expect("a membership is not 4 GiB");
+        let body_len = u64::try_from(body.len()).expect("usize fits u64");
+        let mut fixed = MAGIC.to_vec();
+        fixed.extend_from_slice(&header_len.to_be_bytes());
+        fixed.extend_from_slice(&body_len.to_be_bytes());
+        let sum = checksum(&[&fixed, header, body]);
+        write_file(&path, &[&fixed, header, body, &sum])?;
+        let files = self.files()?;
+        for old in files.iter().rev().skip(KEEP) {
+            fs::remove_file(&old.path).map_err(failed("remove", &old.path))?;
+        }
+        self.remove_all("bad")?;
+        self.reach.send_modify(|reach| reach.upto = reach.upto.max(Some(index)));
+        Ok(())
+    }
+
+    /// The newest snapshot that is whole and goes up to `floor`, where the log begins: a shorter
+    /// one would leave a gap.
+    ///
+    /// A newer one that is damaged is set aside as `.bad`, and logged. For the start of a node: later
+    /// its log may have forgotten what only the newer one covers, but its state is in memory.
+    pub(super) fn newest(&self, floor: Option<u64>) -> Result<Option<Read>, StoreError> {
+        let mut damage = None;
+        for file in self.files()?.iter().rev() {
+            if floor.is_some_and(|floor| file.index < floor) {
+                break;
+            }
+            match read(&file.path) {
+                Ok(found) => {
+                    if let Some(damage) = damage {
+                        self.set_aside(damage)?;
+                        self.reach.send_modify(|reach| reach.upto = Some(file.index));
+                    }
+                    return Ok(Some(found));
+                }
+                Err(StoreError::Corrupt { path, why }) if damage.is_none() => {
+                    damage = Some(StoreError::Corrupt { path, why });
+                }
+                Err(error) => return Err(damage.unwrap_or(error)),
+            }
+        }
+        match (damage, floor) {
+            (Some(error), _) => Err(error),
+            (None, None) => Ok(None),
+            (None, Some(floor)) => Err(StoreError::Corrupt {
+                path: self.dir.clone(),
+                why: format!("the log begins after entry {floor}, but no snapshot goes that far"),
+            }),
+        }
+    }
+
+    /// The newest snapshot, whatever is there beside it.
+    pub(super) fn last(&self) -> Result<Option<Read>, StoreError> {
+        self.files()?.last().map(|file| read(&file.path)).transpose()
+    }
+
+    /// What is wrong with a snapshot whose checksum is right.
+    pub(super) fn corrupt(&self, why: String) -> StoreError {
+        StoreError::Corrupt { path: self.dir.clone(), why }
+    }
+
+    fn set_aside(&self, damage: StoreError) -> Result<(), StoreError> {
+        let StoreError::Corrupt { path, why } = damage else { return Ok(()) };
+        tracing::error!(path = %path.display(), why, "a damaged snapshot is set aside");
+        let bad = path.with_extension("bad");
+        fs::rename(&path, &bad).map_err(failed("set aside", &path))?;
+        sync_dir(&self.dir)
+    }
+
+    /// Removes what no longer serves anything: half-written files, and damaged ones once a newer
+    /// snapshot is there. They hold secrets.
+    fn remove_all(&self, extension: &str) -> Result<(), StoreError> {
+        for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
+            let path = entry.map_err(failed("list", &self.dir))?.path();
+            if path.extension().is_some_and(|e| e == extension) {
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The one that goes furthest last.
+    fn files(&self) -> Result<Vec<Found>, StoreError> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
+            files.extend(Found::parse(entry.map_err(failed("list", &self.dir))?.path()));
+        }
+        files.sort_by_key(|file| (file.index, file.number));
+        Ok(files)
+    }
+}
+
+#[derive(Debug)]
+struct Found {
+    index: u64,
+    /// Counts the snapshots of this node: two may go equally far.
+    number: u64,
+    path: PathBuf,
+}
+
+impl Found {
+    fn parse(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".snap")?;
+        let (index, number) = name.split_once('-')?;
+        let index = u64::from_str_radix(index, 16).ok()?;
+        let number = u64::from_str_radix(number, 16).ok()?;
+        Some(Self { index, number, path })
+    }
+}
+
+fn read(path: &Path) -> Result<Read, StoreError> {
+    let corrupt = |why: &str| StoreError::Corrupt { path: path.to_owned(), why: why.to_owned() };
+    let length = fs::metadata(path).map_err(failed("look at", path))?.len();
+    if length > (MAX_BODY + MAX_HEADER) as u64 {
+        return Err(corrupt("it is longer than any snapshot"));
+    }
+    let bytes = Bytes::from(fs::read(path).map_err(failed("read", path))?);
+    if bytes.len() < FIXED + CHECKSUM || bytes[..MAGIC.len()] != MAGIC[..] {
+        return Err(corrupt("it is cut off, or not a snapshot"));
+    }
+    let (content, sum) = bytes.split_at(bytes.len() - CHECKSUM);
+    if sum != checksum(&[content]) {
+        return Err(corrupt("it does not match its checksum"));
+    }
+    let header_len = u32::from_be_bytes(content[8..12].try_into().expect("four bytes")) as usize;
+    let body_len = u64::from_be_bytes(content[12..20].try_into().expect("eight bytes"));
+    let variable = content.len() - FIXED;
+    if variable.checked_sub(header_len).is_none_or(|rest| rest as u64 != body_len) {
+        return Err(corrupt("its lengths do not add up"));
+    }
+    let header = bytes.slice(FIXED..FIXED + header_len);
+    let body = bytes.slice(FIXED + header_len..FIXED + variable);
+    Ok(Read { header, body })
+}
+
+fn checksum(parts: &[&[u8]]) -> Vec<u8> {
+    let mut context = ring::digest::Context::new(&SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    context.finish().as_ref().to_vec()
+}
+
+/// A name for a snapshot that differs whenever its contents do.
+pub(super) fn name(index: u64, body: &[u8]) -> String {
+    let mut name = format!("{index}-");
+    for byte in &digest(&SHA256, body).as_ref()[..8] {
+        write!(name, "{byte:02x}").expect("a string takes text");
+    }
+    name
+}

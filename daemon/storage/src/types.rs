@@ -1,0 +1,30 @@
+//! The types that openraft is used with, and the replicated state as the state machine.
+
+use muster_types::NodeId;
+
+use crate::{Body, State};
+use muster_state::{ClusterState, Outcome, Stamped};
+
+openraft::declare_raft_types!(
+    /// Addresses are no part of Raft: the registry and the endpoint know where a node is.
+    pub TypeConfig:
+        D = Stamped,
+        R = Outcome,
+        NodeId = NodeId,
+        Node = openraft::EmptyNode,
+        Entry = openraft::Entry<TypeConfig>,
+        SnapshotData = Body,
+);
+
+impl State for ClusterState {
+    type Command = Stamped;
+    type Outcome = Outcome;
+
+    fn apply(&mut self, index: u64, command: &Stamped) -> Outcome {
+        ClusterState::apply(self, index, command)
+    }
+
+    fn nothing() -> Outcome {
+        Outcome::Unchanged
+    }
+}

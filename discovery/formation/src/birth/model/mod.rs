@@ -1,0 +1,473 @@
+//! The model check of the birth protocol: the real `step` under an adversary.
+//!
+//! The network is the set of all messages ever sent; any of them may be delivered at any time, any
+//! number of times, or never. That covers loss, duplication, reordering, delay and partitions, and
+//! a machine that never returns is one that nothing is delivered to any more. A machine may crash
+//! before, within and after the handling of any event: it keeps what it had made durable, and what
+//! it had sent stays sent. A machine may be wiped and come back as another one, with an identity that
+//! has promised nothing. Any machine may propose any set at any time it is free; the policy of who
+//! should is not trusted here.
+
+mod drain;
+mod forget;
+mod mutants;
+mod tests;
+mod walks;
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use muster_types::{ClusterId, NodeId, PublicKey};
+use stateright::{Model, Property};
+
+use super::certificate::{Signature, Signer};
+use super::message::Message;
+use super::proposal::{Draft, Founder, Proposal, ProposalId};
+use super::record::{Bond, Record};
+use super::step::{Charter, Effect, Event, Quorums, State};
+
+/// What each promise costs is not the protocol's business: the model signs with a constant.
+struct Rubber;
+
+impl Signer for Rubber {
+    fn sign_promise(&self, _: &ProposalId) -> Signature {
+        Signature::from_bytes([0; 64])
+    }
+}
+
+/// A value with its hash, since hashing dominates the search.
+#[derive(Debug)]
+struct Kept<T> {
+    value: Arc<T>,
+    print: u64,
+}
+
+impl<T: Hash> Kept<T> {
+    fn new(value: T) -> Self {
+        let print = print_of(&value);
+        Self { value: Arc::new(value), print }
+    }
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self { value: Arc::clone(&self.value), print: self.print }
+    }
+}
+
+impl<T> PartialEq for Kept<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.print == other.print
+    }
+}
+
+impl<T> Hash for Kept<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.print.hash(state);
+    }
+}
+
+fn print_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[derive(Debug, Clone, Hash)]
+struct Envelope {
+    from: usize,
+    to: usize,
+    message: Message,
+}
+
+/// All machines and the network.
+#[derive(Debug, Clone, PartialEq, Hash)]
+struct World {
+    machines: Vec<Kept<State>>,
+    /// Which of them are there: a bit each. Those that are not were wiped, or are to come.
+    present: u16,
+    /// Sorted by print.
+    sent: Vec<Kept<Envelope>>,
+    left: Budget,
+}
+
+/// How much may still happen; what keeps the search finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Budget {
+    proposals: u8,
+    impatience: u8,
+    crashes: u8,
+    wipes: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The message at this place of `sent`.
+    Deliver(usize),
+    Impatient(usize),
+    /// Of `Birth::plans`.
+    Propose(usize),
+    Join(usize),
+    Restart(usize),
+    Wipe(usize),
+}
+
+/// One thing that happens, and after how many of its effects the machine crashes, if it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Act {
+    cause: Cause,
+    crash_after: Option<usize>,
+}
+
+/// A set of machines and who proposes it.
+#[derive(Debug, Clone)]
+struct Plan {
+    proposer: usize,
+    founders: Vec<usize>,
+}
+
+/// What is wrong with a mutant's machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Defect {
+    None,
+    /// They answer first and write afterwards.
+    SendsBeforeDurable,
+    /// A wiped one keeps its key, and so its id, as if an old image of its disk were put back.
+    KeepsItsKey,
+    /// This one counts majorities by a config that was changed after the promise.
+    CountsByConfig(usize),
+}
+
+/// One search.
+struct Birth {
+    ids: Vec<NodeId>,
+    keys: Vec<PublicKey>,
+    expect: usize,
+    quorums: fn(usize) -> Quorums,
+    defect: Defect,
+    /// When the search gives up: from then on nothing happens any more. (The checker's own limit of
+    /// time is looked at only when a thread has nothing to do.)
+    deadline: Option<Instant>,
+    /// Set once the search is over, so that the ways to what it found can be walked again.
+    is_over: Arc<AtomicBool>,
+    /// How many of the last ids come into being only when a machine is wiped.
+    heirs: usize,
+    plans: Vec<Plan>,
+    budget: Budget,
+    /// Check liveness in every state whose print is a multiple of this; 0 is never.
+    drain_every: u64,
+    /// The durable states whose drain has been checked.
+    drained: Mutex<HashSet<u64>>,
+}
+
+impl Birth {
+    fn new(machines: u8, plans: Vec<Plan>, budget: Budget) -> Self {
+        Self::with_founders(3, machines, plans, budget)
+    }
+
+    fn with_founders(expect: usize, machines: u8, plans: Vec<Plan>, budget: Budget) -> Self {
+        let mut keys: Vec<_> = (1..=machines).map(|n| PublicKey::from_bytes([n; 32])).collect();
+        keys.sort_by_key(muster_pki::identity::node_id);
+        let ids = keys.iter().map(muster_pki::identity::node_id).collect();
+        Self {
+            ids,
+            keys,
+            expect,
+            quorums: Quorums::of,
+            defect: Defect::None,
+            deadline: None,
+            is_over: Arc::default(),
+            heirs: 0,
+            plans,
+            budget,
+            drain_every: 0,
+            drained: Mutex::default(),
+        }
+    }
+
+    /// Every set of three, proposed by each of its members.
+    fn all_plans(machines: usize) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        for a in 0..machines {
+            for b in a + 1..machines {
+                for c in b + 1..machines {
+                    for proposer in [a, b, c] {
+                        plans.push(Plan { proposer, founders: vec![a, b, c] });
+                    }
+                }
+            }
+        }
+        plans
+    }
+
+    fn charter(&self, machine: usize) -> Charter {
+        let is_misled = self.defect == Defect::CountsByConfig(machine);
+        Charter {
+            me: self.ids[machine],
+            token_id: "token".to_owned(),
+            expect: self.expect,
+            config_digest: [0; 32],
+            quorums: if is_misled { |_| Quorums::of(1) } else { self.quorums },
+        }
+    }
+
+    /// The plan as a proposal to the founders as they stand now.
+    fn proposal(&self, plan: &Plan, records: &[&Record]) -> Arc<Proposal> {
+        let founder = |machine: &usize| Founder {
+            public_key: self.keys[*machine],
+            name: format!("m{machine}").parse().unwrap(),
+            addresses: Vec::new(),
+            turn: records[*machine].turn,
+        };
+        let draft = Draft {
+            token_id: "token".to_owned(),
+            founders: plan.founders.iter().map(founder).collect(),
+            nonce: [0; 32],
+            config_digest: [0; 32],
+            proposer: self.ids[plan.proposer],
+        };
+        Arc::new(Proposal::new(draft).unwrap())
+    }
+
+    fn machine(&self, id: &NodeId) -> usize {
+        self.ids.binary_search(id).unwrap()
+    }
+
+    /// The machine concerned and what happens to it.
+    fn event(&self, world: &World, cause: Cause) -> (usize, Option<Event>) {
+        match cause {
+            Cause::Restart(machine) | Cause::Wipe(machine) => (machine, None),
+            Cause::Impatient(machine) => (machine, Some(Event::Impatient)),
+            Cause::Deliver(at) => {
+                let Envelope { from, to, message } = &*world.sent[at].value;
+                let message = message.clone();
+                (*to, Some(Event::Received { from: self.ids[*from], message }))
+            }
+            Cause::Propose(plan) => {
+                let plan = &self.plans[plan];
+                let proposal = self.proposal(plan, &world.records());
+                (plan.proposer, Some(Event::Propose(proposal)))
+            }
+            Cause::Join(machine) => {
+                let cluster = world.clusters().next().expect("offered only if one lives");
+                (machine, Some(Event::Admitted(cluster)))
+            }
+        }
+    }
+
+    /// Lets it happen to one machine; what it sends goes into the network.
+    fn perform(&self, world: &mut World, machine: usize, event: Event, cut: Option<usize>) {
+        let mut state = State::clone(&world.machines[machine].value);
+        let mut durable = state.record().clone();
+        let effects = self.effects(&mut state, machine, event);
+        for effect in effects.into_iter().take(cut.unwrap_or(usize::MAX)) {
+            match effect {
+                Effect::Persist(record) => durable = record,
+                Effect::Send { to, message } => {
+                    world.send(Envelope { from: machine, to: self.machine(&to), message });
+                }
+            }
+        }
+        if cut.is_some() {
+            state = State::restored(durable);
+        }
+        world.machines[machine] = Kept::new(state);
+    }
+
+    /// After how many effects a crash leaves something else than a crash before or after all of
+    /// them: just before a write, once something was done. What was sent and is never delivered
+    /// is as good as unsent.
+    fn cuts(&self, world: &World, cause: Cause) -> Vec<usize> {
+        let (machine, Some(event)) = self.event(world, cause) else { return Vec::new() };
+        let mut state = State::clone(&world.machines[machine].value);
+        let effects = self.effects(&mut state, machine, event);
+        let writes = effects.iter().enumerate().skip(1);
+        writes.filter(|(_, effect)| matches!(effect, Effect::Persist(_))).map(|(n, _)| n).collect()
+    }
+
+    fn effects(&self, state: &mut State, machine: usize, event: Event) -> Vec<Effect> {
+        let mut effects = state.step(&self.charter(machine), &Rubber, event);
+        if self.defect == Defect::SendsBeforeDurable {
+            effects.sort_by_key(|effect| matches!(effect, Effect::Persist(_)));
+        }
+        effects
+    }
+}
+
+impl World {
+    fn is_present(&self, machine: usize) -> bool {
+        self.present & (1 << machine) != 0
+    }
+
+    fn present(&self) -> impl Iterator<Item = usize> {
+        (0..self.machines.len()).filter(|at| self.is_present(*at))
+    }
+
+    fn records(&self) -> Vec<&Record> {
+        self.machines.iter().map(|machine| machine.value.record()).collect()
+    }
+
+    /// The clusters that some machine holds or held to be born: it will start Raft for it, and a
+    /// majority of founders either did as well or will, since none of them can abandon it any more.
+    fn clusters(&self) -> impl Iterator<Item = ClusterId> {
+        self.machines.iter().filter_map(|machine| {
+            machine.value.record().born().map(|certificate| certificate.cluster_id())
+        })
+    }
+
+    fn send(&mut self, envelope: Envelope) {
+        let kept = Kept::new(envelope);
+        if let Err(at) = self.sent.binary_search_by_key(&kept.print, |sent| sent.print) {
+            self.sent.insert(at, kept);
+        }
+    }
+}
+
+impl Model for Birth {
+    type State = World;
+    type Action = Act;
+
+    fn init_states(&self) -> Vec<World> {
+        let machines = self.ids.iter().map(|_| Kept::new(State::restored(Record::NEW))).collect();
+        let present = (1 << (self.ids.len() - self.heirs)) - 1;
+        vec![World { machines, present, sent: Vec::new(), left: self.budget }]
+    }
+
+    fn actions(&self, world: &World, acts: &mut Vec<Act>) {
+        if self.is_late() {
+            return;
+        }
+        let mut causes: Vec<_> = (0..world.sent.len()).map(Cause::Deliver).collect();
+        for at in world.present() {
+            let machine = &world.machines[at];
+            let record = machine.value.record();
+            if world.left.impatience > 0 && record.promise().is_some() {
+                causes.push(Cause::Impatient(at));
+            }
+            if record.cluster_id().is_none() && world.clusters().next().is_some() {
+                causes.push(Cause::Join(at));
+            }
+            if world.left.crashes > 0 {
+                causes.push(Cause::Restart(at));
+            }
+            if world.left.wipes > 0 {
+                causes.push(Cause::Wipe(at));
+            }
+        }
+        if world.left.proposals > 0 {
+            let can_be_made = |plan: &usize| self.can_be_made(world, &self.plans[*plan]);
+            causes.extend((0..self.plans.len()).filter(can_be_made).map(Cause::Propose));
+        }
+        for cause in causes {
+            acts.push(Act { cause, crash_after: None });
+            if world.left.crashes > 0 {
+                let cuts = self.cuts(world, cause).into_iter();
+                acts.extend(cuts.map(|n| Act { cause, crash_after: Some(n) }));
+            }
+        }
+    }
+
+    fn next_state(&self, world: &World, act: Act) -> Option<World> {
+        let mut next = world.clone();
+        let (machine, event) = self.event(world, act.cause);
+        if let Some(event) = event {
+            self.perform(&mut next, machine, event, act.crash_after);
+        } else if matches!(act.cause, Cause::Wipe(_)) {
+            self.wipe(&mut next, machine);
+        } else {
+            let record = world.machines[machine].value.record().clone();
+            next.machines[machine] = Kept::new(State::restored(record));
+        }
+        self.forget(&mut next);
+        if next == *world {
+            return None;
+        }
+        match act.cause {
+            Cause::Propose(_) => next.left.proposals -= 1,
+            Cause::Impatient(_) => next.left.impatience -= 1,
+            Cause::Wipe(_) => next.left.wipes -= 1,
+            Cause::Deliver(_) | Cause::Join(_) | Cause::Restart(_) => {}
+        }
+        if act.crash_after.is_some() || matches!(act.cause, Cause::Restart(_)) {
+            next.left.crashes -= 1;
+        }
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = vec![
+            Property::always("never two clusters", |_, world: &World| {
+                let mut clusters = world.clusters();
+                let first = clusters.next();
+                clusters.all(|cluster| Some(cluster) == first)
+            }),
+            Property::always(
+                "no founder of a living cluster is free of it",
+                |birth: &Self, world: &World| birth.founders_are_bound(world),
+            ),
+            Property::sometimes("a birth happens", |_, world: &World| {
+                world.clusters().next().is_some()
+            }),
+            Property::sometimes("a proposal is abandoned", |_, world: &World| {
+                world.machines.iter().any(|machine| machine.value.record().turn > 0)
+            }),
+        ];
+        if self.drain_every > 0 {
+            properties.push(Property::always(
+                "when faults stop, a birth happens",
+                |birth: &Self, world: &World| birth.heals(world),
+            ));
+        }
+        properties
+    }
+}
+
+impl Birth {
+    fn is_late(&self) -> bool {
+        let is_past = |deadline| Instant::now() >= deadline;
+        self.deadline.is_some_and(is_past) && !self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Whether its proposer is there, and everyone in it has been.
+    fn can_be_made(&self, world: &World, plan: &Plan) -> bool {
+        let known = self.ids.len() - self.heirs + self.wiped(world);
+        world.is_present(plan.proposer) && plan.founders.iter().all(|at| *at < known)
+    }
+
+    /// How many machines have been replaced by another one.
+    fn wiped(&self, world: &World) -> usize {
+        usize::from(self.budget.wipes - world.left.wipes).min(self.heirs)
+    }
+
+    /// What the machine knew is gone, and it comes back as another one, if there is one left to be.
+    fn wipe(&self, world: &mut World, machine: usize) {
+        if self.defect == Defect::KeepsItsKey {
+            world.machines[machine] = Kept::new(State::restored(Record::NEW));
+            return;
+        }
+        let heir = self.ids.len() - self.heirs + self.wiped(world);
+        world.present &= !(1 << machine);
+        if heir < self.ids.len() {
+            world.present |= 1 << heir;
+        }
+    }
+
+    /// Every founder of a cluster that somebody holds to be born has signed it and is either born
+    /// in it too or still waits to hear of it.
+    fn founders_are_bound(&self, world: &World) -> bool {
+        world.machines.iter().filter_map(|machine| machine.value.record().born()).all(|born| {
+            born.proposal().ids().iter().all(|id| {
+                let record = world.machines[self.machine(id)].value.record();
+                match &record.bond {
+                    Bond::Promised(promise) => promise.proposal == *born.proposal(),
+                    Bond::Born(certificate) => certificate.proposal() == born.proposal(),
+                    Bond::Joined(cluster) => *cluster == born.cluster_id(),
+                    Bond::Free => false,
+                }
+            })
+        })
+    }
+}

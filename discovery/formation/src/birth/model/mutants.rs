@@ -1,0 +1,192 @@
+//! Defects that the search must find, each for its own reason: the same search finds nothing without
+//! the defect, and what it finds with it shows the mark of that defect. And the two limits of what
+//! the protocol promises, shown to be limits.
+
+#![expect(clippy::print_stdout, reason = "the stories are part of the result")]
+
+use std::sync::Arc;
+
+use muster_types::NodeId;
+use stateright::HasDiscoveries;
+
+use super::tests::{Found, SPLIT, disjoint_but_one, plan, search, story};
+use super::{Act, Birth, Budget, Cause, Defect, Plan, World};
+use crate::birth::certificate::Certificate;
+use crate::birth::message::Message;
+use crate::birth::record::{Record, Verdict};
+use crate::birth::step::Quorums;
+
+/// A way into two clusters.
+struct Split {
+    path: Vec<(World, Option<Act>)>,
+}
+
+impl Split {
+    fn end(&self) -> &World {
+        &self.path.last().unwrap().0
+    }
+
+    /// The certificates that machines were born with, one for each cluster.
+    fn certificates(&self) -> [Arc<Certificate>; 2] {
+        let records = self.end().records();
+        let mut born: Vec<_> = records.iter().filter_map(|record| record.born()).cloned().collect();
+        born.sort_by_key(|certificate| certificate.cluster_id());
+        born.dedup_by_key(|certificate| certificate.cluster_id());
+        born.try_into().expect("two clusters")
+    }
+
+    /// The turns at which both certificates name their common founder.
+    fn turns_of_the_common_founder(&self) -> [u64; 2] {
+        let [one, other] = self.certificates();
+        let common = |id: &&NodeId| other.proposal().founder(id).is_some();
+        let id = *one.proposal().ids().iter().find(common).expect("one founder in common");
+        [one, other].map(|born| born.proposal().founder(&id).unwrap().turn)
+    }
+
+    /// For each cluster, how many of its founders voted to abandon it, or are past the turn at which
+    /// it names them.
+    fn founders_that_left(&self, birth: &Birth) -> [usize; 2] {
+        let is_of = |record: &Record, born: &Certificate| {
+            record.promise().is_some_and(|promise| promise.proposal == *born.proposal())
+        };
+        self.certificates().map(|born| {
+            let left = |founder: &&crate::birth::Founder| {
+                let record = self.end().records()[birth.machine(&founder.id())].clone();
+                let vote = record.promise().and_then(|promise| promise.vote.clone());
+                record.turn > founder.turn
+                    || matches!(vote, Some((_, Verdict::Abandoned)) if is_of(&record, &born))
+            };
+            born.founders().iter().filter(left).count()
+        })
+    }
+
+    fn signatures(&self) -> [usize; 2] {
+        self.certificates().map(|born| born.signatures().len())
+    }
+
+    fn some(&self, fits: impl Fn(&World, Act) -> bool) -> bool {
+        self.path.iter().any(|(world, act)| act.is_some_and(|act| fits(world, act)))
+    }
+}
+
+/// A search that a defect is put into.
+struct Case {
+    name: &'static str,
+    machines: u8,
+    plans: Vec<Plan>,
+    budget: Budget,
+}
+
+impl Case {
+    /// Five machines and two sets of founders with one in common.
+    fn new(name: &'static str, [proposals, impatience, crashes, wipes]: [u8; 4]) -> Self {
+        let budget = Budget { proposals, impatience, crashes, wipes };
+        Self { name, machines: 5, plans: disjoint_but_one(), budget }
+    }
+
+    fn birth(&self) -> Birth {
+        Birth::new(self.machines, self.plans.clone(), self.budget)
+    }
+
+    /// The split that the defect leads to, and that nothing leads to without it: where somebody asks,
+    /// `five_candidates_with_one_founder_in_common` has shown that, with more of everything.
+    fn split(&self, defect: impl Fn(&mut Birth)) -> (Birth, Split) {
+        let until = || HasDiscoveries::AnyOf([SPLIT].into());
+        let is_split = |(what, _): &Found| *what == SPLIT;
+        if self.budget.impatience == 0 {
+            let sound = search(&format!("{}: without it", self.name), self.birth(), until());
+            assert!(!sound.iter().any(is_split), "{}: splits without the defect", self.name);
+        }
+        let mut mutant = self.birth();
+        defect(&mut mutant);
+        let mut found = search(&format!("{}: mutant", self.name), mutant, until());
+        let at = found.iter().position(is_split);
+        let at = at.unwrap_or_else(|| panic!("{}: the defect was not found", self.name));
+        let (_, path) = found.swap_remove(at);
+        println!("{}", story(&path));
+        (self.birth(), Split { path })
+    }
+}
+
+#[test]
+fn a_promise_answered_before_it_is_durable_splits() {
+    let case = Case::new("promise answered before it is durable", [2, 0, 1, 0]);
+    let (_, split) = case.split(|birth| birth.defect = Defect::SendsBeforeDurable);
+    // It crashed between the answer and the write, and then signed for the same turn again.
+    assert!(split.some(|world, act| {
+        let Cause::Deliver(at) = act.cause else { return false };
+        act.crash_after.is_some() && matches!(world.sent[at].value.message, Message::Propose(_))
+    }));
+    assert_eq!(split.turns_of_the_common_founder(), [0, 0]);
+}
+
+#[test]
+fn abandoning_without_a_majority_splits() {
+    let case = Case::new("free on its own abandonment", [2, 1, 0, 0]);
+    let (birth, split) = case.split(|birth| {
+        birth.quorums = |n| Quorums { standings: 1, abandoned: 1, ..Quorums::of(n) };
+    });
+    // The common founder alone let the first cluster go, and signed at its next turn.
+    let mut left = split.founders_that_left(&birth);
+    left.sort_unstable();
+    assert_eq!(left, [0, 1]);
+    let mut turns = split.turns_of_the_common_founder();
+    turns.sort_unstable();
+    assert_eq!(turns, [0, 1]);
+}
+
+#[test]
+fn a_certificate_of_all_but_one_splits() {
+    let case = Case::new("certificate from N-1 signatures", [2, 0, 0, 0]);
+    let (_, split) =
+        case.split(|birth| birth.quorums = |n| Quorums { signatures: n - 1, ..Quorums::of(n) });
+    // Nobody crashed or asked: one of them lacks a signature, and that is of the common founder.
+    assert!(split.signatures().contains(&2), "{:?}", split.signatures());
+    assert!(!split.some(|_, act| {
+        act.crash_after.is_some() || matches!(act.cause, Cause::Restart(_) | Cause::Impatient(_))
+    }));
+}
+
+#[test]
+fn being_born_on_the_certificate_alone_splits() {
+    let case = Case::new("born without a majority's votes", [2, 1, 0, 0]);
+    let (birth, split) =
+        case.split(|birth| birth.quorums = |n| Quorums { born: 1, ..Quorums::of(n) });
+    // A majority had abandoned what one founder held to be born.
+    assert!(split.founders_that_left(&birth).contains(&2));
+    assert_eq!(split.signatures(), [3, 3]);
+}
+
+/// The hole that was there: the config of one founder was changed after its promise, and it took its
+/// own vote for a majority.
+#[test]
+fn counting_by_a_config_that_was_changed_since_splits() {
+    let case = Case::new("majority by the config", [2, 1, 0, 0]);
+    let (birth, split) = case.split(|birth| birth.defect = Defect::CountsByConfig(2));
+    let mut left = split.founders_that_left(&birth);
+    left.sort_unstable();
+    assert_eq!(left, [0, 1]);
+}
+
+/// A limit: a founder whose promise is lost and whose key is not, by an old image of its disk or a
+/// copy of it, signs twice in one turn. The node refuses to start with a key and no promise; an old
+/// promise beside its key is beyond it.
+#[test]
+fn an_old_promise_beside_its_key_splits() {
+    let case = Case { machines: 5, ..Case::new("old image of a disk", [2, 0, 0, 1]) };
+    let (_, split) = case.split(|birth| birth.defect = Defect::KeepsItsKey);
+    assert!(split.some(|_, act| matches!(act.cause, Cause::Wipe(2))));
+    assert_eq!(split.turns_of_the_common_founder(), [0, 0]);
+}
+
+/// A limit: a machine that is wiped counts again. Five machines, one of them wiped after it signed,
+/// are six candidates, and two sets of founders need have none in common.
+#[test]
+fn five_machines_of_which_one_is_wiped_can_split() {
+    let budget = Budget { proposals: 2, impatience: 0, crashes: 0, wipes: 1 };
+    let mut birth = Birth::new(6, vec![plan(0, [0, 1, 2]), plan(3, [3, 4, 5])], budget);
+    birth.heirs = 1;
+    let found = search("five machines, one wiped", birth, HasDiscoveries::AnyOf([SPLIT].into()));
+    let (_, path) = found.iter().find(|(what, _)| *what == SPLIT).expect("it can split");
+    println!("{}", story(path));
+}

@@ -1,0 +1,165 @@
+//! Performs what the protocol decides: writes are durable before anything that follows from them
+//! is handed out.
+
+use std::sync::Arc;
+
+use muster_pki::identity::Identity;
+use muster_types::NodeId;
+use tokio::task::spawn_blocking;
+
+use super::failpoint::Hook;
+use super::message::Message;
+use super::record::{Bond, Record, Verdict};
+use super::step::{Charter, Effect, Event, State};
+use super::store::{PromiseStore, StoreError};
+
+/// What goes to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    pub to: NodeId,
+    pub message: Message,
+}
+
+/// One node's part in births, with its file.
+#[derive(Debug)]
+pub struct Driver {
+    charter: Charter,
+    identity: Arc<Identity>,
+    state: State,
+    store: PromiseStore,
+    hook: Hook,
+}
+
+impl Driver {
+    /// Takes up what the store holds.
+    pub fn new(
+        charter: Charter,
+        identity: Arc<Identity>,
+        store: PromiseStore,
+        hook: Hook,
+    ) -> Result<Self, StoreError> {
+        let state = State::restored(store.read()?);
+        Ok(Self { charter, identity, state, store, hook })
+    }
+
+    pub fn record(&self) -> &Record {
+        self.state.record()
+    }
+
+    pub fn charter(&self) -> &Charter {
+        &self.charter
+    }
+
+    /// Takes one event and returns what is to be sent, all of it backed by durable writes.
+    ///
+    /// # Errors
+    /// When a write failed. What is on disk is then unknown: drop the driver and stop the node.
+    pub async fn take(&mut self, event: Event) -> Result<Vec<Outgoing>, StoreError> {
+        let effects = self.state.step(&self.charter, &*self.identity, event);
+        let mut outgoing = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Persist(record) => self.persist(record).await?,
+                Effect::Send { to, message } => outgoing.push(Outgoing { to, message }),
+            }
+        }
+        Ok(outgoing)
+    }
+
+    async fn persist(&self, record: Record) -> Result<(), StoreError> {
+        let stage = stage(&record);
+        self.hook.pass(&format!("birth.persist.{stage}.before"));
+        let store = self.store.clone();
+        let written = spawn_blocking(move || store.write(&record)).await;
+        written.unwrap_or_else(|gone| std::panic::resume_unwind(gone.into_panic()))?;
+        self.hook.pass(&format!("birth.persist.{stage}.after"));
+        Ok(())
+    }
+
+    /// Passes the place before or after a message is sent.
+    pub fn pass(&self, message: &Message, when: &str) {
+        self.hook.pass(&format!("birth.send.{}.{when}", kind(message)));
+    }
+}
+
+/// The name of a record in fail points.
+fn stage(record: &Record) -> &'static str {
+    match &record.bond {
+        Bond::Free => "free",
+        Bond::Promised(promise) => match &promise.vote {
+            Some((_, Verdict::Born(_))) => "certified",
+            Some((_, Verdict::Abandoned)) => "abandoned",
+            None if promise.ballot.round > 0 => "inquired",
+            None => "promised",
+        },
+        Bond::Born(_) => "born",
+        Bond::Joined(_) => "joined",
+    }
+}
+
+/// The name of a message in fail points.
+fn kind(message: &Message) -> &'static str {
+    match message {
+        Message::Propose(_) => "propose",
+        Message::Promise { .. } => "promise",
+        Message::Refuse { .. } => "refuse",
+        Message::Inquire { .. } => "inquire",
+        Message::Standing { .. } => "standing",
+        Message::Settle { .. } => "settle",
+        Message::Vote { .. } => "vote",
+        Message::Born(_) => "born",
+        Message::Abandoned(_) => "abandoned",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::birth::proposal::Proposal;
+    use crate::birth::step::Quorums;
+    use crate::birth::testing::{draft, founders};
+
+    fn driver(disk: &std::path::Path, hook: Hook) -> (Driver, Arc<Proposal>) {
+        let mut identities = founders(3);
+        let draft = draft(&identities);
+        let identity = Arc::new(identities.remove(0));
+        let charter = Charter {
+            me: identity.node_id(),
+            token_id: draft.token_id.clone(),
+            expect: 3,
+            config_digest: draft.config_digest,
+            quorums: Quorums::of,
+        };
+        let store = PromiseStore::create(disk, identity.node_id()).unwrap();
+        let driver = Driver::new(charter, identity, store, hook).unwrap();
+        (driver, Arc::new(Proposal::new(draft).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_out_before_it_is_on_disk() {
+        let disk = tempfile::tempdir().unwrap();
+        let places = Arc::new(Mutex::new(Vec::new()));
+        let passed = Arc::clone(&places);
+        let hook = Hook::new(move |place| passed.lock().unwrap().push(place.to_owned()));
+        let (mut driver, proposal) = driver(disk.path(), hook);
+        let outgoing = driver.take(Event::Propose(proposal)).await.unwrap();
+        assert_eq!(outgoing.len(), 2);
+        assert_eq!(driver.store.read().unwrap(), *driver.record());
+        assert!(driver.record().promise().is_some());
+        assert_eq!(
+            *places.lock().unwrap(),
+            ["birth.persist.promised.before", "birth.persist.promised.after"]
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_out_when_the_disk_fails() {
+        let disk = tempfile::tempdir().unwrap();
+        let (mut driver, proposal) = driver(disk.path(), Hook::inert());
+        disk.close().unwrap();
+        let error = driver.take(Event::Propose(proposal)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Io { what: "write", .. }), "{error}");
+    }
+}

@@ -1,0 +1,507 @@
+//! The birth protocol's decisions: a node's state and an event in, effects out. No clock, no
+//! randomness, no I/O; the driver performs the effects in order and stops the node if one fails.
+//!
+//! A birth is decided in two halves.
+//!
+//! 1. *Signing.* A proposal names its founders, each with its turn. A founder signs at most one
+//!    proposal per turn, durably before it answers. All signatures together are the certificate.
+//!    So two certificates with a common founder are of different turns of that founder, and a turn
+//!    ends only with knowledge that its proposal can never be born.
+//! 2. *Settling.* Whether the certificate counts is decided by a majority of the founders, by
+//!    ballots (single-decree Paxos: L. Lamport, "Paxos Made Simple", 2001, with the founders as
+//!    acceptors and `Born(certificate)` or `Abandoned` as values). Round 0 is the proposer's and
+//!    hands the certificate round. A signer that hears nothing opens a higher round and asks a
+//!    majority how it stands: if any of them voted, the vote of the highest ballot is proposed
+//!    again, otherwise abandonment. A founder that has not signed answers that it never will, and
+//!    that alone ends the proposal.
+//!
+//! A node is born only when it knows that a majority voted so, and that can never be undone: there
+//! is no certificate to be given back, and any majority that survives settles every proposal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use muster_types::{ClusterId, NodeId};
+
+use super::certificate::{Certificate, Signature, Signer};
+use super::message::Message;
+use super::proposal::{Proposal, ProposalId};
+use super::record::{Ballot, Bond, Promise, Record, Verdict};
+
+/// How many founders it takes. A value, so that the model check can show that no smaller number
+/// will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Quorums {
+    /// Signatures that make a certificate.
+    pub signatures: usize,
+    /// Answers to an inquiry before a verdict may be put to the vote.
+    pub standings: usize,
+    /// Votes that make a birth.
+    pub born: usize,
+    /// Votes that make an abandonment.
+    pub abandoned: usize,
+}
+
+impl Quorums {
+    /// The numbers for a birth of `founders`: all sign, a majority settles.
+    pub const fn of(founders: usize) -> Self {
+        let majority = founders / 2 + 1;
+        Self { signatures: founders, standings: majority, born: majority, abandoned: majority }
+    }
+}
+
+/// What one node knows for itself before any proposal.
+#[derive(Debug, Clone)]
+pub struct Charter {
+    pub me: NodeId,
+    pub token_id: String,
+    /// How many founders a proposal must name.
+    pub expect: usize,
+    /// Digest of the birth-relevant settings.
+    pub config_digest: [u8; 32],
+    /// By how many founders a proposal names, never by `expect`: the config may have changed since
+    /// the promise.
+    pub quorums: fn(usize) -> Quorums,
+}
+
+/// What happens to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The driver thinks that this should be put to its founders.
+    Propose(Arc<Proposal>),
+    /// A message from a peer whose key and token were proved.
+    Received { from: NodeId, message: Message },
+    /// The promised proposal has not been settled for too long.
+    Impatient,
+    /// A living cluster has admitted this node.
+    Admitted(ClusterId),
+}
+
+/// What the driver must do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make the record durable before going on.
+    Persist(Record),
+    Send {
+        to: NodeId,
+        message: Message,
+    },
+}
+
+/// What a node is in the middle of, concerning the proposal that it has promised. Lost in a crash.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Task {
+    Idle,
+    Gathering(BTreeMap<NodeId, Signature>),
+    Asking { ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Verdict)>> },
+    Settling { ballot: Ballot, verdict: Verdict, votes: BTreeSet<NodeId> },
+}
+
+/// A node's part in births.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct State {
+    record: Record,
+    pub(super) task: Task,
+    /// The highest round heard of, so that the next one supersedes it.
+    pub(super) heard: u32,
+}
+
+/// How a node stands to a proposal put before it.
+enum Stand {
+    /// Not a founder of it, or named with a turn it has not reached.
+    Stranger,
+    /// May still sign it.
+    Open,
+    Signed(Promise),
+    Born(Arc<Certificate>),
+    /// Did not sign it and never will, or knows that it is abandoned.
+    Over,
+}
+
+impl State {
+    /// Where a node that has just started stands.
+    pub fn restored(record: Record) -> Self {
+        Self { record, task: Task::Idle, heard: 0 }
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Takes one event. Events that make no sense (any more) have no effects.
+    pub fn step(&mut self, charter: &Charter, signer: &dyn Signer, event: Event) -> Vec<Effect> {
+        let mut turn = Turn { state: self, charter, signer, effects: Vec::new() };
+        match event {
+            Event::Propose(proposal) => turn.propose(&proposal),
+            Event::Received { from, message } => turn.received(from, message),
+            Event::Impatient => turn.inquire(),
+            Event::Admitted(cluster) => turn.admitted(cluster),
+        }
+        turn.effects
+    }
+
+    /// Whether it will never be bound by that proposal again.
+    #[cfg(test)]
+    pub(super) fn is_done_with(&self, me: &NodeId, proposal: &Proposal) -> bool {
+        matches!(self.stand(me, proposal), Stand::Over | Stand::Born(_))
+    }
+
+    fn stand(&self, me: &NodeId, proposal: &Proposal) -> Stand {
+        let Some(founder) = proposal.founder(me) else { return Stand::Stranger };
+        match &self.record.bond {
+            Bond::Promised(promise) if promise.proposal.id() == proposal.id() => {
+                Stand::Signed(promise.clone())
+            }
+            Bond::Born(certificate) if certificate.proposal().id() == proposal.id() => {
+                Stand::Born(Arc::clone(certificate))
+            }
+            Bond::Born(_) | Bond::Joined(_) => Stand::Over,
+            Bond::Free if founder.turn == self.record.turn => Stand::Open,
+            Bond::Free | Bond::Promised(_) if founder.turn <= self.record.turn => Stand::Over,
+            Bond::Free | Bond::Promised(_) => Stand::Stranger,
+        }
+    }
+}
+
+/// One event being taken: the state it changes and the effects it has so far.
+struct Turn<'a> {
+    state: &'a mut State,
+    charter: &'a Charter,
+    signer: &'a dyn Signer,
+    effects: Vec<Effect>,
+}
+
+impl Turn<'_> {
+    fn me(&self) -> NodeId {
+        self.charter.me
+    }
+
+    fn persist(&mut self, bond: Bond) {
+        self.state.record.bond = bond;
+        self.effects.push(Effect::Persist(self.state.record.clone()));
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.effects.push(Effect::Send { to, message });
+    }
+
+    fn send_others(&mut self, proposal: &Proposal, message: &Message) {
+        let me = self.me();
+        for to in proposal.ids().iter().filter(|id| **id != me) {
+            self.send(*to, message.clone());
+        }
+    }
+
+    /// Puts a proposal of this node's own to its founders.
+    fn propose(&mut self, proposal: &Arc<Proposal>) {
+        let fits = matches!(self.state.stand(&self.me(), proposal), Stand::Open)
+            && proposal.proposer() == self.me()
+            && objection(self.charter, proposal).is_none();
+        if !fits {
+            return;
+        }
+        let signature = self.sign(proposal);
+        self.send_others(proposal, &Message::Propose(Arc::clone(proposal)));
+        self.gathered(BTreeMap::from([(self.me(), signature)]));
+    }
+
+    /// Promises a proposal: durable first, the signature is only then anybody's to see.
+    fn sign(&mut self, proposal: &Arc<Proposal>) -> Signature {
+        let ballot = Ballot { round: 0, by: proposal.proposer() };
+        let promise = Promise { proposal: Arc::clone(proposal), ballot, vote: None };
+        self.state.task = Task::Idle;
+        self.state.heard = 0;
+        self.persist(Bond::Promised(promise));
+        self.signer.sign_promise(&proposal.id())
+    }
+
+    fn received(&mut self, from: NodeId, message: Message) {
+        match message {
+            Message::Propose(proposal) => self.on_propose(from, &proposal),
+            Message::Inquire { proposal, ballot } => self.on_inquire(from, &proposal, ballot),
+            Message::Settle { proposal, ballot, verdict } => {
+                self.on_settle(from, &proposal, ballot, verdict);
+            }
+            Message::Promise { proposal, signature } => {
+                let gathering = match &self.state.task {
+                    Task::Gathering(signatures) => Some(signatures.clone()),
+                    Task::Idle | Task::Asking { .. } | Task::Settling { .. } => None,
+                };
+                if let (Some(mut signatures), true) = (gathering, self.is_about(from, &proposal)) {
+                    signatures.insert(from, signature);
+                    self.gathered(signatures);
+                }
+            }
+            Message::Standing { proposal, ballot, vote } => {
+                if self.is_about(from, &proposal) {
+                    self.on_standing(from, ballot, vote);
+                }
+            }
+            Message::Vote { proposal, ballot } => {
+                if self.is_about(from, &proposal) {
+                    self.on_vote(from, ballot);
+                }
+            }
+            Message::Refuse { proposal, .. } => {
+                let gathering = matches!(self.state.task, Task::Gathering(_));
+                if gathering && self.is_about(from, &proposal) {
+                    self.inquire();
+                }
+            }
+            Message::Born(certificate) => {
+                let stand = self.state.stand(&self.me(), certificate.proposal());
+                let known = certificate.proposal().founder(&from).is_some();
+                if let (Stand::Signed(_), true) = (stand, known) {
+                    self.born(certificate);
+                }
+            }
+            Message::Abandoned(proposal) => {
+                if self.is_about(from, &proposal) {
+                    self.abandoned();
+                }
+            }
+        }
+    }
+
+    /// Whether this is said by a founder of the very proposal that this node has promised.
+    fn is_about(&self, from: NodeId, proposal: &ProposalId) -> bool {
+        self.state.record.promise().is_some_and(|promise| {
+            promise.proposal.id() == *proposal && promise.proposal.founder(&from).is_some()
+        })
+    }
+
+    fn on_propose(&mut self, from: NodeId, proposal: &Arc<Proposal>) {
+        let id = proposal.id();
+        if from != proposal.proposer() {
+            return;
+        }
+        match self.state.stand(&self.me(), proposal) {
+            Stand::Open => {
+                if let Some(reason) = objection(self.charter, proposal) {
+                    self.send(from, Message::Refuse { proposal: id, reason });
+                } else {
+                    let signature = self.sign(proposal);
+                    self.send(from, Message::Promise { proposal: id, signature });
+                }
+            }
+            Stand::Signed(_) => {
+                let signature = self.signer.sign_promise(&id);
+                self.send(from, Message::Promise { proposal: id, signature });
+            }
+            Stand::Born(certificate) => self.send(from, Message::Born(certificate)),
+            Stand::Over => self.send(from, Message::Abandoned(id)),
+            Stand::Stranger => {
+                let reason = "it does not name this node at its present turn".to_owned();
+                self.send(from, Message::Refuse { proposal: id, reason });
+            }
+        }
+    }
+
+    /// The proposer has one more signature.
+    fn gathered(&mut self, signatures: BTreeMap<NodeId, Signature>) {
+        let Some(promise) = self.state.record.promise() else { return };
+        let (proposal, ballot) = (Arc::clone(&promise.proposal), promise.ballot);
+        let enough = signatures.len() >= self.quorums(&proposal).signatures;
+        if !enough || ballot.round > 0 {
+            self.state.task = Task::Gathering(signatures);
+            return;
+        }
+        let certificate = Arc::new(Certificate::new(proposal, signatures));
+        self.put_to_vote(ballot, Verdict::Born(certificate));
+    }
+
+    /// Opens a round higher than any heard of.
+    fn inquire(&mut self) {
+        let Some(mut promise) = self.state.record.promise().cloned() else { return };
+        let round = self.state.heard.max(promise.ballot.round).saturating_add(1);
+        let ballot = Ballot { round, by: self.me() };
+        let proposal = Arc::clone(&promise.proposal);
+        let standings = BTreeMap::from([(self.me(), promise.vote.clone())]);
+        promise.ballot = ballot;
+        self.persist(Bond::Promised(promise));
+        self.send_others(&proposal, &Message::Inquire { proposal: Arc::clone(&proposal), ballot });
+        self.asked(ballot, standings);
+    }
+
+    fn on_inquire(&mut self, from: NodeId, proposal: &Arc<Proposal>, ballot: Ballot) {
+        let id = proposal.id();
+        if proposal.founder(&from).is_none() || ballot.by != from {
+            return;
+        }
+        match self.state.stand(&self.me(), proposal) {
+            Stand::Signed(mut promise) => {
+                if ballot > promise.ballot {
+                    promise.ballot = ballot;
+                    self.persist(Bond::Promised(promise.clone()));
+                }
+                let Promise { ballot, vote, .. } = promise;
+                self.send(from, Message::Standing { proposal: id, ballot, vote });
+            }
+            Stand::Open => {
+                // Somebody waits for a proposal that this node has not signed. With the turn over
+                // it never will, which frees them all.
+                self.state.record.turn += 1;
+                self.persist(Bond::Free);
+                self.send(from, Message::Abandoned(id));
+            }
+            Stand::Born(certificate) => self.send(from, Message::Born(certificate)),
+            Stand::Over => self.send(from, Message::Abandoned(id)),
+            Stand::Stranger => {}
+        }
+    }
+
+    fn on_standing(&mut self, from: NodeId, ballot: Ballot, vote: Option<(Ballot, Verdict)>) {
+        self.state.heard = self.state.heard.max(ballot.round);
+        let Task::Asking { ballot: asked, standings } = &self.state.task else { return };
+        if *asked == ballot {
+            let mut standings = standings.clone();
+            standings.insert(from, vote);
+            self.asked(ballot, standings);
+        }
+    }
+
+    /// The inquirer has one more answer.
+    fn asked(&mut self, ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Verdict)>>) {
+        let Some(promise) = self.state.record.promise() else { return };
+        if standings.len() < self.quorums(&promise.proposal).standings {
+            self.state.task = Task::Asking { ballot, standings };
+            return;
+        }
+        let highest = standings.into_values().flatten().max_by_key(|(ballot, _)| *ballot);
+        self.put_to_vote(ballot, highest.map_or(Verdict::Abandoned, |(_, verdict)| verdict));
+    }
+
+    /// Votes first, then asks the other founders to.
+    fn put_to_vote(&mut self, ballot: Ballot, verdict: Verdict) {
+        let Some(promise) = self.state.record.promise() else { return };
+        if promise.ballot != ballot {
+            self.state.task = Task::Idle; // overtaken by a higher ballot
+            return;
+        }
+        let proposal = Arc::clone(&promise.proposal);
+        self.vote(&proposal, ballot, &verdict);
+        let settle =
+            Message::Settle { proposal: Arc::clone(&proposal), ballot, verdict: verdict.clone() };
+        self.send_others(&proposal, &settle);
+        self.voted(ballot, verdict, BTreeSet::from([self.me()]));
+    }
+
+    fn vote(&mut self, proposal: &Arc<Proposal>, ballot: Ballot, verdict: &Verdict) {
+        let vote = Some((ballot, verdict.clone()));
+        self.persist(Bond::Promised(Promise { proposal: Arc::clone(proposal), ballot, vote }));
+    }
+
+    fn on_settle(
+        &mut self,
+        from: NodeId,
+        proposal: &Arc<Proposal>,
+        ballot: Ballot,
+        verdict: Verdict,
+    ) {
+        let id = proposal.id();
+        if proposal.founder(&from).is_none() || ballot.by != from {
+            return;
+        }
+        match self.state.stand(&self.me(), proposal) {
+            Stand::Signed(promise) if ballot < promise.ballot => {}
+            Stand::Signed(_) => {
+                // Who asks has voted already: with three founders these two votes settle it.
+                let votes = BTreeSet::from([from, self.me()]);
+                if self.is_settled(proposal, &verdict, &votes) {
+                    self.settled(verdict);
+                } else {
+                    self.vote(proposal, ballot, &verdict);
+                }
+                self.send(from, Message::Vote { proposal: id, ballot });
+            }
+            Stand::Born(certificate) => self.send(from, Message::Born(certificate)),
+            Stand::Over => self.send(from, Message::Abandoned(id)),
+            Stand::Open | Stand::Stranger => {}
+        }
+    }
+
+    fn on_vote(&mut self, from: NodeId, ballot: Ballot) {
+        let Task::Settling { ballot: asked, verdict, votes } = &self.state.task else { return };
+        if *asked == ballot {
+            let (verdict, mut votes) = (verdict.clone(), votes.clone());
+            votes.insert(from);
+            self.voted(ballot, verdict, votes);
+        }
+    }
+
+    /// Whoever put a verdict to the vote has one more vote.
+    fn voted(&mut self, ballot: Ballot, verdict: Verdict, votes: BTreeSet<NodeId>) {
+        let Some(promise) = self.state.record.promise() else { return };
+        let proposal = Arc::clone(&promise.proposal);
+        if !self.is_settled(&proposal, &verdict, &votes) {
+            self.state.task = Task::Settling { ballot, verdict, votes };
+            return;
+        }
+        let news = match &verdict {
+            Verdict::Born(certificate) => Message::Born(Arc::clone(certificate)),
+            Verdict::Abandoned => Message::Abandoned(proposal.id()),
+        };
+        self.settled(verdict);
+        self.send_others(&proposal, &news);
+    }
+
+    fn quorums(&self, proposal: &Proposal) -> Quorums {
+        (self.charter.quorums)(proposal.founders().len())
+    }
+
+    fn is_settled(&self, proposal: &Proposal, verdict: &Verdict, votes: &BTreeSet<NodeId>) -> bool {
+        let quorums = self.quorums(proposal);
+        let needed = match verdict {
+            Verdict::Born(_) => quorums.born,
+            Verdict::Abandoned => quorums.abandoned,
+        };
+        votes.len() >= needed
+    }
+
+    fn settled(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Born(certificate) => self.born(certificate),
+            Verdict::Abandoned => self.abandoned(),
+        }
+    }
+
+    fn born(&mut self, certificate: Arc<Certificate>) {
+        self.state.task = Task::Idle;
+        self.persist(Bond::Born(certificate));
+    }
+
+    fn abandoned(&mut self) {
+        self.state.task = Task::Idle;
+        self.state.record.turn += 1;
+        self.persist(Bond::Free);
+    }
+
+    /// A cluster for this token lives; what this node has promised to another never will.
+    fn admitted(&mut self, cluster: ClusterId) {
+        let elsewhere = match &self.state.record.bond {
+            Bond::Free => true,
+            // Its own proposal was born: it takes part as a founder, as soon as it has asked.
+            Bond::Promised(promise) => promise.proposal.cluster_id() != cluster,
+            Bond::Born(_) | Bond::Joined(_) => false,
+        };
+        if elsewhere {
+            self.state.task = Task::Idle;
+            self.state.record.turn += 1;
+            self.persist(Bond::Joined(cluster));
+        }
+    }
+}
+
+/// Why this node would not sign a proposal that it is free to sign.
+fn objection(charter: &Charter, proposal: &Proposal) -> Option<String> {
+    let found = proposal.founders().len();
+    if found != charter.expect {
+        Some(format!("it names {found} founders, this node expects {}", charter.expect))
+    } else if proposal.token_id() != charter.token_id {
+        Some(format!("it is for token {}, not {}", proposal.token_id(), charter.token_id))
+    } else if *proposal.config_digest() != charter.config_digest {
+        Some("the birth-relevant settings of proposer and founder differ".to_owned())
+    } else {
+        None
+    }
+}

@@ -1,0 +1,291 @@
+//! The file that keeps a node's promises: one record, replaced whole (temporary file, fsync, rename,
+//! fsync of the directory), with a version and a checksum.
+//!
+//! A file that cannot be read is an error that stops the node. It never counts as a node that has
+//! promised nothing: that node could sign twice in one turn, which is what splits a birth.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use muster_types::NodeId;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use super::certificate::CertificateError;
+use super::record::{Bond, Record, Verdict};
+use muster_files::{PRIVATE, replace};
+
+/// The name of the file in the state directory.
+pub const FILE: &str = "birth";
+
+/// What a record file starts with; the last byte is the version of the format.
+const MAGIC: &[u8; 8] = b"MBIRTH\0\x01";
+
+/// Far above the largest record: nine founders of sixteen addresses, certified twice.
+const MAX_BYTES: u64 = 256 << 10;
+
+const CHECKSUM: usize = 32;
+
+/// Why the record was not read or written. Each stops the node.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("there is no birth record {}, yet this node has an identity", .0.display())]
+    Missing(PathBuf),
+    #[error("the birth record {} is of another node ({})", path.display(), found.short())]
+    Foreign { path: PathBuf, found: NodeId },
+    #[error("the birth record {} is damaged ({why})", path.display())]
+    Damaged { path: PathBuf, why: String },
+    #[error("the birth record {} has format {found}, this build reads format 1; start the version \
+        of musterd that wrote it", path.display())]
+    Version { path: PathBuf, found: u8 },
+    #[error("the certificate in the birth record {} is wrong", path.display())]
+    Certificate { path: PathBuf, source: CertificateError },
+    #[error("{what} the birth record {}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl StoreError {
+    /// Whether the record is lost for good, so that this node can only become another one. An older
+    /// copy of the file does not help: what was promised since would be promised again.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Missing(_)
+            | Self::Foreign { .. }
+            | Self::Damaged { .. }
+            | Self::Certificate { .. } => true,
+            Self::Version { .. } | Self::Io { .. } => false,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    node: NodeId,
+    record: Record,
+}
+
+/// The open file of one node. The only writer; the state directory is locked by the daemon.
+#[derive(Debug, Clone)]
+pub struct PromiseStore {
+    path: PathBuf,
+    node: NodeId,
+}
+
+impl PromiseStore {
+    /// Starts the record of a node that was made just now. Call it before the identity is saved:
+    /// then an identity without a record is known to be a loss and not a beginning.
+    ///
+    /// # Errors
+    /// When the directory holds a record of a node that has ever promised anything, or on I/O.
+    pub fn create(directory: &Path, node: NodeId) -> Result<Self, StoreError> {
+        let store = Self { path: directory.join(FILE), node };
+        match store.contents() {
+            Err(StoreError::Missing(_)) => {}
+            Ok(Contents { record, .. }) if record == Record::NEW => {}
+            Ok(Contents { node, .. }) => {
+                return Err(StoreError::Foreign { path: store.path, found: node });
+            }
+            Err(error) => return Err(error),
+        }
+        store.write(&Record::NEW)?;
+        Ok(store)
+    }
+
+    /// Opens the record of a node that has been here before.
+    ///
+    /// # Errors
+    /// When there is none, when it is another node's, and when a byte of it is wrong.
+    pub fn open(directory: &Path, node: NodeId) -> Result<(Self, Record), StoreError> {
+        let store = Self { path: directory.join(FILE), node };
+        let record = store.read()?;
+        Ok((store, record))
+    }
+
+    /// The record as it is on disk.
+    pub fn read(&self) -> Result<Record, StoreError> {
+        let Contents { node, record } = self.contents()?;
+        if node != self.node {
+            return Err(StoreError::Foreign { path: self.path.clone(), found: node });
+        }
+        let certificate = match &record.bond {
+            Bond::Born(certificate) => Some(certificate),
+            Bond::Promised(promise) => match &promise.vote {
+                Some((_, Verdict::Born(certificate))) => Some(certificate),
+                Some((_, Verdict::Abandoned)) | None => None,
+            },
+            Bond::Free | Bond::Joined(_) => None,
+        };
+        if let Some(certificate) = certificate {
+            let path = || self.path.clone();
+            certificate
+                .verify()
+                .map_err(|source| StoreError::Certificate { path: path(), source })?;
+        }
+        Ok(record)
+    }
+
+    /// Makes the record durable. When it returns without error a power cut cannot lose it; when it
+    /// fails, either record may be on disk.
+    pub fn write(&self, record: &Record) -> Result<(), StoreError> {
+        replace(&self.path, &self.compose(record), PRIVATE)
+            .map_err(|error| self.io("write", error.into()))
+    }
+
+    /// The file that says this.
+    pub(crate) fn compose(&self, record: &Record) -> Vec<u8> {
+        let contents = Contents { node: self.node, record: record.clone() };
+        let payload = postcard::to_stdvec(&contents).expect("a record has no unsized parts");
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&payload);
+        let checksum = digest(&SHA256, &bytes);
+        bytes.extend_from_slice(checksum.as_ref());
+        bytes
+    }
+
+    fn contents(&self) -> Result<Contents, StoreError> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing(self.path.clone()));
+            }
+            opened => opened.map_err(|source| self.io("open", source))?,
+        };
+        let mut bytes = Vec::new();
+        let limited = (&mut file).take(MAX_BYTES + 1).read_to_end(&mut bytes);
+        limited.map_err(|source| self.io("read", source))?;
+        self.parse(&bytes)
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Contents, StoreError> {
+        let damaged =
+            |why: &str| StoreError::Damaged { path: self.path.clone(), why: why.to_owned() };
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(damaged("it is too long"));
+        }
+        if bytes.len() < MAGIC.len() + CHECKSUM {
+            return Err(damaged("it is too short"));
+        }
+        let (body, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
+        let (magic, payload) = body.split_at(MAGIC.len());
+        if magic[..7] != MAGIC[..7] {
+            return Err(damaged("it does not begin as one"));
+        }
+        if magic[7] != MAGIC[7] {
+            return Err(StoreError::Version { path: self.path.clone(), found: magic[7] });
+        }
+        if digest(&SHA256, body).as_ref() != checksum {
+            return Err(damaged("its checksum is wrong"));
+        }
+        match postcard::take_from_bytes(payload) {
+            Ok((contents, [])) => Ok(contents),
+            Ok(_) => Err(damaged("something follows the record")),
+            Err(error) => Err(damaged(&error.to_string())),
+        }
+    }
+
+    fn io(&self, what: &'static str, source: io::Error) -> StoreError {
+        StoreError::Io { what, path: self.path.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::birth::record::{Ballot, Promise};
+    use crate::birth::testing::{born, founders, proposal};
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 32])
+    }
+
+    fn promised() -> Record {
+        let proposal = Arc::new(proposal(&founders(3)));
+        let ballot = Ballot { round: 0, by: proposal.proposer() };
+        Record { turn: 4, bond: Bond::Promised(Promise { proposal, ballot, vote: None }) }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PromiseStore::create(dir.path(), node(1)).unwrap();
+        assert_eq!(store.read().unwrap(), Record::NEW);
+        let born = Record { turn: 7, bond: Bond::Born(Arc::new(born(3))) };
+        for record in [promised(), born, Record { turn: 9, bond: Bond::Free }] {
+            store.write(&record).unwrap();
+            assert_eq!(PromiseStore::open(dir.path(), node(1)).unwrap().1, record);
+        }
+        let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_lost_file_is_never_taken_for_a_new_node() {
+        let dir = tempfile::tempdir().unwrap();
+        PromiseStore::create(dir.path(), node(1)).unwrap();
+        fs::remove_file(dir.path().join(FILE)).unwrap();
+        let error = PromiseStore::open(dir.path(), node(1)).unwrap_err();
+        assert!(matches!(error, StoreError::Missing(_)), "{error}");
+    }
+
+    #[test]
+    fn another_nodes_promise_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PromiseStore::create(dir.path(), node(1)).unwrap();
+        // Crashed before its identity was saved: the next identity takes the place.
+        PromiseStore::create(dir.path(), node(2)).unwrap();
+        assert!(matches!(store.read().unwrap_err(), StoreError::Foreign { .. }));
+        store.write(&promised()).unwrap();
+        assert!(matches!(
+            PromiseStore::create(dir.path(), node(3)).unwrap_err(),
+            StoreError::Foreign { .. }
+        ));
+    }
+
+    #[test]
+    fn every_torn_or_flipped_file_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PromiseStore::create(dir.path(), node(1)).unwrap();
+        store.write(&promised()).unwrap();
+        let path = dir.path().join(FILE);
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert!(store.read().is_err(), "cut to {length} bytes");
+        }
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x10;
+            fs::write(&path, &flipped).unwrap();
+            assert!(store.read().is_err(), "byte {at} flipped");
+        }
+        fs::write(&path, [whole.as_slice(), b"x"].concat()).unwrap();
+        assert!(store.read().is_err());
+    }
+
+    #[test]
+    fn a_newer_format_is_named_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PromiseStore::create(dir.path(), node(1)).unwrap();
+        let path = dir.path().join(FILE);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[7] = 2;
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(store.read().unwrap_err(), StoreError::Version { found: 2, .. }));
+    }
+
+    #[test]
+    fn a_certificate_that_was_tampered_with_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = PromiseStore::create(dir.path(), node(1)).unwrap();
+        let whole = born(3);
+        let mut signatures = whole.signatures().clone();
+        signatures.pop_first();
+        let lacking = crate::birth::Certificate::new(Arc::clone(whole.proposal()), signatures);
+        store.write(&Record { turn: 0, bond: Bond::Born(Arc::new(lacking)) }).unwrap();
+        assert!(matches!(store.read().unwrap_err(), StoreError::Certificate { .. }));
+    }
+}

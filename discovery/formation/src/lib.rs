@@ -1,0 +1,189 @@
+//! From nothing to a member: looks for the others, takes part in the birth or joins the cluster that
+//! is there already.
+//!
+//! - [`view`]: who is there and what follows from it, pure;
+//! - [`network`]: the way to the others, as narrow as can be; [`Remote`] is the real one;
+//! - `room`: the one task that owns all of it and never blocks on a peer;
+//! - [`Handle`]: the answers to what others ask of this node before it is a member.
+//!
+//! Never hears of Raft: it ends with [`Formed`]. After that its task only goes on answering late
+//! questions about the birth.
+
+pub mod birth;
+pub mod candidate;
+#[cfg(test)]
+mod fuzz;
+mod jobs;
+pub mod network;
+mod remote;
+mod room;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use muster_messages::hello::{self, Admitted, BirthMessage, GreetReply, GreetRequest};
+use muster_pki::identity::Identity;
+use muster_types::{NodeName, PublicKey, Role};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::birth::failpoint::Hook;
+use crate::birth::step::{Charter, Quorums};
+use crate::birth::wire::{WireError, from_wire, to_wire};
+use crate::birth::{Certificate, Message, PromiseStore, StoreError, config_digest, run};
+pub use candidate::{Candidate, CandidateError, Standing};
+use network::Network;
+pub use remote::Remote;
+pub use room::Room;
+use view::{Own, View};
+
+/// Questions of peers that may wait for the task.
+const INBOX: usize = 64;
+
+/// What this node brings along.
+#[derive(Debug)]
+pub struct Settings {
+    pub identity: Arc<Identity>,
+    pub name: NodeName,
+    pub role: Role,
+    /// Where others reach this node, best first; at most 16 are told. Followed: a proposal names the
+    /// addresses of its moment.
+    pub addresses: watch::Receiver<Vec<SocketAddr>>,
+    pub token_id: String,
+    /// How many founders it takes, 1 to 9.
+    pub expect: usize,
+    /// The names of the founders, where the config gives them; otherwise empty.
+    pub founders: Vec<NodeName>,
+    /// The birth-relevant settings by path; public values only.
+    pub birth_fields: BTreeMap<String, String>,
+    pub hook: Hook,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Formed {
+    /// This node is a founder of the cluster of this certificate. Irrevocable.
+    Born(Arc<Certificate>),
+    /// A cluster has admitted this node.
+    Joined(Box<Admitted>),
+}
+
+/// Why formation cannot go on. The node must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum FormationError {
+    #[error("keep this node's promises")]
+    Store(#[from] StoreError),
+}
+
+/// Why a peer's question was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error(transparent)]
+    Candidate(#[from] CandidateError),
+    #[error(transparent)]
+    Birth(#[from] WireError),
+    #[error("this node is stopping")]
+    Stopped,
+}
+
+/// What peers and the daemon ask of formation. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    candidate: watch::Receiver<hello::Candidate>,
+    formed: watch::Receiver<Option<Formed>>,
+}
+
+enum Request {
+    Greet { candidate: Candidate, hints: Vec<SocketAddr>, reply: oneshot::Sender<GreetReply> },
+    Birth { from: PublicKey, message: Message, reply: oneshot::Sender<Vec<Message>> },
+}
+
+/// Prepares formation; the caller spawns [`Room::run`].
+///
+/// # Errors
+/// When the promise store cannot be read.
+pub fn prepare<N: Network>(
+    settings: Settings,
+    store: PromiseStore,
+    network: N,
+    hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
+) -> Result<(Handle, Room<N>), FormationError> {
+    let Settings { identity, name, role, mut addresses, token_id, .. } = settings;
+    let Settings { expect, founders, birth_fields, hook, .. } = settings;
+    let charter = Charter {
+        me: identity.node_id(),
+        token_id,
+        expect,
+        config_digest: config_digest(&birth_fields),
+        quorums: Quorums::of,
+    };
+    let candidate = Candidate {
+        public_key: identity.public_key(),
+        name,
+        role,
+        addresses: addresses.borrow_and_update().clone(),
+        turn: 0,
+        standing: Standing::Fresh,
+        birth_fields,
+    };
+    let birth = run::Driver::new(charter, identity, store, hook)?;
+    let view = View::new(Own { candidate, expect, founders }, Instant::now().into_std());
+    let (requests, inbox) = mpsc::channel(INBOX);
+    let room = Room::new(view, birth, network, room::Ears { inbox, hints, addresses });
+    let handle =
+        Handle { requests, candidate: room.candidate.subscribe(), formed: room.formed.subscribe() };
+    Ok((handle, room))
+}
+
+impl Handle {
+    /// Answers a greeting of a peer that has proved the token, from this address.
+    pub async fn greet(
+        &self,
+        from: PublicKey,
+        remote: SocketAddr,
+        request: GreetRequest,
+    ) -> Result<GreetReply, AnswerError> {
+        let mut candidate = Candidate::from_wire(from, request.me)?;
+        if candidate.addresses.is_empty() {
+            candidate.addresses.push(remote);
+        }
+        let hints = candidate::hinted(&request.peers);
+        self.ask(|reply| Request::Greet { candidate, hints, reply }).await
+    }
+
+    /// Answers one message of the birth protocol of a peer that has proved the token.
+    pub async fn birth(
+        &self,
+        from: PublicKey,
+        message: BirthMessage,
+    ) -> Result<Vec<BirthMessage>, AnswerError> {
+        let message = from_wire(&from, message)?;
+        let replies = self.ask(|reply| Request::Birth { from, message, reply }).await?;
+        Ok(replies.iter().map(to_wire).collect())
+    }
+
+    /// What this node says of itself, with what it waits for; changes with time.
+    pub fn candidate(&self) -> watch::Receiver<hello::Candidate> {
+        self.candidate.clone()
+    }
+
+    /// Waits until this node belongs to a cluster. `None` when formation was stopped before.
+    pub async fn formed(&self) -> Option<Formed> {
+        let mut formed = self.formed.clone();
+        formed.wait_for(Option::is_some).await.ok().and_then(|formed| formed.clone())
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, AnswerError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| AnswerError::Stopped)?;
+        answer.await.map_err(|_| AnswerError::Stopped)
+    }
+}

@@ -1,0 +1,47 @@
+//! What formation needs of the network, and nothing else: so that it runs over a network in memory
+//! in tests, and over [`muster_transport::endpoint`] otherwise.
+
+use std::future::Future;
+use std::net::SocketAddr;
+
+use muster_messages::hello::{BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest};
+use muster_types::PublicKey;
+
+/// Why a peer did not answer; a sentence for people, it names the address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreached(pub String);
+
+/// The way to other nodes. Every call ends within a bounded time.
+pub trait Network: Send + Sync + 'static {
+    type Session: Session;
+
+    /// Dials an address; both sides prove the token.
+    fn open(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = Result<Self::Session, Unreached>> + Send;
+}
+
+/// A session with a peer that holds the token. Closed when dropped.
+pub trait Session: Send + Sync + 'static {
+    /// The peer's key, proved in the handshake.
+    fn peer(&self) -> PublicKey;
+
+    fn is_closed(&self) -> bool;
+
+    fn greet(
+        &self,
+        request: GreetRequest,
+    ) -> impl Future<Output = Result<GreetReply, Unreached>> + Send;
+
+    fn birth(
+        &self,
+        message: BirthMessage,
+    ) -> impl Future<Output = Result<Vec<BirthMessage>, Unreached>> + Send;
+
+    fn join(
+        &self,
+        request: JoinRequest,
+    ) -> impl Future<Output = Result<JoinReply, Unreached>> + Send;
+}

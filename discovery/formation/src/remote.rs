@@ -1,0 +1,70 @@
+//! The network as it is: hello sessions over the QUIC endpoint.
+
+use std::net::SocketAddr;
+
+use muster_messages::hello::{
+    BirthMessage, BirthRequest, GreetReply, GreetRequest, JoinReply, JoinRequest,
+};
+use muster_pki::token::Token;
+use muster_types::PublicKey;
+use tonic::Status;
+
+use super::network::{Network, Session, Unreached};
+use muster_transport::endpoint::Endpoint;
+use muster_transport::hello::HelloSession;
+use muster_types::text::sanitize;
+
+/// The endpoint, with the token to prove.
+#[derive(Debug)]
+pub struct Remote {
+    endpoint: Endpoint,
+    token: Token,
+}
+
+impl Remote {
+    pub fn new(endpoint: Endpoint, token: Token) -> Self {
+        Self { endpoint, token }
+    }
+}
+
+fn refused(session: &HelloSession, status: &Status) -> Unreached {
+    Unreached(format!("{} answered: {}", session.remote(), sanitize(status.message())))
+}
+
+impl Network for Remote {
+    type Session = HelloSession;
+
+    async fn open(&self, address: SocketAddr) -> Result<HelloSession, Unreached> {
+        let dialled = self.endpoint.dial_hello(address).await;
+        let session = dialled.map_err(|error| Unreached(error.to_string()))?;
+        let proved = session.prove(&self.token).await;
+        proved.map_err(|error| Unreached(error.to_string()))?;
+        Ok(session)
+    }
+}
+
+impl Session for HelloSession {
+    fn peer(&self) -> PublicKey {
+        self.peer()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed()
+    }
+
+    async fn greet(&self, request: GreetRequest) -> Result<GreetReply, Unreached> {
+        let reply = self.client().greet(request).await;
+        reply.map(tonic::Response::into_inner).map_err(|status| refused(self, &status))
+    }
+
+    async fn birth(&self, message: BirthMessage) -> Result<Vec<BirthMessage>, Unreached> {
+        let request = BirthRequest { message: Some(message) };
+        let reply = self.client().birth(request).await;
+        reply.map(|reply| reply.into_inner().messages).map_err(|status| refused(self, &status))
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<JoinReply, Unreached> {
+        let reply = self.client().join(request).await;
+        reply.map(tonic::Response::into_inner).map_err(|status| refused(self, &status))
+    }
+}

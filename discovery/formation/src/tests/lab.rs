@@ -1,0 +1,364 @@
+//! Machines over a network in memory, with real keys and real promise files, in paused time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use muster_messages::hello::{
+    Admitted, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, Refusal,
+    candidate::State, join_reply::Outcome,
+};
+use muster_pki::identity::Identity;
+use muster_types::{ClusterId, PublicKey, Role};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::birth::PromiseStore;
+use crate::birth::failpoint::Hook;
+use crate::network::{Network, Session, Unreached};
+use crate::{FormationError, Formed, Handle, Settings, prepare};
+
+/// One way across the network.
+const LATENCY: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Default)]
+pub(super) struct Wires(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    machines: BTreeMap<SocketAddr, (PublicKey, Handle)>,
+    /// Pairs that cannot hear each other, each way listed.
+    cut: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// What members answer to whoever asks for admission, and how often they did.
+    refusal: Option<Refusal>,
+    refused: usize,
+}
+
+impl Wires {
+    fn peer(&self, from: SocketAddr, to: SocketAddr) -> Result<(PublicKey, Handle), Unreached> {
+        let inner = self.0.lock().unwrap();
+        let is_cut = inner.cut.contains(&(from, to)) || inner.cut.contains(&(to, from));
+        let peer = inner.machines.get(&to).filter(|_| !is_cut).cloned();
+        peer.ok_or_else(|| Unreached(format!("dial {to}: no answer")))
+    }
+
+    pub(super) fn cut(&self, a: usize, b: usize) {
+        self.0.lock().unwrap().cut.insert((address(a), address(b)));
+    }
+
+    pub(super) fn heal(&self) {
+        self.0.lock().unwrap().cut.clear();
+    }
+
+    /// Every member refuses everyone, or no longer does.
+    pub(super) fn refuse(&self, refusal: Option<Refusal>) {
+        self.0.lock().unwrap().refusal = refusal;
+    }
+
+    pub(super) fn refused(&self) -> usize {
+        self.0.lock().unwrap().refused
+    }
+
+    pub(super) fn unplug(&self, machine: usize) {
+        self.0.lock().unwrap().machines.remove(&address(machine));
+    }
+}
+
+struct Port {
+    wires: Wires,
+    key: PublicKey,
+    address: SocketAddr,
+}
+
+struct Line {
+    wires: Wires,
+    own: (PublicKey, SocketAddr),
+    peer: PublicKey,
+    remote: SocketAddr,
+}
+
+impl Network for Port {
+    type Session = Line;
+
+    async fn open(&self, remote: SocketAddr) -> Result<Line, Unreached> {
+        sleep(LATENCY * 6).await;
+        let (peer, _) = self.wires.peer(self.address, remote)?;
+        Ok(Line { wires: self.wires.clone(), own: (self.key, self.address), peer, remote })
+    }
+}
+
+impl Line {
+    async fn across(&self) -> Result<Handle, Unreached> {
+        sleep(LATENCY).await;
+        let (key, handle) = self.wires.peer(self.own.1, self.remote)?;
+        if key == self.peer { Ok(handle) } else { Err(Unreached("another machine".to_owned())) }
+    }
+
+    fn unreached(&self) -> Unreached {
+        Unreached(format!("{} went away", self.remote))
+    }
+}
+
+impl Session for Line {
+    fn peer(&self) -> PublicKey {
+        self.peer
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    async fn greet(&self, request: GreetRequest) -> Result<GreetReply, Unreached> {
+        let handle = self.across().await?;
+        let reply = handle.greet(self.own.0, self.own.1, request).await;
+        self.across().await?;
+        reply.map_err(|_| self.unreached())
+    }
+
+    async fn birth(&self, message: BirthMessage) -> Result<Vec<BirthMessage>, Unreached> {
+        let handle = self.across().await?;
+        let reply = handle.birth(self.own.0, message).await;
+        self.across().await?;
+        reply.map_err(|_| self.unreached())
+    }
+
+    async fn join(&self, _: JoinRequest) -> Result<JoinReply, Unreached> {
+        let handle = self.across().await?;
+        let candidate = handle.candidate().borrow().clone();
+        let mut inner = self.wires.0.lock().unwrap();
+        if let Some(refusal) = inner.refusal.clone() {
+            inner.refused += 1;
+            return Ok(JoinReply { outcome: Some(Outcome::Refused(refusal)) });
+        }
+        let cluster_id = candidate.cluster_id.clone();
+        let admitted = Admitted { cluster_id, ..Admitted::default() };
+        let outcome = (candidate.state() == State::Member).then_some(Outcome::Admitted(admitted));
+        Ok(JoinReply { outcome })
+    }
+}
+
+pub(super) fn address(machine: usize) -> SocketAddr {
+    format!("192.0.2.{}:50000", machine + 1).parse().unwrap()
+}
+
+/// How a machine is configured.
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) expect: usize,
+    pub(super) founders: Vec<usize>,
+    pub(super) role: Role,
+    pub(super) hints: Vec<usize>,
+    pub(super) fields: BTreeMap<String, String>,
+    pub(super) hook: Hook,
+}
+
+pub(super) fn name(machine: usize) -> String {
+    format!("m{machine}")
+}
+
+impl Config {
+    /// Control-plane machines that are told of the first `hints` addresses.
+    pub(super) fn new(expect: usize, hints: usize) -> Self {
+        let fields = BTreeMap::from([("cluster.expect".to_owned(), expect.to_string())]);
+        let (founders, role) = (Vec::new(), Role::ControlPlane);
+        let hints = (0..hints).collect();
+        Self { expect, founders, role, hints, fields, hook: Hook::inert() }
+    }
+}
+
+pub(super) struct Machine {
+    identity: Arc<Identity>,
+    disk: TempDir,
+    at: SocketAddr,
+    number: usize,
+    addresses: watch::Sender<Vec<SocketAddr>>,
+    pub(super) handle: Option<Handle>,
+    stop: CancellationToken,
+    task: JoinSet<Result<(), FormationError>>,
+}
+
+pub(super) struct Lab {
+    pub(super) wires: Wires,
+    pub(super) machines: Vec<Machine>,
+}
+
+impl Lab {
+    /// Machines that are made but switched off, sorted by node id.
+    pub(super) fn new(count: usize) -> Self {
+        let mut keys: Vec<_> = (0..count).map(|_| Identity::generate()).collect();
+        keys.sort_by_key(Identity::node_id);
+        let machine = |(number, identity): (usize, Identity)| {
+            let disk = tempfile::tempdir().unwrap();
+            PromiseStore::create(disk.path(), identity.node_id()).unwrap();
+            Machine {
+                identity: Arc::new(identity),
+                disk,
+                at: address(number),
+                number,
+                addresses: watch::Sender::new(vec![address(number)]),
+                handle: None,
+                stop: CancellationToken::new(),
+                task: JoinSet::new(),
+            }
+        };
+        let machines = keys.into_iter().enumerate().map(machine).collect();
+        Self { wires: Wires::default(), machines }
+    }
+
+    pub(super) fn start(&mut self, machine: usize, config: &Config) {
+        self.machines[machine].start(&self.wires, config);
+    }
+
+    pub(super) fn start_all(&mut self, config: &Config) {
+        for machine in 0..self.machines.len() {
+            self.start(machine, config);
+        }
+    }
+
+    /// A running machine gets another address.
+    pub(super) fn moves(&self, machine: usize, to: SocketAddr) {
+        let machine = &self.machines[machine];
+        let here = (machine.identity.public_key(), machine.handle.clone().expect("it runs"));
+        self.wires.0.lock().unwrap().machines.insert(to, here);
+        machine.addresses.send_replace(vec![to]);
+    }
+
+    /// Cuts the power.
+    pub(super) async fn kill(&mut self, machine: usize) {
+        self.wires.unplug(machine);
+        self.machines[machine].task.shutdown().await;
+        self.machines[machine].handle = None;
+    }
+
+    /// Waits until each of these belongs to a cluster, and says to which.
+    pub(super) async fn formed(&self, machines: &[usize], within: Duration) -> Vec<Formed> {
+        let mut formed = Vec::new();
+        for machine in machines {
+            let handle = self.machines[*machine].handle.clone().expect("it runs");
+            let deadline = timeout(within, handle.formed()).await;
+            formed.push(
+                deadline
+                    .unwrap_or_else(|_| {
+                        panic!(
+                            "{} is in no cluster after {within:?}:\n{}",
+                            name(*machine),
+                            self.describe()
+                        )
+                    })
+                    .expect("it runs"),
+            );
+        }
+        formed
+    }
+
+    /// The one cluster that all of these belong to.
+    pub(super) async fn one_cluster(&self, machines: &[usize], within: Duration) -> ClusterId {
+        let formed = self.formed(machines, within).await;
+        let clusters: BTreeSet<_> = formed.iter().map(cluster).collect();
+        assert_eq!(clusters.len(), 1, "{clusters:?}\n{}", self.describe());
+        clusters.into_iter().next().unwrap()
+    }
+
+    pub(super) fn waiting_for(&self, machine: usize) -> String {
+        let handle = self.machines[machine].handle.as_ref().expect("it runs");
+        handle.candidate().borrow().waiting_for.clone()
+    }
+
+    /// What a machine waits for in that time, one after the other.
+    pub(super) async fn waits(&self, machine: usize, during: Duration) -> Vec<String> {
+        let mut candidate = self.machines[machine].handle.as_ref().expect("it runs").candidate();
+        let mut texts = vec![candidate.borrow_and_update().waiting_for.clone()];
+        let watch = async {
+            while candidate.changed().await.is_ok() {
+                texts.push(candidate.borrow_and_update().waiting_for.clone());
+            }
+        };
+        timeout(during, watch).await.ok();
+        texts.dedup();
+        texts
+    }
+
+    fn describe(&self) -> String {
+        let line = |machine: &Machine| match &machine.handle {
+            None => format!("{}: off", name(machine.number)),
+            Some(handle) => {
+                let now = handle.candidate().borrow().clone();
+                let state = now.state();
+                format!("{}: {state:?} turn {}: {}", now.name, now.turn, now.waiting_for)
+            }
+        };
+        self.machines.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+pub(super) fn cluster(formed: &Formed) -> ClusterId {
+    match formed {
+        Formed::Born(certificate) => certificate.cluster_id(),
+        Formed::Joined(admitted) => admitted.cluster_id.as_slice().try_into().unwrap(),
+    }
+}
+
+impl Machine {
+    fn start(&mut self, wires: &Wires, config: &Config) {
+        let Config { expect, founders, role, hints, fields, hook } = config.clone();
+        let hints: BTreeSet<_> = hints.into_iter().map(address).filter(|a| *a != self.at).collect();
+        // Nobody keeps the sender: these hints never change.
+        let (_, hints) = watch::channel(Arc::new(hints));
+        let (store, _) = PromiseStore::open(self.disk.path(), self.identity.node_id()).unwrap();
+        let settings = Settings {
+            identity: Arc::clone(&self.identity),
+            name: name(self.number).parse().unwrap(),
+            role,
+            addresses: self.addresses.subscribe(),
+            token_id: "abcdef".to_owned(),
+            expect,
+            founders: founders.into_iter().map(|n| name(n).parse().unwrap()).collect(),
+            birth_fields: fields,
+            hook,
+        };
+        let key = self.identity.public_key();
+        let port = Port { wires: wires.clone(), key, address: self.at };
+        let (handle, room) = prepare(settings, store, port, hints).unwrap();
+        wires.0.lock().unwrap().machines.insert(self.at, (key, handle.clone()));
+        self.handle = Some(handle);
+        self.stop = CancellationToken::new();
+        self.task.spawn(room.run(self.stop.clone()));
+    }
+}
+
+/// A hook that cuts the power of one machine at a named place, for the first time it is passed.
+pub(super) fn dies_at(place: &'static str, wires: &Wires, machine: usize) -> (Hook, Deaths) {
+    let wires = wires.clone();
+    let deaths = Deaths::default();
+    let passed = deaths.clone();
+    let hook = Hook::new(move |at| {
+        if at == place && passed.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            wires.unplug(machine);
+            // Unwinds without a word, as a power cut does.
+            std::panic::resume_unwind(Box::new("power cut"));
+        }
+    });
+    (hook, deaths)
+}
+
+/// Whether the place was passed.
+#[derive(Clone, Default)]
+pub(super) struct Deaths(Arc<AtomicUsize>);
+
+impl Deaths {
+    pub(super) fn happened(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// How long it takes.
+pub(super) async fn timed<T>(what: impl Future<Output = T>) -> (T, Duration) {
+    let start = Instant::now();
+    let value = what.await;
+    (value, start.elapsed())
+}

@@ -1,0 +1,192 @@
+//! What follows from what is known.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use muster_types::{NodeId, NodeName, Role};
+
+use super::{
+    BOUND_GRACE, Decision, GRACE, LOOK, LOOK_ALONE, Own, PRESENT, Peer, RANK, SETTLE, View,
+};
+use crate::birth::{Founder, Record};
+use crate::candidate::{Candidate, Standing};
+
+impl View {
+    /// What to do now that nothing is promised.
+    pub fn decide(&mut self, record: &Record, now: Instant) -> Decision {
+        let decision = self.weigh(record, now);
+        self.again = match &decision {
+            Decision::Wait { until, .. } => *until,
+            Decision::Propose(_) | Decision::Join(_) => None,
+        };
+        decision
+    }
+
+    /// When [`View::decide`] may come to something else by time alone.
+    pub fn next_decision(&self, now: Instant) -> Option<Instant> {
+        self.again.filter(|at| *at > now)
+    }
+
+    fn weigh(&mut self, record: &Record, now: Instant) -> Decision {
+        if let Some(twins) = self.twins(now) {
+            return wait(twins, None);
+        }
+        let members = self.members(record, now);
+        if !members.is_empty() {
+            return Decision::Join(members);
+        }
+        if let Some(cluster) = record.cluster_id() {
+            let reason =
+                format!("a member of cluster {} to admit this node again", cluster.short());
+            return wait(reason, None);
+        }
+        if self.own.candidate.role == Role::Worker {
+            return wait(format!("a cluster to join{}", self.silent_places()), None);
+        }
+        if let Some(reason) = self.difference(now).or_else(|| self.same_names(now)) {
+            return wait(reason, None);
+        }
+        self.gather(now)
+    }
+
+    /// Members of a cluster that this node may join: control-plane nodes first, since workers
+    /// verify no tokens, and then who was heard last.
+    fn members(&self, record: &Record, now: Instant) -> Vec<NodeId> {
+        let own = record.cluster_id();
+        let joinable = |peer: &Peer| match peer.candidate.standing {
+            Standing::Member(cluster) => own.is_none_or(|own| own == cluster),
+            Standing::Fresh | Standing::Bound => false,
+        };
+        let mut members: Vec<_> = self.present(now).filter(|(_, peer)| joinable(peer)).collect();
+        members.sort_by_key(|(_, peer)| (peer.candidate.role, Reverse(peer.heard)));
+        members.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    /// Which settings keep a birth from happening, naming both values.
+    fn difference(&self, now: Instant) -> Option<String> {
+        let own = &self.own.candidate;
+        let differing = |(_, peer): (&NodeId, &Peer)| {
+            let other = &peer.candidate;
+            let paths: BTreeSet<_> =
+                own.birth_fields.keys().chain(other.birth_fields.keys()).collect();
+            // What is asked of founders only (a snapshot to begin with) is not asked of a worker.
+            let is_asked = |path: &str| {
+                other.role == Role::ControlPlane || other.birth_fields.contains_key(path)
+            };
+            let differ = |path: &&String| {
+                let (here, there) = (own.birth_fields.get(*path), other.birth_fields.get(*path));
+                here != there && is_asked(path)
+            };
+            let value = |fields: &BTreeMap<String, String>, path: &str| {
+                fields.get(path).map_or_else(|| "unset".to_owned(), |value| format!("{value:?}"))
+            };
+            let described: Vec<_> = paths
+                .into_iter()
+                .filter(differ)
+                .map(|path| {
+                    let here = value(&own.birth_fields, path);
+                    let there = value(&other.birth_fields, path);
+                    format!("{path} is {here} on {} and {there} on {}", own.name, other.name)
+                })
+                .collect();
+            (!described.is_empty()).then(|| described.join("; "))
+        };
+        let described: Vec<_> = self.present(now).filter_map(differing).take(4).collect();
+        (!described.is_empty()).then(|| {
+            format!(
+                "the same config on every node, nothing is founded before: {}",
+                described.join("; ")
+            )
+        })
+    }
+
+    fn same_names(&self, now: Instant) -> Option<String> {
+        let mut names = BTreeMap::from([(&self.own.candidate.name, self.own.candidate.id())]);
+        self.present(now).find_map(|(id, peer)| {
+            let name = &peer.candidate.name;
+            let other = names.insert(name, *id)?;
+            let (a, b) = (other.short(), id.short());
+            Some(format!("distinct node names: {a} and {b} are both called {name}"))
+        })
+    }
+
+    /// The founders that this node would propose, or what is lacking.
+    fn gather(&mut self, now: Instant) -> Decision {
+        let Own { candidate: own, expect, founders } = &self.own;
+        let is_meant = |name: &NodeName| founders.is_empty() || founders.contains(name);
+        if !is_meant(&own.name) {
+            return wait(format!("the founders {} to found the cluster", list(founders)), None);
+        }
+        let reached = |peer: &Peer| peer.reached.is_some_and(|at| now < at + PRESENT);
+        let mut candidates = vec![own];
+        for (_, peer) in self.present(now) {
+            let candidate = &peer.candidate;
+            let fits = candidate.role == Role::ControlPlane && is_meant(&candidate.name);
+            if fits && candidate.standing == Standing::Fresh && reached(peer) {
+                candidates.push(candidate);
+            }
+        }
+        if candidates.len() < *expect {
+            let here: Vec<_> = candidates.iter().map(|candidate| &candidate.name).collect();
+            let absent: Vec<_> = founders.iter().filter(|name| !here.contains(name)).collect();
+            let who = if absent.is_empty() { String::new() } else { format!(": {}", list(absent)) };
+            let reason = format!(
+                "{} more of {expect} founders{who}; reached so far: {}{}",
+                expect - candidates.len(),
+                list(here),
+                self.silent_places()
+            );
+            return wait(reason, None);
+        }
+        candidates.sort_by_key(|candidate| candidate.id());
+        candidates.truncate(*expect);
+        let founders: Vec<_> = candidates.into_iter().map(Candidate::founder).collect();
+        self.time(founders, now)
+    }
+
+    /// Whether it is time to propose these.
+    fn time(&mut self, founders: Vec<Founder>, now: Instant) -> Decision {
+        let chosen: Vec<_> = founders.iter().map(|f| (f.id(), f.turn)).collect();
+        if self.chosen.0 != chosen {
+            self.chosen = (chosen, now);
+        }
+        let me = self.own.candidate.id();
+        let names = list(founders.iter().map(|founder| &founder.name));
+        let Some(rank) = founders.iter().position(|founder| founder.id() == me) else {
+            return wait(format!("the cluster that {names} are founding"), None);
+        };
+        let is_named = !self.own.founders.is_empty();
+        let look = if self.own.expect == 1 && !is_named { LOOK_ALONE } else { LOOK };
+        let rank = u32::try_from(rank).unwrap_or(u32::MAX);
+        let mut until = (self.started + look).max(self.chosen.1 + SETTLE).max(self.not_before);
+        let mut reason = format!("{} to propose {names} as founders", founders[0].name);
+        if !is_named {
+            let unknown = self.places.iter().filter(|(_, place)| place.owner.is_none());
+            if let Some((address, place)) = unknown.max_by_key(|(_, place)| place.since)
+                && until < place.since + GRACE
+                && now < place.since + GRACE
+            {
+                until = place.since + GRACE;
+                reason = format!("an answer from {address}, which may know a cluster");
+            }
+            let bound = self.present(now).filter_map(|(_, peer)| Some((peer, peer.bound_since?)));
+            if let Some((peer, since)) = bound.max_by_key(|(_, since)| *since)
+                && until < since + BOUND_GRACE
+            {
+                until = since + BOUND_GRACE;
+                reason = format!("the birth that {} takes part in", peer.candidate.name);
+            }
+        }
+        until += RANK * rank;
+        if now < until { wait(reason, Some(until)) } else { Decision::Propose(founders) }
+    }
+}
+
+fn wait(reason: String, until: Option<Instant>) -> Decision {
+    Decision::Wait { reason, until }
+}
+
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}

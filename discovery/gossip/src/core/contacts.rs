@@ -1,0 +1,49 @@
+//! Who has spoken to this member itself. News is passed on to them rather than to strangers, so
+//! that a group that starts together does not set up all its sessions in the same second; probes
+//! and seeking make every member a contact in time.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::Swim;
+use crate::identity::{Identity, gossip_to, is_gossip};
+use crate::roster::Slot;
+
+#[derive(Debug, Default)]
+pub(super) struct Contacts {
+    last_heard: HashMap<Slot, Instant>,
+    turns: Vec<Slot>,
+    turn: usize,
+}
+
+impl Contacts {
+    pub(super) fn heard(&mut self, slot: Slot, now: Instant) {
+        if self.last_heard.insert(slot, now).is_none() {
+            self.turns.push(slot);
+        }
+    }
+
+    pub(super) fn last_heard(&self, slot: Slot) -> Option<Instant> {
+        self.last_heard.get(&slot).copied()
+    }
+
+    pub(super) fn forget(&mut self, slot: Slot) {
+        self.last_heard.remove(&slot);
+        self.turns.retain(|contact| *contact != slot);
+    }
+
+    /// Turns a packet of mere news for a stranger into one for the contact whose turn it is.
+    pub(super) fn reroute(&mut self, to: Slot, packet: Vec<u8>, foca: &Swim) -> (Slot, Vec<u8>) {
+        if self.turns.is_empty() || self.last_heard.contains_key(&to) || !is_gossip(&packet) {
+            return (to, packet);
+        }
+        self.turn = (self.turn + 1) % self.turns.len();
+        let contact = self.turns[self.turn];
+        let known: Option<Identity> =
+            foca.iter_members().map(|member| *member.id()).find(|id| id.slot == contact);
+        match known {
+            Some(id) => (id.slot, gossip_to(packet, id)),
+            None => (to, packet),
+        }
+    }
+}

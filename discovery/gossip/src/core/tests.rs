@@ -1,0 +1,239 @@
+//! Two or three cores by hand; whole clusters are tried in the simulation.
+
+use std::collections::BTreeSet;
+
+use rand::SeedableRng;
+
+use super::*;
+use crate::Card;
+
+fn id(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 32])
+}
+
+fn roster(numbers: &[u8]) -> Arc<Roster> {
+    let members: BTreeSet<_> = numbers.iter().map(|n| id(*n)).collect();
+    Arc::new(Roster::default().with(&members))
+}
+
+fn core(n: u8, members: &[u8], now: Instant) -> Core {
+    let start = Start {
+        me: id(n),
+        generation: 1,
+        settings: Settings::default(),
+        roster: roster(members),
+        rng: StdRng::seed_from_u64(u64::from(n)),
+    };
+    Core::new(start, now).expect("in the roster")
+}
+
+/// Delivers everything between the cores for `span`; returns the ids that were sent to, and how
+/// often somebody was held dead.
+fn run(cores: &mut [(u8, &mut Core)], from: Instant, span: Duration) -> (BTreeSet<NodeId>, usize) {
+    let mut asked = BTreeSet::new();
+    let mut downs = 0;
+    let mut now = from;
+    while now < from + span {
+        for a in 0..cores.len() {
+            let (sender, core) = &mut cores[a];
+            let sender = id(*sender);
+            core.tick(now);
+            for effect in core.take_effects() {
+                let (to, datagram) = match effect {
+                    Effect::Send { to, datagram, .. } => (to, datagram),
+                    Effect::Down(_) => {
+                        downs += 1;
+                        continue;
+                    }
+                    Effect::Up(_) => continue,
+                };
+                asked.insert(to);
+                if let Some((_, receiver)) = cores.iter_mut().find(|(n, _)| id(*n) == to) {
+                    receiver.receive(now, sender, &datagram).unwrap();
+                }
+            }
+        }
+        now += Duration::from_millis(10);
+    }
+    (asked, downs)
+}
+
+#[test]
+fn who_is_not_in_the_directory_neither_speaks_nor_is_heard() {
+    let now = Instant::now();
+    let start = Start {
+        me: id(9),
+        generation: 1,
+        settings: Settings::default(),
+        roster: roster(&[1, 2]),
+        rng: StdRng::seed_from_u64(0),
+    };
+    assert!(Core::new(start, now).is_none());
+
+    // Node 3 has a directory in which it exists; nodes 1 and 2 do not know it (yet).
+    let mut a = core(1, &[1, 2], now);
+    let mut b = core(2, &[1, 2], now);
+    let mut stranger = core(3, &[1, 2, 3], now);
+    let (asked, _) =
+        run(&mut [(1, &mut a), (2, &mut b), (3, &mut stranger)], now, Duration::from_secs(5));
+    assert_eq!(a.seen(), 1);
+    assert_eq!(stranger.seen(), 0);
+    assert!(!asked.contains(&id(3)), "it does not even get an answer");
+    assert!(!a.view(now).contains_key(&id(3)));
+}
+
+#[test]
+fn members_whose_directories_differ_for_a_while_still_talk() {
+    let now = Instant::now();
+    let mut old = core(1, &[1, 2], now);
+    let mut new = core(2, &[1, 2, 3, 4], now);
+    let mut newest = core(3, &[1, 2, 3, 4], now);
+    let all = &mut [(1, &mut old), (2, &mut new), (3, &mut newest)];
+    let (_, downs) = run(all, now, Duration::from_mins(5));
+    assert_eq!((old.seen(), new.seen(), newest.seen()), (1, 2, 2), "1 does not know 3");
+    assert_eq!(downs, 0, "and 3, which 1 does not answer, does not hold it dead");
+    let later = now + Duration::from_mins(5);
+    assert!(old.set_roster(later, Arc::new(old.roster().with(&[1, 2, 3, 4].map(id).into()))));
+    run(&mut [(1, &mut old), (2, &mut new), (3, &mut newest)], later, Duration::from_secs(5));
+    assert_eq!((old.seen(), new.seen(), newest.seen()), (2, 2, 2));
+    assert_eq!(old.view(later)[&id(4)].state, State::Unknown);
+}
+
+#[test]
+fn a_member_that_is_not_seen_is_sought_for_ever_but_not_wildly() {
+    let now = Instant::now();
+    let mut alone = core(1, &[1, 2], now);
+    let mut sent = Vec::new();
+    while alone.next_deadline().is_some_and(|at| at < now + Duration::from_mins(10)) {
+        let at = alone.next_deadline().unwrap();
+        alone.tick(at);
+        sent.extend(alone.take_effects().into_iter().map(|_| at - now));
+    }
+    let in_last_minute = sent.iter().filter(|at| **at > Duration::from_mins(9)).count();
+    assert!((20..=70).contains(&in_last_minute), "{in_last_minute}");
+    assert!(sent.iter().filter(|at| **at < Duration::from_secs(1)).count() >= 4);
+}
+
+/// Every change of the directory once left a further look behind, each of which went on for ever:
+/// with one registered member off for good, a cluster sent more with every member it ever had.
+#[test]
+fn changes_of_the_directory_bring_the_next_look_nearer_and_add_none_for_ever() {
+    let now = Instant::now();
+    let (mut alone, mut busy) = (core(1, &[1, 2], now), core(1, &[1, 2], now));
+    let change = |core: &mut Core, at, members: &[u8]| {
+        let members: BTreeSet<_> = members.iter().map(|n| id(*n)).collect();
+        assert!(core.set_roster(at, Arc::new(core.roster().with(&members))));
+    };
+    for _ in 0..50 {
+        change(&mut busy, now, &[1, 2, 3]);
+        change(&mut busy, now, &[1, 2]);
+    }
+    sends(&mut alone, now, Duration::from_mins(1));
+    sends(&mut busy, now, Duration::from_mins(1));
+    let later = now + Duration::from_mins(1);
+    let as_ever = sends(&mut alone, later, Duration::from_mins(1));
+    assert!((20..=70).contains(&as_ever), "{as_ever}");
+    assert_eq!(sends(&mut busy, later, Duration::from_mins(1)), as_ever);
+    let later = later + Duration::from_mins(1);
+    change(&mut busy, later, &[1, 2, 3]);
+    let soon = sends(&mut busy, later, Duration::from_millis(350));
+    assert_eq!(soon, 3 * 2, "both, at once, after 100 ms and after 300 ms");
+}
+
+/// How many datagrams a core by itself sends from `from` on for `span`.
+fn sends(core: &mut Core, from: Instant, span: Duration) -> usize {
+    let mut sent = core.take_effects().len();
+    while let Some(at) = core.next_deadline().filter(|at| *at < from + span) {
+        core.tick(at);
+        sent += core.take_effects().len();
+    }
+    sent
+}
+
+#[test]
+fn a_card_is_taken_from_its_owner_only_once_per_number() {
+    let now = Instant::now();
+    let (mut a, mut b) = (core(1, &[1, 2], now), core(2, &[1, 2], now));
+    let card = |n| Card { config_version: n, ..Card::default() };
+    a.set_card(now, &card(1));
+    run(&mut [(1, &mut a), (2, &mut b)], now, Duration::from_secs(3));
+    assert_eq!(b.view(now)[&id(1)].card, Some(card(1)));
+    assert!(b.take_changed());
+    // An old one that comes late.
+    let preamble = Preamble { generation: 1, incarnation: 0, to_generation: 1, card: 1 };
+    let late = wire::seal(&preamble, &Note::Card(card(9)));
+    b.receive(now, id(1), &late).unwrap();
+    assert_eq!(b.view(now)[&id(1)].card, Some(card(1)));
+}
+
+#[test]
+fn who_believes_in_an_earlier_life_is_corrected() {
+    let now = Instant::now();
+    let mut b = core(2, &[1, 2], now);
+    b.take_effects();
+    let earlier = Preamble { generation: 1, incarnation: 0, to_generation: 0, card: 0 };
+    b.receive(now, id(1), &wire::seal(&earlier, &Note::Refute)).unwrap();
+    let roster = roster(&[1, 2]);
+    let sent = b.take_effects().into_iter().filter_map(|effect| match effect {
+        Effect::Send { to, datagram, .. } if to == id(1) => {
+            let me = Identity { slot: roster.slot(&id(1)).unwrap(), generation: 1 };
+            wire::open(&datagram, &roster, me.slot, me).unwrap()
+        }
+        _ => None,
+    });
+    let answers: Vec<_> = sent.filter(|(_, body)| *body == Body::Note(Note::Refute)).collect();
+    assert_eq!(answers.len(), 1);
+    assert_eq!((answers[0].0.generation, answers[0].0.to_generation), (1, 1));
+}
+
+#[test]
+fn time_in_which_this_process_did_not_run_counts_for_nobody() {
+    let now = Instant::now();
+    let (mut a, mut b) = (core(1, &[1, 2], now), core(2, &[1, 2], now));
+    run(&mut [(1, &mut a), (2, &mut b)], now, Duration::from_secs(2));
+    let state = |a: &Core| a.view(now)[&id(2)].state;
+    let next = |a: &mut Core| {
+        let at = a.next_deadline().unwrap();
+        a.tick(at);
+        at
+    };
+    let mut at = now;
+    while state(&a) == State::Alive {
+        at = next(&mut a);
+    }
+    assert_eq!(state(&a), State::Suspect);
+    at += Duration::from_secs(30);
+    a.tick(at);
+    assert_eq!(state(&a), State::Suspect, "it may still refute");
+    let woke = at;
+    while state(&a) == State::Suspect {
+        at = next(&mut a);
+    }
+    assert_eq!(state(&a), State::Down);
+    assert!(at - woke > Duration::from_millis(500), "{:?}", at - woke);
+}
+
+/// A datagram names no sender: who sends it is whom the session's certificate names.
+#[test]
+fn what_a_session_brings_is_said_by_its_owner_whoever_made_it() {
+    let start = Instant::now();
+    let mut ear = core(1, &[1, 2, 3], start);
+    let mut impersonated = core(2, &[1, 2, 3], start);
+    let mut brought = 0;
+    for step in 0..200 {
+        let now = start + Duration::from_millis(10) * step;
+        impersonated.tick(now);
+        for effect in impersonated.take_effects() {
+            if let Effect::Send { to, datagram, .. } = effect
+                && to == id(1)
+            {
+                ear.receive(now, id(3), &datagram).unwrap();
+                brought += 1;
+            }
+        }
+    }
+    let view = ear.view(start + Duration::from_secs(2));
+    assert!(brought > 0 && view[&id(3)].last_heard.is_some());
+    assert_eq!(view[&id(2)].last_heard, None, "2 has said nothing");
+    assert_eq!(view[&id(2)].state, State::Unknown);
+}

@@ -1,0 +1,143 @@
+//! Drivers on channels instead of sessions, in paused time.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use muster_pki::identity::{Identity, node_id};
+use muster_types::Role;
+use rand::SeedableRng;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::State;
+use muster_transport::endpoint::Peer;
+
+/// Who may be written to; a full inbox loses the datagram.
+struct Wires {
+    me: NodeId,
+    inboxes: HashMap<NodeId, mpsc::Sender<(NodeId, Bytes)>>,
+    counts: Arc<Counts>,
+}
+
+/// How many datagrams were sent, and how many of those were only offered.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicUsize,
+    offered: AtomicUsize,
+}
+
+impl Wires {
+    fn pass(&self, to: NodeId, datagram: Bytes) {
+        if let Some(inbox) = self.inboxes.get(&to) {
+            inbox.try_send((self.me, datagram)).ok();
+        }
+    }
+}
+
+impl Datagrams for Wires {
+    fn send(&self, to: NodeId, datagram: Bytes) {
+        self.counts.sent.fetch_add(1, Ordering::Relaxed);
+        self.pass(to, datagram);
+    }
+
+    fn offer(&self, to: NodeId, datagram: Bytes) {
+        self.counts.offered.fetch_add(1, Ordering::Relaxed);
+        self.pass(to, datagram);
+    }
+}
+
+struct Node {
+    id: NodeId,
+    counts: Arc<Counts>,
+    gossip: Gossip,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+fn cluster(members: u8) -> Vec<Node> {
+    let peers: Vec<Peer> = (0..members)
+        .map(|n| Peer {
+            public_key: Identity::generate().public_key(),
+            name: format!("m{n}").parse().unwrap(),
+            role: Role::Worker,
+            addresses: Vec::new(),
+        })
+        .collect();
+    let id = |peer: &Peer| node_id(&peer.public_key);
+    let directory = peers.iter().map(|peer| (id(peer), peer.clone())).collect();
+    let (_trust, trusted) = watch::channel(Arc::new(Trust { credentials: None, directory }));
+    let (inboxes, mail): (HashMap<_, _>, Vec<_>) = peers
+        .iter()
+        .map(|peer| {
+            let (inbox, mail) = mpsc::channel(64);
+            ((id(peer), inbox), mail)
+        })
+        .unzip();
+    let node = |(peer, inbox): (&Peer, _)| {
+        let counts: Arc<Counts> = Arc::default();
+        let parts = Parts {
+            me: id(peer),
+            generation: 1,
+            settings: Settings::default(),
+            datagrams: Wires {
+                me: id(peer),
+                inboxes: inboxes.clone(),
+                counts: Arc::clone(&counts),
+            },
+            inbox,
+            trust: trusted.clone(),
+            rng: StdRng::seed_from_u64(1),
+        };
+        let stop = CancellationToken::new();
+        let (gossip, driver) = Gossip::new(parts, stop.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(driver.run());
+        Node { id: id(peer), counts, gossip, stop, tasks }
+    };
+    peers.iter().zip(mail).map(node).collect()
+}
+
+async fn sees(node: &Node, limit: Duration, wanted: impl Fn(&NodeId) -> State) {
+    let mut view = node.gossip.liveness();
+    let seen = view.wait_for(|view| {
+        !view.is_empty() && view.iter().all(|(id, liveness)| liveness.state == wanted(id))
+    });
+    let came = tokio::time::timeout(limit, seen).await.is_ok();
+    assert!(came, "within {limit:?}, but {:?}", node.gossip.liveness().borrow());
+}
+
+/// Nobody can find out a death within a second: suspicion alone lasts longer.
+#[tokio::test(start_paused = true)]
+async fn who_stops_says_goodbye_and_is_held_dead_at_once() {
+    let mut nodes = cluster(3);
+    for node in &nodes {
+        sees(node, Duration::from_secs(10), |_| State::Alive).await;
+    }
+    let mut leaving = nodes.pop().unwrap();
+    leaving.stop.cancel();
+    leaving.tasks.join_next().await.unwrap().unwrap();
+    for node in &nodes {
+        let wanted = |id: &NodeId| if *id == leaving.id { State::Down } else { State::Alive };
+        sees(node, Duration::from_secs(1), wanted).await;
+    }
+}
+
+/// Looks for members that are missing can be spared; the probes and answers that say who lives cannot.
+#[tokio::test(start_paused = true)]
+async fn a_look_is_offered_and_a_probe_is_sent() {
+    let nodes = cluster(3);
+    for node in &nodes {
+        sees(node, Duration::from_secs(10), |_| State::Alive).await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let counts = || {
+        let counts = &nodes[0].counts;
+        (counts.sent.load(Ordering::Relaxed), counts.offered.load(Ordering::Relaxed))
+    };
+    let (sent, offered) = counts();
+    assert!(offered > 0, "nobody was looked for");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (later, all) = counts();
+    assert!(later >= sent + 25, "{sent} to {later}: a probe every 0.4 s, and answers");
+    assert_eq!(all, offered);
+}

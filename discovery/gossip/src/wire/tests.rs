@@ -1,0 +1,197 @@
+use muster_types::NodeId;
+use proptest::prelude::*;
+
+use super::*;
+use crate::identity::{Local, MEMBER};
+use foca::Codec;
+use foca::{Header, Member, Message, State};
+
+fn id(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 32])
+}
+
+/// The same members in other slots.
+fn rosters() -> (Roster, Roster) {
+    let all = |numbers: &[u8]| numbers.iter().map(|n| id(*n)).collect();
+    let a = Roster::default().with(&all(&[1, 2, 3]));
+    let b = Roster::default().with(&all(&[3])).with(&all(&[2, 3])).with(&all(&[1, 2, 3]));
+    assert_ne!(a.slot(&id(1)), b.slot(&id(1)));
+    (a, b)
+}
+
+fn at(roster: &Roster, n: u8, generation: Generation) -> Identity {
+    Identity { slot: roster.slot(&id(n)).unwrap(), generation }
+}
+
+fn packet(header: &Header<Identity>, members: &[Member<Identity>]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    Local.encode_header(header, &mut packet).unwrap();
+    if !members.is_empty() {
+        packet.put_u16(u16::try_from(members.len()).unwrap());
+        for member in members {
+            Local.encode_member(member, &mut packet).unwrap();
+        }
+    }
+    packet
+}
+
+#[test]
+fn a_packet_means_the_same_in_another_members_slots() {
+    let (a, b) = rosters();
+    for message in [0, 1] {
+        let message = |roster: &Roster| match message {
+            0 => Message::Ping(7),
+            _ => Message::PingReq { target: at(roster, 3, 33), probe_number: 9 },
+        };
+        let header = |roster: &Roster| Header {
+            src: at(roster, 1, 11),
+            src_incarnation: 5,
+            dst: at(roster, 2, 22),
+            message: message(roster),
+        };
+        let members = |roster: &Roster| {
+            [
+                Member::new(at(roster, 3, 33), 4, State::Suspect),
+                Member::new(at(roster, 2, 22), 6, State::Down),
+            ]
+        };
+        let sent = packet(&header(&a), &members(&a));
+        let (datagram, incarnation) = seal_swim(&sent, &a, None, 3).unwrap();
+        assert_eq!(incarnation, 5);
+        assert!(datagram.len() <= sent.len(), "foca's size limit must bound the datagram");
+
+        let me = at(&b, 2, 22);
+        let (preamble, body) = open(&datagram, &b, b.slot(&id(1)).unwrap(), me).unwrap().unwrap();
+        assert_eq!(
+            preamble,
+            Preamble { generation: 11, incarnation: 5, to_generation: 22, card: 3 }
+        );
+        let received = packet(&header(&b), &members(&b));
+        assert_eq!(body, Body::Swim(Swim { packet: received, own: 22, seeks: false, ghost: None }));
+    }
+}
+
+#[test]
+fn who_is_not_in_the_receivers_directory_is_left_out() {
+    let (a, _) = rosters();
+    let b = Roster::default().with(&[1, 2].map(id).into());
+    let me = at(&b, 2, 22);
+    let header =
+        |message| Header { src: at(&a, 1, 11), src_incarnation: 0, dst: at(&a, 2, 22), message };
+    let members = [3, 1].map(|n| Member::new(at(&a, n, 1), 0, State::Alive));
+    let (datagram, _) =
+        seal_swim(&packet(&header(Message::Gossip), &members), &a, None, 0).unwrap();
+    let (_, body) = open(&datagram, &b, me.slot, me).unwrap().unwrap();
+    let Body::Swim(Swim { packet: kept, .. }) = body else { panic!("{body:?}") };
+    assert_eq!(kept[HEADER..HEADER + 2], [0, 1]);
+    assert_eq!(kept.len(), HEADER + 2 + MEMBER);
+
+    let about = Message::PingReq { target: at(&a, 3, 1), probe_number: 1 };
+    let (datagram, _) = seal_swim(&packet(&header(about), &[]), &a, None, 0).unwrap();
+    assert_eq!(open(&datagram, &b, me.slot, me), Ok(None));
+
+    let asked = Message::IndirectPing { origin: at(&a, 3, 1), probe_number: 1 };
+    let (datagram, _) = seal_swim(&packet(&header(asked), &[]), &a, None, 0).unwrap();
+    let (_, body) = open(&datagram, &b, me.slot, me).unwrap().unwrap();
+    let Body::Swim(Swim { ghost, .. }) = body else { panic!("{body:?}") };
+    assert_eq!(ghost, Some(short(&id(3))), "a member that asks for another's sake is answered");
+}
+
+#[test]
+fn news_of_an_own_life_is_told_apart_from_the_present_one() {
+    let (a, b) = rosters();
+    let header = Header {
+        src: at(&a, 1, 11),
+        src_incarnation: 0,
+        dst: at(&a, 2, 22),
+        message: Message::Gossip,
+    };
+    for (generation, kept) in [(21, 0), (22, 1), (23, 0)] {
+        let news = [Member::new(at(&a, 2, generation), 0, State::Down)];
+        let (datagram, _) = seal_swim(&packet(&header, &news), &a, None, 0).unwrap();
+        let me = at(&b, 2, 22);
+        let (_, body) = open(&datagram, &b, b.slot(&id(1)).unwrap(), me).unwrap().unwrap();
+        let Body::Swim(Swim { packet, own, .. }) = body else { panic!("{body:?}") };
+        assert_eq!(own, generation.max(22));
+        assert_eq!(packet[HEADER + 1], kept);
+    }
+}
+
+#[test]
+fn a_card_is_cut_by_the_sender_and_refused_uncut() {
+    let (a, _) = rosters();
+    let me = at(&a, 2, 22);
+    let preamble = Preamble { generation: 1, incarnation: 2, to_generation: 3, card: 4 };
+    let big = Card {
+        addresses: vec![([192, 0, 2, 1], 1).into(); 20],
+        version: format!("1.2 {}", "x".repeat(100)),
+        config_version: u64::MAX,
+    };
+    let datagram = seal(&preamble, &Note::Card(big.clone()));
+    let (seen, body) = open(&datagram, &a, 0, me).unwrap().unwrap();
+    let Body::Note(Note::Card(card)) = body else { panic!("{body:?}") };
+    assert_eq!(seen, preamble);
+    assert_eq!((card.addresses.len(), card.version.len()), (8, 32));
+
+    let mut uncut = datagram[..PREAMBLE].to_vec();
+    uncut.extend(postcard::to_stdvec(&big).unwrap());
+    assert_eq!(open(&uncut, &a, 0, me), Err(WireError::Malformed));
+    let mut longer = datagram.to_vec();
+    longer.push(0);
+    assert_eq!(open(&longer, &a, 0, me), Err(WireError::Malformed));
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_refused_or_read_and_never_more(
+        kind in 0x0eu8..0x17,
+        bytes in proptest::collection::vec(any::<u8>(), 0..1300),
+    ) {
+        let (a, _) = rosters();
+        let me = at(&a, 2, 22);
+        let mut datagram = vec![kind];
+        datagram.extend(bytes);
+        match open(&datagram, &a, 0, me) {
+            Ok(Some((_, Body::Swim(Swim { packet, .. })))) => {
+                // What is let through, foca's reader understands to the last byte.
+                let mut rest = packet.as_slice();
+                Local.decode_header(&mut rest).unwrap();
+                if !rest.is_empty() {
+                    for _ in 0..rest.get_u16() {
+                        Local.decode_member(&mut rest).unwrap();
+                    }
+                }
+                prop_assert!(rest.is_empty());
+            }
+            Ok(_) | Err(WireError::Malformed) => {}
+            Err(WireError::TooLong(length)) => prop_assert!(length > MAX_DATAGRAM),
+            Err(WireError::Unknown(unknown)) => prop_assert!(!(SWIM..=CARD).contains(&unknown)),
+        }
+    }
+
+    #[test]
+    fn a_damaged_datagram_changes_no_more_than_what_it_says(
+        at_byte in 0usize..60,
+        to in any::<u8>(),
+    ) {
+        let (a, _) = rosters();
+        let header = Header {
+            src: at(&a, 1, 11),
+            src_incarnation: 0,
+            dst: at(&a, 2, 22),
+            message: Message::Gossip,
+        };
+        let news = [Member::new(at(&a, 3, 1), 0, State::Alive)];
+        let (datagram, _) = seal_swim(&packet(&header, &news), &a, None, 0).unwrap();
+        let mut damaged = datagram.to_vec();
+        let place = at_byte % damaged.len();
+        damaged[place] = to;
+        let opened = open(&damaged, &a, a.slot(&id(1)).unwrap(), at(&a, 2, 22));
+        if let Ok(Some((_, Body::Swim(Swim { packet, .. })))) = opened {
+            let mut rest = packet.as_slice();
+            let header = Local.decode_header(&mut rest).unwrap();
+            prop_assert_eq!(header.src.slot, a.slot(&id(1)).unwrap());
+            prop_assert_eq!(header.dst.slot, a.slot(&id(2)).unwrap());
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Where other nodes might be: addresses worth dialling, from mDNS, DNS, the config and memory.
+//!
+//! Everything here is a hint. Who answers at an address, and whether it may be talked to, is
+//! decided by the handshake; a wrong or hostile hint costs one failed dial. No source can stop the
+//! node: a source that fails says so in [`Sources::state`] and tries again.
+
+pub mod dns;
+pub mod fixed;
+#[cfg(test)]
+mod fuzz;
+pub mod mdns;
+pub mod remembered;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+
+pub use remembered::Peer;
+
+/// The most addresses one source may offer, and so the most that a hostile answer can make us dial.
+pub const MAX_HINTS_PER_SOURCE: usize = 64;
+
+/// What to look for and where.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The port of a node that is named without one, and this node's own.
+    pub port: u16,
+    /// Addresses this node listens on: never offered as hints. See [`Sources::set_own`].
+    pub own: BTreeSet<SocketAddr>,
+    /// `host:port`, `address:port`, or either without a port.
+    pub fixed: Vec<String>,
+    /// DNS servers for every lookup; empty means those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// The domain under which nodes are listed, if any.
+    pub domain: Option<String>,
+    /// mDNS, unless it is off.
+    pub mdns: Option<mdns::Settings>,
+    /// The file of peers met before (`peers.json`).
+    pub remembered: PathBuf,
+}
+
+/// One way of finding peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    Fixed,
+    Dns,
+    Mdns,
+    Remembered,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fixed => "static",
+            Self::Dns => "dns",
+            Self::Mdns => "mdns",
+            Self::Remembered => "remembered",
+        })
+    }
+}
+
+/// What one source last had to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    pub source: Source,
+    /// Addresses it offers now.
+    pub hints: BTreeSet<SocketAddr>,
+    /// A phrase for `musterctl status`, such as `no SRV record for _muster._udp.example.com`.
+    pub phrase: String,
+    /// True when the source could not be asked; the hints are then its last good answer.
+    pub failing: bool,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.phrase)
+    }
+}
+
+/// A handle on every source. Clones share the same sources; they end with the [`Driver`].
+#[derive(Debug, Clone)]
+pub struct Sources {
+    hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
+    states: watch::Receiver<Arc<BTreeMap<Source, State>>>,
+    own: watch::Sender<BTreeSet<SocketAddr>>,
+    poke: watch::Sender<u64>,
+    remember: mpsc::Sender<Vec<Peer>>,
+}
+
+/// The task behind [`Sources`]: the caller spawns [`Driver::run`].
+#[derive(Debug)]
+pub struct Driver {
+    settings: Settings,
+    stop: CancellationToken,
+    hints: watch::Sender<Arc<BTreeSet<SocketAddr>>>,
+    states: watch::Sender<Arc<BTreeMap<Source, State>>>,
+    own: watch::Receiver<BTreeSet<SocketAddr>>,
+    poke: watch::Receiver<u64>,
+    remember: mpsc::Receiver<Vec<Peer>>,
+}
+
+impl Sources {
+    /// Prepares the sources. Nothing is read or sent before the driver runs.
+    pub fn new(settings: Settings, stop: CancellationToken) -> (Self, Driver) {
+        let (hints, hints_seen) = watch::channel(Arc::default());
+        let (states, states_seen) = watch::channel(Arc::default());
+        let (own, own_seen) = watch::channel(settings.own.clone());
+        let (poke, poked) = watch::channel(0);
+        let (remember, to_remember) = mpsc::channel(4);
+        let driver = Driver {
+            settings,
+            stop,
+            hints,
+            states,
+            own: own_seen,
+            poke: poked,
+            remember: to_remember,
+        };
+        (Self { hints: hints_seen, states: states_seen, own, poke, remember }, driver)
+    }
+
+    /// Every address worth dialling now, without this node's own.
+    pub fn hints(&self) -> watch::Receiver<Arc<BTreeSet<SocketAddr>>> {
+        self.hints.clone()
+    }
+
+    /// What each source in use last had to say.
+    pub fn state(&self) -> Arc<BTreeMap<Source, State>> {
+        Arc::clone(&self.states.borrow())
+    }
+
+    /// [`Sources::state`], to be watched.
+    pub fn states(&self) -> watch::Receiver<Arc<BTreeMap<Source, State>>> {
+        self.states.clone()
+    }
+
+    /// Replaces the addresses that are this node's own, after they have changed.
+    pub fn set_own(&self, own: BTreeSet<SocketAddr>) {
+        self.own.send_replace(own);
+    }
+
+    /// Looks again now instead of at the next turn.
+    pub fn poke(&self) {
+        self.poke.send_modify(|turn| *turn = turn.wrapping_add(1));
+    }
+
+    /// Replaces the peers kept on disk for the next start. Written soon, not now: a power cut may
+    /// lose the latest list, never tear it. Dropped silently once the driver has stopped.
+    pub async fn remember(&self, peers: Vec<Peer>) {
+        self.remember.send(peers).await.ok();
+    }
+}
+
+impl Driver {
+    /// Runs every source until `stop`.
+    pub async fn run(self) {
+        let Self { settings, stop, hints, states, mut own, poke, remember } = self;
+        let (reports, mut inbox) = mpsc::channel(16);
+        let mut tasks = JoinSet::new();
+        let outlet = |source| Outlet { source, reports: reports.clone(), poke: poke.clone() };
+        spawn_sources(&mut tasks, &settings, remember, outlet);
+        let mut known: BTreeMap<Source, State> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(report) = inbox.recv() => {
+                    known.insert(report.source, report);
+                    states.send_replace(Arc::new(known.clone()));
+                }
+                changed = own.changed() => if changed.is_err() {
+                    // Every handle is gone: nobody can read a hint any more.
+                    break;
+                },
+            }
+            let all = merge(&known, &own.borrow_and_update());
+            hints.send_if_modified(|old| {
+                let differs = **old != all;
+                if differs {
+                    *old = Arc::new(all);
+                }
+                differs
+            });
+        }
+        tasks.shutdown().await;
+    }
+}
+
+fn spawn_sources(
+    tasks: &mut JoinSet<()>,
+    settings: &Settings,
+    remember: mpsc::Receiver<Vec<Peer>>,
+    outlet: impl Fn(Source) -> Outlet,
+) {
+    let port = settings.port;
+    let resolver = dns::Resolver::new(settings.servers.clone());
+    let span = |source: Source| info_span!("candidates", %source);
+    let path = settings.remembered.clone();
+    tasks.spawn(
+        remembered::run(path, outlet(Source::Remembered), remember)
+            .instrument(span(Source::Remembered)),
+    );
+    if !settings.fixed.is_empty() {
+        let entries = settings.fixed.clone();
+        tasks.spawn(
+            fixed::run(entries, port, resolver.clone(), outlet(Source::Fixed))
+                .instrument(span(Source::Fixed)),
+        );
+    }
+    if let Some(domain) = settings.domain.clone() {
+        tasks.spawn(
+            dns::run(domain, port, resolver, outlet(Source::Dns)).instrument(span(Source::Dns)),
+        );
+    }
+    if let Some(mdns) = settings.mdns.clone() {
+        tasks.spawn(mdns::run(mdns, port, outlet(Source::Mdns)).instrument(span(Source::Mdns)));
+    }
+}
+
+fn merge(known: &BTreeMap<Source, State>, own: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
+    known
+        .values()
+        .flat_map(|state| state.hints.iter().take(MAX_HINTS_PER_SOURCE))
+        .filter(|address| is_dialable(address) && !own.contains(address))
+        .copied()
+        .collect()
+}
+
+fn is_dialable(address: &SocketAddr) -> bool {
+    address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
+}
+
+/// A source's way to speak and to rest.
+#[derive(Debug)]
+struct Outlet {
+    source: Source,
+    reports: mpsc::Sender<State>,
+    poke: watch::Receiver<u64>,
+}
+
+impl Outlet {
+    /// Replaces what this source offers.
+    async fn say(&self, hints: BTreeSet<SocketAddr>, phrase: String, failing: bool) {
+        // The driver outlives its sources, so nobody is left to care about a failed send.
+        self.reports.send(State { source: self.source, hints, phrase, failing }).await.ok();
+    }
+
+    /// Waits for `pause` or for a poke; true when poked. Cancel safe.
+    async fn rest(&mut self, pause: Duration) -> bool {
+        tokio::select! {
+            biased;
+            poked = self.poked() => poked,
+            () = tokio::time::sleep(pause) => false,
+        }
+    }
+
+    /// Waits for a poke; never returns once no handle is left to poke. Cancel safe.
+    async fn poked(&mut self) -> bool {
+        if self.poke.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

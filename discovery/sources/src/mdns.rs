@@ -1,0 +1,263 @@
+//! Peers on the same link, by mDNS and DNS-SD (RFC 6762, RFC 6763): service `_muster._udp.local.`.
+//!
+//! Announces and browses only on interfaces whose address the settings choose. The announcement
+//! carries the node id's short form, the port, a protocol version and a tag of the token's public
+//! id, so that two clusters on one link do not dial each other; never anything of the secret.
+//!
+//! What the library tells once, it may also fail to tell: the goodbye of an instance it has not met
+//! enters its cache, and if that instance announces itself within the same second, it is no news,
+//! now or ever (mdns-sd 0.21.7; it happens when all nodes of a link are restarted at once). So this
+//! module looks again from time to time, which has the library tell all that it knows.
+//! (The library joins the multicast group on every interface for the moment before the choice is
+//! made; it sends no mDNS message there.)
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mdns_sd::{
+    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon,
+    ServiceEvent, ServiceInfo,
+};
+use muster_types::NodeId;
+use ring::digest::{SHA256, digest};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use super::{MAX_HINTS_PER_SOURCE, Outlet};
+
+/// The DNS-SD service type.
+pub const SERVICE: &str = "_muster._udp.local.";
+/// The version of this announcement's meaning (TXT key `v`).
+const VERSION: &str = "1";
+/// Instances kept at most; more than any link should have, few enough to hold.
+const MAX_INSTANCES: usize = 256;
+/// The pause after the library failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// After the start, and after the link has come up, the node looks again so soon, then after twice
+/// that time, and so on up to the longest pause.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_mins(2);
+/// How often the library looks for new interfaces and addresses: a link may come up after the node.
+const INTERFACES_EVERY_SECONDS: u32 = 2;
+
+/// How to announce and where.
+#[derive(Clone)]
+pub struct Settings {
+    /// This node.
+    pub me: NodeId,
+    /// The public id of the token the cluster is founded with.
+    pub token_id: String,
+    /// Which of the machine's addresses to announce, on their interfaces only.
+    pub chosen: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+/// Tells clusters apart on one link: 64 bits of a hash of the token's public id.
+fn tag(token_id: &str) -> String {
+    let hash = digest(&SHA256, format!("muster mdns tag 1\n{token_id}").as_bytes());
+    let first = hash.as_ref()[..8].try_into().expect("SHA-256 has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(first))
+}
+
+/// Announces and browses for ever.
+pub(super) async fn run(settings: Settings, port: u16, mut outlet: Outlet) {
+    loop {
+        if let Err(error) = watch(&settings, port, &mut outlet).await {
+            warn!(%error, retry_in = ?RETRY, "mDNS failed");
+            outlet.say(BTreeSet::new(), format!("mDNS failed: {error}"), true).await;
+        }
+        outlet.rest(RETRY).await;
+    }
+}
+
+/// Returns only when the library fails or drops the subscription.
+async fn watch(settings: &Settings, port: u16, outlet: &mut Outlet) -> Result<(), mdns_sd::Error> {
+    let library = Library::start(settings, port)?;
+    let interfaces = library.daemon.monitor()?;
+    let mut events = library.look()?;
+    let mut link = Link::new(&settings.token_id, settings.me);
+    let mut pauses = Pauses::new();
+    let mut again = Instant::now() + pauses.next();
+    outlet.say(BTreeSet::new(), link.phrase(), false).await;
+    loop {
+        let changed = tokio::select! {
+            biased;
+            event = events.recv_async() => {
+                let Ok(event) = event else { return Ok(()) };
+                link.apply(event)
+            }
+            interface = interfaces.recv_async() => {
+                let Ok(interface) = interface else { return Ok(()) };
+                if matches!(interface, DaemonEvent::IpAdd(_)) {
+                    pauses = Pauses::new();
+                    again = Instant::now() + pauses.next();
+                }
+                false
+            }
+            _ = outlet.poked() => {
+                pauses = Pauses::new();
+                again = Instant::now();
+                false
+            }
+            () = sleep_until(again) => {
+                again = Instant::now() + pauses.next();
+                let before = std::mem::replace(&mut events, library.look()?);
+                // The library drops its end when it takes up the new one.
+                let mut changed = false;
+                while let Ok(event) = before.recv_async().await {
+                    changed |= link.apply(event);
+                }
+                changed
+            }
+        };
+        if changed {
+            outlet.say(link.hints(), link.phrase(), false).await;
+        }
+    }
+}
+
+/// The pauses between looks: each twice as long as the one before.
+struct Pauses(Duration);
+
+impl Pauses {
+    fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// The library's thread and what it is to announce. Says goodbye and ends when dropped.
+struct Library {
+    daemon: ServiceDaemon,
+    me: ServiceInfo,
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        self.daemon.shutdown().ok(); // a full queue only means that the thread ends with the process
+    }
+}
+
+impl Library {
+    /// Nothing is sent before the first [`Library::look`].
+    fn start(settings: &Settings, port: u16) -> Result<Self, mdns_sd::Error> {
+        let chosen = Arc::clone(&settings.chosen);
+        let here = IfKind::Predicate(IfPredicate::new(move |interface| chosen(interface.ip())));
+        let short = settings.me.short();
+        let host = format!("muster-{short}.local.");
+        let txt = [("v", VERSION.to_owned()), ("t", tag(&settings.token_id))];
+        let mut me =
+            ServiceInfo::new(SERVICE, &short, &host, "", port, &txt[..])?.enable_addr_auto();
+        me.set_interfaces(vec![here.clone()]);
+        // The name holds 50 bits of a hash of this node's key: nobody else claims it, and probing
+        // for that (RFC 6762 section 8.1) would cost the first 750 ms.
+        me.set_requires_probe(false);
+        let library = Self { daemon: ServiceDaemon::new()?, me };
+        library.daemon.disable_interface(IfKind::All)?;
+        library.daemon.enable_interface(here)?;
+        library.daemon.set_ip_check_interval(INTERFACES_EVERY_SECONDS)?;
+        Ok(library)
+    }
+
+    /// Asks who is there, within 120 ms, and announces this node at its addresses of now. The
+    /// receiver first hears of all that the library knows already.
+    fn look(&self) -> Result<Receiver<ServiceEvent>, mdns_sd::Error> {
+        let events = self.daemon.browse(SERVICE)?;
+        self.daemon.register(self.me.clone())?;
+        Ok(events)
+    }
+}
+
+/// What is announced on the link.
+struct Link {
+    tag: String,
+    me: String,
+    instances: BTreeMap<String, BTreeSet<SocketAddr>>,
+    strangers: BTreeSet<String>,
+}
+
+impl Link {
+    fn new(token_id: &str, me: NodeId) -> Self {
+        Self {
+            tag: tag(token_id),
+            me: format!("{}.{SERVICE}", me.short()),
+            instances: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+        }
+    }
+
+    /// True when what is known has changed.
+    fn apply(&mut self, event: ServiceEvent) -> bool {
+        match event {
+            ServiceEvent::ServiceResolved(service) => self.resolved(&service),
+            ServiceEvent::ServiceRemoved(_, name) => {
+                self.strangers.remove(&name) | self.instances.remove(&name).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    fn resolved(&mut self, service: &ResolvedService) -> bool {
+        let name = service.get_fullname().to_owned();
+        let known = self.instances.contains_key(&name) || self.strangers.contains(&name);
+        let full = self.instances.len() + self.strangers.len() >= MAX_INSTANCES;
+        if name == self.me || (full && !known) {
+            return false;
+        }
+        let ours = service.get_property_val_str("v") == Some(VERSION)
+            && service.get_property_val_str("t") == Some(self.tag.as_str());
+        if !ours {
+            debug!(name, "another cluster on this link");
+            return self.strangers.insert(name.clone()) | self.instances.remove(&name).is_some();
+        }
+        let addresses: BTreeSet<_> = service
+            .get_addresses()
+            .iter()
+            .map(|ip| at(ip, service.get_port()))
+            .take(MAX_HINTS_PER_SOURCE)
+            .collect();
+        self.strangers.remove(&name);
+        debug!(name, ?addresses, "node on this link");
+        self.instances.insert(name, addresses.clone()) != Some(addresses)
+    }
+
+    fn hints(&self) -> BTreeSet<SocketAddr> {
+        self.instances.values().flatten().copied().take(MAX_HINTS_PER_SOURCE).collect()
+    }
+
+    fn phrase(&self) -> String {
+        match (self.instances.len(), self.strangers.len()) {
+            (0, 0) => "no other node announces itself on this link".to_owned(),
+            (0, strangers) => {
+                format!("only nodes with another token on this link ({strangers})")
+            }
+            (nodes, _) => format!("{nodes} nodes on this link"),
+        }
+    }
+}
+
+/// A link-local address is reachable only together with the interface it was heard on.
+fn at(ip: &ScopedIp, port: u16) -> SocketAddr {
+    match ip {
+        ScopedIp::V6(v6) if v6.addr().is_unicast_link_local() => {
+            SocketAddrV6::new(*v6.addr(), port, 0, v6.scope_id().index).into()
+        }
+        other => SocketAddr::new(other.to_ip_addr(), port),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Peers met before, in one small file, so that a cluster that lost power finds itself again with
+//! no other source.
+//!
+//! The file is replaced whole (temporary file, fsync, rename, fsync of the directory). It holds
+//! nothing secret and nothing that is trusted; mode 0600 all the same. One that cannot be read is
+//! set aside and the node goes on without it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use muster_types::{NodeId, NodeName, Role};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::{MAX_HINTS_PER_SOURCE, Outlet};
+use muster_files::{PRIVATE, replace};
+
+/// The format this build writes and reads.
+const VERSION: u32 = 1;
+/// Peers kept at most, and addresses of each.
+const MAX_PEERS: usize = 1024;
+const MAX_ADDRESSES: usize = 16;
+/// A larger file is not ours.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// A peer as it was last known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    pub id: NodeId,
+    pub name: NodeName,
+    pub role: Role,
+    pub addresses: Vec<SocketAddr>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    version: u32,
+    peers: Vec<Peer>,
+}
+
+/// Why the remembered peers could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("read remembered peers {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is not a list of remembered peers", path.display())]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("{} has format {found}; this build reads {VERSION}", path.display())]
+    Version { path: PathBuf, found: u32 },
+    #[error("{} is larger than {MAX_BYTES} bytes or lists more than {MAX_PEERS} peers", path.display())]
+    Size { path: PathBuf },
+}
+
+/// Why the remembered peers could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("write remembered peers {}", path.display())]
+pub struct WriteError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The peers in the file; none when there is no file.
+pub fn read(path: &Path) -> Result<Vec<Peer>, ReadError> {
+    let fail = |source| ReadError::Read { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened.map_err(fail)?,
+    };
+    let mut text = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(fail)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(ReadError::Size { path: path.to_owned() });
+    }
+    let contents: Contents = serde_json::from_slice(&text)
+        .map_err(|source| ReadError::Parse { path: path.to_owned(), source })?;
+    if contents.version != VERSION {
+        return Err(ReadError::Version { path: path.to_owned(), found: contents.version });
+    }
+    let fits = contents.peers.len() <= MAX_PEERS
+        && contents.peers.iter().all(|peer| peer.addresses.len() <= MAX_ADDRESSES);
+    if !fits {
+        return Err(ReadError::Size { path: path.to_owned() });
+    }
+    Ok(contents.peers)
+}
+
+/// Replaces the file. Peers and addresses beyond the bounds are left out.
+pub fn write(path: &Path, peers: &[Peer]) -> Result<(), WriteError> {
+    compose(peers)
+        .map_err(io::Error::from)
+        .and_then(|text| replace(path, &text, PRIVATE).map_err(io::Error::from))
+        .map_err(|source| WriteError { path: path.to_owned(), source })
+}
+
+/// The path with a suffix behind it.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The file that lists these.
+pub(crate) fn compose(peers: &[Peer]) -> serde_json::Result<Vec<u8>> {
+    let mut peers: Vec<Peer> = peers.iter().take(MAX_PEERS).cloned().collect();
+    for peer in &mut peers {
+        peer.addresses.truncate(MAX_ADDRESSES);
+    }
+    serde_json::to_vec_pretty(&Contents { version: VERSION, peers })
+}
+
+/// Reads the file; one that cannot be read is renamed to `<file>.unreadable` and forgotten.
+fn recall(path: &Path) -> (Vec<Peer>, Option<ReadError>) {
+    match read(path) {
+        Ok(peers) => (peers, None),
+        Err(error) => {
+            let aside = beside(path, "unreadable");
+            match fs::rename(path, &aside) {
+                Ok(()) => warn!(%error, kept = %aside.display(), "remembered peers set aside"),
+                Err(rename) => warn!(%error, %rename, "remembered peers cannot be read"),
+            }
+            (Vec::new(), Some(error))
+        }
+    }
+}
+
+/// Offers what was remembered and writes what is to be remembered, for ever.
+pub(super) async fn run(path: PathBuf, outlet: Outlet, mut inbox: mpsc::Receiver<Vec<Peer>>) {
+    let file = path.clone();
+    let (mut peers, error) = blocking(move || recall(&file)).await.unwrap_or_default();
+    let mut trouble = error.map(|error| error.to_string());
+    loop {
+        let phrase = match &trouble {
+            Some(text) => text.clone(),
+            None if peers.is_empty() => "no peers met yet".to_owned(),
+            None => format!("{} peers", peers.len()),
+        };
+        outlet.say(hints(&peers), phrase, trouble.is_some()).await;
+        let Some(latest) = inbox.recv().await else { return std::future::pending().await };
+        if latest == peers && trouble.is_none() {
+            continue;
+        }
+        peers = latest;
+        let (file, list) = (path.clone(), peers.clone());
+        trouble = match blocking(move || write(&file, &list)).await {
+            Some(Err(error)) => {
+                warn!(error = &error as &dyn std::error::Error, "peers not remembered");
+                Some(error.to_string())
+            }
+            Some(Ok(())) | None => None,
+        };
+        debug!(peers = peers.len(), "peers remembered");
+    }
+}
+
+/// One address of each peer first, so that the bound never hides a whole peer behind another's
+/// many addresses.
+fn hints(peers: &[Peer]) -> BTreeSet<SocketAddr> {
+    let nth = |n: usize| peers.iter().filter_map(move |peer| peer.addresses.get(n)).copied();
+    let mut hints = BTreeSet::new();
+    for address in (0..MAX_ADDRESSES).flat_map(nth) {
+        if hints.len() == MAX_HINTS_PER_SOURCE {
+            break;
+        }
+        hints.insert(address);
+    }
+    hints
+}
+
+/// None only while the runtime is shutting down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let mut task = tokio::task::JoinSet::new();
+    task.spawn_blocking(work);
+    task.join_next().await.and_then(Result::ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn peer(n: u8, addresses: usize) -> Peer {
+        Peer {
+            id: NodeId::from_bytes([n; 32]),
+            name: format!("cp-{n}").parse().unwrap(),
+            role: Role::ControlPlane,
+            addresses: (0..addresses)
+                .map(|i| format!("192.0.2.{n}:{}", 1000 + i).parse().unwrap())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn peers_read_back_as_written_and_only_the_owner_may_read_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peers.json");
+        assert!(read(&path).unwrap().is_empty(), "no file is no error");
+        let peers = vec![peer(1, 1), peer(2, 2)];
+        write(&path, &peers).unwrap();
+        write(&path, &peers).unwrap();
+        assert_eq!(read(&path).unwrap(), peers);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_corrupt_file_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peers.json");
+        for wrong in ["", "{", "[]", r#"{"version":2,"peers":[]}"#, r#"{"version":1,"peers":[1]}"#]
+        {
+            fs::write(&path, wrong).unwrap();
+            let (peers, error) = recall(&path);
+            assert!(peers.is_empty() && error.is_some(), "{wrong}");
+            assert!(!path.exists(), "{wrong}");
+            assert_eq!(fs::read_to_string(beside(&path, "unreadable")).unwrap(), wrong);
+        }
+        write(&path, &[peer(1, 1)]).unwrap();
+        assert_eq!(recall(&path).0.len(), 1);
+    }
+
+    #[test]
+    fn the_file_is_bounded_in_both_directions() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peers.json");
+        let many: Vec<_> = (0..200).cycle().take(2000).map(|n| peer(n, 40)).collect();
+        write(&path, &many).unwrap();
+        let kept = read(&path).unwrap();
+        assert_eq!(kept.len(), MAX_PEERS);
+        assert!(kept.iter().all(|peer| peer.addresses.len() == MAX_ADDRESSES));
+        fs::write(&path, vec![b' '; usize::try_from(MAX_BYTES).unwrap() + 1]).unwrap();
+        assert!(matches!(read(&path), Err(ReadError::Size { .. })));
+    }
+
+    #[test]
+    fn every_peer_is_offered_before_any_second_address() {
+        let peers: Vec<_> = (1..=60).map(|n| peer(n, 16)).collect();
+        let hints = hints(&peers);
+        assert_eq!(hints.len(), MAX_HINTS_PER_SOURCE);
+        assert!(peers.iter().all(|peer| hints.contains(&peer.addresses[0])));
+    }
+}

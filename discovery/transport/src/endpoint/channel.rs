@@ -1,0 +1,166 @@
+//! The client side of a member: a tower service that generated clients run on. It follows the peer
+//! from connection to connection; a call never outlives the deadline that its caller set.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::Incoming;
+use muster_types::NodeId;
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::close::{Close, Lost};
+use super::deadline::Deadline;
+use super::http2::{Call, Limits, Tasks, chain, connect, stream};
+use super::owner::Request;
+
+/// How to call one member, whether or not it can be reached now. Cheap to clone and to make.
+///
+/// A call to a member without a connection dials it and waits for the outcome. Errors are
+/// UNAVAILABLE, at once when the connection is lost; UNAUTHENTICATED when the peer does not admit
+/// this node (it is not in the peer's registry, or its certificate has expired); and `DEADLINE_EXCEEDED` when the request's own
+/// timeout (`tonic::Request::set_timeout`) has passed; without one a call to a peer that has fallen
+/// silent fails after about three seconds.
+#[derive(Debug, Clone)]
+pub struct NodeChannel {
+    peer: NodeId,
+    lane: Lane,
+    inbox: mpsc::Sender<Request>,
+    state: Arc<OnceCell<watch::Receiver<State>>>,
+}
+
+/// Which stream of the connection a call takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Small calls that must not wait.
+    Calls,
+    /// Snapshots and other bulk, on a stream of their own with lower priority.
+    Bulk,
+}
+
+/// What the owner of the connections publishes about one peer.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    /// Counts the dials that failed, so that who waits for one can tell.
+    pub(crate) failed_dials: u64,
+    pub(crate) link: Result<Arc<Link>, Lost>,
+}
+
+impl State {
+    fn usable(&self) -> Option<&Arc<Link>> {
+        self.link.as_ref().ok().filter(|link| link.is_usable())
+    }
+}
+
+/// A connection to a member with its client lanes, opened when first used.
+#[derive(Debug)]
+pub(crate) struct Link {
+    connection: quinn::Connection,
+    tasks: Tasks,
+    calls: OnceCell<Call>,
+    bulk: OnceCell<Call>,
+}
+
+impl Link {
+    pub(crate) fn new(connection: quinn::Connection, tasks: Tasks) -> Self {
+        Self { connection, tasks, calls: OnceCell::new(), bulk: OnceCell::new() }
+    }
+
+    pub(crate) fn connection(&self) -> &quinn::Connection {
+        &self.connection
+    }
+
+    fn is_usable(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    async fn lane(&self, lane: Lane) -> Result<Call, Status> {
+        let (slot, priority) = match lane {
+            Lane::Calls => (&self.calls, 1),
+            Lane::Bulk => (&self.bulk, 0),
+        };
+        let open = async || {
+            let (send, receive) = self
+                .connection
+                .open_bi()
+                .await
+                .map_err(|e| Lost::of(&e).status(self.connection.remote_address()))?;
+            send.set_priority(priority).map_err(|e| unavailable(&e))?;
+            let sender = connect(stream(send, receive), Limits::NODE, self.tasks.clone())
+                .await
+                .map_err(|e| unavailable(&e))?;
+            Ok::<_, Status>(Call { sender, connection: self.connection.clone() })
+        };
+        let call = slot.get_or_try_init(open).await?;
+        if call.sender.is_closed() {
+            // HTTP/2 broke on a live connection. Begin anew rather than repair.
+            Close::Broken.close(&self.connection);
+        }
+        Ok(call.clone())
+    }
+}
+
+fn unavailable(error: &dyn std::error::Error) -> Status {
+    Status::unavailable(chain(error))
+}
+
+impl NodeChannel {
+    pub(crate) fn new(peer: NodeId, lane: Lane, inbox: mpsc::Sender<Request>) -> Self {
+        Self { peer, lane, inbox, state: Arc::default() }
+    }
+
+    /// The member that this channel calls.
+    pub fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    async fn link(&self) -> Result<Arc<Link>, Status> {
+        let stopped = || Status::unavailable("this node's endpoint has stopped");
+        let subscribe = async || {
+            let (reply, answer) = oneshot::channel();
+            let request = Request::Subscribe { peer: self.peer, reply };
+            self.inbox.send(request).await.map_err(|_| stopped())?;
+            answer.await.map_err(|_| stopped())
+        };
+        let mut state = self.state.get_or_try_init(subscribe).await?.clone();
+        let seen = {
+            let state = state.borrow_and_update();
+            if let Some(link) = state.usable() {
+                return Ok(Arc::clone(link));
+            }
+            state.failed_dials
+        };
+        self.inbox.send(Request::Demand { peer: self.peer }).await.map_err(|_| stopped())?;
+        let outcome = state
+            .wait_for(|state| state.usable().is_some() || state.failed_dials != seen)
+            .await
+            .map_err(|_| stopped())?;
+        match &outcome.link {
+            Ok(link) => Ok(Arc::clone(link)),
+            Err(lost) => Err(lost.status(format_args!("node {}", self.peer.short()))),
+        }
+    }
+
+    async fn send(self, request: http::Request<Body>) -> Result<http::Response<Incoming>, Status> {
+        let link = self.link().await?;
+        link.lane(self.lane).await?.send(request).await
+    }
+}
+
+impl tower::Service<http::Request<Body>> for NodeChannel {
+    type Response = http::Response<Incoming>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let deadline = Deadline::of(request.headers());
+        Box::pin(deadline.bound(self.peer.short(), self.clone().send(request)))
+    }
+}

@@ -1,0 +1,102 @@
+//! What is checked of every call before its body is read: on `muster-node/1` that the caller is
+//! still a member and that its role may make the call, on `muster-hello/1` that it has proved the
+//! token.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use muster_types::{NodeId, PublicKey, Role};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+use super::caller::Caller;
+use super::http2::Admit;
+use super::trust::Trust;
+use crate::hello::{Refused, RefusedWhy, Session};
+
+/// The calls of `muster-node/1` that a worker may make. Every other one is refused to it here: a
+/// message is decoded as a whole before the service sees who sent it.
+const OPEN_TO_WORKERS: [&str; 2] = ["/muster.node.v1.Node/Report", "/muster.node.v1.Node/Watch"];
+
+/// The largest request of a worker, in bytes. What it says of itself is far smaller; and it may have
+/// hundreds of requests under way.
+pub(crate) const MAX_WORKER_REQUEST: usize = 16 << 10;
+
+/// The peer of a connection, as its certificate names it.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerKey {
+    pub(crate) node_id: NodeId,
+    pub(crate) public_key: PublicKey,
+}
+
+/// Guards the calls of a member.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeGuard {
+    pub(crate) peer: PeerKey,
+    pub(crate) connection: quinn::Connection,
+    pub(crate) trust: watch::Receiver<Arc<Trust>>,
+    pub(crate) refusals: Option<mpsc::Sender<Refused>>,
+}
+
+/// Guards the calls of a stranger.
+#[derive(Debug, Clone)]
+pub(crate) struct HelloGuard {
+    pub(crate) peer: PeerKey,
+    pub(crate) connection: quinn::Connection,
+    pub(crate) trust: watch::Receiver<Arc<Trust>>,
+    pub(crate) session: Session,
+}
+
+impl PeerKey {
+    fn caller(&self, role: Option<Role>, connection: &quinn::Connection) -> Caller {
+        let Self { node_id, public_key } = *self;
+        let at = connection.remote_address();
+        let remote = SocketAddr::new(at.ip().to_canonical(), at.port());
+        Caller { node_id, public_key, role, remote }
+    }
+
+    fn role(&self, trust: &watch::Receiver<Arc<Trust>>) -> Option<Role> {
+        trust.borrow().directory.get(&self.node_id).map(|member| member.role)
+    }
+}
+
+fn refused() -> Status {
+    Status::permission_denied("")
+}
+
+impl Admit for NodeGuard {
+    fn admit<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
+        let role = self.peer.role(&self.trust).ok_or_else(|| Box::new(refused()))?;
+        if role == Role::Worker && !OPEN_TO_WORKERS.contains(&request.uri().path()) {
+            let why = "only control-plane members may call this";
+            if let Some(refusals) = &self.refusals {
+                let Caller { remote, public_key, .. } = self.peer.caller(None, &self.connection);
+                let why = RefusedWhy::NotForWorkers;
+                // What does not fit is left out: nobody waits for the audit log.
+                refusals.try_send(Refused { remote, public_key, token: None, why }).ok();
+            }
+            return Err(Box::new(Status::permission_denied(why)));
+        }
+        request.extensions_mut().insert(self.peer.caller(Some(role), &self.connection));
+        Ok(request)
+    }
+
+    fn most(&self) -> Option<usize> {
+        let is_worker = self.peer.role(&self.trust) != Some(Role::ControlPlane);
+        is_worker.then_some(MAX_WORKER_REQUEST)
+    }
+}
+
+impl Admit for HelloGuard {
+    fn admit<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
+        if !self.session.may_call(request.uri().path()) {
+            return Err(Box::new(refused()));
+        }
+        self.session.touch();
+        let role = self.peer.role(&self.trust);
+        let extensions = request.extensions_mut();
+        extensions.insert(self.peer.caller(role, &self.connection));
+        extensions.insert(self.session.clone());
+        Ok(request)
+    }
+}

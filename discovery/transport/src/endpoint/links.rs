@@ -1,0 +1,428 @@
+//! The connections to members: which are live, which one carries our calls, who is dialled next.
+//! Performs no I/O but sending and closing; the owner task calls it and spawns what it asks for.
+//!
+//! Either end may dial and either end may open streams, so one connection serves a pair. When both
+//! dial at the same moment, both settle on the connection that the lower node id dialled.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_types::NodeId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::channel::{Link, State};
+use super::close::{Close, Lost};
+use super::pulse::{Counters, Pulse};
+use super::transport::silent_looks;
+use super::trust::Directory;
+
+/// Connections that one peer may have; the oldest makes room.
+const PER_PEER: usize = 4;
+
+/// Two connections opened within this time are taken for a simultaneous dial.
+const SIMULTANEOUS: Duration = Duration::from_secs(5);
+
+/// How long a connection that is no longer preferred lives on for calls under way. The side that
+/// dialled it closes first; the other only cleans up.
+const RETIRE_OWN: Duration = Duration::from_secs(10);
+const RETIRE_OTHER: Duration = Duration::from_secs(40);
+
+/// A connection that was lost sooner counts as a failed dial: the peer does not want it.
+const TOO_SHORT: Duration = Duration::from_secs(1);
+
+/// Pause before the next dial after failures in a row: doubles up to the limit.
+const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF_LIMIT: Duration = Duration::from_secs(1);
+
+/// Dials at once for datagrams that can be spared. One counts for as long as a peer that is there, and
+/// not overloaded, needs to answer it: those who are not there must not be in the way of those who are.
+const SPARE_DIALS: usize = 4;
+const SPARE_DIAL: Duration = Duration::from_secs(1);
+
+/// Datagrams that wait for a dial.
+const WAITING: usize = 16;
+
+/// Which session it is, unique within this endpoint's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SessionId(pub(crate) u64);
+
+/// A live connection to a member.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: SessionId,
+    pub(crate) link: Arc<Link>,
+    pub(crate) origin: Origin,
+    pulse: Pulse,
+}
+
+/// Who opened a connection, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) dialled_by_us: bool,
+    pub(crate) opened: Instant,
+}
+
+/// What it takes to dial a member.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) peer: NodeId,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) not_before: Instant,
+}
+
+/// What a dial under way is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dial {
+    Needed,
+    /// Datagrams that can be spared.
+    Spare {
+        since: Instant,
+    },
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: watch::Sender<State>,
+    live: Vec<Live>,
+    dial: Option<Dial>,
+    failures: u32,
+    not_before: Option<Instant>,
+    /// Where its packets last came from.
+    seen_at: Option<SocketAddr>,
+    waiting: VecDeque<Bytes>,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        let state = State { failed_dials: 0, link: Err(Lost::because("not dialled yet")) };
+        Self {
+            state: watch::Sender::new(state),
+            live: Vec::new(),
+            dial: None,
+            failures: 0,
+            not_before: None,
+            seen_at: None,
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+/// The members that this node has or wants a connection to.
+#[derive(Debug)]
+pub(crate) struct Links {
+    me: NodeId,
+    entries: BTreeMap<NodeId, Entry>,
+}
+
+impl Links {
+    pub(crate) fn new(me: NodeId) -> Self {
+        Self { me, entries: BTreeMap::new() }
+    }
+
+    pub(crate) fn subscribe(&mut self, peer: NodeId) -> watch::Receiver<State> {
+        self.entries.entry(peer).or_default().state.subscribe()
+    }
+
+    /// Wants a connection; the plan of a dial unless there is one, or one under way.
+    pub(crate) fn demand(
+        &mut self,
+        peer: NodeId,
+        directory: &Directory,
+        now: Instant,
+    ) -> Option<Plan> {
+        let entry = self.entries.entry(peer).or_default();
+        if !entry.wants_dial() {
+            entry.publish(self.me < peer);
+            return None;
+        }
+        if peer == self.me {
+            entry.fail(Lost::because("it is this node itself"));
+            return None;
+        }
+        let Some(member) = directory.get(&peer) else {
+            entry.fail(Lost::because("it is not a member of the cluster"));
+            return None;
+        };
+        let mut addresses = member.addresses.clone();
+        if let Some(seen_at) = entry.seen_at.filter(|at| !addresses.contains(at)) {
+            addresses.push(seen_at);
+        }
+        entry.dial = Some(Dial::Needed);
+        Some(Plan { peer, addresses, not_before: entry.not_before.unwrap_or(now) })
+    }
+
+    /// A dial failed. Returns nothing: the next demand dials again.
+    pub(crate) fn failed(&mut self, peer: NodeId, why: Lost, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&peer) else { return };
+        entry.dial = None;
+        entry.back_off(now);
+        entry.waiting.clear();
+        if !entry.live.iter().any(Live::is_usable) {
+            entry.fail(why);
+        }
+    }
+
+    /// A connection was made, by either side.
+    pub(crate) fn add(&mut self, peer: NodeId, id: SessionId, link: Arc<Link>, origin: Origin) {
+        let entry = self.entries.entry(peer).or_default();
+        if origin.dialled_by_us {
+            entry.dial = None;
+        } else {
+            entry.seen_at = Some(link.connection().remote_address());
+        }
+        if entry.live.len() >= PER_PEER {
+            Close::Replaced.close(entry.live.remove(0).link.connection());
+        }
+        let pulse = Pulse::new(Counters::of(link.connection()));
+        entry.live.push(Live { id, link, origin, pulse });
+        entry.publish(self.me < peer);
+        let preferred = entry.preferred(self.me < peer).map(|live| Arc::clone(&live.link));
+        if let Some(link) = preferred {
+            for datagram in entry.waiting.drain(..) {
+                send(link.connection(), datagram);
+            }
+        }
+    }
+
+    /// A connection ended.
+    pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: Lost, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&peer) else { return };
+        let Some(at) = entry.live.iter().position(|live| live.id == id) else { return };
+        let gone = entry.live.remove(at);
+        if gone.origin.dialled_by_us && now < gone.origin.opened + TOO_SHORT {
+            entry.back_off(now);
+        } else {
+            entry.failures = 0;
+            entry.not_before = None;
+        }
+        if entry.live.iter().any(Live::is_usable) {
+            entry.publish(self.me < peer);
+        } else if entry.dial.is_some() {
+            entry.state.send_modify(|state| state.link = Err(why));
+        } else {
+            // Nobody else would wake a call that waits for this connection: a peer may close it
+            // before it was ever published.
+            entry.fail(why);
+        }
+    }
+
+    /// Sends now, or keeps the datagram for a moment and wants a connection.
+    pub(crate) fn datagram(
+        &mut self,
+        peer: NodeId,
+        datagram: Bytes,
+        directory: &Directory,
+        now: Instant,
+    ) -> Option<Plan> {
+        let entry = self.entries.entry(peer).or_default();
+        if let Some(live) = entry.preferred(self.me < peer) {
+            send(live.link.connection(), datagram);
+            return None;
+        }
+        if !directory.contains_key(&peer) {
+            return None;
+        }
+        if entry.waiting.len() >= WAITING {
+            entry.waiting.pop_front();
+        }
+        entry.waiting.push_back(datagram);
+        self.demand(peer, directory, now)
+    }
+
+    /// As [`Self::datagram`], but drops it where that would be one more dial for what can be spared.
+    pub(crate) fn offer(
+        &mut self,
+        peer: NodeId,
+        datagram: Bytes,
+        directory: &Directory,
+        now: Instant,
+    ) -> Option<Plan> {
+        let entry = self.entries.entry(peer).or_default();
+        let is_new = entry.wants_dial();
+        let spare = |entry: &&Entry| match entry.dial {
+            Some(Dial::Spare { since }) => now < since + SPARE_DIAL,
+            Some(Dial::Needed) | None => false,
+        };
+        if is_new && self.entries.values().filter(spare).count() >= SPARE_DIALS {
+            return None;
+        }
+        let plan = self.datagram(peer, datagram, directory, now)?;
+        self.entries.entry(peer).or_default().dial = Some(Dial::Spare { since: now });
+        Some(plan)
+    }
+
+    /// Closes what has fallen silent and what has retired, and forgets peers that left and that
+    /// nobody asks about.
+    pub(crate) fn look(&mut self, directory: &Directory, now: Instant) {
+        let me = self.me;
+        for (peer, entry) in &mut self.entries {
+            let preferred = entry.preferred(me < *peer).map(|live| live.id);
+            for live in &mut entry.live {
+                let connection = live.link.connection();
+                if live.pulse.look(Counters::of(connection)) >= silent_looks(connection.rtt()) {
+                    Close::Silent.close(connection);
+                } else if preferred.is_some_and(|id| id != live.id) && live.has_retired(now) {
+                    Close::Replaced.close(connection);
+                }
+            }
+        }
+        self.entries.retain(|peer, entry| {
+            directory.contains_key(peer)
+                || !entry.live.is_empty()
+                || entry.dial.is_some()
+                || entry.state.receiver_count() > 0
+        });
+    }
+}
+
+impl Entry {
+    /// Whether nothing leads to the peer, nor is about to.
+    fn wants_dial(&self) -> bool {
+        self.dial.is_none() && !self.live.iter().any(Live::is_usable)
+    }
+
+    fn preferred(&self, we_are_lower: bool) -> Option<&Live> {
+        let usable = || self.live.iter().filter(|live| live.is_usable());
+        let origins: Vec<_> = usable().map(|live| live.origin).collect();
+        usable().nth(prefer(&origins, we_are_lower)?)
+    }
+
+    fn publish(&mut self, we_are_lower: bool) {
+        let Some(preferred) = self.preferred(we_are_lower).map(|live| Arc::clone(&live.link))
+        else {
+            return;
+        };
+        self.state.send_if_modified(|state| {
+            let is_news = !matches!(&state.link, Ok(link) if Arc::ptr_eq(link, &preferred));
+            state.link = Ok(preferred);
+            is_news
+        });
+    }
+
+    fn fail(&mut self, why: Lost) {
+        self.state.send_modify(|state| {
+            state.failed_dials += 1;
+            state.link = Err(why);
+        });
+    }
+
+    fn back_off(&mut self, now: Instant) {
+        let pause = (BACKOFF * 2u32.pow(self.failures.min(10))).min(BACKOFF_LIMIT);
+        self.failures += 1;
+        self.not_before = Some(now + pause);
+    }
+}
+
+impl Live {
+    fn is_usable(&self) -> bool {
+        self.link.connection().close_reason().is_none()
+    }
+
+    fn has_retired(&self, now: Instant) -> bool {
+        let rest = if self.origin.dialled_by_us { RETIRE_OWN } else { RETIRE_OTHER };
+        now >= self.origin.opened + rest
+    }
+}
+
+/// Which of several connections of a pair carries our calls: the newest, because its dialler had
+/// reason to make it; but of a simultaneous dial the one that the lower id made, so that both ends
+/// choose alike.
+fn prefer(origins: &[Origin], we_are_lower: bool) -> Option<usize> {
+    let newest = origins.iter().map(|origin| origin.opened).max()?;
+    let is_rival = |origin: &Origin| newest.duration_since(origin.opened) < SIMULTANEOUS;
+    origins
+        .iter()
+        .enumerate()
+        .filter(|(_, origin)| is_rival(origin))
+        .max_by_key(|(_, origin)| (origin.dialled_by_us == we_are_lower, origin.opened))
+        .map(|(at, _)| at)
+}
+
+/// Never blocks: what does not fit, or meets a connection that just closed, is lost, as datagrams
+/// are.
+fn send(connection: &quinn::Connection, datagram: Bytes) {
+    if let Err(error) = connection.send_datagram(datagram) {
+        tracing::trace!(%error, "datagram dropped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_types::{PublicKey, Role};
+
+    use super::super::trust::Peer;
+    use super::*;
+
+    fn origin(dialled_by_us: bool, after: u64, t0: Instant) -> Origin {
+        Origin { dialled_by_us, opened: t0 + Duration::from_secs(after) }
+    }
+
+    #[test]
+    fn both_ends_of_a_simultaneous_dial_choose_the_same_connection() {
+        let t0 = Instant::now();
+        // The lower id sees its own dial first, the higher id the other way round.
+        let lower = prefer(&[origin(true, 0, t0), origin(false, 1, t0)], true);
+        let higher = prefer(&[origin(true, 0, t0), origin(false, 1, t0)], false);
+        assert_eq!(lower, Some(0), "the lower id keeps what it dialled");
+        assert_eq!(higher, Some(1), "the higher id takes what it accepted");
+    }
+
+    #[test]
+    fn a_peer_that_dials_anew_later_has_lost_the_old_connection() {
+        let t0 = Instant::now();
+        let origins = [origin(true, 0, t0), origin(false, 60, t0)];
+        assert_eq!(prefer(&origins, true), Some(1));
+        assert_eq!(prefer(&origins, false), Some(1));
+        assert_eq!(prefer(&[], true), None);
+    }
+
+    #[test]
+    fn what_can_be_spared_makes_few_dials_at_once_and_keeps_no_other_from_its_own() {
+        let now = Instant::now();
+        let ids: Vec<_> = (2..=9).map(|n| NodeId::from_bytes([n; 32])).collect();
+        let peer = |id: &NodeId| Peer {
+            public_key: PublicKey::from_bytes([id.as_bytes()[0]; 32]),
+            name: "a".parse().unwrap(),
+            role: Role::Worker,
+            addresses: Vec::new(),
+        };
+        let directory: Directory = ids.iter().map(|id| (*id, peer(id))).collect();
+        let mut links = Links::new(NodeId::from_bytes([1; 32]));
+        let offer =
+            |links: &mut Links, id| links.offer(id, Bytes::new(), &directory, now).is_some();
+        let dials: Vec<_> = ids.iter().map(|id| offer(&mut links, *id)).collect();
+        assert_eq!(dials, [true, true, true, true, false, false, false, false]);
+        assert!(!offer(&mut links, ids[0]), "it is being dialled");
+        // A probe that this node owes, and a call, are dialled for all the same, and count for nothing.
+        assert!(links.datagram(ids[4], Bytes::new(), &directory, now).is_some());
+        assert!(links.demand(ids[5], &directory, now).is_some());
+        assert!(!offer(&mut links, ids[6]));
+        links.failed(ids[4], Lost::because("no answer"), now);
+        assert!(!offer(&mut links, ids[6]));
+        links.failed(ids[0], Lost::because("no answer"), now);
+        assert!(offer(&mut links, ids[6]));
+        // Those who do not answer are in the way for a moment only.
+        assert!(!offer(&mut links, ids[7]));
+        let late = links.offer(ids[7], Bytes::new(), &directory, now + SPARE_DIAL);
+        assert!(late.is_some());
+    }
+
+    #[test]
+    fn a_demand_for_a_stranger_fails_without_a_dial() {
+        let (me, stranger) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        let mut links = Links::new(me);
+        let state = links.subscribe(stranger);
+        assert!(links.demand(stranger, &Directory::new(), Instant::now()).is_none());
+        assert_eq!(state.borrow().failed_dials, 1);
+        assert!(
+            links.datagram(stranger, Bytes::new(), &Directory::new(), Instant::now()).is_none()
+        );
+        drop(state);
+        links.look(&Directory::new(), Instant::now());
+        assert!(links.entries.is_empty());
+    }
+}

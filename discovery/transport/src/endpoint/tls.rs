@@ -1,0 +1,140 @@
+//! pki's TLS configurations as quinn takes them, and what a finished handshake tells.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use muster_pki::identity::{Identity, node_id, public_key_of};
+use muster_pki::proof::EXPORTER_LABEL;
+use muster_pki::tls::{self as pki, Admission, Credentials};
+use muster_types::NodeId;
+use muster_types::wire::{ALPN_HELLO, ALPN_NODE};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
+
+use super::guard::PeerKey;
+use super::hush::Hush;
+use super::transport::transport;
+use super::trust::Trust;
+
+/// The server name that is dialled. It is neither sent nor checked: peers are known by their keys.
+pub(crate) const ANY_NAME: &str = "muster.internal";
+
+/// Which of the two worlds a session belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alpn {
+    Hello,
+    Node,
+}
+
+/// A finished handshake.
+#[derive(Debug)]
+pub(crate) struct Shaken {
+    pub(crate) connection: quinn::Connection,
+    pub(crate) alpn: Alpn,
+    pub(crate) peer: PeerKey,
+}
+
+impl Shaken {
+    /// Reads what TLS has settled. The verifiers have checked it already.
+    pub(crate) fn of(connection: quinn::Connection) -> Result<Self, String> {
+        let data = connection.handshake_data().and_then(|data| data.downcast().ok());
+        let protocol = data.and_then(|data: Box<HandshakeData>| data.protocol);
+        let alpn = match protocol.as_deref() {
+            Some(ALPN_HELLO) => Alpn::Hello,
+            Some(ALPN_NODE) => Alpn::Node,
+            Some(_) | None => return Err("no common protocol".to_owned()),
+        };
+        let chain = connection.peer_identity().and_then(|peer| peer.downcast().ok());
+        let leaf =
+            chain.and_then(|chain: Box<Vec<CertificateDer<'static>>>| chain.first().cloned());
+        let leaf = leaf.ok_or("the peer showed no certificate")?;
+        let public_key = public_key_of(&leaf).map_err(|e| e.to_string())?;
+        let peer = PeerKey { node_id: node_id(&public_key), public_key };
+        Ok(Self { connection, alpn, peer })
+    }
+}
+
+/// The session's keying material for the token proof.
+pub(crate) fn exporter(connection: &quinn::Connection) -> Option<[u8; 32]> {
+    let mut exporter = [0; 32];
+    connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").ok()?;
+    Some(exporter)
+}
+
+/// What the configurations are made of.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    own: Arc<CertifiedKey>,
+    admission: Arc<dyn Admission>,
+    transport: Arc<quinn::TransportConfig>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// Answers handshakes from the watch.
+struct Live(watch::Receiver<Arc<Trust>>);
+
+impl Admission for Live {
+    fn is_member(&self, node: &NodeId) -> bool {
+        self.0.borrow().directory.contains_key(node)
+    }
+
+    fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.0.borrow().credentials.clone()
+    }
+}
+
+impl Tls {
+    pub(crate) fn new(identity: &Identity, trust: watch::Receiver<Arc<Trust>>) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "dates a certificate whose dates nobody checks"
+        )]
+        let now = SystemTime::now();
+        Self {
+            own: identity.self_signed(now),
+            admission: Arc::new(Live(trust)),
+            transport: transport(),
+        }
+    }
+
+    /// Serves **one** handshake, on either ALPN.
+    pub(crate) fn server(&self) -> quinn::ServerConfig {
+        let config = pki::quic_server(&self.own, &self.admission);
+        let config = QuicServerConfig::try_from(config).expect("pki offers QUIC's first suite");
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(Hush::new(config)));
+        config
+            .transport_config(Arc::clone(&self.transport))
+            .migration(true)
+            // First packets are accepted or turned away as they arrive; this bounds the moment in
+            // between.
+            .max_incoming(512)
+            .incoming_buffer_size(16 << 10)
+            .incoming_buffer_size_total(1 << 20);
+        config
+    }
+
+    /// Dials whoever answers.
+    pub(crate) fn hello_client(&self) -> quinn::ClientConfig {
+        self.client(pki::hello_client(Arc::clone(&self.own)))
+    }
+
+    /// Dials exactly this member, with this node's certificate of now.
+    pub(crate) fn node_client(&self, peer: NodeId) -> quinn::ClientConfig {
+        self.client(pki::node_client(&self.own, &self.admission, peer))
+    }
+
+    fn client(&self, config: rustls::ClientConfig) -> quinn::ClientConfig {
+        let config = QuicClientConfig::try_from(config).expect("pki offers QUIC's first suite");
+        let mut config = quinn::ClientConfig::new(Arc::new(config));
+        config.transport_config(Arc::clone(&self.transport));
+        config
+    }
+}

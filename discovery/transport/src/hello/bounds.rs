@@ -1,0 +1,105 @@
+//! The bounds that the contract states for what a proven peer says of itself.
+
+use std::net::SocketAddr;
+
+use muster_messages::hello::{Candidate, GreetRequest, Hint, JoinRequest};
+use muster_types::{NodeName, Role};
+use tonic::Status;
+
+const ADDRESSES: usize = 16;
+const FIELDS: usize = 32;
+const FIELD_NAME: usize = 128;
+const FIELD_VALUE: usize = 1024;
+const VERSION: usize = 64;
+const WAITING_FOR: usize = 1024;
+
+/// Peers in one greeting.
+const HINTS: usize = 64;
+
+fn beyond(what: &str) -> Status {
+    Status::invalid_argument(format!("the message is refused: {what}"))
+}
+
+fn require(fits: bool, what: &str) -> Result<(), Status> {
+    if fits { Ok(()) } else { Err(beyond(what)) }
+}
+
+pub fn greet(request: &GreetRequest) -> Result<(), Status> {
+    candidate(request.me.as_ref())?;
+    require(request.peers.len() <= HINTS, "it names more than 64 peers")?;
+    request.peers.iter().try_for_each(hint)
+}
+
+pub fn join(request: &JoinRequest) -> Result<(), Status> {
+    candidate(request.me.as_ref())
+}
+
+fn candidate(candidate: Option<&Candidate>) -> Result<(), Status> {
+    let me = candidate.ok_or_else(|| beyond("it does not say who sends it"))?;
+    require(me.name.parse::<NodeName>().is_ok(), "the sender's name is not a node name")?;
+    require(me.role.parse::<Role>().is_ok(), "the sender's role is unknown")?;
+    addresses(&me.addresses)?;
+    require(me.version.len() <= VERSION, "the version is longer than 64 bytes")?;
+    require(me.waiting_for.len() <= WAITING_FOR, "waiting_for is longer than 1024 bytes")?;
+    require(matches!(me.cluster_id.len(), 0 | 32), "the cluster id has not 32 bytes")?;
+    let fields = &me.birth_fields;
+    require(fields.len() <= FIELDS, "it holds more than 32 birth fields")?;
+    let fits = |(k, v): (&String, &String)| k.len() <= FIELD_NAME && v.len() <= FIELD_VALUE;
+    require(fields.iter().all(fits), "a birth field is longer than 1024 bytes")
+}
+
+fn hint(hint: &Hint) -> Result<(), Status> {
+    require(matches!(hint.node_id.len(), 0 | 32), "a node id has not 32 bytes")?;
+    addresses(&hint.addresses)
+}
+
+fn addresses(addresses: &[String]) -> Result<(), Status> {
+    require(addresses.len() <= ADDRESSES, "it names more than 16 addresses")?;
+    let fits = addresses.iter().all(|text| text.parse::<SocketAddr>().is_ok());
+    require(fits, "an address is not of the form ip:port")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me() -> Candidate {
+        Candidate {
+            name: "cp-1".to_owned(),
+            role: "control-plane".to_owned(),
+            addresses: vec!["192.0.2.1:50000".to_owned()],
+            ..Candidate::default()
+        }
+    }
+
+    #[test]
+    fn a_candidate_within_the_contract_passes() {
+        join(&JoinRequest { me: Some(me()) }).unwrap();
+        let hint = Hint { node_id: vec![1; 32], addresses: vec![], reachable: true };
+        greet(&GreetRequest { me: Some(me()), peers: vec![hint; 64] }).unwrap();
+    }
+
+    #[test]
+    fn everything_beyond_the_contract_is_refused() {
+        let fields = |n: usize, len: usize| (0..n).map(move |i| (i.to_string(), "x".repeat(len)));
+        let wrong = [
+            Candidate { name: "Not A Name".to_owned(), ..me() },
+            Candidate { role: "leader".to_owned(), ..me() },
+            Candidate { addresses: vec!["192.0.2.1:1".to_owned(); 17], ..me() },
+            Candidate { addresses: vec!["host:1".to_owned()], ..me() },
+            Candidate { version: "x".repeat(65), ..me() },
+            Candidate { waiting_for: "x".repeat(1025), ..me() },
+            Candidate { cluster_id: vec![0; 31], ..me() },
+            Candidate { birth_fields: fields(33, 1).collect(), ..me() },
+            Candidate { birth_fields: fields(1, 1025).collect(), ..me() },
+        ];
+        for me in wrong {
+            assert!(join(&JoinRequest { me: Some(me.clone()) }).is_err(), "{me:?}");
+        }
+        assert!(join(&JoinRequest { me: None }).is_err());
+        let greeting = |hint: Hint, n| GreetRequest { me: Some(me()), peers: vec![hint; n] };
+        assert!(greet(&greeting(Hint::default(), 65)).is_err());
+        let hint = Hint { node_id: vec![0; 31], ..Hint::default() };
+        assert!(greet(&greeting(hint, 1)).is_err());
+    }
+}

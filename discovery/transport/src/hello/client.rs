@@ -1,0 +1,158 @@
+//! The dialler's side of the protocol.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use muster_messages::hello::ProveRequest;
+use muster_pki::proof::{Side, Transcript};
+use muster_pki::token::{Token, TokenId, Verifier};
+use muster_services::hello::hello_client::HelloClient as Generated;
+use muster_types::wire::{MAX_HELLO_MESSAGE, MAX_MESSAGE};
+use muster_types::{NodeId, PublicKey};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Status};
+
+use crate::endpoint::HelloChannel;
+use crate::endpoint::close::Close;
+use crate::endpoint::http2::{Limits, Tasks, connect, stream};
+use crate::endpoint::serve::close_when_silent;
+use muster_types::text::sanitize;
+
+/// The generated client over a hello session.
+pub type HelloClient = Generated<HelloChannel>;
+
+/// Why the token was not proved.
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    /// The peer knows no such token, or the proof was wrong for it. It does not say which.
+    #[error(
+        "{remote} refused the token {token}: it holds another token, or this one was revoked, has \
+         expired or is used up; compare `machine.token` on both nodes"
+    )]
+    Refused { remote: SocketAddr, token: TokenId },
+    /// The peer accepted our proof and then failed to give its own: it does not hold the token. It
+    /// must be told nothing.
+    #[error("{remote} does not hold the token {token}; someone may be in between")]
+    Impostor { remote: SocketAddr, token: TokenId },
+    #[error("prove the token {token} to {remote}: {}", sanitize(status.message()))]
+    Failed { remote: SocketAddr, token: TokenId, status: Box<Status> },
+}
+
+/// A session with a listener on `muster-hello/1`. Closed when dropped, and about three seconds
+/// after
+/// the listener has fallen silent; calls keep the deadline that `tonic::Request::set_timeout` sets.
+pub struct HelloSession {
+    connection: quinn::Connection,
+    exporter: [u8; 32],
+    me: PublicKey,
+    peer: PublicKey,
+    call: HelloChannel,
+    is_proven: AtomicBool,
+    _tasks: DropGuard,
+}
+
+impl fmt::Debug for HelloSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HelloSession")
+            .field("peer", &self.peer)
+            .field("remote", &self.remote())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for HelloSession {
+    fn drop(&mut self) {
+        Close::Done.close(&self.connection);
+    }
+}
+
+impl HelloSession {
+    pub(crate) async fn open(
+        connection: quinn::Connection,
+        exporter: [u8; 32],
+        me: PublicKey,
+        peer: PublicKey,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(stop.clone());
+        let (send, receive) = connection.open_bi().await?;
+        let sender = connect(stream(send, receive), Limits::HELLO, tasks.clone()).await?;
+        hyper::rt::Executor::execute(&tasks, close_when_silent(connection.clone()));
+        let call = HelloChannel { sender, connection: connection.clone() };
+        let is_proven = AtomicBool::new(false);
+        Ok(Self { connection, exporter, me, peer, call, is_proven, _tasks: stop.drop_guard() })
+    }
+
+    /// The listener's key, proved in the handshake.
+    pub fn peer(&self) -> PublicKey {
+        self.peer
+    }
+
+    /// The listener's node id.
+    pub fn node_id(&self) -> NodeId {
+        muster_pki::identity::node_id(&self.peer)
+    }
+
+    pub fn remote(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// The session's keying material that proofs bind, the same on both sides.
+    pub fn exporter(&self) -> [u8; 32] {
+        self.exporter
+    }
+
+    /// The session for other generated clients.
+    pub fn channel(&self) -> HelloChannel {
+        self.call.clone()
+    }
+
+    /// Whether both sides have proved the token to each other.
+    pub fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Acquire)
+    }
+
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    /// Proves the token to the listener, then checks the listener's proof of the same.
+    pub async fn prove(&self, token: &Token) -> Result<(), ProveError> {
+        self.prove_with(token.id(), &token.verifier()).await
+    }
+
+    /// As [`Self::prove`], for who keeps a verifier instead of the token.
+    pub async fn prove_with(&self, token: &TokenId, verifier: &Verifier) -> Result<(), ProveError> {
+        let remote = self.remote();
+        let transcript = Transcript {
+            exporter: self.exporter,
+            dialer: self.me,
+            listener: self.peer,
+            token: token.clone(),
+        };
+        let token = || token.clone();
+        let proof = verifier.prove(Side::Dialer, &transcript).to_vec();
+        let request = ProveRequest { token_id: token().to_string(), proof };
+        let reply = self.client().prove(request).await.map_err(|status| match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => {
+                ProveError::Refused { remote, token: token() }
+            }
+            _ => ProveError::Failed { remote, token: token(), status: Box::new(status) },
+        })?;
+        if !verifier.check(Side::Listener, &transcript, &reply.into_inner().proof) {
+            Close::Denied.close(&self.connection);
+            return Err(ProveError::Impostor { remote, token: token() });
+        }
+        self.is_proven.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Calls over this session. Before the proof only `Prove` and `Renew` are answered, and what the
+    /// listener may send is bounded as tightly as what we may send it.
+    pub fn client(&self) -> HelloClient {
+        let limit = if self.is_proven() { MAX_MESSAGE } else { MAX_HELLO_MESSAGE };
+        Generated::new(self.call.clone()).max_decoding_message_size(limit)
+    }
+}

@@ -1,0 +1,170 @@
+//! One session on `muster-hello/1`, as the listener sees it: what a proof must bind, and whether
+//! one was given.
+
+use std::fmt;
+use std::sync::Arc;
+
+use muster_pki::proof::Transcript;
+use muster_pki::token::TokenId;
+use muster_types::PublicKey;
+use tokio::sync::watch;
+use tonic::Status;
+
+/// Calls that need no proof: the proof itself, and the renewal of a member known by its key.
+const OPEN: [&str; 2] = ["/muster.hello.v1.Hello/Prove", "/muster.hello.v1.Hello/Renew"];
+
+/// Calls that a session may make before it has proved the token.
+const UNPROVEN_CALLS: u64 = 8;
+
+/// A handle on the session that a request came over; the endpoint puts it into the request's
+/// extensions.
+#[derive(Clone)]
+pub struct Session(Arc<Shared>);
+
+struct Shared {
+    exporter: [u8; 32],
+    dialer: PublicKey,
+    listener: PublicKey,
+    standing: watch::Sender<Standing>,
+    calls: watch::Sender<u64>,
+}
+
+/// How the peer stands with the listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Has not proved the token yet.
+    Unproven,
+    /// Has proved this token.
+    Proven(TokenId),
+    /// Gave a wrong proof; the session is about to be closed.
+    Denied,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("dialer", &self.0.dialer)
+            .field("standing", &*self.0.standing.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// `exporter` is the connection's keying material under `muster_pki::proof::EXPORTER_LABEL`.
+    pub(crate) fn new(exporter: [u8; 32], dialer: PublicKey, listener: PublicKey) -> Self {
+        let (standing, calls) = (watch::Sender::new(Standing::Unproven), watch::Sender::new(0));
+        Self(Arc::new(Shared { exporter, dialer, listener, standing, calls }))
+    }
+
+    /// The session that a request came over.
+    ///
+    /// # Errors
+    /// INTERNAL when the request did not come through the endpoint.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<&Self, Status> {
+        request
+            .extensions()
+            .get()
+            .ok_or_else(|| Status::internal("the request did not come over a hello session"))
+    }
+
+    /// What a proof of this token must bind.
+    pub(crate) fn transcript(&self, token: TokenId) -> Transcript {
+        let Shared { exporter, dialer, listener, .. } = *self.0;
+        Transcript { exporter, dialer, listener, token }
+    }
+
+    /// The token that the peer has proved.
+    pub fn proven(&self) -> Option<TokenId> {
+        match &*self.0.standing.borrow() {
+            Standing::Proven(token) => Some(token.clone()),
+            Standing::Unproven | Standing::Denied => None,
+        }
+    }
+
+    /// Records a right proof. A session that was denied stays denied.
+    pub(crate) fn accept(&self, token: TokenId) -> bool {
+        self.0.standing.send_if_modified(|standing| {
+            let may = *standing != Standing::Denied;
+            if may {
+                *standing = Standing::Proven(token);
+            }
+            may
+        })
+    }
+
+    /// Records a wrong proof, for good.
+    pub(crate) fn deny(&self) {
+        self.0.standing.send_replace(Standing::Denied);
+    }
+
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.0.standing.subscribe()
+    }
+
+    /// Whether the peer may make this call now.
+    pub(crate) fn may_call(&self, path: &str) -> bool {
+        match &*self.0.standing.borrow() {
+            Standing::Proven(_) => true,
+            Standing::Unproven => OPEN.contains(&path) && *self.0.calls.borrow() < UNPROVEN_CALLS,
+            Standing::Denied => false,
+        }
+    }
+
+    /// Notes a call: the session is in use.
+    pub(crate) fn touch(&self) {
+        self.0.calls.send_modify(|calls| *calls = calls.wrapping_add(1));
+    }
+
+    pub(crate) fn calls(&self) -> watch::Receiver<u64> {
+        self.0.calls.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::token::Token;
+
+    use super::*;
+
+    fn session() -> Session {
+        Session::new([1; 32], PublicKey::from_bytes([2; 32]), PublicKey::from_bytes([3; 32]))
+    }
+
+    #[test]
+    fn only_prove_and_renew_are_open_to_the_unproven() {
+        let session = session();
+        for (path, open) in [
+            ("/muster.hello.v1.Hello/Prove", true),
+            ("/muster.hello.v1.Hello/Renew", true),
+            ("/muster.hello.v1.Hello/Greet", false),
+            ("/muster.hello.v1.Hello/Join", false),
+            ("/muster.hello.v1.Hello/Birth", false),
+            ("/muster.hello.v1.Hello/Anchor", false),
+            ("/muster.node.v1.Node/Append", false),
+            ("/", false),
+        ] {
+            assert_eq!(session.may_call(path), open, "{path}");
+        }
+        assert!(session.accept(Token::generate().id().clone()));
+        assert!(session.may_call("/muster.hello.v1.Hello/Greet"));
+    }
+
+    #[test]
+    fn the_unproven_may_make_a_few_calls_only() {
+        let session = session();
+        for _ in 0..UNPROVEN_CALLS {
+            assert!(session.may_call("/muster.hello.v1.Hello/Renew"));
+            session.touch();
+        }
+        assert!(!session.may_call("/muster.hello.v1.Hello/Renew"));
+    }
+
+    #[test]
+    fn a_denied_session_stays_denied() {
+        let session = session();
+        session.deny();
+        assert!(!session.accept(Token::generate().id().clone()));
+        assert_eq!(session.proven(), None);
+        assert!(!session.may_call("/muster.hello.v1.Hello/Prove"));
+    }
+}

@@ -1,0 +1,529 @@
+//! What strangers try: relays, replays, the wrong protocol, garbage and floods.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use muster_kit::stranger::{presenting, stranger};
+use muster_kit::{Echo, PATIENCE, TestNode, acquaint, bounded, message, now, until};
+use muster_messages::hello::{
+    AnchorReply, AnchorRequest, BirthReply, BirthRequest, GreetReply, GreetRequest, JoinReply,
+    JoinRequest, ProveReply, ProveRequest, RenewReply, RenewRequest,
+};
+use muster_messages::node::{ReportRequest, SnapshotPiece};
+use muster_pki::CertificateDer;
+use muster_pki::authority::{Authority, AuthorityKind};
+use muster_pki::bundle::TrustBundle;
+use muster_pki::identity::Identity;
+use muster_pki::leaf::{self, Profile};
+use muster_pki::proof::{Side, Transcript};
+use muster_pki::tls::Credentials;
+use muster_pki::token::Token;
+use muster_services::hello::hello_client::HelloClient;
+use muster_services::hello::hello_server::{Hello, HelloServer};
+use muster_services::node::node_server::NodeServer;
+use muster_transport::endpoint::{self, Bind, Endpoint, Trust};
+use muster_transport::hello::{HelloSession, ProveError, RefusedWhy};
+use muster_types::wire::{ALPN_HELLO, ALPN_NODE, MAX_MESSAGE};
+use muster_types::{ClusterId, Role};
+use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Request, Response, Status};
+
+const ANY: &str = "127.0.0.1:0";
+
+/// Stands in the middle: whatever proof it is given, it shows to the real listener.
+struct Relay {
+    onward: HelloSession,
+    heard: Arc<Mutex<Vec<Result<ProveReply, Status>>>>,
+}
+
+#[tonic::async_trait]
+impl Hello for Relay {
+    async fn prove(&self, request: Request<ProveRequest>) -> Result<Response<ProveReply>, Status> {
+        let reply = self.onward.client().prove(request.into_inner()).await;
+        let reply = reply.map(Response::into_inner);
+        self.heard.lock().unwrap().push(reply.clone());
+        // With nothing better to offer, it makes something up.
+        Ok(Response::new(reply.unwrap_or(ProveReply { proof: vec![7; 32] })))
+    }
+
+    async fn greet(&self, _: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn birth(&self, _: Request<BirthRequest>) -> Result<Response<BirthReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn anchor(&self, _: Request<AnchorRequest>) -> Result<Response<AnchorReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// An endpoint of an attacker, serving its own idea of hello.
+struct Mallory {
+    address: SocketAddr,
+    _tasks: JoinSet<()>,
+    _stop: DropGuard,
+}
+
+impl Mallory {
+    /// Between whoever dials it and `target`.
+    async fn between(
+        target: SocketAddr,
+        heard: Arc<Mutex<Vec<Result<ProveReply, Status>>>>,
+    ) -> Self {
+        let own = Arc::new(Identity::generate());
+        Self::between_as([Arc::clone(&own), own], target, heard).await
+    }
+
+    /// The same with one key for whoever dials it and one for the target.
+    async fn between_as(
+        [shown_to_dialer, shown_to_target]: [Arc<Identity>; 2],
+        target: SocketAddr,
+        heard: Arc<Mutex<Vec<Result<ProveReply, Status>>>>,
+    ) -> Self {
+        let (trust, seen) = watch::channel(Arc::new(Trust::default()));
+        let bind = |identity| {
+            let bind = Bind { address: ANY.parse().unwrap(), identity, trust: seen.clone() };
+            Endpoint::bind(bind).unwrap()
+        };
+        let (endpoint, listener) = bind(shown_to_dialer);
+        let address = endpoint.local_address().unwrap();
+        let onward = bind(shown_to_target).0.dial_hello(target).await.unwrap();
+        let hello = endpoint::service(HelloServer::new(Relay { onward, heard }));
+        let node = endpoint::service(NodeServer::new(Echo));
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let guard = stop.clone().drop_guard();
+        tasks.spawn(async move {
+            listener.run(hello, node, stop).await;
+            drop(trust);
+        });
+        Self { address, _tasks: tasks, _stop: guard }
+    }
+}
+
+#[tokio::test]
+async fn a_relay_in_the_middle_gains_nothing() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    let token = Token::generate();
+    b.admits(&token);
+    let heard = Arc::default();
+    let mallory = Mallory::between(b.address, Arc::clone(&heard)).await;
+    let session = a.endpoint.dial_hello(mallory.address).await.unwrap();
+    let error = bounded("a's verdict", session.prove(&token)).await.unwrap_err();
+    assert!(matches!(error, ProveError::Impostor { .. }), "{error}");
+    let heard = heard.lock().unwrap().clone();
+    assert_eq!(heard.len(), 1);
+    let status = heard[0].as_ref().expect_err("b does not let the relay in");
+    assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
+    assert_eq!(b.refusals(), [RefusedWhy::WrongProof]);
+    assert!(session.is_closed(), "a has left at once");
+}
+
+/// Both victims' identity keys were stolen, but not the token. Each side sees the other's key, so
+/// all that a proof binds is the same on both sides, except for the exporter.
+#[tokio::test]
+async fn a_relay_with_the_keys_of_both_sides_is_refused_by_the_exporter_alone() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    let token = Token::generate();
+    b.admits(&token);
+    let heard = Arc::default();
+    let keys = [Arc::clone(&b.identity), Arc::clone(&a.identity)];
+    let mallory = Mallory::between_as(keys, b.address, Arc::clone(&heard)).await;
+    let session = a.endpoint.dial_hello(mallory.address).await.unwrap();
+    assert_eq!(session.peer(), b.identity.public_key(), "a sees the key of b");
+    let error = bounded("a's verdict", session.prove(&token)).await.unwrap_err();
+    assert!(matches!(error, ProveError::Impostor { .. }), "{error}");
+    let heard = heard.lock().unwrap().clone();
+    assert_eq!(heard.len(), 1);
+    assert!(heard[0].is_err(), "b does not let the relay in");
+    let refused = b.porter.refused.lock().unwrap().clone();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].public_key, a.identity.public_key(), "b sees the key of a");
+    assert_eq!(refused[0].why, RefusedWhy::WrongProof);
+}
+
+#[tokio::test]
+async fn a_proof_serves_one_session_only() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    let token = Token::generate();
+    b.admits(&token);
+    // The right proof of the first session, made by hand.
+    let session = a.endpoint.dial_hello(b.address).await.unwrap();
+    let transcript = Transcript {
+        exporter: session.exporter(),
+        dialer: a.identity.public_key(),
+        listener: b.identity.public_key(),
+        token: token.id().clone(),
+    };
+    let proof = token.verifier().prove(Side::Dialer, &transcript).to_vec();
+    let request = ProveRequest { token_id: token.id().to_string(), proof };
+    session.client().prove(request.clone()).await.expect("right on its own session");
+    // The same bytes from the same node on the next session.
+    let again = a.endpoint.dial_hello(b.address).await.unwrap();
+    let status = again.client().prove(request).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
+    assert_eq!(b.refusals(), [RefusedWhy::WrongProof]);
+}
+
+#[tokio::test]
+async fn who_keeps_guessing_is_made_to_wait() {
+    let b = TestNode::start(ANY);
+    let mut closed_early = 0;
+    for _ in 0..20 {
+        let a = TestNode::start(ANY);
+        let outcome = match a.endpoint.dial_hello(b.address).await {
+            Ok(session) => session.prove(&Token::generate()).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if outcome.unwrap_err().contains("too many wrong proofs") {
+            closed_early += 1;
+        }
+    }
+    assert!(closed_early > 0, "nobody was held back");
+    let audited = b.refusals().len();
+    assert!((5..=15).contains(&audited), "{audited} of 20 guesses were looked at");
+}
+
+/// Whether the listener closes a connection made like this before answering anything on it.
+async fn is_turned_away(target: SocketAddr, alpn: &[u8], identity: Option<&Identity>) -> bool {
+    let (client, config) = stranger(alpn, identity);
+    let Ok(connecting) = client.connect_with(config, target, "any") else { return true };
+    let Ok(connection) = bounded("the handshake ends", connecting).await else { return true };
+    tokio::time::timeout(PATIENCE, connection.closed()).await.is_ok()
+}
+
+#[tokio::test]
+async fn only_members_with_their_key_get_onto_the_node_protocol() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    assert!(is_turned_away(b.address, ALPN_NODE, None).await, "no certificate");
+    assert!(is_turned_away(b.address, ALPN_NODE, Some(&Identity::generate())).await, "no member");
+    assert!(is_turned_away(b.address, ALPN_HELLO, None).await, "no certificate");
+    assert!(is_turned_away(b.address, b"h3", Some(&Identity::generate())).await, "no protocol");
+    assert!(!is_turned_away(b.address, ALPN_NODE, Some(&a.identity)).await, "a member");
+}
+
+/// How the listener refuses a connection made like this: the alert of TLS (RFC 9001 section 4.8).
+async fn refusal(
+    target: SocketAddr,
+    (client, config): (quinn::Endpoint, quinn::ClientConfig),
+) -> quinn::ConnectionClose {
+    let why = match client.connect_with(config, target, "any").unwrap().await {
+        Ok(connection) => bounded("the refusal", connection.closed()).await,
+        Err(why) => why,
+    };
+    match why {
+        quinn::ConnectionError::ConnectionClosed(close)
+            if u64::from(close.error_code) >> 8 == 1 =>
+        {
+            close
+        }
+        other => panic!("not refused by TLS: {other}"),
+    }
+}
+
+/// What the listener says when it refuses a connection made like this.
+async fn last_words(target: SocketAddr, alpn: &[u8], identity: &Identity) -> String {
+    let close = refusal(target, stranger(alpn, Some(identity))).await;
+    String::from_utf8_lossy(&close.reason).into_owned()
+}
+
+/// Of a cluster of its own.
+fn machine_authority() -> Authority {
+    let cluster = ClusterId::from_bytes(*Identity::generate().node_id().as_bytes());
+    Authority::create(AuthorityKind::Machine, "demo", &cluster, now())
+}
+
+/// What this authority says of the holder of a key.
+fn chain(authority: &Authority, identity: &Identity) -> Vec<CertificateDer<'static>> {
+    let profile = Profile::Node { id: identity.node_id(), role: Role::ControlPlane };
+    leaf::issue(authority, &profile, &identity.public_key().into(), now()).unwrap().chain
+}
+
+/// The key is a member's, so only the chain can give it away. The client believes any server: it is
+/// the listener that judges.
+#[tokio::test]
+async fn a_members_key_with_a_certificate_of_a_foreign_authority_is_refused_by_the_listener() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let (ours, foreign) = (machine_authority(), machine_authority());
+    b.trust.send_modify(|trust| {
+        let bundle = TrustBundle::new(vec![ours.certificate().clone()]).unwrap();
+        let own = Credentials::new(&b.identity, chain(&ours, &b.identity), bundle).unwrap();
+        let mut now = (**trust).clone();
+        now.credentials = Some(Arc::new(own));
+        *trust = Arc::new(now);
+    });
+    let dialer = |chain| {
+        let key = Arc::clone(&a.identity.self_signed(now()).key);
+        presenting(ALPN_NODE, Some(Arc::new(CertifiedKey::new(chain, key))))
+    };
+    let self_made = a.identity.self_signed(now()).cert.clone();
+    for wrong in [chain(&foreign, &a.identity), self_made] {
+        let close = refusal(b.address, dialer(wrong)).await;
+        assert!(close.reason.is_empty(), "{close}");
+    }
+    // By the right chain it is let in, so nothing else was wrong.
+    let (client, config) = dialer(chain(&ours, &a.identity));
+    let connection = client.connect_with(config, b.address, "any").unwrap().await.unwrap();
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    bounded("the listener's settings", receive.read_exact(&mut [0; 9])).await.unwrap();
+}
+
+/// rustls says in words why a certificate was not taken, and QUIC would carry them.
+#[tokio::test]
+async fn who_is_refused_in_the_handshake_hears_no_reason() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let stranger = Identity::generate();
+    for alpn in [ALPN_NODE, b"h3"] {
+        assert_eq!(last_words(b.address, alpn, &stranger).await, "");
+    }
+    b.forget(&a);
+    assert_eq!(last_words(b.address, ALPN_NODE, &a.identity).await, "", "a former member");
+}
+
+#[tokio::test]
+async fn each_protocol_serves_its_own_calls_only() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let token = Token::generate();
+    b.admits(&token);
+    let session = a.endpoint.dial_hello(b.address).await.unwrap();
+    let mut raft = muster_services::node::node_client::NodeClient::new(session.channel());
+    let status = raft.append(message("x")).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
+    session.prove(&token).await.unwrap();
+    let status = raft.append(message("x")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    let channel = a.endpoint.channel(b.id());
+    let mut hello = HelloClient::new(channel);
+    let status = hello.anchor(AnchorRequest {}).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+}
+
+/// This process's resident memory, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test]
+async fn an_oversize_message_is_refused_in_bounded_memory() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let before = resident();
+    for _ in 0..20 {
+        let session = a.endpoint.dial_hello(b.address).await.unwrap();
+        let request = ProveRequest { token_id: "x".repeat(8 << 20), proof: vec![] };
+        let status = bounded("an answer", session.client().prove(request)).await.unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    }
+    let body = message(vec![0; MAX_MESSAGE + 1]);
+    let status = bounded("an answer", a.client(&b).append(body)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    a.client(&b).append(message("x")).await.expect("the session goes on");
+    // The sender's own copies are in it too.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 100 << 20, "grown by {} MiB", grown >> 20);
+}
+
+#[tokio::test]
+async fn garbage_does_not_disturb() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    let mut client = a.client(&b);
+    client.append(message("x")).await.unwrap();
+    let socket = UdpSocket::bind(ANY).unwrap();
+    let mut noise = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..5000_usize {
+        let mut packet = vec![0; round % 1500];
+        for byte in &mut packet {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            *byte = noise.to_le_bytes()[0];
+        }
+        // A full buffer is part of the noise.
+        socket.send_to(&packet, b.address).ok();
+        if round % 500 == 0 {
+            bounded("an answer amid noise", client.append(message("x"))).await.unwrap();
+        }
+    }
+    bounded("an answer after the noise", client.append(message("x"))).await.unwrap();
+    assert_eq!(a.endpoint.handshakes().dialled, 1, "the session is still the first");
+}
+
+/// The first packet of a handshake that will never go on.
+fn first_packet(config: &quinn::ClientConfig, target: SocketAddr) -> Vec<u8> {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[1; 32]);
+    let endpoint = quinn::EndpointConfig::new(Arc::new(key));
+    let mut endpoint = quinn_proto::Endpoint::new(Arc::new(endpoint), None, true, None);
+    let (_, mut connection) =
+        endpoint.connect(Instant::now(), config.clone(), target, "any").unwrap();
+    let mut packet = Vec::new();
+    let transmit = connection.poll_transmit(Instant::now(), 1, &mut packet);
+    assert_eq!(transmit.map(|transmit| transmit.size), Some(packet.len()));
+    packet
+}
+
+/// Two thousand handshakes are begun and left hanging; half of them from one address, half from a
+/// thousand invented ones. Who is honest gets in all the same, and memory stays bounded.
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "the figure is part of the purpose")]
+async fn half_open_handshakes_do_not_keep_the_honest_out() {
+    let b = TestNode::start("127.0.0.1:0");
+    let honest = TestNode::start("127.0.0.2:0");
+    let member = TestNode::start("127.0.0.3:0");
+    acquaint(&[&b, &member]);
+    let token = Token::generate();
+    b.admits(&token);
+    let (_client, config) = stranger(ALPN_HELLO, Some(&Identity::generate()));
+    let before = resident();
+    let one = UdpSocket::bind("127.0.1.1:0").unwrap();
+    for round in 0..1000_u16 {
+        let [high, low] = round.to_be_bytes();
+        let invented = UdpSocket::bind((Ipv4Addr::new(127, 1, high, low), 0)).unwrap();
+        for socket in [&one, &invented] {
+            socket.send_to(&first_packet(&config, b.address), b.address).unwrap();
+        }
+        if round % 50 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let session = honest.endpoint.dial_hello(b.address).await.expect("an honest stranger");
+    bounded("the proof", session.prove(&token)).await.unwrap();
+    bounded("a member", member.client(&b).append(message("x"))).await.unwrap();
+    let grown = resident().saturating_sub(before);
+    eprintln!("2000 half-open handshakes: {} KiB, {:?}", grown >> 10, b.endpoint.handshakes());
+    assert!(grown < 32 << 20, "grown by {} MiB", grown >> 20);
+    assert!(b.endpoint.handshakes().accepted < 200, "{:?}", b.endpoint.handshakes());
+}
+
+#[tokio::test]
+async fn an_unproven_session_that_only_waits_is_closed_and_gives_its_place_back() {
+    let b = TestNode::start(ANY);
+    let mut idle = Vec::new();
+    // More than one address may hold at once.
+    for _ in 0..60 {
+        let (client, config) = stranger(ALPN_HELLO, Some(&Identity::generate()));
+        let connecting = client.connect_with(config, b.address, "any").unwrap();
+        if let Ok(connection) = bounded("the handshake ends", connecting).await {
+            idle.push((client, connection));
+        }
+    }
+    assert!((20..60).contains(&idle.len()), "{} let in", idle.len());
+    for (_, connection) in &idle {
+        bounded("the idle session is closed", connection.closed()).await;
+    }
+    let token = Token::generate();
+    b.admits(&token);
+    let a = TestNode::start(ANY);
+    let session = until("a place", async || a.endpoint.dial_hello(b.address).await.ok()).await;
+    session.prove(&token).await.unwrap();
+}
+
+/// A worker may have hundreds of calls under way: none of them may hold much, and none that it may
+/// not make may hold anything.
+#[tokio::test]
+async fn a_worker_is_refused_before_its_message_is_read_and_may_say_little() {
+    let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
+    acquaint(&[&a, &b]);
+    b.trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.insert(a.id(), a.peer(Role::Worker));
+        *trust = Arc::new(now);
+    });
+    let mut client = a.client(&b);
+    // A message that never ends, in a call for control-plane nodes only.
+    let (pieces, stream) = tokio::sync::mpsc::channel(1);
+    pieces.send(SnapshotPiece { body: vec![0; 1024], ..Default::default() }).await.unwrap();
+    let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+    let status = bounded("an answer", client.snapshot(stream)).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    drop(pieces);
+    let report = |bytes| ReportRequest { version: "x".repeat(bytes), ..Default::default() };
+    bounded("an answer", client.report(report(8 << 10))).await.expect("it is within bounds");
+    let status = bounded("an answer", client.report(report(64 << 10))).await.unwrap_err();
+    assert_ne!(status.code(), Code::Unavailable, "{status}");
+    bounded("an answer", client.report(report(10))).await.expect("the session goes on");
+    b.trust.send_modify(|trust| {
+        let mut now = (**trust).clone();
+        now.directory.insert(a.id(), a.peer(Role::ControlPlane));
+        *trust = Arc::new(now);
+    });
+    bounded("an answer", client.report(report(64 << 10))).await.expect("a founder may say more");
+}
+
+/// Answers a proof with a message made to be read by a person.
+struct Liar;
+
+const LIE: &str = "no\r\n2026-01-01T00:00:00Z  INFO all is well\u{1b}[2J";
+
+#[tonic::async_trait]
+impl Hello for Liar {
+    async fn prove(&self, _: Request<ProveRequest>) -> Result<Response<ProveReply>, Status> {
+        Err(Status::internal(LIE.repeat(20)))
+    }
+
+    async fn greet(&self, _: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+
+    async fn birth(&self, _: Request<BirthRequest>) -> Result<Response<BirthReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+
+    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+
+    async fn anchor(&self, _: Request<AnchorRequest>) -> Result<Response<AnchorReply>, Status> {
+        Err(Status::internal(LIE))
+    }
+}
+
+/// Why a proof failed goes into logs and onto terminals; what the other side said of it is in it.
+#[tokio::test]
+async fn a_stranger_that_is_dialled_writes_no_lines_of_its_own_into_the_log() {
+    let a = TestNode::start(ANY);
+    let (trust, seen) = watch::channel(Arc::new(Trust::default()));
+    let identity = Arc::new(Identity::generate());
+    let bind = Bind { address: ANY.parse().unwrap(), identity, trust: seen };
+    let (endpoint, listener) = Endpoint::bind(bind).unwrap();
+    let address = endpoint.local_address().unwrap();
+    let (hello, node) =
+        (endpoint::service(HelloServer::new(Liar)), endpoint::service(NodeServer::new(Echo)));
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listener.run(hello, node, stop));
+    let session = a.endpoint.dial_hello(address).await.unwrap();
+    let error = bounded("an answer", session.prove(&Token::generate())).await.unwrap_err();
+    let told = error.to_string();
+    assert!(matches!(error, ProveError::Failed { .. }), "{told}");
+    assert!(told.contains("all is well") && !told.contains(char::is_control), "{told:?}");
+    assert!(told.len() < 700, "{} bytes", told.len());
+    drop(trust);
+}

@@ -1,0 +1,177 @@
+//! Files that are either the old ones or the new ones, whatever happens in between.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// Mode of every file of a node: only the owner reads it.
+pub const PRIVATE: u32 = 0o600;
+
+/// Why a file was not written; the old one, if any, is still there.
+#[derive(Debug, thiserror::Error)]
+#[error("{tried} {}", path.display())]
+pub struct WriteError {
+    tried: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl From<WriteError> for io::Error {
+    /// The same text as one error of the same kind.
+    fn from(error: WriteError) -> Self {
+        Self::new(error.source.kind(), format!("{error}: {}", error.source))
+    }
+}
+
+impl WriteError {
+    fn on<'a>(tried: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self { tried, path: path.to_owned(), source }
+    }
+}
+
+/// Replaces the file: written beside it under the given mode, synced, renamed over it, and the
+/// directory synced. Once this returns, a power cut does not take it back. One writer per path.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
+    let beside = beside(path);
+    // A left-over of an earlier try may have another mode: never reuse it.
+    match fs::remove_file(&beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(WriteError::on("remove the left-over", &beside)(e));
+        }
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .map_err(WriteError::on("create", &beside))?;
+    // The mode at creation is cut by the umask.
+    file.set_permissions(Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all())
+        .map_err(WriteError::on("write", &beside))?;
+    settle(&beside, path)
+}
+
+/// Makes the file be this: [`replace`]s it unless it has these bytes and this mode already.
+pub fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
+    let same = || -> io::Result<bool> {
+        let meta = fs::symlink_metadata(path)?;
+        let plain = meta.is_file() && meta.permissions().mode() & 0o7777 == mode;
+        Ok(plain
+            && meta.len() == bytes.len() as u64
+            && Zeroizing::new(fs::read(path)?)[..] == *bytes)
+    };
+    if same().unwrap_or(false) { Ok(()) } else { replace(path, bytes, mode) }
+}
+
+/// Renames a finished, synced file or directory into its place and syncs the directory around it.
+pub fn settle(from: &Path, to: &Path) -> Result<(), WriteError> {
+    fs::rename(from, to).map_err(WriteError::on("rename into place", to))?;
+    sync_directory(parent(to))
+}
+
+/// Makes what was created, renamed or removed in a directory survive a power cut.
+pub fn sync_directory(directory: &Path) -> Result<(), WriteError> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(WriteError::on("sync directory", directory))
+}
+
+/// Creates the directory and its parents, readable by the owner only (0700), and syncs the one
+/// around it. An existing one is left as it is.
+pub fn create_private_directory(path: &Path) -> Result<(), WriteError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(WriteError::on("create directory", path))?;
+    sync_directory(parent(path))
+}
+
+/// The name under which the new file is written: hidden, in the same directory.
+pub fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_has_the_new_bytes_and_mode_and_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "old").unwrap();
+        fs::write(beside(&path), "torn").unwrap();
+        replace(&path, b"new", PRIVATE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_kept_file_is_written_only_when_it_differs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let inode = || fs::metadata(&path).unwrap().ino();
+        keep(&path, b"one", PRIVATE).unwrap();
+        let first = inode();
+        keep(&path, b"one", PRIVATE).unwrap();
+        assert_eq!(inode(), first);
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        keep(&path, b"one", PRIVATE).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        keep(&path, b"two", PRIVATE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+
+    /// etcd's authority was written anew with every command of the group, since its mode was never
+    /// the one that was asked for.
+    #[test]
+    fn a_mode_that_the_umask_forbids_is_given_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("authority");
+        replace(&path, b"one", 0o666).unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o666);
+        keep(&path, b"one", 0o666).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), meta.ino());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing/key");
+        let error = replace(&path, b"new", PRIVATE).unwrap_err();
+        assert!(error.to_string().contains("missing/.key.new"), "{error}");
+    }
+
+    #[test]
+    fn private_directories_are_for_the_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b");
+        create_private_directory(&path).unwrap();
+        create_private_directory(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

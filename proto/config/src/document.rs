@@ -1,0 +1,167 @@
+//! The document as a whole.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::check::{self, CheckToken};
+use super::effective::{self, Config};
+use super::pattern::Pattern;
+use super::problem::{ConfigError, Problems};
+use super::tree::{self, Node};
+use super::value;
+use muster_types::{NodeName, Role};
+
+/// The largest document that is read, in bytes.
+pub const MAX_BYTES: usize = 256 << 10;
+
+/// A document that is right in itself: known fields, right types, possible values, for every
+/// founder and for every node that a patch names.
+#[derive(Clone)]
+pub struct Document {
+    /// Without the patches' effect.
+    base: Node,
+    patches: Vec<Patch>,
+}
+
+#[derive(Clone)]
+struct Patch {
+    /// Any of these; empty: every name.
+    names: Vec<Pattern>,
+    role: Option<Role>,
+    change: Node,
+}
+
+impl Patch {
+    fn selects(&self, name: &NodeName) -> bool {
+        self.names.is_empty() || self.names.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+impl Document {
+    /// Reads a document and tells everything that is wrong with it.
+    ///
+    /// `check_token` says whether a text is a token (`muster_pki::token::Token` knows); the
+    /// sentence it answers with goes into a message, so it must not repeat the secret.
+    pub fn parse(
+        text: &str,
+        check_token: &dyn Fn(&str) -> Result<(), String>,
+    ) -> Result<Self, ConfigError> {
+        let mut problems = Problems::default();
+        let document = Self::read(text, check_token, &mut problems);
+        problems.finish(document)
+    }
+
+    fn read(text: &str, check_token: CheckToken<'_>, problems: &mut Problems) -> Option<Self> {
+        if text.len() > MAX_BYTES {
+            let message = format!("has {} bytes, at most {MAX_BYTES} are read", text.len());
+            problems.add(1, "", message);
+            return None;
+        }
+        let root = tree::load(text, problems)?;
+        check::document(&root, check_token, problems);
+        if !root.is_map() {
+            return None;
+        }
+        let patches = patches(&root, problems);
+        let document = Self { base: root, patches };
+        effective::cluster(&document.base, problems);
+        effective::machine(&document.base, problems);
+        // What a patched node gets can only be told once every single field is right.
+        if problems.is_empty() {
+            document.check_named_nodes(problems);
+        }
+        Some(document)
+    }
+
+    /// What the node of that name gets.
+    ///
+    /// # Errors
+    /// When the patches that select this name leave something out or do not fit together.
+    pub fn effective(&self, name: &NodeName) -> Result<Config, ConfigError> {
+        let mut problems = Problems::default();
+        let config = effective::config(&self.patched(name), name, &mut problems);
+        problems.finish(config)
+    }
+
+    /// `machine.network.hostname`, for a document that is meant for one node. Without it the name
+    /// comes from `--name` or from the system.
+    pub fn hostname(&self) -> Option<NodeName> {
+        self.base.at("machine.network.hostname")?.text()?.parse().ok()
+    }
+
+    /// The base with every patch that selects the name, in the order of the file. A patch that
+    /// selects by role sees the role that the base and the patches by name alone give.
+    fn patched(&self, name: &NodeName) -> Node {
+        let mut by_name = self.base.clone();
+        for patch in self.patches.iter().filter(|p| p.role.is_none() && p.selects(name)) {
+            by_name.merge(&patch.change);
+        }
+        let role = effective::role(&by_name);
+        let mut tree = self.base.clone();
+        for patch in self.patches.iter().filter(|p| p.selects(name)) {
+            if patch.role.is_none() || patch.role == role {
+                tree.merge(&patch.change);
+            }
+        }
+        tree
+    }
+
+    /// Every node whose name the document holds must get something that makes sense.
+    fn check_named_nodes(&self, problems: &mut Problems) {
+        let founders = effective::founders(&self.base);
+        let patterns = self.patches.iter().flat_map(|patch| &patch.names);
+        let mut names: BTreeSet<NodeName> = patterns.filter_map(Pattern::literal).collect();
+        names.extend(self.hostname());
+        names.extend(founders.iter().map(|(name, _)| name.clone()));
+        for name in &names {
+            if let Err(error) = self.effective(name) {
+                problems.extend(error);
+            }
+        }
+        for (name, line) in founders {
+            if effective::role(&self.patched(&name)) == Some(Role::Worker) {
+                let message = format!("{name} is a worker: founders are control-plane nodes");
+                problems.add(line, "cluster.founders", message);
+            }
+        }
+    }
+}
+
+/// Never shows the values: the token is among them.
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document").field("patches", &self.patches.len()).finish_non_exhaustive()
+    }
+}
+
+/// The patches of a document; those that are themselves wrong are told and left out.
+fn patches(root: &Node, problems: &mut Problems) -> Vec<Patch> {
+    let mut found = Vec::new();
+    for (index, node) in root.get("patches").map_or(&[][..], Node::items).iter().enumerate() {
+        let path = format!("patches[{index}]");
+        let names = node.at("match.name");
+        let role = node.at("match.role");
+        let change = node.get("patch");
+        if names.is_none() && role.is_none() {
+            let message = "needs `name` or `role`, to say which nodes it is for";
+            problems.add(node.line, &format!("{path}.match"), message);
+        }
+        let Some(change) = change else {
+            problems.add(node.line, &format!("{path}.patch"), "is missing");
+            continue;
+        };
+        if let (Some(_), Some(kind)) = (role, change.at("machine.type")) {
+            let message = "a patch for a role cannot change the role: select by name";
+            problems.add(kind.line, &format!("{path}.patch.machine.type"), message);
+        }
+        let names = names.map_or_else(Vec::new, |names| match names.text() {
+            Some(text) => Pattern::parse(text).into_iter().collect(),
+            None => {
+                names.items().iter().filter_map(|item| Pattern::parse(item.text()?).ok()).collect()
+            }
+        });
+        let role = role.and_then(|role| value::role(role.text()?).ok());
+        found.push(Patch { names, role, change: change.clone() });
+    }
+    found
+}

@@ -1,0 +1,372 @@
+//! The document as its readers meet it: whole texts in, configs or messages out.
+
+use proptest::prelude::*;
+
+use super::*;
+use muster_types::{NodeName, OperatorRole, PublicKey, Role};
+
+const SECRET: &str = "abcdef.0123456789abcdefghijklmnop";
+
+fn check_token(text: &str) -> Result<(), String> {
+    if text.starts_with("abcdef.") { Ok(()) } else { Err("is not a token".to_owned()) }
+}
+
+fn parse(text: &str) -> Result<Document, ConfigError> {
+    Document::parse(text, &check_token)
+}
+
+fn told(text: &str) -> String {
+    parse(text).map_or_else(|error| error.in_file("node.yaml"), |_| "nothing".to_owned())
+}
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn key(byte: u8) -> PublicKey {
+    PublicKey::from_bytes([byte; 32])
+}
+
+fn template() -> Template {
+    Template {
+        cluster_name: "demo".to_owned(),
+        expect: 3,
+        token: SecretText::new(SECRET.to_owned()),
+        operators: vec![Operator {
+            name: "alice".to_owned(),
+            key: key(1),
+            role: OperatorRole::Admin,
+        }],
+        mdns: true,
+        fixed: Vec::new(),
+        etcd_binary: None,
+    }
+}
+
+/// A right document, with one text in it replaced.
+fn with(from: &str, to: &str) -> String {
+    let text = template().render();
+    assert!(text.contains(from), "{from:?} is not in the template");
+    text.replacen(from, to, 1)
+}
+
+#[test]
+fn the_template_is_what_a_newcomer_gets() {
+    insta::assert_snapshot!(template().render().as_str());
+}
+
+#[test]
+fn the_template_gives_every_node_its_config() {
+    let document = parse(&template().render()).unwrap();
+    let config = document.effective(&name("cp-1")).unwrap();
+    assert_eq!(config.role, Role::ControlPlane);
+    assert_eq!(config.token.expose(), SECRET);
+    assert_eq!(config.cluster.expect, 3);
+    assert_eq!(config.cluster.operators, template().operators);
+    assert_eq!(config.network.port, muster_types::DEFAULT_PORT);
+    assert_eq!(config.state_dir.to_str(), Some(DEFAULT_STATE_DIR));
+    assert!(config.discovery.mdns);
+    assert_eq!(document.effective(&name("worker-7")).unwrap().role, Role::Worker);
+}
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    insta::assert_snapshot!(told(&format!(
+        "
+machine:
+  type: controlplane
+  token: wrong
+  kubelet: {{}}
+  network:
+    port: 70000
+    subnets: [10.0.0.1/24, 10.0.0.0/33, ten]
+    adresses: [10.0.0.1]
+  discovery:
+    mdns: yes
+    static: [ok.example.com, \"host:0\", \"[::1]:50000\", 1.2.3]
+    dns: {{servers: [8.8.8.8, \"x\"]}}
+  etcd: {{binary: bin/etcd}}
+  stateDir: 7
+cluster:
+  clusterName: Demo
+  clusterName: demo
+  expct: 3
+  token: \"{SECRET}\"
+  founders: a
+  operators:
+    - name: alice
+      publicKey: ed25519:short
+      role: root
+    - {{name: bob}}
+patches:
+  - match: {{name: worker-*, label: x}}
+    patch: {{machine: {{type: wrker, network: {{hostname: x}}}}, cluster: {{expect: 5}}}}
+  - patch: {{}}
+  - match: {{role: worker}}
+    patch: {{machine: {{type: control-plane}}}}
+extra: 1
+"
+    )));
+}
+
+#[test]
+fn what_only_the_whole_can_know_is_told_too() {
+    insta::assert_snapshot!(told(&format!(
+        "
+machine:
+  type: control-plane
+  token: {SECRET}
+  network: {{port: 2379}}
+cluster:
+  clusterName: demo
+  expect: 3
+  founders: [a, worker-1, a, b]
+  operators:
+    - {{name: x, publicKey: \"{one}\", role: reader}}
+    - {{name: x, publicKey: \"{one}\", role: backup}}
+",
+        one = key(1)
+    )));
+}
+
+#[test]
+fn even_and_too_many_founders_are_refused_with_the_reason() {
+    let even = told(&with("expect: 3", "expect: 4"));
+    assert!(even.contains("survives no more failures than 3; use 1, 3, 5 or 7"), "{even}");
+    let nine = told(&with("expect: 3", "expect: 9"));
+    assert!(nine.contains("wants a whole number from 1 to 7, not 9"), "{nine}");
+    let text = told(&with("expect: 3", "expect: three"));
+    assert!(text.contains("wants a whole number from 1 to 7, not the text"), "{text}");
+}
+
+#[test]
+fn a_founder_that_a_patch_makes_a_worker_is_refused() {
+    let text = with("  expect: 3", "  expect: 3\n  founders: [cp-1, cp-2, worker-1]");
+    assert!(told(&text).contains("worker-1 is a worker"), "{}", told(&text));
+}
+
+#[test]
+fn the_wrong_token_is_told_without_showing_it() {
+    for text in [with(SECRET, "sesame-open"), with(&format!("\"{SECRET}\""), "[sesame-open]")] {
+        let told = told(&text);
+        assert!(told.contains("machine.token"), "{told}");
+        assert!(!told.contains("sesame"), "{told}");
+    }
+    let document = parse(&template().render()).unwrap();
+    let config = document.effective(&name("a")).unwrap();
+    assert!(!format!("{document:?} {config:?}").contains("0123456789"));
+    assert!(!format!("{:?}", config.birth_fields()).contains("0123456789"));
+}
+
+#[test]
+fn yaml_that_could_expand_or_surprise_is_refused() {
+    let bomb = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n";
+    assert!(told(bomb).contains("is an alias"), "{}", told(bomb));
+    assert!(told("machine: !!str x\n").contains("has a tag"));
+    assert!(told("machine: {}\n---\ncluster: {}\n").contains("second document"));
+    assert!(told(&"[".repeat(100)).contains("nested deeper"));
+    assert!(told("? [a]\n: b\n").contains("keys are text"));
+    assert!(told("machine:\n\ttype: x\n").contains("is not YAML"));
+    assert!(told(&" ".repeat(MAX_BYTES + 1)).contains("at most 262144"));
+    assert!(told("").contains("is empty"));
+    assert!(told("hello").contains("is not a mapping"));
+}
+
+#[test]
+fn patches_apply_in_order_and_null_removes() {
+    let text = with(
+        "patches:",
+        "patches:
+  - match: {name: [worker-*, cp-2], role: worker}
+    patch: {machine: {network: {port: 6000}}}
+  - match: {name: cp-2}
+    patch: {machine: {network: {port: 7000, subnets: [10.0.0.0/8]}, discovery: {mdns: false}}}
+  - match: {name: \"cp-?\"}
+    patch: {machine: {network: {subnets: null}}}",
+    );
+    let document = parse(&text).unwrap();
+    let worker = document.effective(&name("worker-1")).unwrap();
+    assert_eq!((worker.role, worker.network.port), (Role::Worker, 6000));
+    let second = document.effective(&name("cp-2")).unwrap();
+    assert_eq!((second.network.port, second.network.subnets.len()), (7000, 0));
+    assert!(!second.discovery.mdns);
+    assert_eq!(document.effective(&name("cp-3")).unwrap().network.port, muster_types::DEFAULT_PORT);
+}
+
+#[test]
+fn a_patch_that_takes_away_what_a_node_needs_is_told() {
+    let text = with("type: worker", "token: null");
+    let document = parse(&text).unwrap();
+    let error = document.effective(&name("worker-1")).unwrap_err().in_file("node.yaml");
+    assert!(error.contains("machine.token: is missing"), "{error}");
+    let named = with("name: worker-*", "name: w").replace("type: worker", "token: null");
+    assert!(told(&named).contains("machine.token: is missing"), "{}", told(&named));
+}
+
+#[test]
+fn a_file_for_one_node_refuses_another_name() {
+    let text = with("  discovery:", "  network: {hostname: cp-1}\n  discovery:");
+    let document = parse(&text).unwrap();
+    assert_eq!(document.hostname(), Some(name("cp-1")));
+    assert!(document.effective(&name("cp-1")).is_ok());
+    let error = document.effective(&name("cp-2")).unwrap_err().to_string();
+    assert!(error.contains("is cp-1, but this node is called cp-2"), "{error}");
+}
+
+#[test]
+fn peers_and_servers_take_every_usual_form() {
+    let text = with(
+        "    mdns: true",
+        "    mdns: true
+    dns: {domain: Nodes.Example.com., servers: [8.8.8.8, \"[::1]:53\", \"::1\", 127.0.0.1:5353]}
+    static: [10.0.0.1, \"10.0.0.2:6000\", \"::1\", \"[::2]:1\", node.example.com]",
+    );
+    let discovery = parse(&text).unwrap().effective(&name("a")).unwrap().discovery;
+    let dns = discovery.dns.unwrap();
+    assert_eq!(dns.domain, "nodes.example.com");
+    let servers: Vec<String> = dns.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["8.8.8.8:53", "[::1]:53", "[::1]:53", "127.0.0.1:5353"]);
+    assert_eq!(
+        discovery.fixed,
+        ["10.0.0.1:50000", "10.0.0.2:6000", "[::1]:50000", "[::2]:1", "node.example.com:50000"]
+    );
+}
+
+#[test]
+fn birth_fields_name_what_founders_must_agree_on() {
+    let document = parse(&template().render()).unwrap();
+    insta::assert_debug_snapshot!(document.effective(&name("a")).unwrap().birth_fields());
+}
+
+#[test]
+fn every_field_is_documented() {
+    let manual = include_str!("../../../docs/config.md");
+    for path in schema::paths() {
+        let is_leaf = !schema::paths().iter().any(|other| other.starts_with(&format!("{path}.")));
+        assert!(
+            !is_leaf || manual.contains(&format!("| `{path}` |")),
+            "{path} is not in the manual"
+        );
+    }
+}
+
+#[test]
+fn subnets_contain_their_addresses_only() {
+    let subnet: Subnet = "10.1.0.0/16".parse().unwrap();
+    assert!(subnet.contains("10.1.255.1".parse().unwrap()));
+    assert!(!subnet.contains("10.2.0.1".parse().unwrap()));
+    assert!(!subnet.contains("::1".parse().unwrap()));
+    let all: Subnet = "::/0".parse().unwrap();
+    assert!(all.contains("fe80::1".parse().unwrap()));
+    assert!(!all.contains("1.2.3.4".parse().unwrap()));
+}
+
+#[test]
+fn hostile_shapes_are_read_in_bounded_time() {
+    let started = std::time::Instant::now();
+    for unit in
+        ["[", "{", "- ", "a: ", "? ", "\"", "'", "|\n", "a:\n ", "&a ", "*a ", "!", "#", "%"]
+    {
+        drop(parse(&unit.repeat(MAX_BYTES / unit.len())));
+    }
+    let keys: String =
+        (0..20_000).flat_map(|i| ["k".to_owned(), i.to_string(), ": 1\n".to_owned()]).collect();
+    drop(parse(&keys[..MAX_BYTES.min(keys.len())]));
+    assert!(started.elapsed().as_secs() < 20, "took {:?}", started.elapsed());
+}
+
+/// RFC 7396 over JSON, as the RFC's own pseudo code says it.
+fn merged(target: serde_json::Value, patch: &serde_json::Value) -> serde_json::Value {
+    let serde_json::Value::Object(changes) = patch else { return patch.clone() };
+    let mut map = match target {
+        serde_json::Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    };
+    for (key, change) in changes {
+        if change.is_null() {
+            map.remove(key);
+        } else {
+            let old = map.remove(key).unwrap_or_default();
+            map.insert(key.clone(), merged(old, change));
+        }
+    }
+    serde_json::Value::Object(map)
+}
+
+fn as_tree(value: &serde_json::Value) -> tree::Node {
+    // JSON is YAML.
+    tree::load(&value.to_string(), &mut problem::Problems::default()).unwrap()
+}
+
+fn as_json(node: &tree::Node) -> serde_json::Value {
+    match &node.value {
+        tree::Value::Null => serde_json::Value::Null,
+        tree::Value::Scalar { text, .. } => text.as_str().into(),
+        tree::Value::List(items) => items.iter().map(as_json).collect(),
+        tree::Value::Map(entries) => {
+            entries.iter().map(|e| (e.key.clone(), as_json(&e.node))).collect()
+        }
+    }
+}
+
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![Just(serde_json::Value::Null), "[a-c]{0,2}".prop_map(Into::into)];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Into::into),
+            prop::collection::btree_map("[a-c]", inner, 0..4)
+                .prop_map(|map| map.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn merging_is_the_merge_patch_of_the_rfc(base in json(), patch in json()) {
+        let mut tree = as_tree(&base);
+        tree.merge(&as_tree(&patch));
+        prop_assert_eq!(as_json(&tree), merged(base, &patch));
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+        drop(parse(&text));
+    }
+
+    #[test]
+    fn a_damaged_document_never_panics_and_names_real_lines(
+        at in 0usize..1500, length in 0usize..40, put in "[-:#&*!|>'\"{}\\[\\], a-z\\n]{0,12}",
+    ) {
+        let text = template().render();
+        let at = (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
+        let end = (0..=(at + length).min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
+        let damaged = format!("{}{put}{}", &text[..at], &text[end.max(at)..]);
+        let lines = damaged.lines().count().max(1) + 1;
+        match parse(&damaged) {
+            Ok(document) => drop(document.effective(&name("worker-1"))),
+            Err(error) => {
+                prop_assert!(!error.problems.is_empty());
+                for problem in &error.problems {
+                    prop_assert!((1..=lines).contains(&problem.line), "{problem:?} of {lines}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_matches_what_its_expansion_says(
+        pattern in "[ab*?]{1,6}", text in "[ab]{1,6}",
+    ) {
+        fn slow(p: &[u8], t: &[u8]) -> bool {
+            match (p.first(), t.first()) {
+                (None, None) => true,
+                (Some(b'*'), _) => slow(&p[1..], t) || (!t.is_empty() && slow(p, &t[1..])),
+                (Some(b'?'), Some(_)) => slow(&p[1..], &t[1..]),
+                (Some(x), Some(y)) if x == y => slow(&p[1..], &t[1..]),
+                _ => false,
+            }
+        }
+        let found = pattern::Pattern::parse(&pattern).unwrap().matches(&name(&text));
+        prop_assert_eq!(found, slow(pattern.as_bytes(), text.as_bytes()));
+    }
+}

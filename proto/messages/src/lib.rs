@@ -1,0 +1,17 @@
+//! Messages of the three services: `hello` (peers with a token), `node` (members) and `operator`
+//! (people). Everything in here is what came over the wire: unchecked. Plain data, without a runtime.
+
+#![allow(
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code"
+)]
+
+include!(concat!(env!("OUT_DIR"), "/messages.rs"));
+
+pub use muster::hello::v1 as hello;
+pub use muster::node::v1 as node;
+pub use muster::operator::v1 as operator;

@@ -1,0 +1,18 @@
+//! Clients and servers of the three services: `hello` (peers with a token), `node` (members) and
+//! `operator` (people).
+
+#![allow(
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code"
+)]
+
+include!(concat!(env!("OUT_DIR"), "/services.rs"));
+
+pub use muster::hello::v1 as hello;
+pub use muster::node::v1 as node;
+pub use muster::operator::v1 as operator;

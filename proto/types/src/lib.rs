@@ -1,0 +1,26 @@
+//! Words of the contract between all parts of Muster: identifiers, names, roles, and the bounds of
+//! what crosses the network. Plain data: no I/O, no clock, no runtime.
+
+pub mod address;
+pub mod error;
+pub mod id;
+pub mod name;
+pub mod role;
+pub mod text;
+pub mod wire;
+
+pub use id::{ClusterId, NodeId, PublicKey};
+pub use name::NodeName;
+pub use role::{OperatorRole, Role};
+
+/// The version of this build, as every node and `musterctl` report it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// UDP (QUIC) and TCP (operator API) port of every node, unless the config says otherwise.
+pub const DEFAULT_PORT: u16 = 50_000;
+
+/// Port of etcd's clients on every control-plane node (IANA: etcd-client).
+pub const ETCD_CLIENT_PORT: u16 = 2379;
+
+/// Port of etcd's peers on every control-plane node (IANA: etcd-server).
+pub const ETCD_PEER_PORT: u16 = 2380;

@@ -1,0 +1,266 @@
+//! Nodes on loopback sockets, with a door that knows one token and a node service that echoes.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+pub mod cable;
+pub mod stranger;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use muster_messages::hello::{
+    AnchorReply, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, RenewReply,
+};
+use muster_messages::node::{
+    OperateReply, OperateRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply,
+    ReadIndexRequest, ReportReply, ReportRequest, SnapshotPiece, View, WatchRequest,
+};
+use muster_pki::identity::Identity;
+use muster_pki::token::{Token, TokenId, Verifier};
+use muster_services::node::node_client::NodeClient;
+use muster_services::node::node_server::{Node, NodeServer};
+use muster_transport::endpoint::{
+    self, Bind, Caller, Directory, Endpoint, NodeChannel, Peer, Trust,
+};
+use muster_transport::hello::{self, Door, Guest, Refused};
+use muster_types::{NodeId, Role};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Request, Response, Status, Streaming};
+
+/// The longest that any test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for a condition and names it when it does not come.
+pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let search = async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("never came: {what}"))
+}
+
+/// A door that knows one token, answers plainly and remembers whom it refused.
+#[derive(Debug, Default)]
+pub struct Porter {
+    pub tokens: Mutex<BTreeMap<TokenId, Verifier>>,
+    pub refused: Mutex<Vec<Refused>>,
+    pub guests: Mutex<Vec<Guest>>,
+}
+
+#[tonic::async_trait]
+impl Door for Porter {
+    async fn verifier(&self, token: &TokenId) -> Option<Verifier> {
+        self.tokens.lock().unwrap().get(token).cloned()
+    }
+
+    async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status> {
+        self.guests.lock().unwrap().push(guest);
+        Ok(GreetReply { me: request.me, peers: vec![] })
+    }
+
+    async fn birth(&self, _: Guest, message: BirthMessage) -> Result<Vec<BirthMessage>, Status> {
+        Ok(vec![message])
+    }
+
+    async fn join(&self, _: Guest, _: JoinRequest) -> Result<JoinReply, Status> {
+        Ok(JoinReply::default())
+    }
+
+    async fn renew(&self, _: Caller) -> Result<RenewReply, Status> {
+        Ok(RenewReply::default())
+    }
+
+    async fn anchor(&self, _: Guest) -> Result<AnchorReply, Status> {
+        Ok(AnchorReply { cluster_name: "demo".to_owned(), ..AnchorReply::default() })
+    }
+
+    fn refused(&self, refused: Refused) {
+        self.refused.lock().unwrap().push(refused);
+    }
+}
+
+/// Echoes appends, counts snapshots, watches for ever.
+#[derive(Debug)]
+pub struct Echo;
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Node for Echo {
+    type WatchStream = Streamed<View>;
+    type OperateStream = Streamed<OperateReply>;
+
+    async fn append(&self, r: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        Caller::of(&r)?.require_control_plane()?;
+        Ok(Response::new(r.into_inner()))
+    }
+
+    /// Never answers.
+    async fn vote(&self, _: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        std::future::pending().await
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotPiece>>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let mut pieces = request.into_inner();
+        let mut total = 0u64;
+        while let Some(piece) = pieces.next().await {
+            total += piece?.body.len() as u64;
+        }
+        Ok(Response::new(RaftMessage { body: total.to_be_bytes().to_vec() }))
+    }
+
+    async fn propose(&self, _: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn read_index(
+        &self,
+        _: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
+        Ok(Response::new(ReportReply::default()))
+    }
+
+    /// One view, then one more every 20 ms.
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let ticks = tokio::time::interval(Duration::from_millis(20));
+        let ticks = tokio_stream::wrappers::IntervalStream::new(ticks);
+        let mut index = 0;
+        let views = ticks.map(move |_| {
+            index += 1;
+            Ok(View { index, ..View::default() })
+        });
+        Ok(Response::new(Box::pin(views)))
+    }
+
+    async fn operate(
+        &self,
+        _: Request<OperateRequest>,
+    ) -> Result<Response<Self::OperateStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// A running node. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct TestNode {
+    pub identity: Arc<Identity>,
+    pub endpoint: Endpoint,
+    pub porter: Arc<Porter>,
+    pub trust: watch::Sender<Arc<Trust>>,
+    pub address: SocketAddr,
+    pub stop: CancellationToken,
+    tasks: JoinSet<()>,
+    _guard: DropGuard,
+}
+
+impl TestNode {
+    pub fn start(address: &str) -> Self {
+        Self::start_as(address, Arc::new(Identity::generate()))
+    }
+
+    pub fn start_as(address: &str, identity: Arc<Identity>) -> Self {
+        let (trust, seen) = watch::channel(Arc::new(Trust::default()));
+        let address = address.parse().unwrap();
+        let bind = Bind { address, identity: Arc::clone(&identity), trust: seen };
+        let (endpoint, listener) = Endpoint::bind(bind).unwrap();
+        let address = endpoint.local_address().unwrap();
+        let porter = Arc::new(Porter::default());
+        let stop = CancellationToken::new();
+        let hello = hello::Server::new(Arc::clone(&porter) as Arc<dyn Door>).service();
+        let node = endpoint::service(NodeServer::new(Echo));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listener.run(hello, node, stop.clone()));
+        let guard = stop.clone().drop_guard();
+        Self { identity, endpoint, porter, trust, address, stop, tasks, _guard: guard }
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.identity.node_id()
+    }
+
+    pub fn admits(&self, token: &Token) {
+        self.porter.tokens.lock().unwrap().insert(token.id().clone(), token.verifier());
+    }
+
+    pub fn peer(&self, role: Role) -> Peer {
+        Peer {
+            public_key: self.identity.public_key(),
+            name: format!("n{}", self.address.port()).parse().unwrap(),
+            role,
+            addresses: vec![self.address],
+        }
+    }
+
+    pub fn client(&self, peer: &Self) -> NodeClient<NodeChannel> {
+        NodeClient::new(self.endpoint.channel(peer.id()))
+    }
+
+    pub fn refusals(&self) -> Vec<hello::RefusedWhy> {
+        self.porter.refused.lock().unwrap().iter().map(|refused| refused.why).collect()
+    }
+
+    /// Stops in order and waits for it.
+    pub async fn shut_down(mut self) -> Arc<Identity> {
+        self.stop.cancel();
+        bounded("the listener stops", async { while self.tasks.join_next().await.is_some() {} })
+            .await;
+        self.identity
+    }
+
+    pub fn forget(&self, peer: &Self) {
+        self.trust.send_modify(|trust| {
+            let mut now = (**trust).clone();
+            now.directory.remove(&peer.id());
+            *trust = Arc::new(now);
+        });
+    }
+}
+
+/// Fails the test, with its name, when something takes too long.
+pub async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("never came: {what}"))
+}
+
+/// Makes all of them members of one cluster at genesis: known by their keys alone.
+pub fn acquaint(nodes: &[&TestNode]) {
+    let members = nodes.iter().map(|node| (node.id(), node.peer(Role::ControlPlane)));
+    let directory: Directory = members.collect();
+    for node in nodes {
+        let trust = Trust { credentials: None, directory: directory.clone() };
+        node.trust.send_replace(Arc::new(trust));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "rustls checks by the real clock")]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+pub fn message(body: impl Into<Vec<u8>>) -> RaftMessage {
+    RaftMessage { body: body.into() }
+}
+
+/// A request that gives up after `timeout`.
+pub fn within<T>(timeout: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}

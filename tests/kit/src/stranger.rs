@@ -1,0 +1,47 @@
+//! A QUIC client of one's own: any protocol, any certificate, nothing checked.
+
+use std::sync::Arc;
+
+use muster_pki::identity::Identity;
+use muster_pki::tls::hello_client;
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::sign::CertifiedKey;
+
+use crate::now;
+
+/// A QUIC client of its own, that presents a self-made certificate of this identity, or none.
+pub fn stranger(
+    alpn: &[u8],
+    identity: Option<&Identity>,
+) -> (quinn::Endpoint, quinn::ClientConfig) {
+    presenting(alpn, identity.map(|identity| identity.self_signed(now())))
+}
+
+/// A QUIC client of its own, that believes whoever it dials and presents `certified` or nothing.
+pub fn presenting(
+    alpn: &[u8],
+    certified: Option<Arc<CertifiedKey>>,
+) -> (quinn::Endpoint, quinn::ClientConfig) {
+    let is_nobody = certified.is_none();
+    let own = certified.unwrap_or_else(|| Identity::generate().self_signed(now()));
+    let mut config = hello_client(own);
+    if is_nobody {
+        config.client_auth_cert_resolver = Arc::new(Nothing);
+    }
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+    (quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap(), config)
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+impl rustls::client::ResolvesClientCert for Nothing {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
