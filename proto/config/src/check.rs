@@ -1,19 +1,19 @@
-//! Walks a tree beside the schema and tells every difference.
+//! Compares a tree with the schema and reports every difference.
 
 use super::problem::Problems;
 use super::schema::{self, DOCUMENT, Field, Shape, join};
 use super::tree::{Entry, Node, Value};
 use super::value::{nearest, quoted};
 
-/// Checks a token's form; the sentence it answers must not hold the secret.
+/// Checks a token's form. The error text it returns must not contain the secret.
 pub(super) type CheckToken<'a> = &'a dyn Fn(&str) -> Result<(), String>;
 
-/// Tells every field of `root` that the schema does not know or that holds what it cannot.
+/// Reports every field of `root` that the schema does not know, and every invalid value.
 pub(super) fn document(root: &Node, check_token: CheckToken<'_>, problems: &mut Problems) {
     let mut walk = Walk { check_token, problems };
     match &root.value {
         Value::Map(entries) => walk.map(entries, DOCUMENT, ""),
-        Value::Null => walk.problems.add(1, "", "is empty: `musterctl init` writes a first one"),
+        Value::Null => walk.problems.add(1, "", "is empty; create one with `musterctl init`"),
         Value::Scalar { .. } | Value::List(_) => {
             walk.problems.add(root.line, "", "is not a mapping with `machine` and `cluster`");
         }
@@ -40,7 +40,7 @@ impl Walk<'_> {
     }
 
     fn node(&mut self, node: &Node, shape: &Shape, path: &str) {
-        // A null stands for a field that is not there; in a patch it removes the field.
+        // Null means an absent field; in a patch it removes the field.
         if matches!(node.value, Value::Null) {
             return;
         }
@@ -55,7 +55,7 @@ impl Walk<'_> {
                 Value::Scalar { text, quoted },
             ) => self.scalar(node.line, (text, *quoted), shape, path),
             _ => {
-                let message = format!("wants {}, not {}", wanted(shape), kind(&node.value));
+                let message = format!("must be {}, not {}", wanted(shape), kind(&node.value));
                 self.problems.add(node.line, path, message);
             }
         }
@@ -77,10 +77,10 @@ impl Walk<'_> {
     }
 
     fn scalar(&mut self, line: usize, (text, quote): (&str, bool), shape: &Shape, path: &str) {
-        let wrong_type = || format!("wants {}, not {}", wanted(shape), described(text, quote));
+        let wrong_type = || format!("must be {}, not {}", wanted(shape), described(text, quote));
         let verdict = match shape {
             Shape::Token if typed(text, quote) == Typed::Text => (self.check_token)(text),
-            Shape::Token => Err("wants text: put it in quotes".to_owned()),
+            Shape::Token => Err("must be text: put it in quotes".to_owned()),
             Shape::Text(check) if typed(text, quote) == Typed::Text => check(text),
             Shape::Text(_) => Err(format!("{}: put it in quotes", wrong_type())),
             Shape::Flag => match typed(text, quote) {
@@ -90,7 +90,7 @@ impl Walk<'_> {
             Shape::Integer { min, max } => match (typed(text, quote), text.parse::<u64>()) {
                 (Typed::Number, Ok(number)) if (*min..=*max).contains(&number) => Ok(()),
                 (Typed::Number, _) => {
-                    Err(format!("wants a whole number from {min} to {max}, not {}", short(text)))
+                    Err(format!("must be a whole number from {min} to {max}, not {}", short(text)))
                 }
                 (Typed::Text | Typed::Flag, _) => Err(wrong_type()),
             },
@@ -102,7 +102,7 @@ impl Walk<'_> {
     }
 }
 
-/// What a scalar is by YAML's core schema, as far as it matters here.
+/// Type of a scalar by YAML's core schema, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
 enum Typed {
     Text,
@@ -158,7 +158,8 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The nearest field of the same mapping, else a field of that name elsewhere, else the choice.
+/// Suggestion for an unknown field: the nearest field of the same mapping, else a field of that
+/// name elsewhere, else the known fields.
 fn hint(key: &str, fields: &[Field], path: &str) -> String {
     let below: Vec<&str> = path.split('.').skip(1).collect();
     if below == ["patch"] && key == "cluster" {
@@ -176,5 +177,5 @@ fn hint(key: &str, fields: &[Field], path: &str) -> String {
         return format!(", did you mean {elsewhere}?");
     }
     let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
-    format!(": known here are {}", names.join(", "))
+    format!("; known fields: {}", names.join(", "))
 }

@@ -1,4 +1,4 @@
-//! The document as a whole.
+//! Reading and checking the whole document.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,18 +14,18 @@ use muster_types::{NodeName, Role};
 /// The largest document that is read, in bytes.
 pub const MAX_BYTES: usize = 256 << 10;
 
-/// A document that is right in itself: known fields, right types, possible values, for every
-/// founder and for every node that a patch names.
+/// A valid document: known fields, correct types and consistent values, also for each founder and
+/// each node that a patch names.
 #[derive(Clone)]
 pub struct Document {
-    /// Without the patches' effect.
+    /// The document before any patch is applied.
     base: Node,
     patches: Vec<Patch>,
 }
 
 #[derive(Clone)]
 struct Patch {
-    /// Any of these; empty: every name.
+    /// Matches any of these; if empty, every name.
     names: Vec<Pattern>,
     role: Option<Role>,
     change: Node,
@@ -38,10 +38,10 @@ impl Patch {
 }
 
 impl Document {
-    /// Reads a document and tells everything that is wrong with it.
+    /// Reads a document and reports every problem in it.
     ///
-    /// `check_token` says whether a text is a token (`muster_pki::token::Token` knows); the
-    /// sentence it answers with goes into a message, so it must not repeat the secret.
+    /// `check_token` checks that a text is a token (parse it as `muster_pki::token::Token`). Its
+    /// error text goes into a message, so it must not repeat the secret.
     pub fn parse(
         text: &str,
         check_token: &dyn Fn(&str) -> Result<(), String>,
@@ -53,7 +53,7 @@ impl Document {
 
     fn read(text: &str, check_token: CheckToken<'_>, problems: &mut Problems) -> Option<Self> {
         if text.len() > MAX_BYTES {
-            let message = format!("has {} bytes, at most {MAX_BYTES} are read", text.len());
+            let message = format!("has {} bytes, at most {MAX_BYTES} are allowed", text.len());
             problems.add(1, "", message);
             return None;
         }
@@ -66,31 +66,31 @@ impl Document {
         let document = Self { base: root, patches };
         effective::cluster(&document.base, problems);
         effective::machine(&document.base, problems);
-        // What a patched node gets can only be told once every single field is right.
+        // A patched node can only be checked once every single field is valid.
         if problems.is_empty() {
             document.check_named_nodes(problems);
         }
         Some(document)
     }
 
-    /// What the node of that name gets.
+    /// Returns the configuration of the node with that name.
     ///
     /// # Errors
-    /// When the patches that select this name leave something out or do not fit together.
+    /// When the patches that select this name remove a required field or contradict each other.
     pub fn effective(&self, name: &NodeName) -> Result<Config, ConfigError> {
         let mut problems = Problems::default();
         let config = effective::config(&self.patched(name), name, &mut problems);
         problems.finish(config)
     }
 
-    /// `machine.network.hostname`, for a document that is meant for one node. Without it the name
-    /// comes from `--name` or from the system.
+    /// `machine.network.hostname`, for a document meant for one node. Without it the name comes
+    /// from `--name` or from the system.
     pub fn hostname(&self) -> Option<NodeName> {
         self.base.at("machine.network.hostname")?.text()?.parse().ok()
     }
 
-    /// The base with every patch that selects the name, in the order of the file. A patch that
-    /// selects by role sees the role that the base and the patches by name alone give.
+    /// The base with every patch that selects the name, in file order. Patches that select by role
+    /// see the role set by the base and the name-only patches.
     fn patched(&self, name: &NodeName) -> Node {
         let mut by_name = self.base.clone();
         for patch in self.patches.iter().filter(|p| p.role.is_none() && p.selects(name)) {
@@ -106,7 +106,7 @@ impl Document {
         tree
     }
 
-    /// Every node whose name the document holds must get something that makes sense.
+    /// Checks the configuration of every node that the document names.
     fn check_named_nodes(&self, problems: &mut Problems) {
         let founders = effective::founders(&self.base);
         let patterns = self.patches.iter().flat_map(|patch| &patch.names);
@@ -120,21 +120,21 @@ impl Document {
         }
         for (name, line) in founders {
             if effective::role(&self.patched(&name)) == Some(Role::Worker) {
-                let message = format!("{name} is a worker: founders are control-plane nodes");
+                let message = format!("{name} is a worker: founders must be control-plane nodes");
                 problems.add(line, "cluster.founders", message);
             }
         }
     }
 }
 
-/// Never shows the values: the token is among them.
+/// Omits the values: the token is among them.
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document").field("patches", &self.patches.len()).finish_non_exhaustive()
     }
 }
 
-/// The patches of a document; those that are themselves wrong are told and left out.
+/// Returns the patches of a document. Invalid ones are reported and skipped.
 fn patches(root: &Node, problems: &mut Problems) -> Vec<Patch> {
     let mut found = Vec::new();
     for (index, node) in root.get("patches").map_or(&[][..], Node::items).iter().enumerate() {
@@ -143,7 +143,7 @@ fn patches(root: &Node, problems: &mut Problems) -> Vec<Patch> {
         let role = node.at("match.role");
         let change = node.get("patch");
         if names.is_none() && role.is_none() {
-            let message = "needs `name` or `role`, to say which nodes it is for";
+            let message = "needs `name` or `role` to select nodes";
             problems.add(node.line, &format!("{path}.match"), message);
         }
         let Some(change) = change else {

@@ -1,4 +1,4 @@
-//! What one node gets from the document.
+//! The effective configuration: the document as it applies to one node.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use muster_types::{
     DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, OperatorRole, PublicKey, Role,
 };
 
-/// What one node gets from the document: checked, defaults filled in.
+/// Effective configuration of one node: checked, with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub name: NodeName,
@@ -23,19 +23,19 @@ pub struct Config {
     pub network: Network,
     pub discovery: Discovery,
     pub etcd: Etcd,
-    /// Where the node keeps everything that must survive a restart. `--state-dir` overrides it.
+    /// Directory for everything that must survive a restart. `--state-dir` overrides it.
     pub state_dir: PathBuf,
 }
 
-/// What is the same for every node.
+/// Settings that are the same for every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     pub name: String,
-    /// How many control-plane nodes found the cluster: 1, 3, 5 or 7.
+    /// Number of control-plane nodes that found the cluster: 1, 3, 5 or 7.
     pub expect: u8,
-    /// The founders by name, if the document names them: exactly `expect`. Otherwise empty.
+    /// The founders' names, exactly `expect` of them; empty when the document names none.
     pub founders: Vec<NodeName>,
-    /// At least one, and at least one admin.
+    /// Never empty; at least one is an admin.
     pub operators: Vec<Operator>,
 }
 
@@ -47,45 +47,45 @@ pub struct Operator {
     pub role: OperatorRole,
 }
 
-/// How a node is reached.
+/// Port and addresses at which other nodes reach this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// UDP and TCP.
+    /// UDP (QUIC) and TCP (operator API) port.
     pub port: u16,
-    /// Which of the machine's addresses others use. Empty: all that are not loopback.
+    /// Restricts the machine's addresses that other nodes use. Empty: all except loopback.
     pub subnets: Vec<Subnet>,
-    /// The addresses others use, instead of looking at the machine's own.
+    /// Addresses that other nodes use, instead of those detected on the machine.
     pub addresses: Vec<IpAddr>,
 }
 
-/// How a node finds others.
+/// Sources of other nodes' addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discovery {
     pub mdns: bool,
     pub dns: Option<Dns>,
-    /// `host:port`, an IPv6 address in brackets.
+    /// Static peers as `host:port`, an IPv6 address in brackets.
     pub fixed: Vec<String>,
 }
 
 /// Discovery by DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
-    /// Asked for SRV `_muster._udp.DOMAIN`, and for A and AAAA.
+    /// Queried for SRV `_muster._udp.DOMAIN`, and for A and AAAA.
     pub domain: String,
-    /// Empty: the system's.
+    /// DNS servers; if empty, the system's.
     pub servers: Vec<SocketAddr>,
 }
 
 /// The etcd that a control-plane node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Etcd {
-    /// `None`: `etcd` on the PATH.
+    /// Path of the binary; `None` for `etcd` on the PATH.
     pub binary: Option<PathBuf>,
 }
 
 impl Config {
-    /// The settings that must be the same on every founder, by their path in the document. Public
-    /// values only: of the token, its id. At most 20 entries, each below 1024 bytes.
+    /// Settings that must be equal on every founder, keyed by their path in the document. Only
+    /// public values; for the token, its id. At most 20 entries, each below 1024 bytes.
     pub fn birth_fields(&self) -> BTreeMap<String, String> {
         let Cluster { name, expect, founders, operators } = &self.cluster;
         let mut named: Vec<&str> = founders.iter().map(NodeName::as_str).collect();
@@ -104,18 +104,18 @@ impl Config {
     }
 }
 
-/// The role that a (patched) tree gives, if it gives one.
+/// Role set by a (patched) tree, if any.
 pub(super) fn role(tree: &Node) -> Option<Role> {
     read(tree, "machine.type", value::role)
 }
 
-/// The founders that the document names, and their lines.
+/// Founders named in the document, each with its line.
 pub(super) fn founders(tree: &Node) -> Vec<(NodeName, usize)> {
     let items = tree.at("cluster.founders").map_or(&[][..], Node::items);
     items.iter().filter_map(|n| Some((value::node_name(n.text()?).ok()?, n.line))).collect()
 }
 
-/// Reads the whole of a patched tree. `None` always comes with a problem.
+/// Reads a whole patched tree. Reports at least one problem whenever it returns `None`.
 pub(super) fn config(tree: &Node, name: &NodeName, problems: &mut Problems) -> Option<Config> {
     let cluster = cluster(tree, problems);
     let machine = machine(tree, problems);
@@ -131,8 +131,8 @@ pub(super) fn config(tree: &Node, name: &NodeName, problems: &mut Problems) -> O
     Some(Config { name, role, token, cluster, network, discovery, etcd, state_dir })
 }
 
-/// Reads the `cluster` part and checks what no single field can know. Values that the schema has
-/// refused are passed over in silence.
+/// Reads the `cluster` part and checks consistency between fields. Silently skips values that the
+/// schema check has already reported.
 pub(super) fn cluster(tree: &Node, problems: &mut Problems) -> Option<Cluster> {
     let wrong = problems.len();
     present(tree, "cluster.clusterName", problems);
@@ -144,7 +144,7 @@ pub(super) fn cluster(tree: &Node, problems: &mut Problems) -> Option<Cluster> {
         && founders.len() != usize::from(expect)
     {
         let message = format!(
-            "names {} nodes, but cluster.expect is {expect}: name exactly as many, or none",
+            "names {} nodes, but cluster.expect is {expect}: name exactly {expect}, or none",
             founders.len()
         );
         problems.add(*line, "cluster.founders", message);
@@ -152,7 +152,7 @@ pub(super) fn cluster(tree: &Node, problems: &mut Problems) -> Option<Cluster> {
     for (index, (name, line)) in founders.iter().enumerate() {
         if founders[..index].iter().any(|(earlier, _)| earlier == name) {
             let path = format!("cluster.founders[{index}]");
-            problems.add(*line, &path, format!("names {name} a second time"));
+            problems.add(*line, &path, format!("lists {name} twice"));
         }
     }
     let operators = operators(tree, problems);
@@ -182,7 +182,7 @@ fn operators(tree: &Node, problems: &mut Problems) -> Vec<Operator> {
     let items = tree.at(path).map_or(&[][..], Node::items);
     if items.is_empty() && tree.at(path).is_none_or(Node::is_list) {
         let message =
-            "names nobody: nobody could ever use the cluster; `musterctl init` makes a key";
+            "is empty: no operator could use the cluster; create a key with `musterctl init`";
         problems.add(line_of(tree, path), path, message);
     }
     let mut found: Vec<Operator> = Vec::new();
@@ -204,7 +204,7 @@ fn operators(tree: &Node, problems: &mut Problems) -> Vec<Operator> {
             continue;
         };
         if found.iter().any(|earlier| earlier.name == name) {
-            problems.add(item.line, &here, format!("names {name} a second time"));
+            problems.add(item.line, &here, format!("lists {name} twice"));
         }
         if let Some(earlier) = found.iter().find(|earlier| earlier.key == key) {
             problems.add(item.line, &here, format!("has the same key as {}", earlier.name));
@@ -212,7 +212,7 @@ fn operators(tree: &Node, problems: &mut Problems) -> Vec<Operator> {
         found.push(Operator { name, key, role });
     }
     if complete && found.iter().all(|operator| operator.role != OperatorRole::Admin) {
-        let message = "names no admin: nobody could ever change the cluster";
+        let message = "has no admin: no operator could change the cluster";
         problems.add(line_of(tree, path), path, message);
     }
     found
@@ -229,7 +229,7 @@ pub(super) struct Machine {
 
 const PORT: &str = "machine.network.port";
 
-/// Reads the `machine` part, like [`cluster`].
+/// Reads the `machine` part; see [`cluster`].
 pub(super) fn machine(tree: &Node, problems: &mut Problems) -> Option<Machine> {
     let wrong = problems.len();
     present(tree, "machine.type", problems);
@@ -245,7 +245,7 @@ pub(super) fn machine(tree: &Node, problems: &mut Problems) -> Option<Machine> {
         addresses: read_list(tree, "machine.network.addresses", value::address),
     };
     if [ETCD_CLIENT_PORT, ETCD_PEER_PORT].contains(&network.port) {
-        let message = format!("is {}, which is etcd's: choose another", network.port);
+        let message = format!("is {}, which etcd uses: choose another", network.port);
         problems.add(line_of(tree, PORT), PORT, message);
     }
     let token = tree.at("machine.token").and_then(Node::text);
@@ -289,14 +289,14 @@ fn read_list<T>(tree: &Node, path: &str, parse: impl Fn(&str) -> Result<T, Strin
     items.iter().filter_map(|item| parse(item.text()?).ok()).collect()
 }
 
-/// Tells when a field that every document needs is not there.
+/// Reports a required field that is missing.
 fn present(tree: &Node, path: &str, problems: &mut Problems) {
     if tree.at(path).is_none() && tree.reaches(path) {
         problems.add(line_of(tree, path), path, "is missing");
     }
 }
 
-/// The line of the field, or of the nearest mapping above it that is there.
+/// Line of the field, or of its nearest existing parent mapping.
 fn line_of(tree: &Node, path: &str) -> usize {
     let mut node = tree;
     for key in path.split('.') {

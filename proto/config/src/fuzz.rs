@@ -1,4 +1,4 @@
-//! Fuzz targets of this crate's parsers; what a target is, `muster_fuzz` says.
+//! Fuzz targets of this crate's parsers (see `muster_fuzz`).
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Display};
@@ -9,14 +9,14 @@ use muster_fuzz::{Verdict, refused, target};
 use crate::{Config, ConfigError, Document, MAX_OPERATORS, Subnet, Template};
 use muster_types::{ClusterId, NodeId, NodeName, OperatorRole, PublicKey, Role};
 
-/// What is read prints as it was written, and reads back.
+/// Checks that a parsed value prints exactly as it was written.
 fn spelled_once<T>(text: &str) -> Verdict
 where
     T: FromStr<Err: Display> + Display + PartialEq + Debug,
 {
     match text.parse::<T>() {
         Ok(value) => {
-            assert_eq!(value.to_string(), text, "there are two spellings");
+            assert_eq!(value.to_string(), text, "two spellings of one value");
             Verdict::Accepted
         }
         Err(error) => refused(error),
@@ -55,7 +55,7 @@ fn words() {
     });
 }
 
-/// Stands for the token's own parser, which is not in this crate; remembers what it was shown.
+/// Stand-in for the token parser, which is in another crate. Records its inputs.
 struct Tokens(RefCell<Vec<String>>);
 
 impl Tokens {
@@ -93,7 +93,7 @@ fn config() {
     });
 }
 
-/// What `Config` promises to everyone who is handed one.
+/// Checks the guarantees of every `Config`.
 fn fits_the_contract(config: &Config) {
     let fields = config.birth_fields();
     assert!(fields.len() <= MAX_OPERATORS + 4, "{} birth fields", fields.len());
@@ -106,7 +106,7 @@ fn fits_the_contract(config: &Config) {
     assert!([0, usize::from(cluster.expect)].contains(&cluster.founders.len()));
     assert!(cluster.operators.iter().any(|operator| operator.role == OperatorRole::Admin));
     assert!(config.state_dir.is_absolute());
-    // What of it a first document can say, such a document says.
+    // A template can express these parts, so rendering and parsing must preserve them.
     let template = Template {
         cluster_name: cluster.name.clone(),
         expect: cluster.expect,
@@ -119,7 +119,8 @@ fn fits_the_contract(config: &Config) {
     let text = template.render();
     let printed = Document::parse(&text, &|_| Ok(()));
     let printed = printed.unwrap_or_else(|error| panic!("{}\n{}", error.in_file("printed"), *text));
-    let again = printed.effective(&"cp-1".parse().expect("a node name")).expect("it is for any");
+    let again =
+        printed.effective(&"cp-1".parse().expect("a node name")).expect("it applies to any name");
     assert_eq!(again.cluster.operators, cluster.operators);
     assert_eq!((&again.cluster.name, again.cluster.expect), (&cluster.name, cluster.expect));
     assert_eq!(again.token, config.token);
@@ -127,9 +128,9 @@ fn fits_the_contract(config: &Config) {
     assert_eq!(again.discovery.fixed, config.discovery.fixed);
 }
 
-/// A problem has a line of this document and something to say.
+/// Checks that each problem has a line of this document and a message.
 fn named(error: &ConfigError, text: &str) {
-    assert!(!error.problems.is_empty(), "refused without a problem");
+    assert!(!error.problems.is_empty(), "rejected without a problem");
     let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
     for problem in &error.problems {
         assert!((1..=lines + 1).contains(&problem.line), "{problem} in {lines} lines");
@@ -137,7 +138,7 @@ fn named(error: &ConfigError, text: &str) {
     }
 }
 
-/// No problem repeats what stands in a token's field, unless it stands elsewhere too.
+/// Checks that no problem repeats a token field's value, unless that text also occurs elsewhere.
 fn hidden(error: &ConfigError, text: &str, tokens: &[String]) {
     for token in tokens.iter().filter(|token| token.len() >= 12) {
         if text.matches(token.as_str()).count() == 1 {

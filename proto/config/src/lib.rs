@@ -1,8 +1,8 @@
-//! `node.yaml`: the one document that every node of a cluster reads, and what a single node gets
-//! from it.
+//! `node.yaml`: the document shared by all nodes of a cluster, and the effective configuration of
+//! one node.
 //!
-//! Text comes in, plain data goes out: this module opens no file, asks no clock and resolves no
-//! name. Every problem of a document is reported at once, with its dotted path and its line.
+//! Text in, plain data out: this module opens no file, reads no clock and resolves no name. All
+//! problems of a document are reported at once, each with its dotted path and line.
 
 mod check;
 mod document;
@@ -24,8 +24,8 @@ pub use secret::SecretText;
 pub use template::Template;
 pub use value::Subnet;
 
-/// Where a node keeps its state unless the document or `--state-dir` says otherwise.
+/// Default state directory; the document or `--state-dir` overrides it.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/muster";
 
-/// How many operators a document may name. Their keys travel with every greeting before birth.
+/// Most operators in a document. Their keys are part of every greeting before birth.
 pub const MAX_OPERATORS: usize = 16;

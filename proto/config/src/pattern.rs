@@ -1,8 +1,8 @@
-//! Patterns over node names.
+//! Glob patterns that match node names.
 
 use muster_types::NodeName;
 
-/// A glob over node names: `*` stands for any characters, `?` for one; everything else for itself.
+/// A glob over node names: `*` matches any characters, `?` exactly one, the rest is literal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern(String);
 
@@ -23,12 +23,12 @@ impl Pattern {
         }
     }
 
-    /// The one name it stands for, when it has no wildcard.
+    /// The name it matches, if it has no wildcard.
     pub(super) fn literal(&self) -> Option<NodeName> {
         self.0.parse().ok()
     }
 
-    /// Linear in both lengths but for the last `*`, which alone is ever tried again.
+    /// Backtracks to the last `*` only, so the cost is at most the product of both lengths.
     pub(super) fn matches(&self, name: &NodeName) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_str().as_bytes());
         let (mut p, mut n) = (0, 0);

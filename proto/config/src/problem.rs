@@ -1,18 +1,18 @@
-//! What is wrong with a document, and how it is told.
+//! Problems of a document and their presentation.
 
 use std::fmt;
 
-/// How many problems are told at once; a file that is something else entirely has thousands.
+/// Most problems printed for one document; a file of another kind has thousands.
 const MAX_TOLD: usize = 50;
 
-/// One thing that is wrong with a document.
+/// One problem of a document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// Line in the file, from 1.
     pub line: usize,
     /// Dotted path of the field (`patches[0].match.name`); empty for the file as a whole.
     pub path: String,
-    /// What is wrong and what would be right. Never holds the value of a secret field.
+    /// Description and remedy. Never contains the value of a secret field.
     pub message: String,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a document, in the order of the file.
+/// All problems of a document, in file order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration has {}:\n{}", counted(problems.len()), self.render("line "))]
 pub struct ConfigError {
@@ -34,7 +34,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// One problem per line, each behind `FILE:`: `node.yaml:7: cluster.expct: unknown field`.
+    /// One problem per line, prefixed with the file: `node.yaml:7: cluster.expct: unknown field`.
     pub fn in_file(&self, file: &str) -> String {
         self.render(&format!("{file}:"))
     }
@@ -53,7 +53,7 @@ fn counted(problems: usize) -> String {
     if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") }
 }
 
-/// Gathers problems while a document is looked through.
+/// Collects problems while a document is checked.
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<Problem>);
 
@@ -74,10 +74,10 @@ impl Problems {
         self.0.len()
     }
 
-    /// The value, or all problems, sorted by line and without repetitions. A value is only
-    /// withheld together with a problem that says why.
+    /// Returns the value, or all problems, sorted by line and deduplicated. A missing value always
+    /// has at least one problem.
     pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, ConfigError> {
-        debug_assert!(value.is_some() || !self.0.is_empty(), "refused without a reason");
+        debug_assert!(value.is_some() || !self.0.is_empty(), "rejected without a problem");
         self.0.sort();
         self.0.dedup();
         match value {

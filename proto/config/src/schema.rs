@@ -1,14 +1,14 @@
-//! Which fields a document has and what each may hold: the one table that the whole document, its
-//! patches and the "did you mean" of an unknown field are checked by.
+//! The table of fields and their shapes. The document, its patches and the "did you mean" of an
+//! unknown field all use it.
 
 use super::{MAX_OPERATORS, pattern, value};
 
-/// What a field may hold.
+/// Shape of a field's value.
 #[derive(Debug)]
 pub(super) enum Shape {
-    /// Text of a certain form; the function says what is wrong with it.
+    /// Text of a certain form; the function returns the problem, if any.
     Text(fn(&str) -> Result<(), String>),
-    /// Text that no message may repeat. Checked by the function given to `Document::parse`.
+    /// Secret text that no message may repeat. Checked by the function given to `Document::parse`.
     Token,
     Integer {
         min: u64,
@@ -122,7 +122,7 @@ pub(super) const DOCUMENT: &[Field] = &[
     field("patches", Shape::List { of: &Shape::Map(PATCH), max: 256 }),
 ];
 
-/// Every path of the document outside of lists, for the hint that a field belongs elsewhere.
+/// Every path of the document outside lists, for the hint that a field belongs elsewhere.
 pub(super) fn paths() -> Vec<String> {
     fn walk(fields: &[Field], above: &str, found: &mut Vec<String>) {
         for field in fields {

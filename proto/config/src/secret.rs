@@ -1,11 +1,10 @@
-//! Text that must not be seen.
+//! Secret text.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A secret from the document: wiped from memory when dropped, never shown by `Debug`, never
-/// serialised.
+/// A secret from the document: wiped when dropped, redacted in `Debug`, never serialised.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(Zeroizing<String>);
 
@@ -14,7 +13,7 @@ impl SecretText {
         Self(Zeroizing::new(text))
     }
 
-    /// The secret itself: for the one place that parses it.
+    /// The secret itself, for the code that parses it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! A first `node.yaml`, with its comments.
+//! Template for a new `node.yaml`, with comments.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::{Operator, SecretText};
 
-/// What a new document says. [`render`](Self::render) gives text that `Document::parse` accepts
-/// when the parts are themselves right.
+/// Contents of a new document. [`render`](Self::render) returns text that `Document::parse`
+/// accepts if each part is valid.
 #[derive(Debug, Clone)]
 pub struct Template {
     pub cluster_name: String,
@@ -17,18 +17,18 @@ pub struct Template {
     pub token: SecretText,
     pub operators: Vec<Operator>,
     pub mdns: bool,
-    /// `host:port`; with none, an example is written as a comment.
+    /// Static peers as `host:port`; if empty, an example is written as a comment.
     pub fixed: Vec<String>,
     pub etcd_binary: Option<PathBuf>,
 }
 
 impl Template {
-    /// The document. It holds the token: write it to a file of mode 0600.
+    /// Returns the document. It contains the token: write it to a file of mode 0600.
     ///
     /// # Panics
-    /// Never: memory takes every write.
+    /// Never: writing to memory does not fail.
     pub fn render(&self) -> Zeroizing<String> {
-        // Enough room that no copy of the token is left behind by growing.
+        // Large enough never to grow: a reallocation would leave a copy of the token in memory.
         let mut text = Zeroizing::new(String::with_capacity(16 << 10));
         self.write(&mut text).expect("writing to memory does not fail");
         text
@@ -52,7 +52,7 @@ impl Template {
             out,
             "  # network:\n\
              \x20 #   port: 50000                # UDP and TCP\n\
-             \x20 #   subnets: [10.0.0.0/24]     # which of its addresses a node tells the others\n\
+             \x20 #   subnets: [10.0.0.0/24]     # which of its addresses a node announces\n\
              \x20 discovery:\n\
              \x20   # Ask the local network by multicast DNS.\n\
              \x20   mdns: {mdns}\n\
@@ -78,7 +78,7 @@ impl Template {
             "\n\
              cluster:\n\
              \x20 clusterName: \"{cluster_name}\"\n\
-             \x20 # So many control-plane nodes found the cluster together: 1, 3, 5 or 7. More can join later.\n\
+             \x20 # How many control-plane nodes found the cluster together: 1, 3, 5 or 7. More can join later.\n\
              \x20 expect: {expect}\n\
              \x20 # founders: [cp-1, cp-2, cp-3]   # only if particular nodes must be the ones\n\
              \x20 # Who may use musterctl: public keys, as in SSH.\n\
@@ -104,7 +104,7 @@ impl Template {
     }
 }
 
-/// For the inside of a double-quoted YAML scalar.
+/// Escapes a path for a double-quoted YAML scalar.
 fn escaped(path: &std::path::Path) -> String {
     path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"")
 }

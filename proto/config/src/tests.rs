@@ -1,4 +1,4 @@
-//! The document as its readers meet it: whole texts in, configs or messages out.
+//! Tests of whole documents: texts in, configs or messages out.
 
 use proptest::prelude::*;
 
@@ -43,7 +43,7 @@ fn template() -> Template {
     }
 }
 
-/// A right document, with one text in it replaced.
+/// A valid document with one text replaced.
 fn with(from: &str, to: &str) -> String {
     let text = template().render();
     assert!(text.contains(from), "{from:?} is not in the template");
@@ -134,9 +134,9 @@ fn even_and_too_many_founders_are_refused_with_the_reason() {
     let even = told(&with("expect: 3", "expect: 4"));
     assert!(even.contains("survives no more failures than 3; use 1, 3, 5 or 7"), "{even}");
     let nine = told(&with("expect: 3", "expect: 9"));
-    assert!(nine.contains("wants a whole number from 1 to 7, not 9"), "{nine}");
+    assert!(nine.contains("must be a whole number from 1 to 7, not 9"), "{nine}");
     let text = told(&with("expect: 3", "expect: three"));
-    assert!(text.contains("wants a whole number from 1 to 7, not the text"), "{text}");
+    assert!(text.contains("must be a whole number from 1 to 7, not the text"), "{text}");
 }
 
 #[test]

@@ -1,17 +1,17 @@
-//! YAML as a tree that remembers its lines.
+//! YAML as a tree with line numbers.
 //!
-//! A small, strict part of YAML 1.2: one document, text keys, no anchors, aliases or tags (so
-//! nothing can expand), bounded depth. Duplicate keys are problems, all of them.
+//! Accepts a small, strict subset of YAML 1.2: one document, text keys, no anchors, aliases or tags
+//! (so nothing can expand), bounded depth. Every duplicate key is a problem.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use zeroize::Zeroizing;
 
 use super::problem::Problems;
 
-/// How deep lists and mappings may be nested. The schema needs eight.
+/// Maximum nesting of lists and mappings. The schema needs eight levels.
 const MAX_DEPTH: usize = 24;
 
-/// How many items or keys one list or mapping may have.
+/// Maximum number of items or keys in one list or mapping.
 const MAX_ENTRIES: usize = 1024;
 
 /// A value and the line it starts at.
@@ -24,7 +24,7 @@ pub(super) struct Node {
 #[derive(Clone)]
 pub(super) enum Value {
     Null,
-    /// Any scalar, as written; wiped when dropped, because it may be the token.
+    /// Any scalar, as written. Wiped when dropped, because it may be the token.
     Scalar {
         text: Zeroizing<String>,
         quoted: bool,
@@ -45,7 +45,7 @@ impl Node {
         Self { line, value: Value::Null }
     }
 
-    /// The child of that name, unless it is absent or null.
+    /// The child with that key, unless it is absent or null.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         let Value::Map(entries) = &self.value else { return None };
         let node = &entries.iter().find(|entry| entry.key == key)?.node;
@@ -72,7 +72,7 @@ impl Node {
         matches!(self.value, Value::List(_))
     }
 
-    /// Whether nothing of the wrong kind stands where a mapping on the way to the path belongs.
+    /// Returns whether every existing parent on the path is a mapping.
     pub(super) fn reaches(&self, path: &str) -> bool {
         let mut node = self;
         for key in path.split('.') {
@@ -94,8 +94,8 @@ impl Node {
         }
     }
 
-    /// JSON merge patch (RFC 7396): mappings are merged key by key, null removes, anything else
-    /// replaces. What is taken from the patch keeps the patch's line.
+    /// Applies a JSON merge patch (RFC 7396): mappings are merged key by key, null removes, anything
+    /// else replaces. Values from the patch keep the patch's line.
     pub(super) fn merge(&mut self, patch: &Self) {
         let Value::Map(changes) = &patch.value else {
             *self = patch.clone();
@@ -121,7 +121,7 @@ impl Node {
     }
 }
 
-/// Reads one YAML document. `None` when it cannot be read to its end; why is in `problems`.
+/// Reads one YAML document. Returns `None`, with the reason in `problems`, if reading stops early.
 pub(super) fn load(text: &str, problems: &mut Problems) -> Option<Node> {
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder { open: Vec::new(), root: None, documents: 0 };
@@ -138,7 +138,7 @@ pub(super) fn load(text: &str, problems: &mut Problems) -> Option<Node> {
     Some(builder.root.unwrap_or_else(|| Node::null(1)))
 }
 
-/// A list or mapping whose end has not come yet.
+/// A list or mapping that is not complete yet.
 enum Open {
     List { line: usize, items: Vec<Node> },
     Map { line: usize, entries: Vec<Entry>, key: Option<(String, usize)> },
@@ -160,7 +160,7 @@ struct Builder {
 }
 
 impl Builder {
-    /// One event; `None` stops the reading.
+    /// Handles one parser event; `None` stops reading.
     fn take(&mut self, event: Event<'_>, span: Span, problems: &mut Problems) -> Option<()> {
         let line = span.start.line().max(1);
         match event {
@@ -168,7 +168,7 @@ impl Builder {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    problems.add(line, "", "holds a second document (`---`): one is read");
+                    problems.add(line, "", "has a second document (`---`): only one is allowed");
                     return None;
                 }
                 Some(())
@@ -228,7 +228,7 @@ impl Builder {
     fn put(&mut self, node: Node, problems: &mut Problems) -> Option<()> {
         let path = self.path();
         if self.open.last().is_some_and(|open| open.len() >= MAX_ENTRIES) {
-            problems.add(node.line, "", format!("has a list or mapping of over {MAX_ENTRIES}"));
+            problems.add(node.line, "", format!("has over {MAX_ENTRIES} items or keys"));
             return None;
         }
         match self.open.last_mut() {
@@ -254,7 +254,7 @@ impl Builder {
         Some(())
     }
 
-    /// The dotted path of the value that comes next.
+    /// Dotted path of the next value.
     fn path(&self) -> String {
         let mut path = String::new();
         for open in &self.open {

@@ -1,4 +1,4 @@
-//! The texts that fields hold: one function per kind, text in, value or a sentence out.
+//! Parsers of field values: one function per type; text in, value or error text out.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use muster_types::{NodeName, OperatorRole, PublicKey, Role};
 
-/// A network in CIDR notation (RFC 4632): addresses and how many leading bits they share.
+/// A network in CIDR notation (RFC 4632): address and prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subnet {
     address: IpAddr,
@@ -15,13 +15,13 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// Whether the address lies in this network. An IPv4 address never lies in an IPv6 network.
+    /// Returns whether the address is in this network. An IPv4 address never is in an IPv6 one.
     pub fn contains(&self, address: IpAddr) -> bool {
         masked(address, self.bits) == Some(self.address)
     }
 }
 
-/// The address with all but its first `bits` bits cleared; `None` if it has fewer.
+/// The address with all but its first `bits` bits cleared; `None` if it is shorter than that.
 fn masked(address: IpAddr, bits: u8) -> Option<IpAddr> {
     match address {
         IpAddr::V4(v4) => {
@@ -52,7 +52,7 @@ impl FromStr for Subnet {
         let network = masked(address, bits).ok_or_else(wrong)?;
         if network != address {
             return Err(format!(
-                "{} has bits set behind the mask, did you mean {network}/{bits}?",
+                "{} has host bits set, did you mean {network}/{bits}?",
                 quoted(text)
             ));
         }
@@ -60,13 +60,13 @@ impl FromStr for Subnet {
     }
 }
 
-/// The text as it appears in a message: quoted and cut.
+/// The text as shown in a message: quoted and truncated.
 pub(super) fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(60).collect();
     if cut.len() < text.len() { format!("{cut:?}…") } else { format!("{cut:?}") }
 }
 
-/// Adds "did you mean" to a refusal when one of the known words is near.
+/// Parses one of the known words; the error suggests the nearest one.
 fn known<T: FromStr>(text: &str, words: &[&str]) -> Result<T, String> {
     text.parse().map_err(|_| {
         let near = nearest(text, words.iter().copied());
@@ -75,7 +75,7 @@ fn known<T: FromStr>(text: &str, words: &[&str]) -> Result<T, String> {
     })
 }
 
-/// The word that was probably meant.
+/// The known word closest to the text, if any is close enough.
 pub(super) fn nearest<'a>(text: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let text = text.to_ascii_lowercase();
     words
@@ -97,7 +97,7 @@ pub(super) fn node_name(text: &str) -> Result<NodeName, String> {
     text.parse().map_err(|error: muster_types::name::NodeNameError| error.to_string())
 }
 
-/// Cluster names follow the rule of node names: certificates and file names carry both.
+/// Cluster names follow the rules for node names: both appear in certificates and file names.
 pub(super) fn cluster_name(text: &str) -> Result<String, String> {
     text.parse::<NodeName>().map(String::from).map_err(|_| {
         format!(
@@ -129,7 +129,7 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr =
         text.parse().map_err(|_| format!("{} is not an IP address", quoted(text)))?;
     if address.is_unspecified() || address.is_multicast() {
-        return Err(format!("{text} is not an address that others can reach this node at"));
+        return Err(format!("{text} is not an address at which others can reach this node"));
     }
     Ok(address)
 }
@@ -158,7 +158,7 @@ pub(super) fn domain(text: &str) -> Result<String, String> {
     }
 }
 
-/// A DNS server: an IP address, with a port unless it is 53.
+/// A DNS server: an IP address and an optional port (default 53).
 pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     match (text.parse::<SocketAddr>(), bare.parse::<IpAddr>()) {
@@ -168,7 +168,7 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// A host (IP address or DNS name) and the port if one is given. IPv6 with a port is in brackets.
+/// A host (IP address or DNS name) and an optional port. IPv6 with a port needs brackets.
 pub(super) fn peer(text: &str) -> Result<(String, Option<u16>), String> {
     let wrong = || format!("{} is not HOST:PORT", quoted(text));
     if let Ok(address) = text.parse::<IpAddr>() {

@@ -1,5 +1,5 @@
-//! Messages of the three services: `hello` (peers with a token), `node` (members) and `operator`
-//! (people). Everything in here is what came over the wire: unchecked. Plain data, without a runtime.
+//! Messages of the three services: `hello` (peers without a certificate), `node` (members) and
+//! `operator` (operators). Plain data without a runtime. Received messages are not validated yet.
 
 #![allow(
     clippy::pedantic,

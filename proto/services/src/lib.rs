@@ -1,5 +1,5 @@
-//! Clients and servers of the three services: `hello` (peers with a token), `node` (members) and
-//! `operator` (people).
+//! Clients and servers of the three services: `hello` (peers without a certificate), `node` (members)
+//! and `operator` (operators).
 
 #![allow(
     clippy::pedantic,

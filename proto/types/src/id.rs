@@ -1,4 +1,4 @@
-//! Identifiers of 32 bytes: what a key, a node and a cluster are called.
+//! Identifiers of 32 bytes: public keys, node ids and cluster ids.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use data_encoding::{BASE32_NOPAD, BASE64};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a text or a byte string is not an identifier.
+/// Error of parsing an identifier from text or bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     #[error("a {what} is {wanted}, not {found:?}")]
@@ -30,12 +30,12 @@ macro_rules! id {
                 &self.0
             }
 
-            /// The bytes as they go into a message.
+            /// The bytes, as messages carry them.
             pub fn to_vec(self) -> Vec<u8> {
                 self.0.to_vec()
             }
 
-            /// The first ten characters: enough to tell nodes apart in a log or a table.
+            /// The first ten characters: enough to distinguish nodes in a log or a table.
             pub fn short(&self) -> String {
                 let mut text = self.to_string();
                 text.truncate(10);
@@ -116,8 +116,8 @@ macro_rules! binary_serde {
 }
 
 id! {
-    /// A node: SHA-256 of its Ed25519 public key. Made at its first start, never reused; a wiped
-    /// machine is a new node. `muster_pki::identity` computes it.
+    /// A node: SHA-256 of its Ed25519 public key. Created at the first start and never reused; a
+    /// wiped machine is a new node. `muster_pki::identity` computes it.
     NodeId, "node id"
 }
 
@@ -141,7 +141,7 @@ impl PublicKey {
         &self.0
     }
 
-    /// The bytes as they go into a message.
+    /// The bytes, as messages carry them.
     pub fn to_vec(self) -> Vec<u8> {
         self.0.to_vec()
     }
@@ -170,7 +170,7 @@ impl FromStr for PublicKey {
         };
         let encoded = text.strip_prefix(Self::PREFIX).ok_or_else(wrong)?;
         let bytes = BASE64.decode(encoded.as_bytes()).map_err(|_| wrong())?;
-        // The decoder takes padding in the middle too, as if two texts were joined.
+        // The decoder also accepts padding in the middle, as if two texts were joined.
         if BASE64.encode(&bytes) != encoded {
             return Err(wrong());
         }
@@ -217,7 +217,7 @@ mod tests {
         ] {
             assert!(wrong.parse::<NodeId>().is_err(), "{wrong}");
         }
-        // The last character carries 4 bits of padding that must be zero.
+        // The last character has 4 padding bits that must be zero.
         assert!(format!("{}b", &text[..51]).parse::<NodeId>().is_err());
     }
 
@@ -231,10 +231,10 @@ mod tests {
 
     #[test]
     fn a_public_key_has_one_spelling() {
-        // Found by fuzzing: 32 bytes, but with padding where only the end has it.
+        // Found by fuzzing: 32 bytes, with padding in the middle.
         let inside = "ed25519:AQbbbbbbbbbEBAQ=BJQEAQEBBAQEBAQbbbbbbed25519";
         assert!(inside.parse::<PublicKey>().is_err());
         let text = PublicKey::from_bytes([7; 32]).to_string();
-        assert!(text.replace("Bwc=", "Bwd=").parse::<PublicKey>().is_err(), "bits behind the end");
+        assert!(text.replace("Bwc=", "Bwd=").parse::<PublicKey>().is_err(), "padding bits set");
     }
 }

@@ -1,5 +1,5 @@
-//! Words of the contract between all parts of Muster: identifiers, names, roles, and the bounds of
-//! what crosses the network. Plain data: no I/O, no clock, no runtime.
+//! Types shared by all parts of Muster: identifiers, names, roles, and the bounds of what crosses the
+//! network. Plain data: no I/O, no clock, no runtime.
 
 pub mod address;
 pub mod error;

@@ -5,13 +5,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A node's label: unique among members, refused when taken. An RFC 1123 DNS label in lower case,
-/// because Kubernetes and certificates will carry it.
+/// A node's name, unique among members; a taken name is rejected. A lower-case RFC 1123 DNS label,
+/// because Kubernetes and certificates will use it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(String);
 
-/// Why a text is not a node name.
+/// Error of parsing a [`NodeName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{found:?} is not a node name: 1 to 63 lower-case letters, digits or '-', neither first nor \

@@ -1,11 +1,11 @@
-//! What a node is for, and what an operator may do.
+//! Roles of nodes and of operators.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not a role.
+/// Error of parsing a [`Role`] or an [`OperatorRole`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not one of {known}")]
 pub struct RoleError {
@@ -45,20 +45,20 @@ macro_rules! spelled {
     };
 }
 
-/// What a node is for.
+/// Role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// Votes in the Raft group, runs etcd, holds the authorities.
+    /// Votes in the Raft group, runs etcd, stores the authorities' keys.
     ControlPlane,
-    /// Runs workloads; holds no secret of the cluster.
+    /// Runs workloads; has no secret of the cluster.
     Worker,
 }
 
 spelled!(Role: ControlPlane = "control-plane", Worker = "worker"; "control-plane, worker");
 
-/// What an operator may do. `admin` may do everything; the others are listed call by call in
-/// `muster/operator/v1/operator.proto`.
+/// Role of an operator. `admin` may make every call; `muster/operator/v1/operator.proto` lists the
+/// other roles call by call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperatorRole {

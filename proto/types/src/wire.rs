@@ -6,12 +6,12 @@ pub const ALPN_HELLO: &[u8] = b"muster-hello/1";
 /// ALPN of members.
 pub const ALPN_NODE: &[u8] = b"muster-node/1";
 
-/// gRPC metadata key that names the node a call is about.
+/// gRPC metadata key that names the target node of a call.
 pub const NODE_METADATA: &str = "muster-node";
 
-/// The largest message that either side of a QUIC session decodes, in bytes. Snapshots are streamed
-/// in pieces below it.
+/// Largest message that either side of a QUIC session decodes, in bytes. Snapshots are streamed in
+/// smaller pieces.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
-/// The largest message that a peer without a certificate may send, in bytes.
+/// Largest message from a peer without a certificate, in bytes.
 pub const MAX_HELLO_MESSAGE: usize = 64 << 10;
