@@ -1,10 +1,9 @@
-//! The cluster's certificate authorities and its service-account key: made once, agreed by the
-//! Raft group, kept on control-plane nodes only.
+//! The cluster's certificate authorities and its service-account key. Created once, stored in the
+//! replicated state, on control-plane nodes only.
 //!
-//! The machine authority is Ed25519, like the identities it certifies: only Muster reads its
-//! certificates, its signatures need no randomness, and every check of a node's chain is then one
-//! algorithm that the TLS layer can insist on. The other three are ECDSA P-256, because etcd,
-//! Kubernetes and their clients read them.
+//! The machine authority is Ed25519, like the identities it certifies. Only Muster reads its
+//! certificates, its signatures need no randomness, and the TLS layer can require one algorithm for
+//! a node's whole chain. The other three are ECDSA P-256, for etcd, Kubernetes and their clients.
 
 mod service_account;
 
@@ -23,17 +22,16 @@ use crate::serial::random_serial;
 use crate::storage::{Public, Secret};
 use crate::validity::Validity;
 
-/// How long an authority is good: ten years of 365 days.
+/// Lifetime of an authority: ten years of 365 days.
 pub const LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// How far before its making an authority is dated, so that no machine with a slow clock refuses
-/// its leaves.
+/// Backdating of an authority, so that machines with slow clocks accept its leaves.
 pub const BACKDATE: Duration = Duration::from_hours(24);
 
 /// The longest common name (RFC 5280, ub-common-name), in bytes.
 pub const MAX_COMMON_NAME: usize = 64;
 
-/// What an authority certifies.
+/// Kind of an authority: the certificates it issues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthorityKind {
@@ -74,19 +72,19 @@ impl fmt::Display for AuthorityKind {
     }
 }
 
-/// Why stored bytes are not an authority.
+/// Error of reading an [`Authority`] from storage.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadAuthorityError {
     #[error("the {kind} authority's certificate is damaged")]
     Certificate { kind: AuthorityKind, source: PublicKeyOfError },
     #[error("the {kind} authority's private key is damaged")]
     Key { kind: AuthorityKind, source: KeyError },
-    #[error("the {kind} authority's certificate is not that of its private key")]
+    #[error("the {kind} authority's certificate does not match its private key")]
     Mismatch { kind: AuthorityKind },
 }
 
-/// A certificate authority with its private key. Serializes for Raft storage, into binary formats
-/// only; the key is wiped when dropped and never printed.
+/// A certificate authority with its private key. Serializes for the Raft log, into binary formats
+/// only. The key is wiped when dropped and never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Authority {
@@ -103,8 +101,8 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new self-signed authority, good for [`LIFETIME`]. It may sign leaves only (path length 0).
-    /// All but the machine authority carry the name and id of the cluster.
+    /// Creates a self-signed authority, valid for [`LIFETIME`]. It may sign leaves only (path
+    /// length 0). All except the machine authority carry the name and id of the cluster.
     pub fn create(
         kind: AuthorityKind,
         cluster_name: &str,
@@ -118,7 +116,7 @@ impl Authority {
         let name = &mut params.distinguished_name;
         name.push(rcgen::DnType::OrganizationName, "muster");
         if kind == AuthorityKind::Machine {
-            // Every node shows it to strangers, as the issuer of its certificate.
+            // Unauthenticated peers see it, as the issuer of a node's certificate.
             name.push(rcgen::DnType::CommonName, "machine authority");
         } else {
             name.push(rcgen::DnType::OrganizationalUnitName, cluster.to_string());
@@ -131,7 +129,7 @@ impl Authority {
         validity.write_to(&mut params);
         let certificate = params
             .self_signed(&key.signer())
-            .expect("a certificate without alternative names can always be written");
+            .expect("a certificate without alternative names can be encoded");
         Self { kind, certificate: certificate.into(), key, validity }
     }
 
@@ -143,18 +141,18 @@ impl Authority {
         &self.certificate
     }
 
-    /// The certificate as a PEM block, for a file that others check by.
+    /// The certificate as a PEM block, for a CA file.
     pub fn certificate_pem(&self) -> String {
         certificate_pem(&self.certificate)
     }
 
-    /// The private key as a PEM block `PRIVATE KEY` (PKCS#8), for the Kubernetes controllers that
-    /// sign by themselves. Never for a worker, never for a listing.
+    /// The private key as a PEM block `PRIVATE KEY` (PKCS#8), for Kubernetes controllers that sign
+    /// certificates. Never sent to a worker, never listed.
     pub fn key_pem(&self) -> Zeroizing<String> {
         self.key.to_pem()
     }
 
-    /// The last moment that it is good.
+    /// End of its validity.
     pub fn not_after(&self) -> SystemTime {
         self.validity.not_after
     }
@@ -165,11 +163,11 @@ impl Authority {
 
     pub(crate) fn issuer(&self) -> rcgen::Issuer<'static, Signer> {
         rcgen::Issuer::from_ca_cert_der(&self.certificate, self.key.signer())
-            .expect("the certificate was parsed when the authority was made or read")
+            .expect("the certificate was parsed when the authority was created or read")
     }
 }
 
-/// `<cluster> <kind> authority`, the cluster's name cut to fit.
+/// Returns `<cluster> <kind> authority`, with the cluster's name truncated to fit.
 fn common_name(cluster_name: &str, kind: AuthorityKind) -> String {
     let suffix = format!(" {kind} authority");
     let mut name = String::new();
@@ -187,7 +185,7 @@ pub(crate) fn certificate_pem(certificate: &CertificateDer<'_>) -> String {
     pem("CERTIFICATE", certificate).to_string()
 }
 
-/// The form of an [`Authority`] in storage.
+/// Serialized form of an [`Authority`].
 #[derive(Serialize, Deserialize)]
 struct Stored {
     kind: AuthorityKind,
@@ -254,7 +252,7 @@ mod tests {
         let mixed = Authority { key: two.key.clone(), ..one };
         let stored = rmp_serde::to_vec_named(&mixed).unwrap();
         let error = rmp_serde::from_slice::<Authority>(&stored).unwrap_err().to_string();
-        assert!(error.contains("is not that of its private key"), "{error}");
+        assert!(error.contains("does not match its private key"), "{error}");
     }
 
     #[test]

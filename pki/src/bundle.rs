@@ -1,4 +1,4 @@
-//! The authorities that others are checked by: more than one only while an authority is rotated.
+//! Trust bundles: the authorities that verify peers. More than one only during a rotation.
 
 use std::sync::Arc;
 
@@ -11,23 +11,23 @@ use crate::authority::certificate_pem;
 use crate::identity::{PublicKeyOfError, parse};
 use crate::storage::Public;
 
-/// The most authorities in one bundle; a rotation needs two.
+/// Most authorities in one bundle; a rotation needs two.
 pub const MAX_AUTHORITIES: usize = 8;
 
-/// Why certificates are not a trust bundle.
+/// Error of building a [`TrustBundle`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     #[error("a trust bundle has 1 to {MAX_AUTHORITIES} authorities, not {found}")]
     Count { found: usize },
     #[error("certificate {position} of the trust bundle cannot be read")]
     Certificate { position: usize, source: PublicKeyOfError },
-    #[error("certificate {position} of the trust bundle is not an authority's")]
+    #[error("certificate {position} of the trust bundle is not a CA certificate")]
     NotAnAuthority { position: usize },
     #[error("the text is not a sequence of PEM blocks `CERTIFICATE`")]
     Pem,
 }
 
-/// Certificates of authorities, checked for form; never empty.
+/// Certificates of authorities, checked to be CA certificates. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Public>", into = "Vec<Public>")]
 pub struct TrustBundle(Vec<CertificateDer<'static>>);
@@ -54,12 +54,12 @@ impl TrustBundle {
         Self::new(authorities.into_iter().map(CertificateDer::from).collect())
     }
 
-    /// The certificates as they go into a message.
+    /// The certificates, as messages carry them (`machine_authorities`).
     pub fn to_der(&self) -> Vec<Vec<u8>> {
         self.0.iter().map(|certificate| certificate.to_vec()).collect()
     }
 
-    /// Reads what [`Self::to_pem`] wrote.
+    /// Reads the output of [`Self::to_pem`].
     pub fn from_pem(text: &str) -> Result<Self, BundleError> {
         let authorities: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(text.as_bytes()).take(MAX_AUTHORITIES + 1).collect();
@@ -75,11 +75,11 @@ impl TrustBundle {
         &self.0
     }
 
-    /// The bundle as rustls checks by it.
+    /// The bundle as trust anchors for rustls.
     pub fn roots(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         for authority in &self.0 {
-            roots.add(authority.clone()).expect("each was added once when the bundle was made");
+            roots.add(authority.clone()).expect("each was accepted when the bundle was created");
         }
         Arc::new(roots)
     }

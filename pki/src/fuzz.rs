@@ -1,4 +1,4 @@
-//! Fuzz targets of this crate's parsers; what a target is, `muster_fuzz` says.
+//! Fuzz targets of this crate's parsers (see `muster_fuzz`).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,15 +16,15 @@ use crate::leaf::{Leaf, Profile, issue, public_key_of_request};
 use crate::tls::{Admission, Credentials, PeerSide, admit};
 use crate::token::{Token, TokenId, Verifier};
 
-/// The same one in every run.
+/// Deterministic identity: the same in every run.
 fn identity(number: u8) -> Identity {
     Identity::from_pkcs8(&ed25519_pkcs8(&[number; 32])).expect("any seed is a key")
 }
 
-/// 32 characters that all differ, with their checksum.
+/// Token of 32 distinct characters with a valid checksum.
 const TOKEN: &str = "abcdefghij.abcdefghijklmnopqrstuvwxyz234567d7zwmh";
 
-/// When everything here is good.
+/// Time at which all certificates here are valid.
 fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_hours(500_000)
 }
@@ -39,7 +39,7 @@ fn token() {
         let Ok(text) = std::str::from_utf8(bytes) else { return refused("not text") };
         match text.parse::<Token>() {
             Ok(token) => {
-                assert_eq!(*token.expose(), text, "there are two spellings");
+                assert_eq!(*token.expose(), text, "two spellings of one value");
                 assert_eq!(
                     Verifier::from_bytes(&token.verifier().to_bytes()),
                     Ok(token.verifier())
@@ -50,7 +50,8 @@ fn token() {
             Err(error) => {
                 let told = format!("{error} {error:?}");
                 let secret = text.split_once('.').map_or(text, |(_, secret)| secret);
-                // What is left of a secret may be a word of the sentence; eight characters are not.
+                // A short part of a secret may occur in the message by chance; twelve characters do
+                // not.
                 let parts =
                     secret.as_bytes().windows(12).filter_map(|w| std::str::from_utf8(w).ok());
                 let id = text.split('.').next().unwrap_or_default();
@@ -77,14 +78,14 @@ fn token_id() {
     });
 }
 
-/// Key files: DER as a node keeps it, PEM as an operator does.
+/// Key files: DER of a node, PEM of an operator.
 #[test]
 fn private_key() {
     let (der, pem) = (identity(1).to_pkcs8().to_vec(), identity(1).to_pem());
     target("private_key").longest(1024).seed(der).seed(pem.as_bytes()).run(|bytes| {
         let from_der = Identity::from_pkcs8(bytes);
         if let Ok(key) = &from_der {
-            assert_eq!(key.to_pkcs8().as_slice(), bytes, "there are two spellings");
+            assert_eq!(key.to_pkcs8().as_slice(), bytes, "two spellings of one value");
         }
         if let Ok(key) = PrivateKey::from_pkcs8(Algorithm::P256, bytes) {
             assert_eq!(key.pkcs8(), bytes);
@@ -92,7 +93,7 @@ fn private_key() {
         }
         let from_pem = std::str::from_utf8(bytes).ok().map(Identity::from_pem);
         if let Some(Ok(key)) = &from_pem {
-            let again = Identity::from_pem(&key.to_pem()).expect("it was just written");
+            let again = Identity::from_pem(&key.to_pem()).expect("it was just encoded");
             assert_eq!(again.public_key(), key.public_key());
         }
         match (from_der, from_pem) {
@@ -107,11 +108,11 @@ fn certificate_request() {
     let authority = authority(AuthorityKind::Etcd);
     target("certificate_request").run(move |bytes| match public_key_of_request(bytes) {
         Ok(key) => {
-            assert!(bytes.len() <= 4 << 10, "larger than the contract allows");
-            // What is taken can be certified.
+            assert!(bytes.len() <= 4 << 10, "larger than the limit");
+            // An accepted key can be certified.
             let lifetime = Duration::from_hours(1);
             let profile = Profile::EtcdClient { common_name: "muster:a".to_owned(), lifetime };
-            issue(&authority, &profile, &key, now()).expect("a key that was taken is certified");
+            issue(&authority, &profile, &key, now()).expect("an accepted key can be certified");
             Verdict::Accepted
         }
         Err(error) => refused(error),
@@ -134,7 +135,7 @@ impl Admission for Registry {
     }
 }
 
-/// What a peer presents in a handshake, and what a cluster answers with.
+/// Certificates as a peer presents them in a handshake, and as trust bundles.
 #[test]
 fn certificate() {
     let (authority, member) = (authority(AuthorityKind::Machine), identity(1));
@@ -142,7 +143,7 @@ fn certificate() {
     let leaf = issue(&authority, &profile, &member.public_key().into(), now()).expect("issued");
     let own = leaf.chain[0].to_vec();
     let bundle = TrustBundle::new(vec![authority.certificate().clone()]).expect("an authority");
-    let credentials = Credentials::new(&member, leaf.chain, bundle).expect("they fit together");
+    let credentials = Credentials::new(&member, leaf.chain, bundle).expect("they match");
     let registry = Registry { member: member.node_id(), credentials: Arc::new(credentials) };
     let at = UnixTime::since_unix_epoch(now().duration_since(UNIX_EPOCH).expect("after 1970"));
     let self_made = identity(2).self_signed(now()).cert[0].to_vec();
@@ -151,7 +152,7 @@ fn certificate() {
         let der = CertificateDer::from(bytes.to_vec());
         let key = public_key_of(&der);
         if key.is_ok() {
-            assert!(bytes.len() <= MAX_CERTIFICATE, "larger than the contract allows");
+            assert!(bytes.len() <= MAX_CERTIFICATE, "larger than the limit");
         }
         if let Ok(said) = describe(&der) {
             assert_eq!(said.fingerprint.len(), 64);
@@ -165,10 +166,10 @@ fn certificate() {
             leaf.renew_at();
         }
         for side in [PeerSide::Client, PeerSide::Server] {
-            // Alone and below an authority of its own choice: only what was issued is let in.
+            // Alone and below an authority of its own choice: only the issued one is accepted.
             for chain in [vec![der.clone()], vec![der.clone(), der.clone()]] {
                 if admit(&chain, side, &registry, at).is_ok() {
-                    assert_eq!(bytes, own, "a certificate that was not issued is let in");
+                    assert_eq!(bytes, own, "accepted a certificate that was not issued");
                 }
             }
         }
@@ -197,18 +198,18 @@ fn authorities_pem() {
     });
 }
 
-/// What of this crate is kept in Raft, as MessagePack.
+/// Types of this crate that the Raft log stores, as MessagePack.
 #[test]
 fn stored() {
-    let pack = |value: &Authority| rmp_serde::to_vec_named(value).expect("it is packed");
+    let pack = |value: &Authority| rmp_serde::to_vec_named(value).expect("it serializes");
     let seeds = AuthorityKind::ALL.map(|kind| pack(&authority(kind)));
-    // For a length that is only declared serde reserves 1 MiB, once for each level.
+    // For a declared length serde reserves up to 1 MiB, once per level.
     target("stored").seeds(seeds).memory(4 << 20, 64).run(|bytes| {
         macro_rules! reads_back {
             ($($kind:ty),*) => {
                 $(if let Ok(value) = rmp_serde::from_slice::<$kind>(bytes) {
                     let again = rmp_serde::to_vec_named(&value).expect("it was read");
-                    assert!(rmp_serde::from_slice::<$kind>(&again).expect("just packed") == value);
+                    assert!(rmp_serde::from_slice::<$kind>(&again).expect("just serialized") == value);
                     return Verdict::Accepted;
                 })*
             };

@@ -1,5 +1,5 @@
-//! Who a node or an operator is: an Ed25519 key (RFC 8032). The key signs, and presents itself in
-//! TLS by a certificate that it made for itself.
+//! Identity of a node or an operator: an Ed25519 key (RFC 8032). It signs messages, and TLS
+//! presents it in a self-signed certificate.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,37 +20,37 @@ use crate::key::{Algorithm, PrivateKey, ed25519_pkcs8, ed25519_seed, pem, random
 use crate::serial::random_serial;
 use crate::validity::Validity;
 
-/// The largest certificate that is looked at, in bytes. A node certificate with the most addresses
-/// that [`crate::leaf`] allows stays well below.
+/// Largest certificate that is parsed, in bytes. A leaf with the most addresses that
+/// [`crate::leaf`] allows stays well below.
 pub const MAX_CERTIFICATE: usize = 4 << 10;
 
-/// How far before and after its making a self-made certificate is dated. Nobody checks it: what
-/// counts is the key.
+/// Validity of a self-signed certificate before and after its creation. Not checked: only the key
+/// counts.
 const SELF_MADE: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// The node that holds this key: the SHA-256 of its 32 bytes.
+/// Id of the node that has this key: the SHA-256 of its 32 bytes.
 pub fn node_id(key: &PublicKey) -> NodeId {
     let hash = digest(&SHA256, key.as_bytes());
     NodeId::from_bytes(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
 }
 
-/// Whether `signature` is the one that the holder of `key` made over `message`.
+/// Returns whether `signature` is a valid signature of `message` by `key`.
 pub fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&ED25519, key.as_bytes()).verify(message, signature).is_ok()
 }
 
-/// Why a certificate does not name an identity.
+/// Error of reading an identity key from a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublicKeyOfError {
     #[error("the certificate has {found} bytes, more than the {MAX_CERTIFICATE} allowed")]
     TooLarge { found: usize },
-    #[error("the bytes are not exactly one X.509 certificate")]
+    #[error("the bytes are not exactly one X.509 certificate (DER)")]
     Malformed,
     #[error("the certificate's key is not Ed25519 (its algorithm is {algorithm})")]
     NotEd25519 { algorithm: String },
 }
 
-/// The key of a certificate, which must be Ed25519. Says nothing about who signed it.
+/// Returns a certificate's key, which must be Ed25519. Does not check the certificate's signature.
 pub fn public_key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, PublicKeyOfError> {
     let certificate = parse(certificate)?;
     let info = &certificate.tbs_certificate.subject_pki;
@@ -65,7 +65,7 @@ pub fn public_key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, Publ
     PublicKey::try_from(bits.data.as_ref()).map_err(|_| PublicKeyOfError::Malformed)
 }
 
-/// Reads a certificate of bounded size with nothing behind it.
+/// Parses one certificate of bounded size without trailing bytes.
 pub(crate) fn parse<'a>(
     certificate: &'a CertificateDer<'_>,
 ) -> Result<X509Certificate<'a>, PublicKeyOfError> {
@@ -78,16 +78,16 @@ pub(crate) fn parse<'a>(
     }
 }
 
-/// Why no identity was read.
+/// Error of reading an [`Identity`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadIdentityError {
-    #[error("the identity key is damaged or of another kind")]
+    #[error("the identity key is corrupt or not Ed25519")]
     Key(#[from] KeyError),
-    #[error("there is no PEM block `PRIVATE KEY`")]
+    #[error("no PEM block `PRIVATE KEY` found")]
     NoPem,
 }
 
-/// An Ed25519 private key; its seed is wiped when dropped and it is never printed.
+/// An Ed25519 private key. Its seed is wiped when dropped and never printed.
 #[derive(Clone)]
 pub struct Identity {
     seed: Zeroizing<[u8; 32]>,
@@ -101,12 +101,12 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// A new identity from the kernel's randomness.
+    /// Generates a new identity from the kernel's randomness.
     pub fn generate() -> Self {
         Self::from_seed(random())
     }
 
-    /// Reads what [`Self::to_pkcs8`] wrote, and nothing else.
+    /// Reads the output of [`Self::to_pkcs8`]; accepts no other encoding.
     pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, ReadIdentityError> {
         let key = PrivateKey::from_pkcs8(Algorithm::Ed25519, pkcs8)?;
         let seed = ed25519_seed(key.pkcs8()).expect("the key was read as Ed25519");
@@ -118,7 +118,7 @@ impl Identity {
         ed25519_pkcs8(&self.seed)
     }
 
-    /// Reads what [`Self::to_pem`] wrote.
+    /// Reads the output of [`Self::to_pem`].
     pub fn from_pem(text: &str) -> Result<Self, ReadIdentityError> {
         let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
             .map_err(|_| ReadIdentityError::NoPem)?;
@@ -145,8 +145,8 @@ impl Identity {
         signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
     }
 
-    /// A certificate of this key made by this key, ready for TLS. It proves possession of the key
-    /// and claims nothing else.
+    /// A self-signed certificate of this key, ready for TLS. It proves possession of the key and
+    /// nothing else.
     pub fn self_signed(&self, now: SystemTime) -> Arc<CertifiedKey> {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -159,12 +159,12 @@ impl Identity {
             .expect("an identity is an Ed25519 key");
         let certificate = params
             .self_signed(&key.signer())
-            .expect("a certificate without names from outside can always be written");
+            .expect("a certificate without external names can be encoded");
         self.certified(vec![certificate.into()])
     }
 
-    /// The key together with a certificate chain that was issued for it. rustls keeps the key as
-    /// ring's key pair, which is not wiped, for as long as the value lives.
+    /// The key with a certificate chain issued for it. rustls keeps the key as ring's key pair,
+    /// which is not wiped, until the value is dropped.
     pub(crate) fn certified(&self, chain: Vec<CertificateDer<'static>>) -> Arc<CertifiedKey> {
         let pkcs8 = self.to_pkcs8();
         let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(&**pkcs8))
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_node_id_is_the_hash_of_the_key() {
         let key = PublicKey::from_bytes([0; 32]);
-        // sha256sum of 32 zero bytes
+        // SHA-256 of 32 zero bytes.
         assert_eq!(node_id(&key).as_bytes()[..4], [0x66, 0x68, 0x7a, 0xad]);
     }
 

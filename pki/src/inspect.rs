@@ -1,4 +1,4 @@
-//! What a certificate says, for `musterctl pki show`. Judges nothing.
+//! Certificate details for `musterctl pki show`. Verifies nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
@@ -27,7 +27,7 @@ pub struct Described {
     pub serial: String,
 }
 
-/// Reads what a certificate says, whoever signed it.
+/// Reads a certificate's details without verifying its signature.
 pub fn describe(certificate: &CertificateDer<'_>) -> Result<Described, PublicKeyOfError> {
     let parsed = parse(certificate)?;
     let names = parsed.subject_alternative_name().map_err(|_| PublicKeyOfError::Malformed)?;

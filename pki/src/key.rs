@@ -1,6 +1,5 @@
-//! Private keys as PKCS#8 that is wiped when dropped, and the signers made of them for one
-//! signature at a time. ring's own key pairs are not wiped, so none is kept here for longer than a
-//! call.
+//! Private keys as PKCS#8, wiped when dropped, and short-lived signers made from them. ring's key
+//! pairs are not wiped, so this module keeps none beyond one call.
 
 use std::fmt;
 
@@ -9,13 +8,13 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use zeroize::Zeroizing;
 
-/// What precedes the 32 byte seed in the PKCS#8 version 1 form of an Ed25519 key (RFC 8410
-/// section 7). ring's version 2 form is not used because OpenSSL 3.0 does not read it.
+/// Prefix of the 32-byte seed in the PKCS#8 version 1 form of an Ed25519 key (RFC 8410 section 7).
+/// ring's version 2 form is not used, because OpenSSL 3.0 does not read it.
 const ED25519_PKCS8: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
-/// Fresh randomness from the kernel.
+/// Random bytes from the kernel.
 pub(crate) fn random<const N: usize>() -> Zeroizing<[u8; N]> {
     let mut bytes = Zeroizing::new([0; N]);
     SystemRandom::new()
@@ -42,7 +41,7 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// The two kinds of key that Muster makes.
+/// Key algorithms that Muster uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Algorithm {
     Ed25519,
@@ -58,9 +57,9 @@ impl Algorithm {
     }
 }
 
-/// A byte string that is no private key of the wanted kind.
+/// Error of reading a [`PrivateKey`] of a given algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{found} bytes that are not the PKCS#8 form of a private key for {wanted:?}")]
+#[error("not a PKCS#8 private key for {wanted:?} ({found} bytes)")]
 pub struct KeyError {
     wanted: Algorithm,
     found: usize,
@@ -110,10 +109,10 @@ impl PrivateKey {
     }
 
     pub(crate) fn signer(&self) -> Signer {
-        self.open().expect("the key was opened when it was made")
+        self.open().expect("the key was parsed when it was created")
     }
 
-    /// The public half as it stands in certificates.
+    /// The public key, as certificates carry it.
     pub(crate) fn public(&self) -> PublicHalf {
         self.signer().public
     }
@@ -140,7 +139,7 @@ impl PrivateKey {
     }
 }
 
-/// The PKCS#8 form of an Ed25519 seed, readable by ring, rustls, OpenSSL and Go.
+/// Encodes an Ed25519 seed as PKCS#8 that ring, rustls, OpenSSL and Go read.
 pub(crate) fn ed25519_pkcs8(seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
     let mut pkcs8 = Zeroizing::new(Vec::with_capacity(ED25519_PKCS8.len() + seed.len()));
     pkcs8.extend_from_slice(&ED25519_PKCS8);
@@ -148,12 +147,12 @@ pub(crate) fn ed25519_pkcs8(seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
     pkcs8
 }
 
-/// The seed in exactly the form that [`ed25519_pkcs8`] writes.
+/// Returns the seed from exactly the encoding of [`ed25519_pkcs8`].
 pub(crate) fn ed25519_seed(pkcs8: &[u8]) -> Option<&[u8; 32]> {
     pkcs8.strip_prefix(&ED25519_PKCS8)?.try_into().ok()
 }
 
-/// A public key as a certificate carries it.
+/// A public key, as certificates carry it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PublicHalf {
     pub(crate) algorithm: Algorithm,
@@ -175,7 +174,7 @@ enum Pair {
     P256(Box<EcdsaKeyPair>),
 }
 
-/// An opened private key, for the duration of a call.
+/// A parsed private key, kept for one call only.
 pub(crate) struct Signer {
     pair: Pair,
     public: PublicHalf,

@@ -1,5 +1,5 @@
-//! Certificates of nodes and of etcd: issued by an authority for a public key, with names and
-//! addresses that come from the caller (the registry), never from whoever asked.
+//! Leaf certificates of nodes and of etcd: issued by an authority for a public key. Names and
+//! addresses come from the registry, never from the requester.
 
 mod profile;
 mod request;
@@ -19,19 +19,18 @@ use crate::key::{Algorithm, PrivateKey, PublicHalf};
 use crate::serial::random_serial;
 use crate::validity::Validity;
 
-/// How far before its issue a leaf is dated. Three hours, so that a machine whose clock is two
-/// hours behind still takes part while it says so; a leaf that is good a little into the past
-/// gives nobody anything.
+/// Backdating of a leaf. Three hours, so that a machine whose clock is two hours behind still takes
+/// part while it reports the problem. Validity in the past gives an attacker nothing.
 pub const BACKDATE: Duration = Duration::from_hours(3);
 
-/// How long a node certificate is good.
+/// Lifetime of a node certificate.
 pub const NODE_LIFETIME: Duration = Duration::from_hours(24);
 
-/// How long etcd's server and peer certificates are good: long enough for etcd to go on serving
-/// when the group that renews them has been without a leader for days.
+/// Lifetime of etcd's server and peer certificates. Long enough for etcd to keep serving while the
+/// Raft group that renews them has no leader for days.
 pub const ETCD_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
-/// The most addresses in one leaf.
+/// Most addresses in one leaf.
 pub const MAX_ADDRESSES: usize = 32;
 
 /// The public key that a leaf certifies.
@@ -44,12 +43,12 @@ impl From<PublicKey> for SubjectKey {
     }
 }
 
-/// An ECDSA P-256 key pair for one of etcd's leaves; wiped when dropped, never printed.
+/// An ECDSA P-256 key pair for an etcd leaf; wiped when dropped, never printed.
 #[derive(Debug, Clone)]
 pub struct KeyPair(PrivateKey);
 
 impl KeyPair {
-    /// A new key pair from the kernel's randomness.
+    /// Generates a new key pair from the kernel's randomness.
     pub fn generate() -> Self {
         Self(PrivateKey::generate(Algorithm::P256))
     }
@@ -68,36 +67,36 @@ impl KeyPair {
         self.0.to_pem()
     }
 
-    /// A PKCS#10 request (DER) that shows possession of the key and asks for nothing else.
+    /// A PKCS#10 request (DER) that proves possession of the key and requests no names.
     pub fn request(&self) -> Vec<u8> {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         let request = params
             .serialize_request(&self.0.signer())
-            .expect("a request without names can always be written");
+            .expect("a request without names can be encoded");
         request.der().to_vec()
     }
 }
 
-/// Why no leaf was issued.
+/// Error of issuing a leaf.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
-    #[error("a certificate for {profile} comes from the {wanted} authority, not from {found}")]
+    #[error("a {profile} certificate needs the {wanted} authority, not {found}")]
     WrongAuthority { profile: &'static str, wanted: AuthorityKind, found: AuthorityKind },
     #[error("the key to certify is not the identity key of node {id}")]
     NotTheNodesKey { id: NodeId },
-    #[error("{found} addresses are more than the {MAX_ADDRESSES} that a certificate may carry")]
+    #[error("{found} addresses exceed the limit of {MAX_ADDRESSES} per certificate")]
     TooManyAddresses { found: usize },
     #[error("a common name has 1 to {MAX_COMMON_NAME} bytes without control characters")]
     CommonName,
     #[error(
-        "a certificate for {profile} would not lie within the {authority} authority's own time: \
-         the clock of the node that issues is wrong, or the authority must be rotated"
+        "a {profile} certificate would not be within the validity of the {authority} authority; \
+         check the clock of the issuing node, or rotate the authority"
     )]
     OutsideAuthority { profile: &'static str, authority: AuthorityKind },
 }
 
-/// Why a stored chain is no leaf.
+/// Error of reading a [`Leaf`] from a chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeafError {
     #[error("the chain is empty")]
@@ -106,7 +105,7 @@ pub enum LeafError {
     Certificate(#[from] PublicKeyOfError),
 }
 
-/// An issued certificate with what must be sent along to check it.
+/// An issued certificate with its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// DER, leaf first.
@@ -116,7 +115,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// Reads a chain that came in a message or from a file.
+    /// Reads a chain from a message or a file.
     pub fn from_chain(chain: Vec<CertificateDer<'static>>) -> Result<Self, LeafError> {
         let dates = parse(chain.first().ok_or(LeafError::Empty)?)?.validity().clone();
         let validity =
@@ -124,8 +123,7 @@ impl Leaf {
         Ok(Self { chain, not_before: validity.not_before, not_after: validity.not_after })
     }
 
-    /// When it should be replaced: half of its life after its issue. Past for a leaf that has
-    /// expired.
+    /// Time of its renewal: after half of its lifetime. In the past for an expired leaf.
     pub fn renew_at(&self) -> SystemTime {
         let issued = self.not_before + BACKDATE;
         let life = self.not_after.duration_since(issued).unwrap_or_default();
@@ -138,7 +136,7 @@ impl Leaf {
     }
 }
 
-/// Issues a leaf for `key`, good from [`BACKDATE`] before `now`.
+/// Issues a leaf for `key`, valid from [`BACKDATE`] before `now`.
 pub fn issue(
     authority: &Authority,
     profile: &Profile,
@@ -163,7 +161,7 @@ pub fn issue(
     validity.write_to(&mut params);
     let certificate = params
         .signed_by(&key.0, &authority.issuer())
-        .expect("a certificate with checked names can always be written");
+        .expect("a certificate with checked names can be encoded");
     Ok(Leaf {
         chain: vec![certificate.into()],
         not_before: validity.not_before,

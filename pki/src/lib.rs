@@ -1,6 +1,6 @@
 //! Keys, certificate authorities, leaves, trust bundles, the token and its proof, and the TLS
-//! configurations made of them. Bytes and time come in, certificates come out; never a socket, a
-//! file or a runtime.
+//! configurations built from them. Bytes and time in, certificates out: no sockets, files or
+//! runtime.
 
 pub mod authority;
 pub mod bundle;

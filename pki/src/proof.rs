@@ -1,33 +1,33 @@
-//! The mutual proof that both ends of a session hold the token, without sending it.
+//! Mutual proof that both ends of a session have the token, without sending it.
 //!
-//! Each side sends HMAC-SHA256 under its direction's key over the session's exporter, both public
-//! keys and the token id. A relay in the middle has two sessions and so two exporters; a replay has
-//! another session; a reflected proof was made under the other direction's key; swapped keys make
-//! another message. The exporter must come from a full handshake, never from 0-RTT.
+//! Each side sends an HMAC-SHA256, under its direction's key, of the session's exporter, both
+//! public keys and the token id. A relay in the middle has two sessions, so two exporters. A replay
+//! is in another session. A reflected proof was made with the other direction's key. Swapped keys
+//! give another message. The exporter must come from a full handshake, never from 0-RTT.
 
 use muster_types::PublicKey;
 use ring::hmac;
 
 use crate::token::{TokenId, Verifier};
 
-/// Label of the TLS exporter (RFC 5705, RFC 8446 section 7.5) that a [`Transcript`] holds, asked
-/// for with an empty context and 32 bytes of output. `EXPERIMENTAL` is the prefix that RFC 5705
-/// section 4 leaves to labels without registration.
+/// Label of the TLS exporter (RFC 5705, RFC 8446 section 7.5) in a [`Transcript`], with an empty
+/// context and 32 bytes of output. `EXPERIMENTAL` is the prefix of unregistered labels (RFC 5705
+/// section 4).
 pub const EXPORTER_LABEL: &[u8] = b"EXPERIMENTAL-muster-hello-1";
 
-/// Opens every proven message, so that no other use of the keys can be taken for a proof.
+/// Domain separation: first part of every message, so that no other use of the keys is a proof.
 const PURPOSE: &[u8] = b"muster-hello/1 token proof";
 
-/// Which end of the session proves.
+/// End of the session that proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The end that opened the session. It proves first.
+    /// The end that opened the session; it proves first.
     Dialer,
-    /// The end that accepted it. It proves only to a dialer whose proof was right.
+    /// The end that accepted it; it proves only after a valid proof of the dialer.
     Listener,
 }
 
-/// What a proof binds: this session, these two keys, this token.
+/// Content that a proof binds: the session, both keys, the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transcript {
     /// The session's keying material under [`EXPORTER_LABEL`].
@@ -38,8 +38,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Each part behind its length (two bytes, big endian), so that no two transcripts have one
-    /// encoding.
+    /// Each part with its length before it (two bytes, big endian), so that the encoding is unique.
     fn encode(&self) -> Vec<u8> {
         let parts: [&[u8]; 5] = [
             PURPOSE,
@@ -59,13 +58,13 @@ impl Transcript {
 }
 
 impl Verifier {
-    /// The proof that `side` sends.
+    /// Returns the proof that `side` sends.
     pub fn prove(&self, side: Side, transcript: &Transcript) -> [u8; 32] {
         let proof = hmac::sign(&self.hmac(side), &transcript.encode());
         proof.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
     }
 
-    /// Whether `proof` is what `side` must have sent, compared in constant time.
+    /// Returns whether `proof` is the proof of `side`, compared in constant time.
     pub fn check(&self, side: Side, transcript: &Transcript, proof: &[u8]) -> bool {
         hmac::verify(&self.hmac(side), &transcript.encode(), proof).is_ok()
     }

@@ -1,6 +1,6 @@
-//! How secrets enter the Raft log and its snapshots: as bytes, in binary formats only. A format
-//! that people read (JSON, YAML) is refused, so that no listing or log can hold a secret by
-//! accident.
+//! Serialization of secrets for the Raft log and its snapshots: as bytes, in binary formats only.
+//! Human-readable formats (JSON, YAML) are rejected, so that no listing or log can contain a secret
+//! by accident.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-/// The longest byte string that is read back, in bytes: far above any key or certificate.
+/// Longest byte string that is read back: far above any key or certificate.
 const MAX: usize = 64 << 10;
 
 /// Public bytes, stored compactly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Public(pub(crate) Vec<u8>);
 
-/// Secret bytes: wiped when dropped, refused by formats that people read.
+/// Secret bytes: wiped when dropped, rejected by human-readable formats.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) Zeroizing<Vec<u8>>);
 

@@ -1,14 +1,14 @@
-//! TLS 1.3 as Muster speaks it: configurations as values, and the verifiers behind them.
+//! TLS 1.3 configurations of Muster and their verifiers.
 //!
-//! Everyone has an Ed25519 key and proves it in the handshake; no other signature is accepted, in a
-//! handshake or in a chain. On `muster-hello/1` the key is all there is. On `muster-node/1` a peer
-//! must be a member and show a certificate of the cluster's machine authority; while this node has
-//! none itself (genesis: born, but the authorities not yet made) membership of the key is enough.
-//! To the operator API clients come with a key that the cluster knows, and the server with a
+//! Every peer proves an Ed25519 key in the handshake; no other signature is accepted, in a
+//! handshake or in a chain. On `muster-hello/1` the key is the only credential. On `muster-node/1`
+//! a peer must be a member and present a certificate of the cluster's machine authority. While this
+//! node has no certificate itself (genesis: born, but without authorities), membership of the key
+//! is enough. On the operator API the client's key must be an operator's, and the server needs a
 //! certificate of a control-plane node.
 //!
-//! There is no resumption and no 0-RTT: every session is a full handshake, so that a removed member
-//! has no ticket left and no proof is bound to replayable bytes.
+//! There is no resumption and no 0-RTT: every session is a full handshake. So a removed member has
+//! no ticket left, and no proof is bound to replayable bytes.
 
 mod admission;
 mod client;

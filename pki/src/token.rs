@@ -1,11 +1,11 @@
-//! The bootstrap token and what a cluster keeps of it.
+//! The bootstrap token and its verifier, which the cluster stores.
 //!
 //! A token is written `id.secret`: ten public characters, a dot, 32 characters that carry 160
 //! random bits, and six characters of checksum over both. The checksum is Bech32m's (BIP 350), a
-//! BCH code over the very 32 symbols that the text is made of: up to 89 symbols it finds *every*
-//! change of up to four characters, so every single typo and every transposition, where a
-//! truncated hash of the same length would find them only probably. Longer damage passes with
-//! probability 2^-30. It guards against typing, not against attack: that is the proof's work.
+//! BCH code over the 32 symbols of the text. In up to 89 symbols it detects *every* change of up to
+//! four characters, so every typo and every transposition. A truncated hash of the same length
+//! would detect them only with high probability. Larger damage passes with probability 2^-30. It
+//! protects against typing errors, not against attacks: that is the task of the proof.
 
 mod checksum;
 mod verifier;
@@ -21,21 +21,22 @@ use self::checksum::{ALPHABET, CHECKSUM, checksum, value};
 pub use self::verifier::{Verifier, VerifierError};
 use crate::key::random;
 
-/// Characters of a token id.
+/// Length of a token id, in characters.
 const ID: usize = 10;
-/// Characters of the secret, five bits each.
+/// Length of the secret, in characters of five bits.
 const SECRET: usize = 32;
-/// Fewest characters that carry 128 bits.
+/// Fewest characters with at least 128 bits.
 const STRONG: usize = 26;
-/// A random secret has about 20 different characters, and fewer than this once in 10^10.
+/// Fewest distinct characters of a secret. A random one has about 20, and fewer than this once in
+/// 10^10.
 const VARIED: usize = 10;
 
-/// The public half of a token's name: may be logged, names the token when it is revoked.
+/// The public part of a token. May be logged; names the token in `musterctl token revoke`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TokenId(String);
 
-/// Why a text is not a token id.
+/// Error of parsing a [`TokenId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not a token id: {ID} lower-case letters a-z or digits 2-7")]
 pub struct TokenIdError {
@@ -80,14 +81,14 @@ impl From<TokenId> for String {
     }
 }
 
-/// Why a text is not a token. No variant holds a character of the secret.
+/// Error of parsing a [`Token`]. No variant contains a character of the secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error("a token is written `id.secret`, with one dot; make one with `musterctl init`")]
     Shape,
     #[error(
-        "the token's secret has {found} characters and so less than 128 bits: whoever records one \
-         handshake could guess it; use one made by `musterctl init` or `musterctl token create`"
+        "the token's secret has {found} characters, so less than 128 bits: it can be guessed from \
+         one recorded handshake; use one made by `musterctl init` or `musterctl token create`"
     )]
     TooShort { found: usize },
     #[error(
@@ -105,7 +106,7 @@ pub enum TokenError {
          copy it again"
     )]
     Alphabet { position: usize },
-    #[error("the checksum of token {id} does not match: it holds a typo; copy it again")]
+    #[error("the checksum of token {id} does not match: it has a typo; copy it again")]
     Checksum { id: TokenId },
     #[error(
         "the secret of token {id} was made by hand (it repeats too few characters) and can be \
@@ -128,7 +129,7 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// A new token from the kernel's randomness.
+    /// Generates a new token from the kernel's randomness.
     pub fn generate() -> Self {
         let id = random::<ID>().map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
         let id = TokenId(id.iter().collect());
@@ -144,7 +145,7 @@ impl Token {
         &self.id
     }
 
-    /// The whole token as text: the only way to it, for the file that an operator keeps.
+    /// The whole token as text, for the operator's file. The only access to the secret.
     pub fn expose(&self) -> Zeroizing<String> {
         let secret = self.expose_secret();
         let mut text = Zeroizing::new(String::with_capacity(ID + 1 + SECRET + CHECKSUM));
@@ -157,7 +158,7 @@ impl Token {
         text
     }
 
-    /// What the cluster keeps: enough to check and to answer a proof, not the secret.
+    /// The part that the cluster stores: enough to check and to answer a proof, not the secret.
     pub fn verifier(&self) -> Verifier {
         Verifier::derive(&self.secret, &self.id)
     }
@@ -184,7 +185,7 @@ impl FromStr for Token {
         if found != SECRET + CHECKSUM {
             return Err(TokenError::Length { found });
         }
-        // Not the id's own error, which quotes: the text before the dot may be anything.
+        // Not the id's own error, which quotes the text: the part before the dot may be a secret.
         let id: TokenId = id.parse().map_err(|_| TokenError::Id)?;
         let foreign = |c: char| u8::try_from(c).ok().and_then(value).is_none();
         if let Some(position) = secret.chars().position(foreign) {

@@ -1,11 +1,11 @@
-//! Time as certificates write it: whole seconds between 1970 and the year 9999.
+//! Certificate validity: whole seconds between 1970 and the year 9999.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// 9999-12-31T23:59:59Z, the last moment that X.509 can write (RFC 5280 section 4.1.2.5).
+/// 9999-12-31T23:59:59Z, the latest time that X.509 can encode (RFC 5280 section 4.1.2.5).
 const LAST: u64 = 253_402_300_799;
 
-/// From when to when a certificate is good, in whole seconds.
+/// Validity period of a certificate, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Validity {
     pub(crate) not_before: SystemTime,
@@ -13,7 +13,7 @@ pub(crate) struct Validity {
 }
 
 impl Validity {
-    /// Good for `lifetime` from `now`, and already `backdate` before it.
+    /// The period from `backdate` before `now` until `lifetime` after it.
     pub(crate) fn around(now: SystemTime, backdate: Duration, lifetime: Duration) -> Self {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {

@@ -1,4 +1,4 @@
-//! A stock OpenSSL accepts what this crate makes. A missing `openssl` fails.
+//! Checks that a stock OpenSSL accepts this crate's output. Fails without `openssl`.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -15,7 +15,7 @@ use muster_pki::leaf::{self, KeyPair, Leaf, Profile, SubjectKey};
 use muster_types::{ClusterId, Role};
 use tempfile::TempDir;
 
-#[expect(clippy::disallowed_methods, reason = "OpenSSL checks by the real clock")]
+#[expect(clippy::disallowed_methods, reason = "OpenSSL uses the real clock")]
 fn now() -> SystemTime {
     SystemTime::now()
 }
@@ -38,7 +38,7 @@ fn openssl(arguments: &[&str]) -> Output {
     Command::new("openssl").args(arguments).output().expect("openssl is installed")
 }
 
-/// Runs `openssl` and gives what it printed.
+/// Runs `openssl`, which must succeed, and returns its output.
 fn accepted(arguments: &[&str]) -> String {
     let output = openssl(arguments);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -75,7 +75,7 @@ fn addresses() -> Vec<IpAddr> {
     vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()]
 }
 
-/// Every profile with a key that fits it.
+/// Every profile with a matching key.
 fn profiles() -> Vec<(Profile, SubjectKey)> {
     let node = |role| {
         let identity = Identity::generate();

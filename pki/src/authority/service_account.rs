@@ -1,4 +1,4 @@
-//! The key of Kubernetes' service-account tokens.
+//! Signing key of Kubernetes' service-account tokens.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::key::{Algorithm, KeyError, PrivateKey, pem};
 use crate::storage::Secret;
 
-/// The key that signs service-account tokens: ECDSA P-256 (ES256). Stored and shown like an
+/// Key that signs service-account tokens: ECDSA P-256 (ES256). Stored and redacted like an
 /// [`super::Authority`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Secret", into = "Secret")]
@@ -28,17 +28,17 @@ impl ServiceAccountKey {
         Self(PrivateKey::generate(Algorithm::P256))
     }
 
-    /// The private half as a PEM block `PRIVATE KEY` (PKCS#8).
+    /// The private key as a PEM block `PRIVATE KEY` (PKCS#8).
     pub fn private_pem(&self) -> Zeroizing<String> {
         self.0.to_pem()
     }
 
-    /// The public half as a PEM block `PUBLIC KEY`.
+    /// The public key as a PEM block `PUBLIC KEY`.
     pub fn public_pem(&self) -> String {
         pem("PUBLIC KEY", &self.public_der()).to_string()
     }
 
-    /// SHA-256 of the public half (`SubjectPublicKeyInfo`), in hex.
+    /// SHA-256 of the public key (`SubjectPublicKeyInfo`), in hex.
     pub fn fingerprint(&self) -> String {
         HEXLOWER.encode(digest(&SHA256, &self.public_der()).as_ref())
     }

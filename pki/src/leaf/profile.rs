@@ -1,4 +1,4 @@
-//! What leaves are for, and what each kind says.
+//! Profiles of leaf certificates: usage, names and lifetime of each kind.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -9,32 +9,32 @@ use rcgen::ExtendedKeyUsagePurpose;
 use super::{ETCD_LIFETIME, NODE_LIFETIME};
 use crate::authority::AuthorityKind;
 
-/// The name that every control-plane node's certificate carries, and no worker's.
+/// DNS name in every control-plane node's certificate, and in no worker's.
 pub const CONTROL_PLANE_NAME: &str = "control-plane.muster.internal";
 
-/// The name that stands for a node in its certificate.
+/// DNS name of a node in its certificate.
 pub fn node_dns_name(id: &NodeId) -> String {
     format!("{id}.nodes.muster.internal")
 }
 
-/// What a leaf is for, and what it says.
+/// Purpose and content of a leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Profile {
-    /// A member, as client and server of `muster-node/1` and, on the control plane, of the
-    /// operator API. A server shows its certificate before it knows who asks, so this one says
-    /// nothing but the key and what peers check: no name, no address, no cluster.
+    /// A member, as client and server of `muster-node/1` and, on the control plane, of the operator
+    /// API. A server shows its certificate before it knows the client. So this one contains only
+    /// the key and the names that peers check: no node name, no address, no cluster.
     Node { id: NodeId, role: Role },
-    /// An etcd member towards its clients. May act as a client too, because etcd's own gateway
-    /// dials the server with the server's certificate.
+    /// An etcd member towards its clients. Also a client certificate, because etcd's gateway dials
+    /// the server with the server's certificate.
     EtcdServer { name: NodeName, addresses: Vec<IpAddr> },
     /// An etcd member towards the other members.
     EtcdPeer { name: NodeName, addresses: Vec<IpAddr> },
-    /// A client of etcd; etcd takes the common name for the user.
+    /// A client of etcd. etcd takes the common name as the user name.
     EtcdClient { common_name: String, lifetime: Duration },
 }
 
 impl Profile {
-    /// The word for it in listings.
+    /// Name of the profile in listings.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Node { .. } => "node",

@@ -1,5 +1,5 @@
-//! What is taken from a PKCS#10 request: the public key, once its holder has shown that it holds
-//! the private half. Names, usages and extensions that a request asks for are never read.
+//! Reads the public key of a PKCS#10 request after verifying possession of the private key. Names,
+//! usages and extensions of a request are never read.
 
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use x509_parser::asn1_rs::Any;
@@ -12,10 +12,10 @@ use x509_parser::prelude::FromDer as _;
 use super::SubjectKey;
 use crate::key::{Algorithm, PublicHalf};
 
-/// The largest request that is looked at, in bytes.
+/// Largest request that is parsed, in bytes.
 const MAX_REQUEST: usize = 4 << 10;
 
-/// Why no key was taken from a certificate request.
+/// Error of reading the key of a certificate request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     #[error("the certificate request has {found} bytes, more than the {MAX_REQUEST} allowed")]
@@ -28,7 +28,7 @@ pub enum RequestError {
     BadSignature,
 }
 
-/// The key of a request (DER) that was signed with it.
+/// Returns the key of a request (DER) after verifying that the key signed it.
 pub fn public_key_of_request(request: &[u8]) -> Result<SubjectKey, RequestError> {
     if request.len() > MAX_REQUEST {
         return Err(RequestError::TooLarge { found: request.len() });

@@ -1,5 +1,5 @@
-//! Who is admitted to `muster-node/1`: a member, by the key that it proves, with a certificate of
-//! the machine authority as soon as this node has one to compare with.
+//! Authentication of peers on `muster-node/1`: a member, by the key that it proves, with a
+//! certificate of the machine authority as soon as this node has an authority to verify it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use crate::bundle::TrustBundle;
 use crate::identity::{Identity, PublicKeyOfError, node_id, public_key_of};
 use crate::leaf::node_dns_name;
 
-/// What a handshake asks of the node's live state. Called within the handshake, so answers come
-/// from memory at once.
+/// Current membership and credentials of the node. Called within the handshake, so implementations
+/// answer from memory without blocking.
 pub trait Admission: Send + Sync {
-    /// Whether the registry names this node; at genesis, whether the birth certificate does.
+    /// Returns whether the registry (at genesis: the birth certificate) contains this node.
     fn is_member(&self, node: &NodeId) -> bool;
 
-    /// This node's certificate and authorities; `None` before it has any.
+    /// This node's certificate and authorities; `None` at genesis.
     fn credentials(&self) -> Option<Arc<Credentials>>;
 }
 
-/// Why a certificate cannot be this node's.
+/// Error of building [`Credentials`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
     #[error("the certificate chain is empty")]
     Empty,
     #[error("the node certificate cannot be read")]
     Certificate(#[from] PublicKeyOfError),
-    #[error("the node certificate is not over this node's identity key")]
+    #[error("the node certificate is not for this node's identity key")]
     OtherKey,
 }
 
-/// A node certificate with its key, and the authorities to check others by, ready for handshakes.
-/// Make one per certificate, not one per handshake.
+/// A node certificate with its key, and the authorities that verify peers, ready for handshakes.
+/// Create one per certificate, not one per handshake.
 pub struct Credentials {
     certified: Arc<CertifiedKey>,
     bundle: TrustBundle,
@@ -55,7 +55,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// A chain (leaf first) that was issued for `identity`, with the authorities of its cluster.
+    /// Combines a chain (leaf first) issued for `identity` with the authorities of its cluster.
     pub fn new(
         identity: &Identity,
         chain: Vec<CertificateDer<'static>>,
@@ -103,15 +103,15 @@ impl Credentials {
     }
 }
 
-/// Which end of the connection the peer is.
+/// End of the connection at which the peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerSide {
     Client,
     Server,
 }
 
-/// Decides whether the holder of a certificate chain (leaf first, as rustls gives it) is a member
-/// now. For a session that is already there the handshake has proved possession of the key.
+/// Checks that the peer with this certificate chain (leaf first, as in rustls) is a member now.
+/// For an existing session, the handshake has proved possession of the key.
 pub fn admit(
     chain: &[CertificateDer<'_>],
     side: PeerSide,
@@ -133,7 +133,7 @@ pub(super) fn member(
     if !admission.is_member(&id) {
         return Err(Refusal::NotAMember { id });
     }
-    // At genesis the key is all that a member has, and all that this node can compare.
+    // At genesis members have no certificates, so only the key can be checked.
     if let Some(credentials) = admission.credentials() {
         credentials.check(presented, side, now)?;
         if !is_named(presented.leaf, node_dns_name(&id))? {
@@ -143,7 +143,7 @@ pub(super) fn member(
     Ok(key)
 }
 
-/// Whether a server's chain ends at one of `roots` and is good at `now`.
+/// Checks that a server's chain ends at one of `roots` and is valid at `now`.
 pub(super) fn check_server(
     presented: Presented<'_>,
     roots: &RootCertStore,

@@ -1,4 +1,4 @@
-//! The dialling side of the QUIC endpoint.
+//! TLS configurations for dialling on the QUIC endpoint.
 
 use std::sync::Arc;
 
@@ -14,8 +14,9 @@ use super::admission::{Admission, PeerSide, member};
 use super::verifier::{Refusal, Verifier};
 use crate::identity::{node_id, public_key_of};
 
-/// Dials `muster-hello/1`: presents `own` (self-made), accepts whoever proves an Ed25519 key. The
-/// caller learns which key from the peer's certificate, and trusts it only after the token proof.
+/// Configuration to dial `muster-hello/1`: presents `own` (self-signed), accepts any peer that
+/// proves an Ed25519 key. The caller reads the key from the peer's certificate and trusts it only
+/// after the token proof.
 pub fn hello_client(own: Arc<CertifiedKey>) -> ClientConfig {
     let verifier = Verifier::new(|presented, _| {
         public_key_of(presented.leaf).map(|_| ()).map_err(Refusal::Key)
@@ -23,8 +24,8 @@ pub fn hello_client(own: Arc<CertifiedKey>) -> ClientConfig {
     client(verifier, own, ALPN_HELLO)
 }
 
-/// Dials one member on `muster-node/1`: presents the node certificate, at genesis `own`; accepts
-/// nobody but the member `expected`. For one dial: the certificate is the one of this moment.
+/// Configuration to dial one member on `muster-node/1`: presents the node certificate (at genesis
+/// `own`), accepts only the member `expected`. For one dial: it uses the current certificate.
 pub fn node_client(
     own: &Arc<CertifiedKey>,
     admission: &Arc<dyn Admission>,
@@ -43,8 +44,8 @@ pub fn node_client(
     client(verifier, presented, ALPN_NODE)
 }
 
-/// What every client has: mutual TLS 1.3 without resumption, without early data, and without the
-/// name of whom it dials in the clear.
+/// Common settings of all clients: mutual TLS 1.3 without resumption, early data, or the server's
+/// name in the clear (SNI).
 pub(super) fn client(
     verifier: Arc<Verifier>,
     own: Arc<CertifiedKey>,

@@ -1,5 +1,5 @@
-//! The operator API: keys on the client's side, as in SSH; on the server's side the certificate of
-//! a control-plane node, under the authorities that the operator pinned at first contact.
+//! TLS of the operator API. Clients have keys, as in SSH. The server presents the certificate of a
+//! control-plane node, verified by the authorities that the operator pinned at first contact.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::leaf::CONTROL_PLANE_NAME;
 /// ALPN of the operator API: gRPC is HTTP/2.
 pub const ALPN_OPERATOR: &[u8] = b"h2";
 
-/// Serves operators: admits whoever proves a key that `is_operator` accepts now, and presents this
-/// node's certificate of now. Without credentials every handshake fails. One configuration serves
-/// every connection.
+/// Server configuration: accepts clients that prove a key which `is_operator` accepts, and presents
+/// this node's certificate; both are evaluated at each handshake. Without credentials every
+/// handshake fails. One configuration serves all connections.
 pub fn operator_server(
     admission: Arc<dyn Admission>,
     is_operator: impl Fn(&PublicKey) -> bool + Send + Sync + 'static,
@@ -36,8 +36,8 @@ pub fn operator_server(
     config
 }
 
-/// Dials the operator API: presents `own` (self-made over the operator's key), accepts
-/// control-plane nodes under the pinned authorities, by whatever name or address they were dialled.
+/// Client configuration: presents `own` (self-signed with the operator's key), accepts
+/// control-plane nodes under the pinned authorities. The dialled name or address is not checked.
 pub fn operator_client(own: Arc<CertifiedKey>, pinned: &TrustBundle) -> ClientConfig {
     let roots = pinned.roots();
     let verifier = Verifier::new(move |presented, now| {

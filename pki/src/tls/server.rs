@@ -1,4 +1,4 @@
-//! The listening side of the QUIC endpoint: one port, two protocols, two ways to be let in.
+//! TLS configuration of the QUIC listener: one port, two protocols with different authentication.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -21,17 +21,17 @@ enum Protocol {
     Node,
 }
 
-/// A configuration for **one** incoming QUIC connection; make another for the next.
+/// Server configuration for **one** incoming QUIC connection; create another for the next.
 ///
-/// Which certificate to present and whom to admit follow from the protocol (ALPN) that the client
-/// asks for. rustls tells that to the certificate resolver but not to the client verifier, so the
-/// two share a note, and the note belongs to one connection. A configuration that is used twice
-/// refuses the second connection if it asks for the other protocol.
+/// The protocol (ALPN) that the client offers decides the certificate to present and the peers to
+/// accept. rustls passes it to the certificate resolver but not to the client verifier, so the two
+/// share a cell that belongs to one connection. A configuration used twice rejects a second
+/// connection that offers the other protocol.
 ///
-/// - `muster-hello/1`: presents `own` (self-made); admits whoever proves an Ed25519 key.
-/// - `muster-node/1`: presents the node certificate, at genesis `own`; admits members.
+/// - `muster-hello/1`: presents `own` (self-signed); accepts any peer that proves an Ed25519 key.
+/// - `muster-node/1`: presents the node certificate (at genesis `own`); accepts members.
 ///
-/// A client that offers both protocols, or none of them, is refused.
+/// A client that offers both protocols, or none of them, is rejected.
 pub fn quic_server(own: &Arc<CertifiedKey>, admission: &Arc<dyn Admission>) -> ServerConfig {
     let protocol = Arc::new(OnceLock::new());
     let presenter = Presenter {
@@ -50,7 +50,7 @@ pub fn quic_server(own: &Arc<CertifiedKey>, admission: &Arc<dyn Admission>) -> S
     config
 }
 
-/// What every server has: mutual TLS 1.3 without resumption.
+/// Common settings of all servers: mutual TLS 1.3 without resumption.
 pub(super) fn server(
     verifier: Arc<Verifier>,
     presenter: Arc<dyn ResolvesServerCert>,

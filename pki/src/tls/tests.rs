@@ -1,4 +1,4 @@
-//! rustls against rustls in memory: no sockets.
+//! Handshakes of rustls with rustls in memory, without sockets.
 
 mod hello;
 mod node;
@@ -26,12 +26,12 @@ use crate::leaf::{self, KeyPair, Profile};
 use crate::proof::{EXPORTER_LABEL, Side, Transcript};
 use crate::token::Token;
 
-#[expect(clippy::disallowed_methods, reason = "rustls checks by the real clock")]
+#[expect(clippy::disallowed_methods, reason = "rustls uses the real clock")]
 fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The machine authority of a cluster of its own.
+/// Machine authority of a new cluster.
 fn machine_authority() -> Authority {
     machine_authority_of(&ClusterId::from_bytes(*Identity::generate().node_id().as_bytes()))
 }
@@ -40,7 +40,7 @@ fn machine_authority_of(cluster: &ClusterId) -> Authority {
     Authority::create(AuthorityKind::Machine, "demo", cluster, now())
 }
 
-/// One node's live state.
+/// Current state of one node.
 #[derive(Default)]
 struct State {
     members: BTreeSet<NodeId>,
@@ -103,7 +103,7 @@ impl Node {
     }
 }
 
-/// Two nodes that know each other, as members of one cluster, with certificates.
+/// Two members of one cluster that know each other and have certificates.
 fn members() -> (Node, Node, Authority) {
     let (a, b, authority) = (Node::new(), Node::new(), machine_authority());
     for node in [&a, &b] {
@@ -113,7 +113,7 @@ fn members() -> (Node, Node, Authority) {
     (a, b, authority)
 }
 
-/// Two nodes that know each other by the birth certificate and have no certificates yet.
+/// Two founders that know each other from the birth certificate and have no certificates yet.
 fn founders() -> (Node, Node) {
     let (a, b) = (Node::new(), Node::new());
     for node in [&a, &b] {
@@ -144,14 +144,14 @@ impl Established {
     }
 }
 
-/// Who refused, and why.
+/// Side that rejected the handshake, with its error.
 #[derive(Debug)]
 enum Refused {
     ByClient(Error),
     ByServer(Error),
 }
 
-/// Runs a handshake to its end on both sides.
+/// Runs a handshake to completion on both sides.
 fn handshake(client: ClientConfig, server: ServerConfig) -> Result<Established, Refused> {
     handshake_with(Arc::new(client), Arc::new(server))
 }
@@ -190,10 +190,10 @@ fn handshake_with(
             return Ok(Established { client, server });
         }
     }
-    panic!("the handshake did not end");
+    panic!("the handshake did not complete");
 }
 
-/// The refusal inside a rustls error.
+/// The [`Refusal`] inside a rustls error.
 fn refusal(error: &Error) -> Refusal {
     match error {
         Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
@@ -223,13 +223,13 @@ fn is_expired(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(rustls::CertificateError::ExpiredContext { .. }))
 }
 
-/// Authorities of all clusters have one name, so another's is told by the signature.
+/// Authorities of all clusters have the same name, so a foreign one is detected by its signature.
 fn is_of_another_authority(error: &Error) -> bool {
     use rustls::CertificateError::{BadSignature, UnknownIssuer};
     matches!(error, Error::InvalidCertificate(UnknownIssuer | BadSignature))
 }
 
-/// The certificate of one, the key of another: what a thief of certificates can present.
+/// A certificate with the key of another identity, as a thief of certificates could present it.
 fn stolen(chain: &[CertificateDer<'static>], thief: &Identity) -> Arc<CertifiedKey> {
     thief.certified(chain.to_vec())
 }

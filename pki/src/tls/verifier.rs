@@ -1,5 +1,5 @@
-//! What every check of a peer shares: bounds before anything is parsed, the handshake signature,
-//! and a refusal that says why to this side only.
+//! Shared parts of all peer verifiers: bounds before parsing, the handshake signature, and a
+//! rejection whose reason stays on this side.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use rustls::{
 use super::PROVIDER;
 use crate::identity::{MAX_CERTIFICATE, PublicKeyOfError};
 
-/// The most certificates that a peer may send.
+/// Most certificates that a peer may send.
 pub const MAX_CHAIN: usize = 3;
 
-/// Why a peer was refused. The peer itself sees a TLS alert without these words.
+/// Reason for rejecting a peer. The peer sees only a TLS alert, without this text.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the peer sent {found} certificates, and at most {MAX_CHAIN} are looked at")]
+    #[error("the peer sent {found} certificates, more than {MAX_CHAIN}")]
     ChainLength { found: usize },
     #[error("the peer sent a certificate of {found} bytes, more than {MAX_CERTIFICATE}")]
     CertificateSize { found: usize },
-    #[error("the peer's certificate names no Ed25519 key")]
+    #[error("the peer's certificate has no Ed25519 key")]
     Key(#[from] PublicKeyOfError),
-    #[error("the peer offered not exactly one of the protocols that this node speaks")]
+    #[error("the peer offered zero or several of our ALPN protocols")]
     Protocol,
-    #[error("node {found} answered where node {expected} was expected")]
+    #[error("the peer is node {found}, not the expected node {expected}")]
     OtherNode { expected: NodeId, found: NodeId },
     #[error("node {id} is not a member of this cluster")]
     NotAMember { id: NodeId },
     #[error("the certificate of node {id} does not name it")]
     NotNamed { id: NodeId },
-    #[error("the peer's certificate is not that of a control-plane node")]
+    #[error("the peer's certificate is not a control-plane node's")]
     NotControlPlane,
     #[error("{key} is not the key of an operator of this cluster")]
     NotAnOperator { key: PublicKey },
-    #[error("the peer's certificate does not hold under this cluster's machine authority")]
+    #[error("the peer's certificate does not verify under this cluster's machine authority")]
     Chain(#[source] Error),
 }
 
@@ -53,7 +53,7 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The certificates of a peer, within bounds but not yet believed.
+/// Certificates of a peer, within bounds but not verified yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Presented<'a> {
     pub(super) leaf: &'a CertificateDer<'a>,
@@ -78,10 +78,10 @@ impl<'a> Presented<'a> {
     }
 }
 
-/// Decides about a peer at a handshake.
+/// Decides at a handshake whether a peer is accepted.
 type Judge = dyn Fn(Presented<'_>, UnixTime) -> Result<(), Refusal> + Send + Sync;
 
-/// A judge in the form that rustls asks, for either side of a connection.
+/// Adapts such a decision to rustls, for either side of a connection.
 pub(super) struct Verifier(Box<Judge>);
 
 impl fmt::Debug for Verifier {
@@ -108,7 +108,7 @@ impl Verifier {
 }
 
 impl ServerCertVerifier for Verifier {
-    /// The name that was dialled is not looked at: judges know better names.
+    /// Ignores the dialled name: the decision functions check node ids and names of their own.
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -146,7 +146,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl ClientCertVerifier for Verifier {
-    /// Empty, so that a stranger learns no authority's name.
+    /// Empty, so that an unauthenticated peer learns no authority's name.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

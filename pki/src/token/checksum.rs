@@ -1,12 +1,12 @@
 //! The alphabet of tokens and their Bech32m checksum (BIP 350).
 
-/// Characters of the checksum.
+/// Length of the checksum, in characters.
 pub(super) const CHECKSUM: usize = 6;
 
 /// RFC 4648 base32 in lower case.
 pub(super) const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// The five bits that a character stands for.
+/// Value of a character, five bits.
 pub(super) fn value(byte: u8) -> Option<u8> {
     match byte {
         b'a'..=b'z' => Some(byte - b'a'),
@@ -15,7 +15,7 @@ pub(super) fn value(byte: u8) -> Option<u8> {
     }
 }
 
-/// The Bech32m checksum (BIP 350) of base32 characters, as six symbols.
+/// Bech32m checksum (BIP 350) of base32 characters, as six symbols.
 pub(super) fn checksum(characters: impl Iterator<Item = u8>) -> [u8; CHECKSUM] {
     let symbols = characters.filter_map(value).chain([0; CHECKSUM]);
     let remainder = symbols.fold(1, polymod) ^ 0x2bc8_30a3;

@@ -1,4 +1,4 @@
-//! What a cluster keeps of a token.
+//! Token verifier: the part of a token that the cluster stores.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use crate::proof::Side;
 use crate::storage::Secret;
 
 /// Two keys derived from a token's secret, one per direction of the proof. They check and answer
-/// proofs; the secret cannot be had from them. Stored in Raft, so they serialize, but only into
-/// binary formats; wiped when dropped, never printed.
+/// proofs but do not reveal the secret. They serialize for the Raft log, into binary formats only.
+/// Wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Secret", into = "Secret")]
 pub struct Verifier {
@@ -20,7 +20,7 @@ pub struct Verifier {
     listener: Zeroizing<[u8; 32]>,
 }
 
-/// A byte string of the wrong length for a [`Verifier`].
+/// Error of reading a [`Verifier`]: wrong length.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a token verifier has 64 bytes, not {found}")]
 pub struct VerifierError {
@@ -59,7 +59,7 @@ impl Verifier {
         bytes
     }
 
-    /// Reads what [`Self::to_bytes`] wrote.
+    /// Reads the output of [`Self::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, VerifierError> {
         let wrong = VerifierError { found: bytes.len() };
         let (dialer, listener) = bytes.split_first_chunk::<32>().ok_or(wrong.clone())?;

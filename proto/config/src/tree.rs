@@ -94,8 +94,8 @@ impl Node {
         }
     }
 
-    /// Applies a JSON merge patch (RFC 7396): mappings are merged key by key, null removes, anything
-    /// else replaces. Values from the patch keep the patch's line.
+    /// Applies a JSON merge patch (RFC 7396): mappings are merged key by key, null removes,
+    /// anything else replaces. Values from the patch keep the patch's line.
     pub(super) fn merge(&mut self, patch: &Self) {
         let Value::Map(changes) = &patch.value else {
             *self = patch.clone();

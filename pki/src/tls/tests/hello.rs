@@ -18,7 +18,7 @@ fn a_member_presents_its_own_certificate_and_not_the_clusters() {
     let session = handshake(hello_client(Arc::clone(&stranger.own)), b.server()).unwrap();
     let shown = session.client.peer_certificates().unwrap();
     assert_eq!(shown, &b.own.cert[..]);
-    // A member whose certificate has expired comes this way too.
+    // A member with an expired certificate also uses this protocol.
     handshake(hello_client(Arc::clone(&a.own)), b.server()).unwrap();
 }
 
@@ -38,7 +38,7 @@ fn a_proof_relayed_through_a_man_in_the_middle_fails() {
     let seen_by_b = transcript(&right, right.exporters().1);
     let proof = token.verifier().prove(Side::Dialer, &seen_by_a);
     assert!(!token.verifier().check(Side::Dialer, &seen_by_b, &proof));
-    // The keys alone would not have to differ for the relay to fail.
+    // The relay fails even if the keys are equal.
     let same_keys = Transcript { exporter: seen_by_b.exporter, ..seen_by_a.clone() };
     assert!(!token.verifier().check(Side::Dialer, &same_keys, &proof));
     assert!(token.verifier().check(Side::Dialer, &seen_by_a, &proof));

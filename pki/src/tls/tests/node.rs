@@ -47,7 +47,7 @@ fn a_certificate_of_another_cluster_is_refused_on_both_sides() {
     a.certify(&machine_authority(), Role::ControlPlane, now());
     assert!(is_of_another_authority(&refused_by_client(handshake(a.dials(&b), b.server()))));
     assert!(is_of_another_authority(&refused_by_client(handshake(b.dials(&a), a.server()))));
-    // A client that does not check shows the server's own refusal.
+    // A client that does not verify the server shows the server's rejection.
     let mut careless = hello_client(a.live.credentials().unwrap().certified());
     careless.alpn_protocols = vec![ALPN_NODE.to_vec()];
     assert!(is_of_another_authority(&refused_by_server(handshake(careless, b.server()))));
@@ -86,8 +86,8 @@ fn at_genesis_a_non_member_is_refused() {
 fn genesis_ends_when_a_bundle_exists() {
     let (a, b) = founders();
     b.certify(&machine_authority(), Role::ControlPlane, now());
-    // To `a`, still at genesis, the key of `b` counts, whichever certificate carries it; `b`
-    // compares with its authorities from now on.
+    // `a` is still at genesis and checks only the key of `b`, in any certificate. `b` now verifies
+    // with its authorities.
     assert!(is_of_another_authority(&refused_by_server(handshake(a.dials(&b), b.server()))));
     assert!(is_of_another_authority(&refused_by_client(handshake(b.dials(&a), a.server()))));
 }
@@ -106,7 +106,7 @@ fn a_renewed_certificate_is_presented_at_the_next_handshake() {
 #[test]
 fn both_authorities_are_good_while_one_replaces_the_other() {
     let (a, b) = founders();
-    // Of one cluster, so both carry the same name.
+    // Same cluster, so both have the same name.
     let cluster = ClusterId::from_bytes([3; 32]);
     let (old, new) = (machine_authority_of(&cluster), machine_authority_of(&cluster));
     let both =
