@@ -138,8 +138,8 @@ impl Identity {
         node_id(&self.public_key)
     }
 
-    /// Ed25519 signature over `message`. Callers put a label of their own in front of what they
-    /// sign, so that a signature for one purpose never serves another.
+    /// Ed25519 signature over `message`. Callers prefix their messages with a label of their own, so
+    /// that a signature for one purpose is not valid for another.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         let signature = pair(&self.seed).sign(message);
         signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")

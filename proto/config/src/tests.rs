@@ -275,7 +275,7 @@ fn hostile_shapes_are_read_in_bounded_time() {
     assert!(started.elapsed().as_secs() < 20, "took {:?}", started.elapsed());
 }
 
-/// RFC 7396 over JSON, as the RFC's own pseudo code says it.
+/// JSON merge patch, written after the pseudocode of RFC 7396.
 fn merged(target: serde_json::Value, patch: &serde_json::Value) -> serde_json::Value {
     let serde_json::Value::Object(changes) = patch else { return patch.clone() };
     let mut map = match target {
