@@ -1,4 +1,4 @@
-//! The command line: what was typed, and nothing decided yet.
+//! Command-line definition. Parses arguments and decides nothing.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::connect::parse_endpoint;
 use crate::output::Format;
 use crate::value;
 
-/// Operates Muster clusters: talks to any node, shows what each one waits for, and says what to do
+/// Operates Muster clusters through any node, shows what each node waits for, and says what to do
 /// next.
 #[derive(Debug, Parser)]
 #[command(name = "musterctl", version, max_term_width = 100)]
@@ -25,10 +25,10 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options that every command takes.
+/// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The cluster to talk to: the name of a context, or the path of its directory
+    /// Cluster to use: the name of a context, or the path of its directory
     #[arg(
         long,
         global = true,
@@ -41,20 +41,20 @@ pub(crate) struct Global {
     #[arg(short, long = "endpoint", global = true, value_name = "ADDRESS[:PORT]",
         value_parser = parse_endpoint, help_heading = "Global")]
     pub(crate) endpoints: Vec<String>,
-    /// The node that the command is about (status, version, pki show, etcd status, snapshot,
-    /// defrag, forfeit-leadership)
+    /// Node that the command applies to (status, version, pki show, etcd status, snapshot, defrag,
+    /// forfeit-leadership)
     #[arg(short, long, global = true, value_name = "NAME", value_parser = value::node, help_heading = "Global")]
     pub(crate) node: Option<String>,
-    /// The form of the answer
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Global")]
     pub(crate) output: Format,
-    /// How long one call may take [default: 10s]; with --wait, how long to wait [default: 5m]
+    /// Timeout of one call [default: 10s]; with --wait, of the whole wait [default: 5m]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration,
         allow_hyphen_values = true, help_heading = "Global")]
     pub(crate) timeout: Option<Duration>,
 }
 
-/// What to do.
+/// Top-level commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Init(Init),
@@ -79,7 +79,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether `--node` means anything to it.
+    /// Returns true if `--node` applies to this command.
     pub(crate) fn is_about_one_node(&self) -> bool {
         match self {
             Self::Status(_) | Self::Version(_) | Self::Pki(_) => true,

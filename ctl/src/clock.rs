@@ -1,39 +1,39 @@
-//! The one place where this program reads the clock, and how times are written.
+//! The only clock access of this program, and the text form of times and durations.
 
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-/// The time of day.
+/// Current wall-clock time.
 #[expect(clippy::disallowed_methods, reason = "the edge where the clock is read")]
 pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// RFC 3339 in UTC; `None` for 0, which stands for "never" on the wire.
+/// Formats a time as RFC 3339 in UTC. `None` for 0, which means "never" on the wire.
 pub(crate) fn rfc3339(milliseconds: i64) -> Option<String> {
     if milliseconds == 0 {
         return None;
     }
-    // What does not fit into a calendar is shown as the number it is.
+    // A time outside the calendar's range is shown as a plain number.
     Some(
         Timestamp::from_millisecond(milliseconds)
             .map_or_else(|_| milliseconds.to_string(), |at| at.to_string()),
     )
 }
 
-/// The shortest duration that means anything: on the wire they are milliseconds, and 0 is none.
+/// Shortest accepted duration. The wire format is milliseconds, and 0 means none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The longest: a hundred years, far below where adding it to a time fails.
+/// Longest accepted duration: a hundred years, small enough to add to any time without overflow.
 const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// A duration as people write it: `750ms`, `10s`, `5m`, `1h 30m`.
+/// Parses a duration such as `750ms`, `10s`, `5m` or `1h 30m`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration: jiff::SignedDuration = text.parse().map_err(|_| {
         format!("{text:?} is not a duration: numbers with h, m, s or ms, such as 750ms, 10s, 5m or 1h 30m")
     })?;
-    // What is below zero is too short as well.
+    // A negative duration is too short as well.
     let duration = Duration::try_from(duration).unwrap_or_default();
     if duration < SHORTEST {
         return Err(format!("{text:?} is too short for a duration: 1ms or more, such as 10s"));
@@ -44,7 +44,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A span of time in its one or two largest units: `3d 4h`, `12s`, `0s`.
+/// Formats a span of time in its one or two largest units: `3d 4h`, `12s`, `0s`.
 pub(crate) fn span(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m")];
@@ -57,7 +57,7 @@ pub(crate) fn span(milliseconds: u64) -> String {
     parts.join(" ")
 }
 
-/// How far a point in time (milliseconds since 1970) lies ahead of `now`: `in 23h 59m`,
+/// Formats a point in time (milliseconds since 1970) relative to `now`: `in 23h 59m`,
 /// `2m 3s ago`.
 pub(crate) fn from_now(milliseconds: i64, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());

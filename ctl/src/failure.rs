@@ -1,4 +1,4 @@
-//! What can go wrong, and the exit code that says so.
+//! Errors of all commands and their exit codes.
 
 use std::error::Error;
 use std::{io, iter};
@@ -9,12 +9,12 @@ use crate::command::init::InitError;
 use crate::connect::CallError;
 use crate::context::ContextError;
 
-/// Why a command failed. `docs/cli.md` lists the exit codes.
+/// Error of a command. `docs/cli.md` lists the exit codes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
-    #[error("write the answer")]
+    #[error("write the output")]
     Output(#[from] io::Error),
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -27,19 +27,19 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Local(#[from] LocalError),
     #[error(
-        "--node means nothing to this command, which is not about one node; leave it out, or ask a \
-         particular node with --endpoint ADDRESS"
+        "--node does not apply to this command\n\
+         try: without it, or --endpoint ADDRESS to ask a particular node"
     )]
     NoNodeHere,
-    /// The answer is complete and it is bad news.
+    /// The command succeeded, but the cluster is not healthy.
     #[error("{0}")]
     NotHealthy(String),
 }
 
-/// Exit codes, as documented.
+/// Exit codes, as documented in `docs/cli.md`.
 mod code {
     pub(super) const FAILED: u8 = 1;
-    /// As clap does for a wrong command line.
+    /// The code that clap uses for a wrong command line.
     pub(super) const USAGE: u8 = 2;
     pub(super) const NOT_READY: u8 = 3;
     pub(super) const UNREACHABLE: u8 = 4;
@@ -72,10 +72,15 @@ impl Failure {
     }
 }
 
-/// The error and its causes on one line: `read /x: permission denied`.
+/// Joins an error and its causes: `read /x: permission denied`.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut links: Vec<String> =
         iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect();
     links.dedup();
     links.join(": ")
+}
+
+/// First line of [`chain`]: the failure without possible causes and next step.
+pub(crate) fn summary(error: &dyn Error) -> String {
+    chain(error).lines().next().unwrap_or_default().to_owned()
 }

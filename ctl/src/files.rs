@@ -1,4 +1,4 @@
-//! Files that must be whole or absent, and seen by nobody else.
+//! Private files, written atomically: each is either complete or absent.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// Why something was not read or written.
+/// Error of a file operation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    #[error("{} is there already: nothing was written; remove it first or choose another place", .0.display())]
+    #[error("{} already exists; nothing was written\ntry: remove it, or use another path", .0.display())]
     Exists(PathBuf),
-    #[error("create the directory {}", .0.display())]
+    #[error("create directory {}", .0.display())]
     MakeDirectory(PathBuf, #[source] io::Error),
     #[error("write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
     #[error("read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    #[error("{} has more than {max} bytes and so is not what it should be", path.display())]
+    #[error("{} is too large: more than {max} bytes", path.display())]
     TooLarge { path: PathBuf, max: usize },
     #[error("remove {}", .0.display())]
     Remove(PathBuf, #[source] io::Error),
@@ -30,7 +30,7 @@ impl FileError {
     }
 }
 
-/// Makes a directory, and those above it, that only the user may enter.
+/// Creates a directory and its parents, with access for this user only.
 pub(crate) fn make_private_directory(path: &Path) -> Result<(), FileError> {
     DirBuilder::new()
         .recursive(true)
@@ -51,14 +51,14 @@ pub(crate) fn read(path: &Path, max: usize) -> Result<zeroize::Zeroizing<String>
     Ok(text)
 }
 
-/// A file being written beside its place: hidden until [`Pending::keep`].
+/// A file being written under a temporary name next to its target, until [`Pending::keep`].
 pub(crate) struct Pending {
     file: NamedTempFile,
     place: PathBuf,
 }
 
 impl Pending {
-    /// Mode 0600; refuses a place that is taken.
+    /// Creates the temporary file with mode 0600. Fails if the target exists.
     pub(crate) fn create(place: &Path) -> Result<Self, FileError> {
         if place.symlink_metadata().is_ok() {
             return Err(FileError::Exists(place.to_owned()));
@@ -83,7 +83,7 @@ impl Pending {
         self.file.write_all(bytes).map_err(|e| FileError::Write(self.place.clone(), e))
     }
 
-    /// Puts the file in its place, on disk, unless something has taken it meanwhile.
+    /// Syncs the file and renames it to its target. Fails if the target exists by now.
     pub(crate) fn keep(self) -> Result<(), FileError> {
         let Self { file, place } = self;
         file.as_file().sync_all().map_err(|e| FileError::Write(place.clone(), e))?;
@@ -109,14 +109,14 @@ fn sync_directory(place: &Path) -> Result<(), FileError> {
         .map_err(|e| FileError::Write(place.to_owned(), e))
 }
 
-/// Writes a file of mode 0600 in the place of the one that may be there.
+/// Writes a file with mode 0600, replacing an existing one.
 pub(crate) fn replace(place: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut pending = Pending::beside(place)?;
     pending.write(bytes)?;
     pending.replace()
 }
 
-/// Writes several files of mode 0600, none of which may be there yet: all of them or none.
+/// Creates several files with mode 0600: all of them or none. None may exist yet.
 pub(crate) fn create_all(files: &[(PathBuf, &[u8])]) -> Result<(), FileError> {
     let mut pending = Vec::with_capacity(files.len());
     for (place, bytes) in files {
@@ -138,7 +138,7 @@ pub(crate) fn create_all(files: &[(PathBuf, &[u8])]) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Removes a file if it is there.
+/// Removes a file if it exists.
 pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -148,7 +148,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Opens a log for a process of ours: appended to, mode 0600.
+/// Opens a child process's log for appending, with mode 0600.
 pub(crate) fn open_log(path: &Path) -> Result<File, FileError> {
     OpenOptions::new()
         .create(true)

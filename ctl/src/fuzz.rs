@@ -1,4 +1,4 @@
-//! Fuzz targets of what this program reads; what a target is, `muster_fuzz` says.
+//! Fuzz targets for the inputs of this program. See `muster_fuzz` for the meaning of a target.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,10 +14,10 @@ use crate::connect;
 use crate::context::{Context, Store};
 use crate::local::Record;
 
-/// Writes a file that only its owner reads.
+/// Writes a file that only its owner can read.
 fn private(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).expect("a small file is written");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
 }
 
 const CONTEXT: &str = "clusterName: demo\noperator: alice\nendpoints:\n- 10.0.0.1\n- \
@@ -37,7 +37,7 @@ fn context() {
             Ok(mut context) => {
                 let description = context.description.clone();
                 let endpoints = description.endpoints.clone();
-                context.set_endpoints(endpoints).expect("it is written");
+                context.set_endpoints(endpoints).expect("the context is written");
                 let again = Context::load(directory.path(), "demo").unwrap_or_else(|error| {
                     let text = fs::read_to_string(&path).unwrap_or_default();
                     panic!("{}: {text}", crate::failure::chain(&error))
@@ -49,7 +49,7 @@ fn context() {
     });
 }
 
-/// The other files of a context, one of which the first byte chooses.
+/// The other files of a context. The first byte selects one.
 #[test]
 fn context_secrets() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -60,14 +60,15 @@ fn context_secrets() {
     let seeds = [format!("t{token}"), format!("k{key}")].map(Vec::from);
     target("context_secrets").seeds(seeds).tries(2000).run(move |bytes| {
         let Some((which, text)) = bytes.split_first() else { return refused("nothing at all") };
-        let context = Context::load(directory.path(), "demo").expect("it was written by hand");
+        let context =
+            Context::load(directory.path(), "demo").expect("the context was written above");
         let file = |name| private(&directory.path().join(name), text);
         let read = match which {
             b't' => {
                 file("token");
                 context.token().map(|token| {
                     let token = token.expect("the file is there");
-                    let again: Token = token.expose().parse().expect("one that was read");
+                    let again: Token = token.expose().parse().expect("a token that was accepted");
                     assert_eq!(again.id(), token.id());
                 })
             }
@@ -113,7 +114,7 @@ fn local_cluster() {
     });
 }
 
-/// What is typed: endpoints, durations, names of contexts.
+/// Command-line arguments: endpoints, durations, context names.
 #[test]
 fn arguments() {
     let seeds = ["10.0.0.1", "[fd00::1]:50000", "1h 30m", "demo.one"];
@@ -135,7 +136,7 @@ fn arguments() {
     });
 }
 
-/// What a node answers at the first contact.
+/// A node's reply to the first contact.
 #[test]
 fn anchor() {
     let node = Some(Candidate::default());

@@ -1,4 +1,4 @@
-//! `musterctl`: what an operator types. Talks to any node of a cluster, never to a particular one.
+//! `musterctl`: the operators' command-line program. It works through any node of a cluster.
 
 mod args;
 mod clock;
@@ -23,7 +23,7 @@ use self::args::Cli;
 use self::failure::Failure;
 
 fn main() -> ExitCode {
-    // A core would hold the operator's key. Where the kernel refuses, the command is run all the same.
+    // A core dump would contain the operator's key. If the kernel refuses, the command runs anyway.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads our output has had enough (`musterctl audit | head`).
+        // The reader closed the pipe (`musterctl audit | head`); not an error.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends as clap does, which repeats what was typed: all but the secret of a token.
+/// Exits as clap does. clap repeats the arguments, so the secret of a token is redacted.
 fn refuse(error: &clap::Error) -> ! {
     let said = error.to_string();
     let discreet = output::discreet(&said);

@@ -1,11 +1,11 @@
-//! What is typed for an argument or an option. A reader that refuses says in one line what was given,
-//! what is accepted, and an example. (Endpoints and durations are read where they are used.)
+//! Parsers of arguments and options. An error is one line: the given value, the accepted values,
+//! and an example. (Endpoints and durations are parsed in their own modules.)
 
 use std::ops::RangeInclusive;
 
 use muster_types::{NodeId, NodeName};
 
-/// A whole number.
+/// Parses a whole number.
 pub(crate) fn number(text: &str, range: RangeInclusive<u32>, example: u32) -> Result<u32, String> {
     text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
         let (least, most) = range.into_inner();
@@ -13,23 +13,23 @@ pub(crate) fn number(text: &str, range: RangeInclusive<u32>, example: u32) -> Re
     })
 }
 
-/// How many control-plane nodes found a cluster.
+/// Parses the number of founders.
 pub(crate) fn founders(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(number @ (1 | 3 | 5 | 7)) => Ok(number),
         _ => Err(format!(
-            "{text:?} is not 1, 3, 5 or 7, such as 3 (an even number survives no more failures than \
+            "{text:?} is not 1, 3, 5 or 7, such as 3 (an even number tolerates no more failures than \
              one less)"
         )),
     }
 }
 
-/// A node's name.
+/// Parses a node's name.
 pub(crate) fn node_name(text: &str) -> Result<NodeName, String> {
     text.parse().map_err(|error| format!("{error}, such as cp-1"))
 }
 
-/// A node's name or id.
+/// Parses a node's name or id.
 pub(crate) fn node(text: &str) -> Result<String, String> {
     if text.parse::<NodeId>().is_ok() {
         return Ok(text.to_owned());
@@ -37,17 +37,17 @@ pub(crate) fn node(text: &str) -> Result<String, String> {
     node_name(text).map(String::from)
 }
 
-/// A cluster's name, which is made as nodes' names are.
+/// Parses a cluster's name, which follows the rules of node names.
 pub(crate) fn cluster_name(text: &str) -> Result<NodeName, String> {
     text.parse().map_err(|_| {
         format!(
-            "{text:?} is not a cluster name: 1 to 63 lower-case letters, digits or '-', neither \
-             first nor last a '-', such as prod"
+            "{text:?} is not a cluster name: 1 to 63 lower-case letters, digits or '-', the \
+             first and last not a '-', such as prod"
         )
     })
 }
 
-/// An operator's name.
+/// Parses an operator's name.
 pub(crate) fn operator(text: &str) -> Result<String, String> {
     let fits = (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
@@ -59,15 +59,14 @@ pub(crate) fn operator(text: &str) -> Result<String, String> {
     fits.then(|| text.to_owned()).ok_or_else(wrong)
 }
 
-/// What a token is for.
+/// Parses the description of a token.
 pub(crate) fn description(text: &str) -> Result<String, String> {
     if text.len() <= 200 && !text.chars().any(char::is_control) {
         return Ok(text.to_owned());
     }
     let start: String = text.chars().take(20).collect();
     Err(format!(
-        "what begins with {start:?} is no description: one line of at most 200 bytes, such as \"rack \
-         7\""
+        "invalid description {start:?}: must be one line of at most 200 bytes, such as \"rack 7\""
     ))
 }
 
@@ -94,7 +93,7 @@ mod tests {
         assert!(node_name("A").unwrap_err().starts_with("\"A\" is not a node name: "));
         assert!(cluster_name("A").unwrap_err().starts_with("\"A\" is not a cluster name: "));
         assert!(operator("").unwrap_err().starts_with("\"\" is not an operator's name: "));
-        assert!(description("a\nb").unwrap_err().contains("\"a\\nb\" is no description"));
+        assert!(description("a\nb").unwrap_err().contains("invalid description \"a\\nb\""));
         assert_eq!(node(&"a".repeat(52)).is_ok(), "a".repeat(52).parse::<NodeId>().is_ok());
     }
 }

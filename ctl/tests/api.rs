@@ -1,4 +1,4 @@
-//! Commands against nodes: the way there, what they say on it, and what they leave on disk.
+//! Commands against nodes: connections, requests, and files left on disk.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -125,13 +125,13 @@ fn a_node_of_another_cluster_is_not_talked_to() {
     let impostor = Node::start(&other);
     let said = desk.ask(&[impostor.address], &["members"]);
     let error = said.failure(4);
-    assert!(error.contains("is not of a control-plane node of the cluster"), "{error}");
-    assert!(error.contains("`musterctl members` without -e shows who is a member"), "{error}");
-    assert!(!error.contains("is musterd up there"), "{error}");
+    assert!(error.contains("is not from a control-plane node of this"), "{error}");
+    assert!(error.contains("`musterctl members` without -e, which lists"), "{error}");
+    assert!(!error.contains("musterd is not running"), "{error}");
     assert!(other.heard.lock().unwrap().calls.is_empty());
 }
 
-/// It was said of a machine that was no member yet that nobody answered, and of its TLS that it broke.
+/// Regression: for a machine that was not a member yet, the error was "no answer" or a TLS failure.
 #[test]
 fn a_machine_that_is_no_member_yet_is_told_from_a_silent_one() {
     let desk = Desk::new();
@@ -139,8 +139,8 @@ fn a_machine_that_is_no_member_yet_is_told_from_a_silent_one() {
     let node = Node::start(&cluster);
     assert_eq!(desk.ask(&[node.address], &["members"]).code, 0);
 
-    // As musterd does before it belongs to a cluster, when it has no certificate to show, and as a
-    // worker does that reaches no control-plane node, once it has heard the client.
+    // musterd does this before it belongs to a cluster, when it has no certificate. A worker that
+    // reaches no control-plane node does it too, after reading from the client.
     for heard in [false, true] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -153,21 +153,22 @@ fn a_machine_that_is_no_member_yet_is_told_from_a_silent_one() {
         let said = desk.ask(&[address], &["status"]);
         closing.join().unwrap();
         let error = said.failure(4);
-        assert!(error.contains("accepts the connection and shows no certificate"), "{error}");
-        assert!(error.contains("perhaps that machine is no member yet"), "{error}");
-        assert!(error.contains("or a worker that reaches no control-plane node"), "{error}");
+        assert!(error.contains("accepts the connection but shows no certificate"), "{error}");
+        assert!(error.contains("possible causes: not a member yet"), "{error}");
+        assert!(error.contains("a worker without a control-plane node"), "{error}");
         assert!(error.contains("`musterctl status --context ./DIR -e ADDRESS`"), "{error}");
     }
 
     let said = desk.ask(&[nobody()], &["status"]);
-    assert!(said.failure(4).contains("is musterd up there"), "{said:?}");
+    assert!(said.failure(4).contains("musterd is not running there"), "{said:?}");
 
-    // As a frozen member does, whose kernel goes on accepting.
+    // Like a frozen member, whose kernel still accepts connections.
     let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
     let said = desk.ask(&[frozen.local_addr().unwrap()], &["status"]);
     let error = said.failure(4);
-    assert!(error.contains("accepts the connection and gives no answer in time"), "{error}");
-    assert!(error.contains("is musterd up there") && !error.contains("no member yet"), "{error}");
+    assert!(error.contains("accepts the connection but gives no answer in time"), "{error}");
+    assert!(error.contains("musterd is not running there"), "{error}");
+    assert!(!error.contains("not a member yet"), "{error}");
 }
 
 #[test]
@@ -210,10 +211,10 @@ fn a_defragmentation_without_an_answer_is_never_repeated() {
     let both = [one.address, two.address];
     cluster.script(|script| script.silent = Some("etcd_defrag".to_owned()));
     let said = desk.ask(&both, &["etcd", "defrag", "--timeout", "1s"]);
-    assert!(said.failure(4).contains("it may have been"), "{said:?}");
+    assert!(said.failure(4).contains("it may have been done"), "{said:?}");
     cluster.script(|script| (script.silent, script.done_unsaid) = (None, true));
     let said = desk.ask(&both, &["etcd", "defrag"]);
-    assert!(said.failure(4).contains("it may have been"), "{said:?}");
+    assert!(said.failure(4).contains("it may have been done"), "{said:?}");
     let calls = cluster.heard.lock().unwrap().calls.clone();
     assert_eq!(calls.iter().filter(|call| *call == "etcd_defrag").count(), 2);
 }
@@ -229,7 +230,7 @@ fn a_defragmentation_goes_to_the_next_node_while_it_was_not_sent_and_says_so() {
     let error = said.failure(4);
     assert!(error.contains("could not defragment etcd's database, and nothing was done: no node"));
 
-    // The node says "not now" of an etcd whose connection is refused: perhaps it had begun.
+    // The node answers "not now" for an etcd that refuses connections: it may have begun.
     cluster.script(|script| script.etcd_silent = Some("Connection refused".to_owned()));
     let said = desk.ask(&[node.address], &["etcd", "defrag"]);
     let error = said.failure(3);
@@ -256,7 +257,8 @@ fn a_defragmentation_names_the_node_to_the_server_and_to_the_operator() {
     assert!(said.failure(1).contains("no member has the name or node id cp-9"), "{said:?}");
 }
 
-/// A removal by name that was done without saying so ended, repeated, with "no member has the name".
+/// Regression: when the reply to a removal by name was lost, the retry failed with "no member has
+/// the name".
 #[test]
 fn a_removal_whose_answer_was_lost_is_repeated_by_id() {
     let desk = Desk::new();
@@ -297,7 +299,7 @@ fn ill_health_has_its_own_exit_code_and_a_complete_answer() {
     assert!(said.failure(3).contains("health: not healthy: etcd"), "{said:?}");
 }
 
-/// It was told at every look, as the seconds of its words moved.
+/// Regression: it was printed at every check, because the seconds in its text changed.
 #[test]
 fn ill_health_is_told_once_while_only_its_words_move() {
     let desk = Desk::new();
@@ -306,12 +308,12 @@ fn ill_health_is_told_once_while_only_its_words_move() {
     cluster.script(|script| script.unhealthy = true);
     let said = desk.ask(&[node.address], &["health", "--wait", "--timeout", "3s"]);
     let looks = |calls: &[String]| calls.iter().filter(|call| *call == "health").count();
-    assert!(looks(&cluster.heard.lock().unwrap().calls) > 1, "its words did not move");
+    assert!(looks(&cluster.heard.lock().unwrap().calls) > 1, "it was checked only once");
     let told = said.failure(3).lines().filter(|line| line.starts_with("health: ")).count();
     assert_eq!(told, 1, "{said:?}");
 }
 
-/// Without the names of the members it was told anew, and they were waited for beyond the deadline.
+/// Regression: without member names it was printed again, and waiting for them passed the deadline.
 #[test]
 fn members_that_are_not_told_again_make_ill_health_neither_new_nor_later() {
     let desk = Desk::new();
@@ -343,7 +345,7 @@ fn the_node_that_a_command_is_about_is_named_to_the_server() {
     assert_eq!(version["server"]["node"], "cp-2");
     for about_all in [&["members"][..], &["node", "remove", "cp-1"], &["token", "list"]] {
         let said = desk.ask(&[node.address], &[about_all, &["-n", "cp-2"]].concat());
-        assert!(said.failure(2).contains("--node means nothing to this command"), "{said:?}");
+        assert!(said.failure(2).contains("--node does not apply to this command"), "{said:?}");
     }
     let said = desk.ask(&[node.address], &["pki", "show", "-n", "cp-9"]);
     assert!(said.failure(1).contains("no member has the name or node id cp-9"), "{said:?}");
@@ -364,7 +366,7 @@ fn a_snapshot_is_whole_or_not_there() {
     assert_eq!((std::fs::read(&file).unwrap(), mode(&file)), (whole.clone(), 0o600));
 
     let said = desk.ask(&[node.address], &["etcd", "snapshot", "etcd.db"]);
-    assert!(said.failure(1).contains("is there already"), "{said:?}");
+    assert!(said.failure(1).contains("already exists"), "{said:?}");
 
     cluster.script(|script| script.snapshot.truncate(3));
     let said = desk.ask(&[node.address], &["etcd", "snapshot", "other.db"]);
@@ -402,6 +404,6 @@ fn openssl_accepts_the_client_certificate_and_its_key() {
 
     let before = std::fs::read(dir.join("client.key")).unwrap();
     let said = desk.ask(&[node.address], &["etcd", "client-config", "--out", "creds"]);
-    assert!(said.failure(1).contains("is there already"), "{said:?}");
+    assert!(said.failure(1).contains("already exists"), "{said:?}");
     assert_eq!(std::fs::read(dir.join("client.key")).unwrap(), before);
 }

@@ -1,4 +1,4 @@
-//! What is decided before anyone is asked: usage, contexts, files.
+//! Commands that fail or finish before they contact a node: usage, contexts, files.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -25,8 +25,8 @@ fn wrong_usage_has_exit_code_2_and_says_what_would_be_right() {
     assert!(!desk.path("config").exists(), "a refused command left something behind");
 }
 
-/// Some said "invalid digit found in string", some "unexpected argument '-5' found", and `--uses 0`
-/// stood for any number.
+/// Regression: some errors were "invalid digit found in string" or "unexpected argument '-5'
+/// found", and `--uses 0` meant any number.
 #[test]
 fn a_bad_value_is_told_in_one_line_with_what_would_be_right() {
     let desk = Desk::new();
@@ -65,7 +65,7 @@ fn a_bad_value_is_told_in_one_line_with_what_would_be_right() {
         (vec!["status", "-n", "UPPER"], "is not a node name"),
         (vec!["node", "remove", "UPPER"], "is not a node name"),
         (token("--node-name", "UPPER"), "is not a node name"),
-        (token("--description", "a\tb"), "is no description"),
+        (token("--description", "a\tb"), "invalid description"),
     ] {
         let said = desk.run(&args);
         let line = said.failure(2).lines().next().unwrap();
@@ -76,7 +76,7 @@ fn a_bad_value_is_told_in_one_line_with_what_would_be_right() {
     assert!(!desk.path("config").exists(), "a refused command left something behind");
 }
 
-/// clap repeats a value that it refuses, and so do we.
+/// clap repeats a value that it rejects, and so does musterctl.
 #[test]
 fn a_token_where_something_else_is_wanted_does_not_show_its_secret() {
     let desk = Desk::new();
@@ -112,7 +112,7 @@ fn a_token_where_something_else_is_wanted_does_not_show_its_secret() {
         }
         let said = desk.run(&["node", "remove", token]);
         let start = format!("'{}.…' for '<NAME>'", token.split('.').next().unwrap());
-        assert!(said.failure(2).contains(&start), "what was refused is still told: {said:?}");
+        assert!(said.failure(2).contains(&start), "the rejected argument is not shown: {said:?}");
     }
 }
 
@@ -125,7 +125,7 @@ fn without_a_context_the_way_to_one_is_told() {
     let said = desk.run(&["members"]);
     assert!(said.failure(78).contains("names no endpoint"), "{said:?}");
     let said = desk.run(&["members", "--context", "other"]);
-    assert!(said.failure(78).contains("there are: demo"), "{said:?}");
+    assert!(said.failure(78).contains("available: demo"), "{said:?}");
 }
 
 #[test]
@@ -141,10 +141,10 @@ fn init_writes_private_files_and_never_over_others() {
         (0o700, 0o700)
     );
     let said = desk.run(&["init", "demo", "--out", "again"]);
-    assert!(said.failure(1).contains("there is a context demo already"), "{said:?}");
+    assert!(said.failure(1).contains("context demo already exists"), "{said:?}");
     assert!(!desk.path("again").exists());
     let said = desk.run(&["init", "other", "--out", "demo"]);
-    assert!(said.failure(1).contains("is there already"), "{said:?}");
+    assert!(said.failure(1).contains("already exists"), "{said:?}");
     let said = desk.run(&["init", "demo", "--out", "again", "--no-context"]);
     assert_eq!(said.code, 0, "{said:?}");
 }
@@ -176,7 +176,8 @@ fn a_context_is_taken_over_chosen_and_forgotten() {
     assert_eq!(by_path["clusterName"], "one");
 }
 
-/// `init` and `cluster create` chose their context without a word, and a `create` that failed too.
+/// Regression: `init` and `cluster create` switched the context silently, even when `create`
+/// failed.
 #[test]
 fn whoever_chooses_another_context_says_so_and_how_to_go_back() {
     let desk = Desk::new();
@@ -192,7 +193,7 @@ fn whoever_chooses_another_context_says_so_and_how_to_go_back() {
     let said = desk.run(&["context", "add", "three"]);
     assert!(said.err.contains("is now three (was two)"), "{said:?}");
 
-    // Nor was anything said where the current one was one that was gone.
+    // Regression: nothing was printed if the current context had been deleted.
     std::fs::remove_dir_all(desk.path("config/contexts/three")).unwrap();
     assert_eq!(desk.run(&["context", "remove", "two"]).code, 0);
     assert_eq!(desk.run(&["context", "show", "-o", "json"]).json()["name"], "one");
@@ -214,7 +215,7 @@ fn whoever_chooses_another_context_says_so_and_how_to_go_back() {
     assert_eq!(desk.run(&["cluster", "destroy"]).code, 0);
     assert_eq!(current(), "three\n");
 
-    // Nor may it take from the only context that it is the only one.
+    // Nor may a failed `create` replace a context that is current because it is the only one.
     for name in ["three", "two"] {
         assert_eq!(desk.run(&["context", "remove", name]).code, 0);
     }
@@ -265,14 +266,14 @@ fn a_local_cluster_whose_musterd_ends_at_once_leaves_no_process_behind() {
     let path = musterd.to_str().unwrap();
     let said = desk.run_with(&[("MUSTERD", path)], &["cluster", "create", "--dir", "c"]);
     let error = said.failure(3);
-    assert!(error.contains("musterd has ended: no etcd on the PATH"), "{error}");
+    assert!(error.contains("musterd exited: no etcd on the PATH"), "{error}");
     assert!(error.contains("musterctl cluster destroy demo"), "{error}");
     let shown = desk.run(&["cluster", "show", "-o", "json"]).json();
     assert!(shown["nodes"].as_array().unwrap().iter().all(|n| n["running"] == false), "{shown}");
     assert!(desk.path("c/cp-1/musterd.log").exists());
 
     let said = desk.run_with(&[("MUSTERD", path)], &["cluster", "create", "--dir", "d"]);
-    assert!(said.failure(1).contains("there is a context demo already"), "{said:?}");
+    assert!(said.failure(1).contains("context demo already exists"), "{said:?}");
     assert_eq!(desk.run(&["cluster", "destroy"]).code, 0);
     assert!(!desk.path("c").exists() && !desk.path("config/contexts/demo").exists());
     let said = desk.run(&["cluster", "destroy"]);
@@ -318,14 +319,14 @@ fn destroy_refuses_what_is_not_its_own_below_a_node_too() {
     assert!(said.failure(1).contains("c/cp-1 holds state.damaged, which"), "{said:?}");
     std::fs::remove_dir(&damaged).unwrap();
 
-    // As a `musterd` that was started by hand holds it.
+    // Like a `musterd` that was started by hand.
     std::fs::create_dir_all(desk.path("c/cp-1/state")).unwrap();
     let lock = std::fs::File::create(desk.path("c/cp-1/state/lock")).unwrap();
     lock.lock().unwrap();
     let said = desk.run(&["cluster", "destroy"]);
     let holder = format!("c/cp-1/state is in use by process {}, which", std::process::id());
     let error = said.failure(1);
-    assert!(error.contains(&holder) && error.contains("end that musterd"), "{error}");
+    assert!(error.contains(&holder) && error.contains("stop that musterd"), "{error}");
     assert!(desk.path("c/cluster.yaml").exists() && desk.path("c/worker-1").exists());
     drop(lock);
     assert_eq!(desk.run(&["cluster", "destroy"]).code, 0);

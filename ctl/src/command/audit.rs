@@ -1,4 +1,4 @@
-//! `audit`: who did what.
+//! `audit`: the audit log.
 
 use clap::Args;
 use muster_messages::operator::{AuditEntry, ListAuditReply, ListAuditRequest};
@@ -13,7 +13,7 @@ use crate::value;
 /// Show who changed or tried what, oldest first
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
-    /// Only the newest so many; 0 for all that are kept
+    /// Number of entries, the newest ones; 0 for all that are kept
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = limit,
         allow_negative_numbers = true)]
     limit: u32,

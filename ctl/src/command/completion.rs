@@ -1,4 +1,4 @@
-//! `completion`: scripts for shells.
+//! `completion`: shell completion scripts.
 
 use clap::{Args, CommandFactory as _, ValueEnum};
 use clap_complete::aot::{Bash, Fish, Zsh, generate};
@@ -7,7 +7,7 @@ use crate::args::Cli;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Write the completion script of a shell
+/// Write a shell's completion script
 #[derive(Debug, Args)]
 pub(crate) struct Completion {
     #[arg(value_enum)]

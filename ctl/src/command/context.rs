@@ -1,4 +1,4 @@
-//! `context`: which clusters this user knows.
+//! `context`: the clusters known to this user.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::context::{Context, Store};
 use crate::failure::Failure;
 use crate::output::{Output, View, dash, remark, table};
 
-/// Choose among the clusters that this user knows
+/// Manage the clusters known to this user
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
     /// List the contexts
@@ -23,21 +23,21 @@ pub(crate) enum ContextCommand {
     },
     /// Show a context: the current one, or the one of --context
     Show,
-    /// Take over a context from where `musterctl init` wrote it; -e adds endpoints
+    /// Import a context that `musterctl init` wrote; -e adds endpoints
     Add {
         /// The directory, or the context.yaml in it
         #[arg(value_name = "DIR")]
         from: PathBuf,
-        /// Its name here [default: the cluster's name]
+        /// Name of the imported context [default: the cluster's name]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
-    /// Set where to look for the nodes of the current context, or of the one of --context
+    /// Set the endpoints of the current context, or of the one of --context
     Endpoints {
         #[arg(value_name = "ADDRESS[:PORT]", required = true, value_parser = parse_endpoint)]
         endpoints: Vec<String>,
     },
-    /// Forget a context, its key included
+    /// Delete a context, including its key
     Remove {
         #[arg(value_name = "NAME")]
         name: String,
@@ -84,7 +84,7 @@ impl ContextCommand {
     }
 }
 
-/// Says beside the answer that a command has made another context the current one, and how to go back.
+/// Reports on standard error that the current context changed, and how to switch back.
 pub(super) fn tell_switch(now: &str, before: Option<&str>) {
     if let Some(before) = before {
         remark(&format!(
@@ -165,7 +165,7 @@ impl Shown {
 impl View for Contexts {
     fn text(&self) -> String {
         if self.contexts.is_empty() {
-            return "There is no context yet: `musterctl init` or `musterctl context add` makes one."
+            return "There is no context yet: `musterctl init` or `musterctl context add` creates one."
                 .to_owned();
         }
         let rows = self.contexts.iter().map(|c| {
@@ -175,7 +175,7 @@ impl View for Contexts {
                 c.cluster_name.clone(),
                 c.operator.clone(),
                 dash(c.endpoints.join(" ")),
-                if c.pinned { "pinned" } else { "not met yet" }.to_owned(),
+                if c.pinned { "pinned" } else { "not pinned yet" }.to_owned(),
             ]
         });
         table(["", "NAME", "CLUSTER", "OPERATOR", "ENDPOINTS", "TRUST"], rows)
@@ -184,7 +184,7 @@ impl View for Contexts {
 
 impl View for Shown {
     fn text(&self) -> String {
-        let trust = self.cluster_id.clone().unwrap_or_else(|| "not met yet".to_owned());
+        let trust = self.cluster_id.clone().unwrap_or_else(|| "not pinned yet".to_owned());
         let rows = [
             ["context", self.name.as_str()],
             ["cluster", &self.cluster_name],

@@ -1,4 +1,4 @@
-//! `health`: is the cluster whole, and if not, what is missing.
+//! `health`: checks the cluster and reports which checks fail.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::members;
 use crate::connect::{Api, CALL, CallError, Kind};
-use crate::failure::{Failure, chain};
+use crate::failure::{Failure, chain, summary};
 use crate::output::{Output, Progress, View, table};
 
-/// How long `--wait` waits unless `--timeout` says otherwise.
+/// Default limit of `--wait`; `--timeout` overrides it.
 const WAIT: Duration = Duration::from_mins(5);
 
-/// Between two looks while waiting.
+/// Interval between two checks while waiting.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Check the cluster; exit code 3 when something is missing
+/// Check the cluster; exit code 3 if a check fails
 #[derive(Debug, Args)]
 pub(crate) struct Health {
     /// Wait until the cluster is healthy, at most for --timeout
@@ -35,9 +35,9 @@ impl Health {
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + timeout.unwrap_or(if self.wait { WAIT } else { CALL });
-        // No call outlasts the deadline by more than the time between two looks.
+        // No call outlasts the deadline by more than one interval.
         let left = || deadline.saturating_duration_since(Instant::now()).clamp(LOOK, CALL);
-        // Without the names, the checks alone say whether something is new.
+        // Without member names, only the failed checks show whether anything has changed.
         let mut names = Vec::new();
         let mut progress = Progress::new();
         let mut ticks = interval(LOOK);
@@ -67,7 +67,7 @@ impl Health {
                         progress.say(&node.name, &node.awaits);
                     }
                 }
-                Err(error) => progress.tell("health", &substance_of(error), &chain(error)),
+                Err(error) => progress.tell("health", &substance_of(error), &summary(error)),
             }
         };
         progress.finish();
@@ -77,13 +77,13 @@ impl Health {
     }
 }
 
-/// What of a failure that may pass is worth telling again: its kind and whom it is about. The words
-/// may differ at each look.
+/// Key of a transient failure: its kind and the endpoints. The text may differ at each check, but
+/// the failure is printed again only when this key changes.
 pub(crate) fn substance_of(error: &CallError) -> String {
     match error {
         CallError::Unreachable { attempts, .. } => {
             let asked: Vec<&str> = attempts.iter().map(|a| a.endpoint.as_str()).collect();
-            format!("nobody of {}", asked.join(" "))
+            format!("no answer from {}", asked.join(" "))
         }
         CallError::NotReady { endpoint, .. } => format!("{endpoint} is not ready"),
         CallError::LostTouch { endpoint, .. } => format!("lost {endpoint}"),
@@ -91,7 +91,7 @@ pub(crate) fn substance_of(error: &CallError) -> String {
     }
 }
 
-/// Whether a failure may pass by itself.
+/// Returns true for a transient failure, which may pass by itself.
 pub(crate) fn passes(error: &CallError) -> bool {
     matches!(
         error,
@@ -102,7 +102,7 @@ pub(crate) fn passes(error: &CallError) -> bool {
     )
 }
 
-/// The checks as any node makes them.
+/// Asks any node to run the health checks.
 pub(crate) async fn ask(api: &mut Api) -> Result<HealthReply, CallError> {
     api.call(Kind::Idempotent, "check the health", HealthRequest {}, async |client, request| {
         client.health(request).await
@@ -110,7 +110,7 @@ pub(crate) async fn ask(api: &mut Api) -> Result<HealthReply, CallError> {
     .await
 }
 
-/// The checks, and what they come to.
+/// The checks and their overall result.
 #[derive(Debug, Serialize)]
 pub(crate) struct HealthView {
     pub(crate) healthy: bool,
@@ -131,14 +131,14 @@ impl From<HealthReply> for HealthView {
             .into_iter()
             .map(|Check { name, passed, detail }| CheckView { name, passed, detail })
             .collect();
-        // No checks at all are no proof of health.
+        // An empty list proves nothing, so it counts as unhealthy.
         let healthy = !checks.is_empty() && checks.iter().all(|check| check.passed);
         Self { healthy, checks }
     }
 }
 
 impl HealthView {
-    /// The failed checks in one sentence.
+    /// Lists the failed checks on one line.
     pub(crate) fn missing(&self) -> String {
         let failed: Vec<String> = self
             .checks
@@ -149,8 +149,8 @@ impl HealthView {
         format!("not healthy: {}", failed.join("; "))
     }
 
-    /// What of that is worth telling again: which checks fail, and which of `members` they name. The
-    /// rest of their words may move at each look, as durations and counts do.
+    /// Key of the failed checks: their names and the `members` that they mention. The rest of the
+    /// text may change at each check, as durations and counts do.
     pub(crate) fn substance<'a>(&self, members: impl Iterator<Item = &'a str>) -> String {
         let members: BTreeSet<&str> = members.collect();
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -201,7 +201,7 @@ mod tests {
         assert!(!HealthView::from(HealthReply::default()).healthy);
     }
 
-    /// A line was printed at each look while a count of seconds moved.
+    /// Regression: each check printed a line because a count of seconds changed.
     #[test]
     fn ill_health_is_told_again_when_a_check_or_a_node_changes() {
         let substance = |checks: &[(&str, &str)]| {

@@ -1,4 +1,4 @@
-//! `init`: the files of a new cluster.
+//! `init`: writes the files of a new cluster.
 
 use std::path::{Path, PathBuf};
 
@@ -17,26 +17,26 @@ use crate::files::{self, FileError};
 use crate::output::{Output, View};
 use crate::value;
 
-/// Write the configuration of a new cluster, and the key to operate it
+/// Write the configuration of a new cluster and its first operator's key
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The cluster's name: lower-case letters, digits and '-'
+    /// Cluster name: lower-case letters, digits and '-'
     #[arg(value_name = "NAME", value_parser = value::cluster_name)]
     name: NodeName,
-    /// How many control-plane nodes found it together: 1, 3, 5 or 7
+    /// Number of control-plane nodes that found the cluster: 1, 3, 5 or 7
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = value::founders,
         allow_negative_numbers = true)]
     control_planes: u8,
-    /// Where to write [default: a new directory NAME]
+    /// Output directory [default: a new directory NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The name of the operator whose key is made
+    /// Name of the operator whose key is created
     #[arg(long, value_name = "NAME", default_value = "admin", value_parser = value::operator)]
     operator: String,
-    /// A node that others find at a fixed address; may be repeated
+    /// Fixed address of a node, for discovery; may be repeated
     #[arg(long = "static", value_name = "HOST[:PORT]", value_parser = crate::connect::parse_endpoint)]
     fixed: Vec<String>,
-    /// Do not look for nodes by multicast DNS
+    /// Do not discover nodes by multicast DNS
     #[arg(long)]
     no_mdns: bool,
     /// Do not add the cluster to this user's contexts
@@ -44,18 +44,18 @@ pub(crate) struct Init {
     no_context: bool,
 }
 
-/// Why the files of a cluster were not written. Nothing of them is there then.
+/// Error of `init`. None of the cluster's files exists in that case.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InitError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
     Context(#[from] ContextError),
-    #[error("what was asked for makes no configuration")]
+    #[error("the given options do not make a valid configuration")]
     Config(#[from] ConfigError),
 }
 
-/// A cluster that does not exist yet: its secrets, and what its files will say.
+/// New secrets and the configuration template of a cluster that does not exist yet.
 pub(crate) struct Plan {
     pub(crate) template: Template,
     identity: Identity,
@@ -64,7 +64,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Makes the secrets.
+    /// Generates the secrets.
     pub(crate) fn new(cluster_name: &str, expect: u8, operator: &str) -> Self {
         let (identity, token) = (Identity::generate(), Token::generate());
         let first = Operator {
@@ -84,14 +84,14 @@ impl Plan {
         Self { template, identity, token, operator: operator.to_owned() }
     }
 
-    /// `node.yaml`, read back by the reader of nodes before anyone else sees it.
+    /// Renders `node.yaml` and checks it with the parser that nodes use.
     pub(crate) fn document(&self) -> Result<Zeroizing<String>, ConfigError> {
         let text = self.template.render();
         let check = |text: &str| text.parse::<Token>().map(drop).map_err(|e| e.to_string());
         Document::parse(&text, &check).map(|_| text)
     }
 
-    /// The files of a context in `directory`.
+    /// Returns the files of a context in `directory`.
     pub(crate) fn context(
         &self,
         directory: &Path,
@@ -141,7 +141,7 @@ impl Init {
             all.extend(plan.context(&context, endpoints, None)?);
             added = Some(context);
         }
-        // What is in the way is told before anything is made.
+        // An existing file is reported before anything is created.
         if let Some((taken, _)) = all.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
             return Err(FileError::Exists(taken.clone()).into());
         }
@@ -174,12 +174,12 @@ struct Initialised {
     control_planes: u8,
     directory: PathBuf,
     config: PathBuf,
-    /// The context's name, if it was added to the user's contexts.
+    /// Name of the context. None if it was not added to the user's contexts.
     context: Option<String>,
     files: Vec<PathBuf>,
     #[serde(skip)]
     needs_endpoint: bool,
-    /// The context that was the current one.
+    /// Previous current context. None if it did not change.
     #[serde(skip)]
     before: Option<String>,
 }
@@ -202,8 +202,8 @@ impl View for Initialised {
             ),
         };
         format!(
-            "Wrote the cluster {} to {directory}: node.yaml holds the token, operator.key is yours \
-             alone.\n\nNext:\n  1. copy {config} to {nodes},\n     the same file everywhere, as \
+            "Wrote the cluster {} to {directory}: node.yaml holds the token, keep operator.key \
+             private.\n\nNext:\n  1. copy {config} to {nodes},\n     the same file everywhere, as \
              /etc/muster/node.yaml (mode 0600)\n  2. start musterd on each, in any order{reach}\n  \
              {}. musterctl health --wait",
             self.cluster_name,

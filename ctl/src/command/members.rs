@@ -1,4 +1,4 @@
-//! `members`: who belongs to the cluster.
+//! `members`: lists the cluster's members.
 
 use clap::Args;
 use muster_messages::operator::{Member, MembersReply, MembersRequest};
@@ -9,7 +9,7 @@ use crate::connect::{Api, CallError, Kind};
 use crate::failure::Failure;
 use crate::output::{Output, View, dash, table};
 
-/// List the members and how they are
+/// List the members and their state
 #[derive(Debug, Args)]
 pub(crate) struct Members {}
 
@@ -22,12 +22,12 @@ impl Members {
     }
 }
 
-/// The members as any node knows them.
+/// Asks any node for its list of members.
 pub(crate) async fn ask(api: &mut Api) -> Result<MembersReply, CallError> {
     ask_to(api, "list the members").await
 }
 
-/// The members, asked for to do something else. `what` completes "could not …".
+/// Lists the members on behalf of another command. `what` completes "could not …".
 pub(crate) async fn ask_to(api: &mut Api, what: &'static str) -> Result<MembersReply, CallError> {
     api.call(Kind::Idempotent, what, MembersRequest {}, async |client, request| {
         client.members(request).await
@@ -96,7 +96,7 @@ impl From<Member> for MemberView {
     }
 }
 
-/// On the wire the empty text stands for nothing.
+/// Returns `None` for an empty text, which means "none" on the wire.
 pub(super) fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -130,7 +130,8 @@ impl View for MembersView {
         }
         let since = span(self.stale_for_ms);
         format!(
-            "{table}\n\nThis may be old: the node that answered has heard no leader for {since}."
+            "{table}\n\nMay be out of date: the node that answered has not heard from a leader for \
+             {since}."
         )
     }
 }

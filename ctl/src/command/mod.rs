@@ -1,4 +1,4 @@
-//! The commands, one file each.
+//! The commands, one file per command.
 
 pub(crate) mod audit;
 pub(crate) mod cluster;
@@ -22,7 +22,7 @@ use crate::context::{ContextError, Store};
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Does what was asked.
+/// Runs the given command.
 pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     if global.node.is_some() && !command.is_about_one_node() {

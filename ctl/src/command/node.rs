@@ -1,4 +1,4 @@
-//! `node`: one member.
+//! `node`: commands on one member.
 
 use clap::{Args, Subcommand};
 use muster_messages::operator::{RemoveNodeReply, RemoveNodeRequest};
@@ -16,14 +16,14 @@ pub(crate) enum Node {
     Remove(Remove),
 }
 
-/// Remove a member: its sessions end at once, Raft and etcd are settled, its identity never returns
+/// Remove a member: closes its sessions, removes it from Raft and etcd, never admits it again
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
-    /// The member's name or id
+    /// Name or node id of the member
     #[arg(value_name = "NAME", value_parser = value::node)]
     name: String,
-    /// Remove it although too few members for a majority of etcd would be left alive; nothing helps
-    /// where Raft would be left without one
+    /// Remove it even if etcd is left without a live majority; a removal that leaves Raft without
+    /// one is always refused
     #[arg(long)]
     force: bool,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Remove {
 impl Node {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self::Remove(Remove { name, force }) = self;
-        // By its id, a node can be removed twice with the effect of once: a lost answer does no harm.
+        // Removal by id is idempotent, so it may be repeated when the reply is lost.
         let members = members::ask(api).await?.members;
         let node = members.into_iter().find(|member| member.name == name).map_or(name, |m| m.id);
         let message = RemoveNodeRequest { node, force };

@@ -1,4 +1,4 @@
-//! `pki`: authorities and certificates.
+//! `pki`: lists authorities and certificates.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::connect::{Api, Kind};
 use crate::failure::Failure;
 use crate::output::{Output, View, dash, table};
 
-/// Look at authorities and certificates
+/// Inspect authorities and certificates
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pki {
     /// Show every authority and every node's certificates, with their expiry
@@ -62,7 +62,7 @@ struct NodeLeavesView {
     leaves: Vec<LeafView>,
 }
 
-/// A node's certificate; no private key is ever sent.
+/// Certificate of a node. Private keys are never sent.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LeafView {

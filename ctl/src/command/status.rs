@@ -1,4 +1,4 @@
-//! `status`: the one thing that each node waits for.
+//! `status`: shows the one condition that each node waits for.
 
 use clap::Args;
 use muster_messages::operator::{
@@ -12,7 +12,7 @@ use crate::connect::{Api, Attempt, CallError, Kind, Waiting};
 use crate::failure::Failure;
 use crate::output::{Output, View, dash, table};
 
-/// Show what each node waits for, whether there is a cluster yet or not
+/// Show what each node waits for, even before the cluster exists
 #[derive(Debug, Args)]
 pub(crate) struct Status {}
 
@@ -28,7 +28,7 @@ impl Status {
     }
 }
 
-/// Asks for one node if one is named, else for all.
+/// Asks for the status of the node that `--node` names, otherwise of all nodes.
 async fn ask(api: &mut Api) -> Result<StatusView, CallError> {
     let nodes = if api.is_about_one_node() {
         let what = "ask the node for its status";

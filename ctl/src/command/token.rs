@@ -1,4 +1,4 @@
-//! `token`: who may join.
+//! `token`: manages the tokens that admit nodes.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,13 +15,13 @@ use crate::failure::Failure;
 use crate::output::{Output, View, dash, table};
 use crate::value;
 
-/// Make, list and revoke the tokens that admit nodes
+/// Create, list and revoke the tokens that admit nodes
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     Create(Create),
-    /// List the tokens; secrets are nowhere kept and so never shown
+    /// List the tokens; secrets are not stored and never shown
     List,
-    /// Make a token worthless at once; members that came with it stay
+    /// Revoke a token at once; members that joined with it stay
     Revoke {
         /// The part of the token before the dot
         #[arg(value_name = "ID", value_parser = id)]
@@ -29,28 +29,28 @@ pub(crate) enum TokenCommand {
     },
 }
 
-/// Make a token: made here, shown once, kept by the cluster only as a verifier
+/// Create a token on this machine and show it once; the cluster stores only a verifier
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// What whoever holds it may become: control-plane, worker; may be repeated
+    /// Role that the token admits: control-plane or worker; may be repeated
     #[arg(long = "role", value_name = "ROLE", required = true)]
     roles: Vec<Role>,
-    /// How long it is valid
+    /// Lifetime of the token
     #[arg(long, value_name = "DURATION", value_parser = parse_duration,
         allow_hyphen_values = true, default_value = "24h")]
     ttl: Duration,
-    /// How many nodes may use it [default: any number]
+    /// Number of nodes that may use it [default: any number]
     #[arg(long, value_name = "N", value_parser = uses, allow_negative_numbers = true)]
     uses: Option<u32>,
-    /// The only node that may use it
+    /// Name of the only node that may use it
     #[arg(long, value_name = "NAME", value_parser = value::node_name)]
     node_name: Option<NodeName>,
-    /// What it is for, to be read in the list
+    /// Text shown in the list of tokens
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = value::description)]
     description: String,
 }
 
-/// A whole token that is pasted in is taken for its id.
+/// Parses a token id. Accepts a whole token too and drops its secret.
 fn id(text: &str) -> Result<TokenId, String> {
     let id = text.split('.').next().unwrap_or(text);
     id.parse().map_err(|error: TokenIdError| format!("{error}; `musterctl token list` shows them"))
@@ -114,12 +114,12 @@ impl Create {
 fn token_of(api: &Api, token: Option<operator::Token>) -> Result<TokenView, CallError> {
     let senseless = || CallError::Senseless {
         endpoint: api.endpoint().to_owned(),
-        message: "no token in the answer".to_owned(),
+        message: "no token in the reply".to_owned(),
     };
     token.map(TokenView::from).ok_or_else(senseless)
 }
 
-/// The one answer that holds a secret: it is what was asked for.
+/// The only output that contains a secret, because the operator asked for it.
 #[derive(Serialize)]
 struct Created {
     token: String,

@@ -1,4 +1,4 @@
-//! `version`: of this program and of the node that answers, or of the one that is named.
+//! `version`: versions of this program and of a node: the first that answers, or `--node`.
 
 use clap::Args;
 use muster_messages::operator::{NodeStatusReply, NodeStatusRequest, VersionReply, VersionRequest};
@@ -12,7 +12,7 @@ use crate::output::{Output, View};
 /// Show the version of this program and of the node that answers (or of --node NAME)
 #[derive(Debug, Args)]
 pub(crate) struct Version {
-    /// Ask no node
+    /// Show only this program's version and ask no node
     #[arg(long)]
     client: bool,
 }
@@ -28,7 +28,7 @@ impl Version {
             return Ok(out.show(&VersionView { client, server: None })?);
         }
         let asked = match api() {
-            // Without any cluster there is nobody to ask, and nothing wrong.
+            // Without a context there is no node to ask. That is not an error.
             Err(ContextError::None) => return Ok(out.show(&VersionView { client, server: None })?),
             Err(error) => return Err(error.into()),
             Ok(mut api) => server(&mut api).await,
@@ -42,7 +42,7 @@ impl Version {
     }
 }
 
-/// Asks the named node, or whichever answers.
+/// Asks the node that `--node` names, otherwise any node.
 async fn server(api: &mut Api) -> Result<Server, CallError> {
     let what = "ask for the version";
     if api.is_about_one_node() {
@@ -55,7 +55,7 @@ async fn server(api: &mut Api) -> Result<Server, CallError> {
     Ok(Server { node, version })
 }
 
-/// The version and the name of the node that answers. `what` completes "could not …".
+/// Returns the version and the name of the node that answers. `what` completes "could not …".
 pub(crate) async fn ask_to(api: &mut Api, what: &'static str) -> Result<VersionReply, CallError> {
     api.call(Kind::Idempotent, what, VersionRequest {}, async |c, r| c.version(r).await).await
 }

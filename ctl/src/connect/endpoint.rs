@@ -1,20 +1,20 @@
-//! Endpoints as people give them, and the addresses behind them.
+//! Parses endpoints and resolves them to addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
 use muster_pki::token::{Token, TokenError};
 use muster_types::DEFAULT_PORT;
 
-/// The longest endpoint: a DNS name with a port.
+/// Longest endpoint: a DNS name with a port.
 const MAX: usize = 260;
 
-/// An endpoint, taken apart.
+/// A parsed endpoint.
 enum Place<'a> {
     Address(SocketAddr),
     Name(&'a str, u16),
 }
 
-/// Reads `ADDRESS`, `ADDRESS:PORT`, `NAME` or `NAME:PORT`. IPv6 with a port is in brackets.
+/// Parses `ADDRESS`, `ADDRESS:PORT`, `NAME` or `NAME:PORT`. IPv6 with a port is in brackets.
 fn read(text: &str) -> Option<Place<'_>> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
@@ -32,8 +32,8 @@ fn read(text: &str) -> Option<Place<'_>> {
     is_name(name).then_some(Place::Name(name, port))
 }
 
-/// Whether a text can be the name of a host. One that ends in a number is a wrong address; a token could
-/// be one, and would be asked for in DNS.
+/// Returns true for a valid host name. A name that ends in a number is a mistyped address. A token
+/// looks like a name too, but its secret must not be sent to DNS.
 fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -46,13 +46,13 @@ fn is_name(text: &str) -> bool {
         && !is_token(text)
 }
 
-/// Whether a text is a token, mistyped or not.
+/// Returns true for a token, even a mistyped one.
 fn is_token(text: &str) -> bool {
     use TokenError::{Checksum, HandMade};
     matches!(text.parse::<Token>(), Ok(_) | Err(Checksum { .. } | HandMade { .. }))
 }
 
-/// The addresses of an endpoint.
+/// Resolves an endpoint to its addresses.
 pub(super) async fn resolve(endpoint: &str) -> Result<Vec<SocketAddr>, String> {
     let (name, port) = match read(endpoint) {
         Some(Place::Address(address)) => return Ok(vec![address]),
@@ -65,7 +65,7 @@ pub(super) async fn resolve(endpoint: &str) -> Result<Vec<SocketAddr>, String> {
     if addresses.is_empty() { Err(format!("{name} has no address")) } else { Ok(addresses) }
 }
 
-/// Whether a text can be an endpoint at all.
+/// Validates an endpoint without a DNS lookup.
 pub(crate) fn parse(text: &str) -> Result<String, String> {
     if text.len() <= MAX && read(text).is_some() { Ok(text.to_owned()) } else { Err(wrong(text)) }
 }

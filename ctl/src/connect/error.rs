@@ -1,4 +1,4 @@
-//! Why a call failed, and what to do about it.
+//! Errors of calls: classifies them and suggests the next step.
 
 use std::error::Error;
 use std::iter;
@@ -9,7 +9,7 @@ use super::{Kind, is_not_now};
 use crate::context::ContextError;
 use crate::failure::chain;
 
-/// An endpoint that did not do.
+/// A failed attempt at one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) endpoint: String,
@@ -17,54 +17,54 @@ pub(crate) struct Attempt {
     pub(crate) how: Miss,
 }
 
-/// In which way an endpoint did not do; the later ones tell more.
+/// Kind of a failed attempt, ordered from least to most informative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Miss {
-    /// Nobody answered, or the connection broke.
+    /// No answer, or the connection broke.
     Silent,
-    /// Somebody is there who did not show to be of the pinned cluster.
+    /// The peer answers, but does not prove that it belongs to the pinned cluster.
     Foreign,
-    /// The node is there and wants nothing to do with this operator's key or token.
+    /// The node rejects this operator's key or token.
     Refused,
 }
 
-/// A node that is there while the cluster is not.
+/// A node that answers before the cluster exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) endpoint: String,
     pub(crate) name: String,
     pub(crate) role: String,
     pub(crate) version: String,
-    /// The one thing that it waits for, in its own words.
+    /// The one condition that it waits for, as the node describes it.
     pub(crate) awaits: String,
 }
 
-/// Why a call failed.
+/// Error of a call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error(transparent)]
     Context(#[from] ContextError),
     #[error(
-        "the context names no endpoint: give the address of a node with `-e ADDRESS`, or keep it \
-         with `musterctl context endpoints ADDRESS…`"
+        "the context names no endpoint\n\
+         try: `-e ADDRESS` once, or `musterctl context endpoints ADDRESS…` to keep it"
     )]
     NoEndpoint,
     #[error(
-        "the context has neither a trust anchor nor a token to get one with: take the context \
-         over again from where `musterctl init` wrote it"
+        "the context has neither a trust anchor nor a token\n\
+         try: `musterctl context add DIR` with the directory that `musterctl init` wrote"
     )]
     NoToken,
-    #[error("no member has the name or node id {node}; see `musterctl members`")]
+    #[error("no member has the name or node id {node}\ntry: `musterctl members`")]
     NoSuchNode { node: String },
-    #[error("there is no cluster yet; {}", waiting(nodes))]
+    #[error("there is no cluster yet\n{}", waiting(nodes))]
     NoCluster { nodes: Vec<Waiting>, attempts: Vec<Attempt> },
-    /// Nobody took the call. One of kind [`Kind::Once`] was never sent then.
+    /// No node took the call. A call of kind [`Kind::Once`] was never sent in that case.
     #[error("could not {what}{}: {}", untouched(*kind), missed(attempts, *given))]
     Unreachable {
         what: &'static str,
         kind: Kind,
         attempts: Vec<Attempt>,
-        /// Whether they were at endpoints given with the command, not at those of the context.
+        /// True if the endpoints came from the command line instead of the context.
         given: bool,
     },
     #[error("could not {what}: {endpoint} refused: {message}")]
@@ -72,20 +72,21 @@ pub(crate) enum CallError {
     #[error("could not {what}: {endpoint} is not ready: {message}")]
     NotReady { what: &'static str, endpoint: String, message: String },
     #[error(
-        "{endpoint} was asked to {what} and did not say that it is done ({why}): it may have been; \
-         look before you repeat it"
+        "{what}: outcome unknown, {endpoint} did not confirm it ({why})\n\
+         it may have been done: check the state before you retry"
     )]
     LostTouch { what: &'static str, endpoint: String, why: String },
     #[error("could not {what}: {endpoint} says: {message}")]
     Failed { what: &'static str, endpoint: String, message: String },
     #[error(
-        "{endpoint} answered what cannot be: {message}; are both of one version? (`musterctl version`)"
+        "invalid reply from {endpoint}: {message}\n\
+         try: `musterctl version` to compare the versions of musterctl and the node"
     )]
     Senseless { endpoint: String, message: String },
 }
 
 impl CallError {
-    /// What it means that no endpoint did.
+    /// Error for a call that failed at every endpoint.
     pub(super) fn unreachable(
         what: &'static str,
         kind: Kind,
@@ -104,7 +105,7 @@ impl CallError {
     }
 }
 
-/// That nothing was done, where one could think that something was.
+/// States that nothing was done, for a call that must not run twice.
 fn untouched(kind: Kind) -> &'static str {
     match kind {
         Kind::Idempotent => "",
@@ -112,27 +113,30 @@ fn untouched(kind: Kind) -> &'static str {
     }
 }
 
-/// The attempts, and what to do next.
+/// Lists the attempts, possible causes and the next step.
 fn missed(attempts: &[Attempt], given: bool) -> String {
     let each: Vec<String> =
         attempts.iter().map(|attempt| format!("{}: {}", attempt.endpoint, attempt.why)).collect();
     let each = each.join("; ");
     if attempts.iter().any(|attempt| attempt.how == Miss::Foreign) {
         let members = if given {
-            "`musterctl members` without -e shows who is a member"
+            "`musterctl members` without -e, which lists the members"
         } else {
             "name a member with `-e ADDRESS`"
         };
         return format!(
-            "no node of this cluster answered: {each}; perhaps that machine is no member yet, or of \
-             another cluster, or a worker that reaches no control-plane node: {members}; `musterctl \
-             status --context ./DIR -e ADDRESS`, with the directory that `musterctl init` wrote, \
-             shows what a machine that is none waits for; so does the log of its musterd"
+            "no member of this cluster answered: {each}\n\
+             possible causes: not a member yet, another cluster, a worker without a control-plane \
+             node\n\
+             try: {members}\n\
+             if it is not a member yet: `musterctl status --context ./DIR -e ADDRESS`, with the \
+             directory that `musterctl init` wrote, or the log of its musterd shows what it waits for"
         );
     }
     format!(
-        "no node answered: {each}; is musterd up there and reachable from here? name another node \
-         with `-e ADDRESS`"
+        "no node answered: {each}\n\
+         possible causes: musterd is not running there, or not reachable from here\n\
+         try: another node with `-e ADDRESS`"
     )
 }
 
@@ -143,24 +147,24 @@ fn waiting(nodes: &[Waiting]) -> String {
             format!("{name} ({endpoint}) waits for: {awaits}")
         })
         .collect();
-    each.join("; ")
+    each.join("\n")
 }
 
-/// Whether a call failed for want of a connection, before any of it could be sent. Of any other
-/// failure that is not certain.
+/// Returns true if the call failed before it was sent, because no connection was made. For any
+/// other failure this is not certain.
 fn was_never_sent(status: &Status) -> bool {
     iter::successors(status.source(), |&error| error.source())
         .any(<dyn Error + 'static>::is::<ConnectError>)
 }
 
-/// What to do with a call that failed.
+/// Next step after a failed call.
 pub(super) enum Verdict {
     Next(Attempt),
     NotNow(CallError),
     Final(CallError),
 }
 
-/// Decides over a status: one that the server sent, or one that stands for a broken connection.
+/// Classifies a status: one that the server sent, or one that tonic made for a broken connection.
 pub(super) fn judge(status: &Status, kind: Kind, what: &'static str, endpoint: &str) -> Verdict {
     let endpoint = endpoint.to_owned();
     let local = status.source().is_some() || status.code() == Code::DeadlineExceeded;
@@ -180,7 +184,7 @@ pub(super) fn judge(status: &Status, kind: Kind, what: &'static str, endpoint: &
         Code::PermissionDenied | Code::Unauthenticated => {
             Verdict::Final(CallError::Refused { what, endpoint, message })
         }
-        // Whoever says "not now" may have begun all the same.
+        // A node that answers "not now" may have begun anyway.
         code if is_not_now(code) && kind == Kind::Once => {
             Verdict::Final(CallError::LostTouch { what, endpoint, why: message })
         }
@@ -201,7 +205,8 @@ mod tests {
         Status::from_error(Box::new(error))
     }
 
-    /// A call that must not be repeated was given up as perhaps done when its connection was refused.
+    /// Regression: a refused connection was reported as an unknown outcome for a call that must not
+    /// be repeated.
     #[test]
     fn a_call_that_was_never_sent_goes_to_the_next_node_and_no_other_does() {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
@@ -209,7 +214,7 @@ mod tests {
         for kind in [Kind::Idempotent, Kind::Once] {
             let unsent = broken(ConnectError(refused().into()));
             let Verdict::Next(attempt) = judge(&unsent, kind, "do it", "cp-1") else {
-                panic!("{kind:?}: it is not asked of another node")
+                panic!("{kind:?}: it is not sent to another node")
             };
             assert_eq!((attempt.endpoint.as_str(), attempt.how), ("cp-1", Miss::Silent));
         }
@@ -219,7 +224,7 @@ mod tests {
             let verdict = judge(&status, Kind::Once, "do it", "cp-1");
             assert!(
                 matches!(&verdict, Verdict::Final(CallError::LostTouch { .. })),
-                "nobody knows whether it was sent: {status}"
+                "unknown whether it was sent: {status}"
             );
         }
     }
@@ -230,17 +235,19 @@ mod tests {
         let told =
             |kind, how| CallError::unreachable("do it", kind, vec![attempt(how)], true).to_string();
         let silent = told(Kind::Idempotent, Miss::Silent);
-        assert!(silent.starts_with("could not do it: no node answered: x: y; is musterd up"));
+        assert!(silent.starts_with("could not do it: no node answered: x: y\npossible causes"));
         let silent = told(Kind::Once, Miss::Silent);
         assert!(
             silent.starts_with("could not do it, and nothing was done: no node answered: x: y")
         );
         let foreign = told(Kind::Idempotent, Miss::Foreign);
-        assert!(foreign.starts_with("could not do it: no node of this cluster answered: x: y;"));
-        assert!(foreign.contains("musterctl members") && !foreign.contains("is musterd up"));
+        assert!(foreign.starts_with("could not do it: no member of this cluster answered: x: y\n"));
+        assert!(
+            foreign.contains("musterctl members") && !foreign.contains("musterd is not running")
+        );
         let attempts = vec![attempt(Miss::Foreign), attempt(Miss::Silent)];
         let known = CallError::unreachable("do it", Kind::Idempotent, attempts, false).to_string();
-        assert!(known.contains("no node of this cluster answered: x: y; x: y; perhaps"), "{known}");
+        assert!(known.contains("no member of this cluster answered: x: y; x: y\nposs"), "{known}");
         assert!(known.contains("name a member with `-e ADDRESS`"), "{known}");
         assert!(!known.contains("musterctl members"), "it would ask the same nodes: {known}");
         assert_eq!(told(Kind::Once, Miss::Refused), "could not do it: x refused: y");

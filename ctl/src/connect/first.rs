@@ -1,5 +1,5 @@
-//! The first contact: the shared token is proved over QUIC, to a node that proves it too, and the
-//! cluster's trust anchor is learned from it.
+//! First contact with a cluster over QUIC. Both sides prove that they hold the token, then the node
+//! sends the cluster's trust anchor.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use super::{Attempt, CallError, Kind, Miss, Waiting};
 use crate::context::{Anchor, Context};
 use crate::failure::chain;
 
-/// How long one node may take for the whole of it.
+/// Timeout of the whole exchange with one node.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long the others are waited for once a node has said that there is no cluster.
+/// Extra time for the other nodes once one has reported that there is no cluster.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
-/// Of a node that says nothing.
+/// Reason given for a node that does not answer.
 const SILENT: &str = "no answer over QUIC (UDP) in time";
 
-/// What a node said.
+/// Result of the exchange with one node.
 pub(super) enum Met {
     Cluster(Anchor),
     Nobody(Waiting),
 }
 
-/// Asks all nodes at once; the first that belongs to a cluster tells whom to trust.
+/// Asks all nodes concurrently. Returns the trust anchor of the first that belongs to a cluster.
 pub(super) async fn contact(
     context: &Context,
     endpoints: &[String],
@@ -55,7 +55,7 @@ pub(super) async fn contact(
         });
     }
     let (mut waiting, mut attempts): (Vec<Waiting>, Vec<Attempt>) = (Vec::new(), Vec::new());
-    // Every task ends by the deadline; once a node has answered, the silent ones get less.
+    // Every task ends by the deadline. Once a node has answered, the others get less time.
     let mut patience = deadline + STRAGGLERS;
     while let Ok(Some(joined)) = timeout_at(patience, asked.join_next()).await {
         match joined {
@@ -65,7 +65,7 @@ pub(super) async fn contact(
                 patience = patience.min(Instant::now() + STRAGGLERS);
             }
             Ok(Err(attempt)) => attempts.push(attempt),
-            // A task of ours panicked: nothing can be said of that endpoint.
+            // The task panicked, so the result for that endpoint is unknown.
             Err(_) => {}
         }
     }
@@ -78,16 +78,21 @@ pub(super) async fn contact(
         }
     }
     if waiting.is_empty() {
-        // It counts only where somebody is foreign, and nobody is to who has pinned no cluster yet.
+        // Matters only for peers of another cluster, and no cluster is pinned yet.
         let given = false;
-        return Err(CallError::unreachable("meet the cluster", Kind::Idempotent, attempts, given));
+        return Err(CallError::unreachable(
+            "contact the cluster",
+            Kind::Idempotent,
+            attempts,
+            given,
+        ));
     }
     waiting.sort_by(|a, b| a.name.cmp(&b.name));
     attempts.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
     Err(CallError::NoCluster { nodes: waiting, attempts })
 }
 
-/// The whole exchange with one node.
+/// Runs the whole exchange with one node, at each of its addresses in turn.
 async fn meet(
     endpoint: &str,
     identity: Arc<Identity>,
@@ -97,7 +102,7 @@ async fn meet(
     let mut outcome = Err(failed("has no address".to_owned()));
     for address in resolve(endpoint).await.map_err(failed)? {
         outcome = meet_at(endpoint, address, Arc::clone(&identity), token).await;
-        // A refusal is an answer; only silence sends us on to the name's next address.
+        // A rejection is an answer. Only a node that does not answer is tried at its next address.
         if !matches!(outcome, Err((Miss::Silent, _))) {
             break;
         }
@@ -118,7 +123,7 @@ async fn meet_at(
     };
     let trust = watch::Sender::new(Arc::new(Trust::default()));
     let bind = Bind { address: SocketAddr::new(from, 0), identity, trust: trust.subscribe() };
-    // Nobody is let in here: the listener is never run.
+    // The listener is never run, so no connection is accepted.
     let (quic, _listener) = Endpoint::bind(bind).map_err(|e| failed(chain(&e)))?;
     let session = quic.dial_hello(address).await.map_err(|e| failed(chain(&e)))?;
     session.prove(token).await.map_err(|error| {
@@ -135,7 +140,7 @@ async fn meet_at(
 
 pub(super) fn read(endpoint: &str, reply: AnchorReply) -> Result<Met, String> {
     let AnchorReply { node, cluster_id, machine_authorities, .. } = reply;
-    let node = node.ok_or("answered without saying who it is")?;
+    let node = node.ok_or("reply without a node")?;
     if cluster_id.is_empty() {
         return Ok(Met::Nobody(Waiting {
             endpoint: endpoint.to_owned(),
@@ -147,14 +152,14 @@ pub(super) fn read(endpoint: &str, reply: AnchorReply) -> Result<Met, String> {
     }
     let cluster_id = ClusterId::try_from(cluster_id.as_slice()).map_err(|e| e.to_string())?;
     if machine_authorities.is_empty() {
-        // Born, but the authorities are not made yet.
+        // The cluster is born, but its authorities are not created yet.
         return Ok(Met::Nobody(Waiting {
             endpoint: endpoint.to_owned(),
             name: node.name,
             role: node.role,
             version: node.version,
             awaits: match node.waiting_for.as_str() {
-                "" => "the cluster's authorities to be made".to_owned(),
+                "" => "the cluster's authorities to be created".to_owned(),
                 said => said.to_owned(),
             },
         }));

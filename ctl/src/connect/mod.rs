@@ -1,7 +1,7 @@
-//! The way to a cluster: any node that answers will do.
+//! Client of the operator API. Any node of the cluster can answer.
 //!
-//! The first contact is over QUIC, where the shared token is proved and the cluster's trust anchor
-//! learned and pinned. Every call after that is gRPC over mutual TLS.
+//! The first contact is over QUIC: it proves the shared token, and learns and pins the cluster's
+//! trust anchor. Every call after that is gRPC over mutual TLS.
 
 mod endpoint;
 mod error;
@@ -22,37 +22,37 @@ pub(crate) use self::error::{Attempt, CallError, Miss, Waiting};
 use self::session::Session;
 use crate::context::Context;
 
-/// What the fuzz target of the first contact's answer calls.
+/// Entry point of the fuzz target for the reply to the first contact.
 #[cfg(test)]
 pub(crate) fn read_anchor(reply: muster_messages::hello::AnchorReply) -> Result<(), String> {
     first::read("10.0.0.1", reply).map(drop)
 }
 
-/// How long one call may take unless `--timeout` says otherwise.
+/// Default timeout of one call; `--timeout` overrides it.
 pub(crate) const CALL: Duration = Duration::from_secs(10);
 
-/// How long a cluster that answers "not now" is asked again: elections take about two seconds.
+/// Limit for retries while the cluster answers "not now". An election takes about two seconds.
 const NOT_NOW: Duration = Duration::from_secs(5);
 
-/// Between two such attempts.
+/// Interval between two such retries.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// The generated client over whatever connection there is.
+/// Generated gRPC client over the current connection.
 pub(crate) type Client = OperatorClient<Channel>;
 
-/// What a repetition of a call would do.
+/// Effect of repeating a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The same as once.
+    /// Same effect as one call.
     Idempotent,
-    /// Perhaps harm: never repeated once it was sent and its answer lost.
+    /// Possibly harmful: never repeated once it was sent and its reply lost.
     Once,
 }
 
-/// The operator API of the cluster of one context.
+/// Operator API of the cluster of one context.
 pub(crate) struct Api {
     context: Context,
-    /// Given on the command line: asked instead of what the context knows.
+    /// Endpoints from the command line; they replace those of the context.
     endpoints: Vec<String>,
     node: Option<MetadataValue<Ascii>>,
     timeout: Duration,
@@ -66,7 +66,7 @@ impl Api {
         node: Option<&str>,
         timeout: Duration,
     ) -> Self {
-        // A node's name and id are checked when arguments are read.
+        // A node's name or id is validated when the arguments are parsed.
         let node = node.and_then(|node| node.parse().ok());
         Self { context, endpoints, node, timeout, session: None }
     }
@@ -75,22 +75,22 @@ impl Api {
         &self.context
     }
 
-    /// How long one call may take.
+    /// Timeout of one call.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Limits the next calls.
+    /// Sets the timeout of the next calls.
     pub(crate) fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
 
-    /// Whether `--node` names one.
+    /// Returns true if `--node` names a node.
     pub(crate) fn is_about_one_node(&self) -> bool {
         self.node.is_some()
     }
 
-    /// Of `nodes`, the one that `--node` names; all of them if it names none.
+    /// Keeps only the node that `--node` names; without `--node`, all of them.
     pub(crate) async fn only_named<T>(
         &mut self,
         nodes: Vec<T>,
@@ -100,7 +100,7 @@ impl Api {
         Ok(nodes.into_iter().filter(|node| name_of(node) == wanted).collect())
     }
 
-    /// The name of the member that `--node` names by its name or its id.
+    /// Resolves `--node`, a name or an id, to the member's name.
     async fn named(&mut self, what: &'static str) -> Result<Option<String>, CallError> {
         let wanted = self.node.as_ref().and_then(|node| node.to_str().ok()).map(str::to_owned);
         let Some(wanted) = wanted else { return Ok(None) };
@@ -111,9 +111,9 @@ impl Api {
         }
     }
 
-    /// The name of the node that the next calls are about: the one that `--node` names, else the one
-    /// that answers now. They name it from now on, whichever node takes them. `what` completes "could
-    /// not …".
+    /// Fixes the target node of the next calls: the one that `--node` names, otherwise the one that
+    /// answers now. Later calls name it, even if another node takes them. Returns its name. `what`
+    /// completes "could not …".
     pub(crate) async fn settle_node(&mut self, what: &'static str) -> Result<String, CallError> {
         let name = match self.named(what).await? {
             Some(name) => name,
@@ -127,12 +127,12 @@ impl Api {
         Ok(name)
     }
 
-    /// Where the connection of the last call led to.
+    /// Endpoint of the last call's connection; empty if there is none.
     pub(crate) fn endpoint(&self) -> &str {
         self.session.as_ref().map_or("", Session::endpoint)
     }
 
-    /// Keeps what the cluster has told of its control plane. Failing to is no failure of the call.
+    /// Saves the control-plane addresses that the cluster reported. A failure to save is ignored.
     pub(crate) fn learn(&mut self, addresses: Vec<String>) {
         self.context.learn(addresses).ok();
     }
@@ -159,7 +159,7 @@ impl Api {
         }
     }
 
-    /// Asks one endpoint after the other until one gives an answer that is worth something.
+    /// Tries one endpoint after the other until one gives a final answer.
     async fn round<Q: Clone, R>(
         &mut self,
         (kind, what): (Kind, &'static str),
@@ -208,7 +208,7 @@ impl Api {
         Err(not_now.unwrap_or_else(|| CallError::unreachable(what, kind, attempts, given)))
     }
 
-    /// The endpoints to ask, in order, each once.
+    /// Returns the endpoints to try, in order and without duplicates.
     fn candidates(&self) -> Vec<String> {
         let description = &self.context.description;
         let mut candidates = Vec::new();
@@ -225,8 +225,8 @@ impl Api {
         candidates
     }
 
-    /// A session with one endpoint; before the first, the trust anchor is pinned. The outer error
-    /// ends the call, the inner one goes on to the next endpoint.
+    /// Opens a session with one endpoint. Pins the trust anchor first if there is none. The outer
+    /// error ends the call; after the inner one the next endpoint is tried.
     async fn open(
         &mut self,
         endpoint: &str,
@@ -252,7 +252,7 @@ impl Api {
     }
 }
 
-/// Whether a server's code means that another node, or the same one later, may do better.
+/// Returns true if another node, or the same one later, may succeed.
 const fn is_not_now(code: Code) -> bool {
     matches!(code, Code::Unavailable)
 }

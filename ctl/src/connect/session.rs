@@ -1,4 +1,4 @@
-//! One connection to the operator API of one node.
+//! Connection to the operator API of one node.
 
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
@@ -25,29 +25,29 @@ use crate::clock;
 use crate::context::Anchor;
 use crate::failure::chain;
 
-/// How long one address may take to accept a connection: the next one waits for it.
+/// Timeout of the connection to one address. The next address is tried only after it.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long the server's first words are waited for before ours are said.
+/// Time to wait for the server's first bytes before ours are sent.
 const GREETING: Duration = Duration::from_secs(1);
 
-/// A connection that has been made; when it breaks it is replaced, not repaired.
+/// An established connection. When it breaks it is replaced, not repaired.
 pub(super) struct Session {
     pub(super) client: Client,
     endpoint: String,
 }
 
-/// Why one address did not do.
+/// Failure to open a session at one address.
 enum Declined {
-    /// The node is there and does not know this operator's key.
+    /// The node does not know this operator's key.
     UnknownKey,
-    /// Somebody is there, who did not show to be of the pinned cluster.
+    /// The peer answers, but does not prove that it belongs to the pinned cluster.
     Foreign(String),
     Failed(String),
 }
 
 impl Session {
-    /// Where it leads to, as it was asked for.
+    /// Endpoint of this session, as it was given.
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -63,8 +63,8 @@ impl Session {
         Self::open_one_of(&addresses, endpoint, identity, anchor, deadline).await
     }
 
-    /// A session with the first of an endpoint's addresses that does; else what tells most of why none
-    /// did.
+    /// Opens a session at the first of an endpoint's addresses that works. If none does, returns
+    /// the most informative failure.
     async fn open_one_of(
         addresses: &[SocketAddr],
         endpoint: &str,
@@ -113,50 +113,50 @@ async fn connect(
         .map_err(|error| failed("connect to", error))?;
     stream.set_nodelay(true).map_err(|error| failed("set up", error))?;
     let config = operator_client(identity.self_signed(clock::now()), &anchor.authorities);
-    let name = ServerName::try_from(CONTROL_PLANE_NAME).expect("it is a DNS name");
+    let name = ServerName::try_from(CONTROL_PLANE_NAME).expect("a constant DNS name");
     timeout_at(deadline, TlsConnector::from(Arc::new(config)).connect(name, stream))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| distrust(address, &error))
 }
 
-/// What rustls says, if it was rustls.
+/// Returns the rustls error inside an I/O error, if there is one.
 fn tls(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
-/// A handshake that failed. The server judges us only after it, so what failed is the server's part:
-/// it showed a certificate that is not of the pinned cluster, or none, or did not get to it in time. A
-/// machine that is no member yet has none to show, and ends the connection; so does a worker that has
-/// nobody to pass it on to.
+/// Classifies a failed handshake. The server checks our certificate only after the handshake, so
+/// the server's part failed: its certificate is not of the pinned cluster, is missing, or came too
+/// late. A machine that is not a member yet has no certificate and closes the connection. So does a
+/// worker that reaches no control-plane node.
 fn distrust(address: SocketAddr, error: &io::Error) -> Declined {
     use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     match tls(error) {
-        // The time is checked before the issuer.
+        // rustls checks the time before the issuer.
         Some(rustls::Error::InvalidCertificate(
             Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
         )) => Declined::Failed(format!(
-            "{address} serves a certificate that does not hold at this time ({error}); compare the \
-             clocks here and there, or it is of another cluster"
+            "{address} shows a certificate that is not valid at this time ({error}); compare the \
+             clocks of both machines, or it is another cluster's"
         )),
         Some(rustls::Error::InvalidCertificate(_)) => Declined::Foreign(format!(
-            "{address} serves a certificate that is not of a control-plane node of the cluster that \
-             this context trusts ({error})"
+            "{address} shows a certificate that is not from a control-plane node of this context's \
+             cluster ({error})"
         )),
         None if error.kind() == io::ErrorKind::TimedOut => Declined::Failed(format!(
-            "{address} accepts the connection and gives no answer in time"
+            "{address} accepts the connection but gives no answer in time"
         )),
         _ => Declined::Foreign(format!(
-            "{address} accepts the connection and shows no certificate ({error})"
+            "{address} accepts the connection but shows no certificate ({error})"
         )),
     }
 }
 
-/// gRPC over this one stream, as soon as the server has said that we are welcome.
+/// Opens gRPC over this one stream, once the server has accepted the operator's certificate.
 ///
-/// In TLS 1.3 the server judges the client's certificate after the client's handshake is done. Had
-/// we spoken by then, a reset might overtake its refusal; so its first words come first: the HTTP/2
-/// settings, or the alert.
+/// In TLS 1.3 the server checks the client's certificate after the client has finished its
+/// handshake. If we had sent data by then, a reset might arrive before the server's alert. So we
+/// first wait for the server's first bytes: the HTTP/2 settings, or the alert.
 async fn channel(mut stream: TlsStream<TcpStream>) -> Result<Channel, Declined> {
     let mut greeting = vec![0; 1024];
     let length = match timeout(GREETING, stream.read(&mut greeting)).await {
@@ -168,7 +168,7 @@ async fn channel(mut stream: TlsStream<TcpStream>) -> Result<Channel, Declined> 
                 _ => Declined::Failed(error.to_string()),
             });
         }
-        // HTTP/2 allows a server to wait for the client.
+        // HTTP/2 allows a server to wait for the client's first bytes.
         Err(_) => 0,
     };
     greeting.truncate(length);
@@ -206,7 +206,8 @@ mod tests {
     use super::super::error::{Verdict, judge};
     use super::*;
 
-    /// What follows a broken connection of an earlier call was said to have perhaps been done.
+    /// Regression: a call on a connection that an earlier call had found broken was reported as
+    /// possibly done.
     #[tokio::test]
     async fn a_call_on_a_connection_that_is_gone_was_never_sent() {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -231,7 +232,7 @@ mod tests {
         assert!(matches!(expired, Declined::Failed(why) if why.contains("compare the clocks")));
         let unknown = shown(rustls::CertificateError::UnknownIssuer);
         assert!(
-            matches!(unknown, Declined::Foreign(why) if why.contains("is not of a control-plane"))
+            matches!(unknown, Declined::Foreign(why) if why.contains("is not from a control-plane"))
         );
         let mute = distrust(address, &io::ErrorKind::UnexpectedEof.into());
         assert!(matches!(mute, Declined::Foreign(why) if why.contains("shows no certificate")));
@@ -239,7 +240,7 @@ mod tests {
         assert!(matches!(frozen, Declined::Failed(why) if why.contains("no answer in time")));
     }
 
-    /// The last address was told, though nobody was there and somebody at another.
+    /// Regression: the last address was reported, though it did not answer and another one did.
     #[tokio::test]
     async fn of_the_addresses_of_an_endpoint_the_most_telling_one_is_told() {
         let cluster_id = ClusterId::from_bytes([1; 32]);

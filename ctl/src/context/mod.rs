@@ -1,8 +1,8 @@
-//! What this program knows of a cluster: where it is, which key to use, whom to trust.
+//! Contexts: endpoints, operator key and trust anchor of one cluster.
 //!
 //! A context is a directory: `context.yaml`, `operator.key`, until the first contact `token`, and
-//! after it `authorities.pem` (the pinned trust anchor). It works wherever it lies; the ones under
-//! the user's configuration directory have names.
+//! after it `authorities.pem` (the pinned trust anchor). It may be at any path. Those under the
+//! user's configuration directory have names.
 
 mod store;
 
@@ -23,79 +23,86 @@ const KEY: &str = "operator.key";
 const TOKEN: &str = "token";
 const AUTHORITIES: &str = "authorities.pem";
 
-/// The largest file of a context, in bytes.
+/// Largest file of a context, in bytes.
 const MAX: usize = 64 << 10;
 
-/// How many learned endpoints are kept: a control plane has at most a few.
+/// Most learned endpoints to keep. A control plane has only a few nodes.
 const MAX_LEARNED: usize = 16;
 
-/// Why a context cannot be used.
+/// Error of reading, writing or choosing a context.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContextError {
     #[error(
-        "there is no context yet: `musterctl init` makes a cluster's, `musterctl context add DIR` \
-         takes one over, `musterctl cluster create` starts a local cluster"
+        "there is no context yet\n\
+         try: `musterctl init NAME` for a new cluster, `musterctl context add DIR` for an existing \
+         one, `musterctl cluster create` for a local one"
     )]
     None,
-    #[error("there is no context {name}; there are: {known}")]
+    #[error("there is no context {name}\navailable: {known}")]
     Unknown { name: String, known: String },
     #[error(
-        "{0:?} is not a context name: 1 to 64 letters, digits, '-', '_' and '.', the first no '.', such as prod"
+        "{0:?} is not a context name: 1 to 64 letters, digits, '-', '_' or '.', the first not a '.', \
+         such as prod"
     )]
     Name(String),
     #[error(
-        "there is a context {0} already: choose another name, or remove it with `musterctl context remove {0}`"
+        "context {0} already exists\n\
+         try: another name, or `musterctl context remove {0}`"
     )]
     Taken(String),
-    #[error("no home directory: set MUSTER_CONFIG to where contexts are kept")]
+    #[error("no home directory\ntry: set MUSTER_CONFIG to the directory of the contexts")]
     NoHome,
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{} is not a context", path.display())]
+    #[error("{} is not a valid context", path.display())]
     Malformed { path: PathBuf, source: Box<serde_saphyr::Error> },
-    #[error("write {} as YAML", .0.display())]
+    #[error("serialize {} as YAML", .0.display())]
     Compose(PathBuf, #[source] Box<serde_saphyr::ser::Error>),
-    #[error("{} can be read by others: chmod 600 it, and make a new key if others were there", .0.display())]
+    #[error(
+        "{} can be read by others\n\
+         try: `chmod 600` on it, and replace the secret if other users had access",
+        .0.display()
+    )]
     Readable(PathBuf),
-    #[error("{} is not an operator's key", path.display())]
+    #[error("{} is not an operator key", path.display())]
     Key { path: PathBuf, source: ReadIdentityError },
     #[error("{} is not a token", path.display())]
     Token { path: PathBuf, source: TokenError },
-    #[error("{} is not a pinned trust anchor", path.display())]
+    #[error("{} is not a valid trust anchor", path.display())]
     Anchor { path: PathBuf, source: BundleError },
 }
 
-/// `context.yaml`.
+/// Content of `context.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Description {
     pub(crate) cluster_name: String,
-    /// The operator's name in the cluster; what counts is the key.
+    /// Operator's name, for display only; the key identifies the operator.
     pub(crate) operator: String,
-    /// Where to look for the cluster: `host` or `host:port`.
+    /// Nodes of the cluster: `host` or `host:port`.
     #[serde(default)]
     pub(crate) endpoints: Vec<String>,
-    /// Control-plane addresses that the cluster itself has told, tried after `endpoints`.
+    /// Control-plane addresses that the cluster reported; tried after `endpoints`.
     #[serde(default)]
     pub(crate) learned: Vec<String>,
-    /// Pinned at the first contact, with `authorities.pem`.
+    /// Pinned at the first contact, with `authorities.pem`. None before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cluster_id: Option<ClusterId>,
-    /// The directory of a cluster that `cluster create` runs on this machine.
+    /// Directory of a cluster that `cluster create` runs on this machine. None for any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) local: Option<PathBuf>,
 }
 
-/// A context, read.
+/// An opened context.
 #[derive(Debug)]
 pub(crate) struct Context {
-    /// Its name, or the path it was given by.
+    /// Name, or the path if it was opened by path.
     pub(crate) name: String,
     pub(crate) description: Description,
     directory: PathBuf,
 }
 
-/// Whom to trust.
+/// Trust anchor of a cluster: its id and its machine authorities.
 #[derive(Debug, Clone)]
 pub(crate) struct Anchor {
     pub(crate) cluster_id: ClusterId,
@@ -121,7 +128,7 @@ impl Context {
         Identity::from_pem(&text).map_err(|source| ContextError::Key { path, source })
     }
 
-    /// The shared token, as long as the trust anchor is not pinned.
+    /// Reads the shared token. `None` once the trust anchor is pinned.
     pub(crate) fn token(&self) -> Result<Option<Token>, ContextError> {
         let path = self.directory.join(TOKEN);
         match read_secret(&path) {
@@ -134,7 +141,7 @@ impl Context {
         }
     }
 
-    /// The pinned trust anchor, after the first contact.
+    /// Reads the pinned trust anchor. `None` before the first contact.
     pub(crate) fn anchor(&self) -> Result<Option<Anchor>, ContextError> {
         let Some(cluster_id) = self.description.cluster_id else { return Ok(None) };
         let path = self.directory.join(AUTHORITIES);
@@ -143,7 +150,7 @@ impl Context {
         Ok(Some(Anchor { cluster_id, authorities }))
     }
 
-    /// Keeps the trust anchor, and forgets the token: it has served.
+    /// Saves the trust anchor and deletes the token, which is not needed any more.
     pub(crate) fn pin(&mut self, anchor: &Anchor) -> Result<(), ContextError> {
         files::replace(&self.directory.join(AUTHORITIES), anchor.authorities.to_pem().as_bytes())?;
         self.description.cluster_id = Some(anchor.cluster_id);
@@ -158,7 +165,7 @@ impl Context {
         self.save()
     }
 
-    /// Keeps the addresses of the control plane for the day when the endpoints are gone.
+    /// Saves the control plane's addresses, for use when the configured endpoints do not answer.
     pub(crate) fn learn(&mut self, mut addresses: Vec<String>) -> Result<(), ContextError> {
         addresses.retain(|address| !self.description.endpoints.contains(address));
         addresses.sort();
@@ -178,7 +185,7 @@ impl Context {
     }
 }
 
-/// The files of a new context, to be created together with whatever belongs to them.
+/// Returns the files of a new context. The caller creates them together with its own files.
 pub(crate) fn new_files(
     directory: &Path,
     description: &Description,

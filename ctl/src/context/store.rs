@@ -1,4 +1,4 @@
-//! The named contexts of this user.
+//! Named contexts of this user.
 
 use std::env;
 use std::fs;
@@ -10,12 +10,13 @@ use crate::files::{self, FileError};
 const CURRENT: &str = "current";
 const CONTEXTS: &str = "contexts";
 
-/// `$MUSTER_CONFIG`, else `muster` in the user's configuration directory.
+/// Directory of the contexts: `$MUSTER_CONFIG`, else `muster` in the user's configuration
+/// directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Store(PathBuf);
 
 impl Store {
-    /// Says where the contexts are; nothing needs to be there yet.
+    /// Returns the store of the current user. The directory need not exist yet.
     pub(crate) fn of_user() -> Result<Self, ContextError> {
         if let Some(path) = env::var_os("MUSTER_CONFIG").filter(|path| !path.is_empty()) {
             return Ok(Self(path.into()));
@@ -31,7 +32,7 @@ impl Store {
         Self(path.to_owned())
     }
 
-    /// The directory that the context of that name has or would have.
+    /// Directory of the context of that name, whether it exists or not.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf, ContextError> {
         let fits = (1..=64).contains(&name.len())
             && !name.starts_with('.')
@@ -43,7 +44,7 @@ impl Store {
         }
     }
 
-    /// The names of all contexts, sorted.
+    /// Names of all contexts, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.0.join(CONTEXTS)) else { return Vec::new() };
         let mut names: Vec<String> = entries
@@ -55,14 +56,14 @@ impl Store {
         names
     }
 
-    /// The name of the current context, if one was chosen.
+    /// Name of the current context, if one was chosen.
     pub(crate) fn current(&self) -> Option<String> {
         let text = files::read(&self.0.join(CURRENT), MAX).ok()?;
         Some(text.trim().to_owned()).filter(|name| !name.is_empty())
     }
 
-    /// The context asked for: a name, or a path (anything with a `/`). Without one, the current
-    /// one; without that, the only one.
+    /// Opens a context by name or by path (anything with a `/`). Without either, opens the current
+    /// context, and without that, the only one.
     pub(crate) fn open(&self, asked: Option<&str>) -> Result<Context, ContextError> {
         let names = self.names();
         let name = match (asked, self.current(), names.as_slice()) {
@@ -90,8 +91,8 @@ impl Store {
         Context::load(&directory, &name)
     }
 
-    /// Makes a context the current one, and answers which other one was it before: of one that is new,
-    /// right only if [`Self::settle`] came before it.
+    /// Makes a context the current one and returns the previous one, if it was another. For a new
+    /// context the result is right only if [`Self::settle`] was called before creating it.
     pub(crate) fn choose(&self, name: &str) -> Result<Option<String>, ContextError> {
         self.open(Some(name))?;
         let names = self.names();
@@ -100,8 +101,8 @@ impl Store {
         Ok(before)
     }
 
-    /// Chooses the context that is the current one for want of another, so that it stays so when
-    /// there is another, be it one of the name that was chosen last.
+    /// Records the only context as the current one, so that it stays current when another is added,
+    /// even one with the name that was chosen last.
     pub(crate) fn settle(&self) -> Result<(), ContextError> {
         match self.open(None) {
             Ok(context) => self.choose(&context.name).map(drop),
@@ -109,7 +110,7 @@ impl Store {
         }
     }
 
-    /// The directory for a context of that name, which must not be there yet. Makes nothing.
+    /// Returns the directory for a new context of that name. Fails if it exists; creates nothing.
     pub(crate) fn vacant(&self, name: &str) -> Result<PathBuf, ContextError> {
         let directory = self.directory(name)?;
         if directory.join(FILE).exists() {
@@ -118,14 +119,14 @@ impl Store {
         Ok(directory)
     }
 
-    /// Makes room for a context of that name, and answers its directory.
+    /// Creates the directory for a new context of that name and returns its path.
     fn make(&self, name: &str) -> Result<PathBuf, ContextError> {
         let directory = self.vacant(name)?;
         files::make_private_directory(&directory)?;
         Ok(directory)
     }
 
-    /// Copies a context from elsewhere, beside the one that is the current one.
+    /// Copies a context into the store. Does not change the current one.
     pub(crate) fn add(
         &self,
         from: &Context,
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(store.choose("two").unwrap().as_deref(), Some("one"));
         assert_eq!(store.choose("two").unwrap(), None);
         store.remove("two").unwrap();
-        // Only for want of another.
+        // Current only because it is the only one.
         assert_eq!((store.current(), store.open(None).unwrap().name), (None, "one".to_owned()));
         store.settle().unwrap();
         put(&store, "three");
@@ -237,7 +238,8 @@ mod tests {
         assert_eq!(store.open(None).unwrap().name, "one");
     }
 
-    /// Nothing was said then, though commands had used the only context there was.
+    /// Regression: the switch was not reported, though commands had used the only context there
+    /// was.
     #[test]
     fn a_context_of_the_name_of_one_that_is_gone_was_not_the_current_one() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Loopback addresses for one cluster: `127.X.Y.0/24`, all of which Linux answers for.
+//! Loopback addresses for one cluster: a block `127.X.Y.0/24`. Linux accepts all of 127.0.0.0/8.
 
 use std::fmt;
 use std::io;
@@ -6,28 +6,28 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 
 use muster_types::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
 
-/// Where blocks are looked for: far from 127.0.0.0/16, where distributions put their resolvers.
+/// Range of X to search: far from 127.0.0.0/16, where distributions put their resolvers.
 const FIRST: u8 = 64;
 const LAST: u8 = 127;
 
-/// Where the workers' addresses begin within a block; control-plane nodes begin at 1.
+/// Offset of the workers' addresses within a block. Control-plane nodes start at 1.
 const WORKERS: u8 = 100;
 
-/// How many blocks are tried.
+/// Number of blocks to try.
 const TRIES: usize = 64;
 
-/// Why no addresses were found.
+/// Error of [`Block::find`].
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no free loopback addresses in {TRIES} tries, the last at {last}: stop what listens there, or \
-     destroy another local cluster"
+    "no free loopback addresses in {TRIES} tries, the last at {last} (stop the process that \
+     listens there, or destroy another local cluster)"
 )]
 pub(crate) struct AddressError {
     last: IpAddr,
     source: io::Error,
 }
 
-/// `127.X.Y.0/24`.
+/// A block of loopback addresses, `127.X.Y.0/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block(u8, u8);
 
@@ -38,12 +38,12 @@ impl fmt::Display for Block {
 }
 
 impl Block {
-    /// The address of the n-th control-plane node, from 1.
+    /// Address of the n-th control-plane node, from 1.
     pub(crate) fn control_plane(self, number: u8) -> IpAddr {
         self.host(number)
     }
 
-    /// The address of the n-th worker, from 1.
+    /// Address of the n-th worker, from 1.
     pub(crate) fn worker(self, number: u8) -> IpAddr {
         self.host(WORKERS.saturating_add(number))
     }
@@ -52,7 +52,7 @@ impl Block {
         Ipv4Addr::new(127, self.0, self.1, last).into()
     }
 
-    /// A block in which nobody listens on what the nodes will need. `random` says where to look.
+    /// Finds a block in which all ports of the nodes are free. `random` selects the blocks to try.
     pub(crate) fn find(
         control_planes: u8,
         workers: u8,

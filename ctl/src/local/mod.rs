@@ -1,8 +1,8 @@
-//! Clusters of processes on this machine, on loopback addresses of their own.
+//! Local clusters: processes on this machine, on their own loopback addresses.
 //!
-//! A local cluster is a directory: `cluster.yaml` (what was started, and as which processes),
-//! `node.yaml`, and per node its state and its log. Nothing outside of it belongs to the cluster
-//! but the context of the same name.
+//! A local cluster is a directory: `cluster.yaml` (its nodes and their processes), `node.yaml`, and
+//! per node its state and its log. The only thing outside the directory is the context of the same
+//! name.
 
 mod addresses;
 mod process;

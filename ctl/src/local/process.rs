@@ -1,7 +1,7 @@
-//! Processes that must be found again, and never mistaken for others.
+//! Processes that are recorded on disk and must not be confused with others later.
 //!
-//! A process id alone is reused. Together with the boot it belongs to and the process' start time
-//! it names one process for ever; a pidfd holds on to it between the check and the signal.
+//! A process id alone is reused. With the boot id and the start time it identifies one process
+//! permanently. A pidfd pins that process between the check and the signal.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,13 +18,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-/// How long a process may take to end after it was asked to, before it is killed.
+/// Time between SIGTERM and SIGKILL.
 pub(crate) const GRACE: Duration = Duration::from_secs(20);
 
-/// How long the kernel may take to end a process that was killed.
+/// Time for the kernel to end a process after SIGKILL.
 const KILLED: Duration = Duration::from_secs(5);
 
-/// Why a process was not started or not stopped.
+/// Error of starting or stopping a process.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
     #[error("start {program}")]
@@ -33,11 +33,11 @@ pub(crate) enum ProcessError {
     Identify { pid: u32, source: io::Error },
     #[error("stop process {pid}")]
     Stop { pid: u32, source: io::Error },
-    #[error("process {pid} did not end within {} s of being killed", KILLED.as_secs())]
+    #[error("process {pid} did not exit within {} s of SIGKILL", KILLED.as_secs())]
     Immortal { pid: u32 },
 }
 
-/// One process, for ever.
+/// Permanent identity of one process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Process {
@@ -48,8 +48,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program that outlives this one: in a process group of its own, both outputs
-    /// appended to `log`.
+    /// Starts a program that outlives this one, in its own process group. Both outputs are appended
+    /// to `log`.
     pub(crate) fn start(program: &Path, args: &[String], log: &File) -> Result<Self, ProcessError> {
         let failed =
             |source| ProcessError::Start { program: program.display().to_string(), source };
@@ -61,7 +61,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .map_err(failed)?;
-        // Not reaped here: while it is a zombie of ours its id is not given to another.
+        // The child is not reaped here: while it is a zombie, its id is not reused.
         let pid = child.id();
         Self::of(pid).map_err(|source| ProcessError::Identify { pid, source })
     }
@@ -70,7 +70,7 @@ impl Process {
         Ok(Self { pid, start_time: start_time(pid)?, boot_id: boot_id()? })
     }
 
-    /// A hold on the process, if it still is the one that was recorded and has not ended.
+    /// Opens a pidfd of the process. `None` if it has exited or its id belongs to another one.
     fn open(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let hold = pidfd_open(pid, PidfdFlags::empty()).ok()?;
@@ -78,12 +78,12 @@ impl Process {
         (is_same && !is_zombie(self.pid)).then_some(hold)
     }
 
-    /// Whether it runs.
+    /// Returns true while the process is running.
     pub(crate) fn is_alive(&self) -> bool {
         self.open().is_some()
     }
 
-    /// Asks it to end and waits; kills it when it does not. Says whether there was anything to stop.
+    /// Sends SIGTERM, waits, then sends SIGKILL. Returns false if the process was not running.
     pub(crate) async fn stop(&self, grace: Duration) -> Result<bool, ProcessError> {
         let failed = |source| ProcessError::Stop { pid: self.pid, source };
         let Some(hold) = self.open() else { return Ok(false) };
@@ -103,7 +103,7 @@ impl Process {
     }
 }
 
-/// Waits for the end of a process: its pidfd becomes readable then (`pidfd_open(2)`).
+/// Waits until a process exits: its pidfd becomes readable then (`pidfd_open(2)`).
 fn ends_within(hold: &OwnedFd, patience: Duration) -> Result<bool, Errno> {
     let until = Instant::now() + patience;
     loop {
@@ -117,7 +117,7 @@ fn ends_within(hold: &OwnedFd, patience: Duration) -> Result<bool, Errno> {
     }
 }
 
-/// The other processes that have a file open, as far as this user may know.
+/// Returns the other processes that have a file open, as far as this user's permissions show them.
 pub(super) fn having_open(path: &Path) -> Vec<u32> {
     let id = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     let Some(wanted) = id(path) else { return Vec::new() };
@@ -140,8 +140,8 @@ fn is_zombie(pid: u32) -> bool {
     field(pid, 3).is_ok_and(|state| state == "Z" || state == "X")
 }
 
-/// A field of `/proc/PID/stat`, numbered as in its manual page. The second, the name, may hold
-/// anything, spaces and parentheses included.
+/// Reads a field of `/proc/PID/stat`, numbered as in its manual page. The second, the name, may
+/// contain any character, even spaces and parentheses.
 fn field(pid: u32, number: usize) -> io::Result<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let rest = stat.rsplit_once(')').map(|(_, rest)| rest);
@@ -169,7 +169,7 @@ mod tests {
     fn until(what: &str, holds: impl Fn() -> bool) {
         let begun = Instant::now();
         while !holds() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "never came: {what}");
+            assert!(begun.elapsed() < Duration::from_secs(10), "timed out: {what}");
             std::thread::yield_now();
         }
     }

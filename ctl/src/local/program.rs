@@ -1,21 +1,21 @@
-//! Where `musterd` is.
+//! Locates the `musterd` program.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Why `musterd` was not found.
+/// Error of locating `musterd`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
-    #[error("MUSTERD names {}, which is no file", .0.display())]
+    #[error("MUSTERD names {}, which is not a file", .0.display())]
     Named(PathBuf),
     #[error(
-        "no musterd: neither beside musterctl ({beside}) nor on the PATH; build it, or say where \
-         it is with MUSTERD"
+        "musterd not found next to musterctl ({beside}) or on the PATH\n\
+         try: build it, or set MUSTERD to its path"
     )]
     Missing { beside: String },
 }
 
-/// `$MUSTERD`, else the one beside this program, else the one on the PATH.
+/// Returns `$MUSTERD`, else the one next to this program, else the one on the PATH.
 pub(crate) fn musterd() -> Result<PathBuf, ProgramError> {
     if let Some(named) = env::var_os("MUSTERD").filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);

@@ -1,4 +1,4 @@
-//! `cluster.yaml`: what a local cluster consists of.
+//! `cluster.yaml`: the nodes and processes of a local cluster.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -15,32 +15,34 @@ use crate::files::{self, FileError};
 
 const FILE: &str = "cluster.yaml";
 
-/// The largest record, in bytes.
+/// Largest record, in bytes.
 const MAX: usize = 256 << 10;
 
-/// Why the record of a local cluster cannot be used.
+/// Error of reading, writing or removing a local cluster.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("{} is not the record of a local cluster", path.display())]
     Malformed { path: PathBuf, source: Box<serde_saphyr::Error> },
-    #[error("compose {}", path.display())]
+    #[error("serialize {}", path.display())]
     Compose { path: PathBuf, source: Box<serde_saphyr::ser::Error> },
     #[error(
-        "{} holds {found}, which `cluster create` did not put there: nothing of it was removed; move \
-         {found} to another place, then destroy the cluster",
+        "{} holds {found}, which `cluster create` did not put there\n\
+         nothing was removed\n\
+         try: move {found} elsewhere, then destroy the cluster",
         directory.display()
     )]
     Foreign { directory: PathBuf, found: String },
     #[error(
-        "{} is in use by {}, which `cluster create` did not start: nothing of it was removed; end \
-         that musterd, then destroy the cluster",
+        "{} is in use by {}, which `cluster create` did not start\n\
+         nothing was removed\n\
+         try: stop that musterd, then destroy the cluster",
         state.display(),
         processes(pids)
     )]
     InUse { state: PathBuf, pids: Vec<u32> },
-    #[error("look at {}", path.display())]
+    #[error("inspect {}", path.display())]
     Look { path: PathBuf, source: std::io::Error },
     #[error("remove {}", path.display())]
     Remove { path: PathBuf, source: std::io::Error },
@@ -55,24 +57,24 @@ fn processes(pids: &[u32]) -> String {
     }
 }
 
-/// What `cluster create` made.
+/// Record of a local cluster, written by `cluster create`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Record {
     pub(crate) name: String,
-    /// `127.X.Y.0/24`.
+    /// Loopback block, `127.X.Y.0/24`.
     pub(crate) block: String,
     pub(crate) nodes: Vec<Member>,
 }
 
-/// One node.
+/// A node of a local cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Member {
     pub(crate) name: NodeName,
     pub(crate) role: Role,
     pub(crate) address: IpAddr,
-    /// Unset until it is started.
+    /// None until it is started.
     #[serde(default)]
     pub(crate) process: Option<Process>,
 }
@@ -90,7 +92,7 @@ impl Member {
         self.directory(cluster).join("musterd.log")
     }
 
-    /// What `musterd` is started with.
+    /// Command-line arguments for this node's `musterd`.
     pub(crate) fn arguments(&self, cluster: &Path) -> Vec<String> {
         let path = |path: PathBuf| path.display().to_string();
         vec![
@@ -129,8 +131,8 @@ impl Record {
         Ok(files::replace(&Self::path(directory), text.as_bytes())?)
     }
 
-    /// Refuses a directory in which there is something that the cluster has not put there, or in
-    /// which a `musterd` runs that is not on record.
+    /// Fails if the directory holds a file that the cluster did not create, or if a `musterd` that
+    /// is not on record runs in it.
     pub(crate) fn refuse_foreign(&self, directory: &Path) -> Result<(), RecordError> {
         let mut ours = vec![directory.join("node.yaml"), Self::path(directory)];
         ours.extend(self.nodes.iter().map(|node| node.directory(directory)));
@@ -141,7 +143,7 @@ impl Record {
                 Err(RecordError::Look { source, .. }) if source.kind() == ErrorKind::NotFound => {}
                 other => other?,
             }
-            // One that is on record and alive is the one that has the lock.
+            // A recorded process that is alive is the one that holds the lock.
             if !node.process.as_ref().is_some_and(Process::is_alive) {
                 refuse_in_use(state)?;
             }
@@ -149,8 +151,8 @@ impl Record {
         Ok(())
     }
 
-    /// Removes the directory with all that the cluster has put there. Refuses, before removing
-    /// anything, when there is something else in it.
+    /// Removes the directory with everything that the cluster created. If it holds anything else,
+    /// fails before removing anything.
     pub(crate) fn remove(&self, directory: &Path) -> Result<(), RecordError> {
         let failed = |path: &Path, source| RecordError::Remove { path: path.to_owned(), source };
         self.refuse_foreign(directory)?;
@@ -173,7 +175,7 @@ fn looked(path: &Path) -> impl Fn(std::io::Error) -> RecordError {
     |source| RecordError::Look { path: path.to_owned(), source }
 }
 
-/// Refuses a directory that holds anything else.
+/// Fails if the directory holds an entry that is not in `ours`.
 fn holds_only(directory: &Path, ours: &[PathBuf]) -> Result<(), RecordError> {
     for entry in fs::read_dir(directory).map_err(looked(directory))? {
         let path = entry.map_err(looked(directory))?.path();
@@ -185,7 +187,7 @@ fn holds_only(directory: &Path, ours: &[PathBuf]) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Refuses a state directory that a running `musterd` has locked.
+/// Fails if a running `musterd` has locked the state directory.
 fn refuse_in_use(state: PathBuf) -> Result<(), RecordError> {
     let path = state.join("lock");
     let lock = match File::open(&path) {

@@ -1,4 +1,4 @@
-//! How answers are shown: as a table for people, as JSON or YAML for programs.
+//! Output of the commands: a table for people, JSON or YAML for programs.
 
 mod progress;
 mod table;
@@ -11,17 +11,19 @@ use serde::Serialize;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::table::{dash, table};
 
-/// Text for a terminal. Nodes' and strangers' own words are in it: none of them may steer it.
+/// Replaces control characters, except newlines. Text from nodes and unknown peers must not control
+/// the terminal.
 pub(crate) fn plain(text: &str) -> String {
     let steers = |c: char| c.is_control() && c != '\n';
     text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
 }
 
-/// How many characters after a dot are taken for the secret of a token: it has 38, and some may be lost.
+/// Number of characters after a dot that count as a token's secret. It has 38, but some may be
+/// lost.
 const SECRET: usize = 32;
 
-/// A complaint without the secret of a token that was given for something else. Where it is told once
-/// more and cut short, it is not shown either.
+/// Removes the secret of a token that was given as some other argument. A truncated repetition of
+/// the secret is removed too.
 pub(crate) fn discreet(text: &str) -> String {
     let ends = |c: char| c.is_whitespace() || "'\"`,;:/)".contains(c);
     let split = |piece: &str| piece.find(ends).unwrap_or(piece.len());
@@ -39,13 +41,13 @@ pub(crate) fn discreet(text: &str) -> String {
     shown
 }
 
-/// Says something beside the answer, whatever the answer's form.
+/// Prints a notice to standard error, in every output format.
 pub(crate) fn remark(text: &str) {
     // A closed standard error is no reason to fail.
     writeln!(io::stderr(), "musterctl: {}", plain(text)).ok();
 }
 
-/// The form of an answer.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Table,
@@ -53,13 +55,13 @@ pub(crate) enum Format {
     Yaml,
 }
 
-/// An answer. Its field names as JSON and YAML are part of the program's interface.
+/// Output of a command. Its JSON and YAML field names are part of the program's interface.
 pub(crate) trait View: Serialize {
-    /// For people: lines without the last line's end.
+    /// Text for people, without a final newline.
     fn text(&self) -> String;
 }
 
-/// Where answers go, and in which form.
+/// Destination and format of the output.
 pub(crate) struct Output<'a> {
     format: Format,
     out: &'a mut dyn Write,
@@ -70,7 +72,7 @@ impl<'a> Output<'a> {
         Self { format, out }
     }
 
-    /// Writes the answer whole, in the form that was asked for.
+    /// Writes the whole output in the selected format.
     pub(crate) fn show<V: View>(&mut self, view: &V) -> io::Result<()> {
         match self.format {
             Format::Table => writeln!(self.out, "{}", plain(&view.text()))?,
@@ -86,7 +88,7 @@ impl<'a> Output<'a> {
         self.out.flush()
     }
 
-    /// A line for people only: programs that read JSON or YAML never see it.
+    /// Writes a line for people only; omitted from JSON and YAML output.
     pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
         match self.format {
             Format::Table => writeln!(self.out, "{line}"),
@@ -94,7 +96,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Bytes as they are: for `completion`.
+    /// Writes bytes unchanged, for `completion`.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)
     }
@@ -104,7 +106,7 @@ impl<'a> Output<'a> {
 pub(crate) mod testing {
     use super::*;
 
-    /// A view in all three forms, for snapshots.
+    /// Renders a view in all three formats, for snapshots.
     pub(crate) fn all_forms<V: View>(view: &V) -> String {
         [Format::Table, Format::Json, Format::Yaml]
             .map(|format| {

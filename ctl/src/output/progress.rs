@@ -1,5 +1,5 @@
-//! What happens while a command waits: moving lines on a terminal, plain lines elsewhere. Goes to
-//! the standard error, so that answers stay clean.
+//! Progress while a command waits: animated lines on a terminal, plain lines elsewhere. It goes to
+//! standard error, so that standard output holds only the result.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// One line per thing that is waited for.
+/// Progress display with one line per subject.
 pub(crate) struct Progress {
     bars: Option<MultiProgress>,
     lines: BTreeMap<String, Line>,
 }
 
 struct Line {
-    /// What the line is about; another one is worth a line of its own.
+    /// Key of the text. A plain line is printed again only when this changes.
     substance: String,
     text: String,
     bar: Option<ProgressBar>,
@@ -26,18 +26,18 @@ impl Progress {
         Self { bars, lines: BTreeMap::new() }
     }
 
-    /// Whether each thing told is a line of its own: only then its substance counts.
+    /// Returns true if each change prints a plain line. Only then the substance matters.
     pub(crate) fn is_plain(&self) -> bool {
         self.bars.is_none()
     }
 
-    /// Says what `subject` is doing. Repeating what was said last says nothing.
+    /// Shows the state of `subject`. The same text again prints nothing.
     pub(crate) fn say(&mut self, subject: &str, text: &str) {
         self.tell(subject, text, text);
     }
 
-    /// As [`Self::say`], with words that may move while the `substance` stays the same: a moving line
-    /// follows them, another plain line is not worth it.
+    /// Like [`Self::say`], for text that may change while the `substance` stays the same. An
+    /// animated line follows every change; a plain line is printed only for a new substance.
     pub(crate) fn tell(&mut self, subject: &str, substance: &str, text: &str) {
         let text = super::plain(text);
         let Some(bars) = &self.bars else {
@@ -63,7 +63,7 @@ impl Progress {
         }
     }
 
-    /// Takes the moving lines away; plain lines stay.
+    /// Clears the animated lines; plain lines stay.
     pub(crate) fn finish(self) {
         for line in self.lines.values() {
             if let Some(bar) = &line.bar {

@@ -1,8 +1,9 @@
-//! Tables without borders: easy to read, easy to cut.
+//! Tables without borders: easy to read, and easy to process with `cut` or `awk`.
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-/// Columns under upper-case heads. Never wider than the terminal needs, never wrapped in a pipe.
+/// Renders columns under upper-case heads. Columns are only as wide as their content; lines are
+/// never wrapped.
 pub(crate) fn table<const N: usize>(
     heads: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -11,7 +12,7 @@ pub(crate) fn table<const N: usize>(
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heads);
     for row in rows {
-        // One line to a row, whatever a cell says.
+        // One line per row, even if a cell contains line breaks.
         table.add_row(row.map(|cell| cell.replace(['\n', '\r'], " ")));
     }
     for column in table.column_iter_mut() {
@@ -21,7 +22,7 @@ pub(crate) fn table<const N: usize>(
     lines.join("\n")
 }
 
-/// `-` for nothing, so that no column is ever empty.
+/// Returns `-` for an empty text, so that no column is ever empty.
 pub(crate) fn dash(text: impl Into<String>) -> String {
     let text = text.into();
     if text.is_empty() { "-".to_owned() } else { text }

@@ -1,4 +1,4 @@
-//! The nodes' side of the first contact.
+//! Server side of the first contact.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ pub(super) fn serve(runtime: &Runtime, address: SocketAddr, cluster: Arc<Cluster
     let bind = Bind { address, identity: Arc::new(Identity::generate()), trust: trust.subscribe() };
     let (_endpoint, listener) = Endpoint::bind(bind).unwrap();
     let hello = hello::Server::new(Arc::new(Porter(Arc::clone(&cluster)))).service();
-    // No member ever calls here; some service must stand behind the other protocol.
+    // No member ever calls this; the other protocol just needs some service.
     let node = endpoint::service(OperatorServer::new(Scripted(cluster)));
     runtime.handle().spawn_running(listener.run(hello, node, CancellationToken::new()), trust);
 }
 
-/// Runs a task for as long as the runtime lives, with what must live as long.
+/// Runs a task until the runtime is dropped, and keeps `with` alive as long.
 trait SpawnRunning {
     fn spawn_running<T: Send + 'static>(
         &self,

@@ -1,5 +1,5 @@
-//! A cluster that lives in the test: the real hello protocol and the real TLS of the operator API,
-//! in front of an operator service that answers from a script.
+//! An in-process cluster: the real hello protocol and the real TLS of the operator API, in front of
+//! an operator service that answers from a script.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
@@ -22,30 +22,30 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// What the nodes of a cluster do next.
+/// Scripted behaviour of a cluster's nodes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
-    /// What candidates wait for; `None` once there is a cluster.
+    /// Condition that candidates wait for; `None` once there is a cluster.
     pub(crate) unborn: Option<String>,
-    /// How many calls are answered with UNAVAILABLE before one is answered.
+    /// Number of calls to answer with UNAVAILABLE first.
     pub(crate) not_now: usize,
-    /// The call that is never answered.
+    /// Call that is never answered.
     pub(crate) silent: Option<String>,
-    /// The next removal or defragmentation is carried out, and said not to be.
+    /// The next removal or defragmentation is done, but reported as unavailable.
     pub(crate) done_unsaid: bool,
-    /// A call of an admin is refused.
+    /// Calls of an admin are refused.
     pub(crate) forbid: bool,
-    /// A check fails, in words that move at each look.
+    /// A check fails, with text that changes at each call.
     pub(crate) unhealthy: bool,
-    /// How often `members` is answered yet, if not always.
+    /// Number of `members` calls still answered; `None` for no limit.
     pub(crate) members_left: Option<usize>,
-    /// Why etcd does not answer, if it does not.
+    /// Reason why etcd does not answer; `None` if it does.
     pub(crate) etcd_silent: Option<String>,
-    /// What `etcd snapshot` streams.
+    /// Pieces that `etcd snapshot` streams.
     pub(crate) snapshot: Vec<Vec<u8>>,
 }
 
-/// What was heard.
+/// Requests that the nodes received.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) calls: Vec<String>,
@@ -54,7 +54,7 @@ pub(crate) struct Heard {
     pub(crate) greetings: usize,
 }
 
-/// What all nodes of a cluster share.
+/// State shared by all nodes of a cluster.
 pub(crate) struct Cluster {
     pub(crate) id: ClusterId,
     pub(crate) machine: Authority,
@@ -90,7 +90,7 @@ impl Cluster {
     }
 }
 
-/// A node of it: both ports, until dropped.
+/// A node of a [`Cluster`]: serves both ports until dropped.
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     _runtime: Runtime,
@@ -108,7 +108,7 @@ impl Node {
     }
 }
 
-/// A port that is free for TCP and UDP; the UDP one is bound again at once.
+/// Finds a port that is free for TCP and UDP. The caller binds the UDP one again at once.
 fn both_ports() -> (TcpListener, SocketAddr) {
     for _ in 0..50 {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -120,17 +120,17 @@ fn both_ports() -> (TcpListener, SocketAddr) {
     panic!("no port is free for both TCP and UDP");
 }
 
-/// An address where nobody answers.
+/// An address where no process listens.
 pub(crate) fn nobody() -> SocketAddr {
     both_ports().1
 }
 
-/// A user with a home of their own.
+/// A user with their own home directory.
 pub(crate) struct Desk {
     home: TempDir,
 }
 
-/// What a command said.
+/// Exit code and output of a command.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: i32,
@@ -144,7 +144,7 @@ impl Said {
         serde_json::from_str(&self.out).unwrap()
     }
 
-    /// The error, when the exit code is this one.
+    /// Returns standard error; fails unless the exit code is `code`.
     pub(crate) fn failure(&self, code: i32) -> &str {
         assert_eq!(self.code, code, "{self:?}");
         &self.err
@@ -160,12 +160,12 @@ impl Desk {
         self.home.path().join(name)
     }
 
-    /// Runs `musterctl` to its end, in this user's home.
+    /// Runs `musterctl` in this user's home and waits for it.
     pub(crate) fn run(&self, args: &[&str]) -> Said {
         self.run_with(&[], args)
     }
 
-    /// As [`Self::run`], with more environment.
+    /// Like [`Self::run`], with more environment variables.
     pub(crate) fn run_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Said {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("musterctl"));
         command.args(args).current_dir(self.home.path()).env_clear();
@@ -180,7 +180,7 @@ impl Desk {
         }
     }
 
-    /// `musterctl init demo`, and a cluster that its files fit.
+    /// Runs `musterctl init demo` and returns a cluster that matches its files.
     pub(crate) fn init(&self) -> Arc<Cluster> {
         let said = self.run(&["init", "demo"]);
         assert_eq!(said.code, 0, "{said:?}");
@@ -189,7 +189,7 @@ impl Desk {
         Cluster::new(token, Identity::from_pem(&read("operator.key")).unwrap().public_key())
     }
 
-    /// As [`Self::run`] against these nodes.
+    /// Like [`Self::run`], against these nodes.
     pub(crate) fn ask(&self, nodes: &[SocketAddr], args: &[&str]) -> Said {
         let endpoints: Vec<String> = nodes.iter().map(ToString::to_string).collect();
         let mut all = args.to_vec();

@@ -1,4 +1,4 @@
-//! The operator service that answers from a script.
+//! Operator service that answers from a script.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) struct Scripted(pub(super) Arc<Cluster>);
 type Reply<T> = Result<Response<T>, Status>;
 
 impl Scripted {
-    /// What happens before any answer.
+    /// Records the call and applies the script, before any reply.
     async fn enter<T>(&self, call: &str, request: &Request<T>) -> Result<(), Status> {
         let silent = {
             let mut heard = self.0.heard.lock().unwrap();
@@ -46,7 +46,7 @@ impl Scripted {
         if silent { std::future::pending().await } else { Ok(()) }
     }
 
-    /// What is done and said not to be.
+    /// Returns an error for a call that was done but must be reported as unavailable.
     fn unsaid(&self) -> Result<(), Status> {
         if std::mem::take(&mut self.0.script.lock().unwrap().done_unsaid) {
             return Err(Status::unavailable("no leader answered within 8 s"));
@@ -55,7 +55,7 @@ impl Scripted {
     }
 }
 
-/// A node id that goes with a name.
+/// Node id for a name.
 pub(crate) fn id_of(name: &str) -> String {
     if name == "cp-1" { "a".repeat(52) } else { "b".repeat(52) }
 }
@@ -131,7 +131,7 @@ impl Operator for Scripted {
         if id == id_of("cp-1") {
             return Err(Status::failed_precondition("cp-1 is needed for a majority; use --force"));
         }
-        assert_eq!(id, id_of("worker-1"), "a removal goes by the id");
+        assert_eq!(id, id_of("worker-1"), "a removal uses the id");
         self.unsaid()?;
         Ok(Response::new(RemoveNodeReply { name: "worker-1".to_owned(), id }))
     }

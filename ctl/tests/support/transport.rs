@@ -1,4 +1,4 @@
-//! The operator API's TCP side: the real TLS, then gRPC.
+//! TCP side of the operator API: the real TLS, then gRPC.
 
 use std::io;
 use std::net::TcpListener;
@@ -27,7 +27,7 @@ use tonic::transport::server::Connected;
 use super::operator::Scripted;
 use super::{Cluster, now};
 
-/// A control-plane node's certificate.
+/// Credentials of a control-plane node.
 struct Certified(Arc<Credentials>);
 
 impl Admission for Certified {
@@ -63,7 +63,7 @@ pub(super) fn serve(runtime: &Runtime, listener: TcpListener, cluster: Arc<Clust
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, sender) = (acceptor.clone(), sender.clone());
             handshakes.spawn(async move {
-                // Whoever fails has been told by TLS.
+                // A client whose handshake fails gets a TLS alert.
                 if let Ok(stream) = acceptor.accept(stream).await {
                     sender.send(Connection(stream)).await.ok();
                 }

@@ -16,39 +16,40 @@ use crate::command::init::{InitError, Plan};
 use crate::command::members;
 use crate::connect::{Api, CallError};
 use crate::context::Store;
-use crate::failure::{Failure, chain};
+use crate::failure::{Failure, chain, summary};
 use crate::files::{self, FileError};
 use crate::local::{Block, Member, Process, Record, musterd};
 use crate::output::{Output, Progress, View};
 use crate::value;
 
-/// How long the cluster may take to become healthy unless `--timeout` says otherwise.
+/// Default time limit for the cluster to become healthy; `--timeout` overrides it.
 const HEALTHY: Duration = Duration::from_mins(3);
 
-/// How long one look may take: short, so that a node that has ended is noticed.
+/// Timeout of one health check. Short, so that a node that exited is noticed soon.
 const CALL: Duration = Duration::from_secs(3);
 
-/// Between two looks.
+/// Interval between two health checks.
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Start a cluster of processes on this machine and wait until it is healthy
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// How many control-plane nodes: 1, 3, 5 or 7
+    /// Number of control-plane nodes: 1, 3, 5 or 7
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = value::founders,
         allow_negative_numbers = true)]
     control_planes: u8,
-    /// How many workers
+    /// Number of workers
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = workers,
         allow_negative_numbers = true)]
     workers: u8,
-    /// The name of the cluster and of its context
+    /// Name of the cluster and of its context
     #[arg(long, value_name = "NAME", default_value = "demo", value_parser = value::cluster_name)]
     name: NodeName,
-    /// Where the nodes keep everything [default: muster/clusters/NAME in the user's state directory]
+    /// Directory for all files of the nodes [default: muster/clusters/NAME in the user's state
+    /// directory]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The etcd to run [default: the one on the PATH]
+    /// etcd program to run [default: the one on the PATH]
     #[arg(long, value_name = "PROGRAM")]
     etcd: Option<PathBuf>,
 }
@@ -80,7 +81,7 @@ impl Create {
             stop(&record).await?;
             return Err(LocalError::NotHealthy { name, why, logs: logs(&directory) }.into());
         }
-        // Not before: what did not come about is nothing that the next command should be about.
+        // Only now: the next command must not use the context of a cluster that failed to start.
         let before = match store.choose(&name) {
             Ok(before) => before,
             Err(source) => return Err(LocalError::NotChosen { name, source }.into()),
@@ -89,7 +90,7 @@ impl Create {
         Ok(out.show(&Created { name, directory, block: record.block, nodes: record.nodes })?)
     }
 
-    /// Writes everything but starts nothing: the configuration, the record and the context.
+    /// Writes the configuration, the record and the context. Starts no process.
     fn write(self, store: &Store) -> Result<(PathBuf, Record), LocalError> {
         let Self { control_planes, workers, name, dir, etcd } = self;
         let name = name.as_str();
@@ -149,7 +150,7 @@ fn plan(block: Block, control_planes: u8, workers: u8) -> Vec<Member> {
     control.chain(workers).collect()
 }
 
-/// Starts every node and waits until the cluster is whole. The error is a sentence.
+/// Starts every node and waits until the cluster is healthy. The error is text for the operator.
 async fn bring_up(
     program: &Path,
     directory: &Path,
@@ -167,7 +168,7 @@ async fn bring_up(
             &format!("started on {} as process {}", node.address, process.pid),
         );
         node.process = Some(process);
-        // At once, so that `destroy` finds it whatever happens to us.
+        // At once, so that `destroy` finds the process even if this program is killed.
         record.write(directory).map_err(|e| chain(&e))?;
     }
     let context = store.open(Some(&record.name)).map_err(|e| chain(&e))?;
@@ -177,7 +178,7 @@ async fn bring_up(
     loop {
         ticks.tick().await;
         if let Some(node) = ended(record) {
-            return Err(format!("{}: musterd has ended{}", node.name, last_words(node, directory)));
+            return Err(format!("{}: musterd exited{}", node.name, last_words(node, directory)));
         }
         let missing = match look(&mut api, record).await {
             Ok(()) => return Ok(()),
@@ -198,18 +199,18 @@ fn ended(record: &Record) -> Option<&Member> {
     record.nodes.iter().find(|node| node.process.as_ref().is_some_and(|p| !p.is_alive()))
 }
 
-/// The last line that a node wrote.
+/// Last line of a node's log.
 fn last_words(node: &Member, directory: &Path) -> String {
     let Ok(text) = std::fs::read_to_string(node.log(directory)) else { return String::new() };
     let line = text.lines().rfind(|line| !line.trim().is_empty());
     line.map(|line| format!(": {}", line.chars().take(400).collect::<String>())).unwrap_or_default()
 }
 
-/// What keeps the cluster from being whole.
+/// One reason why the cluster is not healthy yet.
 struct Missing {
-    /// By whom it is missed.
+    /// Node that reported it, or `cluster`.
     subject: String,
-    /// What of the words is worth another line when it changes.
+    /// Key of the reason: a plain progress line is repeated only when this changes.
     substance: String,
     words: String,
 }
@@ -221,7 +222,7 @@ impl Missing {
     }
 }
 
-/// What is missing; nothing when the cluster is whole.
+/// Checks the cluster once. The error lists all reasons why it is not healthy.
 async fn look(api: &mut Api, record: &Record) -> Result<(), Vec<Missing>> {
     let told = |error: CallError| match error {
         CallError::NoCluster { nodes, .. } => {
@@ -229,7 +230,7 @@ async fn look(api: &mut Api, record: &Record) -> Result<(), Vec<Missing>> {
         }
         error => {
             let substance = substance_of(&error);
-            vec![Missing { substance, ..Missing::of("cluster", chain(&error)) }]
+            vec![Missing { substance, ..Missing::of("cluster", summary(&error)) }]
         }
     };
     let health = HealthView::from(health::ask(api).await.map_err(told)?);

@@ -32,7 +32,7 @@ impl Destroy {
                 record.remove(&directory).map_err(LocalError::from)?;
                 stopped
             }
-            // Removed by hand, processes and all; what is left is the context.
+            // Removed by hand, including its processes. Only the context is left.
             Err(RecordError::File(error)) if error.is_missing() && !directory.exists() => 0,
             Err(error) => return Err(LocalError::from(error).into()),
         };
@@ -44,7 +44,7 @@ impl Destroy {
     }
 }
 
-/// Stops every node at once, and says how many were still there.
+/// Stops all nodes concurrently. Returns how many were still running.
 pub(super) async fn stop(record: &Record) -> Result<usize, LocalError> {
     let mut stops = JoinSet::new();
     for process in record.nodes.iter().filter_map(|node| node.process.clone()) {
@@ -52,7 +52,7 @@ pub(super) async fn stop(record: &Record) -> Result<usize, LocalError> {
     }
     let mut stopped = 0;
     while let Some(joined) = stops.join_next().await {
-        // Only a panic ends such a task early, and that ends this program too.
+        // Only a panic ends such a task early, and a panic ends this program too.
         if let Ok(outcome) = joined
             && outcome?
         {

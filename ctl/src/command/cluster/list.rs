@@ -21,7 +21,7 @@ impl List {
         let mut clusters = Vec::new();
         for name in names(store) {
             let directory = directory(store, &name)?;
-            // A record that is gone or damaged is shown as a cluster without nodes.
+            // A cluster whose record is missing or damaged is listed without nodes.
             let record = Record::read(&directory).ok();
             let (nodes, running) = record.map_or((0, 0), |r| (r.nodes.len(), running(&r)));
             clusters.push(Listed { name, nodes, running, directory });
@@ -46,12 +46,12 @@ struct Listed {
 impl View for Clusters {
     fn text(&self) -> String {
         if self.clusters.is_empty() {
-            return "There is no local cluster: `musterctl cluster create` makes one.".to_owned();
+            return "There is no local cluster: `musterctl cluster create` creates one.".to_owned();
         }
         let rows = self.clusters.iter().map(|cluster| {
             [
                 cluster.name.clone(),
-                format!("{} of {} run", cluster.running, cluster.nodes),
+                format!("{} of {} running", cluster.running, cluster.nodes),
                 cluster.directory.display().to_string(),
             ]
         });

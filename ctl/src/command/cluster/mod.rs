@@ -30,7 +30,7 @@ pub(crate) enum Cluster {
     Destroy(destroy::Destroy),
 }
 
-/// Why something with a local cluster did not succeed.
+/// Error of a `cluster` command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LocalError {
     #[error(transparent)]
@@ -51,20 +51,21 @@ pub(crate) enum LocalError {
     Call(#[from] CallError),
     #[error("there is no local cluster {name}{}", known(others))]
     Unknown { name: String, others: Vec<String> },
-    #[error("the directory {} holds something already: choose another --dir", .0.display())]
+    #[error("directory {} is not empty\ntry: another --dir", .0.display())]
     Occupied(PathBuf),
-    #[error("no home directory: say with --dir where the cluster is to live")]
+    #[error("no home directory\ntry: --dir DIR")]
     NoHome,
-    #[error("the context {0} is of a cluster that is not local: choose another --name")]
+    #[error("context {0} belongs to a cluster that is not local\ntry: another name")]
     NotLocal(String),
     #[error(
-        "{why}. What was started is stopped again; the logs are {logs}; \
-         `musterctl cluster destroy {name}` removes everything"
+        "{why}\n\
+         all started processes were stopped; logs: {logs}\n\
+         try: `musterctl cluster destroy {name}` to remove everything"
     )]
     NotHealthy { name: String, why: String, logs: String },
     #[error(
-        "the cluster {name} is healthy and runs on, but its context is not the current one \
-         (`musterctl context use {name}` makes it so, `musterctl cluster destroy {name}` ends the \
+        "cluster {name} is healthy and running, but its context is not the current one \
+         (`musterctl context use {name}` selects it, `musterctl cluster destroy {name}` ends the \
          cluster)"
     )]
     NotChosen { name: String, source: ContextError },
@@ -72,9 +73,9 @@ pub(crate) enum LocalError {
 
 fn known(others: &[String]) -> String {
     if others.is_empty() {
-        "; `musterctl cluster create` makes one".to_owned()
+        "\ntry: `musterctl cluster create`".to_owned()
     } else {
-        format!("; there are: {}", others.join(", "))
+        format!("\navailable: {}", others.join(", "))
     }
 }
 
@@ -94,7 +95,7 @@ impl Cluster {
     }
 }
 
-/// Where a local cluster lives unless `--dir` says otherwise: the user's state directory.
+/// Default directory of a local cluster, under the user's state directory.
 fn default_directory(name: &str) -> Result<PathBuf, LocalError> {
     let base = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
@@ -102,7 +103,7 @@ fn default_directory(name: &str) -> Result<PathBuf, LocalError> {
     Ok(base.ok_or(LocalError::NoHome)?.join("muster/clusters").join(name))
 }
 
-/// The directory of a local cluster, found by its context.
+/// Returns the directory of a local cluster, found by its context.
 fn directory(store: &Store, name: &str) -> Result<PathBuf, LocalError> {
     if store.names().iter().any(|known| known == name) {
         let local = store.open(Some(name))?.description.local;
@@ -115,19 +116,19 @@ fn directory(store: &Store, name: &str) -> Result<PathBuf, LocalError> {
     }
 }
 
-/// The names of the local clusters that have a context.
+/// Names of the local clusters that have a context.
 fn names(store: &Store) -> Vec<String> {
     let local = |name: &String| store.open(Some(name)).is_ok_and(|c| c.description.local.is_some());
     store.names().into_iter().filter(local).collect()
 }
 
-/// How many nodes run.
+/// Number of running nodes.
 fn running(record: &Record) -> usize {
     let alive = |node: &&Member| node.process.as_ref().is_some_and(Process::is_alive);
     record.nodes.iter().filter(alive).count()
 }
 
-/// The logs of all nodes, as a pattern for people.
+/// Log files of all nodes, as a glob pattern.
 fn logs(directory: &Path) -> String {
     directory.join("*/musterd.log").display().to_string()
 }

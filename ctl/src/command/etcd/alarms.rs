@@ -11,7 +11,7 @@ use crate::output::{Output, View, dash, table};
 /// List etcd's alarms
 #[derive(Debug, Args)]
 pub(crate) struct Alarms {
-    /// Clear them, after their cause is gone
+    /// Clear the alarms, after their cause is gone
     #[arg(long)]
     disarm: bool,
 }

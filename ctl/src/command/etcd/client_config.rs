@@ -1,4 +1,4 @@
-//! `etcd client-config`: what a stock etcdctl needs.
+//! `etcd client-config`: credentials and environment for a stock etcdctl.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use crate::output::{Output, View};
 /// Write short-lived credentials, so that a stock etcdctl works; the key never leaves this machine
 #[derive(Debug, Args)]
 pub(crate) struct ClientConfig {
-    /// Where to write [default: a new directory etcd-CLUSTER]
+    /// Output directory [default: a new directory etcd-CLUSTER]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How long the certificate is valid
+    /// Lifetime of the certificate
     #[arg(long, value_name = "DURATION", value_parser = parse_duration,
         allow_hyphen_values = true, default_value = "1h")]
     ttl: Duration,
@@ -34,7 +34,7 @@ impl ClientConfig {
         let directory = self.out.unwrap_or_else(|| {
             PathBuf::from(format!("etcd-{}", api.context().description.cluster_name))
         });
-        // The path goes into a file that is read from anywhere.
+        // The path goes into a file that may be sourced from any working directory.
         let directory = std::path::absolute(&directory)
             .map_err(|source| EtcdError::Path { path: directory.display().to_string(), source })?;
         let places = Places::under(&directory);
@@ -64,7 +64,7 @@ impl ClientConfig {
     }
 }
 
-/// Nothing but an address may go into a file that a shell reads.
+/// Returns true for a plain HTTPS URL. A shell reads the file, so nothing else may go into it.
 fn is_url(endpoint: &str) -> bool {
     endpoint.starts_with("https://")
         && endpoint.bytes().all(|b| b.is_ascii_alphanumeric() || b":/.-_[]".contains(&b))

@@ -11,11 +11,11 @@ use crate::connect::{Api, Kind};
 use crate::failure::Failure;
 use crate::output::{Output, View};
 
-/// What could not be done when a question fails that comes before it.
+/// Description of the failure when a call before the defragmentation fails.
 const NOT_BEGUN: &str = "defragment etcd's database, and nothing was done";
 
-/// Give back the unused space of one member's database (--node, else the node that answers); it
-/// answers nothing meanwhile
+/// Release the unused space of one member's database (--node, else the node that answers); the
+/// member does not answer meanwhile
 #[derive(Debug, Args)]
 pub(crate) struct Defrag {}
 
@@ -33,8 +33,8 @@ impl Defrag {
     }
 }
 
-/// Refuses a node whose etcd does not answer. Were it asked to defragment all the same, nobody could
-/// tell afterwards whether it has begun.
+/// Rejects a node whose etcd does not answer. If the call were sent anyway, its failure would not
+/// show whether the defragmentation began.
 async fn refuse_silent(api: &mut Api, node: &str) -> Result<(), Failure> {
     let EtcdStatusReply { members } = api
         .call(Kind::Idempotent, NOT_BEGUN, EtcdStatusRequest {}, async |client, request| {

@@ -8,7 +8,7 @@ use crate::connect::{Api, Kind};
 use crate::failure::Failure;
 use crate::output::{Output, View, dash, table};
 
-/// List etcd's members, as etcd itself knows them
+/// List etcd's members, as etcd itself reports them
 #[derive(Debug, Args)]
 pub(crate) struct Members {}
 

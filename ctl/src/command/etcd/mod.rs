@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::files::FileError;
 use crate::output::Output;
 
-/// Look after the cluster's etcd
+/// Operate the cluster's etcd
 #[derive(Debug, Subcommand)]
 pub(crate) enum Etcd {
     Members(members::Members),
@@ -29,33 +29,41 @@ pub(crate) enum Etcd {
     ClientConfig(client_config::ClientConfig),
 }
 
-/// What can go wrong here beyond a call.
+/// Error of an `etcd` command, except a failed call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EtcdError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(
-        "the snapshot from {endpoint} broke off after {bytes} bytes: nothing was written: {why}"
+        "snapshot from {endpoint} was cut off after {bytes} bytes: {why}\n\
+         nothing was written"
     )]
     BrokenOff { endpoint: String, bytes: u64, why: String },
-    #[error("the snapshot from {endpoint} stood still for {} s after {bytes} bytes: nothing was written; try another node with -n", waited.as_secs())]
+    #[error(
+        "snapshot from {endpoint} stalled: no data for {} s after {bytes} bytes\n\
+         nothing was written\n\
+         try: another node with -n",
+        waited.as_secs()
+    )]
     StoodStill { endpoint: String, bytes: u64, waited: Duration },
     #[error(
-        "the snapshot from {endpoint} ({bytes} bytes) does not match the checksum at its end: \
-         nothing was written; try again, or another node with -n"
+        "snapshot from {endpoint} ({bytes} bytes) does not match the checksum at its end\n\
+         nothing was written\n\
+         try: again, or another node with -n"
     )]
     Damaged { endpoint: String, bytes: u64 },
     #[error(
-        "the etcd of {node} does not answer ({why}), and nothing was done; `musterctl etcd status` \
-         shows when it does"
+        "the etcd of {node} does not answer ({why})\n\
+         nothing was done\n\
+         try: `musterctl etcd status` until it answers"
     )]
     Silent { node: String, why: String },
-    #[error("find the absolute path of {path}")]
+    #[error("resolve path {path}")]
     Path { path: String, source: std::io::Error },
 }
 
 impl Etcd {
-    /// Whether `--node` means anything to it.
+    /// Returns true if `--node` applies to this command.
     pub(crate) fn is_about_one_node(&self) -> bool {
         match self {
             Self::Status(_) | Self::Snapshot(_) | Self::Defrag(_) | Self::ForfeitLeadership(_) => {
@@ -84,12 +92,12 @@ impl From<FileError> for Failure {
     }
 }
 
-/// An answer that cannot be.
+/// Error for a reply that no correct node sends.
 fn senseless(api: &Api, message: &str) -> CallError {
     CallError::Senseless { endpoint: api.endpoint().to_owned(), message: message.to_owned() }
 }
 
-/// Bytes as people read them: `20.0 KiB`.
+/// Formats a number of bytes: `20.0 KiB`.
 fn size(bytes: u64) -> String {
     let mut whole = bytes;
     let mut rest = 0;

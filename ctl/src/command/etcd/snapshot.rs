@@ -1,4 +1,4 @@
-//! `etcd snapshot`: the whole of etcd's data in a file that is complete or not there.
+//! `etcd snapshot`: saves all of etcd's data to a file that is either complete or absent.
 
 use std::path::PathBuf;
 
@@ -15,15 +15,15 @@ use crate::failure::Failure;
 use crate::files::Pending;
 use crate::output::{Output, Progress, View};
 
-/// SHA-256 of everything before it, at the end of every snapshot that etcd streams
-/// (`etcdserver/api/v3rpc/maintenance.go`); `etcdctl snapshot restore` checks it again.
+/// Length of the SHA-256 at the end of every snapshot that etcd streams: the hash of all bytes
+/// before it (`etcdserver/api/v3rpc/maintenance.go`). `etcdctl snapshot restore` checks it again.
 const HASH: usize = 32;
 
-/// Save etcd's data to FILE, from one member; a new cluster begins with it by `musterd
-/// --restore-etcd FILE`
+/// Save etcd's data to FILE, from one member; `musterd --restore-etcd FILE` starts a new cluster
+/// with it
 #[derive(Debug, Args)]
 pub(crate) struct Snapshot {
-    /// A file that is not there yet
+    /// Path of the new file
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -67,7 +67,7 @@ async fn receive(
         let Some(EtcdSnapshotPiece { body }) = piece else { break };
         file.write(&body)?;
         check.take(&body);
-        // One plain line each time that it has doubled.
+        // One plain line each time the size has doubled.
         let magnitude = check.bytes.checked_ilog2().unwrap_or_default();
         progress.tell("snapshot", &magnitude.to_string(), &size(check.bytes));
     }
@@ -98,7 +98,8 @@ impl Check {
         self.tail.drain(..body);
     }
 
-    /// The hash of all of it in hexadecimal, as `sha256sum` shows it, if the one at its end is right.
+    /// Returns the hash of the whole stream in hexadecimal, as `sha256sum` prints it. `None` if the
+    /// hash at its end does not match.
     fn finish(self) -> Option<String> {
         let right = self.tail.len() == HASH && self.bytes > 32;
         let mut whole = self.hash.clone();

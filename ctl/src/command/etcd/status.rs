@@ -10,7 +10,7 @@ use crate::connect::{Api, Kind};
 use crate::failure::Failure;
 use crate::output::{Output, View, dash, table};
 
-/// Show how every etcd member is, all asked at once
+/// Show the status of every etcd member
 #[derive(Debug, Args)]
 pub(crate) struct Status {}
 
