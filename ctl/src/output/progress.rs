@@ -26,7 +26,7 @@ impl Progress {
         Self { bars, lines: BTreeMap::new() }
     }
 
-    /// Returns true if each change prints a plain line. Only then the substance matters.
+    /// Returns true if each change prints a plain line. Only then the key matters.
     pub(crate) fn is_plain(&self) -> bool {
         self.bars.is_none()
     }
@@ -36,8 +36,8 @@ impl Progress {
         self.tell(subject, text, text);
     }
 
-    /// Like [`Self::say`], for text that may change while the `substance` stays the same. An
-    /// animated line follows every change; a plain line is printed only for a new substance.
+    /// Like [`Self::say`], for text that may change while its key (`substance`) stays the same. An
+    /// animated line follows every change; a plain line is printed only for a new key.
     pub(crate) fn tell(&mut self, subject: &str, substance: &str, text: &str) {
         let text = super::plain(text);
         let Some(bars) = &self.bars else {
