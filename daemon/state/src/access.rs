@@ -1,11 +1,11 @@
-//! Which operator role may make which call of `muster.operator.v1.Operator`.
+//! Permissions of operator roles on the calls of `muster.operator.v1.Operator`.
 //!
-//! Roles: `admin` may do everything; `operator` may do what `reader` may and what disturbs no
-//! membership; `reader` looks; `backup` takes etcd snapshots and sees what it needs for that.
+//! Roles: `admin` may do everything. `reader` may read. `operator` may also make changes that
+//! affect no membership. `backup` may take etcd snapshots and read what it needs for that.
 
 use muster_types::OperatorRole;
 
-/// The service whose methods these are, as gRPC spells it.
+/// The full gRPC name of the service.
 pub const SERVICE: &str = "muster.operator.v1.Operator";
 
 macro_rules! calls {
@@ -17,7 +17,7 @@ macro_rules! calls {
         }
 
         impl Call {
-            /// Every call there is.
+            /// Every call.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// The name of the gRPC method.
@@ -36,8 +36,8 @@ macro_rules! calls {
     };
 }
 
-// Admin is not listed: it may make every call. The last two are no methods: what a request to
-// disarm alarms asks for beyond `EtcdAlarms`, and labels, which only commands carry today.
+// Admin is not listed: it may make every call. The last two are not methods: `EtcdDisarm` is needed
+// in addition to `EtcdAlarms` to disarm alarms, and today labels are set by commands only.
 calls! {
     Version: Operator Reader Backup;
     Members: Operator Reader;
@@ -70,12 +70,12 @@ impl Call {
     }
 }
 
-/// Whether an operator of this role may make this call.
+/// Returns whether an operator of this role may make this call.
 pub fn allowed(role: OperatorRole, call: Call) -> bool {
     role == OperatorRole::Admin || call.roles().contains(&role)
 }
 
-/// Whether an operator of this role may make the call with this gRPC path; an unknown one never.
+/// Returns whether an operator of this role may call this gRPC path; false for an unknown path.
 pub fn path_allowed(role: OperatorRole, path: &str) -> bool {
     Call::of_path(path).is_some_and(|call| allowed(role, call))
 }
@@ -84,7 +84,7 @@ pub fn path_allowed(role: OperatorRole, path: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// By hand from operator.proto, in its order: admin, operator, reader, backup.
+    /// Copied by hand from operator.proto, in its order: admin, operator, reader, backup.
     const TABLE: [(&str, [bool; 4]); 20] = [
         ("Version", [true, true, true, true]),
         ("Members", [true, true, true, false]),

@@ -9,8 +9,8 @@ use super::members::{check_addresses, check_version};
 use super::{At, ClusterState, Member, Outcome, Reason, Refusal, limits};
 
 impl ClusterState {
-    /// Why this admission would be refused at `now_ms`; asked before anything is written, so that
-    /// strangers cannot fill the log.
+    /// Checks whether this admission would succeed at `now_ms`. Called before anything is written,
+    /// so that unknown nodes cannot fill the log.
     pub fn check_admit(&self, admit: &Admit, now_ms: i64) -> Result<(), Refusal> {
         if self.birth.is_none() {
             return Err(super::not_founded());
@@ -50,7 +50,7 @@ impl ClusterState {
         Ok(Outcome::Admitted { node, again })
     }
 
-    /// The node's id, and whether it is a member already.
+    /// Returns the node's id, and whether it is a member already.
     fn check_admission(&self, admit: &Admit, now_ms: i64) -> Result<(NodeId, bool), Refusal> {
         let node = super::node_id(&admit.public_key);
         if let Some(tombstone) = self.members.tombstone(&node) {
@@ -58,7 +58,7 @@ impl ClusterState {
                 Reason::Removed,
                 format!(
                     "this machine's identity {} was removed from the cluster (as {}) and cannot \
-                     return; wipe its state directory, so that it joins as a new node",
+                     return; wipe its state directory to join as a new node",
                     node.short(),
                     tombstone.name
                 ),
@@ -78,8 +78,8 @@ impl ClusterState {
             return Err(Refusal::new(
                 Reason::Full,
                 format!(
-                    "the cluster holds as many nodes as it can ({} members, {} identities ever); \
-                     remove members that are gone with `musterctl node remove`",
+                    "the cluster is full ({} members, {} identities ever); remove members that \
+                     are gone with `musterctl node remove`",
                     limits::MEMBERS,
                     limits::IDENTITIES
                 ),
@@ -89,7 +89,7 @@ impl ClusterState {
     }
 }
 
-/// A member that asks again must be what it was admitted as.
+/// Refuses a member that joins again under another name or role.
 fn same_node(member: &Member, admit: &Admit) -> Result<(), Refusal> {
     if member.name == admit.name && member.role == admit.role {
         return Ok(());

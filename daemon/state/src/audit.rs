@@ -1,5 +1,5 @@
-//! The audit log: who did what to whom, and what became of it. Append only; the oldest entries
-//! make room.
+//! The audit log: actor, action, subject and outcome of each change. Append only; the oldest
+//! entries are evicted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::command::RecordAudit;
 use super::etcd::EtcdChange;
 use super::{Actor, At, ClusterState, Command, Outcome, Reason, Refusal, limits};
 
-/// One thing that happened.
+/// One audit entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Log index of the command.
@@ -21,7 +21,7 @@ pub struct Entry {
     pub actor: String,
     pub action: String,
     pub subject: String,
-    /// "ok", or why it was refused.
+    /// "ok", or the message of the refusal.
     pub outcome: String,
 }
 
@@ -30,12 +30,12 @@ pub struct Entry {
 #[serde(transparent)]
 pub(super) struct Log(VecDeque<Arc<Entry>>);
 
-/// What an entry says before the outcome is known.
+/// An audit entry whose outcome is not known yet.
 pub(super) struct Draft {
     actor: String,
     action: &'static str,
     subject: String,
-    /// Whether a refusal is worth an entry too.
+    /// Whether a refusal is recorded too.
     refusals: bool,
 }
 
@@ -52,7 +52,7 @@ impl Log {
     }
 }
 
-/// One line of bounded length: foreign text must not look like two entries.
+/// Makes the text one line of bounded length: untrusted text must not look like two entries.
 fn clip(text: &mut String, most: usize) {
     if text.chars().any(char::is_control) {
         *text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -69,7 +69,7 @@ impl ClusterState {
         self.audit.0.iter().map(Arc::as_ref)
     }
 
-    /// What an entry about this command says, before the command changes the names in it.
+    /// Drafts the entry for this command, before the command changes the names in it.
     pub(super) fn audit_draft(&self, command: &Command) -> Option<Draft> {
         let node = |id| self.actor(&Actor::Node(id));
         let (actor, action, subject, refusals) = match command {

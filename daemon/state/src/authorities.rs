@@ -1,4 +1,4 @@
-//! The cluster's authorities: made once, by the first leader, and agreed by the group.
+//! The cluster's authorities: created once by the first leader and committed to the Raft log.
 
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use serde::{Deserialize, Serialize};
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::command::InstallAuthorities;
 use super::{ClusterState, Outcome, Reason, Refusal};
 
-/// Every authority of the cluster with its private key. Only control-plane nodes ever hold this.
+/// Every authority of the cluster with its private key. Only control-plane nodes hold this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authorities {
-    /// Node certificates.
+    /// Issues node certificates.
     pub machine: Authority,
     pub etcd: Authority,
     pub kubernetes: Authority,
@@ -18,7 +18,7 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// Each authority, in the order in which they are listed.
+    /// Every authority, in listing order.
     pub fn all(&self) -> [&Authority; 4] {
         [&self.machine, &self.etcd, &self.kubernetes, &self.front_proxy]
     }
@@ -29,8 +29,8 @@ impl Authorities {
                 return Err(Refusal::new(
                     Reason::Invalid,
                     format!(
-                        "an authority of the kind {} stands in the place of the {place} \
-                         authority; make them again",
+                        "expected the {place} authority, found one of the kind {}; create the \
+                         authorities again",
                         authority.kind()
                     ),
                 ));
@@ -41,12 +41,12 @@ impl Authorities {
 }
 
 impl ClusterState {
-    /// The authorities, once they are agreed.
+    /// The authorities; `None` until they are installed.
     pub fn authorities(&self) -> Option<&Authorities> {
         self.authorities.as_ref()
     }
 
-    /// The certificates (DER) by which members know each other; empty until they are agreed.
+    /// The certificates (DER) that members check each other against; empty until installed.
     pub fn machine_authorities(&self) -> Vec<Vec<u8>> {
         self.authorities.iter().map(|a| a.machine.certificate().to_vec()).collect()
     }
@@ -65,7 +65,7 @@ impl ClusterState {
             Some(held) if *held == install.authorities => Ok(Outcome::Unchanged),
             Some(_) => Err(Refusal::new(
                 Reason::Conflict,
-                "the cluster has agreed on other authorities already; discard these and use those",
+                "the cluster already has other authorities; discard these and use those",
             )),
         }
     }

@@ -1,7 +1,7 @@
-//! Everything that can be asked of the cluster's state: one variant per command.
+//! The commands of the replicated state, one variant each.
 //!
-//! Commands are stored in the Raft log and travel between versions of Muster: fields are only ever
-//! added, with a default; variants are only ever added.
+//! Commands are stored in the Raft log and exchanged between versions of Muster. Fields are only
+//! added, with a default; variants are only added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,39 +13,40 @@ use super::authorities::Authorities;
 use super::etcd::{EtcdChange, EtcdReport};
 use muster_pki::token::{TokenId, Verifier};
 
-/// A command with the time of the leader that put it into the log, in milliseconds since 1970.
+/// A command with the time of the leader that appended it to the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamped {
+    /// The leader's clock, in milliseconds since 1970.
     pub now_ms: i64,
     pub command: Command,
 }
 
-/// One change of the cluster's state.
+/// One change of the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// The first command of a cluster, by its first leader. The same again is harmless.
+    /// The first command of a cluster, by its first leader. A repetition is harmless.
     Found(Box<Found>),
-    /// The first authorities win; the same again is harmless.
+    /// Sets the authorities; the first ones win. A repetition is harmless.
     InstallAuthorities(Box<InstallAuthorities>),
-    /// Makes a node a member. The same node again is admitted without spending a use.
+    /// Makes a node a member. A node that is a member already is admitted without spending a use.
     Admit(Admit),
-    /// Ends a membership for ever.
+    /// Ends a membership permanently.
     Remove(Remove),
-    /// What a member says of itself.
+    /// A member's report about itself.
     Report(Report),
     CreateToken(CreateToken),
     RevokeToken(RevokeToken),
     /// One transition of the etcd plan.
     Etcd(EtcdChange),
     SetLabels(SetLabels),
-    /// Something worth keeping that changed nothing else: a refused join. The proposer bounds the
-    /// rate.
+    /// An audit entry for an event that changed nothing else, such as a refused join. The proposer
+    /// limits the rate.
     RecordAudit(RecordAudit),
-    /// Changes nothing: whoever had it carried out knows that all before it is applied.
+    /// No-op. Once it is applied, every earlier entry is applied too (read barrier).
     Barrier,
 }
 
-/// Who asks: named in the audit log.
+/// The author of a command, as named in the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Actor {
     /// An operator; key and role are checked again when the command is applied.
@@ -56,7 +57,7 @@ pub enum Actor {
     Cluster,
 }
 
-/// What the founders agreed on, and what their common configuration says.
+/// The founders' agreement and their common configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     pub cluster_id: ClusterId,
@@ -77,7 +78,7 @@ pub struct Found {
 pub struct Founder {
     pub public_key: PublicKey,
     pub name: NodeName,
-    /// Best first, at least one.
+    /// At least one, preferred first.
     pub addresses: Vec<SocketAddr>,
 }
 
@@ -92,7 +93,7 @@ pub struct Operator {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallAuthorities {
     pub authorities: Authorities,
-    /// The leader that made them.
+    /// The leader that created the authorities.
     pub by: NodeId,
 }
 
@@ -101,7 +102,7 @@ pub struct Admit {
     pub public_key: PublicKey,
     pub name: NodeName,
     pub role: Role,
-    /// Best first, at least one.
+    /// At least one, preferred first.
     pub addresses: Vec<SocketAddr>,
     pub version: String,
     /// The token that the node proved.
@@ -110,29 +111,29 @@ pub struct Admit {
     pub verified_by: NodeId,
 }
 
-/// A node that leaves takes its etcd with it. Where the voters left could not then remove its
-/// member by a majority of the old list (two voters, say), the caller has etcd remove it first.
+/// A removal, which also stops the node's etcd. The caller has etcd remove its member first where
+/// the remaining voters are no majority of the old list (with two voters, say).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remove {
-    /// The caller resolves names (`ClusterState::find`), so that a retry cannot hit a newer node
-    /// of the same name.
+    /// Resolved by the caller (`ClusterState::find`), so that a retry cannot hit a newer node of
+    /// the same name.
     pub node: NodeId,
     pub by: Actor,
-    /// Remove it although etcd may lose its quorum.
+    /// Remove the node even if etcd may lose its quorum.
     pub force: bool,
 }
 
-/// What a member says of itself. Nothing is proposed that `ClusterState::would_change` denies.
+/// A member's report about itself. Proposed only if `ClusterState::would_change` is true.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub node: NodeId,
-    /// Best first, at least one.
+    /// At least one, preferred first.
     pub addresses: Vec<SocketAddr>,
     pub version: String,
-    /// The version of the configuration that it runs; 0 if it does not say.
+    /// The configuration version that the member runs; 0 if unknown.
     #[serde(default)]
     pub config_version: u64,
-    /// Control-plane nodes only.
+    /// `None` on a worker.
     #[serde(default)]
     pub etcd: Option<EtcdReport>,
 }
@@ -145,15 +146,15 @@ pub struct CreateToken {
     pub by: Actor,
 }
 
-/// What a token allows.
+/// The permissions of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     pub roles: BTreeSet<Role>,
-    /// From the moment the command is applied; none: it does not expire.
+    /// Counted from the stamp of the command; `None` for a token that does not expire.
     pub ttl_ms: Option<u64>,
-    /// None: any number.
+    /// `None` for any number.
     pub uses_allowed: Option<u32>,
-    /// The only name that may use it.
+    /// The only node name that may use the token; `None` for any.
     pub node_name: Option<NodeName>,
     pub description: String,
 }
@@ -174,7 +175,7 @@ pub struct SetLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordAudit {
-    /// The member that saw it.
+    /// The member that observed the event.
     pub by: NodeId,
     pub action: String,
     pub subject: String,

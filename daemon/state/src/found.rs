@@ -10,7 +10,7 @@ use super::members::check_addresses;
 use super::{At, ClusterState, Member, Outcome, Reason, Refusal, limits};
 use muster_pki::token::TokenId;
 
-/// How the cluster was founded; never changes.
+/// The founding record of the cluster; never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Birth {
     pub cluster_id: ClusterId,
@@ -36,7 +36,7 @@ impl ClusterState {
             return Err(Refusal::new(
                 Reason::AlreadyFounded,
                 format!(
-                    "this group is the cluster {} already; a birth certificate of the cluster {} \
+                    "this group is already the cluster {}; a birth certificate of the cluster {} \
                      cannot found it again",
                     birth.cluster_id.short(),
                     found.cluster_id.short()

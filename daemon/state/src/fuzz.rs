@@ -1,5 +1,5 @@
-//! Fuzz targets of the agreed state: whatever command is committed, applying it ends, leaves a state
-//! that a snapshot brings back, and keeps every bound. What a target is, `muster_fuzz` says.
+//! Fuzz targets of the replicated state. Applying any committed command ends, keeps every bound and
+//! leaves a state that a snapshot restores. See `muster_fuzz` for the targets.
 
 use muster_fuzz::{Verdict, refused, target};
 use muster_messages::node::ReportRequest;
@@ -16,7 +16,7 @@ use super::sample::{
 use super::{Command, Outcome, Report, limits, view};
 use crate::codec::{decode, encode};
 
-/// Commands, each behind the leader's stamp (eight bytes) and its length (two).
+/// Encodes commands, each after the leader's stamp (eight bytes) and its length (two).
 fn written(commands: &[Command]) -> Vec<u8> {
     let one = |command| {
         let bytes = encode(command);
@@ -26,7 +26,7 @@ fn written(commands: &[Command]) -> Vec<u8> {
     commands.iter().flat_map(one).collect()
 }
 
-/// What a member proposes, and what stands in the log.
+/// Commands from a member's proposal or from the log.
 #[test]
 fn commands() {
     let labels =
@@ -68,7 +68,7 @@ fn commands() {
             }
             taken += 1;
         }
-        assert_eq!(replica.restored(), replica.state, "a snapshot brings back something else");
+        assert_eq!(replica.restored(), replica.state, "a snapshot restores another state");
         bounded(&replica);
         if taken == 0 { refused("no command") } else { Verdict::Accepted }
     });
@@ -80,7 +80,7 @@ fn bounded(replica: &Replica) {
         assert!((1..=limits::ADDRESSES).contains(&member.addresses.len()), "{member:?}");
         assert!(member.version.len() <= limits::VERSION, "{member:?}");
     }
-    // What members and operators are told can be said.
+    // The view and the operators' replies stay within their bounds.
     let seen = view::view(state).encode_to_vec();
     assert!(seen.len() < 1 << 20, "{} bytes", seen.len());
     assert!(view::tokens(state, replica.now_ms).tokens.len() <= limits::TOKENS);
@@ -93,7 +93,7 @@ fn bounded(replica: &Replica) {
     }
 }
 
-/// The authorities, which only their own command carries: large, so apart.
+/// Authorities; a separate target because the command is large.
 #[test]
 fn install_authorities() {
     let seeds = [0, 1].map(|set| encode(&install(set, 1)));
@@ -111,7 +111,7 @@ fn install_authorities() {
     target("install_authorities").seeds(seeds).memory(4 << 20, 256).tries(1000).run(run);
 }
 
-/// What a member reports of itself: the call's own conversion, then the command.
+/// A member's report: the conversion of the call, then the command.
 #[test]
 fn node_report() {
     let etcd = EtcdReport { generation: 0, data: EtcdData::Present, version: "3.5.9".to_owned() };

@@ -1,8 +1,8 @@
-//! What the Raft group agrees on: the cluster's registry of members, tokens, operators,
-//! authorities, etcd plan and audit log.
+//! The replicated state of the Raft group: registry of members, tokens, operators, authorities,
+//! etcd plan and audit log.
 //!
-//! Plain data and one pure, total function, [`ClusterState::apply`]. Never reads a clock, draws a
-//! random number, waits, logs or does I/O: time is the leader's, stamped on each command.
+//! Plain data and one pure, total function, [`ClusterState::apply`]. It reads no clock, draws no
+//! random number, never waits or logs, and does no I/O. The leader stamps its time on each command.
 
 pub mod access;
 mod admit;
@@ -43,16 +43,16 @@ pub use members::{Member, Tombstone};
 pub use outcome::{Outcome, Reason, Refusal};
 pub use tokens::{Token, TokenStatus};
 
-/// The whole agreed state of a cluster; empty before it is founded.
+/// The whole replicated state of a cluster; empty before the cluster is founded.
 ///
-/// It is copied whenever a command is applied while somebody reads, so what there is much of (members,
-/// tokens, audit entries) is shared by the copies.
+/// Copy-on-write: a command applied while a reader holds the state clones it, so large collections
+/// (members, tokens, audit entries) are behind `Arc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClusterState {
-    /// The log index of the last command.
+    /// The log index of the last command; `None` before the first.
     applied: Option<u64>,
-    /// The latest stamp seen; never goes back.
+    /// The latest stamp seen; never decreases.
     now_ms: i64,
     birth: Option<Birth>,
     authorities: Option<Authorities>,
@@ -63,7 +63,7 @@ pub struct ClusterState {
     audit: audit::Log,
 }
 
-/// Where and when a command takes effect.
+/// Log index and cluster time at which a command takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct At {
     index: u64,
@@ -71,10 +71,10 @@ struct At {
 }
 
 impl ClusterState {
-    /// Carries out one committed command. Total and deterministic: the same state, index and
-    /// command give the same result on every node; whatever is wrong is an [`Outcome::Refused`].
+    /// Applies one committed command. Total and deterministic: the same state, index and command
+    /// give the same result on every node. Every error is an [`Outcome::Refused`].
     ///
-    /// An index that is not above the last one was applied before and is left alone.
+    /// Ignores an index that is not above the last one: that entry was applied before.
     pub fn apply(&mut self, index: u64, stamped: &Stamped) -> Outcome {
         if self.applied.is_some_and(|last| index <= last) {
             return Outcome::Unchanged;
@@ -117,7 +117,7 @@ impl ClusterState {
         self.now_ms
     }
 
-    /// How the cluster was founded; none before.
+    /// The founding record; `None` before the cluster is founded.
     pub fn birth(&self) -> Option<&Birth> {
         self.birth.as_ref()
     }
@@ -137,7 +137,7 @@ impl ClusterState {
         self.operators.get(key)
     }
 
-    /// The member, if it is one and of the control plane: others may not ask for this.
+    /// The control-plane member with this id; refuses any other node.
     fn control_plane(&self, node: &NodeId) -> Result<&Member, Refusal> {
         self.members.get(node).filter(|m| m.is_control_plane()).ok_or_else(|| {
             Refusal::new(
@@ -150,15 +150,13 @@ impl ClusterState {
         })
     }
 
-    /// Refuses an operator that is unknown or whose role does not allow the call.
+    /// Refuses an unknown operator and an operator whose role does not allow the call.
     fn authorize(&self, by: &Actor, call: access::Call) -> Result<(), Refusal> {
         let Actor::Operator(key) = by else { return Ok(()) };
         let Some(operator) = self.operators.get(key) else {
             return Err(Refusal::new(
                 Reason::NotAllowed,
-                format!(
-                    "{key} is not an operator of this cluster: node.yaml named its operators before the birth"
-                ),
+                format!("{key} is not an operator of this cluster; operators come from node.yaml"),
             ));
         };
         if access::allowed(operator.role, call) {
@@ -179,6 +177,6 @@ impl ClusterState {
 fn not_founded() -> Refusal {
     Refusal::new(
         Reason::NotFounded,
-        "there is no cluster yet; `musterctl status` says what each node waits for",
+        "there is no cluster yet; `musterctl status` shows what each node waits for",
     )
 }

@@ -1,19 +1,19 @@
-//! Bounds on everything that the cluster's state holds. A command beyond one is refused.
+//! Bounds on everything in the replicated state. A command that exceeds one is refused.
 
 /// Members at one time.
 pub const MEMBERS: usize = 10_000;
-/// Identities ever admitted: members and removed nodes together. Tombstones are kept for ever, so
-/// this is what bounds them.
+/// Identities ever admitted: members and removed nodes together. This bounds the tombstones, which
+/// are kept indefinitely.
 pub const IDENTITIES: usize = 100_000;
 /// Founders in a birth certificate.
 pub const FOUNDERS: usize = 15;
 /// Operators at one time.
 pub const OPERATORS: usize = 256;
-/// Tokens at one time; the oldest that is no longer valid makes room.
+/// Tokens at one time; beyond it, the oldest token that is no longer valid is evicted.
 pub const TOKENS: usize = 4096;
 /// Uses that one token may be given.
 pub const TOKEN_USES: u32 = 1_000_000;
-/// The longest life of a token with an expiry, in milliseconds: ten years.
+/// The longest ttl of a token with an expiry, in milliseconds: ten years.
 pub const TOKEN_TTL_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Bytes of a token's description.
 pub const DESCRIPTION: usize = 256;
@@ -39,5 +39,5 @@ pub const AUDIT: usize = 2_000;
 pub const AUDIT_TEXT: usize = 128;
 /// Bytes of an audit entry's outcome.
 pub const AUDIT_OUTCOME: usize = 512;
-/// Removed nodes that the view of members names, the latest first.
+/// Removed nodes listed in the view of the cluster, the latest first.
 pub const VIEW_REMOVED: usize = 1024;

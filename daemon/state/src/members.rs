@@ -1,4 +1,4 @@
-//! The registry: who is a member, and who was and never may be again.
+//! The registry: members, and removed nodes that may never return.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,33 +11,33 @@ use super::etcd::EtcdReport;
 use super::{ClusterState, Reason, Refusal, limits};
 use muster_pki::token::TokenId;
 
-/// A node that the group admitted.
+/// A node admitted to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub id: NodeId,
     pub public_key: PublicKey,
     pub name: NodeName,
     pub role: Role,
-    /// Best first, at least one.
+    /// At least one, preferred first.
     pub addresses: Vec<SocketAddr>,
-    /// Its build of Muster; empty until a founder has reported.
+    /// The Muster version of its last report; empty until a founder has reported.
     #[serde(default)]
     pub version: String,
-    /// The version of the configuration that it runs; 0 until it says.
+    /// The configuration version that it runs; 0 until it reports one.
     #[serde(default)]
     pub config_version: u64,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// The token it proved.
+    /// The token that the node proved.
     pub token: TokenId,
-    /// The member that checked the proof; none for a founder.
+    /// The member that checked the proof; `None` for a founder.
     #[serde(default)]
     pub verified_by: Option<NodeId>,
     /// Log index of its admission.
     pub admitted_index: u64,
     /// Milliseconds since 1970.
     pub admitted_ms: i64,
-    /// What it last said of its etcd.
+    /// Its last report about its etcd; `None` on a worker, and before the first report.
     #[serde(default)]
     pub etcd: Option<EtcdReport>,
 }
@@ -48,7 +48,7 @@ impl Member {
     }
 }
 
-/// A node that was removed. Its identity is refused for ever.
+/// A removed node. Its identity is refused permanently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     pub name: NodeName,
@@ -122,25 +122,25 @@ impl ClusterState {
         self.members.removed.iter().map(|(id, tombstone)| (id, tombstone.as_ref()))
     }
 
-    /// Whether this identity was removed.
+    /// Returns whether this identity was removed.
     pub fn is_removed(&self, id: &NodeId) -> bool {
         self.members.removed.contains_key(id)
     }
 
-    /// The control plane: exactly those who should vote in the Raft group.
+    /// The control-plane nodes: the desired voters of the Raft group.
     pub fn control_planes(&self) -> BTreeSet<NodeId> {
         self.members().filter(|m| m.is_control_plane()).map(|m| m.id).collect()
     }
 
-    /// The member that a person means by a name or a node id; otherwise a refusal that names the
-    /// nearest name.
+    /// Returns the member with this name or node id; otherwise a refusal that suggests the nearest
+    /// name.
     pub fn find(&self, text: &str) -> Result<&Member, Refusal> {
         let by_name = text.parse().ok().and_then(|name| self.members.named(&name));
         let by_id = || text.parse().ok().and_then(|id| self.members.get(&id));
         by_name.or_else(by_id).ok_or_else(|| self.unknown(text))
     }
 
-    /// The node that a removal means: a member, or by its id one that was removed already.
+    /// Returns the node that a removal names: a member, or by its id a removed node.
     pub fn find_to_remove(&self, text: &str) -> Result<NodeId, Refusal> {
         let removed = text.parse().ok().filter(|id| self.members.tombstone(id).is_some());
         removed.map_or_else(|| self.find(text).map(|member| member.id), Ok)
@@ -164,7 +164,7 @@ impl ClusterState {
     }
 }
 
-/// Refuses addresses that nobody could dial.
+/// Refuses addresses that cannot be dialled.
 pub(super) fn check_addresses(addresses: &[SocketAddr]) -> Result<(), Refusal> {
     let invalid = |why: String| Err(Refusal::new(Reason::Invalid, why));
     if addresses.is_empty() || addresses.len() > limits::ADDRESSES {

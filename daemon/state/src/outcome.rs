@@ -1,25 +1,25 @@
-//! What became of a command. A refusal is an outcome like any other, with a sentence for a person.
+//! Outcomes of commands. A refusal is an outcome like any other, with a message for the operator.
 
 use muster_types::{NodeId, NodeName};
 use serde::{Deserialize, Serialize};
 
-/// What `apply` made of one command.
+/// The result of applying one command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It was carried out.
+    /// The command was applied.
     Done,
-    /// It had been carried out before, or changes nothing.
+    /// The command was applied before, or changes nothing.
     Unchanged,
-    /// The node is a member. `again`: it already was; no use of the token was spent.
+    /// The node is a member. `again`: it already was, so no use of the token was spent.
     Admitted { node: NodeId, again: bool },
-    /// The node is no member any more, by this command or an earlier one.
+    /// The node is no longer a member, by this command or an earlier one.
     Removed { node: NodeId, name: NodeName },
     /// Nothing was changed.
     Refused(Refusal),
 }
 
 impl Outcome {
-    /// The refusal as an error, for callers that go on only with a success.
+    /// Converts a refusal into an error, for callers that continue only on success.
     pub fn into_result(self) -> Result<Self, Refusal> {
         match self {
             Self::Refused(refusal) => Err(refusal),
@@ -28,7 +28,7 @@ impl Outcome {
     }
 }
 
-/// Why nothing was done: a reason to branch on and a sentence that says what to do next.
+/// A rejected command: a kind to branch on and a message that names the next step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -49,9 +49,9 @@ pub enum Reason {
     NotFounded,
     /// The cluster was founded by another birth certificate.
     AlreadyFounded,
-    /// Somebody else came first: other authorities, another token of this id.
+    /// Another value is set already: other authorities, another token of this id.
     Conflict,
-    /// True at the moment only: try again.
+    /// A temporary condition: try again.
     NotNow,
     /// Another member holds the name.
     NameTaken,
@@ -73,6 +73,6 @@ pub enum Reason {
     Full,
     /// The operator is unknown, or its role does not allow this.
     NotAllowed,
-    /// The etcd plan has moved on since this was decided.
+    /// The etcd plan has changed since this was decided.
     Stale,
 }

@@ -1,4 +1,4 @@
-//! Any sequence of commands, sensible or not: what must hold after each of them.
+//! Invariants that hold after every command of an arbitrary sequence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::etcd::{EtcdChange, EtcdData, EtcdReport, Phase};
 use super::sample::*;
 use super::{Actor, ClusterState, Command, Outcome, Stamped};
 
-/// A small world, so that commands meet: nodes and names 1 to 9, four tokens.
+/// A small domain, so that commands interact: nodes and names 1 to 9, four tokens.
 const TOKENS: [&str; 4] = ["foundingaa", "workeraaaa", "limitedaaa", "unknownaaa"];
 
 fn any_role() -> impl Strategy<Value = Role> {
@@ -118,7 +118,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// A founded cluster's later, with stamps of clocks that disagree. Sometimes without founding.
+/// A history of a founded cluster, with stamps of clocks that disagree. Sometimes unfounded.
 fn any_history() -> impl Strategy<Value = Vec<Stamped>> {
     let stamp = START_MS - 20..START_MS + 200;
     let later = (any_command(), stamp).prop_map(|(command, now_ms)| Stamped { now_ms, command });
@@ -131,7 +131,7 @@ fn any_history() -> impl Strategy<Value = Vec<Stamped>> {
     })
 }
 
-/// All that a retry must not change.
+/// The part of the state that a retry must not change.
 fn essence(state: &ClusterState) -> ClusterState {
     let mut essence = state.clone();
     essence.applied = None;
@@ -184,11 +184,11 @@ fn check_etcd(state: &ClusterState) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What may only grow or must stay, from one state to the next.
+/// Checks everything that may only grow or must not change from one state to the next.
 fn check_progress(before: &ClusterState, after: &ClusterState) -> Result<(), TestCaseError> {
     prop_assert!(after.index() > before.index() && after.now_ms() >= before.now_ms());
     if before.birth().is_some() {
-        prop_assert_eq!(before.birth(), after.birth(), "the birth is for ever");
+        prop_assert_eq!(before.birth(), after.birth(), "the birth never changes");
         prop_assert_eq!(before.etcd().founders(), after.etcd().founders());
     }
     if before.authorities().is_some() {
@@ -196,7 +196,7 @@ fn check_progress(before: &ClusterState, after: &ClusterState) -> Result<(), Tes
     }
     for (id, tombstone) in before.removed() {
         let kept = after.removed().find(|(removed, _)| *removed == id);
-        prop_assert_eq!(kept.map(|(_, t)| t), Some(tombstone), "a removal is for ever");
+        prop_assert_eq!(kept.map(|(_, t)| t), Some(tombstone), "a removal is permanent");
     }
     for (id, token) in before.tokens() {
         let uses = after.token(id).map_or(u32::MAX, |t| t.uses);
@@ -209,7 +209,7 @@ fn check_progress(before: &ClusterState, after: &ClusterState) -> Result<(), Tes
     Ok(())
 }
 
-/// How many histories are tried: `MUSTER_CASES` of each kind in a soak.
+/// The number of histories to try; `MUSTER_CASES` overrides it in a soak.
 pub(super) fn cases(usual: u32) -> u32 {
     std::env::var("MUSTER_CASES").map_or(usual, |n| n.parse().expect("MUSTER_CASES is a number"))
 }
@@ -234,7 +234,7 @@ proptest! {
                 prop_assert!(!changed, "{:?} changed something", stamped.command);
             }
             if let Some(foretold) = foretold {
-                prop_assert_eq!(foretold, changed, "{:?} was foretold wrongly", stamped.command);
+                prop_assert_eq!(foretold, changed, "wrong prediction for {:?}", stamped.command);
             }
         }
     }
@@ -265,7 +265,7 @@ proptest! {
             if usize::try_from(index).is_ok_and(|index| index == cut) {
                 restored = straight.restored();
             }
-            // Commands travel as bytes as well.
+            // Commands are encoded and decoded as well.
             let bytes = rmp_serde::to_vec_named(stamped).unwrap();
             let read: Stamped = rmp_serde::from_slice(&bytes).unwrap();
             prop_assert_eq!(&read, stamped);

@@ -1,4 +1,4 @@
-//! Removal: the end of a membership, for ever.
+//! Removal: the permanent end of a membership.
 
 use muster_types::NodeName;
 
@@ -7,8 +7,8 @@ use super::command::Remove;
 use super::{At, ClusterState, Member, Outcome, Reason, Refusal};
 
 impl ClusterState {
-    /// The name of whom `remove` takes out, or why it would be refused. A node that was removed
-    /// before may be removed again: nothing happens.
+    /// Checks whether `remove` would succeed and returns the node's name. Removing a removed node
+    /// again succeeds and changes nothing.
     pub fn check_removal(&self, remove: &Remove) -> Result<NodeName, Refusal> {
         self.authorize(&remove.by, Call::RemoveNode)?;
         if let Some(tombstone) = self.members.tombstone(&remove.node) {
@@ -43,8 +43,8 @@ impl ClusterState {
             return Err(Refusal::new(
                 Reason::LastControlPlane,
                 format!(
-                    "{} is the last control-plane node; without it there is no cluster: join \
-                     another one first",
+                    "{} is the last control-plane node and the cluster needs one; join another \
+                     one first",
                     member.name
                 ),
             ));
@@ -53,8 +53,8 @@ impl ClusterState {
             return Err(Refusal::new(
                 Reason::QuorumAtRisk,
                 format!(
-                    "without {} the etcd members left would have no quorum; wait until `musterctl \
-                     etcd members` shows the others as voters, or use --force",
+                    "without {} the remaining etcd members would have no quorum; wait until \
+                     `musterctl etcd members` shows the others as voters, or use --force",
                     member.name
                 ),
             ));

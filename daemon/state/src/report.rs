@@ -1,4 +1,4 @@
-//! What members say of themselves, and what operators say of them: reports and labels.
+//! Reports by members about themselves, and labels that operators set on members.
 
 use super::access::Call;
 use super::command::SetLabels;
@@ -6,7 +6,8 @@ use super::members::{check_addresses, check_version};
 use super::{At, ClusterState, Outcome, Reason, Refusal, Report, limits};
 
 impl ClusterState {
-    /// Whether committing this report would change anything; what does not is never proposed.
+    /// Returns whether committing this report would change anything. A report that would not is
+    /// never proposed.
     pub fn would_change(&self, report: &Report) -> bool {
         self.check_report(report).is_ok() && self.differs(report)
     }

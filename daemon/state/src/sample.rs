@@ -1,4 +1,4 @@
-//! Material for the tests: a replica to feed commands to, and nodes by number.
+//! Test fixtures: a replica that runs commands, and nodes by number.
 
 #![allow(clippy::unwrap_used, reason = "values for tests")]
 
@@ -18,7 +18,7 @@ use super::{Actor, Authorities, ClusterState, Command, Outcome, Refusal, Report,
 /// The time of the first command.
 pub const START_MS: i64 = 1_700_000_000_000;
 
-/// A state with the index and the clock that its next command gets.
+/// A state with its last index and clock; both increase with each command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
     pub state: ClusterState,
@@ -57,13 +57,13 @@ impl Replica {
         }
     }
 
-    /// Runs what must succeed.
+    /// Runs a command that must succeed.
     pub fn done(&mut self, command: Command) {
         let outcome = self.run(command);
         assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
     }
 
-    /// The state as a snapshot would bring it back.
+    /// The state as restored from a snapshot.
     pub fn restored(&self) -> ClusterState {
         rmp_serde::from_slice(&rmp_serde::to_vec_named(&self.state).unwrap()).unwrap()
     }
@@ -183,7 +183,7 @@ fn authorities() -> Authorities {
     }
 }
 
-/// Two sets that two leaders could have made; costly, so made once.
+/// Two sets of authorities, as from two leaders. Created once because they are expensive.
 static AUTHORITIES: LazyLock<[Authorities; 2]> = LazyLock::new(|| [authorities(), authorities()]);
 
 pub fn install(set: usize, leader: u8) -> Command {

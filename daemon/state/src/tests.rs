@@ -1,4 +1,4 @@
-//! One test per promise of `apply`, and per refusal its exact sentence.
+//! Unit tests of `apply`: one per guarantee, and the exact message of each refusal.
 
 mod admission;
 mod etcd;

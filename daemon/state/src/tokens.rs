@@ -1,4 +1,4 @@
-//! Tokens: what lets a machine become a member, kept as verifiers, never as secrets.
+//! Join tokens, kept as verifiers, never as secrets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use muster_pki::token::{TokenId, Verifier};
 pub struct Token {
     pub verifier: Verifier,
     pub grant: Grant,
-    /// Milliseconds since 1970; none: never.
+    /// Milliseconds since 1970; `None` if it never expires.
     pub expires_ms: Option<i64>,
-    /// Nodes admitted by it.
+    /// Nodes admitted with it.
     pub uses: u32,
-    /// The token that the birth was agreed with.
+    /// Whether this is the token that the founders agreed on the birth with.
     pub founding: bool,
     pub created_index: u64,
     /// Milliseconds since 1970.
     pub created_ms: i64,
-    /// Who made it, as the audit log names it.
+    /// The actor that created it, as the audit log names it.
     pub created_by: String,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970; `None` unless it was revoked.
     #[serde(default)]
     pub revoked_ms: Option<i64>,
 }
 
-/// Whether a token lets anybody in.
+/// Whether a token admits nodes, and the reason if it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenStatus {
     Valid,
@@ -54,8 +54,8 @@ impl TokenStatus {
 }
 
 impl Token {
-    /// What it is worth at a time in milliseconds since 1970. Revoked outranks expired, expired
-    /// outranks used up.
+    /// The status at a time in milliseconds since 1970. Revoked takes precedence over expired, and
+    /// expired over used up.
     pub fn status(&self, now_ms: i64) -> TokenStatus {
         if self.revoked_ms.is_some() {
             TokenStatus::Revoked
@@ -104,7 +104,8 @@ impl Tokens {
         }
     }
 
-    /// Drops the oldest token that lets nobody in any more, if there is no room.
+    /// Evicts the oldest token that is no longer valid if the limit is reached. Returns whether
+    /// there is space for another.
     fn make_room(&mut self, now_ms: i64) -> bool {
         if self.0.len() < limits::TOKENS {
             return true;
@@ -134,7 +135,7 @@ impl ClusterState {
         let refuse = |why: String| Err(Refusal::new(Reason::Token, why));
         let again = "make another with `musterctl token create`";
         let Some(token) = self.tokens.0.get(id) else {
-            return refuse(format!("the cluster knows no token {id}; {again}"));
+            return refuse(format!("the cluster has no token {id}; {again}"));
         };
         match token.status(now_ms) {
             TokenStatus::Revoked => return refuse(format!("token {id} was revoked; {again}")),
@@ -176,7 +177,7 @@ impl ClusterState {
             return Err(Refusal::new(
                 Reason::Full,
                 format!(
-                    "the cluster holds {} valid tokens, as many as it can; revoke some with \
+                    "the cluster holds {} valid tokens, the maximum; revoke some with \
                      `musterctl token revoke`",
                     limits::TOKENS
                 ),
@@ -220,7 +221,7 @@ impl ClusterState {
         Ok(Outcome::Done)
     }
 
-    /// An actor as the audit log names it.
+    /// The name of an actor in the audit log.
     pub fn actor(&self, actor: &Actor) -> String {
         match actor {
             Actor::Operator(key) => {
@@ -240,10 +241,10 @@ fn check_grant(grant: &Grant) -> Result<(), Refusal> {
     let problem = if grant.roles.is_empty() {
         "a token admits at least one role: control-plane, worker".to_owned()
     } else if grant.ttl_ms.is_some_and(|ttl| ttl == 0 || ttl > limits::TOKEN_TTL_MS) {
-        "a token lives from 1 millisecond to 10 years; leave out its ttl to let it live on"
+        "a token's ttl is 1 millisecond to 10 years; omit it for a token that never expires"
             .to_owned()
     } else if grant.uses_allowed.is_some_and(|uses| uses == 0 || uses > limits::TOKEN_USES) {
-        format!("a token has 1 to {} uses; leave them out for any number", limits::TOKEN_USES)
+        format!("a token has 1 to {} uses; omit the number for no limit", limits::TOKEN_USES)
     } else if grant.description.len() > limits::DESCRIPTION
         || grant.description.chars().any(char::is_control)
     {

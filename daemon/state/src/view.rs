@@ -1,5 +1,5 @@
-//! The state as messages: what members may know ([`view`]) and what operators are shown. No secret
-//! leaves by here: of a token its public id, of an authority its certificate.
+//! The state as messages: the view for members ([`view`]) and replies for operators. They hold no
+//! secret: of a token only the public id, of an authority only the certificate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use muster_types::NodeId;
 
 use super::{ClusterState, Entry, Member, Reason, Refusal, Token, TokenStatus, limits};
 
-/// What every member, workers too, may know.
+/// The view of the cluster for every member, workers included.
 pub fn view(state: &ClusterState) -> View {
     let birth = state.birth();
     let valid = |token: &Token| token.status(state.now_ms()) == TokenStatus::Valid;
@@ -34,7 +34,7 @@ pub fn view(state: &ClusterState) -> View {
     }
 }
 
-/// Every member as others dial it.
+/// Every member with its addresses.
 pub fn peers(state: &ClusterState) -> Vec<Peer> {
     let peer = |member: &Member| Peer {
         public_key: member.public_key.to_vec(),
@@ -45,14 +45,14 @@ pub fn peers(state: &ClusterState) -> Vec<Peer> {
     state.members().map(peer).collect()
 }
 
-/// The ids that were removed last, the latest first.
+/// The most recently removed ids, the latest first.
 fn removed(state: &ClusterState) -> Vec<Vec<u8>> {
     let mut removed: Vec<_> = state.removed().map(|(id, t)| (t.removed_index, id)).collect();
     removed.sort_unstable_by(|a, b| b.cmp(a));
     removed.into_iter().take(limits::VIEW_REMOVED).map(|(_, id)| id.to_vec()).collect()
 }
 
-/// A refusal as a joining node hears it.
+/// A refusal as sent to a joining node.
 pub fn refusal(refusal: &Refusal) -> WireRefusal {
     let reason = match refusal.reason {
         Reason::NotFounded | Reason::NotNow | Reason::Full => WireReason::NotNow,
@@ -71,29 +71,29 @@ pub fn refusal(refusal: &Refusal) -> WireRefusal {
     WireRefusal { reason: reason.into(), message: refusal.message.clone() }
 }
 
-/// What a node knows of the others that is not in the state.
+/// A node's knowledge of the others that is not in the replicated state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The node that answers.
+    /// The node that replies.
     pub me: NodeId,
     pub leader: Option<NodeId>,
-    /// Who votes in the Raft group as it is, not as it should be.
+    /// The current voters of the Raft group, as opposed to the desired ones.
     pub voters: BTreeSet<NodeId>,
-    /// Set when no majority could confirm the answer: for how long there has been no leader.
+    /// How long there has been no leader; set only when no majority could confirm the reply.
     pub stale_for: Option<Duration>,
     pub contacts: BTreeMap<NodeId, Contact>,
 }
 
-/// What gossip says of one node.
+/// The state of one node according to gossip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contact {
     /// "alive", "suspect", "down" or "unknown".
     pub state: &'static str,
-    /// Since it was last heard; none if it never was.
+    /// The time since the last message from it; `None` if there was none.
     pub silent_for: Option<Duration>,
 }
 
-/// The answer to `musterctl members`, by name.
+/// The reply to `musterctl members`, sorted by name.
 pub fn members(state: &ClusterState, seen: &Seen) -> wire::MembersReply {
     let mut members: Vec<_> = state.members().map(|m| member(state, seen, m)).collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
@@ -140,7 +140,7 @@ fn member(state: &ClusterState, seen: &Seen, member: &Member) -> wire::Member {
     }
 }
 
-/// The answer to `musterctl token list`, the oldest first.
+/// The reply to `musterctl token list`, the oldest token first.
 pub fn tokens(state: &ClusterState, now_ms: i64) -> wire::ListTokensReply {
     let mut tokens: Vec<_> = state.tokens().collect();
     tokens.sort_by_key(|(id, token)| (token.created_index, *id));
@@ -148,7 +148,7 @@ pub fn tokens(state: &ClusterState, now_ms: i64) -> wire::ListTokensReply {
     wire::ListTokensReply { tokens }
 }
 
-/// One token as it is at a time in milliseconds since 1970.
+/// One token with its status at a time in milliseconds since 1970.
 pub fn token(id: &TokenId, token: &Token, now_ms: i64) -> wire::Token {
     let grant = &token.grant;
     wire::Token {
@@ -166,7 +166,7 @@ pub fn token(id: &TokenId, token: &Token, now_ms: i64) -> wire::Token {
     }
 }
 
-/// The newest `limit` entries of the audit log, the oldest of them first; 0: all that are kept.
+/// The newest `limit` entries of the audit log, oldest first; a `limit` of 0 means all.
 pub fn audit(state: &ClusterState, limit: u32) -> wire::ListAuditReply {
     let kept = state.audit().len();
     let limit = if limit == 0 { kept } else { usize::try_from(limit).unwrap_or(kept) };
@@ -183,11 +183,11 @@ pub fn audit(state: &ClusterState, limit: u32) -> wire::ListAuditReply {
 }
 
 /// The authorities as `musterctl pki show` lists them, and the fingerprint of the service-account
-/// key; nothing before they are agreed. The leaves are for the caller to ask the nodes for.
+/// key; empty until they are installed. The caller queries the nodes for their leaf certificates.
 pub fn authorities(state: &ClusterState) -> wire::ShowPkiReply {
     let Some(held) = state.authorities() else { return wire::ShowPkiReply::default() };
     let authorities = held.all().into_iter().filter_map(|authority| {
-        // The certificate was parsed when the authority was made or read.
+        // The certificate was parsed when the authority was created or read.
         let described = inspect::describe(authority.certificate()).ok()?;
         Some(wire::Authority {
             name: authority.kind().to_string(),

@@ -1,6 +1,5 @@
-//! The transitions of the etcd plan. Each names the node and the generation it is about; one that
-//! does not fit the present phase is refused as stale, one that was carried out before changes
-//! nothing.
+//! The transitions of the etcd plan. Each names its node and generation. A transition that does not
+//! fit the current phase is refused as stale; a repeated one changes nothing.
 
 use muster_types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -8,26 +7,26 @@ use serde::{Deserialize, Serialize};
 use super::{Departed, EtcdData, EtcdReport, Phase, Plan, Record};
 use crate::{At, ClusterState, Outcome, Reason, Refusal, limits};
 
-/// One transition.
+/// One transition of the etcd plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EtcdChange {
-    /// A founder was seen in etcd's list of members: founding -> voter.
+    /// A founder appeared in etcd's list of members: founding -> voter.
     Started { node: NodeId, generation: u32, member_id: u64 },
-    /// etcd took the node as learner: waiting -> learner. The URL is the one it was added with.
+    /// etcd added the node as a learner with this URL: waiting -> learner.
     Added { node: NodeId, generation: u32, member_id: u64, peer_url: String },
-    /// etcd let the learner vote: learner -> voter.
+    /// etcd promoted the learner: learner -> voter.
     Promoted { node: NodeId, generation: u32, member_id: u64 },
-    /// Its data is gone, or an operator wants it replaced: founding, learner, voter -> lost.
+    /// The data is gone, or an operator wants it replaced: founding, learner, voter -> lost.
     Lost { node: NodeId, generation: u32 },
-    /// etcd does not list it (any more): back to waiting with the next generation; a removed
-    /// node's member is forgotten.
+    /// etcd does not list the member (any more): back to waiting with the next generation. The
+    /// member of a removed node is dropped from the plan.
     Removed { node: NodeId, generation: u32 },
-    /// etcd holds another peer URL for it now.
+    /// etcd now has another peer URL for the member.
     Moved { node: NodeId, generation: u32, peer_url: String },
 }
 
 impl EtcdChange {
-    /// The node it is about.
+    /// The node that the change is about.
     pub const fn node(&self) -> NodeId {
         match self {
             Self::Started { node, .. }
@@ -102,7 +101,7 @@ impl Plan {
         member.or_else(departed)
     }
 
-    /// Whether a node's report moves its record.
+    /// Returns whether a node's report changes its plan.
     pub(crate) fn is_news(&self, node: &NodeId, report: &EtcdReport) -> bool {
         report.data == EtcdData::Lost
             && self.records.get(node).is_some_and(|record| {
@@ -111,7 +110,8 @@ impl Plan {
             })
     }
 
-    /// Takes note of a node's report: lost data makes a lost member. Returns whether it did.
+    /// Applies a node's report: a member whose data is lost becomes lost. Returns whether the plan
+    /// changed.
     pub(crate) fn heed(&mut self, at: At, node: &NodeId, report: &EtcdReport) -> bool {
         let news = self.is_news(node, report);
         if news && let Some(record) = self.records.get_mut(node) {
@@ -136,7 +136,7 @@ impl Record {
             return Ok(Outcome::Unchanged);
         }
         if generation != self.generation {
-            return Err(stale(change, "its etcd is of another generation"));
+            return Err(stale(change, "its etcd has another generation"));
         }
         let next = match (change, self.phase) {
             (EtcdChange::Started { member_id, .. }, Phase::Founding) => {
@@ -177,7 +177,7 @@ impl Record {
             }
             (change, phase) if is_result(change, phase) => return Ok(Outcome::Unchanged),
             (change, phase) => {
-                return Err(stale(change, &format!("it is {} in the plan", phase.as_str())));
+                return Err(stale(change, &format!("its phase is {}", phase.as_str())));
             }
         };
         self.enter(at, next);
@@ -185,7 +185,7 @@ impl Record {
     }
 }
 
-/// Whether the phase is what the change leads to: it was carried out before.
+/// Returns whether the phase is the result of the change, so that the change was applied before.
 fn is_result(change: &EtcdChange, phase: Phase) -> bool {
     match (change, phase) {
         (
@@ -212,7 +212,7 @@ fn stale(change: &EtcdChange, why: &str) -> Refusal {
     Refusal::new(
         Reason::Stale,
         format!(
-            "etcd of node {} (generation {}) cannot be recorded as {what}: {why}; look again",
+            "etcd of node {} (generation {}) cannot be recorded as {what}: {why}; reread the plan",
             change.node().short(),
             change.generation()
         ),

@@ -1,9 +1,9 @@
-//! The etcd plan: which control-plane node has which etcd member, and what is to change next.
+//! The etcd plan: the etcd member of each control-plane node, and the next membership change.
 //!
-//! Founders start together from one list; a later node waits, becomes a learner, then a voter; a
-//! member whose data is lost is removed and begins again with the next generation. Each step is a
-//! command that is checked when applied (`change`), so one that comes twice or late is harmless.
-//! What to do next is decided by [`next_step`]. Talks to no etcd.
+//! Founders start together from one list. A later node waits, becomes a learner, then a voter. A
+//! member whose data is lost is removed and starts again with the next generation. Each step is a
+//! command that is checked when applied (`change`), so a repeated or late one is harmless.
+//! [`next_step`] decides the next step. No code here connects to etcd.
 
 mod change;
 #[cfg(test)]
@@ -22,10 +22,10 @@ pub use step::{Observed, ObservedMember, Step, next_step};
 use super::command::Founder;
 use super::{At, ClusterState, Member};
 
-/// What a control-plane node says of its own etcd.
+/// A control-plane node's report about its own etcd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EtcdReport {
-    /// The generation that it speaks of; reports about an earlier one are ignored.
+    /// The generation that the report is about; reports about an earlier one are ignored.
     pub generation: u32,
     pub data: EtcdData,
     /// The version of the etcd binary.
@@ -44,10 +44,10 @@ pub enum EtcdData {
     Lost,
 }
 
-/// Where a node is on the way to a voting etcd member.
+/// The progress of a node towards a voting etcd member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// Part of the first cluster, not seen in it yet.
+    /// Part of the initial cluster, not seen in it yet.
     Founding,
     /// No etcd member yet.
     Waiting,
@@ -58,14 +58,15 @@ pub enum Phase {
     Voter {
         member_id: u64,
     },
-    /// Its data is gone; its member is to be removed before it can wait again.
+    /// Its data is gone. Its member must be removed before the node can wait again. `member_id` is
+    /// `None` if the member was never seen.
     Lost {
         member_id: Option<u64>,
     },
 }
 
 impl Phase {
-    /// The etcd member, if it has one of known id.
+    /// The etcd member's id, if known.
     pub const fn member_id(self) -> Option<u64> {
         match self {
             Self::Founding | Self::Waiting => None,
@@ -85,19 +86,20 @@ impl Phase {
     }
 }
 
-/// One control-plane node in the plan.
+/// The plan for one control-plane node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub phase: Phase,
-    /// 0 at first, one more with each replacement. Data of an earlier generation must not be used.
+    /// Starts at 0 and increases with each replacement. Data of an earlier generation must not be
+    /// used.
     pub generation: u32,
-    /// Log index at which the phase was entered; the one who waits longest is next.
+    /// Log index at which the phase was entered; the node that has waited longest is next.
     pub since: u64,
-    /// The name and peer URL under which etcd holds it, or will.
+    /// The name and peer URL of its member in etcd, now or once it is added.
     pub seat: Seat,
 }
 
-/// One place in an etcd cluster: an item of `--initial-cluster`.
+/// Name and peer URL of an etcd member: an item of `--initial-cluster`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Seat {
     pub name: NodeName,
@@ -107,42 +109,42 @@ pub struct Seat {
 /// The etcd member of a removed node, until etcd has removed it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departed {
-    /// None: it was removed before its member was seen.
+    /// `None` if the node was removed before its member was seen.
     pub member_id: Option<u64>,
     pub generation: u32,
     pub seat: Seat,
-    /// It had been added to etcd but did not vote when its node was removed.
+    /// The member was a learner when its node was removed.
     #[serde(default)]
     pub learner: bool,
 }
 
-/// The whole plan.
+/// The plan for the whole cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Plan {
-    /// The first cluster, fixed by the birth certificate.
+    /// The initial cluster, fixed by the birth certificate.
     founders: BTreeMap<NodeId, Seat>,
     records: BTreeMap<NodeId, Record>,
     departed: BTreeMap<NodeId, Departed>,
 }
 
-/// What a node is to do about etcd.
+/// A node's task in the etcd plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Assignment {
-    /// Workers run none.
+    /// Run no etcd: the node is a worker.
     Nothing,
-    /// Not yet. Data of a generation below this is to be set aside.
+    /// Do not run etcd yet. Data of an earlier generation must be set aside.
     Wait { generation: u32, reason: &'static str },
-    /// Start and keep it running.
+    /// Start etcd and keep it running.
     Run { generation: u32, start: Start, initial_cluster: Vec<Seat> },
 }
 
 /// etcd's `--initial-cluster-state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With the other founders.
+    /// Start together with the other founders.
     New,
-    /// As a member that was added to a running cluster.
+    /// Start as a member that was added to a running cluster.
     Existing,
 }
 
@@ -152,24 +154,24 @@ impl Plan {
         self.records.iter()
     }
 
-    /// The node's record.
+    /// The plan for this node.
     pub fn record(&self, node: &NodeId) -> Option<&Record> {
         self.records.get(node)
     }
 
-    /// Removed nodes whose etcd members are still to be removed.
+    /// Removed nodes whose etcd members are not removed yet.
     pub fn departed(&self) -> impl ExactSizeIterator<Item = (&NodeId, &Departed)> {
         self.departed.iter()
     }
 
-    /// The first cluster; never changes.
+    /// The initial cluster; never changes.
     pub fn founders(&self) -> Vec<Seat> {
         let mut seats: Vec<_> = self.founders.values().cloned().collect();
         seats.sort();
         seats
     }
 
-    /// What the node is to do about etcd.
+    /// The node's task in the etcd plan.
     pub fn assignment(&self, node: &NodeId) -> Assignment {
         let Some(record) = self.records.get(node) else { return Assignment::Nothing };
         let generation = record.generation;
@@ -189,7 +191,7 @@ impl Plan {
         }
     }
 
-    /// Everyone whom etcd holds for a member, as far as the plan knows.
+    /// Every etcd member, as far as the plan knows.
     fn seats(&self) -> Vec<Seat> {
         let held = self.records.values().filter(|r| !matches!(r.phase, Phase::Waiting));
         let mut seats: Vec<_> = held.map(|r| r.seat.clone()).collect();
@@ -198,7 +200,7 @@ impl Plan {
         seats
     }
 
-    /// The node that is a learner; never more than one.
+    /// The node that is a learner; at most one.
     pub fn learner(&self) -> Option<&NodeId> {
         let mut records = self.records.iter();
         records.find(|(_, r)| matches!(r.phase, Phase::Learner { .. })).map(|(node, _)| node)
@@ -223,8 +225,8 @@ impl Plan {
         self.records.insert(member.id, record);
     }
 
-    /// Takes a removed node out of the plan; its etcd member, if any, is to be removed. One that
-    /// waits and had a member before leaves its name, should that member still be there.
+    /// Takes a removed node out of the plan and schedules the removal of its etcd member, if any. A
+    /// waiting node that had a member before leaves its name, in case that member still exists.
     pub(super) fn dismiss(&mut self, node: &NodeId) {
         let Some(record) = self.records.remove(node) else { return };
         if matches!(record.phase, Phase::Waiting) && record.generation == 0 {
@@ -239,8 +241,8 @@ impl Plan {
         self.departed.insert(*node, departed);
     }
 
-    /// Whether the etcd voters left would have no quorum if this node's member went, as far as
-    /// the plan knows: lost and departed members still count, but do not answer.
+    /// Returns whether the remaining etcd voters would lose their quorum without this node's
+    /// member, by the plan. Lost members and those of removed nodes count, but do not answer.
     pub(super) fn would_lose_quorum_without(&self, node: &NodeId) -> bool {
         let voting = |r: &Record| matches!(r.phase, Phase::Founding | Phase::Voter { .. });
         let lost = |r: &Record| matches!(r.phase, Phase::Lost { .. });
@@ -262,23 +264,23 @@ impl ClusterState {
         &self.etcd
     }
 
-    /// What etcd should hold for the node's peer URL: its best address.
+    /// The desired peer URL of the node in etcd, from its preferred address.
     pub fn etcd_peer_url(&self, node: &NodeId) -> Option<String> {
         self.member(node).and_then(|m| m.addresses.first()).map(peer_url)
     }
 }
 
-/// More than half of `voters`.
+/// The smallest majority of `voters`.
 const fn majority(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// The URL by which etcd members reach a node.
+/// The etcd peer URL of a node.
 pub fn peer_url(address: &SocketAddr) -> String {
     format!("https://{}", SocketAddr::new(address.ip(), ETCD_PEER_PORT))
 }
 
-/// The URL by which etcd's clients reach a node.
+/// The etcd client URL of a node.
 pub fn client_url(address: &SocketAddr) -> String {
     format!("https://{}", SocketAddr::new(address.ip(), ETCD_CLIENT_PORT))
 }

@@ -1,7 +1,8 @@
-//! The planner against a scripted etcd: any faults, then peace. A membership change that could
-//! cost the quorum fails at once; at the end every control-plane node must vote. Also when a leader
-//! was shown an old list now and then, which the real look rules out: what it then records wrongly
-//! must be mended in the end, and must not stay in the way for ever.
+//! The planner against a simulated etcd: arbitrary faults, then none. A membership change that
+//! could cost the quorum fails the test at once. At the end every control-plane node must vote.
+//!
+//! A second test also shows the leader old lists, which the real observation rules out. Wrong
+//! records made from them must be corrected in the end and must not block progress.
 
 use std::collections::BTreeSet;
 
@@ -15,18 +16,18 @@ use crate::command::Remove;
 use crate::sample::*;
 use crate::{Command, Outcome};
 
-/// An etcd cluster that obeys, and the nodes it runs on.
+/// A simulated etcd cluster and the nodes it runs on.
 #[derive(Debug)]
 struct World {
     replica: Replica,
     members: Vec<ObservedMember>,
-    /// Every list that there was.
+    /// Every member list so far, oldest first.
     lists: Vec<Vec<ObservedMember>>,
     next_member: u64,
     next_node: u8,
     next_address: u8,
     down: BTreeSet<NodeId>,
-    /// Members whose data is gone: they never answer again.
+    /// Members whose data is gone; they never answer again.
     broken: BTreeSet<u64>,
     proposed: Vec<Command>,
 }
@@ -34,20 +35,20 @@ struct World {
 #[derive(Debug, Clone)]
 enum Event {
     Join,
-    /// Nodes are counted among those that are members at that moment.
+    /// The number selects one of the current control-plane nodes.
     Remove(usize),
     LoseData(usize),
     Replace(usize),
     Move(usize),
     Down(usize),
     Up(usize),
-    /// The leader acts; it may die before it can record what it did.
+    /// The leader acts; it may die before it can record the change.
     Tick {
         dies: bool,
     },
-    /// The leader acts by an old list, counted backwards from now.
+    /// The leader acts on an old list, counted backwards from now.
     StaleTick(usize),
-    /// An old proposal arrives once more.
+    /// An old proposal arrives again.
     Repeat(usize),
 }
 
@@ -85,7 +86,7 @@ impl World {
         self.replica.run(command)
     }
 
-    /// The node that an etcd member runs on, from what the plan says.
+    /// The node that an etcd member runs on, according to the plan.
     fn owner(&self, member: &ObservedMember) -> Option<NodeId> {
         let plan = self.replica.state.etcd();
         let of_id = |id: Option<u64>| id == Some(member.member_id);
@@ -107,7 +108,7 @@ impl World {
             })
     }
 
-    /// Nodes do what the plan says: learners start; who is down or broken does not answer.
+    /// Nodes follow the plan: learners start. Nodes that are down or broken do not answer.
     fn settle(&mut self) {
         let owners: Vec<_> = self.members.iter().map(|m| self.owner(m)).collect();
         for (member, owner) in self.members.iter_mut().zip(owners) {
@@ -131,8 +132,8 @@ impl World {
         self.voters().filter(|m| m.healthy).count() >= majority(self.voters().count())
     }
 
-    /// Whether etcd keeps its quorum if this node's member never answers again, and can be mended
-    /// by those who stay: worse has no remedy but a snapshot.
+    /// Returns whether etcd keeps its quorum if this node's member never answers again, and the
+    /// remaining nodes can repair it. Anything worse needs a restore from a snapshot.
     fn survives_without(&self, node: NodeId) -> bool {
         let state = &self.replica.state;
         let stays = |m: &ObservedMember, owner: &NodeId| {
@@ -173,7 +174,7 @@ impl World {
         Some(step)
     }
 
-    /// A step by an old list. Who answers is always known as it is.
+    /// A step from an old list. The health of the members is always current.
     fn stale_tick(&mut self, age: usize) {
         self.settle();
         let mut observed = self.observe();
@@ -188,8 +189,8 @@ impl World {
             .map(|m| ObservedMember { healthy: answers.contains(&m.member_id), ..m.clone() })
             .collect();
         let Some(step) = next_step(&self.replica.state, &observed) else { return };
-        // Nothing helps when etcd's quorum is thrown away: the node stops what is recorded as gone,
-        // a removed node too.
+        // A node stops a member that is recorded as removed, also on a removed node. If that loses
+        // etcd's quorum, nothing can recover it.
         if let Step::Record(EtcdChange::Removed { node, .. }) = step
             && !self.survives_without(node)
         {
@@ -200,7 +201,7 @@ impl World {
         }
     }
 
-    /// etcd carries out a step, or refuses what it would refuse.
+    /// Performs a step as etcd would, or refuses it.
     fn perform(&mut self, step: &Step) -> Result<Option<EtcdChange>, &'static str> {
         let position = |members: &[ObservedMember], id| {
             members.iter().position(|m| m.member_id == id).ok_or("member not found")
@@ -217,7 +218,7 @@ impl World {
                 Some(EtcdChange::Moved { node, generation, peer_url })
             }
             Step::Remove { member_id, of } => {
-                // What is gone counts as removed.
+                // A member that is gone counts as removed.
                 if let Ok(at) = position(&self.members, member_id) {
                     self.members.remove(at);
                 }
@@ -284,7 +285,7 @@ impl World {
         match event {
             Event::Join => {
                 let mut admission = admit(self.next_node, Role::ControlPlane);
-                // Names come back with new machines.
+                // New machines reuse names.
                 admission.name = name(self.next_node % 6);
                 let control_planes = self.replica.state.control_planes();
                 admission.verified_by = *control_planes.first().unwrap();
@@ -323,7 +324,7 @@ impl World {
                 self.settle();
                 let old = self.proposed.get(n % self.proposed.len().max(1)).cloned();
                 match old {
-                    // Fits again once the node has a member: an operator's wish like the first.
+                    // Valid again once the node has a member, like a new operator request.
                     Some(Command::Etcd(EtcdChange::Lost { node, .. }))
                         if !self.survives_without(node) => {}
                     Some(command @ Command::Etcd(_)) => {
@@ -356,7 +357,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The same, with old lists among them.
+/// The same events, and steps from old lists.
 fn any_event_or_old_list() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => any_event(),
@@ -364,7 +365,7 @@ fn any_event_or_old_list() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Everything that happens, and then peace.
+/// Runs all events, then ticks without faults until nothing is left to do.
 fn live_through(founders: u8, events: &[Event]) -> Result<(), TestCaseError> {
     let mut world = World::new(founders);
     for event in events {
@@ -410,7 +411,7 @@ proptest! {
 }
 
 /// Two old lists in a row: by the first a voter is taken for gone, by the second the member of a
-/// removed node. Their nodes stop them both, so the second must not be believed of three of four.
+/// removed node. Their nodes stop both, so with three of four left the second must be ignored.
 #[test]
 fn a_removed_nodes_member_is_still_needed_when_another_was_taken_for_gone() {
     use Event::{Join, Remove, StaleTick, Tick};

@@ -1,4 +1,4 @@
-//! Decides the next change of etcd's membership: one at a time, and never one that costs the
+//! Decides the next change of etcd's membership: one at a time, and never at the cost of the
 //! quorum.
 
 use std::collections::BTreeSet;
@@ -8,14 +8,14 @@ use muster_types::{NodeId, NodeName};
 use super::{EtcdChange, Phase, Plan, Record, Seat, majority};
 use crate::ClusterState;
 
-/// What etcd says of itself, asked for **after** the state was read, and from a member that had
-/// just answered a read that needs a quorum (etcd 3.4 answers a plain list from memory, however
-/// old). By an older list a healthy member could be taken for removed.
+/// Observed state of etcd. It must be read **after** the replicated state, from a member that has
+/// just answered a read that needs a quorum: etcd 3.4 answers a plain list from memory, however
+/// old. With an older list, a healthy member could be taken for removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// etcd's own list.
     pub members: Vec<ObservedMember>,
-    /// Nodes that gossip has held for down for a while.
+    /// Nodes that gossip has considered down for a while.
     pub down: BTreeSet<NodeId>,
 }
 
@@ -23,31 +23,31 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedMember {
     pub member_id: u64,
-    /// Empty until it has started.
+    /// Empty until the member has started.
     pub name: String,
     pub peer_urls: Vec<String>,
     pub learner: bool,
-    /// Whether its client endpoint answered just now.
+    /// Whether its client endpoint answered the last probe.
     pub healthy: bool,
 }
 
-/// One thing to do. Whoever does it looks again before the next.
+/// One step. The caller observes etcd again before the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// etcd has changed already; propose this so that the plan knows.
+    /// Propose this change: etcd has made it already and the plan does not have it.
     Record(EtcdChange),
     /// `member update`, then [`EtcdChange::Moved`].
     Update { node: NodeId, generation: u32, member_id: u64, peer_url: String },
     /// `member remove`. `of`: then [`EtcdChange::Removed`] for that node and generation.
     Remove { member_id: u64, of: Option<(NodeId, u32)> },
-    /// `member promote`, then [`EtcdChange::Promoted`]. etcd refuses while it lags: try again.
+    /// `member promote`, then [`EtcdChange::Promoted`]. etcd refuses while the learner lags: retry.
     Promote { node: NodeId, generation: u32, member_id: u64 },
     /// `member add` as learner, then [`EtcdChange::Added`].
     Add { node: NodeId, generation: u32, seat: Seat },
 }
 
-/// The next step from the plan and what etcd says, none once they agree or nothing can be done
-/// safely. An empty list is no observation: nothing follows from it.
+/// Returns the next step from the plan and the observed state of etcd. `None` once they agree, if
+/// nothing can be done safely, or if the observed list is empty.
 pub fn next_step(state: &ClusterState, observed: &Observed) -> Option<Step> {
     if observed.members.is_empty() {
         return None;
@@ -67,7 +67,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// What etcd shows and the plan does not know yet.
+    /// Records a change that etcd has made and the plan does not have yet.
     fn record(&self) -> Option<Step> {
         let records = self.plan.records().find_map(|(node, record)| self.news(node, record));
         let departed = || {
@@ -92,7 +92,7 @@ impl Look<'_> {
                 None => removed,
             }),
             Phase::Waiting => {
-                // A stray of a node that had a member before may be that one, begun and lost.
+                // If the node had a member before, an unknown one may be it, started and lost.
                 if self.plan.learner().is_some() || generation > 0 {
                     return None;
                 }
@@ -122,7 +122,7 @@ impl Look<'_> {
         }
     }
 
-    /// A member whose node has another address now.
+    /// Updates a member whose node has another address now.
     fn update(&self) -> Option<Step> {
         self.plan.records().find_map(|(node, record)| {
             let (Phase::Learner { member_id } | Phase::Voter { member_id }) = record.phase else {
@@ -140,7 +140,7 @@ impl Look<'_> {
         })
     }
 
-    /// A member that should not be there, if the quorum can do without it.
+    /// Removes a member that should not exist, if the quorum holds without it.
     fn remove(&self) -> Option<Step> {
         let departed = self.plan.departed().filter_map(|(node, departed)| {
             let member_id = match departed.member_id {
@@ -163,7 +163,7 @@ impl Look<'_> {
             .map(|(member_id, of)| Step::Remove { member_id, of })
     }
 
-    /// A learner whose node is down while another waits: it goes back to the end of the queue.
+    /// A learner whose node is down while another node waits; it goes back to the end of the queue.
     fn stalled_learner(&self) -> Option<(u64, Option<(NodeId, u32)>)> {
         let node = self.plan.learner()?;
         let record = self.plan.record(node)?;
@@ -199,7 +199,7 @@ impl Look<'_> {
         Some(Step::Add { node: *node, generation: record.generation, seat })
     }
 
-    /// Of those that answer, the one that has waited longest.
+    /// The node that has waited longest, of those that are not down.
     fn next_waiting(&self) -> Option<(&NodeId, &Record)> {
         self.plan
             .records()
@@ -211,7 +211,7 @@ impl Look<'_> {
         self.observed.members.iter().find(|m| m.member_id == member_id)
     }
 
-    /// A voter of this name that the plan has given to nobody yet.
+    /// A voter of this name that the plan has assigned to no node yet.
     fn unclaimed(&self, name: &NodeName) -> Option<&ObservedMember> {
         self.observed
             .members
@@ -219,15 +219,15 @@ impl Look<'_> {
             .find(|m| !m.learner && m.name == name.as_str() && !self.is_claimed(m.member_id))
     }
 
-    /// Members that the plan knows nothing of. Learners that never started were added by a leader
-    /// that died before it could say so. Any other was wrongly recorded as removed: its node has
-    /// stopped it and waits to begin anew, which the old member's name and peer URL are in the way of.
+    /// Members that are not in the plan. A learner that never started was added by a leader that
+    /// died before recording it. Any other was wrongly recorded as removed: its node has stopped it
+    /// and waits to be added again, which the old member's name and peer URL prevent.
     fn strays(&self) -> impl Iterator<Item = &ObservedMember> {
         let unknown = |m: &&ObservedMember| !self.is_claimed(m.member_id) && !self.is_expected(m);
         self.observed.members.iter().filter(unknown)
     }
 
-    /// A voter that the plan knows by its name only.
+    /// Returns whether this is a voter that the plan knows by its name only.
     fn is_expected(&self, member: &ObservedMember) -> bool {
         let named = |seat: &Seat| seat.name.as_str() == member.name;
         let by_name =
@@ -246,7 +246,7 @@ impl Look<'_> {
         self.observed.members.iter().filter(|m| !m.learner)
     }
 
-    /// Voters that answer and are to stay.
+    /// Voters that answer and should stay.
     fn healthy_voters(&self) -> impl Iterator<Item = &ObservedMember> {
         self.voters().filter(|m| m.healthy && !self.is_leaving(m))
     }
@@ -266,7 +266,7 @@ impl Look<'_> {
         })
     }
 
-    /// Whether those who stay have a quorum once this member is gone.
+    /// Returns whether the voters that stay have a quorum without this member.
     fn is_dispensable(&self, member_id: u64) -> bool {
         match self.member(member_id) {
             None => false,
@@ -280,7 +280,7 @@ impl Look<'_> {
     }
 }
 
-/// etcd holds another peer URL than the plan: an update was not recorded.
+/// Returns the change if etcd has another peer URL than the plan: an update was not recorded.
 fn moved(node: &NodeId, record: &Record, seen: &ObservedMember) -> Option<EtcdChange> {
     let peer_url = seen.peer_urls.first()?;
     let (node, generation) = (*node, record.generation);

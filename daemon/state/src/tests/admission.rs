@@ -74,7 +74,7 @@ fn a_removed_identity_never_returns() {
     admission.name = name(7);
     let message = format!(
         "this machine's identity {} was removed from the cluster (as node-3) and cannot return; \
-         wipe its state directory, so that it joins as a new node",
+         wipe its state directory to join as a new node",
         id(3).short()
     );
     cannot_admit(&replica, admission, Reason::Removed, &message);
@@ -108,7 +108,7 @@ fn the_token_must_allow_it() {
         &replica,
         "unknownaaa",
         Role::Worker,
-        &format!("the cluster knows no token unknownaaa; {again}"),
+        &format!("the cluster has no token unknownaaa; {again}"),
     );
     replica.done(create("workeraaaa", grant(&[Role::Worker])));
     refused(

@@ -152,7 +152,8 @@ fn a_late_transition_is_refused_and_changes_nothing() {
     let mut replica = three_voters_and_a_fourth();
     let stale = |replica: &mut Replica, command, number, what: &str, why: &str| {
         let etcd = replica.state.etcd().clone();
-        let expected = format!("etcd of node {} {what}: {why}; look again", id(number).short());
+        let expected =
+            format!("etcd of node {} {what}: {why}; reread the plan", id(number).short());
         assert_eq!(replica.refused(command), refusal(Reason::Stale, &expected));
         assert_eq!(*replica.state.etcd(), etcd);
     };
@@ -161,7 +162,7 @@ fn a_late_transition_is_refused_and_changes_nothing() {
         promoted(4, 0, 40),
         4,
         "(generation 0) cannot be recorded as promoted",
-        "it is waiting in the plan",
+        "its phase is waiting",
     );
     stale(
         &mut replica,
@@ -175,7 +176,7 @@ fn a_late_transition_is_refused_and_changes_nothing() {
         lost(1, 7),
         1,
         "(generation 7) cannot be recorded as lost",
-        "its etcd is of another generation",
+        "its etcd has another generation",
     );
     replica.done(added(4, 0, 40));
     replica.done(Command::Admit(admit(5, Role::ControlPlane)));
@@ -191,7 +192,7 @@ fn a_late_transition_is_refused_and_changes_nothing() {
         promoted(4, 0, 41),
         4,
         "(generation 0) cannot be recorded as promoted",
-        "it is learner in the plan",
+        "its phase is learner",
     );
 }
 
@@ -208,7 +209,7 @@ fn a_removed_node_leaves_its_etcd_member_to_be_removed() {
     assert_eq!(replica.refused(removed(3, 0)).reason, Reason::Stale);
 }
 
-/// It may have been recorded as removed while its member was still there.
+/// The node may have been recorded as removed while its etcd member still existed.
 #[test]
 fn a_node_removed_while_it_waits_again_leaves_its_name() {
     let mut replica = three_voters_and_a_fourth();

@@ -46,7 +46,7 @@ fn founding_twice_with_the_same_certificate_is_harmless_and_with_another_is_refu
         refusal(
             Reason::AlreadyFounded,
             &format!(
-                "this group is the cluster {ours} already; a birth certificate of the cluster \
+                "this group is already the cluster {ours}; a birth certificate of the cluster \
                  {theirs} cannot found it again"
             )
         )
@@ -69,7 +69,7 @@ fn nothing_else_comes_before_founding() {
             refused,
             refusal(
                 Reason::NotFounded,
-                "there is no cluster yet; `musterctl status` says what each node waits for"
+                "there is no cluster yet; `musterctl status` shows what each node waits for"
             )
         );
     }
@@ -128,7 +128,7 @@ fn the_first_authorities_win() {
         replica.refused(install(1, 2)),
         refusal(
             Reason::Conflict,
-            "the cluster has agreed on other authorities already; discard these and use those"
+            "the cluster already has other authorities; discard these and use those"
         )
     );
     assert_eq!(replica.state.authorities().cloned(), agreed);
@@ -144,8 +144,8 @@ fn authorities_in_each_others_places_are_refused() {
         replica.refused(Command::InstallAuthorities(install)),
         refusal(
             Reason::Invalid,
-            "an authority of the kind etcd stands in the place of the machine authority; make them \
-             again"
+            "expected the machine authority, found one of the kind etcd; create the authorities \
+            again"
         )
     );
 }

@@ -100,7 +100,7 @@ fn a_learner_whose_node_is_down_makes_room_for_one_that_answers() {
     let silent = ObservedMember { healthy: false, ..learner(4) };
     let mut observed = observed([member(1), member(2), member(3), silent]);
     observed.down.insert(id(4));
-    assert_eq!(next_step(&replica.state, &observed), None, "nobody else waits");
+    assert_eq!(next_step(&replica.state, &observed), None, "no other node waits");
     replica.done(Command::Admit(admit(5, Role::ControlPlane)));
     let step = Step::Remove { member_id: 4, of: Some((id(4), 0)) };
     assert_eq!(next_step(&replica.state, &observed), Some(step));
@@ -152,8 +152,8 @@ fn a_new_address_is_told_to_etcd() {
     assert_eq!(step, Some(Step::Record(EtcdChange::Moved { node, generation, peer_url })));
 }
 
-/// By an old list node 3 was recorded as removed: its real voter was then in the way of the new one
-/// for ever, since nothing removed it and etcd takes no peer URL twice.
+/// With an old list, node 3 was recorded as removed. Its real voter then blocked the new member
+/// indefinitely: nothing removed it, and etcd takes no peer URL twice.
 #[test]
 fn a_voter_wrongly_recorded_as_removed_makes_room_for_the_next() {
     let mut replica = three_voters();
@@ -167,18 +167,18 @@ fn a_voter_wrongly_recorded_as_removed_makes_room_for_the_next() {
     let seat = Seat { name: name(3), peer_url: peer_url(&address(3)) };
     let step = next_step(&replica.state, &observed([member(1), member(2)]));
     assert_eq!(step, Some(Step::Add { node: id(3), generation: 1, seat }));
-    // The same with a learner that has started: its data is not taken over.
+    // The same with a learner that has started: its data is not reused.
     let learner = ObservedMember { healthy: false, ..learner(3) };
     let step = next_step(&replica.state, &observed([member(1), member(2), learner]));
     assert_eq!(step, Some(Step::Remove { member_id: 3, of: None }));
-    // And when its node is removed meanwhile: by its name.
+    // If its node is removed meanwhile, it is found by its name.
     replica.done(remove(3));
     let step = next_step(&replica.state, &observed([member(1), member(2), stopped]));
     assert_eq!(step, Some(Step::Remove { member_id: 3, of: Some((id(3), 1)) }));
 }
 
-/// A founder was removed before its etcd was seen, so only its name tells its member; a machine
-/// with that name has joined since and votes. The new one must not be taken for the old.
+/// A founder was removed before its etcd was seen, so its member is known by name only. A machine
+/// with that name has joined since and votes. Its member must not be taken for the old one.
 #[test]
 fn a_new_node_of_the_same_name_is_not_taken_for_the_old_ones_member() {
     let mut replica = Replica::founded(3);

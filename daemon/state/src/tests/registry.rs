@@ -38,8 +38,8 @@ fn the_last_control_plane_node_stays_even_by_force() {
         refused,
         refusal(
             Reason::LastControlPlane,
-            "node-1 is the last control-plane node; without it there is no cluster: join another \
-             one first"
+            "node-1 is the last control-plane node and the cluster needs one; join another one \
+            first"
         )
     );
 }
@@ -52,8 +52,8 @@ fn a_removal_that_costs_etcd_its_quorum_wants_force() {
         replica.refused(remove(2)),
         refusal(
             Reason::QuorumAtRisk,
-            "without node-2 the etcd members left would have no quorum; wait until `musterctl etcd \
-             members` shows the others as voters, or use --force"
+            "without node-2 the remaining etcd members would have no quorum; wait until `musterctl \
+             etcd members` shows the others as voters, or use --force"
         )
     );
     replica.clone().done(remove(3));
@@ -78,7 +78,7 @@ fn only_an_admin_removes_nodes() {
         refusal(
             Reason::NotAllowed,
             &format!(
-                "{} is not an operator of this cluster: node.yaml named its operators before the birth",
+                "{} is not an operator of this cluster; operators come from node.yaml",
                 key(99)
             )
         )

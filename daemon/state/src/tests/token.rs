@@ -70,10 +70,10 @@ fn a_grant_that_makes_no_sense_is_refused() {
     };
     refused(|g| g.roles.clear(), "a token admits at least one role: control-plane, worker");
     let life_span =
-        "a token lives from 1 millisecond to 10 years; leave out its ttl to let it live on";
+        "a token's ttl is 1 millisecond to 10 years; omit it for a token that never expires";
     refused(|g| g.ttl_ms = Some(0), life_span);
     refused(|g| g.ttl_ms = Some(u64::MAX), life_span);
-    let uses = "a token has 1 to 1000000 uses; leave them out for any number";
+    let uses = "a token has 1 to 1000000 uses; omit the number for no limit";
     refused(|g| g.uses_allowed = Some(0), uses);
     refused(|g| g.uses_allowed = Some(1_000_001), uses);
     let line = "a token's description is one line of at most 256 bytes";
@@ -121,7 +121,7 @@ fn the_oldest_token_that_is_no_longer_valid_makes_room() {
         replica.refused(create("onemoreaaa", grant(&[Role::Worker]))),
         refusal(
             Reason::Full,
-            "the cluster holds 4096 valid tokens, as many as it can; revoke some with `musterctl \
+            "the cluster holds 4096 valid tokens, the maximum; revoke some with `musterctl \
              token revoke`"
         )
     );

@@ -158,7 +158,7 @@ fn a_joining_node_hears_the_kind_of_refusal() {
     }
 }
 
-/// What a snapshot costs: the whole state travels as one, so it must stay small.
+/// Size of a snapshot: the whole state is one message, so it must stay small.
 #[test]
 fn a_thousand_members_and_a_full_audit_log_fit_into_a_megabyte() {
     let mut replica = four_nodes();
