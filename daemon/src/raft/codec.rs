@@ -1,11 +1,14 @@
-//! Raft's messages and commands as bytes, with gRPC's error for a peer that sent something else.
+//! Encoding of Raft messages and commands: MessagePack with named fields. Unknown fields are
+//! ignored and missing ones take their defaults, so that nodes of different versions understand
+//! each other.
 
 use serde::de::DeserializeOwned;
 use tonic::Status;
 
+/// Encodes a value of our own types.
 pub use muster_state::codec::encode;
 
-/// Decodes bytes that a member sent; an error is the sender's fault.
+/// Decodes a member's message; a malformed one is an invalid argument.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Status> {
     muster_state::codec::decode(bytes, what)
         .map_err(|error| Status::invalid_argument(error.to_string()))

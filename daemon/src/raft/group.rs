@@ -1,5 +1,5 @@
-//! The handle to the Raft group: propose a command, read what is agreed, from any control-plane
-//! node. Calls for the leader are passed on to it; everything has a deadline.
+//! Handle to the Raft group: proposes commands and reads the replicated state on any control-plane
+//! node. Calls that need the leader are forwarded to it. Every call has a deadline.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,40 +26,41 @@ use muster_state::command::Remove;
 use muster_state::{ClusterState, Command, Outcome, Reason, Refusal, Stamped};
 use muster_storage::Stall;
 
-/// How long a proposal or a read may take in all, an election included.
+/// Timeout of a proposal or a read, including an election.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// How long one attempt at one leader may take.
+/// Timeout of one attempt at one leader.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
-/// How long a leader that leads no more is still waited for: if it lives, its successor commits what
-/// it had begun, and it answers within a few round trips.
+/// Time to wait for the reply of a leader that was deposed. If it is alive, its successor commits
+/// the entries it had started, and it replies within a few round trips.
 const PARTING: Duration = Duration::from_millis(100);
 
-/// The largest command, in bytes of MessagePack. The log of a leader that is given more than
-/// [`muster_storage::MAX_ENTRY`] refuses to write it, and its Raft stops; then the next leader is asked.
-/// The largest that the state would accept is a founding, below 200 KiB.
+/// The largest command, in bytes of MessagePack. A leader's log refuses to write more than
+/// [`super::store::MAX_ENTRY`] and its Raft stops, and then the next leader would get the command.
+/// The largest command that the state accepts is a founding, below 200 KiB.
 pub const MAX_COMMAND: usize = 256 << 10;
 
-/// A leader that was not heard for this long is out of reach: some heartbeats, a busy disk allowed.
+/// A leader that has been silent for this long is unreachable: several heartbeats, and allowance
+/// for a busy disk.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How often a call looks for a leader while nobody says that there is a new one.
+/// Interval at which a call looks for a leader when the metrics announce no change.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Why the group gave no answer. None of them says that a command was not, or will not be, carried
-/// out: every command may be proposed again.
+/// A failed call to the group. None of these means that a command was not or will not be applied;
+/// every command may be proposed again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum GroupError {
     #[error(
-        "no leader answered within {} s: a majority of the control-plane nodes must be up and reach \
-         each other; `musterctl status` says which do not",
+        "no leader answered within {} s; a majority of the control-plane nodes must be up and \
+         connected: see `musterctl status`",
         waited.as_secs()
     )]
     NoLeader { waited: Duration },
     #[error(
-        "this node's Raft has been stuck for {} s, because its disk hangs or the machine is \
-         overloaded: ask another node, and look at this one's disk",
+        "this node's Raft has been stuck for {} s: its disk hangs or the machine is overloaded; \
+         use another node and check this one's disk",
         since.as_secs()
     )]
     Stuck { since: Duration },
@@ -67,11 +68,11 @@ pub enum GroupError {
     Stopped(String),
 }
 
-/// What became of a command that this node carried through the group as its leader.
+/// The result of a command that this node applied as the leader.
 #[derive(Debug)]
 pub struct Applied {
     pub outcome: Outcome,
-    /// Of its entry in the log; 0 if it was refused before it got there.
+    /// Index of its log entry; 0 if it was refused before it was appended.
     pub index: u64,
 }
 
@@ -81,15 +82,15 @@ impl Applied {
     }
 }
 
-/// Why this very node did not answer as the leader.
+/// The reason why this node did not answer as the leader.
 #[derive(Debug)]
 pub enum HereError {
-    /// It leads no more, or never did.
+    /// This node is not the leader (any more).
     NotLeader,
     Stopped(String),
 }
 
-/// The handle. Cheap to clone.
+/// Handle to the Raft group. Cheap to clone.
 #[derive(Clone)]
 pub struct Group {
     me: NodeId,
@@ -97,21 +98,21 @@ pub struct Group {
     endpoint: Endpoint,
     state: watch::Receiver<Arc<ClusterState>>,
     watched: Watched,
-    /// When a leader last sent an append. openraft forgets a silent leader only where it may elect
-    /// another, so a learner would believe in one for ever.
+    /// Time of the last append from a leader. openraft drops a silent leader only where it may
+    /// elect another, so a learner would keep it indefinitely.
     heard: Arc<watch::Sender<Option<Instant>>>,
-    /// Held by whoever changes who votes, on this node.
+    /// Held on this node while the set of voters changes.
     voting: Arc<Mutex<()>>,
 }
 
-/// Between the handle and the quorum watch ([`super::watch`]).
+/// Channels between the handle and the quorum watch ([`super::watch`]).
 #[derive(Debug, Clone)]
 pub(super) struct Watched {
     /// Published by the watch.
     pub lead: watch::Receiver<Leadership>,
-    /// Of the node's store.
+    /// The stall of the node's store.
     pub stall: Stall,
-    /// Followed by the watch: this node leads no more, though another has yet to be elected. See
+    /// Read by the watch. True while this node steps down and another is yet to be elected. See
     /// [`Silence`].
     pub parting: watch::Sender<bool>,
 }
@@ -122,15 +123,15 @@ impl std::fmt::Debug for Group {
     }
 }
 
-/// What the quorum watch ([`super::watch`]) publishes.
+/// Leadership of this node, as published by the quorum watch ([`super::watch`]).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leadership {
-    /// This node leads in name only: a majority has not acknowledged it for too long.
+    /// True if this node leads in name only: no majority has acknowledged it for too long.
     pub stepped_back: bool,
-    /// When this node last knew a leader with a majority.
+    /// The last time that this node knew a leader with a majority.
     pub last_led: Instant,
-    /// For how long openraft has published nothing, which it does at every tick. Time in which this
-    /// process did not run does not count.
+    /// Time since openraft last published metrics, which it does at every tick. Time in which this
+    /// process was paused does not count.
     pub core_silent: Duration,
 }
 
@@ -156,13 +157,13 @@ impl Group {
         self.me
     }
 
-    /// What this node has applied. May be behind the leader; [`Self::catch_up`] first where a
-    /// decision hangs on it.
+    /// The state that this node has applied. It may be behind the leader: call [`Self::catch_up`]
+    /// first if a decision depends on it.
     pub fn state(&self) -> Arc<ClusterState> {
         Arc::clone(&self.state.borrow())
     }
 
-    /// Changes with every applied command.
+    /// A watch of the state that changes with every applied command.
     pub fn watch_state(&self) -> watch::Receiver<Arc<ClusterState>> {
         self.state.clone()
     }
@@ -175,7 +176,7 @@ impl Group {
         &self.raft
     }
 
-    /// Who leads, as far as this node knows; nobody while this node leads in name only.
+    /// The leader, as far as this node knows; `None` while this node leads in name only.
     pub fn leader(&self) -> Option<NodeId> {
         let leader = self.raft.metrics().borrow().current_leader;
         let leads = || !self.watched.lead.borrow().stepped_back && !*self.watched.parting.borrow();
@@ -186,19 +187,20 @@ impl Group {
         self.leader() == Some(self.me)
     }
 
-    /// A leader's append has come in.
+    /// Notes an append from a leader.
     pub fn note_append(&self) {
         self.heard.send_replace(Some(Instant::now()));
     }
 
-    /// Whether this node leads with a majority behind it, or hears a leader that does.
+    /// Returns whether this node leads with a majority, or receives appends from a leader that
+    /// does.
     pub fn is_in_touch(&self) -> bool {
         let heard = *self.heard.borrow();
         self.is_leader()
             || (self.leader().is_some() && heard.is_some_and(|at| at.elapsed() < SILENCE))
     }
 
-    /// For how long this node has known no leader with a majority, or could not follow one.
+    /// Time since this node last knew a leader with a majority and could follow it.
     pub fn silent_for(&self) -> Duration {
         let leaderless = match self.leader() {
             Some(_) => Duration::ZERO,
@@ -207,29 +209,28 @@ impl Group {
         leaderless.max(self.stuck_for().unwrap_or_default())
     }
 
-    /// For how long this node's Raft has not moved on, if that is long: a write has not returned, or
-    /// openraft, which waits for its disk and takes no message meanwhile, has published nothing.
-    /// What its metrics say is old then.
+    /// Time for which this node's Raft has made no progress; `None` below [`STUCK`]. Either a write
+    /// has not returned, or openraft has published nothing: it waits for its disk and handles no
+    /// message meanwhile. Its metrics are stale then.
     pub fn stuck_for(&self) -> Option<Duration> {
         let since = self.watched.stall.lasts().max(self.watched.lead.borrow().core_silent);
         Some(since).filter(|since| *since >= STUCK)
     }
 
-    /// Refuses a peer's message while it would only be queued, in memory and without bound, for an
-    /// openraft that is waiting. To Raft it is a message lost on the way.
+    /// Refuses a peer's message while openraft is blocked: it would be queued in memory without
+    /// bound. To Raft this is a lost message.
     pub fn takes_messages(&self) -> Result<(), GroupError> {
         let since = self.watched.lead.borrow().core_silent;
         if since < STUCK { Ok(()) } else { Err(GroupError::Stuck { since }) }
     }
 
-    /// Whether this node is a voter of the group, as far as it knows.
+    /// Returns whether this node is a voter of the group, as far as it knows.
     pub fn votes(&self) -> bool {
         self.voters().contains(&self.me)
     }
 
-    /// Carries a command through the group, wherever its leader is, and gives what became of it.
-    /// Afterwards [`Self::state`] shows it too, unless this node lags behind so far that it does not
-    /// come to know of it in time.
+    /// Proposes a command to the leader and returns its outcome. Afterwards [`Self::state`] holds
+    /// the change too, unless this node lags too far behind to apply it in time.
     pub async fn propose(&self, command: Command) -> Result<Outcome, GroupError> {
         let encoded = encode(&command);
         if let Some(refusal) = too_large(encoded.len()) {
@@ -241,13 +242,13 @@ impl Group {
             let attempt = Box::pin(self.propose_at(leader, &command, &encoded));
             if let Some(Applied { outcome, index }) = hunt.attempt(leader, attempt).await? {
                 let deadline = hunt.deadline.min(Instant::now() + LOOK_AGAIN);
-                timeout_at(deadline, self.applied(index)).await.ok(); // it is done all the same
+                timeout_at(deadline, self.applied(index)).await.ok(); // it is committed anyway
                 return Ok(outcome);
             }
         }
     }
 
-    /// Waits until this node has applied the entry at `index`; gives up when its Raft has ended.
+    /// Waits until this node has applied the entry at `index`; `None` if its Raft has ended.
     async fn applied(&self, index: u64) -> Option<()> {
         let mut metrics = self.raft.metrics();
         let applied = metrics.wait_for(|m| m.last_applied.is_some_and(|id| id.index >= index));
@@ -275,7 +276,7 @@ impl Group {
         }
     }
 
-    /// Carries a command through the group if this node leads it.
+    /// Proposes a command if this node is the leader.
     pub async fn propose_here(&self, command: Command) -> Result<Applied, HereError> {
         if !self.is_leader() {
             return Err(HereError::NotLeader);
@@ -283,7 +284,7 @@ impl Group {
         if let Some(refusal) = too_large(encode(&command).len()) {
             return Ok(Applied::refused(refusal));
         }
-        // Until the removal is applied, nobody gives the node its vote back.
+        // Until the removal is applied, no other task makes the node a voter again.
         let _voting = match &command {
             Command::Remove(remove) => match self.unseat(remove).await? {
                 Ok(voting) => Some(voting),
@@ -294,7 +295,7 @@ impl Group {
         self.write(command).await
     }
 
-    /// Puts a command into the log and waits until it is applied.
+    /// Appends a command to the log and waits until it is applied.
     async fn write(&self, command: Command) -> Result<Applied, HereError> {
         let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
         match self.raft.client_write(Stamped { now_ms, command }).await {
@@ -306,13 +307,13 @@ impl Group {
         }
     }
 
-    /// Waits until this node's state holds everything that was acknowledged before the call: a read
-    /// of [`Self::state`] afterwards is linearizable.
+    /// Waits until this node has applied every write acknowledged before the call: a read of
+    /// [`Self::state`] afterwards is linearizable.
     pub async fn catch_up(&self) -> Result<Arc<ClusterState>, GroupError> {
         self.catch_up_within(PATIENCE).await
     }
 
-    /// As [`Self::catch_up`], giving up after `patience`.
+    /// Like [`Self::catch_up`], with the given timeout.
     pub async fn catch_up_within(
         &self,
         patience: Duration,
@@ -326,7 +327,7 @@ impl Group {
         };
         match timeout_at(hunt.deadline, self.applied(index)).await {
             Ok(Some(())) => Ok(self.state()),
-            Ok(None) => Err(GroupError::Stopped("it published no more metrics".to_owned())),
+            Ok(None) => Err(GroupError::Stopped("it no longer publishes metrics".to_owned())),
             Err(_) => Err(hunt.in_vain()),
         }
     }
@@ -343,9 +344,9 @@ impl Group {
         }
     }
 
-    /// Takes a node's vote before it is buried: afterwards nobody talks to it, and where its vote is
-    /// needed for the change (two voters become one) the group would be without a leader for ever.
-    /// Changes nothing if the removal is to be refused.
+    /// Removes a node from the voters before the removal is written. Afterwards no member talks to
+    /// the node, and where its vote is needed for the change (two voters become one) the group
+    /// would have no leader indefinitely. Changes nothing if the removal would be refused.
     async fn unseat(
         &self,
         remove: &Remove,
@@ -359,7 +360,7 @@ impl Group {
             return Ok(Ok(voting));
         }
         if voters.len() == 1 {
-            let message = "it is the only voter of Raft; wait until `musterctl members` shows \
+            let message = "it is the only Raft voter; wait until `musterctl members` shows \
                            another one, then try again";
             return Ok(Err(Refusal::new(Reason::QuorumAtRisk, message)));
         }
@@ -374,20 +375,22 @@ impl Group {
         }
     }
 
-    /// Lets another node lead. A leader that took its own vote would be needed until the others have
-    /// that change: of two voters, the other one can never be elected if it dies before.
+    /// Hands the leadership over to another node. A leader that removed its own vote would be
+    /// needed until the others have that change: with two voters, if it dies before, the other one
+    /// can never be elected.
     async fn hand_over(&self) -> HereError {
-        info!("this node hands the leadership over, since it is to be removed");
+        info!("handing over leadership before this node is removed");
         let _silence = Silence::of(self);
         let mut metrics = self.raft.metrics();
         let other = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != self.me));
-        timeout(ATTEMPT, other).await.ok(); // whoever asked looks for the leader, found or not
+        timeout(ATTEMPT, other).await.ok(); // the caller looks for the leader either way
         HereError::NotLeader
     }
 
-    /// On the leader: the right to change who votes, and a state in which everything is applied that
-    /// its log holds. A removal that is in the log and not yet applied would otherwise be undone by
-    /// whoever finds the node still in the registry: its vote would be asked for, and never come.
+    /// On the leader: locks the set of voters and returns a state in which its whole log is
+    /// applied. Otherwise a removal that is in the log and not applied yet could be undone: the
+    /// voters controller would find the node in the registry and wait for its vote, which never
+    /// comes.
     pub async fn settled(&self) -> Result<(OwnedMutexGuard<()>, Arc<ClusterState>), HereError> {
         let until = Instant::now() + ATTEMPT;
         let not_now = |_| HereError::NotLeader;
@@ -397,13 +400,13 @@ impl Group {
         Ok((voting, self.state()))
     }
 
-    /// Who votes now, as far as this node knows.
+    /// The current voters, as far as this node knows.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         let membership = Arc::clone(&self.raft.metrics().borrow().membership_config);
         membership.membership().voter_ids().collect()
     }
 
-    /// The log index that a read must wait for, confirmed by a majority if this node leads.
+    /// The log index that a read must wait for, confirmed by a majority, if this node leads.
     pub async fn read_index_here(&self) -> Result<u64, HereError> {
         if !self.is_leader() {
             return Err(HereError::NotLeader);
@@ -422,8 +425,8 @@ impl Group {
     }
 }
 
-/// While it lives, a leader sends no heartbeats (see [`super::watch`]) and takes no commands, so that
-/// the others elect one.
+/// Guard of a handover. Until it is dropped, this leader sends no heartbeats (see [`super::watch`])
+/// and accepts no commands, so that the others elect a leader.
 struct Silence<'a>(&'a Group);
 
 impl<'a> Silence<'a> {
@@ -439,7 +442,7 @@ impl Drop for Silence<'_> {
     }
 }
 
-/// The search for a leader that answers, with one deadline for all of it.
+/// Retry loop that finds a leader that answers, with one overall deadline.
 struct Hunt {
     group: Group,
     metrics: watch::Receiver<Metrics>,
@@ -462,10 +465,10 @@ impl Hunt {
         }
     }
 
-    /// Who leads, waiting for one; a moment later each time, for whoever it was did not answer.
+    /// Waits for a leader and returns it. After a failed attempt, waits a moment first.
     async fn leader(&mut self) -> Result<NodeId, GroupError> {
         loop {
-            // A short stall is waited for, as an election is.
+            // A short stall is no error, like an election.
             if self.start.elapsed() >= STUCK && self.group.stuck_for().is_some() {
                 return Err(self.in_vain());
             }
@@ -478,13 +481,13 @@ impl Hunt {
                 return Err(self.in_vain());
             }
             if let Ok(Err(_)) = timeout(LOOK_AGAIN, self.metrics.changed()).await {
-                return Err(GroupError::Stopped("its core has ended".to_owned()));
+                return Err(GroupError::Stopped("its core ended".to_owned()));
             }
         }
     }
 
-    /// One try at a leader; none if it did not answer as one, or leads no more as far as this node
-    /// knows: a dead one would be waited for while there is another.
+    /// One attempt at a leader. `None` if the node did not answer as leader, or was deposed as far
+    /// as this node knows: otherwise a dead leader would block the call although there is another.
     async fn attempt<T>(
         &mut self,
         leader: NodeId,
@@ -494,7 +497,7 @@ impl Hunt {
         let until = self.deadline.min(Instant::now() + ATTEMPT);
         let mut metrics = self.metrics.clone();
         let deposed = async {
-            // An error says that Raft has ended, which the attempt will say too.
+            // An error means that Raft has ended, which the attempt reports too.
             metrics.wait_for(|metrics| metrics.current_leader != Some(leader)).await.ok();
             sleep(PARTING).await;
         };
@@ -511,13 +514,13 @@ impl Hunt {
     }
 }
 
-/// The refusal of a command that must not reach the log.
+/// Refuses a command that is too large for the log.
 fn too_large(length: usize) -> Option<Refusal> {
-    let message = || format!("a command of {length} bytes is larger than {MAX_COMMAND}");
+    let message = || format!("the command has {length} bytes, more than {MAX_COMMAND}");
     (length > MAX_COMMAND).then(|| Refusal { reason: Reason::Invalid, message: message() })
 }
 
-/// A leader that does not answer is as good as none: look again.
+/// A leader that does not answer counts as none: look for a leader again.
 fn not_answered(_: tonic::Status) -> HereError {
     HereError::NotLeader
 }

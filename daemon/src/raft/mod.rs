@@ -1,4 +1,4 @@
-//! The Raft group: what its members agree on, and how that survives.
+//! The Raft group: client, network, timers, quorum watch and voters. The store is in [`store`].
 
 pub mod codec;
 mod group;

@@ -1,4 +1,4 @@
-//! openraft's network over the node API: one small RPC for each message, a stream for a snapshot.
+//! openraft's network over the node API: one unary RPC per message, a stream for a snapshot.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -30,14 +30,14 @@ use super::codec::{decode, encode};
 use super::types::{LogStore, Snapshot, TypeConfig};
 use muster_storage::Reached;
 
-/// A piece of a snapshot on the wire, in bytes.
+/// Size of a snapshot chunk on the wire, in bytes.
 const PIECE: usize = 256 << 10;
 
-/// How soon an unreachable peer is tried again: a heartbeat or two, so that a healed partition or a
-/// restarted node is noticed at once.
+/// Delay before an unreachable peer is retried: one or two heartbeats, so that a healed partition
+/// or a restarted node is noticed at once.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Makes [`Link`]s: one for each peer, and openraft asks for more, one for every read.
+/// Creates [`Link`]s: one per peer, and openraft requests another for every read.
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     endpoint: Endpoint,
@@ -45,7 +45,7 @@ pub(super) struct Network {
     silent: Silent,
 }
 
-/// What this node's own log says of what is to be sent from it.
+/// State of this node's own log that limits what may be sent from it.
 #[derive(Debug, Clone)]
 struct Disk {
     flushed: Reached,
@@ -59,13 +59,12 @@ impl Network {
     }
 }
 
-/// The peers that did not answer the last append, whichever link it went over: only a change is worth
-/// a line in the log.
+/// Peers that did not answer the last append, over any link. Only changes are logged.
 #[derive(Debug, Clone, Default)]
 struct Silent(Arc<Mutex<BTreeSet<NodeId>>>);
 
 impl Silent {
-    /// Whether this is news.
+    /// Records whether the peer answers; returns whether that changed.
     fn note(&self, peer: NodeId, answers: bool) -> bool {
         let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if answers { silent.remove(&peer) } else { silent.insert(peer) }
@@ -84,7 +83,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     }
 }
 
-/// The way to one peer.
+/// Connection to one peer.
 #[derive(Debug)]
 pub(super) struct Link {
     target: NodeId,
@@ -98,7 +97,7 @@ pub(super) struct Link {
 type Failure = RPCError<NodeId, EmptyNode, RaftError<NodeId>>;
 
 impl Link {
-    /// Sends one message and reads the answer, which may be the peer's own error.
+    /// Sends one message and reads the reply, which may be the peer's own error.
     async fn ask<T: DeserializeOwned>(
         &self,
         answer: impl Future<Output = Result<Response<RaftMessage>, Status>>,
@@ -117,30 +116,30 @@ impl Link {
         let peer = self.target.short();
         let is_news = self.silent.note(self.target, answer.is_ok());
         match answer {
-            Ok(_) if is_news => info!(peer, "Raft reaches a peer again"),
-            Err(error) if is_news => info!(peer, %error, "Raft does not reach a peer"),
+            Ok(_) if is_news => info!(peer, "Raft peer is reachable again"),
+            Err(error) if is_news => info!(peer, %error, "Raft peer is unreachable"),
             Ok(_) | Err(_) => {}
         }
     }
 }
 
-/// What is wrong with an append, if it is not what the leader of `voted` would send.
+/// Returns the problem of an append that the leader of `voted` would not send.
 ///
-/// openraft 0.9 lets the tasks of a leader that is none any more send what they were asked for. They
-/// read the log as it is then, which a new leader may have rewritten or purged behind their back, and
-/// send it with the old vote and the old place: a follower that knows that vote only would append
-/// one leader's entries to another's (openraft issue 1184). The vote of the new leader is on disk
-/// before anything is rewritten, so what was read after that is caught here.
+/// In openraft 0.9, replication tasks of a deposed leader keep sending. They read the current log,
+/// which a new leader may have rewritten or purged meanwhile, and send it with the old vote and the
+/// old position. A follower that knows only that vote would append one leader's entries to
+/// another's (openraft issue 1184). The vote of the new leader is on disk before anything is
+/// rewritten, so entries read after that are caught here.
 fn stale(
     append: &AppendEntriesRequest<TypeConfig>,
     voted: Option<&Vote<NodeId>>,
 ) -> Option<&'static str> {
     let next = append.prev_log_id.map_or(0, |prev| prev.index + 1);
     if voted != Some(&append.vote) {
-        return Some("this node leads no more in the term of this append");
+        return Some("this node no longer leads in the term of this append");
     }
     let has_gap = append.entries.first().is_some_and(|entry| entry.log_id.index != next);
-    has_gap.then_some("what was to be sent is no more in the log")
+    has_gap.then_some("the entries of this append are no longer in the log")
 }
 
 fn unreachable(error: &(impl std::error::Error + 'static)) -> Failure {
@@ -161,10 +160,10 @@ impl RaftNetwork<TypeConfig> for Link {
             return Err(RPCError::Network(NetworkError::new(&std::io::Error::other(why))));
         }
         if let Some(committed) = &rpc.leader_commit {
-            // Nobody hears that an entry is committed before this node's own disk holds it. A leader
-            // whose disk hangs falls silent by this, and is replaced. The whole message waits: with
-            // a lower mark instead, a change of membership could leave before the one that it rests
-            // on is on this disk.
+            // No peer learns that an entry is committed before this node's own disk holds it. A
+            // leader whose disk hangs becomes silent by this and is replaced. The whole message
+            // waits: with a lower commit index instead, a membership change could leave before the
+            // change that it is based on is on this disk.
             timeout(option.hard_ttl(), self.disk.flushed.reaches(committed.index))
                 .await
                 .map_err(|elapsed| RPCError::Network(NetworkError::new(&elapsed)))?
@@ -257,7 +256,7 @@ mod tests {
         assert!(stale(&append(None, &[at(5, 1)]), Some(&leads)).is_some());
     }
 
-    /// A leader that is none any more sends nothing: it is stopped before the peer is even looked for.
+    /// A deposed leader sends nothing: the append fails before the peer is dialled.
     #[tokio::test]
     async fn a_link_stops_what_is_stale() {
         let identity = Arc::new(Identity::generate());
@@ -280,11 +279,11 @@ mod tests {
         assert!(matches!(sent, RPCError::Unreachable(_)), "{sent}");
         voted.send_replace(Some(Vote::new(6, peer)));
         let stopped = link.append_entries(append(), soon()).await.unwrap_err();
-        assert!(stopped.to_string().contains("leads no more"), "{stopped}");
+        assert!(stopped.to_string().contains("no longer leads"), "{stopped}");
     }
 
-    /// While one node was hung, every read wrote a line into the leader's log: openraft makes a link
-    /// for each, and each link thought that its peer had answered before.
+    /// While one node was hung, every read wrote a line to the leader's log: openraft creates a
+    /// link for each read, and each link assumed that its peer had answered before.
     #[test]
     fn a_silent_peer_is_news_once_over_whatever_links() {
         let (one, other) = (Silent::default(), NodeId::from_bytes([1; 32]));

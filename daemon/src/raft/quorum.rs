@@ -1,19 +1,21 @@
-//! A leader that has lost its quorum steps back. openraft 0.9 has no check-quorum of its own, and a
+//! Check-quorum: a leader that has lost its quorum steps down. openraft 0.9 has none of its own. A
 //! leader without quorum that still reaches one voter would block every election by renewing that
-//! voter's lease (openraft issue 2080), so: after two leases without a majority's acknowledgement the
-//! leader stops its heartbeats and takes no writes. It probes with a single heartbeat now and then,
-//! far enough apart for an election to fit between, and leads on if a majority answers.
+//! voter's lease (openraft issue 2080).
+//!
+//! After two leases without a majority's acknowledgement the leader stops its heartbeats and
+//! accepts no writes. It probes with single heartbeats, far enough apart for an election to fit
+//! between, and resumes if a majority answers.
 
 use std::time::Duration;
 
-/// A Raft that has waited for its disk for this long is stuck: this node leads no more then, takes no
+/// A Raft that has waited for its disk for this long is stuck: the node no longer leads, accepts no
 /// writes and answers no read as current.
 pub const STUCK: Duration = Duration::from_secs(2);
 
-/// What the group's timers are.
+/// The timers that the quorum watch depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// A follower that heard nothing for this long may vote for another.
+    /// A follower without a heartbeat for this long may vote for another node.
     pub lease: Duration,
 }
 
@@ -27,19 +29,19 @@ impl Timing {
     }
 }
 
-/// Whether this node leads, and how well.
+/// Leadership of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lead {
-    /// It does not lead, or leads with a majority behind it.
+    /// It does not lead, or leads with a majority.
     Normal,
     /// It leads in name only: no heartbeats, no writes.
     SteppedBack {
-        /// When the next single heartbeat is due, on the caller's clock.
+        /// Due time of the next single heartbeat, on the caller's clock.
         probe_at: Duration,
     },
 }
 
-/// What to do to the Raft core.
+/// An action on the Raft core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     StopHeartbeats,
@@ -47,22 +49,23 @@ pub enum Effect {
     StartHeartbeats,
 }
 
-/// What is known at one look of the majority behind this node, and of its disk.
+/// One sample of the leader's quorum and of this node's disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Look {
-    /// The time since a majority acknowledged this leader, as openraft last said; none when it does
-    /// not lead.
+    /// Time since a majority acknowledged this leader, as openraft last reported; `None` when this
+    /// node does not lead.
     pub since_acknowledged: Option<Duration>,
-    /// For how long openraft has said nothing, which it does while it waits for its disk.
+    /// Time since openraft last published metrics. It publishes none while it waits for its disk.
     pub core_silent: Duration,
-    /// For how long a commit to the store has been under way.
+    /// Duration of the store commit in progress; zero if there is none.
     pub stalled: Duration,
 }
 
 impl Look {
-    /// The time since a majority acknowledged this leader: what openraft last said is as old as its
-    /// silence. It does not wait, and is acknowledged, if only a mark was to be written; but a leader
-    /// whose disk has hung for long could take no write, and has no majority either.
+    /// Time since a majority acknowledged this leader; `None` when this node does not lead. It is
+    /// at least openraft's silence, since the last report is that old. openraft does not wait for a
+    /// commit mark and keeps being acknowledged then. But a leader whose disk hangs can accept no
+    /// write, so the hang counts too.
     pub fn unacknowledged(self) -> Option<Duration> {
         let hung = if self.disk_hangs() { self.stalled } else { Duration::ZERO };
         self.since_acknowledged.map(|since| since.max(self.core_silent).max(hung))
@@ -73,9 +76,9 @@ impl Look {
     }
 }
 
-/// For how long openraft has been silent, at a look `since_last` after the one before. A look that
-/// comes late says that this process did not run, and openraft with it: no more than twice the time
-/// between looks, `tick`, counts.
+/// Returns openraft's silence at a sample taken `since_last` after the previous one. A late sample
+/// means that this process was paused, and openraft with it, so at most twice the sampling interval
+/// `tick` counts.
 pub fn core_silent(
     before: Duration,
     has_published: bool,
@@ -85,7 +88,7 @@ pub fn core_silent(
     if has_published { Duration::ZERO } else { before + since_last.min(tick * 2) }
 }
 
-/// Decides from what is known: `unacknowledged` is the time since a majority acknowledged
+/// Decides the next state and action. `unacknowledged` is the time since a majority acknowledged
 /// this leader, `None` when it does not lead. `now` is any monotonic clock.
 pub fn step(
     lead: Lead,
@@ -137,8 +140,8 @@ mod tests {
         assert_eq!((answered, effect), (Lead::Normal, Some(Effect::StartHeartbeats)));
     }
 
-    /// openraft does not wait for a mark that nobody waits for, so such a leader went on with its
-    /// heartbeats, and everything that was asked of it was refused.
+    /// openraft does not wait for the write of a commit mark. Such a leader kept sending heartbeats
+    /// and refused every request.
     #[test]
     fn a_leader_whose_disk_hangs_steps_back_though_it_is_acknowledged() {
         let look = |stalled| Look { since_acknowledged: Some(ms(50)), stalled, ..Look::default() };
@@ -174,7 +177,8 @@ mod tests {
 
     #[test]
     fn an_election_fits_between_two_probes() {
-        // A voter refuses others for one lease after a probe, then waits at most one lease to stand.
+        // A voter refuses others for one lease after a probe, then starts an election within one
+        // more.
         assert!(TIMING.probe_every() >= TIMING.lease * 3);
     }
 }

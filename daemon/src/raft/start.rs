@@ -1,4 +1,4 @@
-//! Opens this node's Raft state and joins the group with it.
+//! Opens this node's Raft store and starts Raft on it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,32 +16,32 @@ use super::types::{Opened, Raft};
 use super::{Group, timing, watch as quorum_watch};
 use muster_storage::{self, OpenError, Owner, SLED, Stall};
 
-/// What a node brings to its group.
+/// Parameters of this node's Raft.
 #[derive(Debug)]
 pub struct Start {
     pub dir: PathBuf,
     pub me: NodeId,
     pub cluster: ClusterId,
-    /// On a founder: who the birth certificate names. Everyone begins with the same set, so that
-    /// doing it twice, or on all of them, is harmless.
+    /// On a founder: the founders named in the birth certificate. All initialise Raft with the same
+    /// set, so doing it twice or on several nodes is harmless. `None` on other nodes.
     pub founders: Option<BTreeSet<NodeId>>,
     pub snapshot_every: u64,
 }
 
-/// Why this node has no Raft.
+/// Errors that keep this node's Raft from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the Raft timers do not fit together")]
+    #[error("invalid Raft timers")]
     Config(#[source] Box<openraft::ConfigError>),
-    #[error("open Raft's state")]
+    #[error("cannot open the Raft store")]
     Open(#[source] OpenError),
-    #[error("Raft did not start: {0}")]
+    #[error("cannot start Raft: {0}")]
     Core(String),
-    #[error("the task that opens Raft's state panicked")]
+    #[error("the task that opens the Raft store panicked")]
     Panicked,
 }
 
-/// A started Raft node.
+/// The started Raft of this node; [`Self::run`] is its task.
 #[derive(Debug)]
 pub struct Running {
     pub group: Group,
@@ -51,7 +51,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Looks after this node's leadership until `stop`, then ends its Raft.
+    /// Runs the quorum watch until `stop`, then shuts Raft down.
     pub async fn run(self, stop: CancellationToken) {
         let Self { group, lead, stall, parting } = self;
         let raft = group.raft().clone();
@@ -62,8 +62,8 @@ impl Running {
     }
 }
 
-/// Makes the store of a node that enters `cluster`, or, when it has been `known` to be a member
-/// before, refuses to go on without the one it had.
+/// Creates the store of a node that enters `cluster`. If the node was a member before (`known`),
+/// its store must exist.
 pub async fn claim(
     dir: PathBuf,
     me: NodeId,
@@ -97,7 +97,7 @@ pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartErr
         .map_err(|error| core(&error))?;
     if let Some(founders) = founders {
         match raft.initialize(founders).await {
-            // It was initialised before: a restart.
+            // Raft was initialised before: this is a restart.
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(error) => return Err(core(&error)),
         }

@@ -1,16 +1,16 @@
-//! The parts of openraft and of the storage, with this node's types.
+//! The types of openraft and of the storage, as this node uses them.
 
 use muster_state::ClusterState;
 pub use muster_storage::TypeConfig;
 use muster_types::NodeId;
 
-/// A node's vote and log.
+/// The store of a node's vote and log.
 pub type LogStore = muster_storage::LogStore<TypeConfig>;
 
-/// A node's replicated state.
+/// The state machine of a node.
 pub type Machine = muster_storage::Machine<TypeConfig, ClusterState>;
 
-/// A node's Raft state, open.
+/// The opened Raft store of a node.
 pub type Opened = muster_storage::Opened<TypeConfig, ClusterState>;
 
 /// openraft's handle.

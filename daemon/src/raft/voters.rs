@@ -1,36 +1,36 @@
-//! Who votes: brings Raft's membership to what the registry says, one change at a time, for ever.
-//! Decides only; [`crate::controllers::voters`] performs.
+//! Reconciles Raft's voters with the registry, one change at a time. Decides only;
+//! [`crate::controllers::voters`] performs the changes.
 
 use std::collections::BTreeSet;
 
 use muster_types::NodeId;
 
-/// What Raft's membership is now, as the leader sees it.
+/// Raft's current membership, as the leader sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Membership {
     /// The voters of the newest configuration.
     pub voters: BTreeSet<NodeId>,
     /// Members that only receive the log.
     pub learners: BTreeSet<NodeId>,
-    /// Learners whose log has reached the leader's, but for the last few entries.
+    /// Learners whose log has reached the leader's, except for the last few entries.
     pub caught_up: BTreeSet<NodeId>,
-    /// Whether a change is half done (joint consensus), as after a crash of the leader.
+    /// True if a change is half done (joint consensus), as after a crash of the leader.
     pub joint: bool,
 }
 
-/// One change.
+/// One membership change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Finish the change that is half done.
     Finish(BTreeSet<NodeId>),
     AddLearner(NodeId),
     Promote(NodeId),
-    /// Take out a voter or a learner.
+    /// Remove a voter or a learner.
     Remove(NodeId),
 }
 
-/// The next change on the way from `have` to `want`; `None` once they agree, or while the only thing
-/// to do is to wait for a learner.
+/// Returns the next change from `have` towards `want`; `None` once they agree, or while a learner
+/// has yet to catch up.
 pub fn next_change(want: &BTreeSet<NodeId>, have: &Membership) -> Option<Change> {
     if have.joint {
         return Some(Change::Finish(have.voters.clone()));

@@ -14,12 +14,12 @@ use super::timing::QUORUM;
 use super::types::Raft;
 use muster_storage::Stall;
 
-/// How often the time since the last acknowledgement is looked at; it passes without any event. A
-/// leader without a majority steps back after two leases and at most this.
+/// Sampling interval of the time since the last acknowledgement, which passes without any event. A
+/// leader without a majority steps down after two leases and at most one interval.
 const TICK: Duration = Duration::from_millis(225);
 
-/// Looks after this node's leadership until `stop`; publishes what becomes of it. The only one that
-/// turns heartbeats off and on: they are off while this node has stepped back or is `parting`.
+/// Watches this node's leadership until `stop` and publishes it. Only this task turns heartbeats
+/// off and on: they are off while this node has stepped down or hands its leadership over.
 pub(super) async fn watch_quorum(
     raft: Raft,
     publish: watch::Sender<Leadership>,
@@ -50,8 +50,8 @@ pub(super) async fn watch_quorum(
             let since = metrics.millis_since_quorum_ack.map(Duration::from_millis);
             (metrics.state == ServerState::Leader, since, metrics.current_leader)
         };
-        // A leader whose membership has just changed may have no acknowledgement at all: then its
-        // time without one runs from the moment that this was first seen.
+        // A leader whose membership has just changed may have no acknowledgement at all. Then the
+        // time without one starts when this was first seen.
         unknown_since = match (leads, since) {
             (true, None) => unknown_since.or(Some(Instant::now())),
             (true, Some(_)) | (false, _) => None,
@@ -72,15 +72,15 @@ pub(super) async fn watch_quorum(
         match effect {
             None => {}
             Some(Effect::StopHeartbeats) => {
-                warn!(?unacknowledged, "no majority acknowledges this leader; it steps back");
+                warn!(?unacknowledged, "this leader lost its quorum and steps down");
             }
             Some(Effect::SendOneHeartbeat) if parting || look.disk_hangs() => {}
             Some(Effect::SendOneHeartbeat) => {
                 if let Err(error) = raft.trigger().heartbeat().await {
-                    warn!(%error, "a probing heartbeat was not sent");
+                    warn!(%error, "cannot send a probe heartbeat");
                 }
             }
-            Some(Effect::StartHeartbeats) => info!("heartbeats are on again"),
+            Some(Effect::StartHeartbeats) => info!("heartbeats resumed"),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Draft {
     actor: String,
     action: &'static str,
     subject: String,
-    /// Whether a refusal is recorded too.
+    /// True if a refusal is recorded too.
     refusals: bool,
 }
 

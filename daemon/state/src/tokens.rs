@@ -20,7 +20,7 @@ pub struct Token {
     pub expires_ms: Option<i64>,
     /// Nodes admitted with it.
     pub uses: u32,
-    /// Whether this is the token that the founders agreed on the birth with.
+    /// True for the token that the founders agreed on the birth with.
     pub founding: bool,
     pub created_index: u64,
     /// Milliseconds since 1970.
@@ -32,7 +32,7 @@ pub struct Token {
     pub revoked_ms: Option<i64>,
 }
 
-/// Whether a token admits nodes, and the reason if it does not.
+/// Validity of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenStatus {
     Valid,

@@ -79,7 +79,7 @@ pub struct Seen {
     pub leader: Option<NodeId>,
     /// The current voters of the Raft group, as opposed to the desired ones.
     pub voters: BTreeSet<NodeId>,
-    /// How long there has been no leader; set only when no majority could confirm the reply.
+    /// Time without a leader; `None` unless no majority could confirm the reply.
     pub stale_for: Option<Duration>,
     pub contacts: BTreeMap<NodeId, Contact>,
 }

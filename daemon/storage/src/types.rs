@@ -6,7 +6,7 @@ use crate::{Body, State};
 use muster_state::{ClusterState, Outcome, Stamped};
 
 openraft::declare_raft_types!(
-    /// Addresses are no part of Raft: the registry and the endpoint know where a node is.
+    /// Addresses are not part of Raft's membership: they are in the registry and the directory.
     pub TypeConfig:
         D = Stamped,
         R = Outcome,

@@ -208,6 +208,6 @@ mod tests {
             |what: &str| format!("2026-01-02T03:04:05.6Z  INFO member is {what} peer=0a1b2c3d4e");
         assert_eq!(read(&line("seen")), Some(Sight::Seen("0a1b2c3d4e".to_owned())));
         assert_eq!(read(&line("no longer seen")), Some(Sight::Gone("0a1b2c3d4e".to_owned())));
-        assert_eq!(read("2026 INFO Raft reaches a peer again peer=0a1b2c3d4e"), None);
+        assert_eq!(read("2026 INFO Raft peer is reachable again peer=0a1b2c3d4e"), None);
     }
 }

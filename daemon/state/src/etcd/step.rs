@@ -27,7 +27,7 @@ pub struct ObservedMember {
     pub name: String,
     pub peer_urls: Vec<String>,
     pub learner: bool,
-    /// Whether its client endpoint answered the last probe.
+    /// True if its client endpoint answered the last probe.
     pub healthy: bool,
 }
 
