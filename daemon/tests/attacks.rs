@@ -1,5 +1,5 @@
-//! Every call of both protocols against every kind of caller, and members that ask for too much. The
-//! lists of calls are compared with the contract, so that a new call without a row fails here.
+//! Every call of both protocols from every kind of caller, and members that exceed their limits.
+//! The call lists are compared with the .proto files, so that a new call without a row fails here.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -32,8 +32,7 @@ use tonic::{Code, Request};
 
 type Test = anyhow::Result<()>;
 
-/// Calls of `muster.node.v1.Node`, and whether a worker may make them. Nobody but members may make
-/// any.
+/// Calls of `muster.node.v1.Node`, and whether a worker may make them. Only members may make any.
 const NODE: &[(&str, bool)] = &[
     ("Append", false),
     ("Vote", false),
@@ -55,7 +54,7 @@ const HELLO: &[(&str, bool)] = &[
     ("Anchor", false),
 ];
 
-/// The calls that a contract names, in its order.
+/// The calls of a .proto file, in order.
 fn methods(proto: &str) -> Vec<&str> {
     let calls = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
     calls.filter_map(|line| line.split('(').next()).collect()
@@ -72,14 +71,14 @@ fn every_call_of_the_contract_has_a_row() {
     assert_eq!(methods(hello), names(HELLO));
 }
 
-/// A request with a limit, so that no call waits for ever.
+/// A request with a timeout, so that no call waits indefinitely.
 fn within<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(Duration::from_secs(20));
     request
 }
 
-/// Makes the call with a message that says nothing.
+/// Makes the call with an empty message.
 macro_rules! call_node {
     ($client:expr, $call:expr) => {{
         let client = &mut $client;
@@ -120,8 +119,8 @@ macro_rules! call_hello {
     }};
 }
 
-/// Three founders, one machine that is not known (3), and two workers (4, 5). Genesis is over: each
-/// compares certificates, and has one of the cluster's authority.
+/// Three founders, one unknown machine (3), and two workers (4, 5). Genesis is over: every node
+/// checks certificates and has one from the cluster's authority.
 async fn lab() -> Lab {
     let lab = Lab::founded(Setting { spares: 1, workers: 2, ..Setting::default() }).await;
     for at in [4, 5] {
@@ -139,14 +138,14 @@ async fn machine_authority(lab: &Lab) -> Authority {
     state.authorities().unwrap().machine.clone()
 }
 
-/// What this authority says of a node.
+/// A node's certificate chain from this authority.
 fn chain(authority: &Authority, node: &Node) -> Vec<CertificateDer<'static>> {
     let profile = Profile::Node { id: node.id(), role: node.plan.role };
     let key = node.plan.identity.public_key().into();
     leaf::issue(authority, &profile, &key, musterd::clock::now()).unwrap().chain
 }
 
-/// Has a node present this chain, whoever made it, and check others by `trusted`.
+/// Makes a node present this chain and check others against `trusted`.
 fn certify(node: &Node, chain: Vec<CertificateDer<'static>>, trusted: &Authority) {
     let bundle = TrustBundle::new(vec![trusted.certificate().clone()]).unwrap();
     let credentials = Credentials::new(&node.plan.identity, chain, bundle).unwrap();
@@ -156,7 +155,7 @@ fn certify(node: &Node, chain: Vec<CertificateDer<'static>>, trusted: &Authority
     });
 }
 
-/// Tells a node where another one is and what key it has.
+/// Adds another node, with its key and address, to a node's directory.
 fn introduce(node: &Node, target: &Node) {
     let peer = Peer {
         public_key: target.plan.identity.public_key(),
@@ -179,7 +178,7 @@ fn is_refusal(code: Code) -> bool {
     matches!(code, Code::PermissionDenied | Code::Unauthenticated)
 }
 
-/// The session ends in the handshake; a caller that was about to use it may hear only that it did.
+/// The session ended in the handshake. A caller about to use it may see only that it is closed.
 fn is_turned_away(code: Code) -> bool {
     matches!(code, Code::Unauthenticated | Code::Unavailable)
 }
@@ -195,7 +194,7 @@ async fn a_member_may_make_the_calls_of_its_role_and_no_other() -> Test {
         } else {
             assert_eq!(code, Code::PermissionDenied, "a worker's {call}");
         }
-        // A founder says nothing of use here, so it may well be told that; but it is heard.
+        // A founder's message is empty, so it may be invalid, but the call is allowed.
         let code = call_node!(lab.nodes[peer].client(&lab.nodes[door]), *call);
         assert_ne!(code, Code::PermissionDenied, "a founder's {call}");
         assert_ne!(code, Code::Unimplemented, "a founder's {call}");
@@ -206,14 +205,14 @@ async fn a_member_may_make_the_calls_of_its_role_and_no_other() -> Test {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_but_members_may_make_any_call_of_members() -> Test {
     let lab = lab().await;
-    // No member any more (5), and one that never was (3).
+    // A former member (5), and a node that never was one (3).
     for at in [3, 5] {
         lab.nodes[0].forget(lab.id(at));
     }
     let guest = dial(&lab, 3, 0).await?;
     guest.prove(&lab.token).await?;
     for (call, _) in NODE {
-        // Who has not proved the token has a few seconds and a few calls.
+        // A session without a proof is limited to a few seconds and a few calls.
         let stranger = dial(&lab, 3, 0).await?;
         let code = call_node!(NodeClient::new(stranger.channel()), *call);
         assert_eq!(code, Code::PermissionDenied, "a stranger's {call}");
@@ -227,20 +226,20 @@ async fn nobody_but_members_may_make_any_call_of_members() -> Test {
     Ok(())
 }
 
-/// Waits for the node's own words to this caller: it does not admit it.
+/// Waits until the node rejects this caller with its own message.
 async fn until_refused_by(target: &Node, caller: &Node) {
     until("the node's refusal", async || {
         let status = caller.client(target).report(within(ReportRequest::default())).await;
-        let status = status.expect_err("it was heard");
+        let status = status.expect_err("the call succeeded");
         let is_refused = status.code() == Code::Unauthenticated;
         (is_refused && status.message().contains("the peer does not admit this node")).then_some(())
     })
     .await;
 }
 
-/// A member of another cluster; and a key that is in the registry, with a certificate that a foreign
-/// authority made. Both know the authority of the node that they dial and believe it, so that it is
-/// the node that judges them.
+/// Callers: a member of another cluster, and a registered key with a certificate from a foreign
+/// authority. Both trust the authority of the node that they dial, so it is the node that rejects
+/// them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_of_a_foreign_authority_opens_nothing() -> Test {
     let lab = lab().await;
@@ -273,8 +272,8 @@ async fn a_stranger_may_prove_and_renew_and_a_member_finds_no_door_on_its_own_pr
         let session = dial(&lab, 3, 0).await?;
         let answer = call_hello!(session.client(), *call);
         match *call {
-            "Renew" => assert_eq!(answer.0, Code::Ok, "it is told that it is no member"),
-            // With nothing in it: a proof that is wrong.
+            "Renew" => assert_eq!(answer.0, Code::Ok, "the reply says that it is no member"),
+            // The message is empty, so its proof is wrong.
             _ => assert_eq!(answer, denied, "a stranger's {call} (open: {is_open})"),
         }
         let proven = dial(&lab, 3, 0).await?;
@@ -331,7 +330,7 @@ async fn a_token_that_is_used_up_serves_its_last_guest_on() -> Test {
         version: "0.1.0".to_owned(),
         ..Default::default()
     };
-    // The first answer may be lost on its way.
+    // The first reply may be lost.
     for _ in 0..2 {
         let reply = session.client().join(JoinRequest { me: Some(me.clone()) }).await?.into_inner();
         let is_admitted = matches!(reply.outcome, Some(join_reply::Outcome::Admitted(_)));
@@ -341,11 +340,11 @@ async fn a_token_that_is_used_up_serves_its_last_guest_on() -> Test {
     assert!(again.is_err(), "it opens no new session");
     let remove = Remove { node: lab.id(3), by: Actor::Cluster, force: false };
     lab.group(0).propose(Command::Remove(remove)).await?.into_result()?;
-    bounded("the group goes on", lab.group(0).catch_up()).await?;
+    bounded("the group continues", lab.group(0).catch_up()).await?;
     Ok(())
 }
 
-/// A command that the log cannot take would stop the leader that appends it, and then its successor.
+/// A command too large for the log would stop the leader that appends it, and then its successor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_too_large_for_the_log_is_refused_and_stops_nobody() -> Test {
     let lab = Lab::founded(Setting::default()).await;
@@ -360,19 +359,19 @@ async fn a_command_too_large_for_the_log_is_refused_and_stops_nobody() -> Test {
         let refusal = outcome.into_result().unwrap_err();
         assert!(refusal.message.contains("larger than"), "{refusal}");
     }
-    // A member of its own making leaves out the check on its side.
+    // A modified member skips the check on its side.
     let mut client = lab.nodes[follower].client(&lab.nodes[leader]);
     let request = ProposeRequest { command: musterd::raft::codec::encode(&command) };
     client.propose(request).await?;
     for (number, at) in [0, 1, 2].into_iter().enumerate() {
         lab.group(at).propose(lab.label(number as u64)).await?.into_result()?;
     }
-    assert_eq!(lab.leader().await, leader, "it leads on");
+    assert_eq!(lab.leader().await, leader, "the leader changed");
     lab.assert_equal(&[0, 1, 2]).await;
     Ok(())
 }
 
-/// A worker that was taken over must not fill the log.
+/// A compromised worker must not fill the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_reports_something_new_without_end_is_slowed_down() -> Test {
     let lab = lab().await;
@@ -397,11 +396,11 @@ async fn a_worker_that_reports_something_new_without_end_is_slowed_down() -> Tes
     // A new leader writes an entry of its own.
     assert!(written <= taken + 3, "{written} entries for {taken} reports");
     let mut other = lab.nodes[5].client(&lab.nodes[leader]);
-    other.report(within(ReportRequest::default())).await.expect("another worker is heard");
+    other.report(within(ReportRequest::default())).await.expect("another worker can report");
     Ok(())
 }
 
-/// Each view is made anew for every stream and every change.
+/// Streams are limited because each one builds a new view for every change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_may_watch_a_few_times_and_again_when_it_has_let_go() -> Test {
     let lab = lab().await;
@@ -413,13 +412,13 @@ async fn a_worker_may_watch_a_few_times_and_again_when_it_has_let_go() -> Test {
             Ok(views) => held.push(views.into_inner()),
             Err(status) => break status,
         }
-        assert!(held.len() < 50, "nobody counts");
+        assert!(held.len() < 50, "streams are not limited");
     };
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     let mut other = lab.nodes[5].client(&lab.nodes[0]);
     let view = other.watch(WatchRequest {}).await?.into_inner().message().await?;
     assert!(view.is_some(), "another worker sees the cluster");
     drop(held);
-    until("a place to watch from", async || client.watch(WatchRequest {}).await.ok()).await;
+    until("a free stream", async || client.watch(WatchRequest {}).await.ok()).await;
     Ok(())
 }

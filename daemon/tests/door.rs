@@ -1,4 +1,4 @@
-//! What stands behind `muster-hello/1` once there is a cluster: joining and renewing.
+//! The hello service of a formed cluster: join and renew.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -18,7 +18,8 @@ use support::{Lab, Setting};
 
 type Test = anyhow::Result<()>;
 
-/// Three founders, one more control-plane machine (3), two workers (4, 5); none of the latter known.
+/// Three founders, one more control-plane machine (3) and two workers (4, 5), unknown to the
+/// cluster.
 async fn lab() -> Lab {
     Lab::founded(Setting { spares: 1, workers: 2, ..Setting::default() }).await
 }
@@ -76,8 +77,8 @@ async fn the_founding_token_admits_either_role_and_again_without_harm() -> Test 
     Ok(())
 }
 
-/// An old image of a founder's disk was put back: the key is there, the cluster and the votes are
-/// not. It was admitted "again", and voted with an empty log.
+/// An old image of a founder's disk was restored: it had the key, but neither the cluster nor the
+/// votes. The node was admitted "again" and voted with an empty log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_voter_that_asks_to_join_has_forgotten_its_votes_and_is_refused() -> Test {
     let lab = lab().await;
@@ -114,7 +115,7 @@ async fn a_join_is_refused_for_its_token_its_name_or_its_past() -> Test {
     Ok(())
 }
 
-/// A machine that is refused goes on trying for ever; the log and the audit log must not grow.
+/// A refused machine retries indefinitely; the Raft log and the audit log must not grow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_join_that_is_tried_again_and_again_is_written_down_once() -> Test {
     let lab = lab().await;
@@ -140,7 +141,7 @@ async fn a_refused_join_that_is_tried_again_and_again_is_written_down_once() -> 
     }
     let state = lab.group(0).catch_up().await?;
     let refusals = state.audit().filter(|e| e.action == "admit" && e.outcome != "ok").count();
-    assert!((2..=12).contains(&refusals), "{refusals} refusals of a flood were written down");
+    assert!((2..=12).contains(&refusals), "{refusals} refusals of a flood were recorded");
     Ok(())
 }
 
@@ -155,14 +156,14 @@ async fn a_revoked_token_opens_no_door_not_even_a_workers() -> Test {
         lab.nodes[4].told.send_replace(Some(Arc::new(view::view(&state))));
     };
     let worker = lab.nodes[4].door();
-    assert!(worker.verifier(lab.token.id()).await.is_none(), "it has been told nothing yet");
+    assert!(worker.verifier(lab.token.id()).await.is_none(), "it has received no view yet");
     tell().await;
     assert!(worker.verifier(lab.token.id()).await.is_some());
     let session = dial(&lab, 5, 4).await?;
     session.prove(&lab.token).await?;
     let outcome = session.client().join(me(&lab, 5, "n6", Role::Worker)).await?.into_inner();
     let Some(join_reply::Outcome::Redirect(redirect)) = outcome.outcome else {
-        panic!("a worker admits nobody: {outcome:?}")
+        panic!("a worker admitted a node: {outcome:?}")
     };
     assert_eq!(redirect.peers.len(), 4, "the control plane");
 
@@ -208,7 +209,7 @@ async fn renewal_is_for_members_tells_the_removed_and_tells_strangers_nothing() 
     }
     let from_worker = renew(5, 4).await?;
     let renew_reply::Outcome::Refused(refusal) = from_worker else { panic!("{from_worker:?}") };
-    assert_eq!(refusal.reason(), Reason::NotNow, "a worker renews nobody");
+    assert_eq!(refusal.reason(), Reason::NotNow, "a worker renews no certificate");
     lab.nodes[4].removed.send_replace(true);
     lab.nodes[4].trust.send_replace(Arc::new(Trust::default()));
     assert!(lab.nodes[4].door().verifier(lab.token.id()).await.is_none(), "a removed node");

@@ -43,8 +43,8 @@ async fn three_nodes_agree_and_a_proposal_through_any_of_them_reaches_the_leader
     Ok(())
 }
 
-/// A removal takes the vote first; the last vote cannot be taken, and the answer was that there is no
-/// leader.
+/// A removal removes the voter first. The last voter cannot be removed, and the error was that
+/// there is no leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_alone_leads_and_the_removal_of_the_last_one_is_refused_with_the_reason() -> Test {
     let lab = Lab::founded(Setting { founders: 1, ..Setting::default() }).await;
@@ -57,9 +57,9 @@ async fn a_node_alone_leads_and_the_removal_of_the_last_one_is_refused_with_the_
     Ok(())
 }
 
-/// The controller of votes found a removed node still in the registry, between the taking of its vote
-/// and the removal's application, and asked for its vote again: two voters, one of them buried, and
-/// no leader ever after. Both now do their work one after the other.
+/// The voters controller found a node still in the registry, between the loss of its vote and the
+/// application of its removal, and made it a voter again. That left two voters, one of them
+/// removed, and no leader ever after. Both now hold a lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_and_the_controller_of_votes_take_turns() -> Test {
     let lab = Lab::founded(Setting { founders: 2, voters: true, ..Setting::default() }).await;
@@ -71,9 +71,9 @@ async fn a_removal_and_the_controller_of_votes_take_turns() -> Test {
     let remove = Remove { node: lab.id(other), by: Actor::Cluster, force: false };
     let (proposer, mut removal) = (group.clone(), tokio::task::JoinSet::new());
     removal.spawn(async move { proposer.propose(Command::Remove(remove)).await });
-    // Something else goes on meanwhile, the removal does not.
+    // Other commands proceed meanwhile, the removal does not.
     group.propose(Command::Barrier).await?.into_result()?;
-    assert_eq!(voters(&group)[0].len(), 2, "nobody took the vote out of turn");
+    assert_eq!(voters(&group)[0].len(), 2, "a voter was removed without the lock");
     drop(turn);
     removal.join_next().await.expect("it was spawned")??.into_result()?;
     group.propose(Command::Barrier).await?.into_result()?;
@@ -85,8 +85,8 @@ async fn a_removal_and_the_controller_of_votes_take_turns() -> Test {
     Ok(())
 }
 
-/// A leader that took its own vote was needed until the other one had that change: had it died before,
-/// nobody could have been elected ever after.
+/// A leader that removed its own vote was needed until the other node had that change. If it died
+/// before, no node could be elected again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_to_be_removed_hands_over_before_its_vote_is_taken() -> Test {
     let lab = Lab::founded(Setting { founders: 2, voters: true, ..Setting::default() }).await;
@@ -158,8 +158,8 @@ async fn a_lagging_and_a_fresh_member_catch_up_by_snapshots() -> Test {
     Ok(())
 }
 
-/// The joint configuration reaches one of the old voters and is committed nowhere when the leader
-/// dies; the node that has it can only be elected by it, and must finish what it did not begin.
+/// The joint configuration reaches one of the old voters and is not committed when the leader dies.
+/// The node that has it can only be elected by it, and must finish a change that it did not start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_membership_change_whose_leader_died_half_way_is_finished_by_the_next() -> Test {
     let setting = Setting { spares: 1, voters: false, ..Setting::default() };

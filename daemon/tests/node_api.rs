@@ -1,8 +1,7 @@
-//! What members may ask of each other over `muster-node/1`, and what becomes of those who ask for
-//! more, or badly.
+//! Calls between members over `muster-node/1`: permissions, limits and malformed messages.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
-#![allow(clippy::print_stdout, reason = "figures that are worth reading")]
+#![allow(clippy::print_stdout, reason = "measurements")]
 
 mod support;
 
@@ -66,14 +65,14 @@ async fn a_worker_may_report_and_watch_and_nothing_else() -> Test {
         assert_eq!(answer.unwrap_err().code(), Code::PermissionDenied, "{call}");
     }
     client.report(report("0.1.0")).await?;
-    // What a member shows may be behind; the report went through it, so it is not.
+    // A member's view may be stale, but not on this one: the report went through it.
     let view = client.watch(WatchRequest {}).await?.into_inner().message().await?.unwrap();
     assert_eq!(view.members.len(), 4);
     Ok(())
 }
 
-/// A worker that had just joined reported to a node that had not applied the admission yet: the
-/// report was answered as taken, written nowhere, and never made again.
+/// A worker that had just joined reported to a node that had not applied the admission yet. The
+/// report was acknowledged, not written, and never sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_to_a_node_that_lags_behind_is_not_lost() -> Test {
     let lab = Lab::founded(Setting { workers: 1, ..Setting::default() }).await;
@@ -86,7 +85,7 @@ async fn a_report_to_a_node_that_lags_behind_is_not_lost() -> Test {
     assert!(lab.group(behind).state().member(&lab.id(3)).is_none());
     let mut reports = tokio::task::JoinSet::new();
     reports.spawn(async move { client.report(report("9.9.9")).await.map(drop) });
-    // Nothing can announce that there is no answer.
+    // The absence of a reply can only be shown by waiting.
     let early = tokio::time::timeout(Duration::from_millis(300), reports.join_next()).await;
     assert!(early.is_err(), "answered by a node that cannot know: {early:?}");
     lab.mend(behind);
@@ -109,7 +108,7 @@ async fn a_report_is_always_about_the_one_who_makes_it() -> Test {
         if at == 3 {
             assert_eq!(after.version, "9.9.9");
         } else {
-            assert_eq!(before, after, "nobody else is touched");
+            assert_eq!(before, after, "another member changed");
         }
     }
     let garbage = ReportRequest { etcd: vec![0xc1, 0xff], ..report("9.9.8") };
@@ -223,7 +222,7 @@ async fn one_snapshot_is_received_at_a_time_and_none_of_a_deposed_leader() -> Te
     let answer = client.snapshot(pieces).await?.into_inner().body;
     let answer: Result<SnapshotResponse<NodeId>, Fatal<NodeId>> =
         musterd::raft::codec::decode(&answer, "answer")?;
-    assert!(answer?.vote > deposed, "it hears of the newer leader");
+    assert!(answer?.vote > deposed, "the reply has the newer leader's vote");
 
     let mut stalled = tokio::task::JoinSet::new();
     let mut senders = Vec::new();
@@ -237,9 +236,9 @@ async fn one_snapshot_is_received_at_a_time_and_none_of_a_deposed_leader() -> Te
             client.snapshot(stream).await.unwrap_err().code()
         });
     }
-    let turned_away = bounded("the second one is turned away", stalled.join_next()).await;
+    let turned_away = bounded("the second one is rejected", stalled.join_next()).await;
     assert_eq!(turned_away.unwrap()?, Code::Unavailable);
-    let given_up = bounded("a snapshot that does not go on is given up", stalled.join_next()).await;
+    let given_up = bounded("a stalled snapshot times out", stalled.join_next()).await;
     assert_eq!(given_up.unwrap()?, Code::DeadlineExceeded);
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Leaders that lose their quorum, and nodes that lose their power.
+//! Leaders that lose their quorum, and nodes that lose power.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
-#![allow(clippy::print_stdout, reason = "figures that are worth reading")]
+#![allow(clippy::print_stdout, reason = "measurements")]
 
 mod support;
 
@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 
 type Test = anyhow::Result<()>;
 
-/// Hands entries to a node's Raft behind the back of [`musterd::raft::Group`], and waits for
-/// nothing but that they are in its log.
+/// Appends entries to a node's Raft directly, without [`musterd::raft::Group`], and waits only
+/// until they are in its log.
 async fn append_uncommitted(lab: &Lab, at: usize, count: u64) -> JoinSet<()> {
     let group = lab.group(at);
     let last = || group.metrics().borrow().last_log_index.unwrap_or(0);
@@ -39,7 +39,7 @@ async fn an_isolated_leader_steps_back_and_refuses_and_its_own_entries_give_way(
     let others = lab.others(old);
     lab.isolate(old);
     let _writes = append_uncommitted(&lab, old, 20).await;
-    until("the cut leader steps back", async || {
+    until("the cut leader steps down", async || {
         (!lab.group(old).is_leader() && lab.group(old).leader().is_none()).then_some(())
     })
     .await;
@@ -59,8 +59,8 @@ async fn an_isolated_leader_steps_back_and_refuses_and_its_own_entries_give_way(
     Ok(())
 }
 
-/// The cut leader holds entries that nobody else has, the third node is gone for good: no other node
-/// can be elected, and the old leader's voter has moved on to higher terms.
+/// The cut leader holds entries that no other node has, and the third node is lost. No other node
+/// can be elected, and the remaining voter has higher terms.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_leader_with_the_longest_log_does_not_block_elections() -> Test {
     let mut lab = Lab::founded(Setting::default()).await;
@@ -69,10 +69,10 @@ async fn a_cut_leader_with_the_longest_log_does_not_block_elections() -> Test {
     lab.isolate(old);
     lab.kill(gone);
     let _writes = append_uncommitted(&lab, old, 20).await;
-    until("the cut leader steps back", async || (!lab.group(old).is_leader()).then_some(())).await;
+    until("the cut leader steps down", async || (!lab.group(old).is_leader()).then_some(())).await;
     let term = |at: usize| lab.group(at).metrics().borrow().current_term;
     let first = term(old);
-    until("the other stands in vain", async || (term(other) > first + 2).then_some(())).await;
+    until("the other loses elections", async || (term(other) > first + 2).then_some(())).await;
     lab.mend(old);
     let healed = Instant::now();
     lab.leader_among(&[old, other]).await;
@@ -82,9 +82,9 @@ async fn a_cut_leader_with_the_longest_log_does_not_block_elections() -> Test {
     Ok(())
 }
 
-/// A proposal was on its way to a leader that died: it waited for that one's answer for three
-/// seconds, although there was another leader after half of them. It did so every time; a busy
-/// machine is not slow every time.
+/// A proposal in flight to a leader that died waited three seconds for its reply, although there
+/// was another leader after half of them. This happened every time, so several attempts tell it
+/// from a slow machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proposal_under_way_to_a_dead_leader_turns_to_the_next_one() -> Test {
     let mut took = Vec::new();
@@ -95,7 +95,7 @@ async fn a_proposal_under_way_to_a_dead_leader_turns_to_the_next_one() -> Test {
     Ok(())
 }
 
-/// From there being a new leader to the answers of proposals that were under way to the old one.
+/// Time from the election of a new leader to the replies of proposals in flight to the old one.
 async fn answer_of_the_next_leader() -> Result<Duration, anyhow::Error> {
     let lab = Lab::founded(Setting::default()).await;
     let old = lab.leader().await;
@@ -114,8 +114,8 @@ async fn answer_of_the_next_leader() -> Result<Duration, anyhow::Error> {
     Ok(began.elapsed())
 }
 
-/// Of four voters three can elect; the old leader reaches one of those three and could renew its
-/// lease for ever, were it not silent.
+/// Of four voters three can elect. The old leader reaches one of those three and could renew its
+/// lease indefinitely if it did not stop its heartbeats.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_reaches_one_voter_only_falls_silent_and_lets_the_others_elect() -> Test {
     let lab = Lab::founded(Setting { founders: 4, ..Setting::default() }).await;
@@ -125,7 +125,7 @@ async fn a_leader_that_reaches_one_voter_only_falls_silent_and_lets_the_others_e
         lab.set_cut(old, *other, true);
     }
     let began = Instant::now();
-    until("the leader without majority steps back", async || {
+    until("the leader without majority steps down", async || {
         (!lab.group(old).is_leader()).then_some(())
     })
     .await;
@@ -143,8 +143,8 @@ async fn a_leader_that_reaches_one_voter_only_falls_silent_and_lets_the_others_e
     Ok(())
 }
 
-/// openraft restores the leadership of a node that led when it was stopped, without an election. All
-/// lost power, this one alone came back: it leads nobody.
+/// openraft restores the leadership of a node that led when it was stopped, without an election.
+/// All nodes lost power and only this one restarted, so it must not lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_former_leader_that_comes_back_alone_does_not_lead() -> Test {
     let mut lab = Lab::founded(Setting::default()).await;
@@ -153,7 +153,7 @@ async fn a_former_leader_that_comes_back_alone_does_not_lead() -> Test {
         lab.kill(at);
     }
     lab.restart(old).await;
-    until("it leads no more", async || lab.group(old).leader().is_none().then_some(())).await;
+    until("it no longer leads", async || lab.group(old).leader().is_none().then_some(())).await;
     let refused = lab.group(old).propose(lab.label(1)).await;
     assert!(matches!(refused, Err(GroupError::NoLeader { .. })), "{refused:?}");
     for at in lab.others(old) {

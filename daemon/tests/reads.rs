@@ -1,4 +1,4 @@
-//! Reads that decide something: never older than what was acknowledged.
+//! Linearizable reads: never older than an acknowledged write.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -9,19 +9,19 @@ use std::path::Path;
 use support::{Lab, Setting, bounded, until};
 use tokio::task::JoinSet;
 
-/// Takes away the mark of what is committed. It is written lazily, so that a killed node may have
-/// any older one, or none.
+/// Deletes the commit mark. It is written lazily, so a killed node may have any older one, or
+/// none.
 async fn forget_what_is_committed(raft: &Path) {
     let config = sled::Config::new().path(raft.join("data")).flush_every_ms(None);
-    let db = until("the killed node lets go of its store", async || config.open().ok()).await;
+    let db = until("the killed node releases its store", async || config.open().ok()).await;
     db.open_tree("raft").unwrap().remove(b"mcommitted").unwrap().expect("the mark is there");
     db.flush().unwrap();
 }
 
-/// All lost power. openraft would let the old leader lead on without an election, and its reads would
-/// go by the old mark: writes that had been acknowledged, and seen, would be missing for a moment.
-/// (Seed 32 of the seeded schedules.) Here the moment is long: the one that confirms the leadership
-/// was away when the entries were written, and has to be given them first.
+/// All nodes lost power. openraft would let the old leader continue without an election, and its
+/// reads would use the old commit mark: writes that were acknowledged, and read, would be missing
+/// for a moment. (Seed 32 of the seeded schedules.) Here the moment is long: the node that confirms
+/// the leadership was down when the entries were written, and has to receive them first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_reads_everything_it_had_committed_before_a_power_cut() -> anyhow::Result<()> {
     let mut lab = Lab::founded(Setting::default()).await;
@@ -34,13 +34,13 @@ async fn a_leader_reads_everything_it_had_committed_before_a_power_cut() -> anyh
     assert_eq!(
         lab.leader_among(&[old, witness]).await,
         old,
-        "another node leads now; nothing is shown"
+        "another node leads now; the test shows nothing"
     );
     lab.kill(old);
     lab.kill(witness);
     forget_what_is_committed(&lab.nodes[old].raft_dir()).await;
     lab.restart(old).await;
-    // It is asked all along while the other one comes back.
+    // Reads continue while the other node restarts.
     let group = lab.group(old);
     let mut read = JoinSet::new();
     read.spawn(async move {

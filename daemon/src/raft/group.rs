@@ -209,9 +209,9 @@ impl Group {
         leaderless.max(self.stuck_for().unwrap_or_default())
     }
 
-    /// Time for which this node's Raft has made no progress; `None` below [`STUCK`]. Either a write
-    /// has not returned, or openraft has published nothing: it waits for its disk and handles no
-    /// message meanwhile. Its metrics are stale then.
+    /// Time for which this node's Raft has made no progress; `None` below [`STUCK`]. Either a
+    /// write has not returned, or openraft has published nothing: it waits for its disk and handles
+    /// no message meanwhile. Its metrics are stale then.
     pub fn stuck_for(&self) -> Option<Duration> {
         let since = self.watched.stall.lasts().max(self.watched.lead.borrow().core_silent);
         Some(since).filter(|since| *since >= STUCK)
@@ -425,8 +425,8 @@ impl Group {
     }
 }
 
-/// Guard of a handover. Until it is dropped, this leader sends no heartbeats (see [`super::watch`])
-/// and accepts no commands, so that the others elect a leader.
+/// Guard of a handover. Until it is dropped, this leader sends no heartbeats (see
+/// [`super::watch`]) and accepts no commands, so that the others elect a leader.
 struct Silence<'a>(&'a Group);
 
 impl<'a> Silence<'a> {
@@ -516,7 +516,7 @@ impl Hunt {
 
 /// Refuses a command that is too large for the log.
 fn too_large(length: usize) -> Option<Refusal> {
-    let message = || format!("the command has {length} bytes, more than {MAX_COMMAND}");
+    let message = || format!("a command of {length} bytes is larger than {MAX_COMMAND}");
     (length > MAX_COMMAND).then(|| Refusal { reason: Reason::Invalid, message: message() })
 }
 

@@ -59,7 +59,7 @@ impl Network {
     }
 }
 
-/// Peers that did not answer the last append, over any link. Only changes are logged.
+/// Peers that did not answer the last append, over any client. Only changes are logged.
 #[derive(Debug, Clone, Default)]
 struct Silent(Arc<Mutex<BTreeSet<NodeId>>>);
 
@@ -283,7 +283,7 @@ mod tests {
     }
 
     /// While one node was hung, every read wrote a line to the leader's log: openraft creates a
-    /// link for each read, and each link assumed that its peer had answered before.
+    /// client for each read, and each client assumed that its peer had answered before.
     #[test]
     fn a_silent_peer_is_news_once_over_whatever_links() {
         let (one, other) = (Silent::default(), NodeId::from_bytes([1; 32]));

@@ -62,8 +62,8 @@ impl Running {
     }
 }
 
-/// Creates the store of a node that enters `cluster`. If the node was a member before (`known`),
-/// its store must exist.
+/// Creates the store of a node that enters `cluster`. If the node was a member before
+/// (`known`), its store must exist.
 pub async fn claim(
     dir: PathBuf,
     me: NodeId,

@@ -1,5 +1,5 @@
-//! A UDP path from one node to another that can be cut, as a partition cuts it: nothing arrives,
-//! and nobody is told.
+//! A UDP path from one node to another that can be cut like a partition: packets are lost without
+//! an error.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-/// Forwards what one dialler sends to `address` on to the target, and back.
+/// Forwards packets between the dialler of `address` and the target.
 pub(crate) struct Cable {
     pub(crate) address: SocketAddr,
     is_cut: Arc<AtomicBool>,
@@ -16,7 +16,7 @@ pub(crate) struct Cable {
 }
 
 impl Cable {
-    /// A cable that lies on the loopback address `on`.
+    /// Creates a cable on the loopback address `on`.
     pub(crate) async fn new(on: IpAddr, target: SocketAddr) -> Self {
         let near = UdpSocket::bind((on, 0)).await.unwrap();
         let far = UdpSocket::bind((on, 0)).await.unwrap();
@@ -41,7 +41,7 @@ async fn forward(near: UdpSocket, far: UdpSocket, target: SocketAddr, is_cut: Ar
                 let Ok((length, from)) = received else { continue };
                 dialler = Some(from);
                 if !is_cut.load(Ordering::SeqCst) {
-                    // Nobody there, or no room: lost, as on any cable.
+                    // No receiver or a full buffer: the packet is lost, as on any cable.
                     far.send_to(&there[..length], target).await.ok();
                 }
             }

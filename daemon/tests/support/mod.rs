@@ -1,8 +1,8 @@
 //! A cluster in one process: real endpoints on loopback addresses, real stores in a temporary
-//! directory, and a cable between every two nodes that can be cut. Each node has a runtime of its
-//! own, so that one can die as a killed process does.
+//! directory, and a cable between every two nodes that can be cut. Each node has its own runtime,
+//! so that it can be killed like a process.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 pub(crate) mod cable;
@@ -28,13 +28,13 @@ use musterd::raft::Group;
 use cable::Cable;
 use node::{Node, Plan};
 
-/// The longest that any test waits for anything.
+/// Timeout of every wait in the tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
-/// How often a condition is looked at that nobody announces.
+/// Polling interval of conditions that have no notification.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Waits for a condition and names it when it does not come.
+/// Waits for a condition; fails the test with its name on timeout.
 pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let search = async {
         loop {
@@ -47,19 +47,19 @@ pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<
     bounded(what, search).await
 }
 
-/// Fails the test, with its name, when something takes too long.
+/// Waits for a future; fails the test with its name on timeout.
 pub(crate) async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("never came: {what}"))
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("timeout: {what}"))
 }
 
-/// What a lab is like.
+/// Size and options of a lab.
 pub(crate) struct Setting {
     pub(crate) founders: usize,
-    /// Control-plane nodes that are known to nobody yet.
+    /// Control-plane nodes that are not members yet.
     pub(crate) spares: usize,
     pub(crate) workers: usize,
     pub(crate) snapshot_every: u64,
-    /// Whether every node brings Raft's membership to the registry's.
+    /// True if every node runs the voters controller.
     pub(crate) voters: bool,
 }
 
@@ -70,7 +70,7 @@ impl Default for Setting {
     }
 }
 
-/// The nodes, founders first, then spares, then workers; and the cables between them.
+/// Nodes (founders, then spares, then workers) and the cables between them.
 pub(crate) struct Lab {
     pub(crate) nodes: Vec<Node>,
     pub(crate) token: Token,
@@ -81,7 +81,7 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Founders with their Raft running; the others with an endpoint only.
+    /// Starts the founders with Raft and the other nodes with an endpoint only.
     pub(crate) async fn start(setting: Setting) -> Self {
         log();
         let Setting { founders, spares, workers, snapshot_every, voters } = setting;
@@ -119,16 +119,16 @@ impl Lab {
         lab
     }
 
-    /// Founders that lead and follow, the founding and the authorities written down.
+    /// Starts a lab whose cluster is founded and has its authorities.
     pub(crate) async fn founded(setting: Setting) -> Self {
         let lab = Self::start(setting).await;
-        // Leaders may change while the founders start, and what is proposed twice is unchanged.
+        // Leaders may change while the founders start; a repeated command changes nothing.
         lab.group(0).propose(lab.found()).await.unwrap().into_result().unwrap();
         lab.group(0).propose(lab.install()).await.unwrap().into_result().unwrap();
         lab
     }
 
-    /// Everybody knows everybody, each over cables of its own.
+    /// Adds all nodes to every node's directory, each with the address of its cable.
     pub(crate) fn acquaint(&self) {
         for at in 0..self.nodes.len() {
             let directory = self.directory(at);
@@ -171,7 +171,7 @@ impl Lab {
         self.nodes[at].group()
     }
 
-    /// Cuts or mends everything between a node and the others.
+    /// Cuts or restores all cables between a node and the others.
     pub(crate) fn set_isolated(&self, at: usize, is_cut: bool) {
         for ((from, to), cable) in &self.cables {
             if *from == at || *to == at {
@@ -188,13 +188,13 @@ impl Lab {
         self.set_isolated(at, false);
     }
 
-    /// Cuts or mends what is between two nodes, both ways.
+    /// Cuts or restores both cables between two nodes.
     pub(crate) fn set_cut(&self, one: usize, other: usize, is_cut: bool) {
         self.cables[&(one, other)].set_cut(is_cut);
         self.cables[&(other, one)].set_cut(is_cut);
     }
 
-    /// The one node that says of itself that it leads, once the others that run agree.
+    /// Waits until exactly one of these nodes leads and the running others agree.
     pub(crate) async fn leader_among(&self, among: &[usize]) -> usize {
         until("one leader that all of them know", async || {
             let leaders: Vec<_> =
@@ -211,12 +211,12 @@ impl Lab {
         self.leader_among(&all).await
     }
 
-    /// The founders but one.
+    /// The founders except one.
     pub(crate) fn others(&self, but: usize) -> Vec<usize> {
         (0..self.founders).filter(|at| *at != but).collect()
     }
 
-    /// Waits until these nodes have applied the same entries, then compares all that they hold.
+    /// Waits until these nodes have applied the same entries, then compares their states.
     pub(crate) async fn assert_equal(&self, among: &[usize]) {
         let states = until("equal states", async || {
             let states: Vec<_> = among.iter().map(|at| self.group(*at).state()).collect();
@@ -277,13 +277,13 @@ impl Lab {
         assert!(matches!(outcome, Outcome::Admitted { .. }), "{outcome:?}");
     }
 
-    /// Whoever says of itself that it leads, if anyone.
+    /// The node that considers itself the leader, if any.
     pub(crate) fn leader_now(&self) -> Option<usize> {
         let running = |at: &usize| self.nodes[*at].has_group();
         (0..self.nodes.len()).filter(running).find(|at| self.group(*at).is_leader())
     }
 
-    /// Kills a node as SIGKILL does; its address and its directory stay.
+    /// Kills a node like SIGKILL; its address and its directory remain.
     pub(crate) fn kill(&mut self, at: usize) {
         self.nodes[at].kill();
     }
@@ -294,7 +294,7 @@ impl Lab {
         self.start_raft(at).await;
     }
 
-    /// A write of about `bytes` bytes that can be read back by its number.
+    /// A write that can be read back by its number.
     pub(crate) fn label(&self, number: u64) -> Command {
         let filler = (0..3).map(|i| (format!("filler-{i}"), "x".repeat(60)));
         let number = ("number".to_owned(), number.to_string());
@@ -315,7 +315,7 @@ pub(crate) fn serialized(state: &ClusterState) -> Vec<u8> {
     musterd::raft::codec::encode(state)
 }
 
-/// A new token: a write that leaves a trace for ever.
+/// A new token: a write that stays in the state.
 pub(crate) fn new_token(roles: &[Role], node_name: Option<&str>) -> (Token, Command) {
     let token = Token::generate();
     let create = CreateToken {
@@ -338,7 +338,7 @@ pub(crate) fn grant(roles: &[Role], node_name: Option<&str>) -> Grant {
     }
 }
 
-/// Neighbouring loopback addresses that nobody uses.
+/// Adjacent loopback addresses that are not in use.
 struct Block {
     first: u8,
     third: u8,
@@ -371,7 +371,7 @@ impl Block {
     }
 }
 
-/// Shows the log when `MUSTER_LOG` asks for it.
+/// Prints the log if `MUSTER_LOG` is set.
 fn log() {
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("MUSTER_LOG") {
         // Another test of this binary may have done it.

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{bounded, until};
 
-/// What a node is, whether or not it runs.
+/// Configuration of a node, which is kept across restarts.
 pub(crate) struct Plan {
     pub(crate) name: NodeName,
     pub(crate) role: Role,
@@ -39,7 +39,7 @@ pub(crate) struct Plan {
     pub(crate) voters: bool,
 }
 
-/// The node; what it believes and has been told is the test's to say.
+/// One node. The test sets its trust and its view of the cluster.
 pub(crate) struct Node {
     pub(crate) plan: Plan,
     pub(crate) trust: watch::Sender<Arc<Trust>>,
@@ -76,7 +76,7 @@ impl Node {
 
     /// Opens the endpoint and serves both ALPNs.
     pub(crate) async fn bind(&mut self) {
-        // A node that was killed holds its socket until its last task is gone.
+        // A killed node holds its socket until its last task has ended.
         let address = self.plan.address;
         until("the node's address is free", async || UdpSocket::bind(address).ok()).await;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -137,7 +137,7 @@ impl Node {
         let group = until("the node's Raft opens its directory", async || {
             match self.try_start_raft(founders.clone()).await {
                 Ok(group) => Some(group),
-                // A node that was killed holds its lock until its writer thread has ended.
+                // A killed node holds its lock until its writer thread has ended.
                 Err(StartError::Open(muster_storage::OpenError::Directory(
                     muster_storage::DirectoryError::Busy { .. },
                 ))) => None,
@@ -151,7 +151,7 @@ impl Node {
         }
     }
 
-    /// Lets this node bring Raft's membership to the registry's whenever it leads.
+    /// Starts the voters controller on this node.
     pub(crate) fn look_after_voters(&mut self) {
         let group = self.group();
         let running = self.running.as_mut().expect("the node runs");
@@ -159,7 +159,7 @@ impl Node {
         running.tasks.spawn_on(voters::run(group, |_| true, stop), &runtime);
     }
 
-    /// Where its Raft keeps what it knows.
+    /// Directory of its Raft store.
     pub(crate) fn raft_dir(&self) -> PathBuf {
         self.plan.dir.join("raft")
     }
@@ -183,7 +183,7 @@ impl Node {
         };
         let (endpoint, stop) = (endpoint.clone(), stop.clone());
         let (ready, is_ready) = tokio::sync::oneshot::channel();
-        // Not one of the tasks that are waited for: the runtime is dropped with it when it is killed.
+        // Not among the awaited tasks: a kill drops it with the runtime.
         let whole: JoinHandle<()> = runtime.spawn(async move {
             match raft::start(start, endpoint).await {
                 Err(error) => drop(ready.send(Err(error))),
@@ -220,8 +220,7 @@ impl Node {
             .max_encoding_message_size(MAX_MESSAGE)
     }
 
-    /// Ends everything at whatever it was doing, as SIGKILL does: nothing is flushed in order, no
-    /// goodbye is said.
+    /// Aborts all tasks like SIGKILL: nothing is flushed in order and no connection is closed.
     pub(crate) fn kill(&mut self) {
         self.group.send_replace(None);
         if let Some(running) = self.running.take() {
@@ -229,7 +228,7 @@ impl Node {
         }
     }
 
-    /// Stops in order and waits for it.
+    /// Stops the node in order and waits for its tasks.
     pub(crate) async fn stop(&mut self) {
         let group = self.group.send_replace(None);
         let Some(Running { runtime, stop, mut tasks, .. }) = self.running.take() else { return };
@@ -243,7 +242,7 @@ impl Node {
         runtime.shutdown_background();
     }
 
-    /// Takes a peer out of what this node believes.
+    /// Removes a peer from this node's directory.
     pub(crate) fn forget(&self, peer: NodeId) {
         self.trust.send_modify(|trust| {
             let mut now = (**trust).clone();

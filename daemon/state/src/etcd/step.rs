@@ -8,7 +8,7 @@ use muster_types::{NodeId, NodeName};
 use super::{EtcdChange, Phase, Plan, Record, Seat, majority};
 use crate::ClusterState;
 
-/// Observed state of etcd. It must be read **after** the replicated state, from a member that has
+/// The observed state of etcd, read **after** the replicated state, from a member that has
 /// just answered a read that needs a quorum: etcd 3.4 answers a plain list from memory, however
 /// old. With an older list, a healthy member could be taken for removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
