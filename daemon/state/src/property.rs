@@ -173,7 +173,7 @@ fn check_etcd(state: &ClusterState) -> Result<(), TestCaseError> {
         prop_assert!(state.member(node).is_some(), "only members are in the etcd plan");
     }
     for (node, _) in plan.departed() {
-        prop_assert!(state.is_removed(node), "only removed nodes have departed");
+        prop_assert!(state.is_removed(node), "only removed nodes have pending removals");
     }
     let learners = plan.records().filter(|(_, r)| matches!(r.phase, Phase::Learner { .. }));
     prop_assert!(learners.count() <= 1, "one learner at a time");
