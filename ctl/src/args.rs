@@ -122,6 +122,6 @@ mod tests {
                 check(below, manual);
             }
         }
-        check(&Cli::command(), include_str!("../../docs/cli.md"));
+        check(&Cli::command(), include_str!("../../docs/guide/cli.md"));
     }
 }

@@ -9,7 +9,7 @@ use crate::command::init::InitError;
 use crate::connect::CallError;
 use crate::context::ContextError;
 
-/// Error of a command. `docs/cli.md` lists the exit codes.
+/// Why a command failed. `docs/guide/cli.md` lists the exit codes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("start the runtime")]

@@ -1,4 +1,4 @@
-//! Why `musterd` ends, and with which exit code (docs/cli.md lists them).
+//! Why `musterd` ends, and with which exit code (docs/guide/cli.md lists them).
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use muster_config::ConfigError;
 
+/// What to do about a node whose files cannot be trusted any more (docs/guide/operations.md).
 pub use muster_storage::BEGIN_ANEW;
 use muster_types::error::chain;
 

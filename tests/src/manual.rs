@@ -1,11 +1,11 @@
-//! docs/operations.md, as a test follows it: to the letter, so that what is written there works.
+//! docs/guide/operations.md, as a test follows it: to the letter, so that what is written there works.
 
 use anyhow::{Result, ensure};
 
 use crate::Cluster;
 use crate::ctl::{Said, said};
 
-const MANUAL: &str = include_str!("../../docs/operations.md");
+const MANUAL: &str = include_str!("../../docs/guide/operations.md");
 
 /// The commands under a heading of "What to do when", one a line, without their remarks.
 pub fn steps(heading: &str) -> Result<Vec<String>> {
@@ -15,7 +15,7 @@ pub fn steps(heading: &str) -> Result<Vec<String>> {
     let command = |line: &str| line.strip_prefix("    ").map(str::to_owned);
     let bare = |line: String| line.split("  #").next().unwrap_or_default().trim().to_owned();
     let steps: Vec<_> = section.lines().filter_map(command).map(bare).collect();
-    ensure!(!steps.is_empty(), "docs/operations.md has no commands under {heading:?}");
+    ensure!(!steps.is_empty(), "docs/guide/operations.md has no commands under {heading:?}");
     Ok(steps)
 }
 

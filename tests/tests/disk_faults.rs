@@ -1,6 +1,6 @@
 //! Disks that fill up, turn read-only or hang under a node, and etcd that hangs or has no room: the node
 //! says so and serves nothing more, the others go on, and it comes back by the documented steps
-//! (docs/operations.md, "What to do when").
+//! (docs/guide/operations.md, "What to do when").
 
 use std::time::Duration;
 

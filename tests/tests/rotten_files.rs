@@ -1,5 +1,5 @@
 //! Files of a node that rot, tear or vanish: it does not start, says which file and what to do, and
-//! serves nothing; the others go on; the documented steps (docs/operations.md, "A node's files are
+//! serves nothing; the others go on; the documented steps (docs/guide/operations.md, "A node's files are
 //! damaged") bring the machine back.
 
 use std::fs;

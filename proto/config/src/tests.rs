@@ -240,7 +240,7 @@ fn birth_fields_name_what_founders_must_agree_on() {
 
 #[test]
 fn every_field_is_documented() {
-    let manual = include_str!("../../../docs/config.md");
+    let manual = include_str!("../../../docs/guide/config.md");
     for path in schema::paths() {
         let is_leaf = !schema::paths().iter().any(|other| other.starts_with(&format!("{path}.")));
         assert!(
