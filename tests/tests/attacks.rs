@@ -234,7 +234,7 @@ fn what_was_stolen_of_a_removed_member_is_worth_nothing() {
 }
 
 /// The same with a control-plane node. To Muster he is nobody. etcd knows no revocation: its clients'
-/// port takes the node's certificates from anywhere until they expire (README, "Security model"), its
+/// port takes the node's certificates from anywhere until they expire (SECURITY.md), its
 /// members' port from the addresses that they name, so from the removed machine's own. In Raft the
 /// removed member is not heard there.
 #[test]

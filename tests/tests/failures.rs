@@ -1,4 +1,4 @@
-//! What breaks, and what must hold (the failure table of docs/design.md).
+//! What breaks, and what must hold (the failure table of docs/design/10-failures.md).
 
 use anyhow::{Result, ensure};
 use muster_tests::cluster::HEALTHY;

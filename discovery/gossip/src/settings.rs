@@ -9,7 +9,7 @@ use super::wire::MAX_DATAGRAM;
 
 /// The protocol's parameters. The defaults are for one site. At rest each member sends 85 bytes per
 /// second in five datagrams (375 with headers), however many members there are; what else they give
-/// is in docs/proof.md (`gossip-scale` simulates it).
+/// is in docs/proof/discovery.md (`gossip-scale` simulates it).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Each member asks one other, chosen at random without repetition, once per period.
