@@ -251,6 +251,25 @@ fn every_field_is_documented() {
 }
 
 #[test]
+fn every_example_is_accepted() {
+    for (file, text, node, role) in [
+        ("one-node", include_str!("../../../examples/one-node.yaml"), "cp-1", Role::ControlPlane),
+        (
+            "three-named-founders",
+            include_str!("../../../examples/three-named-founders.yaml"),
+            "cp-1",
+            Role::ControlPlane,
+        ),
+        ("ipv6", include_str!("../../../examples/ipv6.yaml"), "cp-1", Role::ControlPlane),
+        ("dns", include_str!("../../../examples/dns.yaml"), "worker-1", Role::Worker),
+        ("worker", include_str!("../../../examples/worker.yaml"), "worker-1", Role::Worker),
+    ] {
+        let document = parse(text).unwrap_or_else(|error| panic!("{}", error.in_file(file)));
+        assert_eq!(document.effective(&name(node)).unwrap().role, role, "{file}");
+    }
+}
+
+#[test]
 fn subnets_contain_their_addresses_only() {
     let subnet: Subnet = "10.1.0.0/16".parse().unwrap();
     assert!(subnet.contains("10.1.255.1".parse().unwrap()));
