@@ -3,8 +3,8 @@
 # loopback addresses, with a real etcd.
 #
 #   deploy/demo.sh            builds, creates the cluster, shows it, leaves it running
-#   deploy/demo.sh --check    the same, asserts what it shows, destroys the cluster, exits 0
-#   deploy/demo.sh --destroy  destroys what an earlier run left
+#   deploy/demo.sh --check    builds, creates the cluster, checks it, destroys it
+#   deploy/demo.sh --destroy  destroys the cluster of an earlier run
 #
 # MUSTER_BIN=DIR takes musterd and musterctl from DIR instead of building them.
 set -euo pipefail
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 name=demo
 check=
-# Where the key for etcdctl is kept, next to the cluster's directory.
+# Directory of the key for etcdctl, next to the cluster's directory.
 state=${XDG_STATE_HOME:-}
 [[ $state == /* ]] || state=${HOME:-}/.local/state
 credentials=$state/muster/demo-etcdctl
@@ -33,9 +33,9 @@ if [[ ${MUSTER_BIN:-} ]]; then
   bin=$(realpath -- "$MUSTER_BIN")
 else
   command -v cargo >/dev/null ||
-    { echo "demo.sh: Rust is missing: install it with rustup" >&2; exit 1; }
+    { echo "demo.sh: cargo not found: install Rust with rustup" >&2; exit 1; }
   deploy/prerequisites.sh etcd-server etcd-client gcc libc6-dev
-  say 'building (some minutes the first time)'
+  say 'building (takes minutes the first time)'
   cargo build --locked --quiet -p musterd -p musterctl
   bin=$PWD/target/debug
 fi
@@ -50,7 +50,7 @@ if [[ $check ]]; then
     status=$?
     trap - EXIT
     if ((status)); then
-      echo "demo.sh: failed; the logs of the nodes:" >&2
+      echo "demo.sh: failed; last log lines of the nodes:" >&2
       tail -n 20 "$home"/cluster/*/musterd.log >&2 || true
     fi
     "$muster" cluster destroy "$name" || status=1
@@ -65,12 +65,12 @@ fi
 say "creating the cluster \"$name\": three control-plane nodes, one worker"
 "$muster" cluster create --name "$name" --control-planes 3 --workers 1 "${cluster_dir[@]}"
 
-say 'its members (musterctl members)'
+say 'members (musterctl members)'
 "$muster" members
 
 say 'etcd, through a stock etcdctl with a one-hour certificate (musterctl etcd client-config)'
 rm -rf "$credentials"
-"$muster" etcd client-config --out "$credentials" >/dev/null # makes it, mode 0700
+"$muster" etcd client-config --out "$credentials" >/dev/null # creates it, mode 0700
 set -a
 # shellcheck disable=SC1091
 . "$credentials/etcdctl.env"
@@ -81,25 +81,25 @@ etcdctl member list -w table
 if [[ $check ]]; then
   say 'checking'
   healthy=$(etcdctl endpoint health --cluster 2>&1 | grep -c 'is healthy')
-  [[ $healthy == 3 ]] || { echo "demo.sh: $healthy etcd members are healthy, not 3" >&2; exit 1; }
+  [[ $healthy == 3 ]] || { echo "demo.sh: $healthy healthy etcd members, expected 3" >&2; exit 1; }
   members=$("$muster" members -o json)
   for word in '"name": *"cp-1"' '"name": *"cp-2"' '"name": *"cp-3"' '"name": *"worker-1"' '"stale": *false'; do
-    grep -Eq "$word" <<<"$members" || { echo "demo.sh: no $word in $members" >&2; exit 1; }
+    grep -Eq "$word" <<<"$members" || { echo "demo.sh: $word not found in $members" >&2; exit 1; }
   done
   "$muster" health
-  echo 'demo.sh: all as it should be'
+  echo 'demo.sh: all checks passed'
 else
-  say 'it is running; try'
+  say 'the cluster is running; try'
   cat <<TEXT
   export PATH=$bin:\$PATH
-  musterctl status                      what each node waits for, if anything
+  musterctl status                      shows what each node is waiting for
   musterctl health
   musterctl pki show                    every authority and certificate
   musterctl token create --role worker  a token for one more machine
   musterctl etcd status
   set -a; . $credentials/etcdctl.env; set +a; etcdctl put hello world
-  kill -9 the pid of cp-1 in 'musterctl cluster show $name', then watch 'musterctl members'
+  kill -9 PID                           PID of cp-1 from 'musterctl cluster show $name'; then 'musterctl members'
   ${MUSTER_BIN:+MUSTER_BIN=$bin }deploy/demo.sh --destroy
-                                        stops and removes what was made here, and nothing else
+                                        stops and removes what this demo created, and nothing else
 TEXT
 fi
