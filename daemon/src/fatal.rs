@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use muster_config::ConfigError;
 
-/// What to do about a node whose files cannot be trusted any more (docs/guide/operations.md).
 pub use muster_storage::BEGIN_ANEW;
 use muster_types::error::chain;
 

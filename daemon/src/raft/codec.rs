@@ -5,7 +5,7 @@
 use serde::de::DeserializeOwned;
 use tonic::Status;
 
-/// Encodes a value of our own types.
+
 pub use muster_state::codec::encode;
 
 /// Decodes a member's message; a malformed one is an invalid argument.

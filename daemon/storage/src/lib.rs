@@ -56,7 +56,7 @@ pub use stall::Stall;
 pub use types::TypeConfig;
 pub use writer::Writer;
 
-/// What to do about a node whose files cannot be trusted any more (docs/operations.md).
+/// What to do about a node whose files cannot be trusted any more (docs/guide/operations.md).
 pub const BEGIN_ANEW: &str = "this machine must begin anew: remove the node from its cluster \
     (`musterctl node remove NAME`), move its state directory away and start it again";
 
