@@ -53,7 +53,7 @@ const DAMAGES: &[Damage] = &[
         what: "a bit of the key",
         spoil: |state| flip(&state.join("identity.key"), |length| length / 2),
         code: 78,
-        says: &["is of another node", ANEW],
+        says: &["belongs to another node", ANEW],
     },
     Damage {
         what: "an empty key",
@@ -71,19 +71,19 @@ const DAMAGES: &[Damage] = &[
         what: "a bit of the promises",
         spoil: |state| flip(&state.join("birth"), |length| length / 2),
         code: 78,
-        says: &["birth", "damaged", ANEW],
+        says: &["birth", "corrupt", ANEW],
     },
     Damage {
         what: "half the promises",
         spoil: |state| cut(&state.join("birth")),
         code: 78,
-        says: &["birth", "damaged", ANEW],
+        says: &["birth", "corrupt", ANEW],
     },
     Damage {
         what: "no promises",
         spoil: |state| Ok(fs::remove_file(state.join("birth"))?),
         code: 78,
-        says: &["there is no birth record", ANEW],
+        says: &["birth record", "is missing", ANEW],
     },
     Damage {
         what: "half the membership",

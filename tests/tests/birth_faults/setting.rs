@@ -36,7 +36,7 @@ fn a_node_says_that_a_fail_point_is_armed_and_is_quiet_without_the_setting() {
             std::fs::read_to_string(path)
         };
         until("the armed node to say so", Duration::from_secs(20), || match log("cp-1") {
-            Ok(text) if text.contains("a fail point is armed") => Ok(()),
+            Ok(text) if text.contains("fail point armed") => Ok(()),
             other => Err(other),
         })?;
         ensure!(!log("worker-1")?.contains("fail point"), "{}", log("worker-1")?);

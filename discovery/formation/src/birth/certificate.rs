@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::proposal::{Founder, Proposal, ProposalId};
 
-/// What precedes a proposal id under a founder's signature, so that it means nothing elsewhere.
+/// Domain separator before the signed proposal id, so that the signature is useless elsewhere.
 const PROMISE_LABEL: &[u8] = b"muster birth promise v1\0";
 
 /// An Ed25519 signature over a proposal id: a founder's promise.
@@ -28,7 +28,7 @@ impl Signature {
         &self.0
     }
 
-    /// Whether the holder of `key` made it over `proposal`.
+    /// True if the holder of `key` signed `proposal`.
     pub fn is_by(&self, key: &PublicKey, proposal: &ProposalId) -> bool {
         identity::verify(key, &promise(proposal), &self.0)
     }
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Signature {
     }
 }
 
-/// Takes bytes as bytes and as a sequence, since formats differ in how they hand them out.
+/// Accepts a byte string or a sequence of bytes, since formats differ in which they produce.
 struct SignatureVisitor;
 
 impl<'de> Visitor<'de> for SignatureVisitor {
@@ -79,7 +79,7 @@ impl<'de> Visitor<'de> for SignatureVisitor {
     }
 }
 
-/// Whoever can make a founder's promise.
+/// Signs promises with a founder's key.
 pub trait Signer {
     fn sign_promise(&self, proposal: &ProposalId) -> Signature;
 }
@@ -94,19 +94,19 @@ fn promise(proposal: &ProposalId) -> Vec<u8> {
     [PROMISE_LABEL, proposal.as_bytes()].concat()
 }
 
-/// Why signatures do not make a certificate.
+/// Reasons why a set of signatures is not a valid certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    #[error("the birth certificate lacks the signature of founder {0}")]
+    #[error("birth certificate: signature of founder {0} is missing")]
     Missing(NodeName),
-    #[error("the birth certificate has a signature of {}, which is no founder", .0.short())]
+    #[error("birth certificate: {} signed it but is not a founder", .0.short())]
     Stranger(NodeId),
-    #[error("the signature of founder {0} in the birth certificate is wrong")]
+    #[error("birth certificate: signature of founder {0} is invalid")]
     Forged(NodeName),
 }
 
-/// A proposal signed by all its founders. Holding one is not yet being born: it is what the
-/// founders vote on (see [`super::step`]).
+/// A proposal signed by all its founders. Holding one does not make a node born: the founders vote
+/// on it (see [`super::step`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     proposal: Arc<Proposal>,
@@ -114,13 +114,13 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Puts together what was gathered; checks nothing, see [`Certificate::verify`].
+    /// Builds a certificate without checks, see [`Certificate::verify`].
     pub fn new(proposal: Arc<Proposal>, signatures: BTreeMap<NodeId, Signature>) -> Self {
         Self { proposal, signatures }
     }
 
     /// # Errors
-    /// When a founder's signature is missing or wrong, or somebody else's is there.
+    /// When a founder's signature is missing or invalid, or a non-founder's is present.
     pub fn verify(&self) -> Result<(), CertificateError> {
         let id = self.proposal.id();
         for founder in self.proposal.founders() {
@@ -148,7 +148,7 @@ impl Certificate {
         self.proposal.cluster_id()
     }
 
-    /// Sorted by node id; the voters of the first Raft configuration.
+    /// The founders, sorted by node id: the voters of the first Raft configuration.
     pub fn founders(&self) -> &[Founder] {
         self.proposal.founders()
     }

@@ -1,6 +1,6 @@
-//! Named places where a test may let the process die or stand still. Inert in every process whose
-//! environment does not name one; a process that is told of a place that does not exist does not
-//! start, so that no test can wait in vain for it.
+//! Fail points: named points at which a test may kill or stop the process. Inert unless the
+//! environment names one. A process with an unknown name in its environment does not start, so that
+//! no test can wait for it in vain.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 
-/// What is written: the stages of a record, see `run.rs`.
+/// Persisted records by stage, see `run.rs`.
 const STAGES: [&str; 7] =
     ["promised", "inquired", "certified", "abandoned", "free", "born", "joined"];
 
-/// What is sent to be answered: kinds of messages, see `run.rs`.
+/// Messages sent as requests, by kind, see `run.rs`.
 const REQUESTS: [&str; 5] = ["propose", "inquire", "settle", "born", "abandoned"];
 
-/// What is only ever an answer: nothing comes back that would show that it has arrived, so there is
-/// no place after it.
+/// Messages sent only as replies. No response shows that they have arrived, so there is no fail
+/// point after them.
 const ANSWERS: [&str; 4] = ["promise", "refuse", "standing", "vote"];
 
-/// The name of every place that there is.
+/// Names of all fail points.
 pub fn places() -> impl Iterator<Item = String> {
     let both = |what: &str, names: &[&str]| -> Vec<String> {
         let each =
@@ -37,7 +37,7 @@ pub fn places() -> impl Iterator<Item = String> {
 /// Far longer than it takes a signal to reach all threads.
 const TAKEN: Duration = Duration::from_millis(200);
 
-/// Called with the name of a place as it is passed, such as `birth.persist.promised.before`.
+/// Callback for each fail point that is hit, by name, such as `birth.persist.promised.before`.
 #[derive(Clone)]
 pub struct Hook(Arc<dyn Fn(&str) + Send + Sync>);
 
@@ -47,19 +47,16 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// What the environment asks for, `PLACE` or `PLACE:stop`.
+/// Parsed setting: `NAME` or `NAME:stop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Armed {
     place: String,
     signal: Signal,
 }
 
-/// Why a setting arms nothing. The node must not start.
+/// The setting names no fail point. The node must not start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{} is set to {setting:?}, which is no fail point; it is for tests only, unset it",
-    Hook::VARIABLE
-)]
+#[error("{}={setting:?} names no fail point; it is for tests only, unset it", Hook::VARIABLE)]
 pub struct UnknownPlace {
     setting: String,
 }
@@ -81,24 +78,24 @@ impl FromStr for Armed {
 }
 
 impl Hook {
-    /// The environment variable that names the place, and nothing else does.
+    /// The environment variable with the name of the fail point; the only way to arm one.
     pub const VARIABLE: &str = "MUSTER_FAILPOINT";
 
     pub fn new(at: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Arc::new(at))
     }
 
-    /// Does nothing.
+    /// Returns a hook that does nothing.
     pub fn inert() -> Self {
         Self::new(|_| {})
     }
 
-    /// Sends this process `SIGKILL`, as a power cut would come, at the place that
-    /// [`Hook::VARIABLE`] names; with `:stop` behind it `SIGSTOP` instead. Only the first time that
-    /// the place is passed. Inert unless the variable is set, which only tests do.
+    /// Returns a hook that sends this process `SIGKILL`, like a power cut, at the fail point that
+    /// [`Hook::VARIABLE`] names; with the suffix `:stop`, `SIGSTOP`. Only the first hit counts.
+    /// Inert unless the variable is set, which only tests do.
     ///
     /// # Errors
-    /// When the variable names no place.
+    /// When the variable names no fail point.
     pub fn from_environment() -> Result<Self, UnknownPlace> {
         let setting = std::env::var_os(Self::VARIABLE);
         Self::from_setting(setting.map(|text| text.to_string_lossy().into_owned()).as_deref())
@@ -109,18 +106,18 @@ impl Hook {
             return Ok(Self::inert());
         };
         let Armed { place, signal } = setting.parse()?;
-        tracing::warn!(place, ?signal, "a fail point is armed: this process ends itself there");
+        tracing::warn!(place, ?signal, "fail point armed; this process will signal itself there");
         let is_armed = AtomicBool::new(true);
         Ok(Self::new(move |at| {
             if at == place && is_armed.swap(false, Ordering::Relaxed) {
-                kill_process(getpid(), signal).expect("a process may send itself signals");
-                // Another thread may be the one to take it: this one goes no further until then.
+                kill_process(getpid(), signal).expect("a process may signal itself");
+                // Another thread may take the signal; wait here until it does.
                 std::thread::sleep(TAKEN);
             }
         }))
     }
 
-    /// Passes a place.
+    /// Hits a fail point.
     pub fn pass(&self, place: &str) {
         (self.0)(place);
     }

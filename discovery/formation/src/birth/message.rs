@@ -1,4 +1,4 @@
-//! What founders say to each other; the sender is always known from the proved session.
+//! Messages between founders. The sender is always known from the authenticated session.
 
 use std::sync::Arc;
 
@@ -6,26 +6,27 @@ use super::certificate::{Certificate, Signature};
 use super::proposal::{Proposal, ProposalId};
 use super::record::{Ballot, Verdict};
 
-/// One message of the birth protocol, checked for form and signatures but not for sense.
+/// One message of the birth protocol. Syntax and signatures are checked, its meaning is not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Message {
-    /// Proposer to founder: sign this.
+    /// Proposer to founder: request for a signature.
     Propose(Arc<Proposal>),
-    /// Founder to proposer: signed, and on my disk.
+    /// Founder to proposer: signed, and durable on the sender's disk.
     Promise { proposal: ProposalId, signature: Signature },
-    /// Founder to proposer: not now, for this reason. Binds nobody.
+    /// Founder to proposer: rejected for now, with the reason. Commits neither side.
     Refuse { proposal: ProposalId, reason: String },
-    /// Founder to founder: how do you stand? Answer no lower ballot after this one.
+    /// Founder to founder: request for the last vote; the receiver ignores lower ballots from now
+    /// on (Paxos: prepare).
     Inquire { proposal: Arc<Proposal>, ballot: Ballot },
-    /// The answer of one who has signed: the highest ballot answered, and the last vote.
+    /// Reply of a signer to an inquiry: its highest ballot and its last vote (Paxos: promise).
     Standing { proposal: ProposalId, ballot: Ballot, vote: Option<(Ballot, Verdict)> },
-    /// Founder to founder: vote for this.
+    /// Founder to founder: request to vote for this value (Paxos: accept).
     Settle { proposal: Arc<Proposal>, ballot: Ballot, verdict: Verdict },
-    /// Voted as that ballot asked, and it is on my disk.
+    /// Reply: voted in that ballot, and durable on the sender's disk (Paxos: accepted).
     Vote { proposal: ProposalId, ballot: Ballot },
-    /// A majority of the founders voted for it: the cluster exists.
+    /// A majority of the founders voted for this certificate: the cluster exists.
     Born(Arc<Certificate>),
-    /// It can never be born: the sender never signed it and never will, or knows that a majority
-    /// voted to abandon it.
+    /// The proposal can never be born: the sender never signed it and never will, or knows that a
+    /// majority voted to abandon it.
     Abandoned(ProposalId),
 }

@@ -1,10 +1,10 @@
-//! The one-time agreement on who founds the cluster. Owns the proposal, its certificate, the
-//! protocol and the file that keeps a node's promises; never looks for peers and never dials.
+//! The one-time agreement on the founders of the cluster (bootstrap). Owns the proposal, its
+//! certificate, the protocol and the file with a node's promises. Never looks for peers or dials.
 //!
-//! - [`proposal`], [`certificate`]: what is agreed on, and the proof that all founders signed it;
-//! - [`record`]: what a node must never forget; [`store`] keeps it;
+//! - [`proposal`], [`certificate`]: the content of the agreement, and the proof that all signed it;
+//! - [`record`]: the durable state of a node; [`store`] writes it;
 //! - [`step`]: the protocol, pure; `model` checks it;
-//! - [`wire`], [`run`], [`failpoint`]: its messages in and out, its effects performed.
+//! - [`wire`], [`run`], [`failpoint`]: message encoding, execution of effects, fault injection.
 
 pub mod certificate;
 pub mod failpoint;

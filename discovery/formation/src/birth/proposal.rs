@@ -1,4 +1,4 @@
-//! What the founders are asked to agree on, and its identifier.
+//! The proposal that the founders agree on, and its identifier.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,13 +10,13 @@ use muster_types::{ClusterId, NodeId, NodeName, PublicKey};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-/// The most founders a cluster may have: Raft groups above this gain nothing and cost a round trip.
+/// Maximum number of founders: larger Raft groups gain nothing and cost a round trip.
 pub const MAX_FOUNDERS: usize = 9;
 
-/// The most addresses of one founder.
+/// Maximum number of addresses per founder.
 pub const MAX_ADDRESSES: usize = 16;
 
-/// The longest token id, in bytes.
+/// Maximum length of a token id, in bytes.
 pub const MAX_TOKEN_ID: usize = 64;
 
 /// One of the machines that a proposal names.
@@ -24,9 +24,9 @@ pub const MAX_TOKEN_ID: usize = 64;
 pub struct Founder {
     pub public_key: PublicKey,
     pub name: NodeName,
-    /// Where it can be reached, best first.
+    /// Addresses of the founder, in order of preference.
     pub addresses: Vec<SocketAddr>,
-    /// The founder's turn when it was asked: it signs one proposal per turn.
+    /// The founder's epoch when the proposal was drafted: it signs one proposal per epoch.
     pub turn: u64,
 }
 
@@ -36,7 +36,7 @@ impl Founder {
     }
 }
 
-/// SHA-256 over the canonical encoding of a proposal; what a founder signs.
+/// SHA-256 of the canonical encoding of a proposal. Founders sign this value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProposalId([u8; 32]);
 
@@ -61,23 +61,23 @@ impl fmt::Display for ProposalId {
 pub struct Draft {
     pub token_id: String,
     pub founders: Vec<Founder>,
-    /// 32 random bytes of the proposer.
+    /// 32 random bytes, chosen by the proposer.
     pub nonce: [u8; 32],
-    /// Digest of the birth-relevant settings, see [`config_digest`].
+    /// Digest of the birth fields, see [`config_digest`].
     pub config_digest: [u8; 32],
     pub proposer: NodeId,
 }
 
-/// Why parts do not make a proposal.
+/// Reasons why a draft is not a valid proposal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposalError {
-    #[error("a birth has 1 to {MAX_FOUNDERS} founders, not {0}")]
+    #[error("a birth takes 1 to {MAX_FOUNDERS} founders, not {0}")]
     Founders(usize),
-    #[error("the founders are not sorted by node id, or one is named twice")]
+    #[error("founders are not sorted by node id, or one is named twice")]
     Order,
-    #[error("two founders are called {0}")]
+    #[error("two founders have the name {0}")]
     Name(NodeName),
-    #[error("founder {name} has {found} addresses, more than the {MAX_ADDRESSES} allowed")]
+    #[error("founder {name} has {found} addresses; at most {MAX_ADDRESSES} are allowed")]
     Addresses { name: NodeName, found: usize },
     #[error("the proposer {} is not one of the founders", .0.short())]
     Proposer(NodeId),
@@ -85,7 +85,7 @@ pub enum ProposalError {
     TokenId(usize),
 }
 
-/// A well-formed agreement to be put to the founders. Immutable, so that its id is always right.
+/// A well-formed proposal. Immutable, so that its id always matches its content.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "Draft", into = "Draft")]
 pub struct Proposal {
@@ -97,8 +97,8 @@ pub struct Proposal {
 
 impl Proposal {
     /// # Errors
-    /// When the founders are not 1 to [`MAX_FOUNDERS`], sorted by id, of distinct names, the
-    /// proposer among them.
+    /// Unless the draft names 1 to [`MAX_FOUNDERS`] founders, sorted by id, with distinct names and
+    /// the proposer among them.
     pub fn new(draft: Draft) -> Result<Self, ProposalError> {
         let ids: Vec<_> = draft.founders.iter().map(Founder::id).collect();
         if ids.is_empty() || ids.len() > MAX_FOUNDERS {
@@ -131,7 +131,7 @@ impl Proposal {
         self.id
     }
 
-    /// What the cluster will be called if this proposal is born.
+    /// The id of the cluster if this proposal is born.
     pub fn cluster_id(&self) -> ClusterId {
         ClusterId::from_bytes(self.id.0)
     }
@@ -166,7 +166,7 @@ impl Proposal {
         self.ids.binary_search(id).ok().map(|at| &self.draft.founders[at])
     }
 
-    /// How many founders are more than half of them.
+    /// The smallest number that is more than half of the founders.
     pub fn majority(&self) -> usize {
         self.ids.len() / 2 + 1
     }
@@ -201,8 +201,8 @@ impl From<Proposal> for Draft {
 }
 
 impl Draft {
-    /// The canonical encoding: a label, then every field, each list and text preceded by its
-    /// length, numbers as eight bytes big-endian. Never changes for version 1.
+    /// Hashes the canonical encoding: a label, then every field. Lists and texts are preceded by
+    /// their length; numbers are eight bytes big-endian. Never changes for version 1.
     fn id(&self) -> ProposalId {
         let mut encoder = Encoder::new("muster birth proposal v1");
         encoder.bytes(self.token_id.as_bytes());
@@ -223,7 +223,7 @@ impl Draft {
     }
 }
 
-/// The digest of the settings that all founders must share.
+/// Digest of the settings that all founders must share.
 pub fn config_digest<'a>(fields: impl IntoIterator<Item = (&'a String, &'a String)>) -> [u8; 32] {
     let mut encoder = Encoder::new("muster birth fields v1");
     for (path, value) in fields {

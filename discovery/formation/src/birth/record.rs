@@ -1,4 +1,4 @@
-//! What a node must never forget about births: the durable half of the state machine.
+//! The durable half of the birth state machine.
 
 use std::sync::Arc;
 
@@ -16,54 +16,56 @@ pub struct Ballot {
     pub by: NodeId,
 }
 
-/// What founders vote on.
+/// Value that the founders vote on (Paxos: value).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
-    /// The cluster exists. Nobody can ask for this without the certificate.
+    /// The cluster exists. Proposing this value requires the certificate.
     Born(Arc<Certificate>),
     /// The cluster will never exist.
     Abandoned,
 }
 
-/// A proposal that this node has signed and that is not settled yet, as far as it knows.
+/// A signed proposal that is not settled yet, as far as this node knows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Promise {
     pub proposal: Arc<Proposal>,
-    /// The highest ballot answered; none below it is answered any more.
+    /// The highest ballot answered; lower ones are ignored from then on.
     pub ballot: Ballot,
     /// The last vote, with the ballot that asked for it.
     pub vote: Option<(Ballot, Verdict)>,
 }
 
-/// What a node is bound to.
+/// A node's commitment to a proposal or a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Bond {
-    /// Nothing: it may sign a proposal.
+    /// None: the node may sign a proposal.
     Free,
-    /// One proposal, until that is settled.
+    /// One proposal, until it is settled.
     Promised(Promise),
-    /// The cluster that it founded. For good.
+    /// The cluster that it founded. Permanent.
     Born(Arc<Certificate>),
-    /// The cluster that admitted it. For good.
+    /// The cluster that admitted it. Permanent.
     Joined(ClusterId),
 }
 
-/// All of it. A node signs at most one proposal per turn, and only one that names its turn.
+/// The durable birth record of a node. A node signs at most one proposal per epoch, and only one
+/// that names its current epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
+    /// Number of times that this node was released from a promise.
     pub turn: u64,
     pub bond: Bond,
 }
 
 impl Record {
-    /// A node that has never signed anything.
+    /// The record of a node that has never signed anything.
     pub const NEW: Self = Self { turn: 0, bond: Bond::Free };
 
     pub fn is_free(&self) -> bool {
         matches!(self.bond, Bond::Free)
     }
 
-    /// The proposal that is signed and not settled.
+    /// The proposal that is signed but not settled.
     pub fn promise(&self) -> Option<&Promise> {
         match &self.bond {
             Bond::Promised(promise) => Some(promise),

@@ -1,5 +1,5 @@
-//! Performs what the protocol decides: writes are durable before anything that follows from them
-//! is handed out.
+//! Performs the effects of the protocol: writes are durable before any message that depends on
+//! them is returned.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::record::{Bond, Record, Verdict};
 use super::step::{Charter, Effect, Event, State};
 use super::store::{PromiseStore, StoreError};
 
-/// What goes to whom.
+/// A message with its receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     pub to: NodeId,
     pub message: Message,
 }
 
-/// One node's part in births, with its file.
+/// The protocol of one node, with its record file.
 #[derive(Debug)]
 pub struct Driver {
     charter: Charter,
@@ -31,7 +31,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Takes up what the store holds.
+    /// Restores the state from the store.
     pub fn new(
         charter: Charter,
         identity: Arc<Identity>,
@@ -50,10 +50,11 @@ impl Driver {
         &self.charter
     }
 
-    /// Takes one event and returns what is to be sent, all of it backed by durable writes.
+    /// Handles one event and returns the messages to send, all backed by durable writes.
     ///
     /// # Errors
-    /// When a write failed. What is on disk is then unknown: drop the driver and stop the node.
+    /// When a write failed. The content of the disk is then unknown: drop the driver and stop the
+    /// node.
     pub async fn take(&mut self, event: Event) -> Result<Vec<Outgoing>, StoreError> {
         let effects = self.state.step(&self.charter, &*self.identity, event);
         let mut outgoing = Vec::new();
@@ -76,13 +77,13 @@ impl Driver {
         Ok(())
     }
 
-    /// Passes the place before or after a message is sent.
+    /// Hits the fail point before or after a message is sent.
     pub fn pass(&self, message: &Message, when: &str) {
         self.hook.pass(&format!("birth.send.{}.{when}", kind(message)));
     }
 }
 
-/// The name of a record in fail points.
+/// Name of a record in fail points.
 fn stage(record: &Record) -> &'static str {
     match &record.bond {
         Bond::Free => "free",
@@ -97,7 +98,7 @@ fn stage(record: &Record) -> &'static str {
     }
 }
 
-/// The name of a message in fail points.
+/// Name of a message in fail points.
 fn kind(message: &Message) -> &'static str {
     match message {
         Message::Propose(_) => "propose",

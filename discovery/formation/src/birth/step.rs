@@ -1,22 +1,22 @@
 //! The birth protocol's decisions: a node's state and an event in, effects out. No clock, no
-//! randomness, no I/O; the driver performs the effects in order and stops the node if one fails.
+//! randomness, no I/O. The driver performs the effects in order and stops the node if one fails.
 //!
-//! A birth is decided in two halves.
+//! A birth is decided in two phases.
 //!
-//! 1. *Signing.* A proposal names its founders, each with its turn. A founder signs at most one
-//!    proposal per turn, durably before it answers. All signatures together are the certificate.
-//!    So two certificates with a common founder are of different turns of that founder, and a turn
-//!    ends only with knowledge that its proposal can never be born.
-//! 2. *Settling.* Whether the certificate counts is decided by a majority of the founders, by
-//!    ballots (single-decree Paxos: L. Lamport, "Paxos Made Simple", 2001, with the founders as
-//!    acceptors and `Born(certificate)` or `Abandoned` as values). Round 0 is the proposer's and
-//!    hands the certificate round. A signer that hears nothing opens a higher round and asks a
-//!    majority how it stands: if any of them voted, the vote of the highest ballot is proposed
-//!    again, otherwise abandonment. A founder that has not signed answers that it never will, and
-//!    that alone ends the proposal.
+//! 1. *Signing.* A proposal names its founders, each with its epoch. A founder signs at most one
+//!    proposal per epoch, durably before it replies. All signatures together are the certificate.
+//!    So two certificates with a common founder name different epochs of that founder. An epoch
+//!    ends only when the founder knows that its proposal can never be born.
+//! 2. *Settling.* A majority of the founders decides by ballots if the certificate counts
+//!    (single-decree Paxos: L. Lamport, "Paxos Made Simple", 2001, with the founders as acceptors
+//!    and `Born(certificate)` or `Abandoned` as values). Round 0 belongs to the proposer and
+//!    distributes the certificate. A signer that times out opens a higher round and inquires of a
+//!    majority. If any of them voted, it proposes the vote of the highest ballot again, otherwise
+//!    abandonment. A founder that has not signed replies that it never will; that alone ends the
+//!    proposal.
 //!
-//! A node is born only when it knows that a majority voted so, and that can never be undone: there
-//! is no certificate to be given back, and any majority that survives settles every proposal.
+//! A node is born only when it knows that a majority voted for it. That is irrevocable: a
+//! certificate is never handed back, and any surviving majority settles every proposal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use super::message::Message;
 use super::proposal::{Proposal, ProposalId};
 use super::record::{Ballot, Bond, Promise, Record, Verdict};
 
-/// How many founders it takes. A value, so that the model check can show that no smaller number
-/// will do.
+/// Numbers of founders needed at each stage. A value, so that the model check can show that no
+/// smaller number is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quorums {
     /// Signatures that make a certificate.
     pub signatures: usize,
-    /// Answers to an inquiry before a verdict may be put to the vote.
+    /// Replies to an inquiry before a decision may be put to the vote.
     pub standings: usize,
     /// Votes that make a birth.
     pub born: usize,
@@ -50,7 +50,7 @@ impl Quorums {
     }
 }
 
-/// What one node knows for itself before any proposal.
+/// A node's own birth parameters, known before any proposal.
 #[derive(Debug, Clone)]
 pub struct Charter {
     pub me: NodeId,
@@ -59,28 +59,28 @@ pub struct Charter {
     pub expect: usize,
     /// Digest of the birth-relevant settings.
     pub config_digest: [u8; 32],
-    /// By how many founders a proposal names, never by `expect`: the config may have changed since
-    /// the promise.
+    /// Quorums by the number of founders that a proposal names. Never by `expect`: the config may
+    /// have changed since the promise.
     pub quorums: fn(usize) -> Quorums,
 }
 
-/// What happens to a node.
+/// Inputs of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The driver thinks that this should be put to its founders.
+    /// The driver wants to send this proposal to its founders.
     Propose(Arc<Proposal>),
-    /// A message from a peer whose key and token were proved.
+    /// A message from a peer that has proved its key and the token.
     Received { from: NodeId, message: Message },
     /// The promised proposal has not been settled for too long.
     Impatient,
-    /// A living cluster has admitted this node.
+    /// An existing cluster has admitted this node.
     Admitted(ClusterId),
 }
 
-/// What the driver must do, in order.
+/// Outputs of the protocol; the driver performs them in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Make the record durable before going on.
+    /// Make the record durable before the next effect.
     Persist(Record),
     Send {
         to: NodeId,
@@ -88,7 +88,7 @@ pub enum Effect {
     },
 }
 
-/// What a node is in the middle of, concerning the proposal that it has promised. Lost in a crash.
+/// Progress with the promised proposal. Volatile: lost in a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Task {
     Idle,
@@ -97,18 +97,18 @@ pub(super) enum Task {
     Settling { ballot: Ballot, verdict: Verdict, votes: BTreeSet<NodeId> },
 }
 
-/// A node's part in births.
+/// Protocol state of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     record: Record,
     pub(super) task: Task,
-    /// The highest round heard of, so that the next one supersedes it.
+    /// The highest round seen, so that the next one supersedes it.
     pub(super) heard: u32,
 }
 
-/// How a node stands to a proposal put before it.
+/// Relation of a node to a received proposal.
 enum Stand {
-    /// Not a founder of it, or named with a turn it has not reached.
+    /// Not a founder of it, or named with an epoch that it has not reached.
     Stranger,
     /// May still sign it.
     Open,
@@ -119,7 +119,7 @@ enum Stand {
 }
 
 impl State {
-    /// Where a node that has just started stands.
+    /// Returns the state of a node that has just started.
     pub fn restored(record: Record) -> Self {
         Self { record, task: Task::Idle, heard: 0 }
     }
@@ -128,7 +128,7 @@ impl State {
         &self.record
     }
 
-    /// Takes one event. Events that make no sense (any more) have no effects.
+    /// Handles one event. Events that are invalid or outdated have no effects.
     pub fn step(&mut self, charter: &Charter, signer: &dyn Signer, event: Event) -> Vec<Effect> {
         let mut turn = Turn { state: self, charter, signer, effects: Vec::new() };
         match event {
@@ -140,7 +140,7 @@ impl State {
         turn.effects
     }
 
-    /// Whether it will never be bound by that proposal again.
+    /// True if the proposal can never bind this node again.
     #[cfg(test)]
     pub(super) fn is_done_with(&self, me: &NodeId, proposal: &Proposal) -> bool {
         matches!(self.stand(me, proposal), Stand::Over | Stand::Born(_))
@@ -163,7 +163,7 @@ impl State {
     }
 }
 
-/// One event being taken: the state it changes and the effects it has so far.
+/// Handling of one event: the state being changed and the effects so far.
 struct Turn<'a> {
     state: &'a mut State,
     charter: &'a Charter,
@@ -192,7 +192,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Puts a proposal of this node's own to its founders.
+    /// Sends this node's own proposal to its founders.
     fn propose(&mut self, proposal: &Arc<Proposal>) {
         let fits = matches!(self.state.stand(&self.me(), proposal), Stand::Open)
             && proposal.proposer() == self.me()
@@ -205,7 +205,7 @@ impl Turn<'_> {
         self.gathered(BTreeMap::from([(self.me(), signature)]));
     }
 
-    /// Promises a proposal: durable first, the signature is only then anybody's to see.
+    /// Promises a proposal. The record is durable before the signature leaves this node.
     fn sign(&mut self, proposal: &Arc<Proposal>) -> Signature {
         let ballot = Ballot { round: 0, by: proposal.proposer() };
         let promise = Promise { proposal: Arc::clone(proposal), ballot, vote: None };
@@ -263,7 +263,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether this is said by a founder of the very proposal that this node has promised.
+    /// True if `from` is a founder of `proposal` and this node has promised that proposal.
     fn is_about(&self, from: NodeId, proposal: &ProposalId) -> bool {
         self.state.record.promise().is_some_and(|promise| {
             promise.proposal.id() == *proposal && promise.proposal.founder(&from).is_some()
@@ -291,13 +291,13 @@ impl Turn<'_> {
             Stand::Born(certificate) => self.send(from, Message::Born(certificate)),
             Stand::Over => self.send(from, Message::Abandoned(id)),
             Stand::Stranger => {
-                let reason = "it does not name this node at its present turn".to_owned();
+                let reason = "the proposal does not name this node at its current epoch".to_owned();
                 self.send(from, Message::Refuse { proposal: id, reason });
             }
         }
     }
 
-    /// The proposer has one more signature.
+    /// Handles one more signature at the proposer.
     fn gathered(&mut self, signatures: BTreeMap<NodeId, Signature>) {
         let Some(promise) = self.state.record.promise() else { return };
         let (proposal, ballot) = (Arc::clone(&promise.proposal), promise.ballot);
@@ -310,7 +310,7 @@ impl Turn<'_> {
         self.put_to_vote(ballot, Verdict::Born(certificate));
     }
 
-    /// Opens a round higher than any heard of.
+    /// Opens a round higher than any seen.
     fn inquire(&mut self) {
         let Some(mut promise) = self.state.record.promise().cloned() else { return };
         let round = self.state.heard.max(promise.ballot.round).saturating_add(1);
@@ -338,8 +338,8 @@ impl Turn<'_> {
                 self.send(from, Message::Standing { proposal: id, ballot, vote });
             }
             Stand::Open => {
-                // Somebody waits for a proposal that this node has not signed. With the turn over
-                // it never will, which frees them all.
+                // A founder waits for a proposal that this node has not signed. Ending the epoch
+                // means that it never will, which releases all founders.
                 self.state.record.turn += 1;
                 self.persist(Bond::Free);
                 self.send(from, Message::Abandoned(id));
@@ -360,7 +360,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The inquirer has one more answer.
+    /// Handles one more reply at the inquirer.
     fn asked(&mut self, ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Verdict)>>) {
         let Some(promise) = self.state.record.promise() else { return };
         if standings.len() < self.quorums(&promise.proposal).standings {
@@ -371,11 +371,11 @@ impl Turn<'_> {
         self.put_to_vote(ballot, highest.map_or(Verdict::Abandoned, |(_, verdict)| verdict));
     }
 
-    /// Votes first, then asks the other founders to.
+    /// Votes first, then asks the other founders to vote.
     fn put_to_vote(&mut self, ballot: Ballot, verdict: Verdict) {
         let Some(promise) = self.state.record.promise() else { return };
         if promise.ballot != ballot {
-            self.state.task = Task::Idle; // overtaken by a higher ballot
+            self.state.task = Task::Idle; // superseded by a higher ballot
             return;
         }
         let proposal = Arc::clone(&promise.proposal);
@@ -405,7 +405,7 @@ impl Turn<'_> {
         match self.state.stand(&self.me(), proposal) {
             Stand::Signed(promise) if ballot < promise.ballot => {}
             Stand::Signed(_) => {
-                // Who asks has voted already: with three founders these two votes settle it.
+                // The sender has voted already: with three founders these two votes settle it.
                 let votes = BTreeSet::from([from, self.me()]);
                 if self.is_settled(proposal, &verdict, &votes) {
                     self.settled(verdict);
@@ -429,7 +429,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Whoever put a verdict to the vote has one more vote.
+    /// Handles one more vote at the node that opened the ballot.
     fn voted(&mut self, ballot: Ballot, verdict: Verdict, votes: BTreeSet<NodeId>) {
         let Some(promise) = self.state.record.promise() else { return };
         let proposal = Arc::clone(&promise.proposal);
@@ -476,11 +476,11 @@ impl Turn<'_> {
         self.persist(Bond::Free);
     }
 
-    /// A cluster for this token lives; what this node has promised to another never will.
+    /// A cluster for this token exists, so the cluster of this node's promise never will.
     fn admitted(&mut self, cluster: ClusterId) {
         let elsewhere = match &self.state.record.bond {
             Bond::Free => true,
-            // Its own proposal was born: it takes part as a founder, as soon as it has asked.
+            // Its own proposal was born: it takes part as a founder, once it has inquired.
             Bond::Promised(promise) => promise.proposal.cluster_id() != cluster,
             Bond::Born(_) | Bond::Joined(_) => false,
         };
@@ -492,15 +492,15 @@ impl Turn<'_> {
     }
 }
 
-/// Why this node would not sign a proposal that it is free to sign.
+/// Returns the reason to reject a proposal that this node is free to sign, if any.
 fn objection(charter: &Charter, proposal: &Proposal) -> Option<String> {
     let found = proposal.founders().len();
     if found != charter.expect {
-        Some(format!("it names {found} founders, this node expects {}", charter.expect))
+        Some(format!("the proposal names {found} founders, this node expects {}", charter.expect))
     } else if proposal.token_id() != charter.token_id {
-        Some(format!("it is for token {}, not {}", proposal.token_id(), charter.token_id))
+        Some(format!("the proposal is for token {}, not {}", proposal.token_id(), charter.token_id))
     } else if *proposal.config_digest() != charter.config_digest {
-        Some("the birth-relevant settings of proposer and founder differ".to_owned())
+        Some("the birth fields of proposer and founder differ".to_owned())
     } else {
         None
     }

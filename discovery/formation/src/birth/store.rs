@@ -1,8 +1,8 @@
-//! The file that keeps a node's promises: one record, replaced whole (temporary file, fsync, rename,
-//! fsync of the directory), with a version and a checksum.
+//! The file with a node's promises: one record with a version and a checksum. It is replaced
+//! atomically (temporary file, fsync, rename, fsync of the directory).
 //!
-//! A file that cannot be read is an error that stops the node. It never counts as a node that has
-//! promised nothing: that node could sign twice in one turn, which is what splits a birth.
+//! An unreadable file is an error that stops the node. It never counts as a node without promises:
+//! such a node could sign twice in one epoch, which splits a birth.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,38 +16,38 @@ use super::certificate::CertificateError;
 use super::record::{Bond, Record, Verdict};
 use muster_files::{PRIVATE, replace};
 
-/// The name of the file in the state directory.
+/// File name in the state directory.
 pub const FILE: &str = "birth";
 
-/// What a record file starts with; the last byte is the version of the format.
+/// First bytes of a record file; the last one is the version of the format.
 const MAGIC: &[u8; 8] = b"MBIRTH\0\x01";
 
-/// Far above the largest record: nine founders of sixteen addresses, certified twice.
+/// Far above the largest record: nine founders with sixteen addresses each, certified twice.
 const MAX_BYTES: u64 = 256 << 10;
 
 const CHECKSUM: usize = 32;
 
-/// Why the record was not read or written. Each stops the node.
+/// Failures to read or write the record. Each stops the node.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("there is no birth record {}, yet this node has an identity", .0.display())]
+    #[error("birth record {} is missing, but this node has an identity", .0.display())]
     Missing(PathBuf),
-    #[error("the birth record {} is of another node ({})", path.display(), found.short())]
+    #[error("birth record {} belongs to another node ({})", path.display(), found.short())]
     Foreign { path: PathBuf, found: NodeId },
-    #[error("the birth record {} is damaged ({why})", path.display())]
+    #[error("birth record {} is corrupt ({why})", path.display())]
     Damaged { path: PathBuf, why: String },
-    #[error("the birth record {} has format {found}, this build reads format 1; start the version \
+    #[error("birth record {} has format {found}, this build reads format 1; start the version \
         of musterd that wrote it", path.display())]
     Version { path: PathBuf, found: u8 },
-    #[error("the certificate in the birth record {} is wrong", path.display())]
+    #[error("certificate in birth record {} is invalid", path.display())]
     Certificate { path: PathBuf, source: CertificateError },
-    #[error("{what} the birth record {}", path.display())]
+    #[error("{what} birth record {}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl StoreError {
-    /// Whether the record is lost for good, so that this node can only become another one. An older
-    /// copy of the file does not help: what was promised since would be promised again.
+    /// True if the record is lost for good, so that this node needs a new identity. An older copy
+    /// of the file does not help: the node could promise again what it has promised since.
     pub fn is_loss(&self) -> bool {
         match self {
             Self::Missing(_)
@@ -65,7 +65,7 @@ struct Contents {
     record: Record,
 }
 
-/// The open file of one node. The only writer; the state directory is locked by the daemon.
+/// Handle to the record file of one node. The only writer; the daemon locks the state directory.
 #[derive(Debug, Clone)]
 pub struct PromiseStore {
     path: PathBuf,
@@ -73,11 +73,11 @@ pub struct PromiseStore {
 }
 
 impl PromiseStore {
-    /// Starts the record of a node that was made just now. Call it before the identity is saved:
-    /// then an identity without a record is known to be a loss and not a beginning.
+    /// Creates the record of a new node. Call it before the identity is saved: then an identity
+    /// without a record means a lost record, not a new node.
     ///
     /// # Errors
-    /// When the directory holds a record of a node that has ever promised anything, or on I/O.
+    /// When the directory holds the record of a node that has promised anything, or on I/O.
     pub fn create(directory: &Path, node: NodeId) -> Result<Self, StoreError> {
         let store = Self { path: directory.join(FILE), node };
         match store.contents() {
@@ -92,10 +92,10 @@ impl PromiseStore {
         Ok(store)
     }
 
-    /// Opens the record of a node that has been here before.
+    /// Opens the record of an existing node.
     ///
     /// # Errors
-    /// When there is none, when it is another node's, and when a byte of it is wrong.
+    /// When it is missing, belongs to another node or is corrupt.
     pub fn open(directory: &Path, node: NodeId) -> Result<(Self, Record), StoreError> {
         let store = Self { path: directory.join(FILE), node };
         let record = store.read()?;
@@ -125,14 +125,14 @@ impl PromiseStore {
         Ok(record)
     }
 
-    /// Makes the record durable. When it returns without error a power cut cannot lose it; when it
-    /// fails, either record may be on disk.
+    /// Makes the record durable. On success a power cut cannot lose it; on failure either record
+    /// may be on disk.
     pub fn write(&self, record: &Record) -> Result<(), StoreError> {
         replace(&self.path, &self.compose(record), PRIVATE)
             .map_err(|error| self.io("write", error.into()))
     }
 
-    /// The file that says this.
+    /// Encodes the file for `record`.
     pub(crate) fn compose(&self, record: &Record) -> Vec<u8> {
         let contents = Contents { node: self.node, record: record.clone() };
         let payload = postcard::to_stdvec(&contents).expect("a record has no unsized parts");
@@ -160,25 +160,25 @@ impl PromiseStore {
         let damaged =
             |why: &str| StoreError::Damaged { path: self.path.clone(), why: why.to_owned() };
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(damaged("it is too long"));
+            return Err(damaged("too long"));
         }
         if bytes.len() < MAGIC.len() + CHECKSUM {
-            return Err(damaged("it is too short"));
+            return Err(damaged("too short"));
         }
         let (body, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
         let (magic, payload) = body.split_at(MAGIC.len());
         if magic[..7] != MAGIC[..7] {
-            return Err(damaged("it does not begin as one"));
+            return Err(damaged("wrong magic bytes"));
         }
         if magic[7] != MAGIC[7] {
             return Err(StoreError::Version { path: self.path.clone(), found: magic[7] });
         }
         if digest(&SHA256, body).as_ref() != checksum {
-            return Err(damaged("its checksum is wrong"));
+            return Err(damaged("checksum mismatch"));
         }
         match postcard::take_from_bytes(payload) {
             Ok((contents, [])) => Ok(contents),
-            Ok(_) => Err(damaged("something follows the record")),
+            Ok(_) => Err(damaged("trailing data")),
             Err(error) => Err(damaged(&error.to_string())),
         }
     }
@@ -235,7 +235,7 @@ mod tests {
     fn another_nodes_promise_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let store = PromiseStore::create(dir.path(), node(1)).unwrap();
-        // Crashed before its identity was saved: the next identity takes the place.
+        // Crashed before its identity was saved: the next identity replaces the record.
         PromiseStore::create(dir.path(), node(2)).unwrap();
         assert!(matches!(store.read().unwrap_err(), StoreError::Foreign { .. }));
         store.write(&promised()).unwrap();

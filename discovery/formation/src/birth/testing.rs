@@ -8,13 +8,13 @@ use muster_pki::identity::Identity;
 use super::certificate::{Certificate, Signer as _};
 use super::proposal::{Draft, Founder, Proposal};
 
-/// Says what a test has covered. `println!` would be kept back unless the test fails.
+/// Reports the coverage of a test. `println!` would be captured unless the test fails.
 pub(crate) fn tell(line: std::fmt::Arguments<'_>) {
-    // Nobody may be listening.
+    // Standard error may be closed.
     writeln!(std::io::stderr(), "{line}").ok();
 }
 
-/// Sorted by node id, as a proposal wants them.
+/// Identities sorted by node id, as in a proposal.
 pub(crate) fn founders(count: usize) -> Vec<Identity> {
     let mut founders: Vec<_> = (0..count).map(|_| Identity::generate()).collect();
     founders.sort_by_key(Identity::node_id);
@@ -41,7 +41,7 @@ pub(crate) fn proposal(founders: &[Identity]) -> Proposal {
     Proposal::new(draft(founders)).unwrap()
 }
 
-/// A certificate that they all signed.
+/// A certificate signed by all of them.
 pub(crate) fn certificate(founders: &[Identity]) -> Certificate {
     let proposal = Arc::new(proposal(founders));
     let id = proposal.id();

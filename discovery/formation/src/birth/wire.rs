@@ -1,5 +1,5 @@
-//! Birth messages to and from the wire. Everything that comes in is bounded, parsed strictly, and
-//! its signatures are checked, so that the protocol only ever sees true ones.
+//! Encoding of birth messages. Input is bounded and parsed strictly, and its signatures are
+//! checked, so that the protocol sees only valid ones.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,31 +15,31 @@ use super::proposal::{
 };
 use super::record::{Ballot, Verdict};
 
-/// The longest reason for a refusal that is kept, in bytes.
+/// Maximum length of the reason of a refusal, in bytes.
 const MAX_REASON: usize = 512;
 
-/// Why a message of the birth protocol is not one.
+/// Reasons why a birth message is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    #[error("the birth message lacks {0}")]
+    #[error("birth message lacks {0}")]
     Lacks(&'static str),
-    #[error("in the birth message, {what} has {found} bytes, not {wanted}")]
+    #[error("birth message: {what} has {found} bytes, expected {wanted}")]
     Length { what: &'static str, wanted: usize, found: usize },
-    #[error("the birth message has too many {0}")]
+    #[error("birth message has too many {0}")]
     TooMany(&'static str),
-    #[error("in the birth message, {what} is malformed")]
+    #[error("birth message: {what} is malformed")]
     Malformed { what: &'static str },
-    #[error("the birth message holds no proper proposal: {0}")]
+    #[error("birth message holds an invalid proposal: {0}")]
     Proposal(#[from] ProposalError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    #[error("the promise is not signed by its sender")]
+    #[error("promise is not signed by its sender")]
     Promise,
-    #[error("the birth message speaks of two proposals at once")]
+    #[error("birth message refers to two proposals")]
     Mixed,
 }
 
-/// A message as it goes into a request or a reply.
+/// Encodes a message for a request or a reply.
 pub fn to_wire(message: &Message) -> hello::BirthMessage {
     let id = |id: &ProposalId| id.as_bytes().to_vec();
     let kind = match message {
@@ -77,12 +77,12 @@ pub fn to_wire(message: &Message) -> hello::BirthMessage {
     hello::BirthMessage { kind: Some(kind) }
 }
 
-/// A message from the peer that holds `from`.
+/// Decodes a message from the peer with the key `from`.
 ///
 /// # Errors
 /// When a part is missing, too long, malformed, or a signature is wrong.
 pub fn from_wire(from: &PublicKey, message: hello::BirthMessage) -> Result<Message, WireError> {
-    Ok(match message.kind.ok_or(WireError::Lacks("its kind"))? {
+    Ok(match message.kind.ok_or(WireError::Lacks("a kind"))? {
         Kind::Propose(proposal) => Message::Propose(proposal_in(Some(proposal))?),
         Kind::Promise(hello::Promise { proposal_id, signature }) => {
             let proposal = id_in(&proposal_id)?;
@@ -94,7 +94,7 @@ pub fn from_wire(from: &PublicKey, message: hello::BirthMessage) -> Result<Messa
         }
         Kind::Refuse(hello::Refuse { proposal_id, reason }) => {
             if reason.len() > MAX_REASON {
-                return Err(WireError::TooMany("words of refusal"));
+                return Err(WireError::TooMany("bytes in the reason of a refusal"));
             }
             let reason = reason.chars().filter(|c| !c.is_control()).collect();
             Message::Refuse { proposal: id_in(&proposal_id)?, reason }
@@ -176,7 +176,7 @@ fn proposal_out(proposal: &Proposal) -> hello::Proposal {
 }
 
 fn proposal_in(proposal: Option<hello::Proposal>) -> Result<Arc<Proposal>, WireError> {
-    let proposal = proposal.ok_or(WireError::Lacks("its proposal"))?;
+    let proposal = proposal.ok_or(WireError::Lacks("a proposal"))?;
     if proposal.founders.len() > MAX_FOUNDERS {
         return Err(WireError::TooMany("founders"));
     }
@@ -226,7 +226,7 @@ fn verdict_out(verdict: &Verdict) -> hello::Verdict {
 }
 
 fn verdict_in(verdict: Option<hello::Verdict>, about: &ProposalId) -> Result<Verdict, WireError> {
-    let verdict = verdict.ok_or(WireError::Lacks("a verdict"))?;
+    let verdict = verdict.ok_or(WireError::Lacks("a decision"))?;
     let Some(certificate) = verdict.certificate else { return Ok(Verdict::Abandoned) };
     let certificate = Certificate::try_from(certificate)?;
     if certificate.proposal().id() != *about {
