@@ -1,4 +1,4 @@
-//! What a node says of itself before there is a cluster, to and from the wire.
+//! A node's description of itself before it belongs to a cluster, and its encoding.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,23 +8,25 @@ use muster_types::{ClusterId, NodeId, NodeName, PublicKey, Role};
 
 use crate::birth::Founder;
 
-/// The most addresses that are told of one candidate.
+/// Maximum number of addresses announced per candidate.
 pub(super) const MAX_ADDRESSES: usize = 16;
 const MAX_FIELDS: usize = 32;
 const MAX_FIELD: usize = 1024;
 
-/// The most hints taken from one greeting.
+/// Maximum number of hints accepted from one greeting.
 pub(super) const MAX_HINTS: usize = 64;
 
-/// How a candidate says it stands.
+/// State that a candidate reports of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
+    /// Committed to no proposal and no cluster.
     Fresh,
+    /// Committed to a proposal, or to a cluster that has yet to admit it again.
     Bound,
     Member(ClusterId),
 }
 
-/// What a peer says of itself, checked for form.
+/// A peer's description of itself; only the syntax is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     pub public_key: PublicKey,
@@ -51,44 +53,45 @@ impl Candidate {
     }
 }
 
-/// Why a peer's word about itself makes no sense.
+/// Reason why a peer's description of itself is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the peer's introduction is refused: {0}")]
+#[error("invalid candidate: {0}")]
 pub struct CandidateError(&'static str);
 
 impl Candidate {
-    /// What the holder of `public_key` says of itself.
+    /// Decodes the description that the holder of `public_key` sent.
     ///
     /// # Errors
-    /// When a part is missing, malformed or beyond the bounds that the contract states.
+    /// When a part is missing, malformed or beyond the bounds stated in the .proto file.
     pub fn from_wire(
         public_key: PublicKey,
         wire: Option<hello::Candidate>,
     ) -> Result<Self, CandidateError> {
-        let wire = wire.ok_or(CandidateError("it does not say who it is"))?;
+        let wire = wire.ok_or(CandidateError("the candidate is missing"))?;
         let fits = |(path, value): (&String, &String)| {
             path.len() <= MAX_FIELD && value.len() <= MAX_FIELD && !has_control(path, value)
         };
         if wire.addresses.len() > MAX_ADDRESSES {
-            return Err(CandidateError("it names more than 16 addresses"));
+            return Err(CandidateError("more than 16 addresses"));
         }
         if wire.birth_fields.len() > MAX_FIELDS || !wire.birth_fields.iter().all(fits) {
-            return Err(CandidateError("its birth fields are too many or too long"));
+            return Err(CandidateError("birth fields are too many or too long"));
         }
         let standing = match wire.state() {
             State::Fresh => Standing::Fresh,
             State::Bound => Standing::Bound,
-            // A member that cannot name its cluster yet is not to be joined, nor founded beside.
+            // A member that cannot name its cluster yet: neither join it nor found a
+            // cluster next to it.
             State::Member => ClusterId::try_from(wire.cluster_id.as_slice())
                 .map_or(Standing::Bound, Standing::Member),
-            State::Unspecified => return Err(CandidateError("it does not say how it stands")),
+            State::Unspecified => return Err(CandidateError("the state is missing")),
         };
         let addresses: Result<_, _> =
             wire.addresses.iter().map(|text| text.parse::<SocketAddr>()).collect();
         Ok(Self {
             public_key,
-            name: wire.name.parse().map_err(|_| CandidateError("its name is not a node name"))?,
-            role: wire.role.parse().map_err(|_| CandidateError("its role is unknown"))?,
+            name: wire.name.parse().map_err(|_| CandidateError("the name is not a node name"))?,
+            role: wire.role.parse().map_err(|_| CandidateError("the role is unknown"))?,
             addresses: addresses.map_err(|_| CandidateError("an address is not ip:port"))?,
             turn: wire.turn,
             standing,
@@ -120,7 +123,7 @@ fn has_control(path: &str, value: &str) -> bool {
     path.chars().chain(value.chars()).any(char::is_control)
 }
 
-/// The addresses that a peer names for others.
+/// Addresses in a peer's hints about other nodes.
 pub(super) fn hinted(hints: &[hello::Hint]) -> Vec<SocketAddr> {
     let addresses =
         |hint: &hello::Hint| hint.addresses.iter().take(MAX_ADDRESSES).cloned().collect();

@@ -1,5 +1,5 @@
-//! What formation sends others out to do: one future per greeting, message or request, each ending
-//! within a bounded time.
+//! Network jobs of formation: one future per greeting, message or join request. Each ends within a
+//! bounded time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use super::network::{Network, Session, Unreached};
 use crate::birth::Message;
 use crate::birth::wire::to_wire;
 
-/// Dialling and proving.
+/// Timeout for dialling and proving the token.
 const OPEN: Duration = Duration::from_secs(5);
 
-/// A greeting over a session that was open already.
+/// Timeout for a greeting over a session that is already open.
 const GREETING: Duration = Duration::from_millis(1500);
 
-/// One answer, which may take a few writes to the peer's disk.
+/// Timeout for one reply, which may take a few writes to the peer's disk.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// An admission, which the peer's leader commits.
+/// Timeout for an admission, which the peer's leader commits.
 const ADMISSION: Duration = Duration::from_secs(15);
 
-/// How often a message of the birth is tried, and the pause in between. Beyond that the protocol
-/// itself asks again.
+/// Number of attempts to deliver a birth message, and the delay between them. After that the
+/// protocol itself retries.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What came of it.
+/// Result of a job.
 pub(super) struct Done<S> {
-    /// The session that was used, to be used again.
+    /// The session that was used, for reuse.
     pub(super) session: Option<Arc<S>>,
-    /// Whose session turned out to be of no use.
+    /// The peer whose session failed.
     pub(super) lost: Option<NodeId>,
     pub(super) answer: Answer,
 }
@@ -50,12 +50,12 @@ pub(super) enum Answer {
         message: Message,
         replies: Vec<BirthMessage>,
     },
-    /// A message of the birth found no way.
+    /// A birth message could not be delivered.
     Undelivered,
     Join(Result<JoinReply, String>),
 }
 
-/// How to reach one peer.
+/// Route to one peer: an open session or addresses to dial.
 pub(super) struct Route<S> {
     pub(super) to: NodeId,
     pub(super) session: Option<Arc<S>>,
@@ -80,7 +80,7 @@ async fn open<N: Network>(network: &N, address: SocketAddr) -> Result<Arc<N::Ses
     }
 }
 
-/// Greets whoever answers at the address, over the session given if there is one.
+/// Greets the node at the address, over the given session if there is one.
 pub(super) async fn greet<N: Network>(
     network: Arc<N>,
     address: SocketAddr,
@@ -90,7 +90,7 @@ pub(super) async fn greet<N: Network>(
     let known = session.as_ref().map(|session| identity::node_id(&session.peer()));
     let outcome = async {
         if let Some(session) = session {
-            // A peer that restarted does not know this session any more.
+            // A peer that restarted no longer knows this session.
             if let Ok(Ok(reply)) = timeout(GREETING, session.greet(request.clone())).await {
                 return Ok((session, reply));
             }
@@ -115,7 +115,7 @@ pub(super) async fn greet<N: Network>(
 }
 
 impl<S: Session> Route<S> {
-    /// The session, or a new one at the first address where this very peer answers.
+    /// Returns the open session, or dials the addresses until this peer answers at one.
     async fn session<N: Network<Session = S>>(&self, network: &N) -> Result<Arc<S>, Unreached> {
         if let Some(session) = self.session.as_ref().filter(|session| !session.is_closed()) {
             return Ok(Arc::clone(session));
@@ -132,7 +132,7 @@ impl<S: Session> Route<S> {
     }
 }
 
-/// Brings one message of the birth to a founder, and its replies back.
+/// Delivers one birth message to a founder and returns the replies.
 pub(super) async fn deliver<N: Network>(
     network: Arc<N>,
     mut route: Route<N::Session>,
@@ -155,7 +155,7 @@ pub(super) async fn deliver<N: Network>(
     Done { session: None, lost: Some(route.to), answer: Answer::Undelivered }
 }
 
-/// Asks a member for admission.
+/// Requests admission from a member.
 pub(super) async fn join<N: Network>(
     network: Arc<N>,
     route: Route<N::Session>,

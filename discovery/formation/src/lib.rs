@@ -1,13 +1,13 @@
-//! From nothing to a member: looks for the others, takes part in the birth or joins the cluster that
-//! is there already.
+//! From an unconfigured node to a member: finds the other nodes, then takes part in the birth or
+//! joins an existing cluster.
 //!
-//! - [`view`]: who is there and what follows from it, pure;
-//! - [`network`]: the way to the others, as narrow as can be; [`Remote`] is the real one;
-//! - `room`: the one task that owns all of it and never blocks on a peer;
-//! - [`Handle`]: the answers to what others ask of this node before it is a member.
+//! - [`view`]: known peers and addresses, and the decisions that follow from them; pure;
+//! - [`network`]: the interface to other nodes; [`Remote`] implements it over QUIC;
+//! - `room`: the one task that owns the state and never blocks on a peer;
+//! - [`Handle`]: replies to requests of peers before this node is a member.
 //!
-//! Never hears of Raft: it ends with [`Formed`]. After that its task only goes on answering late
-//! questions about the birth.
+//! Knows nothing of Raft: it ends with [`Formed`]. After that its task only answers late messages
+//! about the birth.
 
 pub mod birth;
 pub mod candidate;
@@ -41,29 +41,29 @@ pub use remote::Remote;
 pub use room::Room;
 use view::{Own, View};
 
-/// Questions of peers that may wait for the task.
+/// Capacity of the queue of peers' requests.
 const INBOX: usize = 64;
 
-/// What this node brings along.
+/// This node's parameters for formation.
 #[derive(Debug)]
 pub struct Settings {
     pub identity: Arc<Identity>,
     pub name: NodeName,
     pub role: Role,
-    /// Where others reach this node, best first; at most 16 are told. Followed: a proposal names the
-    /// addresses of its moment.
+    /// Addresses of this node, in order of preference; at most 16 are announced. A proposal names
+    /// the latest ones.
     pub addresses: watch::Receiver<Vec<SocketAddr>>,
     pub token_id: String,
-    /// How many founders it takes, 1 to 9.
+    /// Number of founders, 1 to 9.
     pub expect: usize,
-    /// The names of the founders, where the config gives them; otherwise empty.
+    /// The names of the founders if the config lists them; otherwise empty.
     pub founders: Vec<NodeName>,
-    /// The birth-relevant settings by path; public values only.
+    /// The birth fields by path; public values only.
     pub birth_fields: BTreeMap<String, String>,
     pub hook: Hook,
 }
 
-/// How it ended.
+/// The result of formation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Formed {
     /// This node is a founder of the cluster of this certificate. Irrevocable.
@@ -72,14 +72,14 @@ pub enum Formed {
     Joined(Box<Admitted>),
 }
 
-/// Why formation cannot go on. The node must stop.
+/// Fatal errors of formation. The node must stop.
 #[derive(Debug, thiserror::Error)]
 pub enum FormationError {
-    #[error("keep this node's promises")]
+    #[error("store this node's promises")]
     Store(#[from] StoreError),
 }
 
-/// Why a peer's question was not answered.
+/// Reasons why a peer's request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     #[error(transparent)]
@@ -90,7 +90,7 @@ pub enum AnswerError {
     Stopped,
 }
 
-/// What peers and the daemon ask of formation. Clones are the same.
+/// Handle to the formation task, for peers' requests and the daemon.
 #[derive(Debug, Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
@@ -103,7 +103,7 @@ enum Request {
     Birth { from: PublicKey, message: Message, reply: oneshot::Sender<Vec<Message>> },
 }
 
-/// Prepares formation; the caller spawns [`Room::run`].
+/// Creates the handle and the task of formation; the caller spawns [`Room::run`].
 ///
 /// # Errors
 /// When the promise store cannot be read.
@@ -141,7 +141,7 @@ pub fn prepare<N: Network>(
 }
 
 impl Handle {
-    /// Answers a greeting of a peer that has proved the token, from this address.
+    /// Answers a greeting of a peer at `remote` that has proved the token.
     pub async fn greet(
         &self,
         from: PublicKey,
@@ -156,7 +156,7 @@ impl Handle {
         self.ask(|reply| Request::Greet { candidate, hints, reply }).await
     }
 
-    /// Answers one message of the birth protocol of a peer that has proved the token.
+    /// Answers one birth message of a peer that has proved the token.
     pub async fn birth(
         &self,
         from: PublicKey,
@@ -167,12 +167,12 @@ impl Handle {
         Ok(replies.iter().map(to_wire).collect())
     }
 
-    /// What this node says of itself, with what it waits for; changes with time.
+    /// This node's own announcement, with the condition that it waits for; updated continuously.
     pub fn candidate(&self) -> watch::Receiver<hello::Candidate> {
         self.candidate.clone()
     }
 
-    /// Waits until this node belongs to a cluster. `None` when formation was stopped before.
+    /// Waits until this node belongs to a cluster. `None` if formation was stopped before.
     pub async fn formed(&self) -> Option<Formed> {
         let mut formed = self.formed.clone();
         formed.wait_for(Option::is_some).await.ok().and_then(|formed| formed.clone())

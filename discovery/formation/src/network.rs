@@ -1,5 +1,5 @@
-//! What formation needs of the network, and nothing else: so that it runs over a network in memory
-//! in tests, and over [`muster_transport::endpoint`] otherwise.
+//! The network interface that formation needs, and nothing else. It runs over an in-memory network
+//! in tests, and over [`crate::endpoint`] otherwise.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use muster_messages::hello::{BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest};
 use muster_types::PublicKey;
 
-/// Why a peer did not answer; a sentence for people, it names the address.
+/// Reason why a peer did not answer; human-readable, with the address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreached(pub String);
 
-/// The way to other nodes. Every call ends within a bounded time.
+/// Opens sessions with other nodes. Every call ends within a bounded time.
 pub trait Network: Send + Sync + 'static {
     type Session: Session;
 
@@ -25,7 +25,7 @@ pub trait Network: Send + Sync + 'static {
 
 /// A session with a peer that holds the token. Closed when dropped.
 pub trait Session: Send + Sync + 'static {
-    /// The peer's key, proved in the handshake.
+    /// The peer's key, authenticated in the handshake.
     fn peer(&self) -> PublicKey;
 
     fn is_closed(&self) -> bool;

@@ -1,4 +1,4 @@
-//! The network as it is: hello sessions over the QUIC endpoint.
+//! The real network: hello sessions over the QUIC endpoint.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use muster_transport::endpoint::Endpoint;
 use muster_transport::hello::HelloSession;
 use muster_types::text::sanitize;
 
-/// The endpoint, with the token to prove.
+/// The QUIC endpoint with the token to prove.
 #[derive(Debug)]
 pub struct Remote {
     endpoint: Endpoint,

@@ -1,4 +1,4 @@
-//! The birth in the midst of everything else: what it is told, and what it has others told.
+//! Formation's side of the birth protocol: feeds events in and sends the messages out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,29 +16,29 @@ use crate::birth::{Bond, Draft, Founder, Message, Proposal, Record};
 use crate::network::Network;
 use crate::{FormationError, jobs};
 
-/// How long a promise may stay unsettled before this node asks the other founders, and as much
-/// again at random, so that they do not all ask at once.
+/// Timeout of an unsettled promise, after which this node inquires of the other founders. Up to
+/// as much again is added at random, so that they do not all inquire at once.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// The same for a promise that was found in the store at the start.
+/// The same timeout for a promise found in the store at the start.
 const RESTARTED: Duration = Duration::from_millis(300);
 
-/// The longest random pause after an abandoned birth.
+/// Maximum random pause after an abandoned birth.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// Doubles with the first three setbacks.
+/// Timeout of a promise; doubles with each of the first three abandoned births.
 fn patience(setbacks: u32) -> Duration {
     let most = PATIENCE * (1 << setbacks.min(3));
     most + up_to(most)
 }
 
-/// How long a promise from before the start waits.
+/// Timeout of a promise made before the start.
 pub(super) fn at_restart() -> Duration {
     RESTARTED + up_to(RESTARTED)
 }
 
 impl<N: Network> Room<N> {
-    /// While a promise is not settled.
+    /// Waits for the promised proposal to be settled, and inquires after a timeout.
     pub(super) async fn hold(&mut self, now: Instant) -> Result<(), FormationError> {
         let record = self.birth.record();
         let Some(promise) = record.promise() else { return Ok(()) };
@@ -53,7 +53,7 @@ impl<N: Network> Room<N> {
         let own = promise.proposal.cluster_id();
         let (born, others) = self.view.living(own, now);
         if born {
-            // A founder that knows is there to be asked.
+            // A founder that knows the outcome is reachable.
             let soon = now + RESTARTED;
             self.patience = Some(self.patience.map_or(soon, |patience| patience.min(soon)));
         } else if !others.is_empty() {
@@ -83,8 +83,8 @@ impl<N: Network> Room<N> {
         proposal.ok()
     }
 
-    /// Lets the birth take an event and sends what follows; returns the replies to `Received`'s
-    /// sender instead of sending them.
+    /// Handles one protocol event and sends the messages. Replies to the sender of `Received` are
+    /// returned instead of sent.
     pub(super) async fn take(&mut self, event: Event) -> Result<Vec<Message>, FormationError> {
         let asker = match &event {
             Event::Received { from, .. } => Some(*from),
@@ -105,7 +105,7 @@ impl<N: Network> Room<N> {
         Ok(replies)
     }
 
-    /// Draws the consequences of a changed record.
+    /// Reacts to a changed record.
     pub(super) fn noticed(&mut self, before: &Record) {
         let record = self.birth.record();
         if record == before {
@@ -115,7 +115,7 @@ impl<N: Network> Room<N> {
         match &record.bond {
             Bond::Promised(_) => self.patience = Some(now + patience(self.setbacks)),
             Bond::Free => {
-                info!(turn = record.turn, "a birth was abandoned");
+                info!(turn = record.turn, "birth abandoned");
                 self.patience = None;
                 self.setbacks = self.setbacks.saturating_add(1);
                 self.view.start_over(record.turn, up_to(PAUSE), now);
@@ -142,7 +142,7 @@ impl<N: Network> Room<N> {
         self.jobs.spawn(jobs::deliver(Arc::clone(&self.network), route, message));
     }
 
-    /// Takes a reply to a message of this node's own.
+    /// Handles a reply to this node's own message.
     pub(super) async fn heard(
         &mut self,
         key: &PublicKey,
@@ -151,13 +151,13 @@ impl<N: Network> Room<N> {
         let from = identity::node_id(key);
         match from_wire(key, message) {
             Ok(Message::Refuse { proposal, reason }) => {
-                info!(founder = from.short(), %reason, "a founder refused the birth");
+                info!(founder = from.short(), %reason, "founder refused the proposal");
                 let message = Message::Refuse { proposal, reason };
                 self.received(from, message).await
             }
             Ok(message) => self.received(from, message).await,
             Err(error) => {
-                warn!(peer = from.short(), %error, "a peer's birth message was refused");
+                warn!(peer = from.short(), %error, "invalid birth message from a peer");
                 Ok(())
             }
         }
@@ -175,14 +175,14 @@ impl<N: Network> Room<N> {
         Ok(())
     }
 
-    /// A node that sees a living cluster, or two machines with one identity, signs nothing.
+    /// Rejects a proposal while this node sees an existing cluster or a duplicate identity.
     pub(super) fn reluctance(&self, message: &Message, now: Instant) -> Option<Message> {
         let Message::Propose(proposal) = message else { return None };
         if !self.birth.record().is_free() {
             return None;
         }
         if let Some(twins) = self.view.twins(now) {
-            let reason = format!("it waits for {twins}");
+            let reason = format!("this node waits for {twins}");
             return Some(Message::Refuse { proposal: proposal.id(), reason });
         }
         let (_, living) = self.view.living(proposal.cluster_id(), now);

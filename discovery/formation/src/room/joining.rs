@@ -1,4 +1,4 @@
-//! Asking a member for admission, again and again.
+//! Requests for admission to a cluster, with retries.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,48 +17,48 @@ use crate::network::Network;
 use crate::{FormationError, Formed, candidate, jobs};
 use muster_types::text::sanitize;
 
-/// Between requests to be admitted: first and at most.
+/// Delay between requests for admission: initial and maximum.
 const JOIN_AGAIN: Duration = Duration::from_millis(250);
 const JOIN_AGAIN_MAX: Duration = Duration::from_secs(5);
 
-/// The same when only an operator can help; at random down to half of it.
+/// The same after a refusal that only an operator can resolve; randomly reduced by up to half.
 const JOIN_REFUSED: Duration = Duration::from_secs(5);
 const JOIN_REFUSED_MAX: Duration = Duration::from_secs(30);
 
-/// The most kinds of members that are told apart: peers may claim any cluster.
+/// Maximum number of kinds of members to distinguish: peers may claim any cluster.
 const KINDS: usize = 16;
 
-/// A kind of members, which may answer otherwise than the others.
+/// A kind of member; other kinds may answer differently.
 type Kind = (Role, ClusterId);
 
-/// Requests to be admitted. Pure: time and chance are arguments.
+/// Retry state of the requests for admission. Pure: time and randomness are arguments.
 pub(super) struct Joining {
     pub(super) is_busy: bool,
     pub(super) next: Instant,
     pause: Duration,
-    /// The pause after the next refusal that only an operator can resolve, while it stays the same.
+    /// The delay after the next refusal that only an operator can resolve, while it stays the same.
     rest: Duration,
-    /// Why the last request failed.
+    /// Reason why the last request failed.
     refused: Option<String>,
     /// The last refusal that only an operator can resolve.
     verdict: Option<String>,
-    /// Whom the last request went to.
+    /// The member that the last request was sent to.
     asked: Option<NodeId>,
-    /// Whose cluster is named: who was asked when the reason was new. Another at every request, or at
-    /// every greeting, would make one reason many.
+    /// The member named in the reported reason: the one that was asked when the reason was new.
+    /// Naming another at each request or greeting would turn one reason into many.
     named: Option<NodeId>,
     kinds: BTreeSet<Kind>,
-    /// How many were made; picks the member to ask.
+    /// Number of requests made; selects the member to ask.
     count: usize,
 }
 
-/// What came of a request.
+/// Result of a request.
 enum Heard {
-    /// Nothing, this time.
+    /// A temporary failure.
     Failed(String),
-    /// What only an operator can resolve.
+    /// A refusal that only an operator can resolve.
     Refused(String),
-    /// Others are to be asked.
+    /// A redirect to other members.
     Elsewhere,
     Admitted,
 }
@@ -79,7 +79,7 @@ impl Joining {
         }
     }
 
-    /// Takes which members there are: a kind that was never there is asked at once.
+    /// Updates the kinds of members present: a new kind is asked immediately.
     fn sees(&mut self, kinds: impl IntoIterator<Item = Kind>, now: Instant) {
         for kind in kinds {
             if self.kinds.len() < KINDS && self.kinds.insert(kind) {
@@ -89,7 +89,7 @@ impl Joining {
         }
     }
 
-    /// Which of the members to ask, and which to name.
+    /// Chooses the member to ask and the member to name.
     fn choose(&mut self, members: &[NodeId]) -> (NodeId, NodeId) {
         let asked = members[self.count % members.len()];
         let named = self.named.filter(|named| members.contains(named)).unwrap_or(asked);
@@ -97,7 +97,7 @@ impl Joining {
         (asked, named)
     }
 
-    /// Whether it is time to ask this one; if so, it is being asked.
+    /// Starts a request to this member if one is due.
     fn asks(&mut self, member: NodeId, now: Instant) -> bool {
         let is_time = !self.is_busy && now >= self.next;
         if is_time {
@@ -108,7 +108,7 @@ impl Joining {
         is_time
     }
 
-    /// Takes an answer; `chance` is from 0 to 1.
+    /// Records the result of a request; `chance` is a random number from 0 to 1.
     fn heard(&mut self, heard: Heard, chance: f64, now: Instant) {
         self.is_busy = false;
         self.next = now + self.pause.mul_f64(0.5 + chance);
@@ -171,7 +171,7 @@ impl<N: Network> Room<N> {
         let mut admission = None;
         let heard = match reply.map(|reply| reply.outcome) {
             Err(why) => Heard::Failed(why),
-            Ok(None) => Heard::Failed("the answer was empty".to_owned()),
+            Ok(None) => Heard::Failed("empty reply".to_owned()),
             Ok(Some(Outcome::Refused(refusal))) => {
                 let why = sanitize(&refusal.message);
                 match refusal.reason() {
@@ -224,12 +224,12 @@ mod tests {
         (role, ClusterId::from_bytes([cluster; 32]))
     }
 
-    /// Asks when it is time and hears that; the longest pause that may follow.
+    /// Starts a due request and records the result; returns the longest delay that may follow.
     fn told(joining: &mut Joining, heard: Heard) -> Duration {
         let now = joining.next;
         let (asked, _) = joining.choose(&[member(1), member(2), member(3)]);
-        assert!(joining.asks(asked, now), "it is time");
-        assert!(!joining.asks(asked, now), "it is being asked");
+        assert!(joining.asks(asked, now), "a request is due");
+        assert!(!joining.asks(asked, now), "a request is under way");
         joining.heard(heard, 1.0, now);
         joining.next - now
     }
@@ -243,7 +243,7 @@ mod tests {
         let mut joining = Joining::new(Instant::now());
         let pauses: Vec<_> = (0..5).map(|_| told(&mut joining, taken()).as_secs()).collect();
         assert_eq!(pauses, [5, 10, 20, 30, 30]);
-        // What fails in between is no other refusal.
+        // A temporary failure in between does not count as another refusal.
         assert!(told(&mut joining, Heard::Failed("no answer".to_owned())) < SECOND * 10);
         assert_eq!(told(&mut joining, Heard::Elsewhere), JOIN_AGAIN);
         assert_eq!(told(&mut joining, taken()), JOIN_REFUSED_MAX);
@@ -280,7 +280,7 @@ mod tests {
             assert_eq!(joining.next, now);
             assert_eq!(told(&mut joining, taken()), JOIN_REFUSED);
         }
-        // Whoever makes up clusters does not have it ask without end.
+        // A peer that invents clusters cannot make this node ask indefinitely.
         for cluster in 3..=u8::MAX {
             joining.sees([kind(Role::ControlPlane, cluster)], now);
         }
@@ -289,7 +289,7 @@ mod tests {
         assert!(joining.next > now);
     }
 
-    /// Six lines a second: whoever had greeted last was named.
+    /// The bug: six log lines per second, because the last peer to greet was named.
     #[test]
     fn one_reason_names_one_member_whoever_is_asked() {
         let mut joining = Joining::new(Instant::now());
@@ -306,7 +306,7 @@ mod tests {
         told(&mut joining, Heard::Refused("the token was revoked".to_owned()));
         let news = joining.asked;
         assert_eq!(Some(joining.choose(&[member(1), member(2), member(3)]).1), news);
-        // Who has gone is not named.
+        // A member that has left is not named.
         assert_eq!(joining.choose(&[member(4)]), (member(4), member(4)));
     }
 }

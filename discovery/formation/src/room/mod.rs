@@ -1,5 +1,5 @@
-//! The one task of formation: takes what happens, asks the view and the birth what follows, and
-//! sends others out to do it.
+//! The task of formation: receives events, lets the view and the birth protocol decide, and spawns
+//! network jobs.
 
 mod birth;
 mod joining;
@@ -28,18 +28,18 @@ use crate::birth::step::Event;
 use jobs::{Answer, Done};
 use joining::Joining;
 
-/// When nothing else is to be waited for.
+/// Wake-up interval when nothing else is pending.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What the task listens to.
+/// Inputs of the task.
 pub(super) struct Ears {
     pub(super) inbox: mpsc::Receiver<Request>,
     pub(super) hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
-    /// Where this node is reached.
+    /// This node's own addresses.
     pub(super) addresses: watch::Receiver<Vec<SocketAddr>>,
 }
 
-/// Formation's task; see [`Room::run`].
+/// Task of formation; see [`Room::run`].
 pub struct Room<N: Network> {
     view: View,
     birth: Driver,
@@ -47,10 +47,10 @@ pub struct Room<N: Network> {
     ears: Ears,
     sessions: BTreeMap<NodeId, Arc<N::Session>>,
     jobs: JoinSet<Done<N::Session>>,
-    /// When the promised proposal has waited too long.
+    /// Deadline for settling the promised proposal.
     patience: Option<Instant>,
-    /// Births that came to nothing. Each makes this node more patient, so that slow disks and slow
-    /// networks are not given up on again and again.
+    /// Number of abandoned births. Each increases the timeout, so that births on slow disks and
+    /// networks are not abandoned repeatedly.
     setbacks: u32,
     joining: Joining,
     waiting_for: String,
@@ -68,7 +68,7 @@ fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// A random duration up to `most`.
+/// Returns a random duration up to `most`.
 fn up_to(most: Duration) -> Duration {
     most.mul_f64(rand::random_range(0.0..=1.0))
 }
@@ -76,7 +76,7 @@ fn up_to(most: Duration) -> Duration {
 impl<N: Network> Room<N> {
     pub(super) fn new(view: View, driver: Driver, network: N, ears: Ears) -> Self {
         let now = clock();
-        let waiting_for = "the first look around".to_owned();
+        let waiting_for = "the first round of discovery".to_owned();
         let candidate = view.own().candidate.to_wire(waiting_for.clone());
         let patience = driver.record().promise().map(|_| now + birth::at_restart());
         let mut room = Self {
@@ -99,11 +99,11 @@ impl<N: Network> Room<N> {
         room
     }
 
-    /// Runs until `stop`: first until this node belongs to a cluster, then only to answer late
-    /// questions about its birth.
+    /// Runs until `stop`. Once this node belongs to a cluster, only answers late messages about its
+    /// birth.
     ///
     /// # Errors
-    /// When a promise could not be kept on disk. The node must stop.
+    /// When a promise could not be written to disk. The node must stop.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FormationError> {
         loop {
             self.act().await?;
@@ -143,7 +143,7 @@ impl<N: Network> Room<N> {
         waits.into_iter().flatten().chain(joining).min().unwrap_or(idle).min(idle)
     }
 
-    /// Does what is to be done now.
+    /// Performs everything that is due now.
     async fn act(&mut self) -> Result<(), FormationError> {
         if self.is_formed() {
             return Ok(());
@@ -166,7 +166,7 @@ impl<N: Network> Room<N> {
         Ok(())
     }
 
-    /// While nothing is promised.
+    /// Decides on the next step while nothing is promised.
     async fn decide(&mut self, now: Instant) -> Result<(), FormationError> {
         if let Bond::Born(certificate) = &self.birth.record().bond {
             info!(cluster = %certificate.cluster_id(), "born");
@@ -186,7 +186,7 @@ impl<N: Network> Room<N> {
         Ok(())
     }
 
-    /// Tells and proposes where this node is reached now, not where it was when it started.
+    /// Announces and proposes this node's current addresses, not those from its start.
     fn follow_addresses(&mut self) {
         let addresses = self.ears.addresses.borrow_and_update().clone();
         self.view.moved(addresses);
@@ -197,7 +197,7 @@ impl<N: Network> Room<N> {
         self.sessions.get(id).filter(|session| !session.is_closed()).map(Arc::clone)
     }
 
-    /// Takes what a job brought back.
+    /// Handles the result of a job.
     async fn done(&mut self, done: Done<N::Session>) -> Result<(), FormationError> {
         let now = clock();
         if let Some(session) = &done.session {
@@ -229,7 +229,7 @@ impl<N: Network> Room<N> {
         Ok(())
     }
 
-    /// Answers a peer.
+    /// Answers a peer's request.
     async fn answer(&mut self, request: Request) -> Result<(), FormationError> {
         let now = clock();
         match request {
@@ -239,7 +239,7 @@ impl<N: Network> Room<N> {
                     self.view.relayed(&hints, now);
                 }
                 let GreetRequest { me, peers } = self.greeting(now);
-                // The peer may have gone.
+                // The peer may have disconnected.
                 reply.send(GreetReply { me, peers }).ok();
             }
             Request::Birth { from, message, reply } => {
@@ -265,14 +265,14 @@ impl<N: Network> Room<N> {
         GreetRequest { me: Some(self.candidate.borrow().clone()), peers }
     }
 
-    /// Tells what this node is now.
+    /// Publishes this node's current description.
     fn publish(&mut self) {
         let record = self.birth.record();
         let standing = match &record.bond {
             Bond::Free => Standing::Fresh,
             Bond::Promised(_) => Standing::Bound,
             Bond::Born(certificate) => Standing::Member(certificate.cluster_id()),
-            // Its cluster is yet to say so again.
+            // Its cluster has yet to admit it again.
             Bond::Joined(_) if !self.is_formed() => Standing::Bound,
             Bond::Joined(cluster) => Standing::Member(*cluster),
         };

@@ -1,4 +1,4 @@
-//! Machines over a network in memory, with real keys and real promise files, in paused time.
+//! Machines on an in-memory network, with real keys and promise files, in paused time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use crate::birth::failpoint::Hook;
 use crate::network::{Network, Session, Unreached};
 use crate::{FormationError, Formed, Handle, Settings, prepare};
 
-/// One way across the network.
+/// One-way latency of the network.
 const LATENCY: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Default)]
@@ -32,9 +32,9 @@ pub(super) struct Wires(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     machines: BTreeMap<SocketAddr, (PublicKey, Handle)>,
-    /// Pairs that cannot hear each other, each way listed.
+    /// Partitioned pairs of addresses.
     cut: BTreeSet<(SocketAddr, SocketAddr)>,
-    /// What members answer to whoever asks for admission, and how often they did.
+    /// The members' reply to join requests, with the number of times it was sent.
     refusal: Option<Refusal>,
     refused: usize,
 }
@@ -55,7 +55,7 @@ impl Wires {
         self.0.lock().unwrap().cut.clear();
     }
 
-    /// Every member refuses everyone, or no longer does.
+    /// Makes every member refuse all join requests, or stop refusing.
     pub(super) fn refuse(&self, refusal: Option<Refusal>) {
         self.0.lock().unwrap().refusal = refusal;
     }
@@ -146,7 +146,7 @@ pub(super) fn address(machine: usize) -> SocketAddr {
     format!("192.0.2.{}:50000", machine + 1).parse().unwrap()
 }
 
-/// How a machine is configured.
+/// Configuration of a machine.
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) expect: usize,
@@ -162,7 +162,7 @@ pub(super) fn name(machine: usize) -> String {
 }
 
 impl Config {
-    /// Control-plane machines that are told of the first `hints` addresses.
+    /// A control-plane machine with the first `hints` addresses as hints.
     pub(super) fn new(expect: usize, hints: usize) -> Self {
         let fields = BTreeMap::from([("cluster.expect".to_owned(), expect.to_string())]);
         let (founders, role) = (Vec::new(), Role::ControlPlane);
@@ -188,7 +188,7 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Machines that are made but switched off, sorted by node id.
+    /// Creates machines, switched off and sorted by node id.
     pub(super) fn new(count: usize) -> Self {
         let mut keys: Vec<_> = (0..count).map(|_| Identity::generate()).collect();
         keys.sort_by_key(Identity::node_id);
@@ -220,7 +220,7 @@ impl Lab {
         }
     }
 
-    /// A running machine gets another address.
+    /// Moves a running machine to another address.
     pub(super) fn moves(&self, machine: usize, to: SocketAddr) {
         let machine = &self.machines[machine];
         let here = (machine.identity.public_key(), machine.handle.clone().expect("it runs"));
@@ -228,14 +228,14 @@ impl Lab {
         machine.addresses.send_replace(vec![to]);
     }
 
-    /// Cuts the power.
+    /// Cuts the power of a machine.
     pub(super) async fn kill(&mut self, machine: usize) {
         self.wires.unplug(machine);
         self.machines[machine].task.shutdown().await;
         self.machines[machine].handle = None;
     }
 
-    /// Waits until each of these belongs to a cluster, and says to which.
+    /// Waits until each of these machines belongs to a cluster; returns the results.
     pub(super) async fn formed(&self, machines: &[usize], within: Duration) -> Vec<Formed> {
         let mut formed = Vec::new();
         for machine in machines {
@@ -256,7 +256,7 @@ impl Lab {
         formed
     }
 
-    /// The one cluster that all of these belong to.
+    /// Waits until all of these machines belong to one cluster; returns it.
     pub(super) async fn one_cluster(&self, machines: &[usize], within: Duration) -> ClusterId {
         let formed = self.formed(machines, within).await;
         let clusters: BTreeSet<_> = formed.iter().map(cluster).collect();
@@ -269,7 +269,7 @@ impl Lab {
         handle.candidate().borrow().waiting_for.clone()
     }
 
-    /// What a machine waits for in that time, one after the other.
+    /// Collects the successive conditions that a machine waits for during that time.
     pub(super) async fn waits(&self, machine: usize, during: Duration) -> Vec<String> {
         let mut candidate = self.machines[machine].handle.as_ref().expect("it runs").candidate();
         let mut texts = vec![candidate.borrow_and_update().waiting_for.clone()];
@@ -307,7 +307,7 @@ impl Machine {
     fn start(&mut self, wires: &Wires, config: &Config) {
         let Config { expect, founders, role, hints, fields, hook } = config.clone();
         let hints: BTreeSet<_> = hints.into_iter().map(address).filter(|a| *a != self.at).collect();
-        // Nobody keeps the sender: these hints never change.
+        // The sender is dropped: these hints never change.
         let (_, hints) = watch::channel(Arc::new(hints));
         let (store, _) = PromiseStore::open(self.disk.path(), self.identity.node_id()).unwrap();
         let settings = Settings {
@@ -331,7 +331,7 @@ impl Machine {
     }
 }
 
-/// A hook that cuts the power of one machine at a named place, for the first time it is passed.
+/// A hook that cuts the power of one machine at the first hit of a fail point.
 pub(super) fn dies_at(place: &'static str, wires: &Wires, machine: usize) -> (Hook, Deaths) {
     let wires = wires.clone();
     let deaths = Deaths::default();
@@ -339,14 +339,14 @@ pub(super) fn dies_at(place: &'static str, wires: &Wires, machine: usize) -> (Ho
     let hook = Hook::new(move |at| {
         if at == place && passed.0.fetch_add(1, Ordering::Relaxed) == 0 {
             wires.unplug(machine);
-            // Unwinds without a word, as a power cut does.
+            // Unwinds without a message, like a power cut.
             std::panic::resume_unwind(Box::new("power cut"));
         }
     });
     (hook, deaths)
 }
 
-/// Whether the place was passed.
+/// Counts the hits of a fail point.
 #[derive(Clone, Default)]
 pub(super) struct Deaths(Arc<AtomicUsize>);
 
@@ -356,7 +356,7 @@ impl Deaths {
     }
 }
 
-/// How long it takes.
+/// Measures the duration of a future.
 pub(super) async fn timed<T>(what: impl Future<Output = T>) -> (T, Duration) {
     let start = Instant::now();
     let value = what.await;

@@ -1,4 +1,4 @@
-//! Formation as a whole: machines find each other, found one cluster, or join it.
+//! Formation end to end: machines find each other, then found a cluster or join it.
 
 mod lab;
 
@@ -105,8 +105,8 @@ async fn one_machine_alone_founds_when_one_is_expected() {
     lab.one_cluster(&[0, 1], SOON).await;
 }
 
-/// The first address was kept for ever: a birth certificate, and with it etcd's first list, named
-/// where a founder had been when its process started.
+/// The bug: the first address was kept indefinitely. A birth certificate, and with it etcd's
+/// initial cluster, named the address that a founder had when its process started.
 #[tokio::test(start_paused = true)]
 async fn a_founder_is_born_at_the_address_that_it_has_by_then() {
     let mut lab = Lab::new(3);
@@ -151,7 +151,7 @@ async fn differing_settings_keep_the_birth_and_both_sides_name_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_does_not_answer_delays_a_birth_but_not_for_ever() {
+async fn an_address_that_does_not_answer_delays_a_birth_but_not_indefinitely() {
     let mut lab = Lab::new(3);
     lab.start_all(&Config::new(3, 4));
     let (_, took) = timed(lab.one_cluster(&[0, 1, 2], SOON)).await;
@@ -214,7 +214,7 @@ async fn a_founder_that_restarts_is_born_without_anyone_else() {
     assert_eq!(took, Duration::ZERO);
 }
 
-/// Every place that is passed in a birth without faults, where a machine may die.
+/// All fail points that a birth without faults hits.
 const PLACES: [&str; 13] = [
     "birth.persist.promised.before",
     "birth.persist.promised.after",
@@ -231,7 +231,7 @@ const PLACES: [&str; 13] = [
     "birth.send.born.before",
 ];
 
-/// Starts all machines with one that dies there; true if it did.
+/// Starts all machines with one that dies at this fail point; returns true if it did.
 async fn dies(lab: &mut Lab, place: &'static str, victim: usize) -> bool {
     let (hook, deaths) = dies_at(place, &lab.wires, victim);
     let count = lab.machines.len();
@@ -257,7 +257,7 @@ async fn a_founder_that_dies_anywhere_and_returns_takes_part_again() {
             lab.start(victim, &Config::new(3, 3));
             lab.one_cluster(&[0, 1, 2], SOON).await;
         }
-        assert!(deaths > 0, "nobody died at {place}");
+        assert!(deaths > 0, "no machine died at {place}");
     }
 }
 
@@ -271,13 +271,14 @@ async fn a_founder_that_dies_anywhere_for_good_is_done_without() {
             let rest: Vec<_> = (0..4).filter(|machine| *machine != victim).collect();
             lab.one_cluster(&rest, SOON).await;
         }
-        assert!(deaths > 0, "nobody died at {place}");
+        assert!(deaths > 0, "no machine died at {place}");
     }
 }
 
-/// Both others signed and never came back: nobody can settle it, and the one that is left says why.
+/// Both others signed and never returned: no majority can settle the birth, and the node that is
+/// left reports why.
 #[tokio::test(start_paused = true)]
-async fn who_is_left_with_a_promise_names_who_does_not_answer() {
+async fn a_node_left_with_a_promise_names_the_peers_that_do_not_answer() {
     let mut lab = Lab::new(3);
     for machine in 0..3 {
         let mut config = Config::new(3, 3);

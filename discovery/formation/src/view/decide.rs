@@ -1,4 +1,4 @@
-//! What follows from what is known.
+//! Decisions from the known peers: wait, join or propose.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use crate::birth::{Founder, Record};
 use crate::candidate::{Candidate, Standing};
 
 impl View {
-    /// What to do now that nothing is promised.
+    /// Decides on the next step while nothing is promised.
     pub fn decide(&mut self, record: &Record, now: Instant) -> Decision {
         let decision = self.weigh(record, now);
         self.again = match &decision {
@@ -23,7 +23,7 @@ impl View {
         decision
     }
 
-    /// When [`View::decide`] may come to something else by time alone.
+    /// Time at which [`View::decide`] may return another decision without further events.
     pub fn next_decision(&self, now: Instant) -> Option<Instant> {
         self.again.filter(|at| *at > now)
     }
@@ -50,8 +50,8 @@ impl View {
         self.gather(now)
     }
 
-    /// Members of a cluster that this node may join: control-plane nodes first, since workers
-    /// verify no tokens, and then who was heard last.
+    /// Members of a cluster that this node may join. Control-plane nodes come first, since workers
+    /// verify no tokens; then the most recently seen.
     fn members(&self, record: &Record, now: Instant) -> Vec<NodeId> {
         let own = record.cluster_id();
         let joinable = |peer: &Peer| match peer.candidate.standing {
@@ -63,14 +63,14 @@ impl View {
         members.into_iter().map(|(id, _)| *id).collect()
     }
 
-    /// Which settings keep a birth from happening, naming both values.
+    /// Differing settings that prevent a birth, with both values.
     fn difference(&self, now: Instant) -> Option<String> {
         let own = &self.own.candidate;
         let differing = |(_, peer): (&NodeId, &Peer)| {
             let other = &peer.candidate;
             let paths: BTreeSet<_> =
                 own.birth_fields.keys().chain(other.birth_fields.keys()).collect();
-            // What is asked of founders only (a snapshot to begin with) is not asked of a worker.
+            // Fields required of founders only (an initial snapshot) are not required of a worker.
             let is_asked = |path: &str| {
                 other.role == Role::ControlPlane || other.birth_fields.contains_key(path)
             };
@@ -95,7 +95,7 @@ impl View {
         let described: Vec<_> = self.present(now).filter_map(differing).take(4).collect();
         (!described.is_empty()).then(|| {
             format!(
-                "the same config on every node, nothing is founded before: {}",
+                "the same config on every node, required before a birth: {}",
                 described.join("; ")
             )
         })
@@ -111,7 +111,7 @@ impl View {
         })
     }
 
-    /// The founders that this node would propose, or what is lacking.
+    /// Selects the founders to propose, or returns what is missing.
     fn gather(&mut self, now: Instant) -> Decision {
         let Own { candidate: own, expect, founders } = &self.own;
         let is_meant = |name: &NodeName| founders.is_empty() || founders.contains(name);
@@ -145,7 +145,7 @@ impl View {
         self.time(founders, now)
     }
 
-    /// Whether it is time to propose these.
+    /// Decides if these founders are to be proposed now or later.
     fn time(&mut self, founders: Vec<Founder>, now: Instant) -> Decision {
         let chosen: Vec<_> = founders.iter().map(|f| (f.id(), f.turn)).collect();
         if self.chosen.0 != chosen {

@@ -1,10 +1,9 @@
-//! What a node without a cluster knows of the others, and what it should do about it. Pure: the
+//! Known peers and addresses of a node without a cluster, and the decisions that follow. Pure: the
 //! time is an argument.
 //!
-//! A peer counts as a candidate only while this node reaches it. An address that nobody has
-//! answered at is *unknown*, not *nobody*: it holds a proposal back for [`GRACE`] from the moment it
-//! was first heard of, and not a moment longer. With the founders named in the config nothing
-//! unknown matters, since who is meant is known.
+//! A peer counts as a candidate only while this node reaches it. An address that has not answered
+//! is *unknown*, not *absent*: it delays a proposal for [`GRACE`] after it was first seen, and no
+//! longer. If the config names the founders, unknown addresses do not matter.
 
 mod decide;
 mod places;
@@ -23,89 +22,89 @@ use crate::birth::Founder;
 use places::Place;
 use twins::Twins;
 
-/// How long after the start nothing is proposed, so that every source has been asked once.
+/// Delay after the start before the first proposal, so that every source has been polled once.
 pub const LOOK: Duration = Duration::from_millis(300);
 
-/// The same for a node that would found alone: nobody else has to agree.
+/// The same delay for a node that would found alone, since no other node has to agree.
 pub const LOOK_ALONE: Duration = Duration::from_millis(1500);
 
-/// How long the set of founders must have stayed the same.
+/// Time for which the set of founders must have been stable.
 pub const SETTLE: Duration = Duration::from_millis(100);
 
-/// How long an address that does not answer may hold back a proposal.
+/// Maximum time for which an address that does not answer delays a proposal.
 pub const GRACE: Duration = Duration::from_secs(3);
 
-/// How long a peer that is bound by another birth may hold back a proposal without it.
+/// Maximum time for which a peer bound by another birth delays a proposal without it.
 pub const BOUND_GRACE: Duration = Duration::from_secs(10);
 
-/// How much later than the one before it each founder proposes when the first one does not.
+/// Delay between founders in rank order: each proposes this much later than the one before it.
 pub const RANK: Duration = Duration::from_secs(3);
 
-/// How long a peer that is not heard of any more counts as present.
+/// Time for which a peer counts as present after its last message.
 pub const PRESENT: Duration = Duration::from_secs(3);
 
-/// How often a peer is greeted.
+/// Interval between greetings to a peer.
 pub const GREET: Duration = Duration::from_millis(500);
 
-/// After how long an address that does not answer is dialled again: at first, and at most four
-/// times that.
+/// Initial delay before an address that does not answer is dialled again; at most four times
+/// this.
 pub const REDIAL: Duration = Duration::from_secs(1);
 
-/// The most addresses that are dialled, whoever names them.
+/// Maximum number of addresses to dial, from all sources.
 pub const MAX_ADDRESSES: usize = 512;
 
-/// The most peers that are kept in mind.
+/// Maximum number of known peers.
 pub const MAX_PEERS: usize = 512;
 
 /// A peer that has proved the token.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub candidate: Candidate,
-    /// When it last said anything.
+    /// Time of its last message.
     pub heard: Instant,
-    /// When it last answered this node's own greeting.
+    /// Time of its last reply to this node's greeting; `None` if it never replied.
     pub reached: Option<Instant>,
-    /// Since when it has said that it is bound, at this turn.
+    /// Time since which it has reported to be bound at this epoch; `None` if it is not.
     bound_since: Option<Instant>,
 }
 
-/// What this node brings to a birth.
+/// This node's own parameters for a birth.
 #[derive(Debug, Clone)]
 pub struct Own {
     pub candidate: Candidate,
-    /// How many founders it takes.
+    /// Number of founders.
     pub expect: usize,
-    /// The names of the founders, where the config gives them.
+    /// The names of the founders if the config lists them, otherwise empty.
     pub founders: Vec<NodeName>,
 }
 
-/// What to do now.
+/// The next step of formation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Put this to the founders, sorted by node id.
+    /// Propose these founders, sorted by node id.
     Propose(Vec<Founder>),
-    /// Ask these members for admission.
+    /// Request admission from these members.
     Join(Vec<NodeId>),
-    /// Nothing, for this reason; look again at the latest at `until`.
+    /// Wait, for this reason; decide again at `until` at the latest.
     Wait { reason: String, until: Option<Instant> },
 }
 
-/// All of it.
+/// Known peers and addresses, with the inputs of the next decision.
 #[derive(Debug)]
 pub struct View {
     own: Own,
     started: Instant,
     places: BTreeMap<SocketAddr, Place>,
     peers: BTreeMap<NodeId, Peer>,
-    /// Addresses at which this node met itself.
+    /// Addresses at which this node reached itself.
     mine: BTreeSet<SocketAddr>,
-    /// The founders that would be proposed, and since when that has not changed.
+    /// The founders to propose, with the time since which they have not changed.
     chosen: (Vec<(NodeId, u64)>, Instant),
-    /// Nothing is proposed before; set after a birth that was abandoned.
+    /// No proposal before this time; set after an abandoned birth.
     not_before: Instant,
-    /// Two machines that were seen with one identity.
+    /// Two machines seen with the same identity.
     twins: Option<Twins>,
-    /// When the last decision asked to be made again.
+    /// Time at which to decide again.
     again: Option<Instant>,
 }
 
@@ -132,15 +131,15 @@ impl View {
         self.peers.get(id)
     }
 
-    /// Peers that were heard of within [`PRESENT`].
+    /// Peers whose last message is younger than [`PRESENT`].
     pub fn present(&self, now: Instant) -> impl Iterator<Item = (&NodeId, &Peer)> {
         self.peers
             .iter()
             .filter(move |(_, peer)| now.saturating_duration_since(peer.heard) < PRESENT)
     }
 
-    /// Takes what a proved peer says of itself; `via` is where it answered this node's greeting, if
-    /// it was that.
+    /// Records an authenticated peer's description of itself. `via` is the address at which it
+    /// answered this node's greeting, if it did.
     pub fn met(&mut self, candidate: Candidate, via: Option<SocketAddr>, now: Instant) {
         let id = candidate.id();
         if self.compare(&candidate, now) {
@@ -164,11 +163,11 @@ impl View {
         }
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&id) {
             if let Some(address) = via {
-                self.failed(address, "too many peers are known already".to_owned(), now);
+                self.failed(address, "too many peers".to_owned(), now);
             }
             return;
         }
-        // Nobody needs to dial a worker.
+        // Workers need not be dialled.
         let addresses = match candidate.role {
             Role::ControlPlane => candidate.addresses.clone(),
             Role::Worker => Vec::new(),
@@ -195,12 +194,12 @@ impl View {
         self.peers.insert(id, Peer { candidate, heard: now, reached, bound_since });
     }
 
-    /// This node is reached elsewhere from now on.
+    /// Updates this node's own addresses.
     pub fn moved(&mut self, addresses: Vec<SocketAddr>) {
         self.own.candidate.addresses = addresses;
     }
 
-    /// After a birth was abandoned: everyone is asked anew, and nothing is proposed for `pause`.
+    /// Restarts after an abandoned birth: greets all peers again and proposes nothing for `pause`.
     pub fn start_over(&mut self, turn: u64, pause: Duration, now: Instant) {
         self.own.candidate.turn = turn;
         self.not_before = now + pause;
@@ -213,7 +212,7 @@ impl View {
         }
     }
 
-    /// Whether someone present belongs to that cluster, and the members of others.
+    /// Returns true if a present peer belongs to that cluster, and the members of other clusters.
     pub fn living(&self, cluster: ClusterId, now: Instant) -> (bool, Vec<NodeId>) {
         let mut is_alive = false;
         let mut others = Vec::new();
@@ -227,7 +226,7 @@ impl View {
         (is_alive, others)
     }
 
-    /// Control-plane nodes for others to find, and whether this node reaches them.
+    /// Control-plane nodes to announce to other nodes, each with true if this node reaches it.
     pub fn worth_telling(&self, now: Instant) -> impl Iterator<Item = (&NodeId, &Candidate, bool)> {
         let told = |(_, peer): &(&NodeId, &Peer)| peer.candidate.role == Role::ControlPlane;
         self.present(now).filter(told).map(move |(id, peer)| {

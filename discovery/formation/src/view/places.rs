@@ -1,4 +1,4 @@
-//! The addresses worth dialling, and what came of it.
+//! Addresses to dial, and the results of dialling them.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,26 +8,26 @@ use muster_types::NodeId;
 
 use super::{GRACE, GREET, MAX_ADDRESSES, PRESENT, REDIAL, View};
 
-/// A place worth dialling.
+/// State of one address to dial.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    /// When it was first heard of.
+    /// Time when it was first seen.
     pub(super) since: Instant,
-    /// When it is to be dialled again.
+    /// Time of the next dial.
     pub(super) next: Instant,
     is_busy: bool,
-    /// A hint source still names it.
+    /// True while a hint source names it.
     is_hinted: bool,
-    /// Who answers there, or who says it is its own.
+    /// The node that answers there or announces the address; `None` if unknown.
     pub(super) owner: Option<NodeId>,
     failure: Option<String>,
-    /// Dials in a row that came to nothing.
+    /// Number of failed dials in a row.
     failures: u32,
 }
 
 impl Place {
-    /// Whoever is there has just started: what was sent before it did is lost, also by a dial that
-    /// is still under way.
+    /// Dials again immediately: the node there has just restarted. Packets sent before are lost,
+    /// including those of a dial that is still under way.
     pub(super) fn dial_now(&mut self, now: Instant) {
         self.is_busy = false;
         self.next = now;
@@ -36,7 +36,7 @@ impl Place {
 }
 
 impl View {
-    /// Takes the addresses that the sources name now.
+    /// Updates the addresses that the sources name.
     pub fn hinted(&mut self, hints: &BTreeSet<SocketAddr>, now: Instant) {
         for (address, place) in &mut self.places {
             place.is_hinted = hints.contains(address);
@@ -46,7 +46,7 @@ impl View {
                 place.is_hinted = true;
             }
         }
-        // What no source names and nobody answers at is forgotten.
+        // Drop addresses that no source names and that do not answer.
         let peers = &self.peers;
         self.places.retain(|_, place| {
             place.is_hinted
@@ -56,7 +56,7 @@ impl View {
         });
     }
 
-    /// Takes addresses that a proved peer names for a third one.
+    /// Adds addresses that an authenticated peer announces for other nodes.
     pub fn relayed(&mut self, addresses: &[SocketAddr], now: Instant) {
         for address in addresses {
             self.place(*address, now);
@@ -91,7 +91,7 @@ impl View {
         }
     }
 
-    /// Nobody answered there, or not as someone who holds the token.
+    /// Records a failed dial: no answer, or a peer that does not hold the token.
     pub fn failed(&mut self, address: SocketAddr, why: String, now: Instant) {
         if let Some(place) = self.places.get_mut(&address) {
             place.is_busy = false;
@@ -106,8 +106,8 @@ impl View {
         }
     }
 
-    /// The addresses to greet now, each marked as being dialled. One per known peer, so that a peer
-    /// with many addresses is not greeted many times.
+    /// Returns the addresses to greet now and marks them as busy. One per known peer, so that a
+    /// peer with many addresses is not greeted many times.
     pub fn due(&mut self, now: Instant) -> Vec<SocketAddr> {
         let mut due = Vec::new();
         let mut owners: BTreeSet<NodeId> =
@@ -131,7 +131,7 @@ impl View {
         due
     }
 
-    /// When [`View::due`] has something again.
+    /// Time at which [`View::due`] returns an address again.
     pub fn next_due(&self) -> Option<Instant> {
         let reached = |place: &Place| {
             let peer = place.owner.and_then(|owner| self.peers.get(&owner));
@@ -145,12 +145,12 @@ impl View {
             .min()
     }
 
-    /// Who answers at an address, or says that it is its own.
+    /// The node that answers at an address or announces it.
     pub fn owner(&self, address: &SocketAddr) -> Option<NodeId> {
         self.places.get(address).and_then(|place| place.owner)
     }
 
-    /// What the places that do not answer have to say, for `musterctl status`.
+    /// Failures of the addresses that do not answer, for `musterctl status`.
     pub fn silent_places(&self) -> String {
         let silent: Vec<_> = self
             .places

@@ -1,4 +1,4 @@
-//! What a view decides, told as stories with explicit time.
+//! Decisions of a view in scenarios with explicit time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::{BOUND_GRACE, Decision, GRACE, LOOK, LOOK_ALONE, Own, PRESENT, RANK, 
 use crate::birth::{Bond, Record};
 use crate::candidate::{Candidate, Standing};
 
-/// Just before that.
+/// One millisecond before `moment`.
 fn before(moment: Duration) -> Duration {
     moment.saturating_sub(Duration::from_millis(1))
 }
@@ -47,7 +47,7 @@ struct Story {
 }
 
 impl Story {
-    /// Of machine `me` among `count`, three of whom found.
+    /// A scenario of machine `me` among `count` machines, with three founders.
     fn of(me: usize, count: usize) -> Self {
         let (start, all) = (Instant::now(), candidates(count));
         let own = Own { candidate: all[me].clone(), expect: 3, founders: Vec::new() };
@@ -72,7 +72,7 @@ impl Story {
         }
     }
 
-    /// The machines that it proposes.
+    /// The names of the founders that it proposes.
     fn proposes(&mut self, after: Duration) -> Vec<String> {
         match self.decide(after) {
             Decision::Propose(founders) => founders.iter().map(|f| f.name.to_string()).collect(),
@@ -150,13 +150,13 @@ fn a_member_is_joined_by_all_but_those_of_another_cluster() {
     let elsewhere = Record { turn: 1, bond: Bond::Joined(ClusterId::from_bytes([8; 32])) };
     let decision = story.view.decide(&elsewhere, story.start + LOOK + SETTLE);
     assert!(matches!(decision, Decision::Wait { .. }), "{decision:?}");
-    // A member that has gone is nobody to wait for.
+    // A member that has gone does not delay the birth.
     story.reaches(&[1, 2], LOOK + PRESENT);
     story.waits(LOOK + PRESENT);
     assert_eq!(story.proposes(LOOK + PRESENT + SETTLE).len(), 3);
 }
 
-/// A worker has no etcd to restore, so nobody gives it the snapshot that all founders are given.
+/// A worker has no etcd to restore, so it does not get the snapshot that all founders get.
 #[test]
 fn what_a_worker_does_not_say_keeps_nobody_from_founding() {
     let mut story = Story::of(0, 4);
@@ -214,7 +214,7 @@ fn a_peer_of_many_addresses_is_greeted_once_at_a_time() {
     story.view.met(other, None, story.start);
     assert_eq!(story.view.due(story.start).len(), 1);
     assert_eq!(story.view.due(story.start).len(), 0);
-    assert_eq!(story.view.next_due(), None, "the one greeting under way is waited for");
+    assert_eq!(story.view.next_due(), None, "one greeting is under way");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_peer_that_has_just_started_is_dialled_at_once() {
             story.view.failed(address(1), "no answer".to_owned(), now);
         }
     }
-    // The last dial is under way still; what it sent is lost.
+    // The last dial is still under way; its packets are lost.
     let other = story.all[1].clone();
     let now = story.start + Duration::from_secs(8);
     story.view.met(other.clone(), None, now);
@@ -262,7 +262,7 @@ fn a_copy_of_this_nodes_disk_keeps_it_from_founding_and_joining() {
     story.all[3].standing = Standing::Member(ClusterId::from_bytes([7; 32]));
     story.reaches(&[3], LOOK + SETTLE);
     assert_eq!(story.waits(LOOK + SETTLE), waits);
-    // It is looked at again, and forgotten when it has gone.
+    // The address is dialled again, and the duplicate is dropped once the copy is gone.
     assert!(story.view.due(story.start + PRESENT).contains(&address(9)));
     story.reaches(&[3], TWINS);
     assert!(matches!(story.decide(TWINS), Decision::Join(_)));

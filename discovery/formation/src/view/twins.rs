@@ -1,15 +1,15 @@
-//! Two machines with one identity: a disk was copied with the key in it. Each would sign for both, so
-//! nothing is founded, signed or joined by whoever sees it, until one of them has been wiped.
+//! Detection of duplicate identities: two machines with one key, because a disk was copied. Each
+//! would sign for both. A node that sees them founds, signs and joins nothing until one is wiped.
 
 use std::time::{Duration, Instant};
 
 use super::{PRESENT, View};
 use crate::candidate::{Candidate, MAX_ADDRESSES, Standing};
 
-/// How long it is believed after it was seen: longer than an address that fails is left alone.
+/// Time for which a duplicate counts after it was seen: longer than the redial delay.
 pub(super) const TWINS: Duration = Duration::from_secs(10);
 
-/// What was seen, and when last.
+/// A duplicate identity, with the time when it was last seen.
 #[derive(Debug)]
 pub(super) struct Twins {
     who: String,
@@ -17,19 +17,19 @@ pub(super) struct Twins {
 }
 
 impl View {
-    /// Compares what someone says of itself under an identity with what is known of that identity.
-    /// Whether it is this node's own, used by another machine.
+    /// Compares a peer's description with what is known of its identity. Returns true if another
+    /// machine uses this node's own identity.
     pub(super) fn compare(&mut self, candidate: &Candidate, now: Instant) -> bool {
         let own = &self.own.candidate;
         let is_own = candidate.id() == own.id();
         let known = if is_own {
-            // What this node says of itself does not change while it looks for a cluster.
+            // This node's own description does not change while it looks for a cluster.
             let at = &own.addresses[..own.addresses.len().min(MAX_ADDRESSES)];
             let is_other = own.name != candidate.name
                 || !at.is_empty() && at != candidate.addresses.as_slice();
             Some(own).filter(|_| is_other)
         } else {
-            // Whoever restarts elsewhere as quickly as this is believed the next time.
+            // A peer that restarts elsewhere this quickly is accepted at its next message.
             let recent = |heard: Instant| now.saturating_duration_since(heard) < PRESENT;
             let known = self.peers.get(&candidate.id()).filter(|peer| recent(peer.heard));
             let is_other = |known: &&Candidate| {
@@ -48,7 +48,7 @@ impl View {
         is_own
     }
 
-    /// Which two machines have one identity, and what is to be done about it.
+    /// Describes the two machines with one identity, and what to do about it.
     pub fn twins(&self, now: Instant) -> Option<String> {
         let twins = self.twins.as_ref();
         let twins = twins.filter(|twins| now.saturating_duration_since(twins.seen) < TWINS)?;
