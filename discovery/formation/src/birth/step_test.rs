@@ -1,4 +1,4 @@
-//! Single steps, as stories; what holds over all of them is the model's.
+//! Single steps in scenarios; the model checks the invariants over all of them.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use super::record::{Ballot, Bond, Record, Verdict};
 use super::step::{Charter, Effect, Event, Quorums, State};
 use super::testing::{certificate, draft, founders};
 
-/// One of three founders, at its turn.
+/// One of three founders, at its epoch.
 struct Founder {
     identity: Identity,
     charter: Charter,
     state: State,
 }
 
-/// Three founders and the proposal that the first would put to them.
+/// Three founders and the proposal of the first one.
 fn three() -> ([Founder; 3], Arc<Proposal>) {
     let identities = founders(3);
     let draft = draft(&identities);
@@ -81,13 +81,13 @@ fn a_founder_signs_one_proposal_per_turn() {
     let second = Arc::new(Proposal::new(second).unwrap());
     let effects = b.hears(a.id(), Message::Propose(Arc::clone(&second)));
     assert_eq!(sent(&effects), [&Message::Abandoned(second.id())]);
-    // Asked for the first one again, it gives the same answer again.
+    // A repeated first proposal gets the same reply.
     let effects = b.hears(a.id(), Message::Propose(first));
     assert!(matches!(sent(&effects).as_slice(), [Message::Promise { .. }]));
 }
 
 #[test]
-fn a_proposal_that_does_not_fit_is_refused_and_binds_nobody() {
+fn a_proposal_that_does_not_fit_is_refused_and_binds_no_founder() {
     let ([a, mut b, _], proposal) = three();
     let fitting = Draft::from((*proposal).clone());
     let turn = |draft: &mut Draft| draft.founders[1].turn += 1;
@@ -128,7 +128,7 @@ fn only_the_proposer_may_propose_and_only_founders_are_heard() {
 }
 
 #[test]
-fn nobody_votes_by_the_ballot_of_another() {
+fn a_ballot_of_another_founder_gets_no_vote() {
     let ([a, mut b, c], proposal) = three();
     b.hears(a.id(), Message::Propose(Arc::clone(&proposal)));
     let ballot = Ballot { round: 1, by: c.id() };
@@ -148,11 +148,11 @@ fn a_founder_that_has_not_signed_ends_the_proposal_with_its_turn() {
     assert_eq!(sent(&effects), [&Message::Abandoned(proposal.id())]);
 }
 
-/// The operator of one founder corrects `expect` to 1 in its file and restarts it. Its promise was
-/// made among three, and a majority of one of them once let it go: while the other two, a majority,
-/// were born.
+/// The bug: an operator corrects `expect` to 1 in the config of one founder and restarts it. Its
+/// promise was made among three, but it once counted one vote as a majority and abandoned the
+/// proposal, while the other two, a majority, were born.
 #[test]
-fn a_promise_is_settled_by_its_own_founders_whatever_the_config_says_later() {
+fn a_promise_is_settled_by_its_own_founders_even_if_the_config_changes_later() {
     for expect in [1, 5] {
         let ([mut a, mut b, c], proposal) = three();
         a.step(Event::Propose(Arc::clone(&proposal)));
@@ -160,13 +160,13 @@ fn a_promise_is_settled_by_its_own_founders_whatever_the_config_says_later() {
         b.charter.expect = expect;
         b.state = State::restored(b.state.record().clone());
         let effects = b.step(Event::Impatient);
-        assert!(b.state.record().promise().is_some(), "free by its own vote");
+        assert!(b.state.record().promise().is_some(), "released by its own vote");
         let Some(Message::Inquire { ballot, .. }) = sent(&effects).first().copied().cloned() else {
             panic!("{effects:?}")
         };
         let standing = Message::Standing { proposal: proposal.id(), ballot, vote: None };
         b.hears(c.id(), standing);
-        assert!(b.state.record().promise().is_some(), "free by one vote of three");
+        assert!(b.state.record().promise().is_some(), "released by one vote of three");
         b.hears(c.id(), Message::Vote { proposal: proposal.id(), ballot });
         assert!(b.state.record().is_free(), "two of three have voted");
     }

@@ -1,4 +1,4 @@
-//! Liveness: from any state, once faults stop, everyone left belongs to one cluster.
+//! Liveness: from any state, once faults stop, all remaining machines belong to one cluster.
 
 use std::collections::VecDeque;
 
@@ -6,12 +6,12 @@ use super::{Birth, Envelope, Kept, Plan, World, print_of};
 use crate::birth::record::Record;
 use crate::birth::step::{Event, State};
 
-/// More rounds than any birth takes after the worst start.
+/// Upper bound on the rounds of a birth from the worst state.
 const ROUNDS: usize = 24;
 
 impl Birth {
-    /// Whether a birth happens from here, whichever one machine (or none) never returns, and
-    /// whether or not all others restart and every message on its way is lost.
+    /// True if a birth happens from here, without any one machine (or with all), and both with and
+    /// without a restart of all others that loses every message in flight.
     pub(super) fn heals(&self, world: &World) -> bool {
         if self.is_late() {
             return true;
@@ -32,8 +32,8 @@ impl Birth {
         gone.all(|gone| self.drain(world.clone(), gone))
     }
 
-    /// A fair run without faults and with the policy of `formation`: the lowest machine that is
-    /// able to acts first.
+    /// Runs fairly, without faults and with the policy of `formation`: the lowest machine that can
+    /// act acts first.
     pub(super) fn drain(&self, mut world: World, gone: Option<usize>) -> bool {
         let alive: Vec<_> = world.present().filter(|at| Some(*at) != gone).collect();
         let mut mail: VecDeque<_> =
@@ -77,10 +77,10 @@ impl Birth {
         false
     }
 
-    /// Whether it is bound by a promise whose founders are for the most part gone for good, none of
-    /// the others born. By wipes that may come to pass: nobody left can know what they settled, and
-    /// it waits for another cluster to join, or an operator to wipe it as well. Without wipes, one
-    /// machine that is gone is never enough for it.
+    /// True if the machine is bound by a promise whose majority of founders is gone for good, and
+    /// none of the others is born. Wipes can lead to this: no remaining machine can learn the
+    /// outcome, so the machine waits for another cluster to join, or for an operator to wipe it.
+    /// Without wipes, the loss of one machine is never enough.
     fn is_blocked(&self, world: &World, machine: usize, alive: &[usize]) -> bool {
         let records = world.records();
         let Some(own) = records[machine].promise().filter(|_| self.budget.wipes > 0) else {
@@ -91,8 +91,8 @@ impl Birth {
         left.len() < own.proposal.majority() && !left.iter().any(|at| records[*at].born().is_some())
     }
 
-    /// Whether every cluster that was born has lost a majority of its founders by wipes: it lives
-    /// nowhere, and nobody left can be of it.
+    /// True if wipes have removed a majority of the founders of every born cluster: it has no
+    /// quorum, and no remaining machine can join it.
     fn is_lost(&self, world: &World, alive: &[usize]) -> bool {
         let records = world.records();
         self.budget.wipes > 0

@@ -1,5 +1,5 @@
-//! Forgets messages that can have no effect any more, so that worlds that differ only in them are
-//! one. Each rule here is for ever: no later event can give the message an effect again.
+//! Removes messages that can have no effect any more, so that states that differ only in them are
+//! merged. Each rule is permanent: no later event can give the message an effect again.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::birth::proposal::{Proposal, ProposalId};
 use crate::birth::record::Promise;
 use crate::birth::step::{State, Task};
 
-/// One end of a message.
+/// Sender or receiver of a message.
 struct End<'a> {
     id: &'a NodeId,
     state: &'a State,
@@ -39,7 +39,7 @@ impl Birth {
         world.sent.retain(|sent| {
             let Envelope { from, to, message } = &*sent.value;
             let end = |at: usize| End { id: &self.ids[at], state: &machines[at].value };
-            // Who was wiped hears nothing any more.
+            // A wiped machine receives nothing any more.
             present & (1 << *to) != 0 && !is_spent(&end(*from), &end(*to), message, &proposals)
         });
     }
@@ -59,11 +59,11 @@ fn proposal_of(message: &Message) -> Option<&Arc<Proposal>> {
     }
 }
 
-/// `proposals` are all that are spoken of elsewhere.
+/// True if the message can have no effect. `proposals` are those in all sent messages.
 fn is_spent(from: &End<'_>, to: &End<'_>, message: &Message, proposals: &[Arc<Proposal>]) -> bool {
     let task = &to.state.task;
     match message {
-        // Gathering begins with the proposal and never again.
+        // Gathering starts with the proposal and never again.
         Message::Promise { proposal, .. } => {
             let is_wanted =
                 matches!(task, Task::Gathering(signatures) if !signatures.contains_key(from.id));
@@ -83,7 +83,7 @@ fn is_spent(from: &End<'_>, to: &End<'_>, message: &Message, proposals: &[Arc<Pr
             })
         }
         Message::Born(certificate) => to.is_done_with(certificate.proposal()),
-        // Whoever is done with it answers the same for ever, and its asker does not care.
+        // The receiver always gives the same answer, and the sender ignores it.
         Message::Propose(proposal) | Message::Inquire { proposal, .. } => {
             to.is_done_with(proposal) && from.is_done_with(proposal)
         }

@@ -1,12 +1,12 @@
-//! The model check of the birth protocol: the real `step` under an adversary.
+//! Model check of the birth protocol: the real `step` under an adversary.
 //!
-//! The network is the set of all messages ever sent; any of them may be delivered at any time, any
-//! number of times, or never. That covers loss, duplication, reordering, delay and partitions, and
-//! a machine that never returns is one that nothing is delivered to any more. A machine may crash
-//! before, within and after the handling of any event: it keeps what it had made durable, and what
-//! it had sent stays sent. A machine may be wiped and come back as another one, with an identity that
-//! has promised nothing. Any machine may propose any set at any time it is free; the policy of who
-//! should is not trusted here.
+//! The network is the set of all messages ever sent. Any of them may be delivered at any time, any
+//! number of times, or never. That covers loss, duplication, reordering, delay and partitions. A
+//! machine that never returns is one that receives no further message. A machine may crash before,
+//! during and after the handling of any event: it keeps its durable state, and its sent messages
+//! stay sent. A machine may be wiped and return as another one, with an identity without promises.
+//! Any machine may propose any set at any time while it is free; the proposal policy is not trusted
+//! here.
 
 mod drain;
 mod forget;
@@ -29,7 +29,7 @@ use super::proposal::{Draft, Founder, Proposal, ProposalId};
 use super::record::{Bond, Record};
 use super::step::{Charter, Effect, Event, Quorums, State};
 
-/// What each promise costs is not the protocol's business: the model signs with a constant.
+/// Signs with a constant: the protocol does not depend on the cost of signatures.
 struct Rubber;
 
 impl Signer for Rubber {
@@ -83,18 +83,18 @@ struct Envelope {
     message: Message,
 }
 
-/// All machines and the network.
+/// State of all machines and the network.
 #[derive(Debug, Clone, PartialEq, Hash)]
 struct World {
     machines: Vec<Kept<State>>,
-    /// Which of them are there: a bit each. Those that are not were wiped, or are to come.
+    /// Bit set of the machines that exist. The others were wiped, or do not exist yet.
     present: u16,
-    /// Sorted by print.
+    /// Sorted by hash.
     sent: Vec<Kept<Envelope>>,
     left: Budget,
 }
 
-/// How much may still happen; what keeps the search finite.
+/// Number of faults and proposals left; keeps the search finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Budget {
     proposals: u8,
@@ -105,61 +105,61 @@ struct Budget {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// The message at this place of `sent`.
+    /// The message at this index of `sent`.
     Deliver(usize),
     Impatient(usize),
-    /// Of `Birth::plans`.
+    /// Index into `Birth::plans`.
     Propose(usize),
     Join(usize),
     Restart(usize),
     Wipe(usize),
 }
 
-/// One thing that happens, and after how many of its effects the machine crashes, if it does.
+/// One step of the model, and the number of effects before the machine crashes, if it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Act {
     cause: Cause,
     crash_after: Option<usize>,
 }
 
-/// A set of machines and who proposes it.
+/// A set of founders and its proposer.
 #[derive(Debug, Clone)]
 struct Plan {
     proposer: usize,
     founders: Vec<usize>,
 }
 
-/// What is wrong with a mutant's machines.
+/// Defect of a mutant's machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Defect {
     None,
-    /// They answer first and write afterwards.
+    /// They reply before they write.
     SendsBeforeDurable,
-    /// A wiped one keeps its key, and so its id, as if an old image of its disk were put back.
+    /// A wiped machine keeps its key, and so its id, as if an old disk image were restored.
     KeepsItsKey,
-    /// This one counts majorities by a config that was changed after the promise.
+    /// This machine counts majorities by a config that was changed after the promise.
     CountsByConfig(usize),
 }
 
-/// One search.
+/// The model of one search.
 struct Birth {
     ids: Vec<NodeId>,
     keys: Vec<PublicKey>,
     expect: usize,
     quorums: fn(usize) -> Quorums,
     defect: Defect,
-    /// When the search gives up: from then on nothing happens any more. (The checker's own limit of
-    /// time is looked at only when a thread has nothing to do.)
+    /// Time at which the search ends: from then on there are no actions. (The checker checks its
+    /// own time limit only when a thread is idle.)
     deadline: Option<Instant>,
-    /// Set once the search is over, so that the ways to what it found can be walked again.
+    /// Set once the search is over, so that the paths to its discoveries can be replayed.
     is_over: Arc<AtomicBool>,
-    /// How many of the last ids come into being only when a machine is wiped.
+    /// Number of the last ids that exist only after a machine is wiped.
     heirs: usize,
     plans: Vec<Plan>,
     budget: Budget,
-    /// Check liveness in every state whose print is a multiple of this; 0 is never.
+    /// Liveness is checked in states whose hash is a multiple of this; 0 means never.
     drain_every: u64,
-    /// The durable states whose drain has been checked.
+    /// Hashes of the durable states whose drain has been checked.
     drained: Mutex<HashSet<u64>>,
 }
 
@@ -188,7 +188,7 @@ impl Birth {
         }
     }
 
-    /// Every set of three, proposed by each of its members.
+    /// All sets of three machines, with each member as the proposer.
     fn all_plans(machines: usize) -> Vec<Plan> {
         let mut plans = Vec::new();
         for a in 0..machines {
@@ -214,7 +214,7 @@ impl Birth {
         }
     }
 
-    /// The plan as a proposal to the founders as they stand now.
+    /// The plan as a proposal that names the current epochs.
     fn proposal(&self, plan: &Plan, records: &[&Record]) -> Arc<Proposal> {
         let founder = |machine: &usize| Founder {
             public_key: self.keys[*machine],
@@ -236,7 +236,7 @@ impl Birth {
         self.ids.binary_search(id).unwrap()
     }
 
-    /// The machine concerned and what happens to it.
+    /// The machine concerned and its event; `None` for a restart or a wipe.
     fn event(&self, world: &World, cause: Cause) -> (usize, Option<Event>) {
         match cause {
             Cause::Restart(machine) | Cause::Wipe(machine) => (machine, None),
@@ -252,13 +252,13 @@ impl Birth {
                 (plan.proposer, Some(Event::Propose(proposal)))
             }
             Cause::Join(machine) => {
-                let cluster = world.clusters().next().expect("offered only if one lives");
+                let cluster = world.clusters().next().expect("offered only if a cluster exists");
                 (machine, Some(Event::Admitted(cluster)))
             }
         }
     }
 
-    /// Lets it happen to one machine; what it sends goes into the network.
+    /// Applies the event to one machine and adds its messages to the network.
     fn perform(&self, world: &mut World, machine: usize, event: Event, cut: Option<usize>) {
         let mut state = State::clone(&world.machines[machine].value);
         let mut durable = state.record().clone();
@@ -277,9 +277,9 @@ impl Birth {
         world.machines[machine] = Kept::new(state);
     }
 
-    /// After how many effects a crash leaves something else than a crash before or after all of
-    /// them: just before a write, once something was done. What was sent and is never delivered
-    /// is as good as unsent.
+    /// Numbers of effects after which a crash differs from a crash before or after all of them:
+    /// just before a write that is not the first effect. A message that is never delivered is
+    /// equivalent to an unsent one.
     fn cuts(&self, world: &World, cause: Cause) -> Vec<usize> {
         let (machine, Some(event)) = self.event(world, cause) else { return Vec::new() };
         let mut state = State::clone(&world.machines[machine].value);
@@ -310,8 +310,8 @@ impl World {
         self.machines.iter().map(|machine| machine.value.record()).collect()
     }
 
-    /// The clusters that some machine holds or held to be born: it will start Raft for it, and a
-    /// majority of founders either did as well or will, since none of them can abandon it any more.
+    /// The clusters that some machine considers born: it will start Raft for it. A majority of
+    /// founders did so too or will, since none of them can abandon it any more.
     fn clusters(&self) -> impl Iterator<Item = ClusterId> {
         self.machines.iter().filter_map(|machine| {
             machine.value.record().born().map(|certificate| certificate.cluster_id())
@@ -405,7 +405,7 @@ impl Model for Birth {
                 clusters.all(|cluster| Some(cluster) == first)
             }),
             Property::always(
-                "no founder of a living cluster is free of it",
+                "no founder of a born cluster is free of it",
                 |birth: &Self, world: &World| birth.founders_are_bound(world),
             ),
             Property::sometimes("a birth happens", |_, world: &World| {
@@ -431,18 +431,18 @@ impl Birth {
         self.deadline.is_some_and(is_past) && !self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Whether its proposer is there, and everyone in it has been.
+    /// True if the proposer exists, and every founder exists or existed.
     fn can_be_made(&self, world: &World, plan: &Plan) -> bool {
         let known = self.ids.len() - self.heirs + self.wiped(world);
         world.is_present(plan.proposer) && plan.founders.iter().all(|at| *at < known)
     }
 
-    /// How many machines have been replaced by another one.
+    /// Number of machines that were replaced by another one.
     fn wiped(&self, world: &World) -> usize {
         usize::from(self.budget.wipes - world.left.wipes).min(self.heirs)
     }
 
-    /// What the machine knew is gone, and it comes back as another one, if there is one left to be.
+    /// Erases the machine's state; it returns as another machine, if a spare id is left.
     fn wipe(&self, world: &mut World, machine: usize) {
         if self.defect == Defect::KeepsItsKey {
             world.machines[machine] = Kept::new(State::restored(Record::NEW));
@@ -455,8 +455,8 @@ impl Birth {
         }
     }
 
-    /// Every founder of a cluster that somebody holds to be born has signed it and is either born
-    /// in it too or still waits to hear of it.
+    /// True if every founder of a born cluster has signed it and is born in it, has joined it or
+    /// still waits for the outcome.
     fn founders_are_bound(&self, world: &World) -> bool {
         world.machines.iter().filter_map(|machine| machine.value.record().born()).all(|born| {
             born.proposal().ids().iter().all(|id| {

@@ -1,8 +1,8 @@
-//! Defects that the search must find, each for its own reason: the same search finds nothing without
-//! the defect, and what it finds with it shows the mark of that defect. And the two limits of what
-//! the protocol promises, shown to be limits.
+//! Defects that the search must find, each for its own reason. Without the defect the same search
+//! finds nothing, and with it the result shows the mark of that defect. Also the two limits of the
+//! protocol's guarantees, shown to be limits.
 
-#![expect(clippy::print_stdout, reason = "the stories are part of the result")]
+#![expect(clippy::print_stdout, reason = "the traces are part of the result")]
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::birth::message::Message;
 use crate::birth::record::{Record, Verdict};
 use crate::birth::step::Quorums;
 
-/// A way into two clusters.
+/// A path to two clusters.
 struct Split {
     path: Vec<(World, Option<Act>)>,
 }
@@ -26,7 +26,7 @@ impl Split {
         &self.path.last().unwrap().0
     }
 
-    /// The certificates that machines were born with, one for each cluster.
+    /// The certificates of the born machines, one for each cluster.
     fn certificates(&self) -> [Arc<Certificate>; 2] {
         let records = self.end().records();
         let mut born: Vec<_> = records.iter().filter_map(|record| record.born()).cloned().collect();
@@ -35,7 +35,7 @@ impl Split {
         born.try_into().expect("two clusters")
     }
 
-    /// The turns at which both certificates name their common founder.
+    /// The epochs at which the two certificates name their common founder.
     fn turns_of_the_common_founder(&self) -> [u64; 2] {
         let [one, other] = self.certificates();
         let common = |id: &&NodeId| other.proposal().founder(id).is_some();
@@ -43,8 +43,8 @@ impl Split {
         [one, other].map(|born| born.proposal().founder(&id).unwrap().turn)
     }
 
-    /// For each cluster, how many of its founders voted to abandon it, or are past the turn at which
-    /// it names them.
+    /// For each cluster, the number of founders that voted to abandon it or are past the epoch at
+    /// which it names them.
     fn founders_that_left(&self, birth: &Birth) -> [usize; 2] {
         let is_of = |record: &Record, born: &Certificate| {
             record.promise().is_some_and(|promise| promise.proposal == *born.proposal())
@@ -69,7 +69,7 @@ impl Split {
     }
 }
 
-/// A search that a defect is put into.
+/// A search with an injected defect.
 struct Case {
     name: &'static str,
     machines: u8,
@@ -88,8 +88,8 @@ impl Case {
         Birth::new(self.machines, self.plans.clone(), self.budget)
     }
 
-    /// The split that the defect leads to, and that nothing leads to without it: where somebody asks,
-    /// `five_candidates_with_one_founder_in_common` has shown that, with more of everything.
+    /// The split that the defect causes, and that does not happen without it. With inquiries,
+    /// `five_candidates_with_one_founder_in_common` has shown the latter on a larger budget.
     fn split(&self, defect: impl Fn(&mut Birth)) -> (Birth, Split) {
         let until = || HasDiscoveries::AnyOf([SPLIT].into());
         let is_split = |(what, _): &Found| *what == SPLIT;
@@ -112,7 +112,7 @@ impl Case {
 fn a_promise_answered_before_it_is_durable_splits() {
     let case = Case::new("promise answered before it is durable", [2, 0, 1, 0]);
     let (_, split) = case.split(|birth| birth.defect = Defect::SendsBeforeDurable);
-    // It crashed between the answer and the write, and then signed for the same turn again.
+    // It crashed between the reply and the write, and then signed again in the same epoch.
     assert!(split.some(|world, act| {
         let Cause::Deliver(at) = act.cause else { return false };
         act.crash_after.is_some() && matches!(world.sent[at].value.message, Message::Propose(_))
@@ -126,7 +126,7 @@ fn abandoning_without_a_majority_splits() {
     let (birth, split) = case.split(|birth| {
         birth.quorums = |n| Quorums { standings: 1, abandoned: 1, ..Quorums::of(n) };
     });
-    // The common founder alone let the first cluster go, and signed at its next turn.
+    // Only the common founder abandoned the first cluster; it signed again in its next epoch.
     let mut left = split.founders_that_left(&birth);
     left.sort_unstable();
     assert_eq!(left, [0, 1]);
@@ -140,7 +140,7 @@ fn a_certificate_of_all_but_one_splits() {
     let case = Case::new("certificate from N-1 signatures", [2, 0, 0, 0]);
     let (_, split) =
         case.split(|birth| birth.quorums = |n| Quorums { signatures: n - 1, ..Quorums::of(n) });
-    // Nobody crashed or asked: one of them lacks a signature, and that is of the common founder.
+    // No crash and no inquiry: one certificate lacks a signature, that of the common founder.
     assert!(split.signatures().contains(&2), "{:?}", split.signatures());
     assert!(!split.some(|_, act| {
         act.crash_after.is_some() || matches!(act.cause, Cause::Restart(_) | Cause::Impatient(_))
@@ -152,13 +152,13 @@ fn being_born_on_the_certificate_alone_splits() {
     let case = Case::new("born without a majority's votes", [2, 1, 0, 0]);
     let (birth, split) =
         case.split(|birth| birth.quorums = |n| Quorums { born: 1, ..Quorums::of(n) });
-    // A majority had abandoned what one founder held to be born.
+    // A majority had abandoned the birth that one founder considered complete.
     assert!(split.founders_that_left(&birth).contains(&2));
     assert_eq!(split.signatures(), [3, 3]);
 }
 
-/// The hole that was there: the config of one founder was changed after its promise, and it took its
-/// own vote for a majority.
+/// A former bug: the config of one founder was changed after its promise, and it counted its own
+/// vote as a majority.
 #[test]
 fn counting_by_a_config_that_was_changed_since_splits() {
     let case = Case::new("majority by the config", [2, 1, 0, 0]);
@@ -168,9 +168,9 @@ fn counting_by_a_config_that_was_changed_since_splits() {
     assert_eq!(left, [0, 1]);
 }
 
-/// A limit: a founder whose promise is lost and whose key is not, by an old image of its disk or a
-/// copy of it, signs twice in one turn. The node refuses to start with a key and no promise; an old
-/// promise beside its key is beyond it.
+/// A limit: a founder that loses its promise but keeps its key, by an old image or a copy of its
+/// disk, signs twice in one epoch. The node refuses to start with a key and no promise, but cannot
+/// detect an old promise next to its key.
 #[test]
 fn an_old_promise_beside_its_key_splits() {
     let case = Case { machines: 5, ..Case::new("old image of a disk", [2, 0, 0, 1]) };
@@ -179,8 +179,8 @@ fn an_old_promise_beside_its_key_splits() {
     assert_eq!(split.turns_of_the_common_founder(), [0, 0]);
 }
 
-/// A limit: a machine that is wiped counts again. Five machines, one of them wiped after it signed,
-/// are six candidates, and two sets of founders need have none in common.
+/// A limit: a wiped machine counts again. Five machines, one of them wiped after it signed, are six
+/// candidates, so two sets of founders may be disjoint.
 #[test]
 fn five_machines_of_which_one_is_wiped_can_split() {
     let budget = Budget { proposals: 2, impatience: 0, crashes: 0, wipes: 1 };

@@ -1,6 +1,6 @@
-//! The searches. Each is exhaustive within its budget. `MUSTER_MODEL_DEPTH` (0 unless set) adds that
-//! much to every budget; such a search also ends after [`DEEP`] states or `MUSTER_MODEL_SECONDS` (600
-//! unless set), and says to which depth it was complete.
+//! The searches. Each is exhaustive within its budget. `MUSTER_MODEL_DEPTH` (default 0) is added to
+//! every budget. Such a search also ends after [`DEEP`] states or `MUSTER_MODEL_SECONDS` (default
+//! 600), and reports the depth to which it was complete.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,10 +13,10 @@ use crate::birth::testing::tell;
 
 pub(super) const SPLIT: &str = "never two clusters";
 
-/// What was found, and how it came to it: what happened, and the world before it, to the last one.
+/// A discovery with its path: each world and the action taken in it; the last one has no action.
 pub(super) type Found = (&'static str, Vec<(World, Option<Act>)>);
 
-/// What fits into a few gigabytes; counted before merging.
+/// Number of states, before merging, that fits into a few gigabytes.
 const DEEP: usize = 40_000_000;
 
 fn setting(variable: &str, otherwise: u64) -> u64 {
@@ -27,7 +27,7 @@ pub(super) fn depth() -> u8 {
     u8::try_from(setting("MUSTER_MODEL_DEPTH", 0)).unwrap()
 }
 
-/// Proposals, impatience, crashes; more of each the deeper the search.
+/// Budget of proposals, timeouts and crashes, each increased by the search depth.
 fn budget(proposals: u8, impatience: u8, crashes: u8) -> Budget {
     let more = depth();
     Budget {
@@ -42,7 +42,7 @@ pub(super) fn plan(proposer: usize, founders: [usize; 3]) -> Plan {
     Plan { proposer, founders: founders.to_vec() }
 }
 
-/// Searches everything within the budget, or until `until` is found, and says what was found.
+/// Searches everything within the budget, or until `until`, and returns the discoveries.
 pub(super) fn search(name: &str, mut birth: Birth, until: HasDiscoveries) -> Vec<Found> {
     let start = Instant::now();
     let limit = Duration::from_secs(setting("MUSTER_MODEL_SECONDS", 600));
@@ -87,7 +87,8 @@ pub(super) fn story(path: &[(World, Option<Act>)]) -> String {
     path.iter().filter_map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Nothing bad is found, and the good things are: a search that reaches nothing proves nothing.
+/// Asserts that no violation is found and that the expected discoveries are: a search that reaches
+/// nothing proves nothing.
 fn holds(name: &str, birth: Birth) {
     let found = search(name, birth, HasDiscoveries::AnyFailures);
     let good = ["a birth happens", "a proposal is abandoned"];
@@ -98,7 +99,7 @@ fn holds(name: &str, birth: Birth) {
     assert_eq!(found.len(), good.len(), "{name}: the search found only {found:?}");
 }
 
-/// Two sets that share one machine.
+/// Two sets of founders that share one machine.
 pub(super) fn disjoint_but_one() -> Vec<Plan> {
     vec![plan(0, [0, 1, 2]), plan(4, [2, 3, 4])]
 }
@@ -118,7 +119,7 @@ fn three_candidates_that_settle_in_several_rounds() {
 }
 
 #[test]
-fn four_candidates_of_whom_one_is_replaced() {
+fn four_candidates_of_which_one_is_replaced() {
     let plans = vec![plan(0, [0, 1, 2]), plan(3, [1, 2, 3])];
     let mut birth = Birth::new(4, plans, budget(2, 1, 1));
     birth.drain_every = 16;
@@ -132,8 +133,8 @@ fn five_candidates_with_one_founder_in_common() {
     holds("five candidates", birth);
 }
 
-/// Four machines, of which one is wiped at any time and comes back as a fifth candidate, which the
-/// next proposal may name: any founder of the first one, or the machine that waited beside them.
+/// Four machines, one of which is wiped at any time and returns as a fifth candidate. The next
+/// proposal may name it. The wiped one is any founder of the first proposal, or the spare machine.
 #[test]
 fn four_machines_of_which_one_is_wiped() {
     let wiped = Budget { wipes: 1, ..budget(2, 1, 0) };
@@ -143,8 +144,8 @@ fn four_machines_of_which_one_is_wiped() {
     holds("four machines, one wiped", birth);
 }
 
-/// The same with two of three machines, each at its time: no machine is to spare, and what was
-/// promised with those that are gone may hold the last one for good, but nothing splits.
+/// Three machines, two of which are wiped at different times. There is no spare machine: promises
+/// made with the wiped ones may bind the last one indefinitely, but nothing splits.
 #[test]
 fn three_machines_of_which_two_are_wiped() {
     let wiped = Budget { wipes: 2, ..budget(2, 1, 0) };

@@ -1,5 +1,5 @@
-//! Where an exhaustive search cannot go: random walks through births of other sizes and with far more
-//! faults, each ended by a drain. A failing walk prints its seed, which repeats it.
+//! Random walks beyond the reach of an exhaustive search: births of other sizes with far more
+//! faults, each ended by a drain. A failing walk prints its seed, which reproduces it.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ fn plans(rng: &mut StdRng, machines: usize, expect: usize) -> Vec<Plan> {
     (0..6).map(|_| plan(rng)).collect()
 }
 
-/// Some world that is not this one; deliveries are preferred, so that walks come to something.
+/// Returns a random different world. Deliveries are preferred, so that walks make progress.
 fn next(birth: &Birth, rng: &mut StdRng, world: &World) -> Option<World> {
     let mut acts = Vec::new();
     birth.actions(world, &mut acts);
@@ -45,7 +45,7 @@ fn check(birth: &Birth, world: &World, seed: u64) {
     }
 }
 
-/// One walk; whether anything was born on it before the drain.
+/// Performs one walk. Returns true if a cluster was born before the drain.
 fn walk(expect: usize, machines: u8, seed: u64) -> bool {
     let mut rng = StdRng::seed_from_u64(seed);
     let plans = plans(&mut rng, usize::from(machines), expect);
@@ -58,7 +58,7 @@ fn walk(expect: usize, machines: u8, seed: u64) -> bool {
         check(&birth, &world, seed);
     }
     let was_born = world.clusters().next().is_some();
-    // A machine that is gone for good can be spared only by three or more founders.
+    // Only three or more founders tolerate the permanent loss of a machine.
     let gone = (expect > 2).then(|| rng.random_range(0..usize::from(machines)));
     assert!(birth.drain(world.clone(), None), "does not heal, seed {seed}");
     assert!(gone.is_none_or(|gone| birth.drain(world, Some(gone))), "does not heal, seed {seed}");
