@@ -1,7 +1,7 @@
 //! Peers listed in DNS: SRV records of `_muster._udp.<domain>` and the addresses of `<domain>`.
 //!
-//! Looks again when the shortest TTL runs out, sooner while nothing is found. Answers are bounded
-//! before they are used. DNS is never trusted for more than an address.
+//! Queries again when the shortest TTL expires, sooner while nothing is found. Answers are bounded
+//! before use. DNS is trusted only for addresses.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -16,33 +16,33 @@ use tracing::{debug, warn};
 
 use super::{MAX_HINTS_PER_SOURCE, Outlet};
 
-/// The service label of RFC 2782 under which a domain lists its nodes.
+/// Service label (RFC 2782) under which a domain lists its nodes.
 pub const SERVICE: &str = "_muster._udp";
 
-/// SRV targets that are followed at most.
+/// Maximum number of SRV targets to resolve.
 const MAX_TARGETS: usize = 32;
-/// The first pause after a look that found nothing, and the longest.
+/// Delay after a lookup that found nothing: initial and maximum.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Bounds on a TTL: below, it would be a flood; above, a changed record would stay unseen.
+/// Bounds on a TTL. The lower one prevents floods; the upper one ensures that changes are seen.
 const REFRESH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
-/// One question to one server, and one whole look.
+/// Timeouts of one query to one server, and of one complete lookup.
 const QUESTION: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Why DNS gave no answer. "No such record" is an answer, not an error.
+/// Reasons why a lookup failed. "No such record" is an answer, not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
     #[error("{name:?} is not a DNS name")]
     Name { name: String },
-    #[error("no DNS server could be asked about {name}: {reason}")]
+    #[error("no DNS server answered the query for {name}: {reason}")]
     Unanswered { name: String, reason: String },
-    #[error("DNS did not answer about {name} within {} s", LOOK.as_secs())]
+    #[error("DNS query for {name} timed out after {} s", LOOK.as_secs())]
     Late { name: String },
-    #[error("the system's DNS configuration cannot be used: {reason}; set discovery.dns.servers")]
+    #[error("system DNS configuration is unusable: {reason}; set discovery.dns.servers")]
     System { reason: String },
 }
 
-/// Addresses, and how long they may be believed.
+/// Addresses with their TTL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub addresses: BTreeSet<SocketAddr>,
@@ -63,19 +63,19 @@ impl Answer {
     }
 }
 
-/// Asks the chosen servers, or those the system names at the time of the question.
+/// Queries the configured servers, or the system's servers at the time of the query.
 #[derive(Debug, Clone)]
 pub struct Resolver {
     servers: Vec<SocketAddr>,
 }
 
 impl Resolver {
-    /// `servers` empty means the system's (`/etc/resolv.conf`, read anew at each look).
+    /// Empty `servers` means the system's (`/etc/resolv.conf`, read again for each lookup).
     pub fn new(servers: Vec<SocketAddr>) -> Self {
         Self { servers }
     }
 
-    /// The addresses of `host` with `port`; empty when DNS knows none.
+    /// Resolves the addresses of `host`, with `port`; empty if there are none.
     pub async fn addresses(&self, host: &str, port: u16) -> Result<Answer, LookError> {
         let name = absolute(host)?;
         in_time(host, async {
@@ -87,7 +87,7 @@ impl Resolver {
         .await
     }
 
-    /// The targets of `_muster._udp.<domain>`, each with its port; empty when there is no record.
+    /// Resolves the targets of `_muster._udp.<domain>`, each with its port; empty without a record.
     pub async fn service(&self, domain: &str) -> Result<Answer, LookError> {
         let name = absolute(&format!("{SERVICE}.{domain}"))?;
         in_time(domain, async {
@@ -104,7 +104,7 @@ impl Resolver {
                     targets.take(MAX_TARGETS).collect()
                 }
             };
-            // A target that cannot be resolved must not hide the others.
+            // An unresolvable target must not hide the others.
             for (target, port) in found {
                 match ips(&resolver, &target).await {
                     Ok((ips, ttl)) => {
@@ -130,7 +130,7 @@ impl Resolver {
         let options = builder.options_mut();
         options.timeout = QUESTION;
         options.attempts = 1;
-        options.cache_size = 0; // our own pace honours TTLs; a look must see what is there now
+        options.cache_size = 0; // our backoff honours TTLs; lookups must see current records
         builder.build().map_err(system)
     }
 }
@@ -143,7 +143,7 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, vec![udp, tcp])
 }
 
-/// The name from the root, so that no search list is tried.
+/// Parses an absolute name, so that the resolver applies no search list.
 fn absolute(host: &str) -> Result<Name, LookError> {
     let mut name = Name::from_ascii(host).map_err(|_| LookError::Name { name: host.to_owned() })?;
     name.set_fqdn(true);
@@ -178,7 +178,7 @@ async fn in_time<T>(
     tokio::time::timeout(LOOK, look).await.map_err(|_| late())?
 }
 
-/// How long to wait for the next look: the TTL when something was found, else ever longer.
+/// Delay until the next lookup: the TTL if something was found, otherwise exponential backoff.
 #[derive(Debug)]
 pub(super) struct Pace {
     next_retry: Duration,
@@ -189,26 +189,26 @@ impl Pace {
         Self { next_retry: RETRY.0 }
     }
 
-    /// The pause after a look that found something believable for `ttl`.
+    /// Returns the delay after a lookup that found records valid for `ttl`.
     pub(super) fn found(&mut self, ttl: Duration) -> Duration {
         self.next_retry = RETRY.0;
         ttl.clamp(REFRESH.0, REFRESH.1)
     }
 
-    /// The pause after a look that found nothing or failed.
+    /// Returns the delay after a lookup that found nothing or failed.
     pub(super) fn empty(&mut self) -> Duration {
         let pause = self.next_retry;
         self.next_retry = (pause * 2).min(RETRY.1);
         pause
     }
 
-    /// Somebody wants to see something: start from short pauses again.
+    /// Resets the delay after an explicit request for a lookup.
     pub(super) fn hurry(&mut self) {
         self.next_retry = RETRY.0;
     }
 }
 
-/// Looks under `domain` for ever.
+/// Looks up `domain` until the task is aborted.
 pub(super) async fn run(domain: String, port: u16, resolver: Resolver, mut outlet: Outlet) {
     let domain = domain.trim_end_matches('.').to_owned();
     let mut last: BTreeSet<SocketAddr> = BTreeSet::new();
@@ -238,13 +238,14 @@ pub(super) async fn run(domain: String, port: u16, resolver: Resolver, mut outle
 }
 
 struct Look {
-    /// None when nothing could be learned.
+    /// `None` if both lookups failed to return an address.
     answer: Option<Answer>,
     phrase: String,
     failed: Option<LookError>,
 }
 
-/// Both lookups as one answer and one phrase. One that fails does not spoil the other's answer.
+/// Combines both lookups into one answer and one description. A failed one does not invalidate the
+/// other's answer.
 fn judge(
     domain: &str,
     service: Result<Answer, LookError>,
@@ -298,7 +299,7 @@ mod tests {
 
         let look = judge("example.com", Err(error()), Ok(Answer::none()));
         assert!(look.answer.is_none(), "the last good answer must stay");
-        assert_eq!(look.phrase, "DNS did not answer about example.com within 10 s");
+        assert_eq!(look.phrase, "DNS query for example.com timed out after 10 s");
 
         let look = judge("example.com", Ok(Answer::none()), Ok(Answer::none()));
         assert_eq!(look.answer, Some(Answer::none()));

@@ -1,4 +1,4 @@
-//! Peers named in the config: addresses at once, host names through DNS.
+//! Static peers from the config: addresses directly, host names through DNS.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -11,13 +11,13 @@ use super::{MAX_HINTS_PER_SOURCE, Outlet};
 /// An entry of `discovery.static`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// An address; without a port, the node's own port is meant.
+    /// An address; without a port, the node's own port applies.
     Address { ip: IpAddr, port: Option<u16> },
     /// A host name.
     Host { name: String, port: Option<u16> },
 }
 
-/// Why a text is not an entry.
+/// The text is not a valid entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not an address or a host name with an optional port, such as host:50000")]
 pub struct EntryError {
@@ -62,7 +62,7 @@ fn is_host_name(name: &str) -> bool {
         })
 }
 
-/// The config's entries, sorted out.
+/// The parsed entries of the config.
 #[derive(Default)]
 struct Entries {
     addresses: BTreeSet<SocketAddr>,
@@ -88,7 +88,7 @@ impl Entries {
     }
 }
 
-/// Offers the addresses at once and keeps looking up the names for ever.
+/// Reports the addresses immediately and looks up the names periodically until aborted.
 pub(super) async fn run(texts: Vec<String>, port: u16, resolver: Resolver, mut outlet: Outlet) {
     let Entries { addresses, names, wrong } = Entries::parse(&texts, port);
     let phrase = match &wrong {
@@ -122,7 +122,7 @@ struct Turn {
     failing: bool,
 }
 
-/// Looks up every name once; one that cannot be asked keeps its last good answer.
+/// Looks up every name once. A name whose lookup fails keeps its last good answer.
 async fn look_up(
     names: &[(String, u16)],
     resolver: &Resolver,

@@ -1,8 +1,8 @@
-//! Where other nodes might be: addresses worth dialling, from mDNS, DNS, the config and memory.
+//! Sources of hints: addresses of possible nodes, from mDNS, DNS, the config and remembered peers.
 //!
-//! Everything here is a hint. Who answers at an address, and whether it may be talked to, is
-//! decided by the handshake; a wrong or hostile hint costs one failed dial. No source can stop the
-//! node: a source that fails says so in [`Sources::state`] and tries again.
+//! Every address is only a hint. The handshake authenticates the node that answers there; a wrong
+//! or hostile hint costs one failed dial. No source can stop the node: a source that fails reports
+//! it in [`Sources::state`] and retries.
 
 pub mod dns;
 pub mod fixed;
@@ -25,29 +25,29 @@ use tracing::{Instrument, info_span};
 
 pub use remembered::Peer;
 
-/// The most addresses one source may offer, and so the most that a hostile answer can make us dial.
+/// Maximum number of addresses per source: bounds the dials that a hostile answer can cause.
 pub const MAX_HINTS_PER_SOURCE: usize = 64;
 
-/// What to look for and where.
+/// Configuration of the sources.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The port of a node that is named without one, and this node's own.
+    /// This node's port, and the default for addresses without one.
     pub port: u16,
-    /// Addresses this node listens on: never offered as hints. See [`Sources::set_own`].
+    /// Addresses that this node listens on: never offered as hints. See [`Sources::set_own`].
     pub own: BTreeSet<SocketAddr>,
-    /// `host:port`, `address:port`, or either without a port.
+    /// Static peers: `host:port`, `address:port`, or either without a port.
     pub fixed: Vec<String>,
-    /// DNS servers for every lookup; empty means those of the system.
+    /// DNS servers for every lookup; empty means the system's servers.
     pub servers: Vec<SocketAddr>,
-    /// The domain under which nodes are listed, if any.
+    /// The domain that lists the nodes in DNS; `None` disables this source.
     pub domain: Option<String>,
-    /// mDNS, unless it is off.
+    /// Settings of mDNS; `None` disables it.
     pub mdns: Option<mdns::Settings>,
-    /// The file of peers met before (`peers.json`).
+    /// The file of remembered peers (`peers.json`).
     pub remembered: PathBuf,
 }
 
-/// One way of finding peers.
+/// A kind of source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     Fixed,
@@ -67,15 +67,15 @@ impl fmt::Display for Source {
     }
 }
 
-/// What one source last had to say.
+/// Latest report of one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     pub source: Source,
-    /// Addresses it offers now.
+    /// Current hints.
     pub hints: BTreeSet<SocketAddr>,
-    /// A phrase for `musterctl status`, such as `no SRV record for _muster._udp.example.com`.
+    /// Description for `musterctl status`, such as `no SRV record for _muster._udp.example.com`.
     pub phrase: String,
-    /// True when the source could not be asked; the hints are then its last good answer.
+    /// True if the source could not be queried; the hints are then the last good result.
     pub failing: bool,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Display for State {
     }
 }
 
-/// A handle on every source. Clones share the same sources; they end with the [`Driver`].
+/// Handle to all sources. Clones share the same sources, which end with the [`Driver`].
 #[derive(Debug, Clone)]
 pub struct Sources {
     hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
@@ -95,7 +95,7 @@ pub struct Sources {
     remember: mpsc::Sender<Vec<Peer>>,
 }
 
-/// The task behind [`Sources`]: the caller spawns [`Driver::run`].
+/// Task behind [`Sources`]: the caller spawns [`Driver::run`].
 #[derive(Debug)]
 pub struct Driver {
     settings: Settings,
@@ -127,33 +127,33 @@ impl Sources {
         (Self { hints: hints_seen, states: states_seen, own, poke, remember }, driver)
     }
 
-    /// Every address worth dialling now, without this node's own.
+    /// All addresses to dial now, without this node's own.
     pub fn hints(&self) -> watch::Receiver<Arc<BTreeSet<SocketAddr>>> {
         self.hints.clone()
     }
 
-    /// What each source in use last had to say.
+    /// The latest report of each enabled source.
     pub fn state(&self) -> Arc<BTreeMap<Source, State>> {
         Arc::clone(&self.states.borrow())
     }
 
-    /// [`Sources::state`], to be watched.
+    /// Receiver of the reports in [`Sources::state`].
     pub fn states(&self) -> watch::Receiver<Arc<BTreeMap<Source, State>>> {
         self.states.clone()
     }
 
-    /// Replaces the addresses that are this node's own, after they have changed.
+    /// Replaces this node's own addresses after a change.
     pub fn set_own(&self, own: BTreeSet<SocketAddr>) {
         self.own.send_replace(own);
     }
 
-    /// Looks again now instead of at the next turn.
+    /// Makes all sources query immediately instead of at the next interval.
     pub fn poke(&self) {
         self.poke.send_modify(|turn| *turn = turn.wrapping_add(1));
     }
 
-    /// Replaces the peers kept on disk for the next start. Written soon, not now: a power cut may
-    /// lose the latest list, never tear it. Dropped silently once the driver has stopped.
+    /// Replaces the peers on disk for the next start. Written asynchronously: a power cut may lose
+    /// the latest list, but never corrupts the file. Ignored once the driver has stopped.
     pub async fn remember(&self, peers: Vec<Peer>) {
         self.remember.send(peers).await.ok();
     }
@@ -177,7 +177,7 @@ impl Driver {
                     states.send_replace(Arc::new(known.clone()));
                 }
                 changed = own.changed() => if changed.is_err() {
-                    // Every handle is gone: nobody can read a hint any more.
+                    // Every handle was dropped: no hint can be read any more.
                     break;
                 },
             }
@@ -238,7 +238,7 @@ fn is_dialable(address: &SocketAddr) -> bool {
     address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
 }
 
-/// A source's way to speak and to rest.
+/// Reports the results of one source and waits for its next query.
 #[derive(Debug)]
 struct Outlet {
     source: Source,
@@ -247,13 +247,13 @@ struct Outlet {
 }
 
 impl Outlet {
-    /// Replaces what this source offers.
+    /// Replaces the report of this source.
     async fn say(&self, hints: BTreeSet<SocketAddr>, phrase: String, failing: bool) {
-        // The driver outlives its sources, so nobody is left to care about a failed send.
+        // The driver outlives its sources: a failed send means that the driver is ending.
         self.reports.send(State { source: self.source, hints, phrase, failing }).await.ok();
     }
 
-    /// Waits for `pause` or for a poke; true when poked. Cancel safe.
+    /// Waits for `pause` or for a poke; returns true if poked. Cancel safe.
     async fn rest(&mut self, pause: Duration) -> bool {
         tokio::select! {
             biased;
@@ -262,7 +262,7 @@ impl Outlet {
         }
     }
 
-    /// Waits for a poke; never returns once no handle is left to poke. Cancel safe.
+    /// Waits for a poke; never returns once all handles were dropped. Cancel safe.
     async fn poked(&mut self) -> bool {
         if self.poke.changed().await.is_err() {
             std::future::pending::<()>().await;

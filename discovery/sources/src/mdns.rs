@@ -1,15 +1,16 @@
 //! Peers on the same link, by mDNS and DNS-SD (RFC 6762, RFC 6763): service `_muster._udp.local.`.
 //!
 //! Announces and browses only on interfaces whose address the settings choose. The announcement
-//! carries the node id's short form, the port, a protocol version and a tag of the token's public
-//! id, so that two clusters on one link do not dial each other; never anything of the secret.
+//! carries the short node id, the port, a protocol version and a tag of the token's public id, so
+//! that two clusters on one link do not dial each other. It carries nothing derived from the
+//! secret.
 //!
-//! What the library tells once, it may also fail to tell: the goodbye of an instance it has not met
-//! enters its cache, and if that instance announces itself within the same second, it is no news,
-//! now or ever (mdns-sd 0.21.7; it happens when all nodes of a link are restarted at once). So this
-//! module looks again from time to time, which has the library tell all that it knows.
-//! (The library joins the multicast group on every interface for the moment before the choice is
-//! made; it sends no mDNS message there.)
+//! The library may lose events (mdns-sd 0.21.7). The goodbye of an unknown instance enters its
+//! cache. If that instance announces itself within the same second, the library never reports it.
+//! This happens when all nodes of a link are restarted at once. So this module browses again
+//! periodically, which makes the library report its whole cache.
+//! (The library briefly joins the multicast group on every interface before the selection applies;
+//! it sends no mDNS message there.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,27 +31,27 @@ use super::{MAX_HINTS_PER_SOURCE, Outlet};
 
 /// The DNS-SD service type.
 pub const SERVICE: &str = "_muster._udp.local.";
-/// The version of this announcement's meaning (TXT key `v`).
+/// Version of the announcement format (TXT key `v`).
 const VERSION: &str = "1";
-/// Instances kept at most; more than any link should have, few enough to hold.
+/// Maximum number of instances: more than any link should have, few enough to keep in memory.
 const MAX_INSTANCES: usize = 256;
-/// The pause after the library failed.
+/// Delay after a failure of the library.
 const RETRY: Duration = Duration::from_secs(5);
-/// After the start, and after the link has come up, the node looks again so soon, then after twice
-/// that time, and so on up to the longest pause.
+/// Delay before browsing again after the start and after the link has come up. It doubles each
+/// time, up to the maximum.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
-/// How often the library looks for new interfaces and addresses: a link may come up after the node.
+/// Interval at which the library polls interfaces: a link may come up after the node.
 const INTERFACES_EVERY_SECONDS: u32 = 2;
 
-/// How to announce and where.
+/// Settings of the announcement.
 #[derive(Clone)]
 pub struct Settings {
     /// This node.
     pub me: NodeId,
     /// The public id of the token the cluster is founded with.
     pub token_id: String,
-    /// Which of the machine's addresses to announce, on their interfaces only.
+    /// Selects the addresses to announce, on their interfaces only.
     pub chosen: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
@@ -60,14 +61,14 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Tells clusters apart on one link: 64 bits of a hash of the token's public id.
+/// Distinguishes clusters on one link: 64 bits of a hash of the token's public id.
 fn tag(token_id: &str) -> String {
     let hash = digest(&SHA256, format!("muster mdns tag 1\n{token_id}").as_bytes());
     let first = hash.as_ref()[..8].try_into().expect("SHA-256 has 32 bytes");
     format!("{:016x}", u64::from_be_bytes(first))
 }
 
-/// Announces and browses for ever.
+/// Announces and browses until the task is aborted.
 pub(super) async fn run(settings: Settings, port: u16, mut outlet: Outlet) {
     loop {
         if let Err(error) = watch(&settings, port, &mut outlet).await {
@@ -110,7 +111,7 @@ async fn watch(settings: &Settings, port: u16, outlet: &mut Outlet) -> Result<()
             () = sleep_until(again) => {
                 again = Instant::now() + pauses.next();
                 let before = std::mem::replace(&mut events, library.look()?);
-                // The library drops its end when it takes up the new one.
+                // The library drops the old sender when it accepts the new subscription.
                 let mut changed = false;
                 while let Ok(event) = before.recv_async().await {
                     changed |= link.apply(event);
@@ -124,7 +125,7 @@ async fn watch(settings: &Settings, port: u16, outlet: &mut Outlet) -> Result<()
     }
 }
 
-/// The pauses between looks: each twice as long as the one before.
+/// Delays between browse requests: each twice as long as the previous one.
 struct Pauses(Duration);
 
 impl Pauses {
@@ -139,7 +140,7 @@ impl Pauses {
     }
 }
 
-/// The library's thread and what it is to announce. Says goodbye and ends when dropped.
+/// The library's thread with the announcement. Sends a goodbye and ends when dropped.
 struct Library {
     daemon: ServiceDaemon,
     me: ServiceInfo,
@@ -152,7 +153,7 @@ impl Drop for Library {
 }
 
 impl Library {
-    /// Nothing is sent before the first [`Library::look`].
+    /// Starts the library. Nothing is sent before the first [`Library::look`].
     fn start(settings: &Settings, port: u16) -> Result<Self, mdns_sd::Error> {
         let chosen = Arc::clone(&settings.chosen);
         let here = IfKind::Predicate(IfPredicate::new(move |interface| chosen(interface.ip())));
@@ -162,8 +163,8 @@ impl Library {
         let mut me =
             ServiceInfo::new(SERVICE, &short, &host, "", port, &txt[..])?.enable_addr_auto();
         me.set_interfaces(vec![here.clone()]);
-        // The name holds 50 bits of a hash of this node's key: nobody else claims it, and probing
-        // for that (RFC 6762 section 8.1) would cost the first 750 ms.
+        // The name holds 50 bits of a hash of this node's key, so it is unique. Probing for
+        // conflicts (RFC 6762 section 8.1) would cost the first 750 ms.
         me.set_requires_probe(false);
         let library = Self { daemon: ServiceDaemon::new()?, me };
         library.daemon.disable_interface(IfKind::All)?;
@@ -172,8 +173,8 @@ impl Library {
         Ok(library)
     }
 
-    /// Asks who is there, within 120 ms, and announces this node at its addresses of now. The
-    /// receiver first hears of all that the library knows already.
+    /// Sends a query within 120 ms and announces this node at its current addresses. The receiver
+    /// first gets all instances in the library's cache.
     fn look(&self) -> Result<Receiver<ServiceEvent>, mdns_sd::Error> {
         let events = self.daemon.browse(SERVICE)?;
         self.daemon.register(self.me.clone())?;
@@ -181,7 +182,7 @@ impl Library {
     }
 }
 
-/// What is announced on the link.
+/// Instances announced on the link.
 struct Link {
     tag: String,
     me: String,
@@ -199,7 +200,7 @@ impl Link {
         }
     }
 
-    /// True when what is known has changed.
+    /// Applies an event. Returns true if the known instances have changed.
     fn apply(&mut self, event: ServiceEvent) -> bool {
         match event {
             ServiceEvent::ServiceResolved(service) => self.resolved(&service),
@@ -249,7 +250,8 @@ impl Link {
     }
 }
 
-/// A link-local address is reachable only together with the interface it was heard on.
+/// Builds a socket address. A link-local address is reachable only through the interface on which
+/// it was received.
 fn at(ip: &ScopedIp, port: u16) -> SocketAddr {
     match ip {
         ScopedIp::V6(v6) if v6.addr().is_unicast_link_local() => {

@@ -1,9 +1,9 @@
-//! Peers met before, in one small file, so that a cluster that lost power finds itself again with
-//! no other source.
+//! Known peers in one small file, so that the nodes of a cluster find each other after a power cut
+//! without any other source.
 //!
-//! The file is replaced whole (temporary file, fsync, rename, fsync of the directory). It holds
-//! nothing secret and nothing that is trusted; mode 0600 all the same. One that cannot be read is
-//! set aside and the node goes on without it.
+//! The file is replaced atomically (temporary file, fsync, rename, fsync of the directory). It
+//! holds no secrets and is not trusted, but has mode 0600 anyway. An unreadable file is renamed,
+//! and the node continues without it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,12 +19,12 @@ use tracing::{debug, warn};
 use super::{MAX_HINTS_PER_SOURCE, Outlet};
 use muster_files::{PRIVATE, replace};
 
-/// The format this build writes and reads.
+/// Format version that this build writes and reads.
 const VERSION: u32 = 1;
-/// Peers kept at most, and addresses of each.
+/// Maximum number of peers, and of addresses per peer.
 const MAX_PEERS: usize = 1024;
 const MAX_ADDRESSES: usize = 16;
-/// A larger file is not ours.
+/// Maximum size of the file; this build writes no larger one.
 const MAX_BYTES: u64 = 4 << 20;
 
 /// A peer as it was last known.
@@ -44,7 +44,7 @@ struct Contents {
     peers: Vec<Peer>,
 }
 
-/// Why the remembered peers could not be read.
+/// Failures to read the remembered peers.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("read remembered peers {}", path.display())]
@@ -57,7 +57,7 @@ pub enum ReadError {
     Size { path: PathBuf },
 }
 
-/// Why the remembered peers could not be written.
+/// Failure to write the remembered peers.
 #[derive(Debug, thiserror::Error)]
 #[error("write remembered peers {}", path.display())]
 pub struct WriteError {
@@ -65,7 +65,7 @@ pub struct WriteError {
     source: io::Error,
 }
 
-/// The peers in the file; none when there is no file.
+/// Reads the peers in the file; empty if there is no file.
 pub fn read(path: &Path) -> Result<Vec<Peer>, ReadError> {
     let fail = |source| ReadError::Read { path: path.to_owned(), source };
     let file = match File::open(path) {
@@ -90,7 +90,7 @@ pub fn read(path: &Path) -> Result<Vec<Peer>, ReadError> {
     Ok(contents.peers)
 }
 
-/// Replaces the file. Peers and addresses beyond the bounds are left out.
+/// Replaces the file. Peers and addresses beyond the limits are omitted.
 pub fn write(path: &Path, peers: &[Peer]) -> Result<(), WriteError> {
     compose(peers)
         .map_err(io::Error::from)
@@ -106,7 +106,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The file that lists these.
+/// Encodes the file for `peers`.
 pub(crate) fn compose(peers: &[Peer]) -> serde_json::Result<Vec<u8>> {
     let mut peers: Vec<Peer> = peers.iter().take(MAX_PEERS).cloned().collect();
     for peer in &mut peers {
@@ -115,22 +115,22 @@ pub(crate) fn compose(peers: &[Peer]) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(&Contents { version: VERSION, peers })
 }
 
-/// Reads the file; one that cannot be read is renamed to `<file>.unreadable` and forgotten.
+/// Reads the file. An unreadable one is renamed to `<file>.unreadable` and ignored.
 fn recall(path: &Path) -> (Vec<Peer>, Option<ReadError>) {
     match read(path) {
         Ok(peers) => (peers, None),
         Err(error) => {
             let aside = beside(path, "unreadable");
             match fs::rename(path, &aside) {
-                Ok(()) => warn!(%error, kept = %aside.display(), "remembered peers set aside"),
-                Err(rename) => warn!(%error, %rename, "remembered peers cannot be read"),
+                Ok(()) => warn!(%error, kept = %aside.display(), "unreadable peers file renamed"),
+                Err(rename) => warn!(%error, %rename, "cannot read or rename the peers file"),
             }
             (Vec::new(), Some(error))
         }
     }
 }
 
-/// Offers what was remembered and writes what is to be remembered, for ever.
+/// Reports the remembered peers and writes updates until the task is aborted.
 pub(super) async fn run(path: PathBuf, outlet: Outlet, mut inbox: mpsc::Receiver<Vec<Peer>>) {
     let file = path.clone();
     let (mut peers, error) = blocking(move || recall(&file)).await.unwrap_or_default();
@@ -138,7 +138,7 @@ pub(super) async fn run(path: PathBuf, outlet: Outlet, mut inbox: mpsc::Receiver
     loop {
         let phrase = match &trouble {
             Some(text) => text.clone(),
-            None if peers.is_empty() => "no peers met yet".to_owned(),
+            None if peers.is_empty() => "no peers known yet".to_owned(),
             None => format!("{} peers", peers.len()),
         };
         outlet.say(hints(&peers), phrase, trouble.is_some()).await;
@@ -150,17 +150,17 @@ pub(super) async fn run(path: PathBuf, outlet: Outlet, mut inbox: mpsc::Receiver
         let (file, list) = (path.clone(), peers.clone());
         trouble = match blocking(move || write(&file, &list)).await {
             Some(Err(error)) => {
-                warn!(error = &error as &dyn std::error::Error, "peers not remembered");
+                warn!(error = &error as &dyn std::error::Error, "cannot write the peers file");
                 Some(error.to_string())
             }
             Some(Ok(())) | None => None,
         };
-        debug!(peers = peers.len(), "peers remembered");
+        debug!(peers = peers.len(), "peers file updated");
     }
 }
 
-/// One address of each peer first, so that the bound never hides a whole peer behind another's
-/// many addresses.
+/// Returns the addresses, one of each peer first, so that the limit never omits a peer in favour of
+/// another's many addresses.
 fn hints(peers: &[Peer]) -> BTreeSet<SocketAddr> {
     let nth = |n: usize| peers.iter().filter_map(move |peer| peer.addresses.get(n)).copied();
     let mut hints = BTreeSet::new();
@@ -173,7 +173,7 @@ fn hints(peers: &[Peer]) -> BTreeSet<SocketAddr> {
     hints
 }
 
-/// None only while the runtime is shutting down.
+/// Runs blocking work. `None` only while the runtime shuts down.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let mut task = tokio::task::JoinSet::new();
     task.spawn_blocking(work);

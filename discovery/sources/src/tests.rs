@@ -1,4 +1,4 @@
-//! The sources together, against a real DNS server on loopback.
+//! All sources together, with a real DNS server on loopback.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A DNS server for `muster.test`, with what `records` says.
+/// Starts a DNS server for `muster.test` with these records.
 async fn serve(records: &[(&str, RData)]) -> (Server<Catalog>, SocketAddr) {
     let origin = Name::from_str("muster.test.").unwrap();
     let zone: InMemoryZoneHandler =
@@ -80,7 +80,7 @@ impl Rig {
         let mut states = self.sources.states.clone();
         let seen = states.wait_for(|now| now.get(&source).is_some_and(&wanted));
         let Ok(states) = tokio::time::timeout(PATIENCE, seen).await else {
-            panic!("{source} did not come to say so: {:?}", self.sources.state());
+            panic!("{source} did not report the expected state: {:?}", self.sources.state());
         };
         states.unwrap()[&source].to_string()
     }
@@ -122,7 +122,7 @@ async fn dns_offers_srv_targets_with_their_ports_and_the_domains_own_addresses()
 }
 
 #[tokio::test]
-async fn a_domain_that_lists_nobody_is_named() {
+async fn a_domain_that_lists_no_node_is_named() {
     let (mut server, dns) = serve(&[("other.muster.test.", a(1))]).await;
     let rig = Rig::start(|settings| {
         settings.servers = vec![dns];
@@ -188,7 +188,7 @@ async fn remembered_peers_are_offered_at_once_and_at_the_next_start() {
         role: Role::ControlPlane,
         addresses: vec!["192.0.2.1:50000".parse().unwrap()],
     };
-    assert_eq!(rig.phrase(Source::Remembered, |_| true).await, "remembered: no peers met yet");
+    assert_eq!(rig.phrase(Source::Remembered, |_| true).await, "remembered: no peers known yet");
     rig.sources.remember(vec![peer.clone()]).await;
     rig.hints(&["192.0.2.1:50000"]).await;
     let path = rig.directory.path().join("peers.json");

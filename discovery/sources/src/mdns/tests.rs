@@ -1,5 +1,5 @@
-//! On a link of their own: each test runs itself again in a fresh network namespace, so that not
-//! one multicast packet leaves it. Needs `unshare` (util-linux), `ip` (iproute2) and root.
+//! mDNS on a private link: each test runs itself again in a new network namespace, so that no
+//! multicast packet leaves it. Needs `unshare` (util-linux), `ip` (iproute2) and root.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
@@ -11,9 +11,9 @@ use super::*;
 use crate::{Source, Sources};
 
 const INSIDE: &str = "MUSTER_TEST_INSIDE_NAMESPACE";
-/// Far beyond what any of this takes, on a machine however busy.
+/// Far longer than any of this takes, even on a busy machine.
 const NEVER: Duration = Duration::from_secs(100);
-/// Two links: nodes use the first and must leave the second alone.
+/// Two links: nodes use the first and must not use the second.
 const LINKS: &str = "ip link set lo up \
     && ip link add here type veth peer name here-end && ip link set here-end up \
     && ip link add away type veth peer name away-end && ip link set away-end up \
@@ -22,8 +22,8 @@ const LINKS: &str = "ip link set lo up \
     && ip link set here up && ip link set away up \
     && exec \"$0\" \"$@\"";
 
-/// True inside the namespace. Outside, runs the test named `name` inside and reports its failure.
-#[expect(clippy::print_stdout, reason = "shows the figure that a test printed inside")]
+/// Returns true inside the namespace. Outside, runs the test `name` inside and reports its failure.
+#[expect(clippy::print_stdout, reason = "shows the measurements that a test printed inside")]
 fn inside(name: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -81,7 +81,7 @@ impl Node {
         Self { sources, stop, tasks, _directory: directory }
     }
 
-    /// Waits until this node sees exactly these others, on both addresses of the first link.
+    /// Waits until this node sees exactly these nodes, at both addresses of the first link.
     async fn sees(&self, others: &[u8]) {
         let wanted: BTreeSet<SocketAddr> = others
             .iter()
@@ -103,7 +103,7 @@ impl Node {
     }
 }
 
-/// Hears what is sent to the mDNS group on the link with `address`.
+/// A socket that receives packets to the mDNS group on the link with `address`.
 fn listener(address: [u8; 4]) -> UdpSocket {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -130,12 +130,12 @@ fn the_pauses_between_looks_double_up_to_the_longest() {
     assert_eq!(seconds, [2, 4, 8, 16, 32, 64, 120, 120]);
 }
 
-/// Prints how long it took (with `--nocapture`): at rest the first sees the other within a few
-/// milliseconds, and is seen within a second.
+/// Prints the durations (with `--nocapture`). On an idle machine the first node sees the other
+/// within a few milliseconds, and is seen within a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "the figure is part of the purpose")]
-async fn nodes_that_are_restarted_together_see_each_other_whoever_comes_first() {
-    if !inside("nodes_that_are_restarted_together_see_each_other_whoever_comes_first") {
+#[expect(clippy::print_stdout, reason = "the measurement is part of the purpose")]
+async fn nodes_that_are_restarted_together_see_each_other_in_any_order() {
+    if !inside("nodes_that_are_restarted_together_see_each_other_in_any_order") {
         return;
     }
     let mut first = Vec::new();
@@ -158,9 +158,9 @@ async fn nodes_that_are_restarted_together_see_each_other_whoever_comes_first() 
     println!("one sees the other after {first:?}, both see each other after {both:?}");
 }
 
-/// The story: nodes 1 and 7 were restarted together. The new node 1 heard the old node 7 say
-/// goodbye, and within the same second the new node 7 announce itself; the library took the goodbye
-/// for a record, and the announcement for the same record again, so node 1 never heard of node 7.
+/// The bug: nodes 1 and 7 were restarted together. The new node 1 received the goodbye of the old
+/// node 7, and within the same second the announcement of the new node 7. The library took the
+/// goodbye for a record and the announcement for a duplicate, so node 1 never saw node 7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen() {
     if !inside("a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen") {
@@ -173,7 +173,7 @@ async fn a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(NEVER, heard).await.expect("the node speaks once its link is up");
+    tokio::time::timeout(NEVER, heard).await.expect("the node sends once its link is up");
     let sender = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     sender.set_multicast_if_v4(&Ipv4Addr::new(192, 0, 2, 1)).unwrap();
     let group: SocketAddr = "224.0.0.251:5353".parse().unwrap();
@@ -204,7 +204,7 @@ async fn nodes_see_each_other_on_a_link_that_comes_up_after_they_have_started() 
     b.end().await;
 }
 
-/// The response by which node `n` announces itself on the first link; its goodbye if `ttl` is 0.
+/// Encodes the announcement of node `n` on the first link; its goodbye if `ttl` is 0.
 fn announcement(n: u8, token_id: &str, ttl: u32) -> Vec<u8> {
     let short = NodeId::from_bytes([n; 32]).short();
     let instance = dns_name(&format!("{short}.{SERVICE}"));
@@ -245,8 +245,8 @@ fn dns_name(name: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_chosen_link_hears_of_the_node() {
-    if !inside("only_the_chosen_link_hears_of_the_node") {
+async fn only_the_chosen_link_carries_the_announcement() {
+    if !inside("only_the_chosen_link_carries_the_announcement") {
         return;
     }
     let (here, away) = (listener([192, 0, 2, 1]), listener([198, 51, 100, 1]));
@@ -255,12 +255,12 @@ async fn only_the_chosen_link_hears_of_the_node() {
     tokio::join!(a.sees(&[2]), b.sees(&[1]));
     a.sources.poke();
     a.end().await;
-    b.sees(&[]).await; // its goodbye was heard
+    b.sees(&[]).await; // its goodbye was received
     b.end().await;
     let mut buffer = [0; 2048];
-    let length = here.recv(&mut buffer).expect("the chosen link heard them");
+    let length = here.recv(&mut buffer).expect("the chosen link carries their packets");
     assert!(buffer[..length].windows(7).any(|name| name == b"_muster"));
-    let other = away.recv(&mut buffer).expect_err("the other link heard nothing");
+    let other = away.recv(&mut buffer).expect_err("the other link carries no packet");
     assert_eq!(other.kind(), std::io::ErrorKind::WouldBlock);
 }
 
@@ -279,7 +279,7 @@ async fn clusters_on_one_link_leave_each_other_alone() {
             .get(&Source::Mdns)
             .is_some_and(|state| state.phrase == "only nodes with another token on this link (2)")
     });
-    tokio::time::timeout(NEVER, met).await.expect("it says so").unwrap();
+    tokio::time::timeout(NEVER, met).await.expect("it reports the foreign nodes").unwrap();
     stranger.sees(&[]).await;
     for node in [a, b, stranger] {
         node.end().await;
