@@ -55,7 +55,7 @@ impl Quorums {
 pub struct Charter {
     pub me: NodeId,
     pub token_id: String,
-    /// How many founders a proposal must name.
+    /// Number of founders that a proposal must name.
     pub expect: usize,
     /// Digest of the birth-relevant settings.
     pub config_digest: [u8; 32],
