@@ -45,7 +45,7 @@ pub(super) struct Joining {
     /// The member that the last request was sent to.
     asked: Option<NodeId>,
     /// The member named in the reported reason: the one that was asked when the reason was new.
-    /// Naming another at each request or greeting would turn one reason into many.
+    /// Naming another at each request or greeting would split one reason into many.
     named: Option<NodeId>,
     kinds: BTreeSet<Kind>,
     /// Number of requests made; selects the member to ask.
