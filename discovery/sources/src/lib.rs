@@ -253,7 +253,7 @@ impl Outlet {
         self.reports.send(State { source: self.source, hints, phrase, failing }).await.ok();
     }
 
-    /// Waits for `pause` or for a poke; returns true if poked. Cancel safe.
+    /// Waits for `pause` or for a refresh request; returns true for the latter. Cancel safe.
     async fn rest(&mut self, pause: Duration) -> bool {
         tokio::select! {
             biased;
@@ -262,7 +262,7 @@ impl Outlet {
         }
     }
 
-    /// Waits for a poke; never returns once all handles were dropped. Cancel safe.
+    /// Waits for a refresh request; never returns once all handles were dropped. Cancel safe.
     async fn poked(&mut self) -> bool {
         if self.poke.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -1,5 +1,5 @@
-//! The task of formation: receives events, lets the view and the birth protocol decide, and spawns
-//! network jobs.
+//! The task of formation: receives events, lets the peer table and the birth protocol decide, and
+//! spawns network jobs.
 
 mod birth;
 mod joining;

@@ -1,4 +1,4 @@
-//! Decisions of a view in scenarios with explicit time.
+//! Decisions of a peer table in scenarios with explicit time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
