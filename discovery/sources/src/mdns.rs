@@ -148,7 +148,7 @@ struct Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        self.daemon.shutdown().ok(); // a full queue only means that the thread ends with the process
+        self.daemon.shutdown().ok(); // on a full queue the thread ends with the process
     }
 }
 
