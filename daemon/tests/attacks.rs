@@ -232,7 +232,7 @@ async fn until_refused_by(target: &Node, caller: &Node) {
         let status = caller.client(target).report(within(ReportRequest::default())).await;
         let status = status.expect_err("the call succeeded");
         let is_refused = status.code() == Code::Unauthenticated;
-        (is_refused && status.message().contains("the peer does not admit this node")).then_some(())
+        (is_refused && status.message().contains("the peer rejected this node")).then_some(())
     })
     .await;
 }

@@ -1,24 +1,24 @@
-//! Who makes a call: put into the extensions of every request that the endpoint serves.
+//! Caller of a request, stored in the extensions of every request that the endpoint serves.
 
 use std::net::SocketAddr;
 
 use muster_types::{NodeId, PublicKey, Role};
 use tonic::Status;
 
-/// The peer of the session that a request came over. Its key was proved in the TLS handshake.
+/// Peer of the session that a request came over. Its key was proved in the TLS handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub node_id: NodeId,
     pub public_key: PublicKey,
-    /// What the directory says of this node. Always present on `muster-node/1`; on `muster-hello/1`
-    /// only when a member calls.
+    /// Role in the directory. Always present on `muster-node/1`; on `muster-hello/1` only when the
+    /// caller is a member.
     pub role: Option<Role>,
-    /// Where its packets come from now.
+    /// Address that its packets come from now.
     pub remote: SocketAddr,
 }
 
 impl Caller {
-    /// The caller of a request.
+    /// Returns the caller of a request.
     ///
     /// # Errors
     /// INTERNAL when the request did not come through [`super::Listener`].
@@ -29,7 +29,7 @@ impl Caller {
             .ok_or_else(|| Status::internal("the request did not come over a node session"))
     }
 
-    /// Lets control-plane members pass and refuses everyone else with `PERMISSION_DENIED`.
+    /// Accepts control-plane members and rejects every other caller with `PERMISSION_DENIED`.
     pub fn require_control_plane(&self) -> Result<(), Status> {
         match self.role {
             Some(Role::ControlPlane) => Ok(()),

@@ -1,5 +1,5 @@
-//! The client side of a member: a tower service that generated clients run on. It follows the peer
-//! from connection to connection; a call never outlives the deadline that its caller set.
+//! Client of one member: a tower service for generated clients. It follows the peer across
+//! connections. A call never outlives the deadline that its caller set.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,13 +17,15 @@ use super::deadline::Deadline;
 use super::http2::{Call, Limits, Tasks, chain, connect, stream};
 use super::owner::Request;
 
-/// How to call one member, whether or not it can be reached now. Cheap to clone and to make.
+/// Channel for calls to one member, whether reachable now or not. Cheap to create and clone.
 ///
-/// A call to a member without a connection dials it and waits for the outcome. Errors are
-/// UNAVAILABLE, at once when the connection is lost; UNAUTHENTICATED when the peer does not admit
-/// this node (it is not in the peer's registry, or its certificate has expired); and `DEADLINE_EXCEEDED` when the request's own
-/// timeout (`tonic::Request::set_timeout`) has passed; without one a call to a peer that has fallen
-/// silent fails after about three seconds.
+/// A call to a member without a connection dials it and waits for the outcome. Errors:
+/// * UNAVAILABLE, at once when the connection is lost.
+/// * UNAUTHENTICATED when the peer rejects this node: it is not in the peer's registry, or its
+///   certificate has expired.
+/// * `DEADLINE_EXCEEDED` when the request's own timeout (`tonic::Request::set_timeout`) expires.
+///
+/// Without a timeout, a call to a silent peer fails after about three seconds.
 #[derive(Debug, Clone)]
 pub struct NodeChannel {
     peer: NodeId,
@@ -32,19 +34,19 @@ pub struct NodeChannel {
     state: Arc<OnceCell<watch::Receiver<State>>>,
 }
 
-/// Which stream of the connection a call takes.
+/// Stream of the connection that a call uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Small calls that must not wait.
     Calls,
-    /// Snapshots and other bulk, on a stream of their own with lower priority.
+    /// Snapshots and other bulk transfers, on a separate stream with lower priority.
     Bulk,
 }
 
-/// What the owner of the connections publishes about one peer.
+/// Connection state of one peer, published by the endpoint's task.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
-    /// Counts the dials that failed, so that who waits for one can tell.
+    /// Number of failed dials, so that a caller waiting for a dial sees it fail.
     pub(crate) failed_dials: u64,
     pub(crate) link: Result<Arc<Link>, Lost>,
 }
@@ -55,7 +57,7 @@ impl State {
     }
 }
 
-/// A connection to a member with its client lanes, opened when first used.
+/// Connection to a member with its client lanes, which open on first use.
 #[derive(Debug)]
 pub(crate) struct Link {
     connection: quinn::Connection,
@@ -96,7 +98,7 @@ impl Link {
         };
         let call = slot.get_or_try_init(open).await?;
         if call.sender.is_closed() {
-            // HTTP/2 broke on a live connection. Begin anew rather than repair.
+            // HTTP/2 failed on a live connection. Close it and dial again rather than repair it.
             Close::Broken.close(&self.connection);
         }
         Ok(call.clone())
@@ -112,7 +114,7 @@ impl NodeChannel {
         Self { peer, lane, inbox, state: Arc::default() }
     }
 
-    /// The member that this channel calls.
+    /// Returns the member that this channel calls.
     pub fn peer(&self) -> NodeId {
         self.peer
     }

@@ -1,4 +1,4 @@
-//! How sessions end: what is told to the peer, and what a peer's goodbye means.
+//! Ends of sessions: close codes sent to the peer, and the meaning of those received.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use tonic::Status;
 use super::dial::DialError;
 use muster_types::text::sanitize;
 
-/// Why this side closed a connection, as the QUIC application error code. There is no text with it:
-/// a stranger learns nothing.
+/// Reason for which this side closed a connection, as the QUIC application error code. No text is
+/// sent with it, so that an unauthenticated peer learns nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Close {
     /// The endpoint stops, or the session is no longer needed.
     Done = 0,
-    /// Not a member, or its certificate does not hold.
+    /// Not a member, or its certificate is not valid.
     NotAdmitted = 1,
-    /// Was a member until now.
+    /// The peer has just been removed.
     Removed = 2,
     /// The token was not proved in time.
     Unproven = 3,
@@ -25,11 +25,11 @@ pub(crate) enum Close {
     Denied = 4,
     /// Too many sessions, or too many wrong proofs from this address.
     Busy = 5,
-    /// Another connection of the same pair took over.
+    /// Another connection to the same peer replaced it.
     Replaced = 6,
-    /// No answer for too long.
+    /// No packets for too long.
     Silent = 7,
-    /// A peer spoke something that is not HTTP/2.
+    /// The peer did not speak valid HTTP/2.
     Broken = 8,
 }
 
@@ -42,23 +42,23 @@ impl Close {
         quic.close(VarInt::from_u32(self as u32), b"");
     }
 
-    /// What the code means to the side that receives it.
+    /// Returns the meaning of the code for the side that receives it.
     pub(crate) fn meaning(code: VarInt) -> &'static str {
         match code.into_inner() {
             0 => "the peer closed the session",
             1 => {
-                "the peer does not admit this node: it is not in the peer's registry, or its \
-                  certificate does not hold there"
+                "the peer rejected this node: it is not in the peer's registry, or its \
+                  certificate is not valid there"
             }
             2 => "this node was removed from the cluster",
             3 => "the token was not proved in time",
-            4 => "the peer refused the token proof",
+            4 => "the peer rejected the token proof",
             5 => {
                 "the peer has too many sessions, or saw too many wrong proofs from this address; \
                   try again in a few seconds"
             }
-            6 => "another connection took over",
-            7 => "the peer had no answer from this node",
+            6 => "another connection replaced it",
+            7 => "the peer received no answer from this node",
             8 => "the peer could not read what this node sent",
             _ => "the peer closed the session for an unknown reason",
         }
@@ -68,17 +68,17 @@ impl Close {
 /// Error codes of QUIC that carry a TLS alert (RFC 9001 section 4.8).
 const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
 
-/// Why a connection ended or could not be made.
+/// Reason why a connection ended or could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost {
     why: String,
-    /// The peer is there and does not want this node.
+    /// True if the peer answered and rejected this node.
     is_refusal: bool,
 }
 
 impl Lost {
     pub(crate) fn because(why: impl AsRef<str>) -> Self {
-        // A peer's own words may be in it: QUIC lets it give a reason.
+        // The text may come from the peer: QUIC lets it send a reason.
         Self { why: sanitize(why.as_ref()), is_refusal: false }
     }
 
@@ -96,9 +96,9 @@ impl Lost {
                 Self { why, is_refusal: true }
             }
             ConnectionError::TimedOut => Self::because("no answer"),
-            ConnectionError::Reset => Self::because("the peer was restarted"),
+            ConnectionError::Reset => Self::because("the peer restarted"),
             ConnectionError::LocallyClosed => {
-                Self::because("given up: it did not answer, or is no longer a member")
+                Self::because("closed by this node: the peer is silent or no longer a member")
             }
             other => Self::because(other.to_string()),
         }
@@ -108,7 +108,7 @@ impl Lost {
         self.is_refusal
     }
 
-    /// UNAUTHENTICATED when the peer refused this node, UNAVAILABLE otherwise.
+    /// Returns UNAUTHENTICATED when the peer rejected this node, UNAVAILABLE otherwise.
     pub(crate) fn status(&self, whom: impl fmt::Display) -> Status {
         let text = format!("call {whom}: {}", self.why);
         if self.is_refusal { Status::unauthenticated(text) } else { Status::unavailable(text) }

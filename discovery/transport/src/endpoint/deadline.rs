@@ -1,4 +1,4 @@
-//! The deadline of a call, kept on the caller's side: tonic only writes it into the request.
+//! Deadline of a call, enforced on the caller's side: tonic only writes it into the request.
 
 use std::fmt;
 use std::future::Future;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
-/// How long the caller waits for the beginning of the answer.
+/// Time that the caller waits for the beginning of the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline(Option<Duration>);
 
@@ -15,7 +15,7 @@ impl Deadline {
         Self(timeout_of(headers))
     }
 
-    /// `DEADLINE_EXCEEDED` when the answer does not come in time.
+    /// Waits for the reply. Returns `DEADLINE_EXCEEDED` when it does not come in time.
     pub(crate) async fn bound<T>(
         self,
         whom: impl fmt::Display,
@@ -29,7 +29,7 @@ impl Deadline {
     }
 }
 
-/// The caller's deadline, as tonic puts it on the wire (gRPC over HTTP/2, "Timeout").
+/// Reads the caller's deadline in tonic's wire format (gRPC over HTTP/2, "Timeout").
 fn timeout_of(headers: &http::HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

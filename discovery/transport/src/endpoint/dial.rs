@@ -1,4 +1,4 @@
-//! Reaches one peer over whichever of its addresses answers first.
+//! Dials one peer at several addresses; the first that answers wins.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,21 +13,21 @@ use super::http2::chain;
 use super::tls::ANY_NAME;
 use super::transport::HANDSHAKE;
 
-/// Between attempts on different addresses (RFC 8305 section 5 recommends 250 ms).
+/// Pause between attempts on different addresses (RFC 8305 section 5 recommends 250 ms).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-/// Between attempts on the same address; doubles. With QUIC's own retransmissions a first packet
-/// leaves every second, so that a peer is reached within one when the network heals.
+/// Pause between attempts on the same address; doubles. With QUIC's own retransmissions a first
+/// packet leaves every second. A peer is thus reached within one second after the network heals.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Why a peer was not reached.
+/// Reasons why a peer was not reached.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DialError {
     #[error("no address of the peer is known")]
     NoAddress,
     #[error("dial {address}: {why}")]
     Failed { address: SocketAddr, why: String },
-    /// Somebody is there and does not want this node.
+    /// The peer answered and rejected this node.
     #[error("dial {address}: {why}")]
     Refused { address: SocketAddr, why: String },
     #[error("dial {}: no answer within {} ms; check that the node runs and that UDP reaches it",
@@ -50,9 +50,9 @@ fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Dials the addresses one after the other without waiting for failures, then all over again, until
-/// one answers or time is up. A peer that answers with a refusal ends the race at once when no
-/// other address is left; one that has begun to answer is not dialled again, for it may be busy.
+/// Dials the addresses one after the other without waiting for failures, then starts over, until
+/// one answers or the timeout expires. A rejection ends the dial at once when no other address is
+/// left. An address that has begun to answer is not dialled again, because the peer may be busy.
 pub(crate) async fn race(
     quic: &quinn::Endpoint,
     config: &quinn::ClientConfig,

@@ -1,38 +1,38 @@
-//! Decides which handshakes may begin, so that strangers cost a bounded amount of memory and cannot
-//! keep members out. Pure: no clock, no I/O.
+//! Admission control for QUIC handshakes. Unauthenticated peers cost a bounded amount of memory and
+//! cannot keep members out. Pure: no clock, no I/O.
 //!
-//! A place is taken when a handshake begins and given back when it has become a session of a member
-//! or a session that proved the token, or has ended.
+//! A handshake takes a permit when it begins. It returns the permit when it ends, becomes a session
+//! of a member, or proves the token.
 
 use std::collections::BTreeMap;
 
 use super::source::Source;
 
-/// Places for sources that are no member's address.
+/// Permits for sources that are not a member's address.
 pub(crate) const STRANGERS: u32 = 256;
 
-/// Places for the addresses of members, so that strangers cannot take the last one.
+/// Permits for the addresses of members, so that other sources cannot take the last one.
 pub(crate) const MEMBERS: u32 = 256;
 
-/// Places that one source may hold.
+/// Permits that one source may hold.
 pub(crate) const PER_SOURCE: u32 = 48;
 
-/// With so many places taken a source must first show that it can be reached (QUIC Retry, RFC 9000
-/// section 8.1.2), which keeps no state here.
+/// Number of taken permits from which a source must validate its address first (QUIC Retry, RFC
+/// 9000 section 8.1.2). A Retry keeps no state here.
 pub(crate) const RETRY_FROM: u32 = 32;
 
-/// What to do with a first packet.
+/// Decision on a first packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Begin the handshake; the place is taken.
+    /// Begin the handshake; the permit is taken.
     Accept,
-    /// Ask for proof of the address.
+    /// Ask for address validation.
     Retry,
-    /// No place is left.
+    /// No permit is left.
     Refuse,
 }
 
-/// A place that was taken; given back through [`Gate::leave`].
+/// Taken permit; returned through [`Gate::leave`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     source: Source,
@@ -45,13 +45,13 @@ enum Class {
     Member,
 }
 
-/// A first packet, as far as the gate is concerned.
+/// Facts of a first packet that the gate decides on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) source: Source,
-    /// Whether a member of the directory has this address.
+    /// True if a member of the directory has this address.
     pub(crate) is_member_address: bool,
-    /// Whether the source has shown that it receives what is sent to this address.
+    /// True if the source has shown that it receives packets at this address.
     pub(crate) is_validated: bool,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Arrival {
 pub(crate) struct Gate {
     strangers: u32,
     members: u32,
-    /// Only sources that hold a place, so never more entries than places.
+    /// Only sources that hold a permit, so never more entries than permits.
     sources: BTreeMap<Source, u32>,
 }
 

@@ -1,6 +1,5 @@
-//! What is checked of every call before its body is read: on `muster-node/1` that the caller is
-//! still a member and that its role may make the call, on `muster-hello/1` that it has proved the
-//! token.
+//! Authorisation of every call before its body is read. On `muster-node/1` the caller must still be
+//! a member and its role must allow the call. On `muster-hello/1` it must have proved the token.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,22 +13,22 @@ use super::http2::Admit;
 use super::trust::Trust;
 use crate::hello::{Refused, RefusedWhy, Session};
 
-/// The calls of `muster-node/1` that a worker may make. Every other one is refused to it here: a
-/// message is decoded as a whole before the service sees who sent it.
+/// Calls of `muster-node/1` that a worker may make. All others are rejected here, because a message
+/// is decoded as a whole before the service sees its sender.
 const OPEN_TO_WORKERS: [&str; 2] = ["/muster.node.v1.Node/Report", "/muster.node.v1.Node/Watch"];
 
-/// The largest request of a worker, in bytes. What it says of itself is far smaller; and it may have
-/// hundreds of requests under way.
+/// Largest request of a worker, in bytes. A report is far smaller, and a worker may have hundreds
+/// of requests in flight.
 pub(crate) const MAX_WORKER_REQUEST: usize = 16 << 10;
 
-/// The peer of a connection, as its certificate names it.
+/// Peer of a connection, as its certificate names it.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerKey {
     pub(crate) node_id: NodeId,
     pub(crate) public_key: PublicKey,
 }
 
-/// Guards the calls of a member.
+/// Authorises the calls of a member.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeGuard {
     pub(crate) peer: PeerKey,
@@ -38,7 +37,7 @@ pub(crate) struct NodeGuard {
     pub(crate) refusals: Option<mpsc::Sender<Refused>>,
 }
 
-/// Guards the calls of a stranger.
+/// Authorises the calls of a hello session.
 #[derive(Debug, Clone)]
 pub(crate) struct HelloGuard {
     pub(crate) peer: PeerKey,
@@ -72,7 +71,7 @@ impl Admit for NodeGuard {
             if let Some(refusals) = &self.refusals {
                 let Caller { remote, public_key, .. } = self.peer.caller(None, &self.connection);
                 let why = RefusedWhy::NotForWorkers;
-                // What does not fit is left out: nobody waits for the audit log.
+                // Dropped when the queue is full: a call never waits for the audit log.
                 refusals.try_send(Refused { remote, public_key, token: None, why }).ok();
             }
             return Err(Box::new(Status::permission_denied(why)));

@@ -1,4 +1,4 @@
-//! HTTP/2 over one bidirectional QUIC stream, either end. What tonic speaks, without its transport.
+//! HTTP/2 over one bidirectional QUIC stream, either end: gRPC for tonic without tonic's transport.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,17 +22,17 @@ use tower::util::BoxCloneSyncService;
 use super::close::Lost;
 use super::deadline::Deadline;
 
-/// One stream, as HTTP/2 sees it.
+/// One stream, in the form that HTTP/2 needs.
 pub(crate) type Stream = TokioIo<Join<quinn::RecvStream, quinn::SendStream>>;
 
-/// The sending half of a client connection: cheap to clone, one per lane.
+/// Sending half of a client connection: cheap to clone, one per lane.
 pub(crate) type Sender = hyper::client::conn::http2::SendRequest<Body>;
 
 pub(crate) fn stream(send: quinn::SendStream, receive: quinn::RecvStream) -> Stream {
     TokioIo::new(tokio::io::join(receive, send))
 }
 
-/// Runs what HTTP/2 needs beside the connection itself, and ends all of it with the connection.
+/// Runs the background tasks of HTTP/2 and ends them with the connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
@@ -56,14 +56,14 @@ where
     }
 }
 
-/// How much HTTP/2 grants the other side.
+/// Limits that HTTP/2 grants the peer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Calls under way at once on one stream.
+    /// Concurrent calls on one stream.
     calls: u32,
     /// Bytes of one call, and of all calls of a stream, that may wait unread.
     window: u32,
-    /// Bytes of an answer that may wait unsent.
+    /// Bytes of a reply that may wait unsent.
     unsent: usize,
 }
 
@@ -72,16 +72,15 @@ impl Limits {
     pub(crate) const NODE: Self = Self { calls: 128, window: 1 << 20, unsent: 1 << 20 };
 }
 
-/// Headers of one call, in bytes: gRPC needs a few hundred.
+/// Maximum header size of one call, in bytes: gRPC needs a few hundred.
 const MAX_HEADERS: u32 = 8 << 10;
 
-/// Decides about a call before its body is read.
+/// Authorises a call before its body is read.
 pub(crate) trait Admit: Clone + Send + Sync + 'static {
-    /// The call with its extensions filled in, or the answer that refuses it.
+    /// Returns the call with its extensions filled in, or the error that rejects it.
     fn admit<B>(&self, request: http::Request<B>) -> Result<http::Request<B>, Box<Status>>;
 
-    /// The most bytes that the caller's request may have, where that is less than the service
-    /// takes.
+    /// Returns the maximum request size in bytes, if it is lower than the service's own limit.
     fn most(&self) -> Option<usize> {
         None
     }
@@ -121,11 +120,10 @@ pub(crate) async fn connect(io: Stream, limits: Limits, tasks: Tasks) -> hyper::
     Ok(sender)
 }
 
-/// What answers the calls of an ALPN: a generated gRPC server.
+/// Handler of an ALPN's calls: a generated gRPC server.
 pub type Service = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
-/// Wraps a generated gRPC server, configured with its message limits, for
-/// [`super::Listener::run`].
+/// Wraps a generated gRPC server, with its message limits set, for [`super::Listener::run`].
 pub fn service<S>(server: S) -> Service
 where
     S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
@@ -135,12 +133,12 @@ where
     BoxCloneSyncService::new(server)
 }
 
-/// The service of an ALPN behind the check of each call.
+/// Service of an ALPN behind the authorisation of each call.
 #[derive(Debug, Clone)]
 pub(crate) struct Guarded<A> {
     pub(crate) service: Service,
     pub(crate) guard: A,
-    /// The longest that one call may take until its answer begins.
+    /// Maximum time of one call until its reply begins.
     pub(crate) patience: Option<Duration>,
 }
 
@@ -171,8 +169,8 @@ impl<A: Admit> hyper::service::Service<http::Request<Incoming>> for Guarded<A> {
     }
 }
 
-/// One session as a tower service, for generated clients. Its errors are statuses; a lost session
-/// is UNAVAILABLE.
+/// Session as a tower service, for generated clients. Its errors are statuses; a lost session is
+/// UNAVAILABLE.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub(crate) sender: Sender,
@@ -180,7 +178,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Makes a call without a deadline.
+    /// Sends a call without a deadline.
     pub(crate) async fn send(
         mut self,
         mut request: http::Request<Body>,
@@ -189,7 +187,7 @@ impl Call {
         self.sender.send_request(request).await.map_err(|e| Self::failed(&self.connection, &e))
     }
 
-    /// What became of the connection.
+    /// Returns the reason for which the connection ended, as a status.
     fn failed(connection: &quinn::Connection, error: &hyper::Error) -> Status {
         connection
             .close_reason()
@@ -198,7 +196,7 @@ impl Call {
     }
 }
 
-/// Puts in the scheme and authority that HTTP/2 demands.
+/// Sets the scheme and authority that HTTP/2 requires.
 fn absolute(request: &mut http::Request<Body>) {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(http::uri::Scheme::HTTPS);
@@ -215,7 +213,7 @@ impl tower::Service<http::Request<Body>> for Call {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        // A lost connection shows in the call, which can say why.
+        // A lost connection shows in the call, which can report why.
         Poll::Ready(Ok(()))
     }
 
@@ -226,7 +224,7 @@ impl tower::Service<http::Request<Body>> for Call {
     }
 }
 
-/// The error and its causes on one line.
+/// Returns the error and its causes on one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let links: Vec<_> =
         iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect();

@@ -1,7 +1,6 @@
-//! TLS without its last words. QUIC sends the text of a failed handshake's error to the peer, and
-//! rustls' errors say why a certificate was not taken: that a key is (not) a member's, whose
-//! authority was expected, what time it is. The alert alone goes out; the words stay in this node's
-//! log.
+//! Strips the reason text from TLS errors. QUIC would send it to the peer. rustls' text reveals
+//! whether a key is a member's, which authority was expected and the local time. Only the alert is
+//! sent; the text goes to this node's log.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use quinn_proto::crypto::{HeaderKey, KeyPair, Keys, PacketKey};
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectionId, Side, TransportError};
 
-/// A server's configuration whose sessions give no reasons.
+/// Server configuration whose sessions redact error reasons.
 pub(crate) struct Hush(Arc<QuicServerConfig>);
 
 impl Hush {
@@ -35,12 +34,12 @@ impl ServerConfig for Hush {
     }
 }
 
-/// A session that gives no reasons.
+/// TLS session that redacts error reasons.
 struct Hushed(Box<dyn Session>);
 
 fn hush(mut error: TransportError) -> TransportError {
     let why = std::mem::take(&mut error.reason);
-    tracing::debug!(why, "a handshake was refused");
+    tracing::debug!(why, "handshake rejected");
     error
 }
 

@@ -1,5 +1,5 @@
-//! The connections to members: which are live, which one carries our calls, who is dialled next.
-//! Performs no I/O but sending and closing; the owner task calls it and spawns what it asks for.
+//! Connections to members: the live ones, the one that carries our calls, and the next dial. Its
+//! only I/O is sending and closing; the endpoint's task calls it and spawns the dials it returns.
 //!
 //! Either end may dial and either end may open streams, so one connection serves a pair. When both
 //! dial at the same moment, both settle on the connection that the lower node id dialled.
@@ -20,37 +20,37 @@ use super::pulse::{Counters, Pulse};
 use super::transport::silent_looks;
 use super::trust::Directory;
 
-/// Connections that one peer may have; the oldest makes room.
+/// Connections that one peer may have; a new one evicts the oldest.
 const PER_PEER: usize = 4;
 
-/// Two connections opened within this time are taken for a simultaneous dial.
+/// Two connections opened within this time count as a simultaneous dial.
 const SIMULTANEOUS: Duration = Duration::from_secs(5);
 
-/// How long a connection that is no longer preferred lives on for calls under way. The side that
-/// dialled it closes first; the other only cleans up.
+/// Time that a replaced connection stays open for its running calls. The side that dialled it
+/// closes first; the other only cleans up.
 const RETIRE_OWN: Duration = Duration::from_secs(10);
 const RETIRE_OTHER: Duration = Duration::from_secs(40);
 
-/// A connection that was lost sooner counts as a failed dial: the peer does not want it.
+/// A connection lost sooner counts as a failed dial: the peer rejects it.
 const TOO_SHORT: Duration = Duration::from_secs(1);
 
-/// Pause before the next dial after failures in a row: doubles up to the limit.
+/// Pause before the next dial after consecutive failures: doubles up to the limit.
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(1);
 
-/// Dials at once for datagrams that can be spared. One counts for as long as a peer that is there, and
-/// not overloaded, needs to answer it: those who are not there must not be in the way of those who are.
+/// Concurrent dials for optional datagrams. A dial counts only as long as a live, not overloaded
+/// peer needs to answer it. Absent peers must not block present ones.
 const SPARE_DIALS: usize = 4;
 const SPARE_DIAL: Duration = Duration::from_secs(1);
 
 /// Datagrams that wait for a dial.
 const WAITING: usize = 16;
 
-/// Which session it is, unique within this endpoint's life.
+/// Session number, unique within this endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionId(pub(crate) u64);
 
-/// A live connection to a member.
+/// Live connection to a member.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) id: SessionId,
@@ -59,14 +59,14 @@ pub(crate) struct Live {
     pulse: Pulse,
 }
 
-/// Who opened a connection, and when.
+/// Dialling side and opening time of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) dialled_by_us: bool,
     pub(crate) opened: Instant,
 }
 
-/// What it takes to dial a member.
+/// Parameters of a dial.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) peer: NodeId,
@@ -74,11 +74,11 @@ pub(crate) struct Plan {
     pub(crate) not_before: Instant,
 }
 
-/// What a dial under way is for.
+/// Purpose of a running dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dial {
     Needed,
-    /// Datagrams that can be spared.
+    /// For optional datagrams.
     Spare {
         since: Instant,
     },
@@ -91,7 +91,7 @@ struct Entry {
     dial: Option<Dial>,
     failures: u32,
     not_before: Option<Instant>,
-    /// Where its packets last came from.
+    /// Source address of its latest incoming connection.
     seen_at: Option<SocketAddr>,
     waiting: VecDeque<Bytes>,
 }
@@ -111,7 +111,7 @@ impl Default for Entry {
     }
 }
 
-/// The members that this node has or wants a connection to.
+/// Members that this node has or wants a connection to.
 #[derive(Debug)]
 pub(crate) struct Links {
     me: NodeId,
@@ -127,7 +127,7 @@ impl Links {
         self.entries.entry(peer).or_default().state.subscribe()
     }
 
-    /// Wants a connection; the plan of a dial unless there is one, or one under way.
+    /// Requests a connection. Returns a dial plan unless a connection exists or is being dialled.
     pub(crate) fn demand(
         &mut self,
         peer: NodeId,
@@ -140,11 +140,11 @@ impl Links {
             return None;
         }
         if peer == self.me {
-            entry.fail(Lost::because("it is this node itself"));
+            entry.fail(Lost::because("the peer is this node itself"));
             return None;
         }
         let Some(member) = directory.get(&peer) else {
-            entry.fail(Lost::because("it is not a member of the cluster"));
+            entry.fail(Lost::because("the peer is not a member of the cluster"));
             return None;
         };
         let mut addresses = member.addresses.clone();
@@ -155,7 +155,7 @@ impl Links {
         Some(Plan { peer, addresses, not_before: entry.not_before.unwrap_or(now) })
     }
 
-    /// A dial failed. Returns nothing: the next demand dials again.
+    /// Handles a failed dial. The next demand dials again.
     pub(crate) fn failed(&mut self, peer: NodeId, why: Lost, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.dial = None;
@@ -166,7 +166,7 @@ impl Links {
         }
     }
 
-    /// A connection was made, by either side.
+    /// Handles a new connection, dialled by either side.
     pub(crate) fn add(&mut self, peer: NodeId, id: SessionId, link: Arc<Link>, origin: Origin) {
         let entry = self.entries.entry(peer).or_default();
         if origin.dialled_by_us {
@@ -188,7 +188,7 @@ impl Links {
         }
     }
 
-    /// A connection ended.
+    /// Handles the end of a connection.
     pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: Lost, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         let Some(at) = entry.live.iter().position(|live| live.id == id) else { return };
@@ -204,13 +204,13 @@ impl Links {
         } else if entry.dial.is_some() {
             entry.state.send_modify(|state| state.link = Err(why));
         } else {
-            // Nobody else would wake a call that waits for this connection: a peer may close it
+            // Nothing else would wake a call that waits for this connection: a peer may close it
             // before it was ever published.
             entry.fail(why);
         }
     }
 
-    /// Sends now, or keeps the datagram for a moment and wants a connection.
+    /// Sends the datagram now, or queues it for a moment and requests a connection.
     pub(crate) fn datagram(
         &mut self,
         peer: NodeId,
@@ -233,7 +233,7 @@ impl Links {
         self.demand(peer, directory, now)
     }
 
-    /// As [`Self::datagram`], but drops it where that would be one more dial for what can be spared.
+    /// Like [`Self::datagram`], but drops it if it would exceed the dials for optional datagrams.
     pub(crate) fn offer(
         &mut self,
         peer: NodeId,
@@ -255,8 +255,7 @@ impl Links {
         Some(plan)
     }
 
-    /// Closes what has fallen silent and what has retired, and forgets peers that left and that
-    /// nobody asks about.
+    /// Closes silent and replaced connections, and forgets peers that left and that no caller uses.
     pub(crate) fn look(&mut self, directory: &Directory, now: Instant) {
         let me = self.me;
         for (peer, entry) in &mut self.entries {
@@ -280,7 +279,7 @@ impl Links {
 }
 
 impl Entry {
-    /// Whether nothing leads to the peer, nor is about to.
+    /// Returns true if no connection to the peer is usable or being dialled.
     fn wants_dial(&self) -> bool {
         self.dial.is_none() && !self.live.iter().any(Live::is_usable)
     }
@@ -328,8 +327,8 @@ impl Live {
     }
 }
 
-/// Which of several connections of a pair carries our calls: the newest, because its dialler had
-/// reason to make it; but of a simultaneous dial the one that the lower id made, so that both ends
+/// Picks the connection of a pair that carries our calls: the newest, because its dialler had
+/// reason to open it. Of a simultaneous dial, the one that the lower id dialled, so that both ends
 /// choose alike.
 fn prefer(origins: &[Origin], we_are_lower: bool) -> Option<usize> {
     let newest = origins.iter().map(|origin| origin.opened).max()?;
@@ -342,8 +341,8 @@ fn prefer(origins: &[Origin], we_are_lower: bool) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// Never blocks: what does not fit, or meets a connection that just closed, is lost, as datagrams
-/// are.
+/// Never blocks. A datagram that does not fit, or meets a connection that just closed, is lost, as
+/// datagrams may be.
 fn send(connection: &quinn::Connection, datagram: Bytes) {
     if let Err(error) = connection.send_datagram(datagram) {
         tracing::trace!(%error, "datagram dropped");
@@ -396,8 +395,8 @@ mod tests {
             |links: &mut Links, id| links.offer(id, Bytes::new(), &directory, now).is_some();
         let dials: Vec<_> = ids.iter().map(|id| offer(&mut links, *id)).collect();
         assert_eq!(dials, [true, true, true, true, false, false, false, false]);
-        assert!(!offer(&mut links, ids[0]), "it is being dialled");
-        // A probe that this node owes, and a call, are dialled for all the same, and count for nothing.
+        assert!(!offer(&mut links, ids[0]), "already being dialled");
+        // Neither a probe that this node owes nor a call is limited, and neither counts.
         assert!(links.datagram(ids[4], Bytes::new(), &directory, now).is_some());
         assert!(links.demand(ids[5], &directory, now).is_some());
         assert!(!offer(&mut links, ids[6]));
@@ -405,7 +404,7 @@ mod tests {
         assert!(!offer(&mut links, ids[6]));
         links.failed(ids[0], Lost::because("no answer"), now);
         assert!(offer(&mut links, ids[6]));
-        // Those who do not answer are in the way for a moment only.
+        // Silent peers take up a dial for a moment only.
         assert!(!offer(&mut links, ids[7]));
         let late = links.offer(ids[7], Bytes::new(), &directory, now + SPARE_DIAL);
         assert!(late.is_some());

@@ -1,26 +1,28 @@
-//! Counts wrong proofs per source in a table of bounded size. Pure: the clock is an argument.
+//! Rate limit on failed token proofs per source, in a table of bounded size. Pure: the clock is an
+//! argument.
 //!
-//! A token has at least 128 bits, so nobody guesses it; the limit spares the audit log and the
-//! processor from someone who tries.
+//! A token has at least 128 bits and cannot be guessed. The limit protects the audit log and the
+//! CPU from attempts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::source::Source;
 
-/// Wrong proofs that a source may make at once.
+/// Failed proofs that a source may make in a burst.
 pub(crate) const BURST: u32 = 10;
 
-/// After which time one more is allowed.
+/// Interval after which one more is allowed.
 pub(crate) const REFILL: Duration = Duration::from_secs(1);
 
-/// Sources remembered. When full, the one that is closest to being forgiven is forgotten.
+/// Number of sources tracked. When full, the source whose limit resets first is evicted.
 pub(crate) const SOURCES: usize = 1024;
 
-/// The sources that still have wrong proofs to their account.
+/// Sources with recent failed proofs.
 #[derive(Debug, Default)]
 pub(crate) struct Misses {
-    /// When each source will be forgiven everything. (A leaky bucket kept as a time.)
+    /// Time at which each source's bucket is empty again (leaky bucket stored as a timestamp, as in
+    /// GCRA).
     forgiven_at: BTreeMap<Source, Instant>,
 }
 
@@ -37,7 +39,7 @@ impl Misses {
         *at = (*at + REFILL).min(now + REFILL * BURST);
     }
 
-    /// Whether the source must wait before it may try again.
+    /// Returns true if the source must wait before its next attempt.
     pub(crate) fn is_barred(&self, source: Source, now: Instant) -> bool {
         let limit = now + REFILL * (BURST - 1);
         self.forgiven_at.get(&source).is_some_and(|at| *at > limit)

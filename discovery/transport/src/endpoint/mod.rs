@@ -1,12 +1,12 @@
 //! The QUIC endpoint of a node: one UDP socket, two ALPNs, gRPC over its streams, gossip in its
 //! datagrams.
 //!
-//! It owns every session: `muster-node/1` between members, `muster-hello/1` with whoever holds the
-//! token. It reads whom to believe from a watch ([`Trust`]) and ends the sessions of a member that
-//! leaves. It never decides who is a member, and knows nothing of what the calls mean.
+//! It owns every session: `muster-node/1` between members, `muster-hello/1` with peers that prove a
+//! token. It reads credentials and directory from a watch ([`Trust`]) and ends the sessions of a
+//! member that leaves. It never decides who is a member, and knows nothing of what the calls mean.
 //!
-//! TLS 1.3 only, without 0-RTT and without resumption: every session is a full handshake, so that
-//! its keying material is its own and its peer was checked at its beginning. Connection migration is
+//! TLS 1.3 only, without 0-RTT and without resumption. Every session is a full handshake, so its
+//! keying material is unique and its peer was checked when it began. Connection migration is
 //! allowed: a session belongs to a key, not to an address, and a node's address may change.
 
 mod caller;
@@ -55,40 +55,40 @@ use owner::{Owner, Request};
 use serve::Services;
 use tls::Tls;
 
-/// Requests to the owner that may wait; datagrams beyond it are dropped, calls wait their turn.
+/// Capacity of the request queue. When it is full, datagrams are dropped and calls wait.
 const INBOX: usize = 1024;
 
-/// Received datagrams that may wait for gossip.
+/// Received datagrams that may queue for gossip.
 const MAILBOX: usize = 1024;
 
-/// How long a stopping node waits for its goodbyes to leave.
+/// Time that a stopping node allows for its close frames to be sent.
 const GOODBYE: Duration = Duration::from_millis(300);
 
-/// What an endpoint is made of.
+/// Parameters of an endpoint.
 #[derive(Debug)]
 pub struct Bind {
-    /// Where to listen: one address, or the unspecified one for all. Port 0 takes any. Packets leave
-    /// from the bound address.
+    /// Local address, or the unspecified one for all. Port 0 takes any. Packets leave from the
+    /// bound address.
     pub address: SocketAddr,
-    /// The key that this end proves possession of in every handshake.
+    /// Key that this end proves possession of in every handshake.
     pub identity: Arc<Identity>,
-    /// Whom to believe; read at every handshake and call. The listener stops when its sender is
-    /// gone.
+    /// Credentials and directory, read at every handshake and call. The listener keeps the last
+    /// value when the sender is gone.
     pub trust: watch::Receiver<Arc<Trust>>,
 }
 
-/// Why no endpoint could be opened.
+/// Reasons why the endpoint cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error(
-        "UDP {0} is in use: another musterd, or another program; stop it or choose another port"
+        "UDP {0} is in use by another musterd or another program; stop it or choose another port"
     )]
     InUse(SocketAddr),
     #[error("bind UDP {address}")]
     Socket { address: SocketAddr, source: io::Error },
 }
 
-/// A handle on the endpoint: to call members, to say hello to strangers, to send datagrams.
+/// Handle to the endpoint: calls members, opens hello sessions and sends datagrams.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     quic: quinn::Endpoint,
@@ -98,19 +98,19 @@ pub struct Endpoint {
     mailbox: Arc<watch::Sender<Option<serve::Inlet>>>,
 }
 
-/// Handshakes since the endpoint was opened.
+/// Number of handshakes since the endpoint was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handshakes {
-    /// Begun by this node.
+    /// Started by this node.
     pub dialled: u64,
-    /// Begun by others and let in, whatever became of them.
+    /// Started by peers and accepted; includes those that failed later.
     pub accepted: u64,
-    /// Turned away before they cost anything.
+    /// Rejected at the first packet.
     pub refused: u64,
 }
 
-/// The endpoint's own work, to be run once; until then nobody is let in and members cannot be
-/// called. [`Endpoint::dial_hello`] works without it.
+/// Task of the endpoint; it is run once. Until it runs, no session is accepted and members cannot
+/// be called. [`Endpoint::dial_hello`] works without it.
 #[derive(Debug)]
 #[must_use = "members are served and called only while the listener runs"]
 pub struct Listener {
@@ -151,24 +151,25 @@ impl Endpoint {
         Ok((Self { quic, tls, me, inbox, mailbox }, listener))
     }
 
-    /// The address that the socket is bound to.
+    /// Returns the address that the socket is bound to.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.quic.local_addr()
     }
 
-    /// Calls one member. All channels to one member share one connection and its stream for calls.
+    /// Returns a channel to one member. All channels to one member share one connection and its
+    /// stream for calls.
     pub fn channel(&self, peer: NodeId) -> NodeChannel {
         NodeChannel::new(peer, Lane::Calls, self.inbox.clone())
     }
 
-    /// As [`Self::channel`], on a stream of its own with lower priority: for snapshots and other
-    /// bulk that must not delay small calls.
+    /// Like [`Self::channel`], on a separate stream with lower priority. For snapshots and other
+    /// bulk transfers that must not delay small calls.
     pub fn bulk_channel(&self, peer: NodeId) -> NodeChannel {
         NodeChannel::new(peer, Lane::Bulk, self.inbox.clone())
     }
 
-    /// Opens a session with whoever answers at an address. Nothing is proved yet:
-    /// [`HelloSession::prove`] comes next.
+    /// Opens a session with the peer at an address. No token is proved yet: call
+    /// [`HelloSession::prove`] next.
     pub async fn dial_hello(&self, address: SocketAddr) -> Result<HelloSession, DialError> {
         let config = self.tls.hello_client();
         let connection = dial::race(&self.quic, &config, &[address]).await?;
@@ -181,24 +182,25 @@ impl Endpoint {
             .map_err(|e| failed(http2::chain(&*e)))
     }
 
-    /// The datagrams of members from now on, each with its sender as its certificate names it.
-    /// Whoever asks last receives them.
+    /// Returns the receiver of members' datagrams, each with the sender that its certificate names.
+    /// Only the latest receiver gets datagrams.
     pub fn datagrams(&self) -> mpsc::Receiver<(NodeId, Bytes)> {
         let (sender, receiver) = mpsc::channel(MAILBOX);
         self.mailbox.send_replace(Some(sender));
         receiver
     }
 
-    /// Sends at most [`MAX_DATAGRAM`] bytes to a member, unreliably. Never blocks: without a
-    /// connection it is dialled in the background while a few datagrams wait; what does not fit is
+    /// Sends at most [`MAX_DATAGRAM`] bytes to a member, unreliably. Never blocks. Without a
+    /// connection it dials in the background; a few datagrams wait meanwhile, the others are
     /// dropped.
     pub fn send_datagram(&self, peer: NodeId, datagram: Bytes) {
         self.datagram(peer, datagram, false);
     }
 
-    /// As [`Self::send_datagram`], for what can be spared: it is dropped where it would need a
-    /// connection while several are being made for datagrams of this kind. A group whose members all
-    /// start on one busy machine would otherwise want them all at once, and none would be made in time.
+    /// Like [`Self::send_datagram`], for optional datagrams. Drops the datagram if it needs a new
+    /// connection while several others are being dialled for optional datagrams. If all members
+    /// start together on a busy machine, they would otherwise all dial at once and every dial would
+    /// time out.
     pub fn offer_datagram(&self, peer: NodeId, datagram: Bytes) {
         self.datagram(peer, datagram, true);
     }
@@ -209,7 +211,7 @@ impl Endpoint {
         }
     }
 
-    /// How many handshakes there were so far.
+    /// Returns the number of handshakes so far.
     pub fn handshakes(&self) -> Handshakes {
         let stats = self.quic.stats();
         Handshakes {
@@ -219,21 +221,21 @@ impl Endpoint {
         }
     }
 
-    /// Closes every session and the socket, for users that run no [`Listener`].
+    /// Closes every session and the socket, for callers that run no [`Listener`].
     pub async fn close(&self) {
         Close::Done.close_all(&self.quic);
-        // Peers that do not acknowledge the goodbye are not waited for.
+        // Peers that do not acknowledge the close frame are not waited for.
         tokio::time::timeout(GOODBYE, self.quic.wait_idle()).await.ok();
     }
 }
 
 impl Listener {
-    /// Tells of members that called what they may not.
+    /// Reports rejected calls of members to `refusals`.
     pub fn telling(self, refusals: mpsc::Sender<Refused>) -> Self {
         Self { refusals: Some(refusals), ..self }
     }
 
-    /// Serves both ALPNs and keeps the connections to members, until told to stop; then closes all
+    /// Serves both ALPNs and keeps the connections to members until `stop`; then closes all
     /// sessions and the socket.
     pub async fn run(self, hello: Service, node: Service, stop: CancellationToken) {
         let Self { quic, tls, me, trust, inbox, mailbox, refusals } = self;
@@ -241,7 +243,7 @@ impl Listener {
         let services = Services { hello, node, trust, mailbox, refusals };
         Owner::new(quic.clone(), tls, me, services).run(inbox, stop).await;
         Close::Done.close_all(&quic);
-        // Peers that do not acknowledge the goodbye are not waited for.
+        // Peers that do not acknowledge the close frame are not waited for.
         tokio::time::timeout(GOODBYE, quic.wait_idle()).await.ok();
     }
 }
@@ -249,10 +251,10 @@ impl Listener {
 fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
-        // So that the unspecified address means IPv4 too; harmless for any other.
+        // The unspecified address then accepts IPv4 too; no effect for any other address.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
-    // A burst of gossip or a snapshot must not overflow the kernel's default; it may grant less.
+    // The kernel's default is too small for a burst of gossip or a snapshot; it may grant less.
     socket.set_recv_buffer_size(1 << 20)?;
     socket.set_send_buffer_size(1 << 20)?;
     socket.bind(&address.into())?;

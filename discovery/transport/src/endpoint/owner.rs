@@ -1,5 +1,5 @@
-//! The one task that owns every session: who may come in, which connection carries whose calls, and
-//! who is dialled. Others reach it by messages and watches.
+//! Task that owns every session: it accepts and rejects sessions, assigns calls to connections and
+//! dials members. Other code reaches it by messages and watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,11 +28,11 @@ use super::transport::{HANDSHAKE, HELLO_CALL, LOOK, admit_member};
 use super::trust::Trust;
 use crate::hello::Session;
 
-/// Proven hello sessions, in total and of one identity.
+/// Limits on authenticated hello sessions, in total and per identity.
 const PROVEN: usize = 1024;
 const PROVEN_PER_IDENTITY: usize = 8;
 
-/// What others ask of the owner.
+/// Requests to the endpoint's task.
 #[derive(Debug)]
 pub(crate) enum Request {
     Subscribe { peer: NodeId, reply: oneshot::Sender<watch::Receiver<State>> },
@@ -40,7 +40,7 @@ pub(crate) enum Request {
     Datagram { peer: NodeId, datagram: Bytes, can_be_spared: bool },
 }
 
-/// What the owner's tasks report when they end.
+/// Results of the subtasks.
 #[derive(Debug)]
 enum Outcome {
     Shaken { place: Place, from: SocketAddr, outcome: Result<Shaken, String> },
@@ -49,7 +49,7 @@ enum Outcome {
     Ended { id: SessionId, why: Lost },
 }
 
-/// A session of either ALPN.
+/// Session of either ALPN.
 #[derive(Debug)]
 struct Running {
     peer: NodeId,
@@ -60,7 +60,7 @@ struct Running {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Node,
-    /// Holds a place at the gate until the token is proved.
+    /// Holds a permit of the gate until the token is proved.
     Unproven(Place),
     Proven,
 }
@@ -77,7 +77,7 @@ pub(crate) struct Owner {
     sessions: BTreeMap<SessionId, Running>,
     last_id: u64,
     tasks: JoinSet<Outcome>,
-    /// The directory as it was last looked at, to see who left.
+    /// Last applied credentials and directory, to detect members that left.
     known: Arc<Trust>,
     member_sources: BTreeSet<Source>,
 }
@@ -108,7 +108,7 @@ impl Owner {
         }
     }
 
-    /// Runs until told to stop, then says goodbye to every peer.
+    /// Runs until `stop`.
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Request>, stop: CancellationToken) {
         let mut trust = self.services.trust.clone();
         let mut look = tokio::time::interval(LOOK);
@@ -118,7 +118,7 @@ impl Owner {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                // When nobody has news any more, what is known goes on.
+                // Once the sender is gone, the last value stays in force.
                 Ok(()) = trust.changed() => {
                     let now = Arc::clone(&trust.borrow_and_update());
                     self.believe(now);
@@ -170,7 +170,7 @@ impl Owner {
         });
     }
 
-    /// A first packet: let it in, ask it back, or turn it away.
+    /// Handles a first packet: accepts it, requests a Retry or rejects it.
     fn arrived(&mut self, incoming: quinn::Incoming) {
         let from = incoming.remote_address();
         let source = Source::from(from);
@@ -179,7 +179,7 @@ impl Owner {
         let place = match self.gate.arrive(Arrival { source, is_member_address, is_validated }) {
             (Verdict::Accept, Some(place)) => place,
             (Verdict::Retry, _) => {
-                // Fails only for a validated address, which is never asked.
+                // Fails only for a validated address, which never gets a Retry.
                 incoming.retry().ok();
                 return;
             }
@@ -193,7 +193,7 @@ impl Owner {
                 Shaken::of(connection)
             };
             let outcome = timeout(HANDSHAKE, shake).await;
-            let outcome = outcome.unwrap_or_else(|_| Err("no end of the handshake".to_owned()));
+            let outcome = outcome.unwrap_or_else(|_| Err("handshake timed out".to_owned()));
             Outcome::Shaken { place, from, outcome }
         });
     }
@@ -226,14 +226,14 @@ impl Owner {
         }
     }
 
-    /// A connection on `muster-node/1`, made by either side.
+    /// Starts serving a connection on `muster-node/1`, dialled by either side.
     fn begin_node(&mut self, shaken: Shaken, dialled_by_us: bool) {
         let Shaken { connection, peer, .. } = shaken;
         let node_id = peer.node_id;
         if !self.known.directory.contains_key(&node_id) {
             Close::NotAdmitted.close(&connection);
             if dialled_by_us {
-                let lost = Lost::because("it is no longer a member");
+                let lost = Lost::because("the peer is no longer a member");
                 self.links.failed(node_id, lost, Instant::now());
             }
             return;
@@ -258,7 +258,7 @@ impl Owner {
         self.tasks.spawn(async move { Outcome::Ended { id, why: until_lost(connection).await } });
     }
 
-    /// A stranger on `muster-hello/1`; it keeps its place until it has proved the token.
+    /// Starts serving `muster-hello/1`. The session holds its permit until it has proved the token.
     fn begin_hello(&mut self, shaken: Shaken, place: Place) {
         let Shaken { connection, peer, .. } = shaken;
         let source = Source::from(connection.remote_address());
@@ -287,7 +287,7 @@ impl Owner {
         });
     }
 
-    /// A stranger has proved the token, or has not.
+    /// Handles the outcome of the proof phase.
     fn judged(&mut self, id: SessionId, session: Session, outcome: &Probation) {
         let proven = |running: &&Running| running.kind == Kind::Proven;
         let total = self.sessions.values().filter(proven).count();
@@ -323,7 +323,7 @@ impl Owner {
         }
     }
 
-    /// The directory or the credentials changed: ends every session of who left.
+    /// Applies new credentials or a new directory and ends every session of a removed member.
     fn believe(&mut self, trust: Arc<Trust>) {
         self.member_sources = sources(&trust);
         let before = std::mem::replace(&mut self.known, trust);

@@ -1,10 +1,10 @@
-//! Tells a silent connection from an idle one: counters in, verdict out; no clock.
+//! Dead-peer detection: tells a silent connection from an idle one by its counters. No clock.
 //!
-//! QUIC notices a vanished peer by its idle timeout, which must be long because sessions rest. But
-//! whoever has sent something that must be acknowledged hears from a live peer within a round trip,
-//! so silence after that is a fault, and the connection is worth less than a new dial.
+//! QUIC notices a vanished peer by its idle timeout, which must be long because sessions idle. But
+//! a live peer acknowledges within a round trip. Silence after a packet that needs an
+//! acknowledgement is therefore a fault, and a new dial is the better choice.
 
-/// Counters of one connection at one look.
+/// Counters of one connection at one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counters {
     /// UDP datagrams received.
@@ -17,14 +17,14 @@ impl Counters {
     pub(crate) fn of(connection: &quinn::Connection) -> Self {
         let stats = connection.stats();
         let sent = &stats.frame_tx;
-        // With nothing new to send a lost packet is probed for by IMMEDIATE_ACK, which quinn speaks.
+        // With nothing new to send, quinn probes for a lost packet with IMMEDIATE_ACK.
         let probes = sent.ping + sent.immediate_ack;
         let credit = sent.max_data + sent.max_stream_data;
         Self { heard: stats.udp_rx.datagrams, asked: sent.stream + sent.datagram + probes + credit }
     }
 }
 
-/// What was seen of one connection so far.
+/// Silence detector of one connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pulse {
     last: Counters,
@@ -36,9 +36,10 @@ impl Pulse {
         Self { last: first, silent: 0 }
     }
 
-    /// Takes one look and returns for how many looks in a row the peer owed an answer and gave none.
+    /// Takes one sample. Returns the number of samples in a row in which the peer owed an answer
+    /// and sent nothing.
     ///
-    /// Looks are counted, not seconds: a node that was itself starved must not blame its peers.
+    /// Counts samples, not seconds: a node that was itself starved of CPU must not blame its peers.
     pub(crate) fn look(&mut self, now: Counters) -> u32 {
         if now.heard != self.last.heard {
             self.last = now;

@@ -1,4 +1,4 @@
-//! One accepted or dialled connection at work: its streams, its datagrams, and how it ends.
+//! Service of one accepted or dialled connection: its streams, its datagrams and its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use super::pulse::{Counters, Pulse};
 use super::transport::{HELLO_IDLE, LOOK, UNPROVEN, silent_looks};
 use crate::hello::{Refused, Session, Standing};
 
-/// How long a denied session stays open, so that the answer reaches the peer.
+/// Time that a denied session stays open, so that the reply reaches the peer.
 const DENIED: Duration = Duration::from_millis(200);
 
-/// Where datagrams of members go: the sending half of the receiver that was asked for last.
+/// Destination of members' datagrams: the sender of the latest receiver that was requested.
 pub(crate) type Mailbox = watch::Receiver<Option<Inlet>>;
 pub(crate) type Inlet = mpsc::Sender<(NodeId, Bytes)>;
 
-/// A connection being served. Dropping it ends everything that runs for it.
+/// Connection being served. Dropping it ends all its tasks.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) connection: quinn::Connection,
@@ -37,7 +37,7 @@ impl Served {
         Self { connection, tasks, _end: stop.drop_guard() }
     }
 
-    /// A member's connection: calls with [`Limits::NODE`], and datagrams.
+    /// Serves a member's connection: calls with [`Limits::NODE`], and datagrams.
     pub(crate) fn node(service: Guarded<NodeGuard>, mailbox: Mailbox) -> Self {
         let NodeGuard { peer, connection, .. } = &service.guard;
         let (from, connection) = (peer.node_id, connection.clone());
@@ -47,7 +47,7 @@ impl Served {
         served
     }
 
-    /// A stranger's connection: calls with [`Limits::HELLO`].
+    /// Serves a hello connection: calls with [`Limits::HELLO`].
     pub(crate) fn hello(service: Guarded<HelloGuard>) -> Self {
         let served = Self::new(service.guard.connection.clone());
         served.run(accept_streams(service, Limits::HELLO, served.tasks.clone()));
@@ -59,7 +59,7 @@ impl Served {
     }
 }
 
-/// A guard whose connection is known.
+/// Guard that knows its connection.
 pub(crate) trait Connected: Admit {
     fn connection(&self) -> &quinn::Connection;
 }
@@ -92,28 +92,28 @@ async fn accept_streams<A: Connected>(service: Guarded<A>, limits: Limits, tasks
 
 async fn forward_datagrams(from: NodeId, connection: quinn::Connection, mailbox: Mailbox) {
     while let Ok(datagram) = connection.read_datagram().await {
-        // Nobody listens, or the listener is behind: lost, as datagrams are.
+        // No receiver, or a full one: the datagram is lost, as datagrams may be.
         let delivered = mailbox
             .borrow()
             .as_ref()
             .is_some_and(|mailbox| mailbox.try_send((from, datagram)).is_ok());
         if !delivered {
-            tracing::trace!(%from, "datagram not taken");
+            tracing::trace!(%from, "datagram not delivered");
         }
     }
 }
 
-/// How the first part of a hello session ended.
+/// Outcome of the proof phase of a hello session.
 #[derive(Debug)]
 pub(crate) enum Probation {
     Proven,
-    /// Closed; `denied` says whether a wrong proof was the cause.
+    /// Closed; `denied` is true if a wrong proof was the cause.
     Ended {
         denied: bool,
     },
 }
 
-/// Waits until the session proves the token; closes it when it does not.
+/// Waits until the session proves the token; closes it on timeout or a wrong proof.
 pub(crate) async fn probation(connection: quinn::Connection, session: Session) -> Probation {
     let mut standing = session.standing();
     let decided = standing.wait_for(|standing| *standing != Standing::Unproven);
@@ -133,7 +133,7 @@ pub(crate) async fn probation(connection: quinn::Connection, session: Session) -
     Probation::Ended { denied: standing == Standing::Denied }
 }
 
-/// Waits until a proven session ends, is denied after all, or rests for too long.
+/// Waits until an authenticated session ends, is denied later or has been idle too long.
 pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Session) -> Lost {
     let (mut standing, mut calls) = (session.standing(), session.calls());
     loop {
@@ -153,12 +153,11 @@ pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Ses
             return Lost::because("a later proof was wrong");
         }
         Close::Done.close(&connection);
-        return Lost::because("it made no calls");
+        return Lost::because("the session was idle");
     }
 }
 
-/// Closes a connection that has fallen silent, for connections that [`super::links`] does not look
-/// after.
+/// Closes a silent connection, for connections that [`super::links`] does not watch.
 pub(crate) async fn close_when_silent(connection: quinn::Connection) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -176,20 +175,20 @@ pub(crate) async fn until_lost(connection: quinn::Connection) -> Lost {
     Lost::of(&connection.closed().await)
 }
 
-/// Lets the last answer out, then closes.
+/// Closes the connection after a delay that lets the last reply out.
 async fn linger(connection: &quinn::Connection) {
     if tokio::time::timeout(DENIED, connection.closed()).await.is_err() {
         Close::Denied.close(connection);
     }
 }
 
-/// What connections of either ALPN are served with.
+/// Services and channels for connections of either ALPN.
 #[derive(Debug, Clone)]
 pub(crate) struct Services {
     pub(crate) hello: Service,
     pub(crate) node: Service,
     pub(crate) trust: watch::Receiver<Arc<super::trust::Trust>>,
     pub(crate) mailbox: Mailbox,
-    /// Whoever is to hear of members that called what they may not.
+    /// Receives rejected calls of members.
     pub(crate) refusals: Option<mpsc::Sender<Refused>>,
 }

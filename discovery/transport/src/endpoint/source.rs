@@ -1,8 +1,8 @@
-//! Where a stranger comes from, as far as limits are concerned.
+//! Network source of a peer, the key of all rate limits.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// An IPv4 address, or the /64 network of an IPv6 address: one host can use all of the latter.
+/// IPv4 address, or the /64 network of an IPv6 address: one host can use all of the latter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(IpAddr);
 

@@ -1,4 +1,4 @@
-//! pki's TLS configurations as quinn takes them, and what a finished handshake tells.
+//! Adapts pki's TLS configurations to quinn and reads the result of a finished handshake.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use super::hush::Hush;
 use super::transport::transport;
 use super::trust::Trust;
 
-/// The server name that is dialled. It is neither sent nor checked: peers are known by their keys.
+/// Server name to dial. It is neither sent nor checked: peers are authenticated by their keys.
 pub(crate) const ANY_NAME: &str = "muster.internal";
 
-/// Which of the two worlds a session belongs to.
+/// Protocol of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Alpn {
     Hello,
@@ -38,7 +38,7 @@ pub(crate) struct Shaken {
 }
 
 impl Shaken {
-    /// Reads what TLS has settled. The verifiers have checked it already.
+    /// Reads the result of the TLS handshake. The verifiers have checked it already.
     pub(crate) fn of(connection: quinn::Connection) -> Result<Self, String> {
         let data = connection.handshake_data().and_then(|data| data.downcast().ok());
         let protocol = data.and_then(|data: Box<HandshakeData>| data.protocol);
@@ -50,21 +50,21 @@ impl Shaken {
         let chain = connection.peer_identity().and_then(|peer| peer.downcast().ok());
         let leaf =
             chain.and_then(|chain: Box<Vec<CertificateDer<'static>>>| chain.first().cloned());
-        let leaf = leaf.ok_or("the peer showed no certificate")?;
+        let leaf = leaf.ok_or("the peer presented no certificate")?;
         let public_key = public_key_of(&leaf).map_err(|e| e.to_string())?;
         let peer = PeerKey { node_id: node_id(&public_key), public_key };
         Ok(Self { connection, alpn, peer })
     }
 }
 
-/// The session's keying material for the token proof.
+/// Returns the session's keying material for the token proof.
 pub(crate) fn exporter(connection: &quinn::Connection) -> Option<[u8; 32]> {
     let mut exporter = [0; 32];
     connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").ok()?;
     Some(exporter)
 }
 
-/// What the configurations are made of.
+/// Inputs of the TLS configurations.
 #[derive(Clone)]
 pub(crate) struct Tls {
     own: Arc<CertifiedKey>,
@@ -78,7 +78,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Answers handshakes from the watch.
+/// Answers the verifiers' questions from the watch.
 struct Live(watch::Receiver<Arc<Trust>>);
 
 impl Admission for Live {
@@ -95,7 +95,7 @@ impl Tls {
     pub(crate) fn new(identity: &Identity, trust: watch::Receiver<Arc<Trust>>) -> Self {
         #[expect(
             clippy::disallowed_methods,
-            reason = "dates a certificate whose dates nobody checks"
+            reason = "sets the validity of a certificate whose validity is never checked"
         )]
         let now = SystemTime::now();
         Self {
@@ -105,7 +105,7 @@ impl Tls {
         }
     }
 
-    /// Serves **one** handshake, on either ALPN.
+    /// Returns the configuration for **one** incoming handshake, on either ALPN.
     pub(crate) fn server(&self) -> quinn::ServerConfig {
         let config = pki::quic_server(&self.own, &self.admission);
         let config = QuicServerConfig::try_from(config).expect("pki offers QUIC's first suite");
@@ -113,20 +113,21 @@ impl Tls {
         config
             .transport_config(Arc::clone(&self.transport))
             .migration(true)
-            // First packets are accepted or turned away as they arrive; this bounds the moment in
-            // between.
+            // Each first packet is accepted or rejected on arrival; this bounds the packets that
+            // wait for that decision.
             .max_incoming(512)
             .incoming_buffer_size(16 << 10)
             .incoming_buffer_size_total(1 << 20);
         config
     }
 
-    /// Dials whoever answers.
+    /// Returns the configuration for dialling any peer.
     pub(crate) fn hello_client(&self) -> quinn::ClientConfig {
         self.client(pki::hello_client(Arc::clone(&self.own)))
     }
 
-    /// Dials exactly this member, with this node's certificate of now.
+    /// Returns the configuration for dialling exactly this member, with this node's current
+    /// certificate.
     pub(crate) fn node_client(&self, peer: NodeId) -> quinn::ClientConfig {
         self.client(pki::node_client(&self.own, &self.admission, peer))
     }

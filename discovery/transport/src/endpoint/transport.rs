@@ -1,4 +1,4 @@
-//! The figures of the QUIC endpoint: timers, windows and limits, each with its reason.
+//! Timers, windows and limits of the QUIC endpoint, each with its reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,56 +9,56 @@ use quinn::{EndpointConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::{hkdf, hmac};
 
-/// A handshake that takes longer is given up, on either side. Generous, because a small machine may
-/// be starting a whole cluster; memory is bounded by the gate, not by this.
+/// Timeout of a handshake, on either side. Generous, because a small machine may be starting a
+/// whole cluster; the gate bounds memory, not this timeout.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// A session that has not proved the token by then is closed.
+/// Time within which a session must prove the token; then it is closed.
 pub const UNPROVEN: Duration = Duration::from_secs(5);
 
-/// A proven hello session without a call for so long is closed.
+/// Time without a call after which an authenticated hello session is closed.
 pub const HELLO_IDLE: Duration = Duration::from_mins(1);
 
-/// The longest a single call on `muster-hello/1` may take, from first header to answer.
+/// Timeout of a call on `muster-hello/1`, from first header to reply.
 pub const HELLO_CALL: Duration = Duration::from_secs(30);
 
-/// How often connections are looked at for silence ([`super::pulse`]).
+/// Interval of the checks for silent connections ([`super::pulse`]).
 pub(crate) const LOOK: Duration = Duration::from_millis(400);
 
-/// After so many looks in silence a connection is closed: three seconds at the least. QUIC has sent
-/// six probes by then on a near and idle path.
+/// Silent samples in a row after which a connection is closed: at least three seconds. QUIC has
+/// sent six probes by then on a short, idle path.
 const SILENT_LOOKS: u32 = 8;
 
-/// Where round trips are long, because the way is or because the peer is busy, probes are further
-/// apart: a peer is given this many round trips, up to the limit.
+/// Long round trips, from distance or a busy peer, space the probes further apart. The peer then
+/// gets this many round trips, up to the limit.
 const SILENT_ROUND_TRIPS: u32 = 10;
 const SILENT_LIMIT: u32 = 25;
 
-/// How many looks in silence are too many for a path with this round trip time.
+/// Returns the number of silent samples that closes a connection with this round trip time.
 pub(crate) fn silent_looks(round_trip: Duration) -> u32 {
     let patience = round_trip * SILENT_ROUND_TRIPS;
     let looks = patience.as_millis() / LOOK.as_millis();
     u32::try_from(looks).unwrap_or(SILENT_LIMIT).clamp(SILENT_LOOKS, SILENT_LIMIT)
 }
 
-/// The largest payload of [`super::Endpoint::send_datagram`], in bytes: what fits a QUIC packet of
-/// the smallest allowed size (1200 bytes, RFC 9000 section 14) with room for its framing.
+/// Largest payload of [`super::Endpoint::send_datagram`], in bytes. It fits, with its framing, a
+/// QUIC packet of the smallest allowed size (1200 bytes, RFC 9000 section 14).
 pub const MAX_DATAGRAM: usize = 1150;
 
-/// Streams that a stranger may have open at once: one HTTP/2 connection, and one to replace it.
+/// Concurrent streams of an unauthenticated peer: one HTTP/2 connection, and one to replace it.
 const HELLO_STREAMS: u32 = 2;
 
-/// Streams that a member may have open at once: its two lanes, and two that replace them.
+/// Concurrent streams of a member: its two lanes, and two that replace them.
 pub(crate) const NODE_STREAMS: u32 = 4;
 
-/// Bytes that a stranger may have under way to us.
+/// Receive window, in bytes, for an unauthenticated peer.
 const HELLO_WINDOW: u32 = 128 << 10;
 
-/// Bytes that a member may have under way to us.
+/// Receive window, in bytes, for a member.
 const NODE_WINDOW: u32 = 4 << 20;
 
-/// Values shared by both ALPNs; what a member may do beyond a stranger is granted by
-/// [`admit_member`] once it is known to be one.
+/// Returns the parameters shared by both ALPNs. [`admit_member`] raises the limits once the peer is
+/// known to be a member.
 pub(crate) fn transport() -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
@@ -67,35 +67,36 @@ pub(crate) fn transport() -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(1 << 20))
         .receive_window(VarInt::from_u32(HELLO_WINDOW))
         .send_window(u64::from(HELLO_WINDOW))
-        // A resting session costs two small packets every ten seconds and outlives two that are
-        // lost. A session in use that falls silent is noticed by the pulse within seconds.
+        // An idle session costs two small packets every ten seconds and survives the loss of two.
+        // Dead-peer detection notices a silent session within seconds while it is in use.
         .keep_alive_interval(Some(Duration::from_secs(10)))
         .max_idle_timeout(Some(VarInt::from_u32(35_000).into()))
-        // Only until the first measurement: a first packet that is lost is repeated after 300 ms.
-        // Machines of one cluster are near each other; on a longer way, or when the peer is busy, it
-        // is repeated in vain, which costs little.
+        // Only until the first measurement: a lost first packet is retransmitted after 300 ms.
+        // Machines of one cluster are close to each other. On a longer path, or with a busy peer,
+        // the retransmission is useless and cheap.
         .initial_rtt(Duration::from_millis(100))
         .datagram_receive_buffer_size(Some(32 << 10))
         .datagram_send_buffer_size(64 << 10);
     Arc::new(transport)
 }
 
-/// Widens the limits of a connection whose peer has turned out to be a member.
+/// Raises the limits of a connection whose peer is a member.
 pub(crate) fn admit_member(connection: &quinn::Connection) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(NODE_STREAMS));
     connection.set_receive_window(VarInt::from_u32(NODE_WINDOW));
     connection.set_send_window(u64::from(NODE_WINDOW));
 }
 
-/// Keys of the endpoint that follow from the identity, so that a restarted node can tell peers of
-/// its former life at once that their sessions are gone (stateless reset, RFC 9000 section 10.3).
+/// Endpoint keys derived from the identity. A restarted node can thus notify peers at once that
+/// their sessions are gone (stateless reset, RFC 9000 section 10.3).
 struct EndpointKeys {
     reset: hmac::Key,
     cids: u64,
 }
 
 fn endpoint_keys(identity: &Identity) -> EndpointKeys {
-    // Ed25519 signatures are deterministic and this one is never sent: a secret as good as the key.
+    // Ed25519 signatures are deterministic and this one is never sent, so it is as secret as the
+    // key.
     let secret = Zeroizing::new(identity.sign(b"muster quic endpoint keys 1"));
     let keys = hkdf::Salt::new(hkdf::HKDF_SHA256, b"muster quic endpoint").extract(&*secret);
     let expand = |label: &'static [u8]| {

@@ -1,5 +1,5 @@
-//! What this node believes about the others, as one value in a watch. The daemon publishes it; the
-//! endpoint reads it at every handshake and at every call, and ends the sessions of who left.
+//! Credentials and directory of this node, as one value in a watch. The daemon publishes it. The
+//! endpoint reads it at every handshake and call, and ends the sessions of removed members.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,26 +8,26 @@ use std::sync::Arc;
 use muster_pki::tls::Credentials;
 use muster_types::{NodeId, NodeName, PublicKey, Role};
 
-/// The members, by node id. The registry of the Raft group in the form that a session needs.
+/// Members by node id: the registry of the Raft group in the form that sessions need.
 pub type Directory = BTreeMap<NodeId, Peer>;
 
-/// Whom to believe. Replaced as a whole; running sessions go on unless their peer left the
-/// directory.
+/// Credentials and directory. Replaced as a whole; a running session continues unless its peer left
+/// the directory.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// This node's certificate. Absent before there is a cluster, and at genesis: then peers of the
-    /// directory are believed by their identity key alone.
+    /// This node's certificate. None before the cluster exists and at genesis. Peers in the
+    /// directory are then authenticated by their identity key alone.
     pub credentials: Option<Arc<Credentials>>,
-    /// Who may open a `muster-node/1` session, and where to dial them.
+    /// Members that may open a `muster-node/1` session, with their addresses.
     pub directory: Directory,
 }
 
-/// One member.
+/// A member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub public_key: PublicKey,
     pub name: NodeName,
     pub role: Role,
-    /// Where to dial it, best first.
+    /// Addresses to dial, best first.
     pub addresses: Vec<SocketAddr>,
 }

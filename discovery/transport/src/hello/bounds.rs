@@ -1,4 +1,4 @@
-//! The bounds that the contract states for what a proven peer says of itself.
+//! Bounds of the contract on messages of an authenticated peer.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ const WAITING_FOR: usize = 1024;
 const HINTS: usize = 64;
 
 fn beyond(what: &str) -> Status {
-    Status::invalid_argument(format!("the message is refused: {what}"))
+    Status::invalid_argument(format!("invalid message: {what}"))
 }
 
 fn require(fits: bool, what: &str) -> Result<(), Status> {
@@ -26,7 +26,7 @@ fn require(fits: bool, what: &str) -> Result<(), Status> {
 
 pub fn greet(request: &GreetRequest) -> Result<(), Status> {
     candidate(request.me.as_ref())?;
-    require(request.peers.len() <= HINTS, "it names more than 64 peers")?;
+    require(request.peers.len() <= HINTS, "more than 64 peers")?;
     request.peers.iter().try_for_each(hint)
 }
 
@@ -35,28 +35,28 @@ pub fn join(request: &JoinRequest) -> Result<(), Status> {
 }
 
 fn candidate(candidate: Option<&Candidate>) -> Result<(), Status> {
-    let me = candidate.ok_or_else(|| beyond("it does not say who sends it"))?;
+    let me = candidate.ok_or_else(|| beyond("the sender is missing"))?;
     require(me.name.parse::<NodeName>().is_ok(), "the sender's name is not a node name")?;
     require(me.role.parse::<Role>().is_ok(), "the sender's role is unknown")?;
     addresses(&me.addresses)?;
     require(me.version.len() <= VERSION, "the version is longer than 64 bytes")?;
     require(me.waiting_for.len() <= WAITING_FOR, "waiting_for is longer than 1024 bytes")?;
-    require(matches!(me.cluster_id.len(), 0 | 32), "the cluster id has not 32 bytes")?;
+    require(matches!(me.cluster_id.len(), 0 | 32), "the cluster id is not 32 bytes long")?;
     let fields = &me.birth_fields;
-    require(fields.len() <= FIELDS, "it holds more than 32 birth fields")?;
+    require(fields.len() <= FIELDS, "more than 32 birth fields")?;
     let fits = |(k, v): (&String, &String)| k.len() <= FIELD_NAME && v.len() <= FIELD_VALUE;
-    require(fields.iter().all(fits), "a birth field is longer than 1024 bytes")
+    require(fields.iter().all(fits), "a birth field is too long (name 128 bytes, value 1024)")
 }
 
 fn hint(hint: &Hint) -> Result<(), Status> {
-    require(matches!(hint.node_id.len(), 0 | 32), "a node id has not 32 bytes")?;
+    require(matches!(hint.node_id.len(), 0 | 32), "a node id is not 32 bytes long")?;
     addresses(&hint.addresses)
 }
 
 fn addresses(addresses: &[String]) -> Result<(), Status> {
-    require(addresses.len() <= ADDRESSES, "it names more than 16 addresses")?;
+    require(addresses.len() <= ADDRESSES, "more than 16 addresses")?;
     let fits = addresses.iter().all(|text| text.parse::<SocketAddr>().is_ok());
-    require(fits, "an address is not of the form ip:port")
+    require(fits, "an address does not have the form ip:port")
 }
 
 #[cfg(test)]

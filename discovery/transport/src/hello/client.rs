@@ -1,4 +1,4 @@
-//! The dialler's side of the protocol.
+//! Dialler's side of the protocol.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,29 +19,29 @@ use crate::endpoint::http2::{Limits, Tasks, connect, stream};
 use crate::endpoint::serve::close_when_silent;
 use muster_types::text::sanitize;
 
-/// The generated client over a hello session.
+/// Generated client over a hello session.
 pub type HelloClient = Generated<HelloChannel>;
 
-/// Why the token was not proved.
+/// Reasons why a token proof failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProveError {
-    /// The peer knows no such token, or the proof was wrong for it. It does not say which.
+    /// The peer does not know the token, or the proof was wrong for it. It does not reveal which.
     #[error(
         "{remote} refused the token {token}: it holds another token, or this one was revoked, has \
          expired or is used up; compare `machine.token` on both nodes"
     )]
     Refused { remote: SocketAddr, token: TokenId },
-    /// The peer accepted our proof and then failed to give its own: it does not hold the token. It
-    /// must be told nothing.
-    #[error("{remote} does not hold the token {token}; someone may be in between")]
+    /// The peer accepted our proof but could not give its own, so it does not hold the token. Send
+    /// it nothing more.
+    #[error("{remote} does not hold the token {token}; possible man-in-the-middle")]
     Impostor { remote: SocketAddr, token: TokenId },
     #[error("prove the token {token} to {remote}: {}", sanitize(status.message()))]
     Failed { remote: SocketAddr, token: TokenId, status: Box<Status> },
 }
 
-/// A session with a listener on `muster-hello/1`. Closed when dropped, and about three seconds
-/// after
-/// the listener has fallen silent; calls keep the deadline that `tonic::Request::set_timeout` sets.
+/// Session with a listener on `muster-hello/1`. It closes when dropped, and about three seconds
+/// after the listener falls silent. Calls obey the deadline that `tonic::Request::set_timeout`
+/// sets.
 pub struct HelloSession {
     connection: quinn::Connection,
     exporter: [u8; 32],
@@ -84,12 +84,12 @@ impl HelloSession {
         Ok(Self { connection, exporter, me, peer, call, is_proven, _tasks: stop.drop_guard() })
     }
 
-    /// The listener's key, proved in the handshake.
+    /// Returns the listener's key, proved in the handshake.
     pub fn peer(&self) -> PublicKey {
         self.peer
     }
 
-    /// The listener's node id.
+    /// Returns the listener's node id.
     pub fn node_id(&self) -> NodeId {
         muster_pki::identity::node_id(&self.peer)
     }
@@ -98,32 +98,32 @@ impl HelloSession {
         self.connection.remote_address()
     }
 
-    /// The session's keying material that proofs bind, the same on both sides.
+    /// Returns the session's keying material that proofs bind, the same on both sides.
     pub fn exporter(&self) -> [u8; 32] {
         self.exporter
     }
 
-    /// The session for other generated clients.
+    /// Returns the session for other generated clients.
     pub fn channel(&self) -> HelloChannel {
         self.call.clone()
     }
 
-    /// Whether both sides have proved the token to each other.
+    /// Returns true if both sides have proved the token to each other.
     pub fn is_proven(&self) -> bool {
         self.is_proven.load(Ordering::Acquire)
     }
 
-    /// Whether the session has ended.
+    /// Returns true if the session has ended.
     pub fn is_closed(&self) -> bool {
         self.connection.close_reason().is_some()
     }
 
-    /// Proves the token to the listener, then checks the listener's proof of the same.
+    /// Proves the token to the listener, then checks the listener's proof of it.
     pub async fn prove(&self, token: &Token) -> Result<(), ProveError> {
         self.prove_with(token.id(), &token.verifier()).await
     }
 
-    /// As [`Self::prove`], for who keeps a verifier instead of the token.
+    /// Like [`Self::prove`], for callers that hold only a verifier.
     pub async fn prove_with(&self, token: &TokenId, verifier: &Verifier) -> Result<(), ProveError> {
         let remote = self.remote();
         let transcript = Transcript {
@@ -149,8 +149,8 @@ impl HelloSession {
         Ok(())
     }
 
-    /// Calls over this session. Before the proof only `Prove` and `Renew` are answered, and what the
-    /// listener may send is bounded as tightly as what we may send it.
+    /// Returns a client for calls over this session. Before the proof only `Prove` and `Renew` are
+    /// answered. Until then the listener's messages are limited as tightly as ours.
     pub fn client(&self) -> HelloClient {
         let limit = if self.is_proven() { MAX_MESSAGE } else { MAX_HELLO_MESSAGE };
         Generated::new(self.call.clone()).max_decoding_message_size(limit)

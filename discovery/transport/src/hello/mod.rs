@@ -1,8 +1,8 @@
-//! `muster-hello/1`: what two machines say to each other before they share a certificate.
+//! `muster-hello/1`: the protocol between two machines that share no certificate yet.
 //!
-//! [`Server`] speaks the protocol: it checks the proof of the token, refuses everything else before
-//! it, and bounds what comes in. What the answers are is decided behind a [`Door`], by the birth or
-//! by the daemon. [`HelloSession`] is the dialler's side.
+//! [`Server`] speaks the protocol. It checks the token proof, rejects every other call before it,
+//! and bounds the input. The handler behind [`Door`] (birth or the daemon) decides the replies.
+//! [`HelloSession`] is the dialler's side.
 
 pub mod bounds;
 mod client;
@@ -25,35 +25,36 @@ pub use client::{HelloClient, HelloSession, ProveError};
 pub use server::Server;
 pub use session::{Session, Standing};
 
-/// A peer that has proved a token on this session.
+/// Peer that has proved a token on this session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guest {
     pub caller: Caller,
     pub token: TokenId,
 }
 
-/// Someone who was refused; for the audit log.
+/// Rejected attempt, for the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     pub remote: SocketAddr,
     pub public_key: PublicKey,
-    /// The token it claimed, if what it sent was a token id.
+    /// Token it claimed; None if it sent no well-formed token id.
     pub token: Option<TokenId>,
     pub why: RefusedWhy,
 }
 
-/// Why someone was refused. The one refused is not told.
+/// Reason of a rejection. It is never sent to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusedWhy {
-    /// What it sent is not a token id.
+    /// The token id is malformed.
     NotAToken,
-    /// No token of this id is valid here: unknown, revoked, expired or used up.
+    /// No valid token has this id: unknown, revoked, expired or used up.
     UnknownToken,
     /// The token is known; the proof is wrong.
     WrongProof,
-    /// A worker called what only control-plane members may: it runs something else than `musterd`.
+    /// A worker made a call reserved for control-plane members: it does not run an unmodified
+    /// `musterd`.
     NotForWorkers,
-    /// It was removed from the cluster, and asked for a certificate.
+    /// A removed node asked for a certificate.
     Removed,
 }
 
@@ -69,36 +70,37 @@ impl fmt::Display for RefusedWhy {
     }
 }
 
-/// What stands behind the hello protocol. Only [`Door::renew`] and [`Door::verifier`] are reached by
-/// peers that have proved nothing.
+/// Handler of the hello protocol. Unauthenticated peers reach only [`Door::renew`] and
+/// [`Door::verifier`].
 #[tonic::async_trait]
 pub trait Door: Send + Sync + 'static {
-    /// What proofs of this token are checked by; `None` when it is not valid now.
+    /// Returns the verifier of this token's proofs; `None` when the token is not valid now.
     async fn verifier(&self, token: &TokenId) -> Option<Verifier>;
 
-    /// Whether a guest that has proved this token may go on. A token that has been revoked since or
-    /// has expired opens nothing any more; one that is used up still serves its last guest.
+    /// Returns true if a peer that proved this token may continue. A token that was revoked or
+    /// expired since then is no longer accepted. A used-up token still serves the peer that used it
+    /// last.
     async fn still_admits(&self, token: &TokenId) -> bool {
         self.verifier(token).await.is_some()
     }
 
-    /// Two candidates introduce themselves. The request is within the bounds that the contract
-    /// states.
+    /// Exchanges greetings between two candidates. The request is within the bounds of the
+    /// contract.
     async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status>;
 
-    /// One message of the birth protocol, and what is answered at once.
+    /// Handles one message of the birth protocol; returns the immediate replies.
     async fn birth(&self, guest: Guest, message: BirthMessage)
     -> Result<Vec<BirthMessage>, Status>;
 
-    /// Admission of a node. The request is within the bounds that the contract states.
+    /// Admits a node. The request is within the bounds of the contract.
     async fn join(&self, guest: Guest, request: JoinRequest) -> Result<JoinReply, Status>;
 
-    /// A new certificate for a member, known by its key alone.
+    /// Renews the certificate of a member, authenticated by its key alone.
     async fn renew(&self, caller: Caller) -> Result<RenewReply, Status>;
 
-    /// What an operator is to pin.
+    /// Returns the anchor for an operator to pin.
     async fn anchor(&self, guest: Guest) -> Result<AnchorReply, Status>;
 
-    /// Someone was refused. Must not wait.
+    /// Reports a rejection. Must not block.
     fn refused(&self, refused: Refused);
 }

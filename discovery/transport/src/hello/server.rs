@@ -1,4 +1,4 @@
-//! The listener's side of the protocol.
+//! Listener's side of the protocol.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{Door, Guest, Refused, RefusedWhy, Session, bounds};
 use crate::endpoint::{self, Caller, Service};
 
-/// The hello service in front of a [`Door`].
+/// Hello service in front of a [`Door`].
 #[derive(Clone)]
 pub struct Server {
     door: Arc<dyn Door>,
@@ -33,14 +33,15 @@ impl Server {
         Self { door }
     }
 
-    /// As [`crate::endpoint::Listener::run`] takes it, with the size limit of strangers' messages.
+    /// Returns the service for [`crate::endpoint::Listener::run`], with the message size limit for
+    /// unauthenticated peers.
     pub fn service(self) -> Service {
         endpoint::service(HelloServer::new(self).max_decoding_message_size(MAX_HELLO_MESSAGE))
     }
 
-    /// The proven peer of a request. The endpoint has let nobody else through; checked again here
-    /// because what stands behind must never be reached otherwise. A token that was revoked or has
-    /// expired since it was proved ends the session.
+    /// Returns the authenticated peer of a request. The endpoint has already rejected all others.
+    /// The check is repeated here because the handler must never see an unauthenticated peer. A
+    /// token that was revoked or has expired since the proof ends the session.
     async fn guest<T>(&self, request: &Request<T>) -> Result<Guest, Status> {
         let session = Session::of(request)?;
         let caller = Caller::of(request)?.clone();
@@ -52,7 +53,7 @@ impl Server {
         Err(denied())
     }
 
-    /// Tells the audit, closes the session, and tells the peer nothing.
+    /// Reports the rejection to the audit log and closes the session. Reveals nothing to the peer.
     fn refuse(&self, caller: &Caller, session: &Session, token: Option<TokenId>, why: RefusedWhy) {
         session.deny();
         let Caller { remote, public_key, .. } = *caller;
@@ -60,7 +61,7 @@ impl Server {
     }
 }
 
-/// What everyone hears who is not let in.
+/// Returns the uniform rejection: no reason is revealed.
 fn denied() -> Status {
     Status::permission_denied("")
 }
@@ -100,7 +101,7 @@ impl Hello for Server {
 
     async fn birth(&self, request: Request<BirthRequest>) -> Result<Response<BirthReply>, Status> {
         let guest = self.guest(&request).await?;
-        let missing = || Status::invalid_argument("the birth request holds no message");
+        let missing = || Status::invalid_argument("the birth request contains no message");
         let message = request.into_inner().message.ok_or_else(missing)?;
         let messages = self.door.birth(guest, message).await?;
         Ok(Response::new(BirthReply { messages }))

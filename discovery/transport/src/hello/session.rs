@@ -1,5 +1,5 @@
-//! One session on `muster-hello/1`, as the listener sees it: what a proof must bind, and whether
-//! one was given.
+//! State of one `muster-hello/1` session on the listener's side: the inputs that a proof must bind,
+//! and the result of the proof.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use tonic::Status;
 /// Calls that need no proof: the proof itself, and the renewal of a member known by its key.
 const OPEN: [&str; 2] = ["/muster.hello.v1.Hello/Prove", "/muster.hello.v1.Hello/Renew"];
 
-/// Calls that a session may make before it has proved the token.
+/// Number of calls that a session may make before it has proved the token.
 const UNPROVEN_CALLS: u64 = 8;
 
-/// A handle on the session that a request came over; the endpoint puts it into the request's
+/// Handle to the session that a request came over. The endpoint puts it into the request's
 /// extensions.
 #[derive(Clone)]
 pub struct Session(Arc<Shared>);
@@ -29,10 +29,10 @@ struct Shared {
     calls: watch::Sender<u64>,
 }
 
-/// How the peer stands with the listener.
+/// Authentication state of the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Has not proved the token yet.
+    /// No proof yet.
     Unproven,
     /// Has proved this token.
     Proven(TokenId),
@@ -56,7 +56,7 @@ impl Session {
         Self(Arc::new(Shared { exporter, dialer, listener, standing, calls }))
     }
 
-    /// The session that a request came over.
+    /// Returns the session that a request came over.
     ///
     /// # Errors
     /// INTERNAL when the request did not come through the endpoint.
@@ -67,13 +67,13 @@ impl Session {
             .ok_or_else(|| Status::internal("the request did not come over a hello session"))
     }
 
-    /// What a proof of this token must bind.
+    /// Returns the inputs that a proof of this token must bind.
     pub(crate) fn transcript(&self, token: TokenId) -> Transcript {
         let Shared { exporter, dialer, listener, .. } = *self.0;
         Transcript { exporter, dialer, listener, token }
     }
 
-    /// The token that the peer has proved.
+    /// Returns the token that the peer has proved.
     pub fn proven(&self) -> Option<TokenId> {
         match &*self.0.standing.borrow() {
             Standing::Proven(token) => Some(token.clone()),
@@ -81,7 +81,7 @@ impl Session {
         }
     }
 
-    /// Records a right proof. A session that was denied stays denied.
+    /// Records a correct proof. Returns false if the session was denied: it stays denied.
     pub(crate) fn accept(&self, token: TokenId) -> bool {
         self.0.standing.send_if_modified(|standing| {
             let may = *standing != Standing::Denied;
@@ -92,7 +92,7 @@ impl Session {
         })
     }
 
-    /// Records a wrong proof, for good.
+    /// Records a wrong proof, permanently.
     pub(crate) fn deny(&self) {
         self.0.standing.send_replace(Standing::Denied);
     }
@@ -101,7 +101,7 @@ impl Session {
         self.0.standing.subscribe()
     }
 
-    /// Whether the peer may make this call now.
+    /// Returns true if the peer may make this call now.
     pub(crate) fn may_call(&self, path: &str) -> bool {
         match &*self.0.standing.borrow() {
             Standing::Proven(_) => true,
@@ -110,7 +110,7 @@ impl Session {
         }
     }
 
-    /// Notes a call: the session is in use.
+    /// Counts a call: the session is in use.
     pub(crate) fn touch(&self) {
         self.0.calls.send_modify(|calls| *calls = calls.wrapping_add(1));
     }
