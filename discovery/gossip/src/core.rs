@@ -1,11 +1,14 @@
-//! The protocol without I/O: foca, the directory's rule over it, and time as an argument.
+//! The SWIM engine without I/O: foca, the directory's rule over it, and time as an argument.
 //!
-//! foca (SWIM with suspicion) decides who lives. The core decides who may exist: it opens every
-//! datagram through the roster, so foca never hears of anybody else, and it seeks every member of
-//! the roster that is not seen, so nobody is missed after a partition, a loss or a late start.
-//! Three small things of Lifeguard (Dadgar et al., 2018) keep alarms true: the accuser tells the
-//! accused directly; a member whose own accusations prove wrong, or that was not running, doubts
-//! itself and waits longer; time in which this process did not run counts for nobody.
+//! foca (SWIM with suspicion) decides which members are alive. The engine decides which members
+//! exist: it reads every datagram through the roster, so foca never sees any other node. It also
+//! searches for every member of the roster that is not seen. No member stays missing after a
+//! partition, a loss or a late start. Three parts of Lifeguard (Dadgar et al., 2018) prevent false
+//! alarms:
+//! * A member notifies its suspect directly.
+//! * A member whose suspicions prove wrong, or that was not running, lowers its local health and
+//!   waits longer.
+//! * Time in which this process did not run is not counted.
 
 mod cards;
 mod contacts;
@@ -29,58 +32,58 @@ use super::settings::Settings;
 use super::wire::{self, Body, Note, Preamble, WireError};
 use super::{Liveness, State};
 
-/// A timer that fires this late means that the process was not running.
+/// A timer this late means that the process was not running.
 const STALL: Duration = Duration::from_millis(750);
 
-/// How many times longer a member may take to answer that has never spoken to this one: there is a
-/// session to set up first, perhaps with forty at once, and others know better whether it lives.
+/// Factor on the suspicion timeout of a member that has never sent to this one. A session must be
+/// set up first, perhaps with forty at once, and other members know better whether it is alive.
 const FIRST_CONTACT: u32 = 2;
 
-/// What the caller is to do, in order.
+/// Actions for the caller, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     Send {
         to: NodeId,
         datagram: Bytes,
-        /// It may be dropped where it would cost a session while several are being set up.
+        /// True if it may be dropped when it needs a new session while several are being set up.
         can_be_spared: bool,
     },
-    /// A member is seen that was not.
+    /// A member is now seen.
     Up(NodeId),
     /// A member is no longer seen.
     Down(NodeId),
 }
 
-/// Who starts to gossip.
+/// Parameters of a member that starts to gossip.
 #[derive(Debug)]
 pub struct Start {
     pub me: NodeId,
-    /// Higher than at any earlier start of this node, such as its start time in seconds. If a
-    /// wrong clock makes it lower, the others' memory of the old one corrects it.
+    /// Higher than at any earlier start of this node, such as its start time in seconds. If a wrong
+    /// clock makes it lower, the other members correct it from memory.
     pub generation: Generation,
     pub settings: Settings,
     pub roster: Arc<Roster>,
     pub rng: StdRng,
 }
 
-/// foca with our identity and codec, and nothing broadcast beside membership.
+/// foca with our identity and codec, and no broadcasts except membership.
 type Swim = Foca<Identity, Local, StdRng, NoCustomBroadcast>;
 
 /// One member's view of the others.
 pub struct Core {
     foca: Swim,
-    /// foca's own incarnation, read off what it sends.
+    /// foca's own incarnation, read from its packets.
     incarnation: u16,
     settings: Settings,
     roster: Arc<Roster>,
-    /// Whom a member asks for, while it is answered; see [`wire::Swim`].
+    /// Member on whose behalf another asks, while its request is answered; see [`wire::Swim`].
     ghost: Option<Short>,
     agenda: Agenda,
-    /// foca's gossip timer and when it is due, while there is no news to pass on: nobody need wake
-    /// for it.
+    /// foca's gossip timer and its due time, while there are no updates to pass on. No wake-up is
+    /// needed for it.
     resting: Option<(Instant, Timer<Identity>)>,
     effects: Vec<Effect>,
-    /// True when the view is worth looking at before its time.
+    /// True when the view should be published before its regular time.
     changed: bool,
     contacts: contacts::Contacts,
     seeking: seek::Seeking,
@@ -98,7 +101,7 @@ impl fmt::Debug for Core {
 }
 
 impl Core {
-    /// None when the roster does not hold `me`: who is not a member does not gossip.
+    /// Returns None when the roster does not hold `me`: only members gossip.
     pub fn new(start: Start, now: Instant) -> Option<Self> {
         let Start { me, generation, settings, roster, mut rng } = start;
         let identity = Identity { slot: roster.slot(&me)?, generation };
@@ -124,9 +127,9 @@ impl Core {
         Some(core)
     }
 
-    /// Takes for granted that everybody in the roster lives in `generation`, as if all had been met
-    /// before. For simulations that begin in the middle: meeting everybody takes time that grows
-    /// with the square of the members.
+    /// Assumes that every member of the roster is alive in `generation` and has been met before.
+    /// For simulations that begin in the middle: meeting all members takes time that grows with
+    /// their square.
     pub(super) fn assume_all_live(&mut self, now: Instant, generation: Generation) {
         let me = self.foca.identity().slot;
         let slots: Vec<_> =
@@ -135,38 +138,38 @@ impl Core {
         self.drive(now, |foca, out| foca.apply_many(live, false, out));
     }
 
-    /// This node's present generation: the one it started with, or a later one.
+    /// Returns this node's current generation: the one it started with, or a later one.
     pub fn generation(&self) -> Generation {
         self.foca.identity().generation
     }
 
-    /// The directory in use.
+    /// Returns the directory in use.
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster
     }
 
-    /// How many other members are seen.
+    /// Returns the number of other members that are seen.
     pub fn seen(&self) -> usize {
         self.foca.num_members()
     }
 
-    /// When [`Core::tick`] is next needed.
+    /// Returns the time at which [`Core::tick`] is next needed.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.agenda.next()
     }
 
-    /// Takes the effects of all calls so far.
+    /// Returns and clears the effects of all calls so far.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
-    /// True once after a member came or went or said something new of itself. Other changes of the
+    /// Returns true once after a member came, went or changed its metadata. Other changes of the
     /// view (a suspicion, a new generation) may wait for a second.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// Does what is due.
+    /// Runs all due timers.
     pub fn tick(&mut self, now: Instant) {
         let late = self.agenda.next().map(|at| now.saturating_duration_since(at));
         if let Some(lost) = late.filter(|late| *late > STALL) {
@@ -178,7 +181,8 @@ impl Core {
                 Task::Foca(timer) => {
                     if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
                         self.doubt.withdraw(*member_id);
-                        // foca 2.0.0 does not bury who has refuted, yet tells it that it is dead.
+                        // foca 2.0.0 keeps a member that has refuted, yet notifies it that it is
+                        // down.
                         if !self.is_suspect(*member_id, *incarnation) {
                             continue;
                         }
@@ -194,8 +198,8 @@ impl Core {
         }
     }
 
-    /// Takes a datagram from the member that the session has authenticated as `from`. One from a
-    /// node that the roster does not hold is ignored.
+    /// Handles a datagram from the member that the session has authenticated as `from`. One from a
+    /// node outside the roster is ignored.
     pub fn receive(
         &mut self,
         now: Instant,
@@ -229,8 +233,8 @@ impl Core {
         Ok(())
     }
 
-    /// Replaces the directory. Who is not in it is forgotten at once. False when this node itself
-    /// is no longer in it: then the core is to be dropped.
+    /// Replaces the directory and forgets removed members at once. Returns false when this node
+    /// itself was removed: then drop the engine.
     #[must_use]
     pub fn set_roster(&mut self, now: Instant, roster: Arc<Roster>) -> bool {
         let me = self.foca.identity().slot;
@@ -253,12 +257,12 @@ impl Core {
         true
     }
 
-    /// Tells the others that this node goes, so that they need not find out.
+    /// Announces to the other members that this node leaves, so that they need not detect it.
     pub fn leave(&mut self, now: Instant) {
         self.drive(now, |foca, out| foca.leave_cluster(out));
     }
 
-    /// Every member of the directory as this node sees it, itself included.
+    /// Returns every member of the directory as this node sees it, itself included.
     pub fn view(&self, now: Instant) -> BTreeMap<NodeId, Liveness> {
         let mut view: BTreeMap<NodeId, Liveness> =
             self.roster.iter().map(|(slot, id)| (id, self.liveness(slot))).collect();
@@ -286,7 +290,7 @@ impl Core {
         }
     }
 
-    /// Calls foca and does what it asked for.
+    /// Calls foca and executes its requests.
     fn drive(
         &mut self,
         now: Instant,
@@ -294,7 +298,8 @@ impl Core {
     ) {
         let mut out = Outbox::default();
         let before = self.foca.identity().generation;
-        // foca refuses what is stale or meant for an earlier life; its state is whole either way.
+        // foca rejects stale packets and those for an earlier generation; its state is consistent
+        // either way.
         call(&mut self.foca, &mut out).ok();
         for (after, timer) in out.later {
             if matches!(timer, Timer::PeriodicGossip(_)) {
@@ -315,7 +320,8 @@ impl Core {
         {
             self.agenda.add(due.max(now), Task::Foca(timer));
         }
-        // Who asks others to probe probes once more itself: the answer may just have been lost.
+        // A member that asks others to probe also probes once more itself: the answer may just be
+        // lost.
         let again = out.packets.iter().find_map(|(_, packet)| probe_of(packet));
         let again = again.map(|(target, packet)| (target.slot, packet));
         for (slot, packet) in out.packets.into_iter().chain(again) {
@@ -352,7 +358,7 @@ impl Core {
         }
     }
 
-    /// Takes a generation above `remembered`, when somebody remembers a later one than ours.
+    /// Takes a generation above `remembered`, when another member remembers a later one than ours.
     fn outlive(&mut self, now: Instant, remembered: Generation) {
         let me = *self.foca.identity();
         if let Some(generation) = remembered.checked_add(1).filter(|_| remembered > me.generation) {
@@ -361,14 +367,14 @@ impl Core {
         }
     }
 
-    /// foca has a new identity and holds itself unconnected until it hears something: it need not.
+    /// After a change of identity foca waits for a packet before it is active: activate it at once.
     fn reborn(&mut self, now: Instant) {
         self.incarnation = 0;
         self.seeking.hurry(&self.settings);
         self.drive(now, |foca, out| foca.apply_many(std::iter::empty(), false, out));
     }
 
-    /// Answers who believes in an earlier life of ours.
+    /// Refutes when the sender believes in an earlier generation of ours.
     fn correct(&mut self, slot: Slot, preamble: &Preamble) {
         if preamble.to_generation < self.generation() {
             self.send_note(slot, &Note::Refute);
@@ -415,14 +421,14 @@ impl Core {
         self.effects.push(Effect::Send { to: receiver, datagram, can_be_spared: false });
     }
 
-    /// The member in `slot` as foca last knew it, alive or not.
+    /// Returns the member in `slot` as foca last knew it, alive or not.
     fn known(&self, slot: Slot) -> Option<Identity> {
         self.foca.iter_membership_state().map(|m| *m.id()).find(|id| id.slot == slot)
     }
 
     fn reconfigure(&mut self) {
         let config = self.settings.foca(self.roster.len(), self.doubt.strain());
-        // foca refuses only other probe timings, and those never change.
+        // foca rejects only other probe timings, and those never change.
         self.foca.set_config(config).ok();
     }
 

@@ -1,19 +1,19 @@
-//! A member as foca holds it: a slot and a generation, eight bytes.
+//! Identity of a member in foca: a slot and a generation, eight bytes.
 //!
-//! foca's own packets are written with slots by [`Local`] and never leave the process:
-//! `wire` turns them into datagrams and back. Their parts are at least as long as in the datagram,
-//! so that foca's size limit bounds the datagram too.
+//! foca's own packets are written with slots by [`Local`] and never leave the process: `wire` turns
+//! them into datagrams and back. Their parts are at least as long as in the datagram, so that
+//! foca's size limit bounds the datagram too.
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, Message, State};
 
 use super::roster::Slot;
 
-/// One life of a member. A node starts with a higher generation than before and takes the next
-/// one when the others hold it dead or remember a higher one.
+/// Number of a member's run. A node starts with a higher generation than before. It takes the next
+/// one when the others hold it down or remember a higher one.
 pub type Generation = u32;
 
-/// A member in one of its lives.
+/// A member in one generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) slot: Slot,
@@ -37,22 +37,22 @@ impl foca::Identity for Identity {
     }
 }
 
-/// The length of a header without and with a third party, of a member, and of their datagram
-/// counterparts at most.
+/// Lengths of a header without and with a third party, and of a member. Their datagram counterparts
+/// are at most as long.
 pub(crate) const HEADER: usize = 20;
 pub(crate) const HEADER_WITH_THIRD: usize = 37;
 pub(crate) const MEMBER: usize = 23;
 
-/// Writes and reads foca's packets with slots.
+/// Codec of foca's packets with slots.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Local;
 
-/// A packet that this process did not make, or that does not fit.
+/// Packet that this process did not create, or that does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed or oversized local gossip packet")]
 pub(crate) struct LocalError;
 
-/// The parts of a message: a tag, a probe number, a third party.
+/// Returns the parts of a message: tag, probe number and third party.
 pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
     match message {
         Message::Ping(n) => (PING, *n, None),
@@ -76,10 +76,10 @@ const PING_REQ: u8 = 2;
 pub(crate) const INDIRECT_PING: u8 = 3;
 pub(crate) const ANNOUNCE: u8 = 6;
 const GOSSIP: u8 = 8;
-/// Where a packet's tag is: after two identities and an incarnation.
+/// Offset of a packet's tag: after two identities and an incarnation.
 const TAG_AT: usize = 18;
 
-/// True for the tags that carry a third party; None for a tag that does not exist.
+/// Returns true for the tags that carry a third party; None for an unknown tag.
 pub(crate) fn has_third(tag: u8) -> Option<bool> {
     match tag {
         0 | 1 | 6..=9 => Some(false),
@@ -109,8 +109,8 @@ pub(crate) fn put_identity(buf: &mut impl BufMut, id: Identity) {
     buf.put_u32(id.generation);
 }
 
-/// For a request that another member probe the target: a probe of the target by ourselves, in the
-/// same round.
+/// For a request to probe a target on our behalf, returns our own probe of that target in the same
+/// round.
 pub(crate) fn probe_of(request: &[u8]) -> Option<(Identity, Vec<u8>)> {
     let target = request.get(HEADER..HEADER + 8)?;
     if request[TAG_AT] != PING_REQ {
@@ -123,18 +123,18 @@ pub(crate) fn probe_of(request: &[u8]) -> Option<(Identity, Vec<u8>)> {
     Some((get_identity(&mut target), packet))
 }
 
-/// True for a packet that only passes on news and wants no answer.
+/// Returns true for a packet that only carries updates and needs no answer.
 pub(crate) fn is_gossip(packet: &[u8]) -> bool {
     packet.get(TAG_AT) == Some(&GOSSIP)
 }
 
-/// True for a packet that a later one, or another receiver, would do for: news, a look for a member
-/// that is missing, a probe on another's behalf.
+/// Returns true for an optional packet, which a later one or another receiver can replace: updates,
+/// the search for a missing member, a probe on another's behalf.
 pub(crate) fn can_be_spared(packet: &[u8]) -> bool {
     matches!(packet.get(TAG_AT), Some(&(PING_REQ | INDIRECT_PING | ANNOUNCE | GOSSIP)))
 }
 
-/// The packet, for another receiver.
+/// Readdresses the packet to another receiver.
 pub(crate) fn gossip_to(mut packet: Vec<u8>, receiver: Identity) -> Vec<u8> {
     let mut id = &mut packet[TAG_AT - 8..TAG_AT];
     put_identity(&mut id, receiver);
@@ -235,7 +235,7 @@ impl Codec<Identity> for Local {
 mod tests {
     use super::*;
 
-    /// Whoever owes an answer, or must know whether a member lives, makes a session for it.
+    /// A member sets up a session to answer, or to learn whether a member is alive.
     #[test]
     fn probes_and_answers_cannot_be_spared() {
         let id = Identity { slot: 1, generation: 1 };

@@ -1,8 +1,9 @@
-//! Who is alive: SWIM membership and failure detection in QUIC datagrams, once there is a cluster.
+//! Liveness: SWIM membership and failure detection in QUIC datagrams, once there is a cluster.
 //!
-//! The directory (the registry that Raft holds) says who exists; gossip says only who answers. An
-//! id that is not in the directory is ignored, one that leaves it is dropped at once, and one that
-//! is in it and not seen is sought until it is. Liveness is never written to Raft.
+//! The directory (the registry that Raft holds) defines the members; gossip only reports which of
+//! them answer. An id outside the directory is ignored, and one that leaves it is dropped at once.
+//! A member of the directory that is not seen is searched for until it is. Liveness is never
+//! written to Raft.
 
 pub mod core;
 #[cfg(test)]
@@ -23,14 +24,14 @@ pub use run::{Datagrams, Driver, Gossip, Parts, View};
 pub use settings::Settings;
 pub use wire::{Card, MAX_DATAGRAM, WireError};
 
-/// What this node believes of a member.
+/// Liveness of a member, as this node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     Alive,
-    /// Somebody had no answer from it; it may still object.
+    /// Did not answer some member's probe; it may still refute.
     Suspect,
     Down,
-    /// In the directory and never heard of since this node started.
+    /// In the directory, and not heard of since this node started.
     Unknown,
 }
 
@@ -44,14 +45,15 @@ impl From<foca::State> for State {
     }
 }
 
-/// A member as this node sees it.
+/// Member as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Liveness {
     pub state: State,
-    /// The last datagram from itself; None when all is hearsay. This node itself: now.
+    /// Time of the last datagram from the member itself; None when all is known through others. For
+    /// this node itself: now.
     pub last_heard: Option<Instant>,
-    /// Its present life; grows with each start. 0 while unknown.
+    /// Its current generation; grows with each start. 0 while unknown.
     pub generation: Generation,
-    /// What it says of itself: addresses, version, config version.
+    /// Metadata that it publishes: addresses, version, config version.
     pub card: Option<Card>,
 }

@@ -1,4 +1,4 @@
-//! What foca asked for during one call, and the timers that wait.
+//! Requests of foca during one call, and the timer queue.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -9,14 +9,14 @@ use foca::{Notification, Runtime, Timer};
 use super::identity::Identity;
 use super::roster::Slot;
 
-/// What changed in foca's view.
+/// Membership change in foca's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
     Up(Slot),
     Down(Slot),
 }
 
-/// Collects what foca asks for; emptied by the core after every call.
+/// Collects foca's requests; emptied by the engine after every call.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     pub(super) packets: Vec<(Slot, Vec<u8>)>,
@@ -46,7 +46,7 @@ impl Runtime<Identity> for Outbox {
     }
 }
 
-/// Something to do later.
+/// Scheduled task.
 #[derive(Debug)]
 pub(super) enum Task {
     Foca(Timer<Identity>),
@@ -84,7 +84,7 @@ impl Ord for Waiting {
     }
 }
 
-/// Timers by time, and in the order they were set where the time is the same.
+/// Timers ordered by time; timers of the same time run in insertion order.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     waiting: BinaryHeap<Reverse<Waiting>>,
@@ -108,12 +108,12 @@ impl Agenda {
         self.waiting.pop().map(|Reverse(first)| first.task)
     }
 
-    /// Takes out the [`Task::Seek`] that waits, if one does.
+    /// Removes the scheduled [`Task::Seek`], if any.
     pub(super) fn remove_seek(&mut self) {
         self.waiting.retain(|Reverse(waiting)| !matches!(waiting.task, Task::Seek));
     }
 
-    /// Moves every timer, as if `lost` had not passed.
+    /// Moves every timer by `lost`, as if that time had not passed.
     pub(super) fn postpone(&mut self, lost: Duration) {
         let all = std::mem::take(&mut self.waiting);
         self.waiting =

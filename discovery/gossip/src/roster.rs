@@ -1,21 +1,21 @@
-//! Who may exist: the directory's node ids, each with a small number that stands for it inside one
-//! node's memory.
+//! Members of the directory, each with a small number that stands for its node id within one
+//! process.
 //!
 //! The slot keeps a view of 10 000 members small and never leaves the process. A slot is never
-//! used twice, so a timer about a removed member cannot hit another one.
+//! reused, so a timer about a removed member cannot hit another one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_types::NodeId;
 
-/// The first 128 bits of a node id: what stands for a third node in a datagram. Finding another
-/// key with the same is as hard as breaking a 128-bit cipher.
+/// First 128 bits of a node id; stands for a third node in a datagram. Finding another key with the
+/// same prefix is as hard as breaking a 128-bit cipher.
 pub(crate) type Short = [u8; 16];
 
-/// A member's place in this process's memory.
+/// Index of a member in this process.
 pub(crate) type Slot = u32;
 
-/// The directory as gossip uses it. Cheap to share between the cores of a simulation.
+/// The directory as gossip uses it. Cheap to share between the engines of a simulation.
 #[derive(Debug, Clone, Default)]
 pub struct Roster {
     slots: HashMap<Short, (Slot, NodeId)>,
@@ -23,7 +23,7 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// A roster of exactly these members, which keep the slots they have in `self`.
+    /// Returns a roster of exactly these members, which keep their slots from `self`.
     #[must_use]
     pub fn with(&self, members: &BTreeSet<NodeId>) -> Self {
         let mut next = self.clone();
@@ -33,8 +33,8 @@ impl Roster {
         }
         for id in members {
             let slot = Slot::try_from(next.nodes.len()).unwrap_or(Slot::MAX);
-            // Should two ids ever share their first half, the first to come keeps it and the
-            // other stays unknown to gossip: wrong about one member's health, never about trust.
+            // If two ids ever share their first half, the first keeps it and the other stays
+            // unknown to gossip. That is wrong about one member's health, never about trust.
             next.slots.entry(short(id)).or_insert_with(|| {
                 next.nodes.push(Some(*id));
                 (slot, *id)
@@ -43,7 +43,7 @@ impl Roster {
         next
     }
 
-    /// True when exactly these are the members.
+    /// Returns true when exactly these are the members.
     pub(crate) fn is<T>(&self, members: &BTreeMap<NodeId, T>) -> bool {
         self.len() == members.len() && members.keys().all(|id| self.slot(id).is_some())
     }

@@ -1,5 +1,5 @@
-//! The task that owns the core: datagrams, timers, the directory and the card in; datagrams and
-//! the view out.
+//! Task that owns the engine. Its inputs are datagrams, timers, the directory and the metadata; its
+//! outputs are datagrams and the view.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use super::core::{Core, Effect, Start};
 use super::{Card, Generation, Liveness, Roster, Settings};
 use muster_transport::endpoint::{Endpoint, Trust};
 
-/// How often the view is refreshed when nothing but `last_heard` has changed.
+/// Interval at which the view is refreshed when only `last_heard` has changed.
 const REFRESH: Duration = Duration::from_secs(1);
-/// Datagrams taken in one turn before timers get theirs.
+/// Datagrams processed in a row before timers run.
 const BATCH: usize = 64;
 
-/// The way out to the other members.
+/// Transport to the other members.
 pub trait Datagrams: Send + Sync + 'static {
     /// Sends one datagram, or drops it. Never blocks.
     fn send(&self, to: NodeId, datagram: Bytes);
 
-    /// The same, but drops it where it would cost a session while several are being set up.
+    /// Like `send`, but drops it if it needs a new session while several are being set up.
     fn offer(&self, to: NodeId, datagram: Bytes);
 }
 
@@ -41,10 +41,10 @@ impl Datagrams for Endpoint {
     }
 }
 
-/// The members as this node sees them.
+/// Members as this node sees them.
 pub type View = Arc<BTreeMap<NodeId, Liveness>>;
 
-/// What gossip is made of.
+/// Inputs and parameters of gossip.
 #[derive(Debug)]
 pub struct Parts<D> {
     pub me: NodeId,
@@ -52,14 +52,14 @@ pub struct Parts<D> {
     pub generation: Generation,
     pub settings: Settings,
     pub datagrams: D,
-    /// Datagrams with the node that the session has authenticated.
+    /// Datagrams, each with the node that the session has authenticated.
     pub inbox: mpsc::Receiver<(NodeId, Bytes)>,
-    /// Its directory says who exists. Gossip rests while this node's own id is not in it.
+    /// Its directory defines the members. Gossip pauses while this node's own id is not in it.
     pub trust: watch::Receiver<Arc<Trust>>,
     pub rng: StdRng,
 }
 
-/// A handle on the view. Clones share it.
+/// Handle to the view. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Gossip {
     view: watch::Receiver<View>,
@@ -77,14 +77,14 @@ impl Gossip {
         )
     }
 
-    /// Every member of the directory. Receivers wake when a state, a generation or a card
-    /// changes (a suspicion or a generation may be told a second late); `last_heard` is at most a
-    /// second old and wakes nobody.
+    /// Returns a watch of every member of the directory. Receivers wake when a state, a generation
+    /// or the metadata changes; a suspicion or a generation may come a second late. `last_heard` is
+    /// at most a second old and wakes no receiver.
     pub fn liveness(&self) -> watch::Receiver<View> {
         self.view.clone()
     }
 
-    /// Replaces what this node says of itself.
+    /// Replaces this node's metadata.
     pub fn set_card(&self, card: Card) {
         self.card.send_if_modified(|old| {
             let differs = *old != card;
@@ -96,7 +96,7 @@ impl Gossip {
     }
 }
 
-/// The task behind [`Gossip`]: the caller spawns [`Driver::run`].
+/// Task behind [`Gossip`]: the caller spawns [`Driver::run`].
 #[derive(Debug)]
 pub struct Driver<D> {
     parts: Parts<D>,
@@ -108,7 +108,7 @@ pub struct Driver<D> {
 }
 
 impl<D: Datagrams> Driver<D> {
-    /// Gossips until `stop`, and then says goodbye.
+    /// Gossips until `stop`, then announces that this node leaves.
     pub async fn run(mut self) {
         self.take_directory();
         let mut refresh = tokio::time::interval(REFRESH);
@@ -145,7 +145,7 @@ impl<D: Datagrams> Driver<D> {
         self.with_core(|core, now| {
             for (from, datagram) in batch.iter() {
                 if let Err(error) = core.receive(now, *from, datagram) {
-                    debug!(peer = %from.short(), %error, "gossip datagram refused");
+                    debug!(peer = %from.short(), %error, "gossip datagram rejected");
                 }
             }
         });
@@ -162,7 +162,7 @@ impl<D: Datagrams> Driver<D> {
         match &mut self.core {
             Some(core) if !Arc::ptr_eq(core.roster(), &self.roster) => {
                 if !core.set_roster(now, roster) {
-                    // Whoever this node becomes later starts above its present life.
+                    // If this node is added again, it starts above its current generation.
                     self.parts.generation = core.generation().saturating_add(1);
                     self.core = None;
                 }
@@ -223,7 +223,7 @@ impl<D: Datagrams> Driver<D> {
     }
 }
 
-/// True when more than `last_heard` differs.
+/// Returns true when more than `last_heard` differs.
 fn differs(old: &BTreeMap<NodeId, Liveness>, new: &BTreeMap<NodeId, Liveness>) -> bool {
     old.len() != new.len()
         || old.iter().zip(new).any(|((a, old), (b, new))| {

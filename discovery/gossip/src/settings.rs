@@ -1,4 +1,4 @@
-//! How often and how patiently members look at each other.
+//! Parameters of the gossip protocol.
 
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
@@ -7,32 +7,36 @@ use foca::{Config, PeriodicParams};
 
 use super::wire::MAX_DATAGRAM;
 
-/// The protocol's parameters. The defaults are for one site. At rest each member sends 85 bytes per
-/// second in five datagrams (375 with headers), however many members there are; what else they give
-/// is in docs/proof/discovery.md (`gossip-scale` simulates it).
+/// Parameters of the protocol. The defaults are for one site. An idle member sends 85 bytes per
+/// second in five datagrams (375 with headers), regardless of the number of members. Other
+/// measurements are in docs/proof.md (`gossip-scale` simulates them).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Each member asks one other, chosen at random without repetition, once per period.
+    /// Interval at which each member probes one other, chosen at random without repetition.
     pub probe_period: Duration,
-    /// How long an answer may take before others are asked to try; less than the period.
+    /// Timeout of a direct probe, after which others are asked to probe; less than the period.
     pub probe_rtt: Duration,
-    /// How many others are asked to try.
+    /// Number of members that are asked to probe.
     pub indirect_probes: usize,
-    /// How long an accused member may take to refute, when all is calm.
+    /// Time in which a suspect may refute, when this member is healthy.
     pub suspicion: Duration,
-    /// How often the accuser tells the accused.
+    /// Interval at which a member notifies its suspect again.
     pub nag: Duration,
-    /// How often news is passed on, and to how many.
+    /// Interval at which updates are passed on.
     pub gossip_period: Duration,
+    /// Number of members that updates are passed on to.
     pub gossip_fanout: usize,
-    /// How often members that are not seen are looked for: at first, and at last; and how many.
+    /// Interval of the search for missing members after a start or a change.
+    /// Maximum interval of the search; it doubles while nothing is found.
     pub seek_first: Duration,
+    /// Number of missing members that are asked per round.
     pub seek_last: Duration,
     pub seek_fanout: usize,
-    /// How often queued cards are sent, and how many at a time.
+    /// Interval at which queued metadata is sent.
     pub card_period: Duration,
+    /// Number of members that queued metadata is sent to per interval.
     pub card_fanout: usize,
-    /// Up to this many members, cards are sent unasked.
+    /// Up to this many members, metadata is sent without a request.
     pub card_push_below: usize,
 }
 
@@ -57,11 +61,11 @@ impl Default for Settings {
     }
 }
 
-/// How many steps of strain are counted; each adds one base suspicion time.
+/// Maximum of the local health score; each point adds one base suspicion time.
 pub(crate) const MAX_STRAIN: u8 = 4;
 
 impl Settings {
-    /// foca's configuration for `members` members under `strain`.
+    /// Returns foca's configuration for `members` members at health score `strain`.
     pub(crate) fn foca(&self, members: usize, strain: u8) -> Config {
         Config {
             probe_period: self.probe_period,
@@ -69,10 +73,10 @@ impl Settings {
             num_indirect_probes: positive(self.indirect_probes),
             max_transmissions: transmissions(members),
             suspect_to_down_after: self.suspicion * (1 + u32::from(strain.min(MAX_STRAIN))),
-            remove_down_after: None, // the directory bounds the view, time does not
+            remove_down_after: None, // the directory bounds the view, not time
             max_packet_size: positive(MAX_DATAGRAM),
             notify_down_members: true,
-            periodic_announce: None, // the core seeks by the directory, and so misses nobody
+            periodic_announce: None, // the engine searches by the directory instead
             periodic_announce_to_down_members: None,
             periodic_gossip: Some(PeriodicParams {
                 frequency: self.gossip_period,
@@ -86,8 +90,8 @@ fn positive(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// How often one piece of news is passed on by one member: twice the bits of the member count, at
-/// least 6. (`4 log10(n + 1)`, serf's rule, is a little less.)
+/// Returns how often one member passes on an update: twice the bits of the member count, at least
+/// 6. (`4 log10(n + 1)`, serf's rule, is a little less.)
 fn transmissions(members: usize) -> NonZeroU8 {
     let log = u8::try_from((members + 1).ilog2() + 1).unwrap_or(u8::MAX);
     NonZeroU8::new((2 * log).clamp(6, 30)).unwrap_or(NonZeroU8::MIN)

@@ -1,5 +1,5 @@
-//! Many cores in one process on a network of memory, with virtual time and seeded faults: what
-//! tests and benches of gossip run on. Figures from here are simulated and are to be called so.
+//! Many engines in one process on an in-memory network, with virtual time and seeded faults. Tests
+//! and benchmarks of gossip use it. Measurements from it are simulated; label them so.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -15,19 +15,19 @@ use rand::{RngExt, SeedableRng};
 use super::core::{Core, Effect, Start};
 use super::{Card, Generation, Roster, Settings, State};
 
-/// What a datagram costs beside its own bytes: IPv4 and UDP headers (28), a QUIC short header
-/// with an eight-byte connection id (11), the AEAD tag (16) and the datagram frame (3).
+/// Overhead per datagram in bytes: IPv4 and UDP headers (28), a QUIC short header with an
+/// eight-byte connection id (11), the AEAD tag (16) and the datagram frame (3).
 pub const OVERHEAD: usize = 58;
 
-/// Datagrams that wait for a paused member at most.
+/// Maximum number of datagrams that wait for a paused member.
 const SOCKET_BUFFER: usize = 256;
 
-/// The network between the members.
+/// Network between the members.
 #[derive(Debug, Clone)]
 pub struct Network {
     /// One-way delay, evenly distributed.
     pub latency: Range<Duration>,
-    /// The share of datagrams that are lost, 0 to 1.
+    /// Share of datagrams that are lost, 0 to 1.
     pub loss: f64,
 }
 
@@ -37,17 +37,17 @@ impl Default for Network {
     }
 }
 
-/// What one member sent and did since the last [`Simulation::take_tally`].
+/// Counters of one member since the last [`Simulation::take_tally`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     pub datagrams: u64,
     /// Bytes of gossip, without [`OVERHEAD`].
     pub bytes: u64,
-    /// How often it held somebody dead.
+    /// Number of times it declared a member down.
     pub downs: u64,
-    /// Datagrams it could not read; none, or the code is wrong.
+    /// Datagrams it could not read; any is a bug.
     pub refused: u64,
-    /// How often it was woken by its own clock.
+    /// Number of wake-ups by its own timers.
     pub wakes: u64,
 }
 
@@ -61,15 +61,15 @@ enum Happening {
 struct Member {
     core: Option<Core>,
     life: u64,
-    /// When its next [`Happening::Wake`] is due, so that it has only one.
+    /// Due time of its next [`Happening::Wake`], so that only one is queued.
     wakes: Option<Instant>,
     group: u8,
-    /// While paused: what waits in the socket's buffer.
+    /// While paused: contents of the socket's buffer.
     buffer: Option<Vec<(usize, Bytes)>>,
     tally: Tally,
 }
 
-/// A cluster of cores.
+/// Cluster of engines.
 #[derive(Debug)]
 pub struct Simulation {
     settings: Settings,
@@ -87,8 +87,8 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// `members` members that are all in the directory; none runs yet. `began` is any moment: the
-    /// simulation only adds to it.
+    /// Creates `members` members that are all in the directory; none runs yet. `began` is an
+    /// arbitrary moment: the simulation only adds to it.
     pub fn new(members: usize, seed: u64, settings: Settings, began: Instant) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let ids: Vec<_> = (0..members).map(|_| NodeId::from_bytes(rng.random())).collect();
@@ -117,7 +117,7 @@ impl Simulation {
         }
     }
 
-    /// How many members the simulation has, running or not.
+    /// Returns the number of members, running or not.
     pub fn len(&self) -> usize {
         self.members.len()
     }
@@ -126,12 +126,12 @@ impl Simulation {
         self.members.is_empty()
     }
 
-    /// Virtual time since the beginning.
+    /// Returns the virtual time since the beginning.
     pub fn elapsed(&self) -> Duration {
         self.now - self.began
     }
 
-    /// Starts a member with a generation: higher than its last, or what a wrong clock says.
+    /// Starts a member with a generation: higher than its last, or as a wrong clock gives it.
     pub fn start(&mut self, who: usize, generation: Generation) {
         self.members[who].core = self.core_of(who, generation, self.now);
         self.begin(who);
@@ -162,8 +162,8 @@ impl Simulation {
         }
     }
 
-    /// Starts all as members that have met long ago. Their clocks are spread over `span`, such as
-    /// a probe period. (Takes time with the cube of the members, shared by the processors: half a
+    /// Starts all members with all contacts already made. Their timers are spread over `span`, such
+    /// as a probe period. (Takes time with the cube of the members, on all processors: half a
     /// second for 1000, minutes for 10 000, optimised.)
     pub fn start_acquainted(&mut self, span: Duration) {
         let (settings, roster) = (&self.settings, &self.roster);
@@ -187,24 +187,24 @@ impl Simulation {
         }
     }
 
-    /// Ends a member without a word.
+    /// Stops a member without notice.
     pub fn kill(&mut self, who: usize) {
         self.members[who].core = None;
     }
 
-    /// Ends a member that says goodbye.
+    /// Stops a member that announces its leave.
     pub fn stop(&mut self, who: usize) {
         let now = self.now;
         self.with(who, |core| core.leave(now));
         self.kill(who);
     }
 
-    /// Stops a member's clock and lets its datagrams wait, as SIGSTOP does.
+    /// Stops a member's clock and queues its datagrams, as SIGSTOP does.
     pub fn pause(&mut self, who: usize) {
         self.members[who].buffer.get_or_insert_default();
     }
 
-    /// Lets a member go on. Its timers come before the datagrams that waited, as they may.
+    /// Resumes a member. Its timers run before the queued datagrams, as they may.
     pub fn resume(&mut self, who: usize) {
         let waited = self.members[who].buffer.take().unwrap_or_default();
         let now = self.now;
@@ -214,7 +214,7 @@ impl Simulation {
         }
     }
 
-    /// Loses everything that `from` sends to `to`, in this direction only.
+    /// Drops all datagrams from `from` to `to`, in this direction only.
     pub fn cut(&mut self, from: usize, to: usize) {
         self.cut.insert((from, to));
     }
@@ -224,7 +224,7 @@ impl Simulation {
         self.with(who, |core| core.set_card(now, card));
     }
 
-    /// Lets `who` reach only members of the same group.
+    /// Limits `who` to members of the same group.
     pub fn set_group(&mut self, who: usize, group: u8) {
         self.members[who].group = group;
     }
@@ -236,7 +236,7 @@ impl Simulation {
         }
     }
 
-    /// Takes members out of everybody's directory. Their cores end, as their sessions do.
+    /// Removes members from every directory. Their engines end, as their sessions do.
     pub fn remove(&mut self, gone: &BTreeSet<usize>) {
         let keep = |who: &usize| !gone.contains(who);
         let members = (0..self.len()).filter(keep).map(|who| self.ids[who]).collect();
@@ -255,29 +255,29 @@ impl Simulation {
         self.members[who].core.as_ref()
     }
 
-    /// How `who` sees `whom`; None while `who` does not run.
+    /// Returns the state of `whom` as `who` sees it; None while `who` does not run.
     pub fn state(&self, who: usize, whom: usize) -> Option<State> {
         let view = self.core(who)?.view(self.now);
         view.get(&self.ids[whom]).map(|liveness| liveness.state)
     }
 
-    /// The members that run.
+    /// Returns the members that run.
     pub fn running(&self) -> impl Iterator<Item = usize> {
         (0..self.len()).filter(|who| self.members[*who].core.is_some())
     }
 
-    /// True when every running member sees exactly the running members.
+    /// Returns true when every running member sees exactly the running members.
     pub fn converged(&self) -> bool {
         let others = self.running().count().saturating_sub(1);
         self.members.iter().filter_map(|m| m.core.as_ref()).all(|core| core.seen() == others)
     }
 
-    /// What each member did since the last call.
+    /// Returns and resets each member's counters.
     pub fn take_tally(&mut self) -> Vec<Tally> {
         self.members.iter_mut().map(|member| std::mem::take(&mut member.tally)).collect()
     }
 
-    /// Lets `span` pass.
+    /// Runs the simulation for `span`.
     pub fn run_for(&mut self, span: Duration) {
         let end = self.now + span;
         while let Some(Reverse((at, ..))) = self.queue.peek() {
@@ -289,8 +289,8 @@ impl Simulation {
         self.now = end;
     }
 
-    /// Lets time pass until `wanted`, looked at every 10 ms; how long that took, or None when
-    /// `limit` passed first.
+    /// Runs the simulation until `wanted` holds, checked every 10 ms. Returns the time it took, or
+    /// None when `limit` passed first.
     pub fn until(
         &mut self,
         limit: Duration,
@@ -346,7 +346,7 @@ impl Simulation {
         }
     }
 
-    /// Sends what the core wants sent and sees that it wakes in time.
+    /// Sends the engine's datagrams and schedules its next wake-up.
     fn settle(&mut self, who: usize) {
         let member = &mut self.members[who];
         let Some(core) = &mut member.core else { return };
@@ -384,7 +384,7 @@ impl Simulation {
     }
 }
 
-/// The cores of members that have all met, made on all processors: each is made by itself.
+/// Returns the engines of members that have all met, created in parallel: each is independent.
 fn acquainted(mut starts: Vec<(Start, Instant)>) -> Vec<Option<Core>> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let share = starts.len().div_ceil(processors).max(1);
@@ -397,7 +397,7 @@ fn acquainted(mut starts: Vec<(Start, Instant)>) -> Vec<Option<Core>> {
                 let made = mine.into_iter().map(|(start, at)| {
                     let mut core = Core::new(start, at)?;
                     core.assume_all_live(at, 1);
-                    core.take_effects(); // they need not introduce themselves
+                    core.take_effects(); // no introductions are needed
                     Some(core)
                 });
                 made.collect::<Vec<_>>()

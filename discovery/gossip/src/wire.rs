@@ -1,13 +1,13 @@
-//! The datagram between two members, at most [`MAX_DATAGRAM`] bytes, numbers in network order:
+//! Datagram format between two members: at most [`MAX_DATAGRAM`] bytes, numbers in network order.
 //!
 //! ```text
 //! kind u8 | sender's generation u32, incarnation u16 | generation it believes the receiver has u32
 //!         | number of the sender's card u32 | body
 //! ```
 //!
-//! Neither sender nor receiver is named: they are whom the QUIC session has authenticated, so no
-//! member can speak as another. Third nodes go by the first half of their id; one that the
-//! receiver's roster does not hold is left out before anything else looks at the datagram.
+//! Neither sender nor receiver is named: the QUIC session has authenticated both, so no member can
+//! impersonate another. Third nodes are named by the first half of their id. One outside the
+//! receiver's roster is dropped before any other code sees the datagram.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -28,22 +28,22 @@ const ASK: u8 = 0x13;
 const CARD: u8 = 0x14;
 
 const PREAMBLE: usize = 15;
-/// Bounds on a card.
+/// Bounds on the metadata.
 const MAX_ADDRESSES: usize = 8;
 const MAX_VERSION: usize = 32;
 
-/// What a member says of itself, beyond that it lives. Taken only from the member itself.
+/// Metadata that a member publishes about itself. Accepted only from the member itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Card {
-    /// Where it can be dialled now; the first eight.
+    /// Addresses to dial it at now; the first eight.
     pub addresses: Vec<SocketAddr>,
-    /// The build it runs; the first 32 characters.
+    /// Build that it runs; the first 32 characters.
     pub version: String,
-    /// The version of the cluster's config it applies.
+    /// Version of the cluster's config that it applies.
     pub config_version: u64,
 }
 
-/// Why a datagram was refused.
+/// Reasons for which a datagram is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("a gossip datagram of {0} bytes exceeds {MAX_DATAGRAM}")]
@@ -54,56 +54,56 @@ pub enum WireError {
     Unknown(u8),
 }
 
-/// What every datagram begins with.
+/// Header of every datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Preamble {
     pub(crate) generation: Generation,
     pub(crate) incarnation: u16,
-    /// The generation the sender believes the receiver has; 0 when it knows none.
+    /// Generation that the sender believes the receiver has; 0 when it knows none.
     pub(crate) to_generation: Generation,
-    /// The number of the sender's card; 0 when it has none.
+    /// Version of the sender's metadata; 0 when it has none.
     pub(crate) card: u32,
 }
 
-/// A datagram in this process's terms.
+/// Datagram in this process's representation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     Swim(Swim),
     Note(Note),
 }
 
-/// A packet for foca.
+/// Packet for foca.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Swim {
     pub(crate) packet: Vec<u8>,
-    /// The highest generation under which it speaks of the receiver.
+    /// Highest generation under which it names the receiver.
     pub(crate) own: Generation,
-    /// True when the sender asks for the receiver whatever its generation.
+    /// True when the sender searches for the receiver in any generation.
     pub(crate) seeks: bool,
-    /// Whom [`GHOST`] stands for in it.
+    /// Node that [`GHOST`] stands for in it.
     pub(crate) ghost: Option<Short>,
 }
 
-/// Stands for the one node outside the roster that a packet may name: for whose sake a member asks
-/// whether this node lives. It may be a newer member than this node has heard of; were the member
-/// left without an answer, the new one would hold this node dead.
+/// Slot of the one node outside the roster that a packet may name: the member on whose behalf
+/// another probes this node. It may be newer than this node's directory. Without an answer, it
+/// would hold this node down.
 const GHOST: Slot = Slot::MAX;
 
-/// A datagram beside foca's.
+/// Datagram outside foca's protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// The sender will hold the receiver dead unless it hears better.
+    /// The sender will hold the receiver down unless it refutes.
     Accuse {
         incarnation: u16,
     },
-    /// The answer: the preamble says all.
+    /// The refutation; the preamble holds all its data.
     Refute,
-    /// The sender lacks the receiver's card.
+    /// The sender lacks the receiver's metadata.
     Ask,
     Card(Card),
 }
 
-/// Reads a datagram from the member in slot `from`. None: it is about nobody we know.
+/// Reads a datagram from the member in slot `from`. Returns None when it is about an unknown node.
 pub(crate) fn open(
     datagram: &[u8],
     roster: &Roster,
@@ -183,8 +183,8 @@ fn open_swim(
     Ok(Some(Body::Swim(Swim { packet, own, seeks: tag == ANNOUNCE, ghost })))
 }
 
-/// Appends the members that the roster holds; returns the highest generation of ours among them.
-/// Older lives of ours are left out: they are nobody's business any more.
+/// Appends the members that the roster holds. Returns the highest generation of ours among them.
+/// Older generations of ours are dropped: they are obsolete.
 fn open_members(
     mut buf: &[u8],
     roster: &Roster,
@@ -250,8 +250,8 @@ fn begin(kind: u8, preamble: &Preamble, capacity: usize) -> BytesMut {
     out
 }
 
-/// A packet that foca made, as a datagram, and foca's present incarnation. Members that have left
-/// the roster are left out; None when the packet is all about such a one.
+/// Writes a foca packet as a datagram; returns it with foca's current incarnation. Members that
+/// have left the roster are dropped. Returns None when the packet is about such a member.
 pub(crate) fn seal_swim(
     mut packet: &[u8],
     roster: &Roster,
@@ -297,7 +297,7 @@ pub(crate) fn seal_swim(
     Some((out.freeze(), incarnation))
 }
 
-/// A datagram that foca knows nothing of.
+/// Writes a datagram outside foca's protocol.
 pub(crate) fn seal(preamble: &Preamble, note: &Note) -> Bytes {
     let (kind, rest) = match note {
         Note::Accuse { incarnation } => (ACCUSE, incarnation.to_be_bytes().to_vec()),
@@ -313,7 +313,7 @@ pub(crate) fn seal(preamble: &Preamble, note: &Note) -> Bytes {
     out.freeze()
 }
 
-/// The card cut to what every receiver accepts.
+/// Returns the metadata cut to the bounds that every receiver accepts.
 pub(crate) fn bounded(card: &Card) -> Card {
     let mut card = card.clone();
     card.addresses.truncate(MAX_ADDRESSES);

@@ -1,5 +1,5 @@
-//! What members say of themselves, learned from themselves only: sent to all when it changes, and
-//! asked for when a datagram names a newer one than is known.
+//! Metadata that members publish about themselves, learned only from the member itself. It is sent
+//! to all when it changes, and requested when a datagram names a newer version than is known.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::outbox::Task;
 use crate::roster::Slot;
 use crate::wire::{self, Card, Note, Preamble};
 
-/// A card is not asked for twice within this.
+/// Minimum time between two requests for the same metadata.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Cards {
 }
 
 impl Cards {
-    /// The number of this node's card; 0 while it has none.
+    /// Returns the version of this node's metadata; 0 while it has none.
     pub(super) fn number(&self) -> u32 {
         self.number
     }
@@ -42,7 +42,7 @@ impl Cards {
         self.known.get(&slot).and_then(|known| known.card.clone())
     }
 
-    /// True when it was news.
+    /// Stores the metadata. Returns true if it is new.
     pub(super) fn keep(&mut self, slot: Slot, preamble: &Preamble, card: Card) -> bool {
         let known = self.known.entry(slot).or_default();
         let version = (preamble.generation, preamble.card);
@@ -60,7 +60,7 @@ impl Cards {
 }
 
 impl Core {
-    /// Replaces what this node says of itself.
+    /// Replaces this node's metadata.
     pub fn set_card(&mut self, now: Instant, card: &Card) {
         let card = wire::bounded(card);
         let old = self.cards.own.as_ref();
@@ -71,8 +71,8 @@ impl Core {
         self.cards.own = Some(card);
         self.cards.number = self.cards.number.saturating_add(1);
         self.changed = true;
-        // A new address must reach everybody: they may have no other way to us. In a large group
-        // the rest is asked for by whoever next hears from us.
+        // A new address must reach every member: they may have no other way to us. In a large group
+        // the rest is requested by the members that next hear from us.
         if moved || self.roster.len() <= self.settings.card_push_below {
             self.cards.to_send = self.foca.iter_members().map(|m| m.id().slot).collect();
             self.arm_cards(now);
@@ -101,7 +101,7 @@ impl Core {
         }
     }
 
-    /// Asks for the sender's card if the datagram speaks of a newer one.
+    /// Requests the sender's metadata if the datagram names a newer version.
     pub(super) fn want_card(&mut self, now: Instant, slot: Slot, preamble: &Preamble) {
         let known = self.cards.known.entry(slot).or_default();
         let newer = preamble.card > 0 && (preamble.generation, preamble.card) > known.version;

@@ -1,6 +1,6 @@
-//! Who has spoken to this member itself. News is passed on to them rather than to strangers, so
-//! that a group that starts together does not set up all its sessions in the same second; probes
-//! and seeking make every member a contact in time.
+//! Members that have sent to this one directly. Updates go to them rather than to members without a
+//! session. A group that starts together thus does not set up all its sessions in the same second.
+//! Probes and searches make every member a contact in time.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -32,7 +32,8 @@ impl Contacts {
         self.turns.retain(|contact| *contact != slot);
     }
 
-    /// Turns a packet of mere news for a stranger into one for the contact whose turn it is.
+    /// Redirects a packet that only carries updates from a member without contact to the next
+    /// contact.
     pub(super) fn reroute(&mut self, to: Slot, packet: Vec<u8>, foca: &Swim) -> (Slot, Vec<u8>) {
         if self.turns.is_empty() || self.last_heard.contains_key(&to) || !is_gossip(&packet) {
             return (to, packet);

@@ -1,4 +1,4 @@
-//! Doubt: in those who do not answer, who are told so directly; and in oneself.
+//! Lifeguard: direct notification of suspects, and this member's local health.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,18 @@ use crate::roster::Slot;
 use crate::settings::MAX_STRAIN;
 use crate::wire::Note;
 
-/// One step of strain is forgotten after so long.
+/// Time after which the health score drops by one.
 const CALM: Duration = Duration::from_secs(5);
 
-/// How often suspicions heard from others are looked at.
+/// Interval at which suspicions received from others are checked again.
 const TIDY: Duration = Duration::from_secs(1);
-/// How many members ask one suspect per [`TIDY`], so that a large group does not fall upon it.
+/// Number of members that ask one suspect per [`TIDY`], so that a large group does not flood it.
 const ASKERS: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
     accusations: Vec<(Identity, u16)>,
-    /// Suspicions of others at the last look.
+    /// Suspicions of others at the last check.
     hearsay: Vec<(Identity, u16)>,
     looks: u32,
     nagging: bool,
@@ -29,7 +29,7 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// How little this member trusts itself; see [`crate::Settings::suspicion`].
+    /// Returns the local health score: 0 is healthy; see [`crate::gossip::Settings::suspicion`].
     pub(super) fn strain(&self) -> u8 {
         self.strain
     }
@@ -44,7 +44,7 @@ impl Doubt {
 }
 
 impl Core {
-    /// foca will hold `id` dead unless it refutes in time: see that it knows.
+    /// Notifies a suspect, which foca declares down unless it refutes in time.
     pub(super) fn accuse(&mut self, now: Instant, id: Identity, incarnation: u16) {
         self.doubt.withdraw(id);
         self.doubt.accusations.push((id, incarnation));
@@ -55,7 +55,7 @@ impl Core {
         }
     }
 
-    /// True while the member has not refuted: it is alive or dead once it is not.
+    /// Returns true while the member is suspect and has neither refuted nor been declared down.
     pub(super) fn is_suspect(&self, id: Identity, incarnation: u16) -> bool {
         self.foca.iter_members().any(|member| {
             *member.id() == id
@@ -64,8 +64,8 @@ impl Core {
         })
     }
 
-    /// Repeats what is still unanswered. An accusation that was refuted was false, and says
-    /// something about this member or its network.
+    /// Repeats the notification to suspects that have not answered. A refuted suspicion was false:
+    /// it lowers the health of this member or its network.
     pub(super) fn nag(&mut self, now: Instant) {
         self.doubt.nagging = false;
         let mut accusations = std::mem::take(&mut self.doubt.accusations);
@@ -85,8 +85,8 @@ impl Core {
         }
     }
 
-    /// Asks those whom others suspected a while ago: they have refuted it or are dead, and the news
-    /// of either was lost on its way here.
+    /// Asks members that others suspected a while ago. They have refuted it or are down, and the
+    /// update was lost on its way here.
     pub(super) fn tidy(&mut self, now: Instant) {
         self.agenda.add(now + TIDY, Task::Tidy);
         let suspects: Vec<_> = self

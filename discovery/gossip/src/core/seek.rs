@@ -1,5 +1,6 @@
-//! Looking for every member of the roster that is not seen: a few at a time, in turn, quickly
-//! after a start, after a change and as long as it finds, and more slowly while nothing is found.
+//! Reconnects to members of the roster that are not seen, a few at a time in round-robin order. The
+//! search is fast after a start, after a change and while it finds members; otherwise it slows
+//! down.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,10 +17,10 @@ use crate::settings::Settings;
 #[derive(Debug)]
 pub(super) struct Seeking {
     missing: BTreeSet<Slot>,
-    /// The last one sought. Starts at random, so that not all members ask the same one first.
+    /// Last slot asked. Starts at random, so that not all members ask the same one first.
     cursor: Slot,
     pause: Duration,
-    /// Somebody was found since the last turn.
+    /// True if a member was found since the last round.
     fruitful: bool,
     armed: bool,
 }
@@ -54,8 +55,8 @@ impl Seeking {
 }
 
 impl Core {
-    /// Asks the next few missing members for an answer and for whom they see. This is the look that
-    /// was to come, also when it comes before its time: two that wait would both go on for ever.
+    /// Asks the next missing members for an answer and for the members that they see. Replaces a
+    /// round that is already scheduled: two scheduled rounds would both repeat indefinitely.
     pub(super) fn seek(&mut self, now: Instant) {
         self.agenda.remove_seek();
         self.seeking.armed = false;
