@@ -1,4 +1,4 @@
-//! Fuzz targets of this crate's parsers. `muster_fuzz` defines what a target is.
+//! Fuzz targets of this crate's parsers; `muster_fuzz` defines a target.
 
 use std::fs;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::birth::{
 };
 use crate::candidate::Candidate;
 
-/// The same one in every run.
+/// Returns the same identity in every run.
 fn identity(number: u8) -> Identity {
     let head = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
     Identity::from_pkcs8(&[&head[..], &[number; 32]].concat()).expect("any seed is a key")
@@ -59,12 +59,12 @@ fn certificate(founders: &[Identity]) -> Arc<Certificate> {
     Arc::new(Certificate::new(Arc::clone(&proposal), signed.collect()))
 }
 
-/// A message behind the number of its kind.
+/// Prefixes a message with the number of its kind.
 fn kind(number: u8, message: &impl prost::Message) -> Vec<u8> {
     [vec![number], message.encode_to_vec()].concat()
 }
 
-/// What strangers may say, as it comes out of gRPC: decoded, bounded, and read.
+/// Messages of unauthenticated peers in the form that gRPC delivers: decoded, bounded and parsed.
 #[test]
 fn hello() {
     let me = WireCandidate {
@@ -91,7 +91,7 @@ fn hello() {
     ];
     let key = PublicKey::from_bytes([1; 32]);
     target("hello").seeds(seeds).longest(8 << 10).memory(256 << 10, 128).run(move |bytes| {
-        let Some((kind, body)) = bytes.split_first() else { return refused("nothing at all") };
+        let Some((kind, body)) = bytes.split_first() else { return refused("empty input") };
         assert!(body.len() <= MAX_HELLO_MESSAGE);
         match kind {
             0 => match GreetRequest::decode(body) {
@@ -122,8 +122,8 @@ fn hello() {
     });
 }
 
-/// One that passed the bounds is a candidate, or is refused with a reason; what we would say of it
-/// passes the bounds of others and means the same.
+/// Checks that a message within the bounds is a candidate or is rejected with a reason. The same
+/// candidate, encoded by us, must pass the bounds again with the same meaning.
 fn candidate(key: PublicKey, wire: Option<WireCandidate>) -> Verdict {
     match Candidate::from_wire(key, wire) {
         Err(error) => refused(error),
@@ -131,7 +131,7 @@ fn candidate(key: PublicKey, wire: Option<WireCandidate>) -> Verdict {
             let said = candidate.to_wire("nothing".to_owned());
             let join = JoinRequest { me: Some(said.clone()) };
             if let Err(status) = bounds::join(&join) {
-                panic!("what a candidate says of itself is refused: {}", status.message());
+                panic!("our encoding of a candidate is rejected: {}", status.message());
             }
             let again = Candidate::from_wire(key, Some(said)).expect("it was a candidate before");
             assert_eq!(again, candidate);
@@ -163,7 +163,7 @@ fn birth_message() {
     let seeds = messages.map(|message| to_wire(&message).encode_to_vec());
     let from = founders[0].public_key();
     target("birth_message").seeds(seeds).longest(8 << 10).run(move |bytes| {
-        // The request is an envelope of one field; the message is what is worth attacking.
+        // The request is an envelope of one field; the message inside is the target.
         drop(BirthRequest::decode(bytes));
         let message = match BirthMessage::decode(bytes) {
             Ok(message) => message,
@@ -190,7 +190,7 @@ fn sound(proposal: &Proposal) {
     assert!(proposal.ids().is_sorted_by(|a, b| a < b));
 }
 
-/// The certificate as it stands in the Raft log and goes to those who join.
+/// Certificate in its format for the Raft log and for joining nodes.
 #[test]
 fn birth_certificate() {
     let wire = |count| BirthCertificate::from(&*certificate(&founders(count))).encode_to_vec();
@@ -202,7 +202,7 @@ fn birth_certificate() {
         match Certificate::try_from(wire) {
             Err(error) => refused(error),
             Ok(certificate) => {
-                certificate.verify().expect("what is accepted is signed by all");
+                certificate.verify().expect("an accepted certificate is signed by all");
                 sound(certificate.proposal());
                 let again = Certificate::try_from(BirthCertificate::from(&certificate));
                 assert_eq!(again, Ok(certificate));
@@ -212,7 +212,7 @@ fn birth_certificate() {
     });
 }
 
-/// The file `birth`: as it lies there, and what is behind a checksum that is right.
+/// The file `birth`: raw, and with a correct checksum.
 #[test]
 fn birth_record() {
     let founders = founders(3);
@@ -249,7 +249,7 @@ fn birth_record() {
     });
 }
 
-/// A record file with this in it, and the checksum that belongs to it.
+/// Returns a record file with this content and its checksum.
 fn sealed(body: &[u8]) -> Vec<u8> {
     let mut file = b"MBIRTH\0\x01".to_vec();
     file.extend_from_slice(body);

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// As the daemon's, before there is a cluster.
+/// Hello handler like the daemon's before the cluster exists.
 struct Porch {
     token: Token,
     formation: Handle,
@@ -133,7 +133,7 @@ async fn three_nodes_are_born_over_quic() {
     for node in &nodes {
         let waiting = || node.handle.candidate().borrow().waiting_for.clone();
         let formed = timeout(Duration::from_secs(20), node.handle.formed()).await;
-        let formed = formed.unwrap_or_else(|_| panic!("not born; waits for {}", waiting()));
+        let formed = formed.unwrap_or_else(|_| panic!("not born; waiting for {}", waiting()));
         let Some(Formed::Born(certificate)) = formed else { panic!("{formed:?}") };
         certificate.verify().unwrap();
         clusters.insert(certificate.cluster_id());
@@ -142,7 +142,7 @@ async fn three_nodes_are_born_over_quic() {
     assert_eq!(clusters.len(), 1, "{clusters:?}");
 }
 
-#[expect(clippy::print_stderr, reason = "the figure is of interest, not part of the test")]
+#[expect(clippy::print_stderr, reason = "prints a measurement, not part of the test")]
 fn eprintln_took(took: Duration) {
     eprintln!("born {took:.0?} after the last start");
 }

@@ -1,12 +1,12 @@
-//! How gossip's cost grows with the members, simulated: the real core with the real parameters,
-//! on a network of memory, in virtual time. Prints a table, or one JSON document with `--json`.
+//! Simulates how the cost of gossip grows with the members: the real engine with the real
+//! parameters, on an in-memory network, in virtual time. Prints a table, or one JSON document with
+//! `--json`.
 //!
 //! `cargo run --release -p muster-discovery --example gossip-scale [--json] [MEMBERS…]`
 //!
-//! All members run; nothing is sampled. Members that are killed, come back or rest are taken to
-//! have met long before. Starting together is left out above [`TOGETHER`] members and loss above
-//! [`LOSSY`], because their simulation takes time with the cube of the members: the table then
-//! says `-`.
+//! All members run; nothing is sampled. Members that are killed, return or idle have met long
+//! before. Starting together is left out above [`TOGETHER`] members and loss above [`LOSSY`],
+//! because their simulation takes time with the cube of the members. The table then shows `-`.
 
 #![allow(clippy::print_stdout, reason = "the table is its purpose")]
 
@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 const TOGETHER: usize = 2000;
 const LOSSY: usize = 2000;
 const SECOND: Duration = Duration::from_secs(1);
-/// Whoever has not seen it by then counts as never.
+/// Members that have not converged by then count as never.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// What each member needed, over all seeds.
+/// Convergence times of the members, over all seeds.
 #[derive(Default)]
 struct Times {
     took: Vec<Duration>,
@@ -30,7 +30,7 @@ struct Times {
 }
 
 impl Times {
-    /// Lets time pass until each of `who` sees exactly `others` others.
+    /// Runs the simulation until each of `who` sees exactly `others` others.
     fn add(&mut self, s: &mut Simulation, mut who: Vec<usize>, others: usize) {
         let from = s.elapsed();
         while !who.is_empty() && s.elapsed() < from + LIMIT {
@@ -57,7 +57,7 @@ impl Times {
     }
 }
 
-/// What all sent in some time, and how many deaths they believed in.
+/// Traffic of all members in some time, and the number of false alarms.
 #[derive(Default)]
 struct Traffic {
     datagrams: u64,
@@ -75,7 +75,7 @@ impl Traffic {
         self.downs += tally.iter().map(|member| member.downs).sum::<u64>();
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    #[expect(clippy::cast_precision_loss, reason = "measurements for display")]
     fn json(&self) -> Value {
         if self.member_seconds == 0.0 {
             return Value::Null;
@@ -92,7 +92,7 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Resident memory of this process, in KiB.
+/// Returns the resident memory of this process, in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -25,10 +25,10 @@ fn core(number: u8, now: Instant) -> Core {
         roster: Arc::new(Roster::default().with(&members)),
         rng: StdRng::seed_from_u64(u64::from(number)),
     };
-    Core::new(start, now).expect("it is in the roster")
+    Core::new(start, now).expect("the core is in the roster")
 }
 
-/// What three cores say to each other in a second, as input: each datagram behind its length.
+/// Encodes the datagrams of three engines in a second as input, each behind its length.
 fn conversation() -> Vec<u8> {
     let start = Instant::now();
     let mut cores = [core(1, start), core(2, start), core(3, start)];
@@ -47,7 +47,7 @@ fn conversation() -> Vec<u8> {
                 let Effect::Send { to, datagram, .. } = effect else { continue };
                 let Some(to) = (1..=3).position(|n| member(n) == to) else { continue };
                 let sender = u8::try_from(from + 1).expect("three");
-                cores[to].receive(now, member(sender), &datagram).expect("it is well-formed");
+                cores[to].receive(now, member(sender), &datagram).expect("a well-formed datagram");
                 if to == 0 && said.len() + datagram.len() < 3000 {
                     let length = u16::try_from(datagram.len()).expect("a datagram");
                     said.push(sender);
@@ -60,7 +60,7 @@ fn conversation() -> Vec<u8> {
     said
 }
 
-/// A member says anything at all, again and again, and time passes in between.
+/// Feeds arbitrary datagrams of a member, with time passing in between.
 #[test]
 fn gossip() {
     let longest = MAX_DATAGRAM * 4;
@@ -86,17 +86,18 @@ fn gossip() {
         bounded(&mut core, now);
         match last {
             Some(error) => refused(error),
-            None if taken == 0 => refused("no datagram at all"),
+            None if taken == 0 => refused("no datagram"),
             None => Verdict::Accepted,
         }
     });
 }
 
-/// Only members are spoken of and to, in datagrams that others take; no alarm grows without bound.
+/// Checks that only members are named and sent to, in datagrams that others accept, and that timers
+/// stay bounded.
 fn bounded(core: &mut Core, now: Instant) {
     let view = core.view(now);
     assert!(view.keys().copied().eq((1..=4).map(member)), "{view:?}");
-    assert_eq!(view[&member(1)].state, State::Alive, "it lives, whatever is said");
+    assert_eq!(view[&member(1)].state, State::Alive, "it stays alive after any input");
     for effect in core.take_effects() {
         if let Effect::Send { to, datagram, .. } = effect {
             assert!(datagram.len() <= MAX_DATAGRAM, "{} bytes", datagram.len());
@@ -104,6 +105,6 @@ fn bounded(core: &mut Core, now: Instant) {
         }
     }
     if let Some(next) = core.next_deadline() {
-        assert!(next < now + Duration::from_hours(1), "it sleeps for too long");
+        assert!(next < now + Duration::from_hours(1), "the next deadline is too late");
     }
 }

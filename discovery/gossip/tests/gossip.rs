@@ -74,7 +74,7 @@ async fn members_see_each_other_and_notice_a_death_and_an_end() {
 
     let dead = members.pop().unwrap();
     let id = dead.node.id();
-    drop(dead); // its sockets close with it: no goodbye of gossip
+    drop(dead); // its sockets close with it: gossip announces no leave
     for member in &members {
         member.sees("one is down", |who, state| (state == State::Down) == (*who == id)).await;
     }
@@ -113,12 +113,14 @@ async fn cards_are_learned_and_a_removed_member_is_forgotten() {
         member.sees("the rest stay", |_, state| state == State::Alive).await;
     }
     let trust = Arc::clone(&members[0].node.trust.borrow());
-    assert_eq!(trust.directory.len(), 3, "the removed one still believes");
-    members[0].sees("it is alone", |who, state| (*who == id) == (state == State::Alive)).await;
+    assert_eq!(trust.directory.len(), 3, "the removed member still has the old directory");
+    members[0]
+        .sees("it sees only itself", |who, state| (*who == id) == (state == State::Alive))
+        .await;
 }
 
-/// Who speaks `muster-hello/1` is no member there, whatever key it has: gossip believes the sender
-/// that a session names, and only sessions of `muster-node/1` may name one.
+/// A peer on `muster-hello/1` is not a member there, even with a member's key. Gossip trusts the
+/// session's sender, and only `muster-node/1` sessions may deliver datagrams.
 #[tokio::test]
 async fn a_datagram_on_a_proven_hello_session_never_reaches_gossip() {
     let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
@@ -145,16 +147,16 @@ async fn a_datagram_on_a_proven_hello_session_never_reaches_gossip() {
     }
     hello.anchor(AnchorRequest {}).await.expect("the session goes on");
     assert!(connection.stats().frame_tx.datagram >= 100, "they were sent");
-    // What a member says on its own protocol comes, and nothing came before it.
+    // A member's datagram on its own protocol arrives, and none arrived before it.
     a.client(&b).append(message("x")).await.unwrap();
     a.endpoint.send_datagram(b.id(), bytes::Bytes::from_static(b"gossip of a member"));
     let (from, said) = bounded("gossip of a member", gossip.recv()).await.unwrap();
     assert_eq!((from, &*said), (a.id(), &b"gossip of a member"[..]));
     hello.anchor(AnchorRequest {}).await.expect("the session goes on");
-    assert!(gossip.try_recv().is_err(), "gossip of a guest was taken");
+    assert!(gossip.try_recv().is_err(), "gossip of a guest was delivered");
 }
 
-/// HTTP/2 on a stream of a connection.
+/// Opens HTTP/2 on a stream of a connection.
 async fn http2(connection: &quinn::Connection) -> tonic::transport::Channel {
     let (send, receive) = connection.open_bi().await.unwrap();
     let mut stream = Some(TokioIo::new(tokio::io::join(receive, send)));

@@ -1,4 +1,4 @@
-//! What strangers try: relays, replays, the wrong protocol, garbage and floods.
+//! Attacks by unauthenticated peers: relays, replays, the wrong protocol, garbage and floods.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -36,7 +36,7 @@ use tonic::{Code, Request, Response, Status};
 
 const ANY: &str = "127.0.0.1:0";
 
-/// Stands in the middle: whatever proof it is given, it shows to the real listener.
+/// Man in the middle: forwards every proof it receives to the real listener.
 struct Relay {
     onward: HelloSession,
     heard: Arc<Mutex<Vec<Result<ProveReply, Status>>>>,
@@ -48,7 +48,7 @@ impl Hello for Relay {
         let reply = self.onward.client().prove(request.into_inner()).await;
         let reply = reply.map(Response::into_inner);
         self.heard.lock().unwrap().push(reply.clone());
-        // With nothing better to offer, it makes something up.
+        // Without a better reply it invents one.
         Ok(Response::new(reply.unwrap_or(ProveReply { proof: vec![7; 32] })))
     }
 
@@ -73,7 +73,7 @@ impl Hello for Relay {
     }
 }
 
-/// An endpoint of an attacker, serving its own idea of hello.
+/// Attacker's endpoint with its own hello service.
 struct Mallory {
     address: SocketAddr,
     _tasks: JoinSet<()>,
@@ -81,7 +81,7 @@ struct Mallory {
 }
 
 impl Mallory {
-    /// Between whoever dials it and `target`.
+    /// Starts an attacker between its dialler and `target`.
     async fn between(
         target: SocketAddr,
         heard: Arc<Mutex<Vec<Result<ProveReply, Status>>>>,
@@ -90,7 +90,7 @@ impl Mallory {
         Self::between_as([Arc::clone(&own), own], target, heard).await
     }
 
-    /// The same with one key for whoever dials it and one for the target.
+    /// Like `between`, with one key towards the dialler and one towards the target.
     async fn between_as(
         [shown_to_dialer, shown_to_target]: [Arc<Identity>; 2],
         target: SocketAddr,
@@ -125,18 +125,18 @@ async fn a_relay_in_the_middle_gains_nothing() {
     let heard = Arc::default();
     let mallory = Mallory::between(b.address, Arc::clone(&heard)).await;
     let session = a.endpoint.dial_hello(mallory.address).await.unwrap();
-    let error = bounded("a's verdict", session.prove(&token)).await.unwrap_err();
+    let error = bounded("a's result", session.prove(&token)).await.unwrap_err();
     assert!(matches!(error, ProveError::Impostor { .. }), "{error}");
     let heard = heard.lock().unwrap().clone();
     assert_eq!(heard.len(), 1);
-    let status = heard[0].as_ref().expect_err("b does not let the relay in");
+    let status = heard[0].as_ref().expect_err("b rejects the relay");
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
     assert_eq!(b.refusals(), [RefusedWhy::WrongProof]);
-    assert!(session.is_closed(), "a has left at once");
+    assert!(session.is_closed(), "a has closed the session");
 }
 
-/// Both victims' identity keys were stolen, but not the token. Each side sees the other's key, so
-/// all that a proof binds is the same on both sides, except for the exporter.
+/// The identity keys of both victims are stolen, but not the token. Each side sees the other's key,
+/// so a proof binds the same values on both sides, except for the exporter.
 #[tokio::test]
 async fn a_relay_with_the_keys_of_both_sides_is_refused_by_the_exporter_alone() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
@@ -147,11 +147,11 @@ async fn a_relay_with_the_keys_of_both_sides_is_refused_by_the_exporter_alone() 
     let mallory = Mallory::between_as(keys, b.address, Arc::clone(&heard)).await;
     let session = a.endpoint.dial_hello(mallory.address).await.unwrap();
     assert_eq!(session.peer(), b.identity.public_key(), "a sees the key of b");
-    let error = bounded("a's verdict", session.prove(&token)).await.unwrap_err();
+    let error = bounded("a's result", session.prove(&token)).await.unwrap_err();
     assert!(matches!(error, ProveError::Impostor { .. }), "{error}");
     let heard = heard.lock().unwrap().clone();
     assert_eq!(heard.len(), 1);
-    assert!(heard[0].is_err(), "b does not let the relay in");
+    assert!(heard[0].is_err(), "b rejects the relay");
     let refused = b.porter.refused.lock().unwrap().clone();
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].public_key, a.identity.public_key(), "b sees the key of a");
@@ -163,7 +163,7 @@ async fn a_proof_serves_one_session_only() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let token = Token::generate();
     b.admits(&token);
-    // The right proof of the first session, made by hand.
+    // The correct proof of the first session, built by hand.
     let session = a.endpoint.dial_hello(b.address).await.unwrap();
     let transcript = Transcript {
         exporter: session.exporter(),
@@ -173,8 +173,8 @@ async fn a_proof_serves_one_session_only() {
     };
     let proof = token.verifier().prove(Side::Dialer, &transcript).to_vec();
     let request = ProveRequest { token_id: token.id().to_string(), proof };
-    session.client().prove(request.clone()).await.expect("right on its own session");
-    // The same bytes from the same node on the next session.
+    session.client().prove(request.clone()).await.expect("valid on its own session");
+    // The same bytes from the same node on the next session are rejected.
     let again = a.endpoint.dial_hello(b.address).await.unwrap();
     let status = again.client().prove(request).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
@@ -195,12 +195,12 @@ async fn who_keeps_guessing_is_made_to_wait() {
             closed_early += 1;
         }
     }
-    assert!(closed_early > 0, "nobody was held back");
+    assert!(closed_early > 0, "no attempt was rate limited");
     let audited = b.refusals().len();
-    assert!((5..=15).contains(&audited), "{audited} of 20 guesses were looked at");
+    assert!((5..=15).contains(&audited), "{audited} of 20 guesses were checked");
 }
 
-/// Whether the listener closes a connection made like this before answering anything on it.
+/// Returns true if the listener closes such a connection before answering on it.
 async fn is_turned_away(target: SocketAddr, alpn: &[u8], identity: Option<&Identity>) -> bool {
     let (client, config) = stranger(alpn, identity);
     let Ok(connecting) = client.connect_with(config, target, "any") else { return true };
@@ -219,13 +219,13 @@ async fn only_members_with_their_key_get_onto_the_node_protocol() {
     assert!(!is_turned_away(b.address, ALPN_NODE, Some(&a.identity)).await, "a member");
 }
 
-/// How the listener refuses a connection made like this: the alert of TLS (RFC 9001 section 4.8).
+/// Returns the TLS alert with which the listener rejects such a connection (RFC 9001 section 4.8).
 async fn refusal(
     target: SocketAddr,
     (client, config): (quinn::Endpoint, quinn::ClientConfig),
 ) -> quinn::ConnectionClose {
     let why = match client.connect_with(config, target, "any").unwrap().await {
-        Ok(connection) => bounded("the refusal", connection.closed()).await,
+        Ok(connection) => bounded("the rejection", connection.closed()).await,
         Err(why) => why,
     };
     match why {
@@ -234,30 +234,30 @@ async fn refusal(
         {
             close
         }
-        other => panic!("not refused by TLS: {other}"),
+        other => panic!("not rejected by TLS: {other}"),
     }
 }
 
-/// What the listener says when it refuses a connection made like this.
+/// Returns the reason text with which the listener rejects such a connection.
 async fn last_words(target: SocketAddr, alpn: &[u8], identity: &Identity) -> String {
     let close = refusal(target, stranger(alpn, Some(identity))).await;
     String::from_utf8_lossy(&close.reason).into_owned()
 }
 
-/// Of a cluster of its own.
+/// Returns the machine authority of a new cluster.
 fn machine_authority() -> Authority {
     let cluster = ClusterId::from_bytes(*Identity::generate().node_id().as_bytes());
     Authority::create(AuthorityKind::Machine, "demo", &cluster, now())
 }
 
-/// What this authority says of the holder of a key.
+/// Returns a certificate chain of this authority for the key.
 fn chain(authority: &Authority, identity: &Identity) -> Vec<CertificateDer<'static>> {
     let profile = Profile::Node { id: identity.node_id(), role: Role::ControlPlane };
     leaf::issue(authority, &profile, &identity.public_key().into(), now()).unwrap().chain
 }
 
-/// The key is a member's, so only the chain can give it away. The client believes any server: it is
-/// the listener that judges.
+/// The key is a member's, so only the chain can be invalid. The client accepts any server: the
+/// listener must reject.
 #[tokio::test]
 async fn a_members_key_with_a_certificate_of_a_foreign_authority_is_refused_by_the_listener() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
@@ -279,7 +279,7 @@ async fn a_members_key_with_a_certificate_of_a_foreign_authority_is_refused_by_t
         let close = refusal(b.address, dialer(wrong)).await;
         assert!(close.reason.is_empty(), "{close}");
     }
-    // By the right chain it is let in, so nothing else was wrong.
+    // The right chain is accepted, so nothing else was wrong.
     let (client, config) = dialer(chain(&ours, &a.identity));
     let connection = client.connect_with(config, b.address, "any").unwrap().await.unwrap();
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
@@ -287,7 +287,7 @@ async fn a_members_key_with_a_certificate_of_a_foreign_authority_is_refused_by_t
     bounded("the listener's settings", receive.read_exact(&mut [0; 9])).await.unwrap();
 }
 
-/// rustls says in words why a certificate was not taken, and QUIC would carry them.
+/// rustls explains in text why it rejected a certificate, and QUIC would send that text.
 #[tokio::test]
 async fn who_is_refused_in_the_handshake_hears_no_reason() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
@@ -319,7 +319,7 @@ async fn each_protocol_serves_its_own_calls_only() {
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
 }
 
-/// This process's resident memory, in bytes.
+/// Returns this process's resident memory, in bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
     status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
@@ -340,7 +340,7 @@ async fn an_oversize_message_is_refused_in_bounded_memory() {
     let status = bounded("an answer", a.client(&b).append(body)).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status}");
     a.client(&b).append(message("x")).await.expect("the session goes on");
-    // The sender's own copies are in it too.
+    // The sender's own copies are included.
     let grown = resident().saturating_sub(before);
     assert!(grown < 100 << 20, "grown by {} MiB", grown >> 20);
 }
@@ -361,17 +361,17 @@ async fn garbage_does_not_disturb() {
             noise ^= noise << 17;
             *byte = noise.to_le_bytes()[0];
         }
-        // A full buffer is part of the noise.
+        // A full send buffer is acceptable noise.
         socket.send_to(&packet, b.address).ok();
         if round % 500 == 0 {
-            bounded("an answer amid noise", client.append(message("x"))).await.unwrap();
+            bounded("an answer during the noise", client.append(message("x"))).await.unwrap();
         }
     }
     bounded("an answer after the noise", client.append(message("x"))).await.unwrap();
     assert_eq!(a.endpoint.handshakes().dialled, 1, "the session is still the first");
 }
 
-/// The first packet of a handshake that will never go on.
+/// Returns the first packet of a handshake that is never continued.
 fn first_packet(config: &quinn::ClientConfig, target: SocketAddr) -> Vec<u8> {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[1; 32]);
     let endpoint = quinn::EndpointConfig::new(Arc::new(key));
@@ -384,10 +384,10 @@ fn first_packet(config: &quinn::ClientConfig, target: SocketAddr) -> Vec<u8> {
     packet
 }
 
-/// Two thousand handshakes are begun and left hanging; half of them from one address, half from a
-/// thousand invented ones. Who is honest gets in all the same, and memory stays bounded.
+/// Leaves two thousand handshakes half-open: half from one address, half from a thousand spoofed
+/// ones. Honest peers still get in, and memory stays bounded.
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "the figure is part of the purpose")]
+#[expect(clippy::print_stderr, reason = "the measurement is part of the purpose")]
 async fn half_open_handshakes_do_not_keep_the_honest_out() {
     let b = TestNode::start("127.0.0.1:0");
     let honest = TestNode::start("127.0.0.2:0");
@@ -408,7 +408,7 @@ async fn half_open_handshakes_do_not_keep_the_honest_out() {
             tokio::task::yield_now().await;
         }
     }
-    let session = honest.endpoint.dial_hello(b.address).await.expect("an honest stranger");
+    let session = honest.endpoint.dial_hello(b.address).await.expect("an honest peer");
     bounded("the proof", session.prove(&token)).await.unwrap();
     bounded("a member", member.client(&b).append(message("x"))).await.unwrap();
     let grown = resident().saturating_sub(before);
@@ -429,19 +429,20 @@ async fn an_unproven_session_that_only_waits_is_closed_and_gives_its_place_back(
             idle.push((client, connection));
         }
     }
-    assert!((20..60).contains(&idle.len()), "{} let in", idle.len());
+    assert!((20..60).contains(&idle.len()), "{} accepted", idle.len());
     for (_, connection) in &idle {
         bounded("the idle session is closed", connection.closed()).await;
     }
     let token = Token::generate();
     b.admits(&token);
     let a = TestNode::start(ANY);
-    let session = until("a place", async || a.endpoint.dial_hello(b.address).await.ok()).await;
+    let session =
+        until("a free permit", async || a.endpoint.dial_hello(b.address).await.ok()).await;
     session.prove(&token).await.unwrap();
 }
 
-/// A worker may have hundreds of calls under way: none of them may hold much, and none that it may
-/// not make may hold anything.
+/// A worker may have hundreds of calls in flight. Each may hold little memory, and a forbidden call
+/// none.
 #[tokio::test]
 async fn a_worker_is_refused_before_its_message_is_read_and_may_say_little() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
@@ -452,7 +453,7 @@ async fn a_worker_is_refused_before_its_message_is_read_and_may_say_little() {
         *trust = Arc::new(now);
     });
     let mut client = a.client(&b);
-    // A message that never ends, in a call for control-plane nodes only.
+    // An endless message, in a call for control-plane nodes only.
     let (pieces, stream) = tokio::sync::mpsc::channel(1);
     pieces.send(SnapshotPiece { body: vec![0; 1024], ..Default::default() }).await.unwrap();
     let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
@@ -460,7 +461,7 @@ async fn a_worker_is_refused_before_its_message_is_read_and_may_say_little() {
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     drop(pieces);
     let report = |bytes| ReportRequest { version: "x".repeat(bytes), ..Default::default() };
-    bounded("an answer", client.report(report(8 << 10))).await.expect("it is within bounds");
+    bounded("an answer", client.report(report(8 << 10))).await.expect("within the bounds");
     let status = bounded("an answer", client.report(report(64 << 10))).await.unwrap_err();
     assert_ne!(status.code(), Code::Unavailable, "{status}");
     bounded("an answer", client.report(report(10))).await.expect("the session goes on");
@@ -469,10 +470,12 @@ async fn a_worker_is_refused_before_its_message_is_read_and_may_say_little() {
         now.directory.insert(a.id(), a.peer(Role::ControlPlane));
         *trust = Arc::new(now);
     });
-    bounded("an answer", client.report(report(64 << 10))).await.expect("a founder may say more");
+    bounded("an answer", client.report(report(64 << 10)))
+        .await
+        .expect("a control-plane node may send more");
 }
 
-/// Answers a proof with a message made to be read by a person.
+/// Replies to a proof with text crafted for logs and terminals.
 struct Liar;
 
 const LIE: &str = "no\r\n2026-01-01T00:00:00Z  INFO all is well\u{1b}[2J";
@@ -504,7 +507,7 @@ impl Hello for Liar {
     }
 }
 
-/// Why a proof failed goes into logs and onto terminals; what the other side said of it is in it.
+/// The error of a failed proof goes to logs and terminals, and includes text from the peer.
 #[tokio::test]
 async fn a_stranger_that_is_dialled_writes_no_lines_of_its_own_into_the_log() {
     let a = TestNode::start(ANY);

@@ -33,7 +33,8 @@ async fn members_call_each_other_over_one_connection() {
     assert_eq!(dialled, [1, 0]);
 }
 
-/// Four looks for members that do not answer are enough at a time; what is owed to one is sent.
+/// Four dials to silent members for optional datagrams are the limit; a required datagram is still
+/// sent.
 #[tokio::test]
 async fn what_can_be_spared_is_dropped_while_enough_are_dialled_for_it() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
@@ -57,7 +58,7 @@ async fn what_can_be_spared_is_dropped_while_enough_are_dialled_for_it() {
     assert_eq!(datagram, "owed");
     a.endpoint.offer_datagram(b.id(), Bytes::from_static(b"offered again"));
     let (_, datagram) = bounded("the next datagram", arrived.recv()).await.unwrap();
-    assert_eq!(datagram, "offered again", "a session is there");
+    assert_eq!(datagram, "offered again", "the session exists");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,9 +80,9 @@ async fn a_simultaneous_dial_loses_no_call() {
     }
 }
 
-/// Prints the round trip of a small call, for the record, and judges none.
+/// Prints the round-trip time of a small call, for information; asserts nothing about it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stderr, reason = "the figure is the purpose")]
+#[expect(clippy::print_stderr, reason = "the measurement is the purpose")]
 async fn a_thousand_small_calls_are_answered_one_after_the_other() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     acquaint(&[&a, &b]);
@@ -113,7 +114,8 @@ async fn a_worker_is_refused_what_only_control_planes_may_call() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 }
 
-/// While a node stops, gossip's goodbye goes out over sessions that nobody has news for any more.
+/// While a node stops, gossip announces its leave over existing sessions, although the trust sender
+/// is gone.
 #[tokio::test]
 async fn sessions_outlive_whoever_had_news_of_the_members() {
     let (a, mut b) = (TestNode::start(ANY), TestNode::start(ANY));
@@ -143,7 +145,7 @@ async fn the_sessions_of_a_removed_member_end_at_once() {
     let refused = until("a refusal", async || a.client(&b).append(message("x")).await.err()).await;
     assert!(matches!(refused.code(), Code::Unauthenticated | Code::Unavailable), "{refused}");
     let refused = bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
-    assert!(!refused.message().is_empty(), "says why");
+    assert!(!refused.message().is_empty(), "gives a reason");
 }
 
 #[tokio::test]
@@ -162,7 +164,7 @@ async fn who_is_not_in_the_directory_is_neither_called_nor_let_in() {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "the figure is part of the purpose")]
+#[expect(clippy::print_stderr, reason = "the measurement is part of the purpose")]
 async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_healing() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let cable = Cable::to(b.address).await;
@@ -212,16 +214,16 @@ async fn a_call_without_a_deadline_fails_soon_when_the_peer_falls_silent() {
 
 #[tokio::test]
 async fn a_restarted_peer_is_noticed_at_the_next_packet() {
-    // A peer that is only noticed by its silence takes longer than this every time; a busy machine
-    // does not.
+    // A peer that is only noticed by its silence takes longer than this every time. A busy machine
+    // does so only sometimes.
     let mut took = Vec::new();
     while took.iter().all(|took| *took >= Duration::from_millis(1500)) {
-        assert!(took.len() < 5, "each time only after its silence: {took:?}");
+        assert!(took.len() < 5, "noticed only by its silence each time: {took:?}");
         took.push(answer_after_restart().await);
     }
 }
 
-/// From the restart of a peer without a goodbye to its next answer.
+/// Returns the time from a peer's restart without close frames to its next answer.
 async fn answer_after_restart() -> Duration {
     let machine =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -234,7 +236,7 @@ async fn answer_after_restart() -> Duration {
     a.client(&b).append(message("x")).await.unwrap();
     let (address, trust) = (b.address, Arc::clone(&b.trust.borrow()));
     let identity = Arc::clone(&b.identity);
-    // Everything stops in the middle; no goodbye leaves.
+    // The runtime stops abruptly; no close frame is sent.
     machine.shutdown_background();
     drop(b);
     until("the socket is free", async || UdpSocket::bind(address).ok()).await;
@@ -347,7 +349,7 @@ async fn a_snapshot_does_not_hold_up_small_calls() {
     };
     let total = tokio::select! {
         total = bounded("the snapshot", snapshot) => total,
-        () = calls => unreachable!("it goes on"),
+        () = calls => unreachable!("the loop never ends"),
     };
     assert!(answered.get() >= 5, "{} small calls during the snapshot", answered.get());
     assert_eq!(total.body, (PIECES * (PIECE as u64)).to_be_bytes());
@@ -363,7 +365,7 @@ async fn a_port_in_use_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stderr, reason = "the figure is part of the purpose")]
+#[expect(clippy::print_stderr, reason = "the measurement is part of the purpose")]
 async fn thirty_members_reach_each_other_all_at_once() {
     let nodes: Vec<_> = (0..30).map(|_| TestNode::start(ANY)).collect();
     acquaint(&nodes.iter().collect::<Vec<_>>());

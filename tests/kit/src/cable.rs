@@ -1,5 +1,4 @@
-//! A UDP path between two nodes that can be cut, as a partition cuts it: nothing arrives, and
-//! nobody is told.
+//! UDP path between two nodes that can be cut like a partition: packets are lost without an error.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-/// Forwards what one dialler sends to `address` on to the target, and back.
+/// Forwards one dialler's packets from `address` to the target, and back.
 #[derive(Debug)]
 pub struct Cable {
     pub address: SocketAddr,

@@ -1,4 +1,4 @@
-//! Nodes on loopback sockets, with a door that knows one token and a node service that echoes.
+//! Nodes on loopback sockets, with a hello handler for one token and a node service that echoes.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -34,10 +34,10 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
-/// The longest that any test waits for anything.
+/// Timeout of every wait in the tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for a condition and names it when it does not come.
+/// Waits for a condition; panics with its name on timeout.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let search = async {
         loop {
@@ -50,7 +50,7 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
     tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
-/// A door that knows one token, answers plainly and remembers whom it refused.
+/// Hello handler that knows one token, gives fixed replies and records rejections.
 #[derive(Debug, Default)]
 pub struct Porter {
     pub tokens: Mutex<BTreeMap<TokenId, Verifier>>,
@@ -90,7 +90,7 @@ impl Door for Porter {
     }
 }
 
-/// Echoes appends, counts snapshots, watches for ever.
+/// Echoes appends, counts snapshots, streams views indefinitely.
 #[derive(Debug)]
 pub struct Echo;
 
@@ -106,7 +106,7 @@ impl Node for Echo {
         Ok(Response::new(r.into_inner()))
     }
 
-    /// Never answers.
+    /// Never replies.
     async fn vote(&self, _: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         std::future::pending().await
     }
@@ -138,7 +138,7 @@ impl Node for Echo {
         Ok(Response::new(ReportReply::default()))
     }
 
-    /// One view, then one more every 20 ms.
+    /// Sends one view, then one more every 20 ms.
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let ticks = tokio::time::interval(Duration::from_millis(20));
         let ticks = tokio_stream::wrappers::IntervalStream::new(ticks);
@@ -158,7 +158,7 @@ impl Node for Echo {
     }
 }
 
-/// A running node. Everything ends when it is dropped.
+/// Running node. Everything ends when it is dropped.
 #[derive(Debug)]
 pub struct TestNode {
     pub identity: Arc<Identity>,
@@ -217,7 +217,7 @@ impl TestNode {
         self.porter.refused.lock().unwrap().iter().map(|refused| refused.why).collect()
     }
 
-    /// Stops in order and waits for it.
+    /// Stops gracefully and waits for the end.
     pub async fn shut_down(mut self) -> Arc<Identity> {
         self.stop.cancel();
         bounded("the listener stops", async { while self.tasks.join_next().await.is_some() {} })
@@ -234,12 +234,12 @@ impl TestNode {
     }
 }
 
-/// Fails the test, with its name, when something takes too long.
+/// Panics with the name of the step on timeout.
 pub async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
-/// Makes all of them members of one cluster at genesis: known by their keys alone.
+/// Makes all nodes members of one cluster at genesis: authenticated by their keys alone.
 pub fn acquaint(nodes: &[&TestNode]) {
     let members = nodes.iter().map(|node| (node.id(), node.peer(Role::ControlPlane)));
     let directory: Directory = members.collect();
@@ -258,7 +258,7 @@ pub fn message(body: impl Into<Vec<u8>>) -> RaftMessage {
     RaftMessage { body: body.into() }
 }
 
-/// A request that gives up after `timeout`.
+/// Returns a request with this timeout.
 pub fn within<T>(timeout: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);

@@ -1,4 +1,4 @@
-//! A QUIC client of one's own: any protocol, any certificate, nothing checked.
+//! Custom QUIC client: any protocol, any certificate, nothing checked.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::now;
 
-/// A QUIC client of its own, that presents a self-made certificate of this identity, or none.
+/// Returns a client that presents a self-signed certificate of this identity, or none.
 pub fn stranger(
     alpn: &[u8],
     identity: Option<&Identity>,
@@ -17,7 +17,7 @@ pub fn stranger(
     presenting(alpn, identity.map(|identity| identity.self_signed(now())))
 }
 
-/// A QUIC client of its own, that believes whoever it dials and presents `certified` or nothing.
+/// Returns a client that accepts any server and presents `certified` or nothing.
 pub fn presenting(
     alpn: &[u8],
     certified: Option<Arc<CertifiedKey>>,

@@ -1,4 +1,4 @@
-//! Two or three cores by hand; whole clusters are tried in the simulation.
+//! Two or three engines by hand; the simulation tests whole clusters.
 
 use std::collections::BTreeSet;
 
@@ -27,8 +27,8 @@ fn core(n: u8, members: &[u8], now: Instant) -> Core {
     Core::new(start, now).expect("in the roster")
 }
 
-/// Delivers everything between the cores for `span`; returns the ids that were sent to, and how
-/// often somebody was held dead.
+/// Delivers all datagrams between the engines for `span`. Returns the ids that were sent to, and
+/// the number of members declared down.
 fn run(cores: &mut [(u8, &mut Core)], from: Instant, span: Duration) -> (BTreeSet<NodeId>, usize) {
     let mut asked = BTreeSet::new();
     let mut downs = 0;
@@ -78,7 +78,7 @@ fn who_is_not_in_the_directory_neither_speaks_nor_is_heard() {
         run(&mut [(1, &mut a), (2, &mut b), (3, &mut stranger)], now, Duration::from_secs(5));
     assert_eq!(a.seen(), 1);
     assert_eq!(stranger.seen(), 0);
-    assert!(!asked.contains(&id(3)), "it does not even get an answer");
+    assert!(!asked.contains(&id(3)), "it does not get an answer");
     assert!(!a.view(now).contains_key(&id(3)));
 }
 
@@ -91,7 +91,7 @@ fn members_whose_directories_differ_for_a_while_still_talk() {
     let all = &mut [(1, &mut old), (2, &mut new), (3, &mut newest)];
     let (_, downs) = run(all, now, Duration::from_mins(5));
     assert_eq!((old.seen(), new.seen(), newest.seen()), (1, 2, 2), "1 does not know 3");
-    assert_eq!(downs, 0, "and 3, which 1 does not answer, does not hold it dead");
+    assert_eq!(downs, 0, "and 3, which 1 does not answer, does not declare it down");
     let later = now + Duration::from_mins(5);
     assert!(old.set_roster(later, Arc::new(old.roster().with(&[1, 2, 3, 4].map(id).into()))));
     run(&mut [(1, &mut old), (2, &mut new), (3, &mut newest)], later, Duration::from_secs(5));
@@ -114,8 +114,8 @@ fn a_member_that_is_not_seen_is_sought_for_ever_but_not_wildly() {
     assert!(sent.iter().filter(|at| **at < Duration::from_secs(1)).count() >= 4);
 }
 
-/// Every change of the directory once left a further look behind, each of which went on for ever:
-/// with one registered member off for good, a cluster sent more with every member it ever had.
+/// Regression: every change of the directory added a search that repeated indefinitely. With one
+/// registered member permanently off, a cluster sent more with every member it ever had.
 #[test]
 fn changes_of_the_directory_bring_the_next_look_nearer_and_add_none_for_ever() {
     let now = Instant::now();
@@ -140,7 +140,7 @@ fn changes_of_the_directory_bring_the_next_look_nearer_and_add_none_for_ever() {
     assert_eq!(soon, 3 * 2, "both, at once, after 100 ms and after 300 ms");
 }
 
-/// How many datagrams a core by itself sends from `from` on for `span`.
+/// Returns the number of datagrams that a lone core sends in `span` after `from`.
 fn sends(core: &mut Core, from: Instant, span: Duration) -> usize {
     let mut sent = core.take_effects().len();
     while let Some(at) = core.next_deadline().filter(|at| *at < from + span) {
@@ -213,7 +213,7 @@ fn time_in_which_this_process_did_not_run_counts_for_nobody() {
     assert!(at - woke > Duration::from_millis(500), "{:?}", at - woke);
 }
 
-/// A datagram names no sender: who sends it is whom the session's certificate names.
+/// A datagram names no sender: its sender is the node in the session's certificate.
 #[test]
 fn what_a_session_brings_is_said_by_its_owner_whoever_made_it() {
     let start = Instant::now();
@@ -234,6 +234,6 @@ fn what_a_session_brings_is_said_by_its_owner_whoever_made_it() {
     }
     let view = ear.view(start + Duration::from_secs(2));
     assert!(brought > 0 && view[&id(3)].last_heard.is_some());
-    assert_eq!(view[&id(2)].last_heard, None, "2 has said nothing");
+    assert_eq!(view[&id(2)].last_heard, None, "2 has sent nothing");
     assert_eq!(view[&id(2)].state, State::Unknown);
 }

@@ -12,14 +12,14 @@ use super::*;
 use crate::State;
 use muster_transport::endpoint::Peer;
 
-/// Who may be written to; a full inbox loses the datagram.
+/// Inboxes of the reachable members; a full inbox loses the datagram.
 struct Wires {
     me: NodeId,
     inboxes: HashMap<NodeId, mpsc::Sender<(NodeId, Bytes)>>,
     counts: Arc<Counts>,
 }
 
-/// How many datagrams were sent, and how many of those were only offered.
+/// Number of datagrams sent, and how many of them were optional.
 #[derive(Debug, Default)]
 struct Counts {
     sent: AtomicUsize,
@@ -106,7 +106,7 @@ async fn sees(node: &Node, limit: Duration, wanted: impl Fn(&NodeId) -> State) {
     assert!(came, "within {limit:?}, but {:?}", node.gossip.liveness().borrow());
 }
 
-/// Nobody can find out a death within a second: suspicion alone lasts longer.
+/// No death can be detected within a second: the suspicion timeout alone is longer.
 #[tokio::test(start_paused = true)]
 async fn who_stops_says_goodbye_and_is_held_dead_at_once() {
     let mut nodes = cluster(3);
@@ -122,7 +122,7 @@ async fn who_stops_says_goodbye_and_is_held_dead_at_once() {
     }
 }
 
-/// Looks for members that are missing can be spared; the probes and answers that say who lives cannot.
+/// The search for missing members is optional; probes and answers, which decide liveness, are not.
 #[tokio::test(start_paused = true)]
 async fn a_look_is_offered_and_a_probe_is_sent() {
     let nodes = cluster(3);
@@ -135,7 +135,7 @@ async fn a_look_is_offered_and_a_probe_is_sent() {
         (counts.sent.load(Ordering::Relaxed), counts.offered.load(Ordering::Relaxed))
     };
     let (sent, offered) = counts();
-    assert!(offered > 0, "nobody was looked for");
+    assert!(offered > 0, "no search was sent");
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (later, all) = counts();
     assert!(later >= sent + 25, "{sent} to {later}: a probe every 0.4 s, and answers");

@@ -18,7 +18,7 @@ fn settled(members: usize, seed: u64) -> Simulation {
 
 fn downs(simulation: &mut Simulation) -> u64 {
     let tally = simulation.take_tally();
-    assert!(tally.iter().all(|member| member.refused == 0), "a core reads what a core writes");
+    assert!(tally.iter().all(|member| member.refused == 0), "every datagram is readable");
     tally.iter().map(|member| member.downs).sum()
 }
 
@@ -27,7 +27,7 @@ fn card(last: u8) -> Card {
     Card { addresses, version: "1.2.3".to_owned(), config_version: u64::from(last) }
 }
 
-/// How many running members know this card of `whom`.
+/// Returns the number of running members that have this metadata of `whom`.
 fn informed(simulation: &Simulation, whom: usize, card: &Card) -> usize {
     simulation
         .running()
@@ -55,7 +55,7 @@ fn a_killed_member_is_noticed_by_all_forty_within_4_s() {
             let mut s = settled(40, seed);
             s.kill(3);
             let took = s.until(20 * SECOND, Simulation::converged).expect("noticed by all");
-            assert_eq!(downs(&mut s), 39, "seed {seed}: once by each, and nobody else");
+            assert_eq!(downs(&mut s), 39, "seed {seed}: once by each, no other member");
             took
         })
         .collect();
@@ -73,7 +73,7 @@ fn a_fifth_of_all_datagrams_lost_raises_no_false_alarm() {
         s.run_for(180 * SECOND);
         assert_eq!(downs(&mut s), 0, "seed {seed}");
         let reborn = s.running().filter(|who| s.core(*who).unwrap().generation() > 1).count();
-        assert_eq!(reborn, 0, "seed {seed}: nobody was told that it is dead");
+        assert_eq!(reborn, 0, "seed {seed}: no member was declared down");
         s.kill(7);
         let took = s.until(30 * SECOND, Simulation::converged).expect("a real death is noticed");
         assert!(took <= 10 * SECOND, "seed {seed}: {took:?}");
@@ -110,8 +110,8 @@ fn both_halves_of_a_partition_mourn_each_other_and_meet_again() {
 fn one_member_cut_off_from_all_comes_back() {
     let mut s = settled(5, 1);
     s.set_group(0, 1);
-    s.until(20 * SECOND, |s| s.core(0).unwrap().seen() == 0).expect("it sees nobody");
-    s.until(20 * SECOND, |s| s.core(1).unwrap().seen() == 3).expect("nobody sees it");
+    s.until(20 * SECOND, |s| s.core(0).unwrap().seen() == 0).expect("it sees no member");
+    s.until(20 * SECOND, |s| s.core(1).unwrap().seen() == 3).expect("no member sees it");
     s.run_for(300 * SECOND);
     s.heal();
     s.until(10 * SECOND, Simulation::converged).expect("all see all again");
@@ -136,7 +136,7 @@ fn a_restarted_member_is_the_same_member_in_a_new_life() {
     s.start(4, 2);
     s.until(5 * SECOND, Simulation::converged).expect("all see all");
     s.run_for(5 * SECOND);
-    assert_eq!(downs(&mut s), 0, "back before anybody missed it");
+    assert_eq!(downs(&mut s), 0, "back before its absence was noticed");
     let view = s.core(0).unwrap().view(s.now);
     assert_eq!(view[&s.ids[4]].generation, 2);
 }
@@ -153,7 +153,7 @@ fn a_clock_set_back_does_not_keep_a_restarted_member_out() {
         s.start(4, generation);
         s.until(10 * SECOND, Simulation::converged).expect("seen again");
         let now = s.core(4).unwrap().generation();
-        assert!(now > 1_000_000, "it outlives what the others remember: {now}");
+        assert!(now > 1_000_000, "above the generation that the others remember: {now}");
     }
 }
 
@@ -171,7 +171,7 @@ fn a_paused_member_accuses_nobody_when_it_wakes() {
         let mut s = settled(10, seed);
         s.pause(4);
         s.run_for(30 * SECOND);
-        assert_eq!(downs(&mut s), 9, "the others took it for dead");
+        assert_eq!(downs(&mut s), 9, "the others declared it down");
         s.resume(4);
         s.until(10 * SECOND, Simulation::converged).expect("all see all again");
         s.run_for(10 * SECOND);
@@ -183,14 +183,15 @@ fn a_paused_member_accuses_nobody_when_it_wakes() {
 fn cards_reach_all_and_a_new_address_quickly_even_with_loss() {
     let mut s = settled(40, 5);
     (0..40).for_each(|who| s.set_card(who, &card(1)));
-    s.until(5 * SECOND, |s| (0..40).all(|who| informed(s, who, &card(1)) == 40)).expect("told");
+    s.until(5 * SECOND, |s| (0..40).all(|who| informed(s, who, &card(1)) == 40))
+        .expect("sent to all");
     s.network.loss = 0.2;
     s.set_card(7, &card(2));
-    let took = s.until(60 * SECOND, |s| informed(s, 7, &card(2)) == 40).expect("told again");
+    let took = s.until(60 * SECOND, |s| informed(s, 7, &card(2)) == 40).expect("sent again");
     assert!(took <= 30 * SECOND, "{took:?}");
     s.network.loss = 0.0;
     s.set_card(7, &card(3));
-    let took = s.until(60 * SECOND, |s| informed(s, 7, &card(3)) == 40).expect("told again");
+    let took = s.until(60 * SECOND, |s| informed(s, 7, &card(3)) == 40).expect("sent again");
     assert!(took <= 2 * SECOND, "{took:?}");
 }
 
@@ -204,9 +205,9 @@ fn a_removed_member_is_forgotten_at_once_and_cannot_return() {
     assert!(s.core(4).is_none());
     assert!(s.converged(), "the others still see each other");
     s.start(4, 9);
-    assert!(s.core(4).is_none(), "who is not in the directory does not gossip");
+    assert!(s.core(4).is_none(), "a node outside the directory does not gossip");
     s.run_for(10 * SECOND);
-    assert_eq!(downs(&mut s), 0, "who is removed is not dead");
+    assert_eq!(downs(&mut s), 0, "a removed member is not down");
     assert!(s.converged());
 }
 
@@ -219,7 +220,8 @@ fn an_idle_member_sends_little_and_sleeps_much() {
     for member in s.take_tally() {
         let on_the_wire = member.bytes + member.datagrams * OVERHEAD as u64;
         assert!(on_the_wire / 60 <= 500, "{member:?}");
-        // A probe every 400 ms and a look at its answer. It was 15 a second with news to pass on.
+        // A probe every 400 ms and a check for its answer. With updates to pass on it was 15 a
+        // second.
         assert!(member.wakes / 60 <= 6, "{member:?}");
     }
 }
@@ -237,8 +239,8 @@ fn a_large_group_that_has_met_before_notices_a_death() {
     assert_eq!(downs(&mut s), 299);
 }
 
-/// The story: it looked for the others less and less often although it found some every time, and
-/// among 500 it took 9.5 s to see the last one.
+/// Regression: the search slowed down although it found members every time. Among 500 members it
+/// took 9.5 s to see the last one.
 #[test]
 fn one_that_comes_back_to_a_large_group_soon_sees_all() {
     let mut s = Simulation::new(300, 11, Settings::default(), Instant::now());
@@ -259,5 +261,5 @@ fn two_hundred_members_that_start_together_all_see_each_other_soon_and_cheaply()
     assert!(tally.iter().all(|member| member.downs == 0));
     let bytes: u64 =
         tally.iter().map(|member| member.bytes + member.datagrams * OVERHEAD as u64).sum();
-    assert!(bytes / 200 <= 100_000, "{} bytes for each", bytes / 200);
+    assert!(bytes / 200 <= 100_000, "{} bytes per member", bytes / 200);
 }

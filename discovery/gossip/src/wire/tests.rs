@@ -10,7 +10,7 @@ fn id(n: u8) -> NodeId {
     NodeId::from_bytes([n; 32])
 }
 
-/// The same members in other slots.
+/// Returns two rosters of the same members with different slots.
 fn rosters() -> (Roster, Roster) {
     let all = |numbers: &[u8]| numbers.iter().map(|n| id(*n)).collect();
     let a = Roster::default().with(&all(&[1, 2, 3]));
@@ -94,7 +94,7 @@ fn who_is_not_in_the_receivers_directory_is_left_out() {
     let (datagram, _) = seal_swim(&packet(&header(asked), &[]), &a, None, 0).unwrap();
     let (_, body) = open(&datagram, &b, me.slot, me).unwrap().unwrap();
     let Body::Swim(Swim { ghost, .. }) = body else { panic!("{body:?}") };
-    assert_eq!(ghost, Some(short(&id(3))), "a member that asks for another's sake is answered");
+    assert_eq!(ghost, Some(short(&id(3))), "a probe on another's behalf is answered");
 }
 
 #[test]
@@ -153,7 +153,7 @@ proptest! {
         datagram.extend(bytes);
         match open(&datagram, &a, 0, me) {
             Ok(Some((_, Body::Swim(Swim { packet, .. })))) => {
-                // What is let through, foca's reader understands to the last byte.
+                // foca's reader understands every accepted packet to the last byte.
                 let mut rest = packet.as_slice();
                 Local.decode_header(&mut rest).unwrap();
                 if !rest.is_empty() {

@@ -3,7 +3,7 @@
 //!
 //! It owns every session: `muster-node/1` between members, `muster-hello/1` with peers that prove a
 //! token. It reads credentials and directory from a watch ([`Trust`]) and ends the sessions of a
-//! member that leaves. It never decides who is a member, and knows nothing of what the calls mean.
+//! member that leaves. It never decides membership, and knows nothing of what the calls mean.
 //!
 //! TLS 1.3 only, without 0-RTT and without resumption. Every session is a full handshake, so its
 //! keying material is unique and its peer was checked when it began. Connection migration is
