@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! kind u8 | sender's generation u32, incarnation u16 | generation it believes the receiver has u32
-//!         | number of the sender's card u32 | body
+//!         | version of the sender's metadata u32 | body
 //! ```
 //!
 //! Neither sender nor receiver is named: the QUIC session has authenticated both, so no member can

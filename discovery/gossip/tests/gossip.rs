@@ -103,7 +103,7 @@ async fn cards_are_learned_and_a_removed_member_is_forgotten() {
     for member in &members {
         let mut view = member.gossip.liveness();
         let told = view.wait_for(|view| view[&id].card.as_ref() == Some(&card));
-        tokio::time::timeout(PATIENCE, told).await.expect("the card is learned").unwrap();
+        tokio::time::timeout(PATIENCE, told).await.expect("the metadata is learned").unwrap();
     }
     for member in &members[1..] {
         member.node.forget(&members[0].node);

@@ -1,8 +1,8 @@
 //! `muster-hello/1`: the protocol between two machines that share no certificate yet.
 //!
 //! [`Server`] speaks the protocol. It checks the token proof, rejects every other call before it,
-//! and bounds the input. The handler behind [`Door`] (birth or the daemon) decides the replies.
-//! [`HelloSession`] is the dialler's side.
+//! and bounds the input. The implementation of [`Door`] (birth or the daemon) decides the
+//! replies. [`HelloSession`] is the dialler's side.
 
 pub mod bounds;
 mod client;
