@@ -1,8 +1,8 @@
 //! Identity of a member in foca: a slot and a generation, eight bytes.
 //!
-//! foca's own packets are written with slots by [`Local`] and never leave the process: `wire` turns
-//! them into datagrams and back. Their parts are at least as long as in the datagram, so that
-//! foca's size limit bounds the datagram too.
+//! foca's own packets are written with slots by [`Local`] and never leave the process.
+//! `wire` turns them into datagrams and back. Their parts are at least as long as in the datagram,
+//! so that foca's size limit bounds the datagram too.
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, Message, State};

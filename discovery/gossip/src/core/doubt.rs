@@ -14,7 +14,8 @@ const CALM: Duration = Duration::from_secs(5);
 
 /// Interval at which suspicions received from others are checked again.
 const TIDY: Duration = Duration::from_secs(1);
-/// Number of members that ask one suspect per [`TIDY`], so that a large group does not flood it.
+/// Number of members that ask one suspect per [`TIDY`], so that a large
+/// group does not flood it.
 const ASKERS: usize = 32;
 
 #[derive(Debug, Default)]

@@ -233,7 +233,7 @@ impl Links {
         self.demand(peer, directory, now)
     }
 
-    /// Like [`Self::datagram`], but drops it if it would exceed the dials for optional datagrams.
+    /// Like [`Self::datagram`], but drops it beyond the limit of dials for optional datagrams.
     pub(crate) fn offer(
         &mut self,
         peer: NodeId,

@@ -57,8 +57,8 @@ const HELLO_WINDOW: u32 = 128 << 10;
 /// Receive window, in bytes, for a member.
 const NODE_WINDOW: u32 = 4 << 20;
 
-/// Returns the parameters shared by both ALPNs. [`admit_member`] raises the limits once the peer is
-/// known to be a member.
+/// Returns the parameters shared by both ALPNs. Once the peer is known to be a member,
+/// [`admit_member`] raises the limits.
 pub(crate) fn transport() -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport

@@ -33,8 +33,8 @@ impl Server {
         Self { door }
     }
 
-    /// Returns the service for [`crate::endpoint::Listener::run`], with the message size limit for
-    /// unauthenticated peers.
+    /// Returns the service for [`crate::endpoint::Listener::run`], with the size limit for
+    /// messages of unauthenticated peers.
     pub fn service(self) -> Service {
         endpoint::service(HelloServer::new(self).max_decoding_message_size(MAX_HELLO_MESSAGE))
     }
