@@ -1,10 +1,10 @@
-//! The one edge where `musterd` reads the wall clock. Everything else takes time as an argument or
-//! calls this at the moment of acting, never to decide in pure code.
+//! The only place where `musterd` reads the wall clock. Other code takes the time as an argument, or
+//! calls this when it acts. Pure decisions never call it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The wall clock.
-#[expect(clippy::disallowed_methods, reason = "the edge where the clock is read")]
+/// Returns the wall-clock time.
+#[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
 pub fn now() -> SystemTime {
     SystemTime::now()
 }

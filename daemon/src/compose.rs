@@ -1,7 +1,7 @@
-//! Puts a node together from its parts and runs it: the only place that knows all of them.
+//! Builds a node from its parts and runs it. The only place that knows all of them.
 //!
-//! What runs for the whole life of the process (the endpoint, the door, candidates, formation) is
-//! started here; what a member runs besides is started by [`crate::life`] once there is a cluster.
+//! Starts the tasks that run as long as the process: endpoint, hello service, candidates, formation.
+//! [`crate::life`] starts a member's other tasks once this node belongs to a cluster.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -32,24 +32,24 @@ use crate::life::{Life, Publish};
 use crate::prepare::{Addresses, Prepared};
 use crate::state_dir::StateDir;
 
-/// How long the parts may take to stop in order.
+/// Time limit for the tasks to stop.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// A node that is put together and runs as soon as it is polled.
+/// A composed node. It starts when [`Node::run`] is polled.
 #[derive(Debug)]
 pub struct Node {
     tasks: Tasks,
     stop: CancellationToken,
-    /// The endpoint and what it needs, which outlive the rest: gossip says goodbye over it.
+    /// Endpoint and its dependencies. They stop last, because gossip sends its goodbye over it.
     last: Tasks,
     hang_up: CancellationToken,
-    /// What ends the node besides a signal.
+    /// Fatal errors that stop the node.
     fatal: mpsc::Receiver<Fatal>,
-    /// The state directory stays locked until nothing of this node runs any more.
+    /// Keeps the state directory locked until all tasks of this node have ended.
     _lock: Arc<StateDir>,
 }
 
-/// Tasks with names; none of them may end before the node does.
+/// Set of named tasks. None of them may end before the node stops.
 #[derive(Debug, Default)]
 pub struct Tasks {
     set: JoinSet<()>,
@@ -57,13 +57,13 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Spawns a task of this name.
+    /// Spawns a task under this name.
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let handle = self.set.spawn(task.instrument(info_span!("task", name)));
         self.names.insert(handle.id(), name);
     }
 
-    /// The task that ended first, and whether it panicked.
+    /// Waits for the next task to end. Returns its name, and true if it panicked.
     pub async fn ended(&mut self) -> Option<(&'static str, bool)> {
         let (id, panicked) = match self.set.join_next_with_id().await? {
             Ok((id, ())) => (id, false),
@@ -72,18 +72,18 @@ impl Tasks {
         Some((self.names.get(&id).copied().unwrap_or("?"), panicked))
     }
 
-    /// Waits for all of them.
+    /// Waits for all tasks to end.
     pub async fn drain(&mut self) {
         while let Some((name, panicked)) = self.ended().await {
             if panicked {
-                error!(name, "a task panicked while the node stopped");
+                error!(name, "task panicked during shutdown");
             }
         }
     }
 }
 
 impl Node {
-    /// Runs until `signal`, or until a task ends that should not have; then stops in order.
+    /// Runs until `signal`, a fatal error or an unexpected task exit. Then stops in order.
     pub async fn run(mut self, signal: impl Future<Output = ()>) -> Result<(), Fatal> {
         let outcome = tokio::select! {
             () = signal => Ok(()),
@@ -94,11 +94,11 @@ impl Node {
         info!("stopping");
         self.stop.cancel();
         if timeout(GRACE, self.tasks.drain()).await.is_err() {
-            error!("some parts did not stop in time");
+            error!("tasks did not stop in time");
         }
         self.hang_up.cancel();
         if timeout(GRACE, self.last.drain()).await.is_err() {
-            error!("the endpoint did not close in time");
+            error!("endpoint did not close in time");
         }
         outcome
     }
@@ -108,7 +108,7 @@ fn ended_early((name, panicked): (&'static str, bool)) -> Fatal {
     if panicked { Fatal::Panicked(name) } else { Fatal::TaskEnded(name) }
 }
 
-/// Puts the node together. Nothing is sent before [`Node::run`].
+/// Composes the node. Sends nothing before [`Node::run`].
 pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::default();
@@ -119,7 +119,7 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let (mut last, hang_up) = (Tasks::default(), CancellationToken::new());
     let (keeper, keeping) =
         keeper::keeper(Arc::clone(identity), state.membership(), membership.clone());
-    // Sessions go on for as long as somebody keeps what they are checked against.
+    // Open sessions need the trust store until the endpoint closes.
     last.spawn("keeper", keeping.run(hang_up.clone()));
     let own = own_addresses(&mut tasks, addresses, &stop);
     let listener = TcpListener::bind(addresses.bind)
@@ -135,7 +135,7 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
 
     let (publish, local) = publishers(&prepared, &keeper);
     let formation = match membership {
-        // A founder's promises tell what it is, and answer others' late questions.
+        // A founder's record shows that it was born; formation still answers late birth messages.
         Some(_) if prepared.promises.record.born().is_none() => None,
         _ => {
             let (handle, room) = formation(&prepared, &endpoint, &sources, &own)?;
@@ -173,7 +173,7 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     Ok(Node { tasks, stop, last, hang_up, fatal, _lock: lock })
 }
 
-/// Follows the addresses under which others reach this node.
+/// Watches the addresses at which other nodes reach this one.
 fn own_addresses(
     tasks: &mut Tasks,
     addresses: &Addresses,
@@ -193,7 +193,7 @@ fn own_addresses(
                 let before = own.borrow().first().map(SocketAddr::ip);
                 let now = reach(&found.borrow_and_update(), before);
                 own.send_if_modified(|known| {
-                    // A machine that has lost its address for a moment still has its old ones.
+                    // An address may be lost for a moment only, so an empty result keeps the old.
                     let changed = !now.is_empty() && *known != now;
                     if changed {
                         known.clone_from(&now);
@@ -207,7 +207,7 @@ fn own_addresses(
     owned
 }
 
-/// Starts looking for others.
+/// Starts the discovery sources.
 fn sources(
     tasks: &mut Tasks,
     prepared: &Prepared,
@@ -216,7 +216,7 @@ fn sources(
 ) -> Sources {
     let Prepared { config, identity, state, addresses, token, .. } = prepared;
     let discovery = &config.discovery;
-    // mDNS on a loopback address would reach nobody but this machine's other programs.
+    // mDNS on a loopback address would reach only other programs on this machine.
     let mdns = (discovery.mdns && !addresses.bind.ip().is_loopback()).then(|| {
         let addresses = addresses.clone();
         mdns::Settings {
@@ -246,7 +246,7 @@ fn sources(
     sources
 }
 
-/// What the parts tell each other, and this node's view of itself.
+/// Creates the status channels, and the status provider that reads them.
 fn publishers(prepared: &Prepared, keeper: &Keeper) -> (Publish, Arc<Local>) {
     let publish = Publish {
         forming: watch::Sender::new(Some("its parts to start".to_owned())),
@@ -269,7 +269,7 @@ fn publishers(prepared: &Prepared, keeper: &Keeper) -> (Publish, Arc<Local>) {
     (publish, Arc::new(local))
 }
 
-/// Prepares the way into a cluster, or, on a founder, what answers late questions about the birth.
+/// Prepares formation. On a founder, it also answers late messages about the birth.
 fn formation(
     prepared: &Prepared,
     endpoint: &Endpoint,
@@ -295,7 +295,7 @@ fn formation(
         .map_err(|error| Fatal::start("read this node's promises", error))
 }
 
-/// Runs formation; only its failure ends the node.
+/// Runs formation. Only an error stops the node.
 async fn run_formation(
     room: muster_formation::Room<muster_formation::Remote>,
     ends: mpsc::Sender<Fatal>,

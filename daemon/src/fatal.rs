@@ -1,4 +1,4 @@
-//! Why `musterd` ends, and with which exit code (docs/guide/cli.md lists them).
+//! Fatal errors of `musterd`, and the exit code of each (listed in docs/cli.md).
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -6,39 +6,40 @@ use std::process::ExitCode;
 
 use muster_config::ConfigError;
 
+/// Advice for a node whose files cannot be trusted any more (docs/operations.md).
 pub use muster_storage::BEGIN_ANEW;
 use muster_types::error::chain;
 
-/// Why `musterd` ended although nobody asked it to.
+/// Reason for an exit of `musterd` that was not requested.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
-    #[error("read the configuration {}: is it there, and may this user read it?", path.display())]
+    #[error("cannot read the configuration {}", path.display())]
     ReadConfig { path: PathBuf, source: std::io::Error },
-    #[error("the configuration {} is not usable, nothing was changed", path.display())]
+    #[error("invalid configuration {}; nothing was changed", path.display())]
     Config { path: PathBuf, source: ConfigError },
     #[error("{0}")]
     Machine(String),
-    #[error("the state directory {}: {problem}", path.display())]
+    #[error("state directory {}: {problem}", path.display())]
     StateDir { path: PathBuf, problem: String },
     #[error("start the runtime")]
     Runtime(#[source] std::io::Error),
     #[error("{what}")]
     Start { what: &'static str, source: Box<dyn Error + Send + Sync> },
-    #[error("the store of this node failed, so it serves nothing more: {0}")]
+    #[error("Raft store failed; this node has stopped serving: {0}")]
     Store(String),
-    #[error("the task {0:?} ended, which it must not before the node stops")]
+    #[error("task {0} exited unexpectedly")]
     TaskEnded(&'static str),
-    #[error("the task {0:?} panicked")]
+    #[error("task {0} panicked")]
     Panicked(&'static str),
 }
 
 impl Fatal {
-    /// Marks `source` as the failure of a start-up step.
+    /// Wraps `source` as the failure of the start-up step `what`.
     pub fn start(what: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
         Self::Start { what, source: Box::new(source) }
     }
 
-    /// Whether the configuration or the machine is unfit, so that starting again will not help.
+    /// True if the configuration or the machine must be fixed first, so that a restart cannot help.
     pub const fn is_unfit(&self) -> bool {
         match self {
             Self::ReadConfig { .. }
@@ -53,7 +54,7 @@ impl Fatal {
         }
     }
 
-    /// For people: one sentence, and for a configuration one more line for each of its problems.
+    /// Formats the error for an operator: one line, plus one line for each configuration problem.
     pub fn told(&self) -> String {
         match self {
             Self::Config { path, source } => {
@@ -63,8 +64,8 @@ impl Fatal {
         }
     }
 
-    /// 78 (`EX_CONFIG` of sysexits.h): configuration or machine unfit, restarting will not help.
-    /// 74 (`EX_IOERR`): the store failed. 70 (`EX_SOFTWARE`): a task ended. 71 (`EX_OSERR`): else.
+    /// Exit code as in sysexits.h. 78 (`EX_CONFIG`): configuration or machine must be fixed first.
+    /// 74 (`EX_IOERR`): store failed. 70 (`EX_SOFTWARE`): task exited. 71 (`EX_OSERR`): other.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Store(_) => 74,

@@ -1,5 +1,4 @@
-//! Fuzz targets of what a node hears from other members and keeps of it; what a target is,
-//! `muster_fuzz` says.
+//! Fuzz targets for the messages and files of other members that a node reads. See `muster_fuzz`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,14 +26,14 @@ use crate::raft::codec::{decode, encode};
 use crate::wire;
 use muster_state::{Command, EtcdReport, Outcome};
 
-/// For a length that is only declared serde reserves 1 MiB, once for each level of nesting.
+/// Memory bound. serde reserves 1 MiB for a declared length, once for each level of nesting.
 const RESERVED: usize = 4 << 20;
 
 fn node(number: u8) -> NodeId {
     NodeId::from_bytes([number; 32])
 }
 
-/// A message behind the number of its kind.
+/// Prefixes a message with the number of its kind.
 fn kind(number: u8, body: Vec<u8>) -> Vec<u8> {
     [vec![number], body].concat()
 }
@@ -42,7 +41,7 @@ fn kind(number: u8, body: Vec<u8>) -> Vec<u8> {
 type Meta = SnapshotMeta<NodeId, EmptyNode>;
 type Answer<T, E = RaftError<NodeId>> = Result<T, E>;
 
-/// What Raft's members say to each other, as MessagePack.
+/// Messages between Raft members, in MessagePack.
 #[test]
 fn raft_message() {
     let last = LogId::new(CommittedLeaderId::new(3, node(1)), 9);
@@ -75,12 +74,12 @@ fn raft_message() {
         kind(5, encode(&installed)),
     ];
     target("raft_message").seeds(seeds).memory(RESERVED, 64).run(|bytes| {
-        let Some((kind, body)) = bytes.split_first() else { return refused("nothing at all") };
+        let Some((kind, body)) = bytes.split_first() else { return refused("empty input") };
         macro_rules! reads_back {
             ($kind:ty) => {
                 match decode::<$kind>(body, "message") {
                     Ok(value) => {
-                        // Not all of openraft's types compare; their bytes do.
+                        // Not all of openraft's types implement `PartialEq`, so compare bytes.
                         let once = encode(&value);
                         let again: $kind = decode(&once, "message").expect("just encoded");
                         assert_eq!(encode(&again), once);
@@ -101,7 +100,7 @@ fn raft_message() {
     });
 }
 
-/// The node API's requests and answers, and what is packed inside them.
+/// Requests and replies of the node API, and the values encoded inside them.
 #[test]
 fn node_request() {
     let operate = OperateRequest {
@@ -118,7 +117,7 @@ fn node_request() {
         kind(5, ProposeReply::default().encode_to_vec()),
     ];
     target("node_request").seeds(seeds).memory(RESERVED, 64).run(|bytes| {
-        let Some((kind, body)) = bytes.split_first() else { return refused("nothing at all") };
+        let Some((kind, body)) = bytes.split_first() else { return refused("empty input") };
         macro_rules! read {
             ($kind:ty, |$message:ident| $look:expr) => {
                 match <$kind>::decode(body) {
@@ -168,7 +167,7 @@ fn peer(number: u8) -> Peer {
     }
 }
 
-/// What a worker is told of the cluster: bad entries are left out, good ones stay.
+/// The cluster view that a worker receives: bad entries are skipped, good ones stay.
 #[test]
 fn view() {
     let view = View {
@@ -197,7 +196,7 @@ fn view() {
     });
 }
 
-/// The answer to a join, and the file `membership.json` that is made of it.
+/// The reply to a join, and the file `membership.json` made from it.
 #[test]
 fn admitted() {
     let answer = Admitted {
@@ -248,7 +247,7 @@ fn membership_file() {
     let seed = serde_json::to_vec(&membership).expect("plain data");
     target("membership_file").seed(seed).memory(RESERVED, 64).tries(2000).run(move |bytes| {
         let _kept = &directory;
-        // With the right checksum before it, so that what is behind it is tried as well.
+        // Adds the right checksum, so that the parser behind it is fuzzed as well.
         let file = if bytes.starts_with(b"{\"") && !bytes.starts_with(b"{\"sha256") {
             seal(bytes)
         } else {

@@ -1,6 +1,6 @@
-//! Keeps what this node believes about the cluster: one owner for the membership file and for the
-//! [`Trust`] that every session is checked against. News are written to disk, then believed; believed
-//! also when the disk is full, because a member that was removed must be out at once.
+//! The trust store: one task owns the membership file and the [`Trust`] that sessions are checked
+//! against. It writes an update to disk, then publishes it. A full disk does not delay publication,
+//! because a removed member must lose access at once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use tracing::warn;
 use crate::membership::{Certified, Membership};
 use muster_types::error::chain as chain_of;
 
-/// So many may wait to be taken.
+/// Capacity of the update queue.
 const NEWS: usize = 16;
 
-/// News about the cluster.
+/// An update about the cluster.
 #[derive(Debug)]
 enum News {
     Joined(Box<Membership>),
@@ -27,7 +27,7 @@ enum News {
     Directory(Directory),
 }
 
-/// The handle: tells news, reads what is believed.
+/// Handle: submits updates and reads the current trust.
 #[derive(Debug, Clone)]
 pub struct Keeper {
     news: mpsc::Sender<News>,
@@ -35,22 +35,22 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// What is believed now, and its changes.
+    /// Returns a receiver of the current trust.
     pub fn trust(&self) -> watch::Receiver<Arc<Trust>> {
         self.trust.clone()
     }
 
-    /// This node belongs to a cluster.
+    /// Stores the membership of the cluster that this node now belongs to.
     pub async fn joined(&self, membership: Membership) {
         self.tell(News::Joined(Box::new(membership))).await;
     }
 
-    /// This node has a newer certificate, or newer authorities to trust.
+    /// Stores a newer certificate, or newer authorities to trust.
     pub async fn set_certified(&self, certified: Certified) {
         self.tell(News::Certified(certified)).await;
     }
 
-    /// The registry has changed.
+    /// Stores a changed registry.
     pub async fn set_directory(&self, directory: Directory) {
         self.tell(News::Directory(directory)).await;
     }
@@ -60,7 +60,7 @@ impl Keeper {
     }
 }
 
-/// The owner: spawn [`Owner::run`].
+/// Task of the trust store: spawn [`Owner::run`].
 #[derive(Debug)]
 pub struct Owner {
     identity: Arc<Identity>,
@@ -70,7 +70,7 @@ pub struct Owner {
     trust: watch::Sender<Arc<Trust>>,
 }
 
-/// Begins with what is on disk.
+/// Creates the trust store from the membership on disk.
 pub fn keeper(
     identity: Arc<Identity>,
     path: PathBuf,
@@ -82,8 +82,8 @@ pub fn keeper(
     (Keeper { news: told, trust: trusted }, Owner { identity, path, membership, news, trust })
 }
 
-/// What a membership makes this node believe. The credentials are those of `before` where nothing
-/// has changed, so that sessions see a change only when there is one.
+/// Derives the trust from a membership. Reuses unchanged credentials of `before`, so that sessions
+/// see a change only when there is one.
 fn trust_of(identity: &Identity, membership: &Membership, before: &Trust) -> Trust {
     let directory = membership.directory();
     let Some(Certified { chain, authorities }) = membership.certified() else {
@@ -101,7 +101,7 @@ fn trust_of(identity: &Identity, membership: &Membership, before: &Trust) -> Tru
     let credentials = match credentials {
         Ok(credentials) => Some(Arc::new(credentials)),
         Err(error) => {
-            warn!(error, "the node certificate cannot be used; asking for another");
+            warn!(error, "cannot use the node certificate; requesting another");
             before.credentials.clone()
         }
     };
@@ -109,18 +109,18 @@ fn trust_of(identity: &Identity, membership: &Membership, before: &Trust) -> Tru
 }
 
 impl Owner {
-    /// Takes news until `stop`.
+    /// Applies updates until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut news = Vec::new();
         loop {
-            // What came while the disk was waited for is written together.
+            // Updates that arrived during a write are written together.
             let taken = stop.run_until_cancelled(self.news.recv_many(&mut news, NEWS)).await;
             match taken {
                 Some(1..) => self.take(news.drain(..)).await,
                 Some(0) | None => break,
             }
         }
-        // Nobody has news any more on a node that was removed; what it believes stays.
+        // A removed node gets no more updates. Its trust stays published until the node stops.
         stop.cancelled().await;
     }
 
@@ -138,15 +138,12 @@ impl Owner {
         else {
             return;
         };
-        // Not on a thread of the runtime: a disk that stalls must not stall Raft and every session.
+        // Not on a runtime thread: a stalled disk must not stall Raft and every session.
         let (news, path) = (membership.clone(), self.path.clone());
         let saved = tokio::task::spawn_blocking(move || news.save(&path)).await;
-        if let Err(error) = saved.expect("saving does not panic, and nobody aborts it") {
-            // A full disk must not make a node believe in members that were removed.
-            warn!(
-                error = chain_of(&error),
-                "the membership could not be saved; believed all the same"
-            );
+        if let Err(error) = saved.expect("saving neither panics nor is aborted") {
+            // A full disk must not keep removed members trusted.
+            warn!(error = chain_of(&error), "cannot save the membership; applied in memory only");
         }
         let believed = trust_of(&self.identity, membership, &self.trust.borrow());
         self.trust.send_replace(Arc::new(believed));
@@ -164,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    /// A worker that was admitted.
+    /// An admitted worker.
     fn member() -> (Arc<Identity>, Membership) {
         let now = crate::clock::now();
         let cluster = ClusterId::from_bytes([3; 32]);
@@ -205,7 +202,7 @@ mod tests {
         assert_eq!(Membership::load(&path).unwrap(), Some(believed));
     }
 
-    /// Two syncs of a stalled disk once held up a thread that drives Raft and QUIC.
+    /// Two syncs of a stalled disk once blocked a thread that drives Raft and QUIC.
     #[test]
     fn the_disk_is_waited_for_outside_of_the_runtime() {
         let dir = tempfile::tempdir().unwrap();
@@ -218,6 +215,10 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(believe(dir.path().join("membership.json")));
-        assert_eq!(others.load(Ordering::Relaxed), 1, "the runtime's one thread has saved");
+        assert_eq!(
+            others.load(Ordering::Relaxed),
+            1,
+            "the file was saved on the runtime's only thread"
+        );
     }
 }

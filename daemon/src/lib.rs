@@ -1,4 +1,4 @@
-//! musterd: the only crate that knows Raft. Composes discovery, init and pki into one node.
+//! musterd: composes discovery, init and pki into one node. The only crate that knows Raft.
 
 pub mod api;
 pub mod args;

@@ -1,4 +1,4 @@
-//! `musterd`: parse, check, compose, run, and one exit code for each kind of end.
+//! The `musterd` program: parses, checks, composes, runs, and maps each failure to an exit code.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -16,18 +16,18 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// How long the threads that write may take over their end.
+/// Time limit for the writer threads to finish at exit.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    // Whatever this process and its children make is for this user alone.
+    // Files of this process and its children are for this user only.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let args = Args::parse();
     let format = args.log_format;
     log_to_stderr(format);
     if let Err(error) = core_dump::forbid() {
-        // A kernel that refuses this is no reason to leave the cluster without a node.
-        tracing::warn!(%error, "core dumps cannot be forbidden: a crash may write keys to disk");
+        // Not fatal: a node without this protection is better than no node.
+        tracing::warn!(%error, "cannot disable core dumps; a crash may write keys to disk");
     }
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,10 +38,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is unfit is told to the person who starts the program; everything else is a line of the log.
+/// Prints a configuration or machine error for the operator; logs any other error.
 fn report(fatal: &Fatal, format: LogFormat) {
     if fatal.is_unfit() && format == LogFormat::Text {
-        // Nobody is left to be told that the standard error is gone.
+        // A closed stderr cannot be reported anywhere.
         writeln!(io::stderr(), "musterd: {}", fatal.told()).ok();
     } else {
         tracing::error!(error = muster_types::error::chain(fatal), "musterd ends");
@@ -52,7 +52,7 @@ fn start(args: Args) -> Result<(), Fatal> {
     let check_only = args.check;
     let checked = prepare::check(args)?;
     if check_only {
-        tracing::info!("configuration and machine are fit");
+        tracing::info!("configuration and machine checks passed");
         return Ok(());
     }
     let prepared = checked.open()?;
@@ -73,7 +73,7 @@ fn start(args: Args) -> Result<(), Fatal> {
         };
         compose::compose(prepared).await?.run(stopped).await
     });
-    // What still waits for a disk that hangs was acknowledged to nobody.
+    // Writes that still wait for a hung disk were never acknowledged.
     runtime.shutdown_timeout(LAST_WRITES);
     ended
 }
@@ -90,8 +90,8 @@ fn log_to_stderr(format: LogFormat) {
     }
 }
 
-/// Whatever `MUSTER_LOG` asks for: sled logs what it stores, byte for byte, and the authorities'
-/// keys are in the Raft log.
+/// Excludes sled's verbose records, even if `MUSTER_LOG` asks for them. sled logs the bytes that it
+/// stores, and the Raft log contains the authorities' keys.
 fn is_harmless(what: &Metadata<'_>) -> bool {
     !what.target().starts_with("sled") || *what.level() <= Level::WARN
 }

@@ -1,5 +1,5 @@
-//! What a member keeps on disk about its cluster, so that it comes back by itself after a power cut
-//! of everything: which cluster, as what, its credentials, and whom to dial. No private key in it.
+//! The membership file: a member's cluster, role, credentials and peers. With it, every member
+//! rejoins by itself after a power cut of the whole cluster. Contains no private key.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,28 +19,28 @@ use serde::{Deserialize, Serialize};
 use crate::fatal::BEGIN_ANEW;
 use crate::wire;
 
-/// The largest file that is read, in bytes: 10 000 members and some certificates.
+/// Maximum size of the file in bytes: 10 000 members and some certificates.
 const MAX_FILE: u64 = 8 << 20;
 
-/// A node's place in its cluster.
+/// A node's membership in its cluster, as stored on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Membership {
     pub cluster_id: ClusterId,
     pub cluster_name: String,
     pub role: Role,
-    /// DER in base64; empty while the cluster has no authority yet.
+    /// Node certificate chain, DER in base64. Empty until the cluster has an authority.
     chain: Vec<Blob>,
     authorities: Vec<Blob>,
     peers: BTreeMap<NodeId, KnownPeer>,
 }
 
-/// A node certificate and the authorities to check others by.
+/// A node certificate and the authorities that other nodes are checked against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certified {
-    /// DER, leaf first.
+    /// Certificate chain in DER, leaf first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// DER, the machine CA certificates.
+    /// Certificates of the machine authority, in DER.
     pub authorities: Vec<CertificateDer<'static>>,
 }
 
@@ -53,7 +53,7 @@ struct KnownPeer {
     addresses: Vec<SocketAddr>,
 }
 
-/// Bytes as base64.
+/// Bytes, serialised as base64.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Blob(Vec<u8>);
 
@@ -71,22 +71,23 @@ impl<'de> Deserialize<'de> for Blob {
     }
 }
 
-/// Why the membership was not read, or not taken.
+/// Error of reading the membership file, or of using the reply to a join.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
-    #[error("read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "{} is damaged, and it is replaced whole, so this is no power cut ({why}); {BEGIN_ANEW}",
+        "{} is corrupt ({why}); it is written atomically, so a power cut cannot explain this; \
+         {BEGIN_ANEW}",
         path.display()
     )]
     Corrupt { path: PathBuf, why: String },
-    #[error("the answer to the join is malformed: {0}")]
+    #[error("malformed reply to the join request: {0}")]
     Answer(String),
 }
 
 impl Membership {
-    /// Of a founder: the others by the birth certificate, no credentials yet.
+    /// Creates a founder's membership: peers from the birth certificate, no credentials yet.
     pub fn born(certificate: &birth::Certificate, cluster_name: &str) -> Self {
         let founders = certificate.founders().iter().map(|founder| Peer {
             public_key: founder.public_key,
@@ -106,7 +107,7 @@ impl Membership {
         }
     }
 
-    /// Of a node that was admitted, now or again.
+    /// Creates the membership of a node that was admitted or renewed.
     pub fn admitted(answer: &Admitted, role: Role) -> Result<Self, MembershipError> {
         let malformed = |what: &str| MembershipError::Answer(what.to_owned());
         let cluster_id = ClusterId::try_from(answer.cluster_id.as_slice())
@@ -127,7 +128,7 @@ impl Membership {
         Ok(membership)
     }
 
-    /// What this node presents and trusts; none at genesis.
+    /// Returns this node's certificate and the authorities it trusts. `None` at genesis.
     pub fn certified(&self) -> Option<Certified> {
         let der = |blobs: &[Blob]| -> Vec<CertificateDer<'static>> {
             blobs.iter().map(|blob| CertificateDer::from(blob.0.clone())).collect()
@@ -136,7 +137,7 @@ impl Membership {
             .then(|| Certified { chain: der(&self.chain), authorities: der(&self.authorities) })
     }
 
-    /// Takes a newer certificate.
+    /// Replaces the certificate.
     pub fn set_certified(&mut self, certified: &Certified) {
         let blobs = |list: &[CertificateDer<'static>]| -> Vec<Blob> {
             list.iter().map(|der| Blob(der.as_ref().to_vec())).collect()
@@ -145,51 +146,51 @@ impl Membership {
         self.authorities = blobs(&certified.authorities);
     }
 
-    /// Whom this node knows.
+    /// Returns the members that this node knows.
     pub fn directory(&self) -> Directory {
         self.peers.iter().map(|(id, peer)| (*id, peer.clone().into())).collect()
     }
 
-    /// Takes a newer registry.
+    /// Replaces the known members.
     pub fn set_peers(&mut self, directory: &Directory) {
         self.peers = directory.iter().map(|(id, peer)| (*id, peer.clone().into())).collect();
     }
 
-    /// Reads the file; `None` before this node belonged to a cluster.
+    /// Reads the file. `None` if this node has never belonged to a cluster.
     pub fn load(path: &Path) -> Result<Option<Self>, MembershipError> {
         let read = |source| MembershipError::Read { path: path.to_owned(), source };
         let bytes = match fs::metadata(path) {
             Ok(meta) if meta.len() > MAX_FILE => {
-                return Err(read(io::Error::other(format!("it has over {MAX_FILE} bytes"))));
+                return Err(read(io::Error::other(format!("larger than {MAX_FILE} bytes"))));
             }
             Ok(_) => fs::read(path).map_err(read)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(read(error)),
         };
         let corrupt = |why| MembershipError::Corrupt { path: path.to_owned(), why };
-        let contents = unseal(&bytes).ok_or_else(|| corrupt("its checksum is wrong".to_owned()))?;
+        let contents = unseal(&bytes).ok_or_else(|| corrupt("wrong checksum".to_owned()))?;
         serde_json::from_slice(&contents).map(Some).map_err(|error| corrupt(error.to_string()))
     }
 
-    /// Replaces the file; on disk when it returns.
+    /// Replaces the file durably.
     pub fn save(&self, path: &Path) -> Result<(), muster_files::WriteError> {
         let bytes = serde_json::to_vec(self).expect("plain data with text keys");
         muster_files::replace(path, &seal(&bytes), muster_files::PRIVATE)
     }
 }
 
-/// What stands before the checksum, and after it: the file is one JSON object, of which the
-/// checksum is the first field and covers the object without it.
+/// Text around the checksum. The file is one JSON object whose first field is the checksum of the
+/// object without that field.
 const BEFORE: &[u8] = b"{\"sha256\":\"";
 const AFTER: &[u8] = b"\",";
 
-/// Puts the checksum into a JSON object that has other fields.
+/// Adds the checksum to a JSON object that has other fields.
 pub(crate) fn seal(object: &[u8]) -> Vec<u8> {
     let sum = HEXLOWER.encode(digest(&SHA256, object).as_ref());
     [BEFORE, sum.as_bytes(), AFTER, &object[1..]].concat()
 }
 
-/// The object without its checksum, if that is right.
+/// Returns the object without its checksum, if the checksum is right.
 fn unseal(sealed: &[u8]) -> Option<Vec<u8>> {
     let (sum, rest) = sealed.strip_prefix(BEFORE)?.split_at_checked(2 * SHA256.output_len())?;
     let object = [b"{", rest.strip_prefix(AFTER)?].concat();
@@ -237,7 +238,7 @@ mod tests {
             for damaged in [&flipped, &whole[..at]] {
                 fs::write(&path, damaged).unwrap();
                 let error = Membership::load(&path).unwrap_err().to_string();
-                assert!(error.contains("membership.json is damaged"), "byte {at}: {error}");
+                assert!(error.contains("membership.json is corrupt"), "byte {at}: {error}");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Everything that can be checked before anything is started or changed: the configuration, the
-//! machine, the state directory. Whatever is wrong here is one clear sentence and exit code 78.
+//! Checks the configuration, the machine and the state directory before anything is started or
+//! changed. A problem found here gives one clear error and exit code 78.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,51 +25,58 @@ use crate::membership::Membership;
 use crate::restore::{self, Restore};
 use crate::state_dir::StateDir;
 
-/// How long the etcd of a `musterd` that was killed may take to end: a busy machine frees its memory
-/// and its files first.
+/// Time limit for the etcd of a killed `musterd` to exit. A busy machine first frees its memory and
+/// its files.
 const ETCD_ENDS: Duration = Duration::from_secs(10);
 
-/// A node that is fit to be started.
+/// A node that passed all checks and can be started.
 #[derive(Debug)]
 pub struct Prepared {
+    /// Effective configuration of this node.
     pub config: Config,
     /// SHA-256 of the configuration document.
     pub digest: [u8; 32],
+    /// Token of the configuration.
     pub token: Token,
+    /// This node's key.
     pub identity: Arc<Identity>,
+    /// Promises that this node made at births.
     pub promises: Promises,
+    /// State directory, locked.
     pub state: Arc<StateDir>,
-    /// Which cluster this node belongs to, if it does already.
+    /// Membership on disk. `None` until this node belongs to a cluster.
     pub membership: Option<Membership>,
+    /// Addresses to bind and to announce.
     pub addresses: Addresses,
-    /// On control-plane nodes.
+    /// etcd binary. `None` on workers.
     pub etcd: Option<etcd::Binary>,
-    /// A snapshot that etcd is yet to begin with.
+    /// Snapshot that etcd must still be started from.
     pub restore_etcd: Option<Restore>,
 }
 
-/// What this node has promised at births.
+/// Promises that this node made at births.
 #[derive(Debug)]
 pub struct Promises {
+    /// File that holds the promises.
     pub store: PromiseStore,
-    /// As it was when the node started.
+    /// Record as it was when the node started.
     pub record: Record,
 }
 
-/// Where this node listens, and how it learns where others reach it.
+/// Address to bind, and the rule for the addresses at which other nodes reach this one.
 #[derive(Debug, Clone)]
 pub struct Addresses {
-    /// UDP and TCP.
+    /// Address to bind, for UDP and TCP.
     pub bind: SocketAddr,
-    /// These, for ever; otherwise whatever the machine has.
+    /// Configured addresses. Empty: use the machine's own addresses.
     fixed: Vec<IpAddr>,
-    /// Which of the machine's addresses are meant; empty: all that carry beyond it.
+    /// Subnets of the machine's addresses to use. Empty: all routable addresses.
     subnets: Vec<Subnet>,
 }
 
 impl Prepared {
-    /// What must be the same on every founder: the configuration's birth fields, and the snapshot
-    /// that etcd is to begin with.
+    /// Returns the fields that must be equal on every founder: the configuration's birth fields, and
+    /// the snapshot that etcd is restored from.
     pub fn birth_fields(&self) -> BTreeMap<String, String> {
         let mut fields = self.config.birth_fields();
         if let Some(Restore { digest, .. }) = &self.restore_etcd {
@@ -80,7 +87,7 @@ impl Prepared {
 }
 
 impl Addresses {
-    /// Whether an address of the machine is one of those that are meant.
+    /// True if this address of the machine is to be used.
     pub fn wants(&self, address: IpAddr) -> bool {
         if !self.fixed.is_empty() {
             return self.fixed.contains(&address);
@@ -88,8 +95,8 @@ impl Addresses {
         self.subnets.is_empty() || self.subnets.iter().any(|subnet| subnet.contains(address))
     }
 
-    /// Where others reach this node, best first, when the machine has these addresses; `before` is
-    /// what was best until now.
+    /// Returns the addresses at which other nodes reach this one, best first, given the machine's
+    /// addresses. `before` is the best address so far.
     pub fn reachable(&self, found: &[Interface], before: Option<IpAddr>) -> Vec<SocketAddr> {
         let addresses = if self.fixed.is_empty() {
             self.best(found, before).into_iter().collect()
@@ -109,7 +116,7 @@ impl Addresses {
     }
 }
 
-/// A checked start: everything but the state directory, which is untouched so far.
+/// A checked start. The state directory has not been changed yet.
 #[derive(Debug)]
 pub struct Checked {
     config: Config,
@@ -145,7 +152,7 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
     let state_dir = args.state_dir.unwrap_or_else(|| config.state_dir.clone());
     StateDir::check(&state_dir)?;
     let membership = own_membership(&state_dir, &config)?;
-    // The node that is to be checked may be running; its ports are then its own.
+    // With `--check`, this node may be running: the ports in use are then its own.
     let in_use = StateDir::refuse_in_use(&state_dir);
     match in_use {
         Err(_) if args.check => {}
@@ -165,7 +172,7 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
 }
 
 impl Checked {
-    /// Opens the state directory, making it and the node's identity at the first start.
+    /// Opens the state directory. The first start creates it and the node's identity.
     pub fn open(self) -> Result<Prepared, Fatal> {
         let Self { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd } =
             self;
@@ -196,18 +203,18 @@ fn read_config(path: &Path) -> Result<String, Fatal> {
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(Fatal::Machine(format!(
-            "the configuration {} has the mode {mode:04o}, so others can read the token in it; if \
-             they have not, run `chmod 0600` on it",
+            "the configuration {} has mode {mode:04o}, so other users can read the token in it; if \
+             none has, run `chmod 0600` on it",
             path.display()
         )));
     }
-    // One more byte than is allowed, so that the parser says that it is too long.
+    // Reads one byte more than allowed, so that the parser reports a file that is too long.
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let file = fs::File::open(path).map_err(read)?;
     io::read_to_string(io::Read::take(file, limit)).map_err(read)
 }
 
-/// Finds etcd and asks it for its version, which takes a process and so a runtime.
+/// Finds etcd and runs it to get its version. Starting a process needs a runtime.
 fn find_etcd(given: Option<&Path>) -> Result<etcd::Binary, Fatal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -225,7 +232,7 @@ fn node_name(args: &Args, document: &Document) -> Result<NodeName, Fatal> {
     let host = facts::hostname();
     let label = host.split('.').next().unwrap_or_default().to_ascii_lowercase();
     label.parse().map_err(|error| {
-        Fatal::Machine(format!("the host name cannot be this node's name: {error}; give --name"))
+        Fatal::Machine(format!("cannot use the host name as node name: {error}; give --name"))
     })
 }
 
@@ -243,8 +250,8 @@ fn addresses(args: &Args, config: &Config) -> Result<Addresses, Fatal> {
     let best = addresses.best(&found, None);
     let best = best.ok_or_else(|| {
         Fatal::Machine(
-            "this machine has no address that others could reach (none but loopback and \
-             link-local, or none in machine.network.subnets); configure one, or give --address"
+            "this machine has no address that other nodes can reach (only loopback and link-local, \
+             or none in machine.network.subnets); configure one, or give --address"
                 .to_owned(),
         )
     })?;
@@ -257,7 +264,7 @@ fn addresses(args: &Args, config: &Config) -> Result<Addresses, Fatal> {
     Ok(addresses)
 }
 
-/// What the state directory says this node belongs to, if that is what the configuration says too.
+/// Loads the membership from the state directory, and checks it against the configuration.
 fn own_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fatal> {
     let problem = |problem: String| Fatal::StateDir { path: dir.to_owned(), problem };
     let found = Membership::load(&StateDir::membership_in(dir))
@@ -265,7 +272,7 @@ fn own_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fat
     let Some(membership) = found else { return Ok(None) };
     if membership.cluster_name != config.cluster.name {
         return Err(problem(format!(
-            "it belongs to the cluster {:?} ({}), but the configuration says {:?}; give the right \
+            "it belongs to the cluster {:?} ({}), but the configuration names {:?}; use the right \
              configuration, or another --state-dir",
             membership.cluster_name,
             membership.cluster_id.short(),
@@ -275,19 +282,19 @@ fn own_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fat
     if membership.role != config.role {
         return Err(problem(format!(
             "this node is a member as {}, but the configuration makes it a {}; a node keeps its \
-             role: remove it from the cluster and start it with an empty state directory",
+             role; to change it, remove the node and start it with an empty state directory",
             membership.role, config.role
         )));
     }
     Ok(Some(membership))
 }
 
-/// Tries both ports and lets them go again.
+/// Checks that both ports can be bound.
 fn ports_are_free(bind: SocketAddr) -> Result<(), Fatal> {
     let taken = |protocol: &str, error: &io::Error| {
         Fatal::Machine(format!(
-            "cannot listen on {protocol} {bind}: {error}; is another musterd running, or does \
-             another program use the port? `ss -lpn 'sport = {}'` shows it",
+            "cannot listen on {protocol} {bind}: {error}; if another musterd or another program \
+             uses the port, `ss -lpn 'sport = {}'` shows it",
             bind.port()
         ))
     };
@@ -296,9 +303,8 @@ fn ports_are_free(bind: SocketAddr) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Tries the ports that etcd will use, where it will use them. The etcd of a `musterd` that was killed
-/// just now dies with it, though not in the same moment: on a node that has run etcd before, that is
-/// waited for.
+/// Checks that etcd's ports can be bound at this node's address. The etcd of a killed `musterd` exits
+/// a moment later, so a node that has run etcd before waits for that.
 fn etcd_ports_are_free(addresses: &Addresses, state_dir: &Path) -> Result<(), Fatal> {
     let found = facts::addresses(|address| addresses.wants(address))
         .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))?;
@@ -315,17 +321,17 @@ fn etcd_ports_are_free(addresses: &Addresses, state_dir: &Path) -> Result<(), Fa
                 continue;
             }
             return Err(Fatal::Machine(format!(
-                "cannot listen on TCP {socket}, which etcd needs: {error}; does another etcd run, as \
-                 a service perhaps (Debian: `systemctl disable --now etcd`)? `ss -ltnp 'sport = \
-                 {port}'` shows it"
+                "cannot listen on TCP {socket}, which etcd needs: {error}; `ss -ltnp 'sport = \
+                 {port}'` shows the program that uses it; to stop an etcd service on Debian: \
+                 `systemctl disable --now etcd`"
             )));
         }
     }
     Ok(())
 }
 
-/// Reads the node's key and its promises, or makes both at the first start, the promises first: so a
-/// key without promises is known to be a loss. A member without its key is never given a new one
+/// Reads the node's key and its promises. The first start creates both, the promises first, so a key
+/// without promises means that they were lost. A member without its key never gets a new one
 /// silently: it would be another node.
 pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises), Fatal> {
     let path = state.identity();
@@ -335,7 +341,7 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
         Ok(bytes) => {
             let bytes = muster_pki::Zeroizing::new(bytes);
             let identity = Identity::from_pkcs8(&bytes).map_err(|error| {
-                problem(format!("identity.key holds no usable key ({error}); {BEGIN_ANEW}"))
+                problem(format!("identity.key contains no valid key ({error}); {BEGIN_ANEW}"))
             })?;
             let opened = PromiseStore::open(state.path(), identity.node_id());
             let (store, record) = opened.map_err(|error| {
@@ -356,8 +362,8 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
             Ok((identity, Promises { store, record: Record::NEW }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(problem(format!("identity.key is gone; {BEGIN_ANEW}")))
+            Err(problem(format!("identity.key is missing; {BEGIN_ANEW}")))
         }
-        Err(error) => Err(problem(format!("identity.key cannot be read: {error}"))),
+        Err(error) => Err(problem(format!("cannot read identity.key: {error}"))),
     }
 }

@@ -1,5 +1,5 @@
-//! Why a node is not ready: the one thing that it waits for. Pure; the facts are gathered by
-//! [`crate::api::local`].
+//! Readiness: the one thing that a node waits for, if it is not ready. Pure; [`crate::api::local`]
+//! collects the inputs.
 
 use std::time::Duration;
 
@@ -8,36 +8,43 @@ use muster_types::Role;
 
 use muster_state::etcd::Assignment;
 
-/// What is known of this node, in the order in which things must come true.
+/// Inputs of the readiness check, in the order in which they must become true.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own sentence")]
+#[expect(clippy::struct_excessive_bools, reason = "independent inputs, each with its own message")]
 pub struct Facts {
+    /// Role of this node.
     pub role: Role,
-    /// This node was removed from its cluster.
+    /// True if this node was removed from its cluster.
     pub removed: bool,
-    /// What it waits for on the way into a cluster; none once it belongs to one.
+    /// The condition that formation waits for. `None` once the node belongs to a cluster.
     pub forming: Option<String>,
+    /// True if this node has a node certificate.
     pub has_certificate: bool,
-    /// On the control plane: for how long its Raft has been stuck, if it is.
+    /// Time since this control-plane node's Raft got stuck. `None` if it is not stuck.
     pub stuck_for: Option<Duration>,
     /// A control-plane node knows a leader; a worker is connected to a control-plane node.
     pub in_touch: bool,
-    /// On the control plane: it votes, and the state is founded and has its authorities.
+    /// True if this node votes in Raft. Always true on a worker.
     pub votes: bool,
+    /// True if the state is founded and has its authorities. Always true on a worker.
     pub founded: bool,
+    /// `None` on a worker, and before etcd's controller has reported.
     pub etcd: Option<EtcdFacts>,
 }
 
-/// What is known of this node's etcd.
+/// State of this node's etcd.
 #[derive(Debug, Clone)]
 pub struct EtcdFacts {
+    /// Assignment of this node in the etcd plan.
     pub assignment: Assignment,
+    /// Status that the unit reports.
     pub status: EtcdStatus,
-    /// Why the last wish was not taken over by the unit.
+    /// Reason why the unit did not accept its last spec.
     pub problem: Option<String>,
 }
 
-/// What this node waits for; `None` when it is ready. Reads well after "waits for …".
+/// Returns the one thing that this node waits for; `None` if it is ready. Reads well after "waits
+/// for …".
 pub fn waiting_for(facts: &Facts) -> Option<String> {
     if facts.removed {
         return Some(
@@ -58,9 +65,9 @@ pub fn waiting_for(facts: &Facts) -> Option<String> {
     }
     let checks = [
         (facts.in_touch, in_touch_words(facts.role)),
-        (facts.founded, "the first leader to write down the founding and the authorities"),
+        (facts.founded, "the first leader to commit the founding and the authorities"),
         (facts.has_certificate, "its node certificate"),
-        (facts.votes, "a vote in Raft, once it has caught up with the log"),
+        (facts.votes, "a vote in Raft, after it has caught up with the log"),
     ];
     if let Some((_, words)) = checks.iter().find(|(holds, _)| !holds) {
         return Some((*words).to_owned());
@@ -73,7 +80,7 @@ fn in_touch_words(role: Role) -> &'static str {
         Role::ControlPlane => {
             "a leader: a majority of the control-plane nodes must be up and reach each other"
         }
-        Role::Worker => "a control-plane node that answers",
+        Role::Worker => "a reply from a control-plane node",
     }
 }
 
@@ -101,10 +108,10 @@ fn unit(status: &EtcdStatus) -> Option<String> {
             Health::Waiting(why) | Health::Silent(why) => Some(format!("etcd: {why}")),
         },
         Phase::Stopped | Phase::Starting => because("etcd to start"),
-        Phase::BackingOff => because("etcd to be started again"),
+        Phase::BackingOff => because("etcd to restart"),
         Phase::Stopping => Some("etcd to stop".to_owned()),
         Phase::Lost => because("its lost etcd member to be replaced"),
-        Phase::Refused => because("etcd, which must not start"),
+        Phase::Refused => because("etcd, which is not allowed to start"),
     }
 }
 

@@ -1,9 +1,9 @@
-//! The wish to begin etcd with a snapshot, from the command line to the first start of etcd.
+//! Restore of an etcd snapshot, from the command line to the first start of etcd.
 //!
-//! All founders agree on the snapshot before they promise a birth. From then on it is no wish any
-//! more but a part of what was founded: a founder that began with anything else would be a member of
-//! the same etcd with other data. So the wish is written down before the node can promise anything,
-//! survives a start without the option, and is forgotten only when this node's etcd has begun.
+//! All founders agree on the snapshot before they promise a birth. From then on the snapshot is part
+//! of the birth: a founder that started from anything else would be a member of the same etcd with
+//! other data. Therefore a marker file is written before the node can promise anything. It survives
+//! a start without the option, and is removed only when this node's etcd has started.
 
 use std::fs;
 use std::io;
@@ -21,43 +21,43 @@ use crate::fatal::Fatal;
 use crate::state_dir::StateDir;
 use muster_types::error::chain;
 
-/// The etcd snapshot that a new cluster begins with.
+/// The etcd snapshot that a new cluster is restored from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restore {
-    /// All founders must be given the same one: it goes into what they compare before a birth.
+    /// Must be equal on all founders: it is one of the birth fields that they compare.
     pub digest: Digest,
-    /// None: this start was not given the file, an earlier one was.
+    /// `None` if only an earlier start was given the file.
     file: Option<PathBuf>,
-    /// Where the wish is written down.
+    /// Path of the marker file.
     record: PathBuf,
 }
 
-/// How far this node is bound, as far as it matters here.
+/// Progress of this node's birth, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It may still begin with whatever it is told to.
+    /// Nothing is promised; any snapshot may still be chosen.
     Free,
-    /// It has signed a birth that is not settled.
+    /// The node has signed a birth that is not settled.
     Promised,
-    /// It belongs to a cluster.
+    /// The node belongs to a cluster.
     Member,
 }
 
-/// What follows from the option, what is written down and how the node stands.
+/// Decision that follows from the option, the marker file and the birth progress.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
     None,
     Begin(Digest),
-    /// Written down as the first, given as the second.
+    /// The marker file holds the first digest, the given file has the second.
     Other(Digest, Digest),
-    /// Given after a birth without one was promised.
+    /// A snapshot was given after a birth without one was promised.
     TooLate,
 }
 
 fn wish(standing: Standing, written: Option<Digest>, given: Option<Digest>) -> Wish {
     match (standing, written, given) {
         (Standing::Free, _, Some(given)) => Wish::Begin(given),
-        // A member's etcd has begun long ago, or never was a founder's.
+        // A member's etcd started long ago, or the member was no founder.
         (Standing::Free, _, None)
         | (Standing::Promised, None, None)
         | (Standing::Member, None, _) => Wish::None,
@@ -73,8 +73,8 @@ fn wish(standing: Standing, written: Option<Digest>, given: Option<Digest>) -> W
     }
 }
 
-/// Reads and checks what etcd is to begin with, and changes nothing. The file is looked at only while
-/// it matters: for a node whose etcd has begun it need not even be there any more.
+/// Reads and checks the requested restore, and changes nothing. The file is read only while it
+/// matters: once this node's etcd has started, it need not exist any more.
 pub fn check(dir: &Path, given: Option<&Path>, is_member: bool) -> Result<Option<Restore>, Fatal> {
     let record = StateDir::restore_in(dir);
     let written = read(dir, &record)?;
@@ -88,18 +88,18 @@ pub fn check(dir: &Path, given: Option<&Path>, is_member: bool) -> Result<Option
         Wish::None => Ok(None),
         Wish::Begin(digest) => Ok(Some(Restore { digest, file: file.map(Path::to_owned), record })),
         Wish::Other(written, given) => Err(Fatal::Machine(format!(
-            "--restore-etcd: this node's birth was agreed on with the snapshot of SHA-256 {written}, \
+            "--restore-etcd: this node agreed to a birth with the snapshot of SHA-256 {written}, \
              but {shown} has {given}; give the same file as on the other founders"
         ))),
         Wish::TooLate => Err(Fatal::Machine(
-            "--restore-etcd: this node has promised a birth without a snapshot; start it without \
-             the option"
+            "--restore-etcd: this node has already promised a birth without a snapshot; start it \
+             without the option"
                 .to_owned(),
         )),
     }
 }
 
-/// Writes down what a node that is bound by nothing is to begin with, before it can be bound.
+/// Persists the requested restore of a node that has promised nothing, before it can promise.
 pub fn write_down(
     state: &StateDir,
     promises: &Record,
@@ -119,7 +119,8 @@ pub fn write_down(
     written.map_err(|problem| Fatal::StateDir { path: state.path().to_owned(), problem })
 }
 
-/// As far as it can be read; what is wrong with the files is told when they are opened for good.
+/// Returns the birth progress, as far as it can be read. The later open reports problems of the
+/// files.
 fn standing(dir: &Path) -> Standing {
     let bond = || {
         let key = muster_pki::Zeroizing::new(fs::read(StateDir::identity_in(dir)).ok()?);
@@ -138,13 +139,13 @@ fn read(dir: &Path, record: &Path) -> Result<Option<Digest>, Fatal> {
     match fs::read_to_string(record) {
         Ok(text) => text.trim().parse().map(Some).map_err(|()| {
             problem(format!(
-                "its file `{}` holds no SHA-256 of a snapshot; it is replaced whole, so this is not \
-                 a power cut: restore the file",
+                "its file `{}` contains no SHA-256 of a snapshot; it is written atomically, so a \
+                 power cut cannot explain this; restore the file",
                 record.file_name().unwrap_or_default().display()
             ))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(problem(format!("read {}: {error}", record.display()))),
+        Err(error) => Err(problem(format!("cannot read {}: {error}", record.display()))),
     }
 }
 
@@ -152,29 +153,29 @@ fn forget(record: &Path) -> Result<(), String> {
     match fs::remove_file(record) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("remove {}: {error}", record.display())),
+        Err(error) => return Err(format!("cannot remove {}: {error}", record.display())),
     }
     let around = record.parent().unwrap_or_else(|| Path::new("."));
     muster_files::sync_directory(around).map_err(|error| chain(&error))
 }
 
 impl Restore {
-    /// Restores a founder's first generation, unless that was done; only then may etcd be started.
-    /// Harmless for any other member: what it begins with comes from the others.
+    /// Restores a founder's first generation, unless that was done before. etcd must not start
+    /// earlier. Does nothing for any other member, which gets its data from its peers.
     pub async fn begin(&self, home: &Home, spec: &Spec) -> Result<(), String> {
         if spec.generation == Generation(0) && spec.initial.state == InitialState::New {
             match restore(home, spec, self.file.as_deref(), Some(self.digest)).await {
                 Ok(Restored::Now(verified)) => {
-                    info!(?verified, "etcd begins with the given snapshot");
+                    info!(?verified, "etcd restored from the given snapshot");
                 }
-                // A crash came between the restore and the end of this wish; or this member has run
-                // before, and the snapshot was for its beginning only.
+                // Either a crash came between the restore and the removal of the marker, or this
+                // member has run before and the snapshot was only for its first start.
                 Ok(Restored::Before(_)) | Err(RestoreError::DataExists { .. }) => {}
                 Err(RestoreError::NoFile) => {
                     return Err(format!(
-                        "the founders agreed to begin with the snapshot of SHA-256 {}, and this node \
-                         has not restored it; stop musterd and start it once more with \
-                         `--restore-etcd FILE`, the file that the other founders were given",
+                        "the founders agreed on the snapshot of SHA-256 {}, but this node has not \
+                         restored it; stop musterd and start it with `--restore-etcd FILE`, giving \
+                         the same file as on the other founders",
                         self.digest
                     ));
                 }
@@ -184,8 +185,8 @@ impl Restore {
         let record = self.record.clone();
         let forgotten = tokio::task::spawn_blocking(move || forget(&record)).await;
         if let Ok(Err(error)) = forgotten {
-            // Harmless: the next start finds that etcd has begun.
-            warn!(error, "the wish to restore a snapshot could not be forgotten");
+            // Harmless: the next start finds that etcd has data.
+            warn!(error, "cannot remove restore marker");
         }
         Ok(())
     }
@@ -241,7 +242,7 @@ mod tests {
         let record = StateDir::restore_in(state.path());
         let restore = Restore { digest: Digest([1; 32]), file: None, record: record.clone() };
         write_down(&state, &Record::NEW, Some(&restore)).unwrap();
-        // Without its promises and as a member: nothing but the record tells.
+        // As a member, and without promises: only the marker file counts.
         assert_eq!(check(state.path(), None, true).unwrap(), Some(restore));
         assert_eq!(check(state.path(), None, false).unwrap(), None, "a free node is given nothing");
         write_down(&state, &Record::NEW, None).unwrap();

@@ -1,6 +1,5 @@
-//! The directory in which a node keeps everything that must outlive it. Owns its layout, its
-//! permissions, its format version and its lock; refuses what it does not understand before
-//! anything in it is changed.
+//! The directory of a node's persistent state. Owns its layout, permissions, format version and
+//! lock. Rejects an unknown layout before it changes anything.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,16 +10,17 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::fatal::Fatal;
 
-/// What this build reads and writes. A directory with a higher number is left alone.
+/// Format version that this build reads and writes. A directory with a higher one is rejected.
 const FORMAT: u32 = 1;
 
-/// The file that a running `musterd` has locked.
+/// Name of the file that a running `musterd` holds locked.
 const LOCK: &str = "lock";
 
-/// What may lie beside no `format`: a fresh file system's, or a first start's that was cut short.
+/// Entries allowed in a directory without `format`: from a new file system or an interrupted first
+/// start.
 const LEFT_BY_A_SHORT_START: [&str; 3] = ["lost+found", LOCK, ".format.new"];
 
-/// A state directory that is fit for use, locked for as long as this lives.
+/// A valid state directory. The lock is released on drop.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -28,13 +28,13 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Looks without changing anything. `Ok` for a directory that is fit, or not there yet.
+    /// Checks the directory without changing it. `Ok` if it is valid or does not exist yet.
     pub fn check(path: &Path) -> Result<(), Fatal> {
         let problem = |problem: String| Fatal::StateDir { path: path.to_owned(), problem };
         let meta = match fs::symlink_metadata(path) {
             Ok(meta) => meta,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(problem(format!("it cannot be looked at: {error}"))),
+            Err(error) => return Err(problem(format!("cannot inspect it: {error}"))),
         };
         if !meta.is_dir() {
             return Err(problem("it is not a directory; give another with --state-dir".into()));
@@ -50,7 +50,7 @@ impl StateDir {
         let mode = meta.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(problem(format!(
-                "its mode is {mode:04o}, so others could read the cluster's keys; if they have not, \
+                "its mode is {mode:04o}, so other users can read the cluster's keys; if none has, \
                  run `chmod 0700` on it"
             )));
         }
@@ -58,10 +58,10 @@ impl StateDir {
             Ok(text) => match text.trim().parse::<u32>() {
                 Ok(found) if found <= FORMAT => Ok(()),
                 Ok(found) => Err(problem(format!(
-                    "it was written by a newer musterd (format {found}, this one knows {FORMAT}); \
+                    "it was written by a newer musterd (format {found}, this one supports {FORMAT}); \
                      install that version again"
                 ))),
-                Err(_) => Err(problem("its file `format` holds no number".into())),
+                Err(_) => Err(problem("its file `format` contains no number".into())),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(path).map_err(|e| problem(e.to_string()))?;
@@ -70,25 +70,25 @@ impl StateDir {
                 };
                 match entries.find_map(|entry| entry.ok().filter(foreign)) {
                     Some(entry) => Err(problem(format!(
-                        "it holds {} but no file `format`, so it is not a state directory of \
+                        "it contains {} but no file `format`, so it is not a state directory of \
                          Muster; give an empty one with --state-dir",
                         entry.file_name().display()
                     ))),
                     None => Ok(()),
                 }
             }
-            Err(error) => Err(problem(format!("its file `format` cannot be read: {error}"))),
+            Err(error) => Err(problem(format!("cannot read its file `format`: {error}"))),
         }
     }
 
-    /// Refuses a directory that a running `musterd` has locked. Changes nothing.
+    /// Rejects a directory that a running `musterd` holds locked. Changes nothing.
     pub fn refuse_in_use(path: &Path) -> Result<(), Fatal> {
-        // Without a lock to look at there is nobody; what is wrong with one is told by `open`.
+        // No lock file: no musterd runs. `open` reports other problems of the file.
         let Ok(lock) = File::open(path.join(LOCK)) else { return Ok(()) };
         flock(&lock, FlockOperation::NonBlockingLockShared).map_err(|_| in_use(path))
     }
 
-    /// Makes the directory if it is not there, and takes its lock.
+    /// Creates the directory if it does not exist, and locks it.
     pub fn open(path: &Path) -> Result<Self, Fatal> {
         Self::check(path)?;
         let problem = |what: &str, error: io::Error| Fatal::StateDir {
@@ -99,7 +99,7 @@ impl StateDir {
             .recursive(true)
             .mode(0o700)
             .create(path)
-            .map_err(|e| problem("it cannot be made", e))?;
+            .map_err(|e| problem("cannot create it", e))?;
         make_last(path)?;
         let lock = OpenOptions::new()
             .create(true)
@@ -107,7 +107,7 @@ impl StateDir {
             .write(true)
             .mode(0o600)
             .open(path.join(LOCK))
-            .map_err(|e| problem("its lock cannot be opened", e))?;
+            .map_err(|e| problem("cannot open its lock file", e))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| in_use(path))?;
         let dir = Self { path: path.to_owned(), _lock: lock };
         if !path.join("format").exists() {
@@ -121,52 +121,52 @@ impl StateDir {
         Ok(dir)
     }
 
-    /// The node's Ed25519 key, PKCS #8.
+    /// Path of the node's Ed25519 key (PKCS #8).
     pub fn identity(&self) -> PathBuf {
         Self::identity_in(&self.path)
     }
 
-    /// The same, of a directory that is not open.
+    /// Same path, for a directory that is not open.
     pub fn identity_in(path: &Path) -> PathBuf {
         path.join("identity.key")
     }
 
-    /// The directory itself; the promises of birth lie in it under their own name.
+    /// Path of the directory. The birth record lies directly in it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Cluster, credentials and peers of a member ([`crate::membership`]).
+    /// Path of the membership file ([`crate::membership`]).
     pub fn membership(&self) -> PathBuf {
         Self::membership_in(&self.path)
     }
 
-    /// The same, of a directory that is not open.
+    /// Same path, for a directory that is not open.
     pub fn membership_in(path: &Path) -> PathBuf {
         path.join("membership.json")
     }
 
-    /// The snapshot that etcd is yet to begin with ([`crate::restore`]).
+    /// Path of the restore marker ([`crate::restore`]).
     pub fn restore_in(path: &Path) -> PathBuf {
         path.join("restore-etcd")
     }
 
-    /// Peers to look for after a restart.
+    /// Path of the file with remembered peers.
     pub fn peers(&self) -> PathBuf {
         self.path.join("peers.json")
     }
 
-    /// Raft's log and snapshots.
+    /// Directory of Raft's log and snapshots.
     pub fn raft(&self) -> PathBuf {
         self.path.join("raft")
     }
 
-    /// etcd's data, certificates and log.
+    /// Directory of etcd's data, certificates and log.
     pub fn etcd(&self) -> PathBuf {
         Self::etcd_in(&self.path)
     }
 
-    /// The same, of a directory that is not open.
+    /// Same path, for a directory that is not open.
     pub fn etcd_in(path: &Path) -> PathBuf {
         path.join("etcd")
     }
@@ -180,8 +180,8 @@ fn in_use(path: &Path) -> Fatal {
     }
 }
 
-/// Syncs the directory and its place in those around it, also when an earlier start made them: that
-/// one may have been killed before it did, and what is found in the directory is acted upon.
+/// Syncs the directory and its ancestors, even if an earlier start created them. That start may have
+/// been killed before it synced, and this one acts on the directory's contents.
 fn make_last(path: &Path) -> Result<(), Fatal> {
     let unsure = |error| Fatal::StateDir {
         path: path.to_owned(),
@@ -190,7 +190,7 @@ fn make_last(path: &Path) -> Result<(), Fatal> {
     muster_files::sync_directory(path).map_err(unsure)?;
     for around in path.ancestors().skip(1).filter(|around| !around.as_os_str().is_empty()) {
         if let Err(error) = muster_files::sync_directory(around) {
-            // Only its owner may sync a directory that is none of ours; it was there before us.
+            // An ancestor of another owner cannot be synced; it existed before this node.
             tracing::debug!(error = muster_types::error::chain(&error), "not synced");
         }
     }
@@ -211,7 +211,7 @@ mod tests {
     fn a_missing_directory_is_fit_and_is_made_private() {
         let (_root, path) = fresh();
         StateDir::check(&path).unwrap();
-        assert!(!path.exists(), "looking changes nothing");
+        assert!(!path.exists(), "a check changes nothing");
         let _open = StateDir::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "1\n");

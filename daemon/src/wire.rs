@@ -1,5 +1,5 @@
-//! Between the endpoint's directory and messages. What is malformed is left out: a peer that cannot
-//! be named or dialled is of no use, and one bad entry must not hide the others.
+//! Conversions between the endpoint's directory and messages. Malformed entries are skipped: one bad
+//! entry must not hide the others.
 
 use muster_messages::hello::{Hint, Peer as WirePeer};
 use muster_pki::identity;
@@ -7,7 +7,7 @@ use muster_transport::endpoint::{Directory, Peer};
 use muster_types::address::{address_texts, parse_addresses};
 use muster_types::{PublicKey, Role};
 
-/// The members that a message names.
+/// Converts the members of a message to a directory.
 pub fn directory(peers: &[WirePeer]) -> Directory {
     let peers = peers.iter().filter_map(peer);
     peers.map(|peer| (identity::node_id(&peer.public_key), peer)).collect()
@@ -22,7 +22,7 @@ fn peer(message: &WirePeer) -> Option<Peer> {
     })
 }
 
-/// A directory as a message.
+/// Converts a directory to messages.
 pub fn peers(directory: &Directory) -> Vec<WirePeer> {
     let peer = |peer: &Peer| WirePeer {
         public_key: peer.public_key.to_vec(),
@@ -33,7 +33,7 @@ pub fn peers(directory: &Directory) -> Vec<WirePeer> {
     directory.values().map(peer).collect()
 }
 
-/// The control-plane members as hints, for those who asked the wrong node.
+/// Returns the control-plane members as hints, for a peer that called the wrong node.
 pub fn control_plane_hints(directory: &Directory) -> Vec<Hint> {
     let hint = |(id, peer): (&muster_types::NodeId, &Peer)| Hint {
         node_id: id.to_vec(),

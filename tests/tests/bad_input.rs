@@ -110,7 +110,7 @@ fn a_configuration_that_others_can_read_or_that_is_not_there_is_refused() -> Res
         bench.refused_with(&mut bench.musterd()?, &["node.yaml", &told, "chmod 0600"])?;
     }
     fs::remove_file(bench.config())?;
-    bench.refused_with(&mut bench.musterd()?, &["node.yaml", "is it there"])
+    bench.refused_with(&mut bench.musterd()?, &["node.yaml", "No such file"])
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn check_tells_whether_the_node_is_fit_and_changes_nothing() -> Result<()> {
     let bench = Bench::new()?;
     let before = Tree::of(&bench.path(""))?;
     let said = within(bench.musterd()?.arg("--check"), Duration::from_secs(20))?;
-    ensure!(said.code == Some(0) && said.err.contains("are fit"), "{}{}", said.out, said.err);
+    ensure!(said.code == Some(0) && said.err.contains("checks passed"), "{}{}", said.out, said.err);
     Tree::of(&bench.path(""))?.same_as(&before)?;
     ensure!(!bench.state().exists(), "a state directory was made");
 
@@ -306,11 +306,13 @@ fn the_state_directory_of_a_member_serves_that_member_alone() -> Result<()> {
 
     let key = bench.state().join("identity.key");
     fs::rename(&key, bench.path("identity.key"))?;
-    bench
-        .refused_with(&mut bench.musterd()?, &["identity.key is gone", "musterctl node remove"])?;
+    bench.refused_with(
+        &mut bench.musterd()?,
+        &["identity.key is missing", "musterctl node remove"],
+    )?;
     fs::write(&key, "no key")?;
     mode(&key, 0o600)?;
-    bench.refused_with(&mut bench.musterd()?, &["identity.key holds no usable key"])?;
+    bench.refused_with(&mut bench.musterd()?, &["identity.key contains no valid key"])?;
     fs::rename(bench.path("identity.key"), &key)?;
     running(&bench)?.stop()
 }

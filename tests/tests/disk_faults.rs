@@ -100,7 +100,7 @@ fn a_leader_whose_disk_is_full_stops_and_returns_once_there_is_room() {
         let said = log(&cluster, &victim)?;
         ensure!(code == Some(74), "it ended with {code:?}");
         ensure!(
-            said.contains("the store of this node failed, so it serves nothing more")
+            said.contains("Raft store failed; this node has stopped serving")
                 && said.contains("No space left on device"),
             "it does not say what happened"
         );
@@ -137,7 +137,7 @@ fn a_node_whose_disk_turns_read_only_stops_and_returns_after_a_check_of_the_disk
         let said = log(&cluster, &victim)?;
         ensure!(code == Some(74), "it ended with {code:?}");
         ensure!(
-            said.contains("the store of this node failed, so it serves nothing more"),
+            said.contains("Raft store failed; this node has stopped serving"),
             "it does not say what happened"
         );
         write(&cluster, "without it")?;

@@ -100,8 +100,8 @@ fn a_founder_killed_before_its_etcd_began_never_begins_with_nothing() {
         cluster.until_healthy()?;
         ensure!(kept_on(&cluster, "cp-1")? == "first", "a restart has lost the data");
         let log = fs::read_to_string(cluster.node("cp-1").host.dir().join("musterd.log"))?;
-        let begun = log.matches("etcd begins with the given snapshot").count();
-        ensure!(begun == 1, "said {begun} times that etcd begins with the snapshot");
+        let begun = log.matches("etcd restored from the given snapshot").count();
+        ensure!(begun == 1, "said {begun} times that etcd was restored from the snapshot");
         Ok(())
     });
 }

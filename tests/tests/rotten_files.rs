@@ -192,7 +192,7 @@ fn ends_by_itself(cluster: &mut Cluster) -> Result<End> {
 
 /// The line in which it says why it ended.
 fn last_sentence(log: &str) -> &str {
-    let is_end = |line: &&str| line.starts_with("musterd: ") || line.contains("musterd ends");
+    let is_end = |line: &&str| line.starts_with("musterd: ") || line.contains("musterd exits");
     log.lines().rev().find(is_end).unwrap_or_default()
 }
 

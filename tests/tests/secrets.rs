@@ -250,7 +250,7 @@ impl Story {
         let mut process = desk.spawn(musterd, "alone")?;
         until("etcd to begin with the snapshot", HEALTHY, || {
             let text = fs::read_to_string(process.log()).unwrap_or_default();
-            let begun = text.contains("etcd begins with the given snapshot");
+            let begun = text.contains("etcd restored from the given snapshot");
             if begun { Ok(()) } else { Err(text.lines().last().map(str::to_owned)) }
         })?;
         process.stop(HEALTHY)?;

@@ -205,7 +205,7 @@ async fn a_store_that_is_opened_on_a_full_disk_is_not_taken_for_damaged() -> Res
     let wrong = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "there was room: {wrong}");
     ensure!(wrong.contains("No space left on device"), "{wrong}");
-    ensure!(!wrong.contains("corrupted") && !wrong.contains("begin anew"), "{wrong}");
+    ensure!(!wrong.contains("corrupted") && !wrong.contains("re-initialised"), "{wrong}");
     let mut held = Held::default();
     for op in &script(7, BEFORE) {
         held.perform(op);

@@ -423,6 +423,6 @@ fn a_store_that_was_made_and_is_gone_is_refused() {
             fs::remove_file(&lost).unwrap();
         }
         let refused = require(&raft).unwrap_err().to_string();
-        assert!(refused.contains("is gone") && refused.contains("begin anew"), "{refused}");
+        assert!(refused.contains("is gone") && refused.contains("re-initialised"), "{refused}");
     }
 }
