@@ -1,4 +1,5 @@
-//! A member's life: from the moment this node belongs to a cluster until it stops or is removed.
+//! The member runtime: waits until this node is a member, then runs a member's tasks until it stops
+//! or is removed.
 
 mod control_plane;
 mod liveness;
@@ -31,50 +32,65 @@ use crate::membership::Membership;
 use crate::prepare::Prepared;
 use crate::raft::{self, Group};
 
-/// What the parts tell each other about this node.
+/// Status channels that the node's tasks write and its APIs read.
 #[derive(Debug)]
 pub struct Publish {
+    /// The condition that formation waits for. `None` once the node belongs to a cluster.
     pub forming: watch::Sender<Option<String>>,
+    /// True once this node was removed from its cluster.
     pub removed: watch::Sender<bool>,
     /// The cluster that this node belongs to.
     pub cluster: watch::Sender<Option<ClusterId>>,
+    /// On a worker: true while a control-plane node answers.
     pub in_touch: watch::Sender<bool>,
+    /// Handle to the Raft group. `None` on a worker, and before Raft has started.
     pub group: watch::Sender<Option<Group>>,
+    /// Status of this node's etcd.
     pub etcd: watch::Sender<EtcdView>,
+    /// On a worker: the last cluster view that it received.
     pub told: watch::Sender<Told>,
 }
 
-/// All that a member is made of.
+/// Inputs of the member runtime.
 #[derive(Debug)]
 pub struct Life {
+    /// The checked node.
     pub prepared: Prepared,
+    /// QUIC endpoint.
     pub endpoint: Endpoint,
+    /// TCP port for operators.
     pub listener: TcpListener,
+    /// Handle to the trust store.
     pub keeper: Keeper,
+    /// Discovery sources.
     pub sources: Sources,
+    /// Handle to formation. `None` on a node that joined in an earlier run.
     pub formation: Option<muster_formation::Handle>,
+    /// Addresses at which other nodes reach this one.
     pub own: watch::Receiver<Vec<SocketAddr>>,
+    /// Status channels.
     pub publish: Publish,
+    /// Status provider of this node.
     pub local: Arc<Local>,
 }
 
-/// How long the cause may take to show after a part has ended.
+/// Time limit for Raft to report its error after another task has ended.
 const CAUSE: Duration = Duration::from_millis(500);
 
-/// How this node came into its cluster.
+/// The way in which this node became a member.
 enum Origin {
     Founder(Box<Founder>),
     Joined,
 }
 
-/// What only a founder knows: what the founding is, and who votes first.
+/// Data that only a founder has: the initial commands and the first voters.
 struct Founder {
     founding: Founding,
     voters: BTreeSet<NodeId>,
 }
 
 impl Life {
-    /// Waits for the cluster, then lives in it until `stop`.
+    /// Waits until this node is a member, then runs the member's tasks until `stop`.
     pub async fn run(self, ends: mpsc::Sender<Fatal>, stop: CancellationToken) {
         match stop.run_until_cancelled(self.enter()).await {
             None => {}
@@ -86,7 +102,7 @@ impl Life {
         }
     }
 
-    /// Waits until this node belongs to a cluster; what it then is, is on disk.
+    /// Waits until this node belongs to a cluster. Returns how it got in, and its membership.
     async fn enter(&self) -> Result<(Origin, Membership), Fatal> {
         let Some(formation) = &self.formation else {
             let membership = self.prepared.membership.clone();
@@ -111,14 +127,14 @@ impl Life {
             }
             Some(Formed::Joined(answer)) => {
                 let membership = Membership::admitted(&answer, prepared.config.role)
-                    .map_err(|error| Fatal::start("take the admission", error))?;
+                    .map_err(|error| Fatal::start("accept the admission", error))?;
                 Ok((Origin::Joined, membership))
             }
         }
     }
 
-    /// Waits for formation's end, says what it waits for, and closes what operators open: there is
-    /// nobody to answer them yet but the hello protocol.
+    /// Waits for the end of formation and publishes what it waits for. Meanwhile, closes operators'
+    /// connections: only the hello protocol is served yet.
     async fn formed(&self, formation: &muster_formation::Handle) -> Option<Formed> {
         let mut candidate = formation.candidate();
         let formed = formation.formed();
@@ -144,7 +160,7 @@ impl Life {
         }
     }
 
-    /// What the sources of candidates complain about, in brackets: why nobody may be found.
+    /// Formats the errors of failing discovery sources, in brackets; empty if there are none.
     fn blind_sources(&self) -> String {
         let states = self.sources.state();
         let blind: Vec<_> =
@@ -201,8 +217,8 @@ impl Life {
         stop.cancelled().await;
     }
 
-    /// Makes Raft's store before the membership is on disk: so a membership without a store is known
-    /// to be a loss. A voter that began with an empty one would vote again in terms it has voted in.
+    /// Creates Raft's store before the membership is on disk, so a membership without a store means
+    /// that the store was lost. A voter with an empty store could vote twice in one term.
     async fn claim_store(&self, cluster: ClusterId) -> Result<(), Fatal> {
         if self.prepared.config.role == Role::Worker {
             return Ok(());
@@ -212,8 +228,8 @@ impl Life {
         claimed.map_err(|error| control_plane::raft_failed(&error))
     }
 
-    /// Asks others whether this node still is a member when it is out of touch; once it is known to
-    /// be removed, everything that only a member does ends.
+    /// Starts the membership check, and stops the member's tasks once this node is known to be
+    /// removed.
     fn watch_standing(&self, serving: &mut Serving) {
         let standing = Standing {
             me: self.me(),
@@ -244,18 +260,18 @@ impl Life {
     }
 }
 
-/// Everything that a removed node must not do.
+/// Tasks that must stop when the node is removed.
 #[derive(Debug)]
 struct Serving {
     tasks: Tasks,
     stop: CancellationToken,
-    /// What ends the whole node.
+    /// Receives errors that stop the whole node.
     ends: mpsc::Sender<Fatal>,
     group: watch::Receiver<Option<Group>>,
 }
 
 impl Serving {
-    /// Runs until told to stop, or until a task ends that should not have, which ends the node.
+    /// Runs until `stop`. An unexpected task exit stops the node.
     async fn run(mut self) {
         let ended = tokio::select! {
             biased;
@@ -265,7 +281,7 @@ impl Serving {
         if let Some((name, panicked)) = ended
             && !self.stop.is_cancelled()
         {
-            error!(name, panicked, "a part of this member ended");
+            error!(name, panicked, "task exited");
             let fatal = match self.store_failed().await {
                 Some(why) => Fatal::Store(why),
                 None if panicked => Fatal::Panicked(name),
@@ -277,8 +293,8 @@ impl Serving {
         self.tasks.drain().await;
     }
 
-    /// Why Raft has stopped by itself, if it has: parts that follow it end with it, and whichever is
-    /// noticed first must not hide the cause.
+    /// Returns the error that stopped Raft, if any. Tasks that depend on Raft end with it, and the
+    /// first one that is noticed must not hide the cause.
     async fn store_failed(&self) -> Option<String> {
         let group = self.group.borrow().clone()?;
         let mut metrics = group.metrics();

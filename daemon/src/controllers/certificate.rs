@@ -1,6 +1,6 @@
-//! This node's certificate on the control plane: issued by itself, because it holds the authority,
-//! from what the registry says of it; renewed at half life, and when the registry says otherwise.
-//! Sessions go on over a renewal.
+//! The node certificate on the control plane. The node holds the authority, so it issues its own
+//! certificate from its registry entry. It renews at half of the lifetime, and when the registry
+//! entry changes. Open sessions survive a renewal.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::membership::Certified;
 use crate::raft::Group;
 use muster_state::{ClusterState, Member};
 
-/// Looks again after this, should no event come first: certificates age without events.
+/// Interval of a check without events: certificates expire without one.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// What the registry says of a member, as its certificate will.
+/// Returns the certificate profile of a member.
 pub fn profile(member: &Member) -> Profile {
     Profile::Node { id: member.id, role: member.role }
 }
 
-/// The member's addresses without ports, each once, for certificates of its etcd.
+/// Returns the member's distinct addresses without ports, for the certificates of its etcd.
 pub fn ips(member: &Member) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::new();
     for address in member.addresses.iter().take(leaf::MAX_ADDRESSES) {
@@ -37,8 +37,8 @@ pub fn ips(member: &Member) -> Vec<IpAddr> {
     ips
 }
 
-/// A node certificate for a member, with the authorities to check others by. `None` before the
-/// authorities are agreed.
+/// Issues a node certificate for a member, with the authorities to trust. `None` before the
+/// authorities are installed.
 pub fn issue(state: &ClusterState, member: &Member, now: SystemTime) -> Option<Certified> {
     let machine = &state.authorities()?.machine;
     match leaf::issue(machine, &profile(member), &SubjectKey::from(member.public_key), now) {
@@ -47,13 +47,14 @@ pub fn issue(state: &ClusterState, member: &Member, now: SystemTime) -> Option<C
             authorities: vec![machine.certificate().clone()],
         }),
         Err(error) => {
-            warn!(%error, node = %member.name, "a node certificate was not issued");
+            warn!(%error, node = %member.name, "cannot issue a node certificate");
             None
         }
     }
 }
 
-/// Whether the present certificate is due: none, past half of its life, or about other names.
+/// True if a new certificate is due: there is none, half of its lifetime is over, or the profile
+/// has changed.
 fn is_due(
     present: Option<&[CertificateDer<'static>]>,
     profile: &Profile,
@@ -79,7 +80,7 @@ pub async fn run(group: Group, me: PublicKey, keeper: Keeper, stop: Cancellation
             if is_due(present.as_deref(), &wanted, said.as_ref(), clock::now())
                 && let Some(certified) = issue(&state, member, clock::now())
             {
-                info!("this node has a new node certificate");
+                info!("issued a new node certificate");
                 keeper.set_certified(certified).await;
                 said = Some(wanted);
             }

@@ -1,5 +1,5 @@
-//! Whom sessions are checked against and where members are dialled: the registry, with the addresses
-//! that members now give of themselves in gossip before those that the registry remembers.
+//! The directory: the members that sessions are checked against, and the addresses to dial. It is
+//! the registry, with the addresses from gossip before those of the registry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::keeper::Keeper;
 use crate::raft::Group;
 use muster_state::ClusterState;
 
-/// The registry as sessions need it.
+/// Converts the registry to a directory.
 pub fn registry(state: &ClusterState) -> Directory {
     let peer = |member: &muster_state::Member| Peer {
         public_key: member.public_key,
@@ -27,7 +27,7 @@ pub fn registry(state: &ClusterState) -> Directory {
     state.members().map(|member| (member.id, peer(member))).collect()
 }
 
-/// The registry with the newest addresses first.
+/// Adds the addresses from gossip before those of the registry.
 pub fn with_gossip(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -> Directory {
     for (id, peer) in &mut registry {
         let card = seen.get(id).filter(|seen| seen.state != State::Unknown);
@@ -39,7 +39,7 @@ pub fn with_gossip(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -
     registry
 }
 
-/// On the control plane: follows the state until `stop`.
+/// Updates the directory of a control-plane node from the state until `stop`.
 pub async fn run(
     group: Group,
     mut liveness: watch::Receiver<View>,
@@ -51,7 +51,7 @@ pub async fn run(
         let state = Arc::clone(&states.borrow_and_update());
         let seen = Arc::clone(&liveness.borrow_and_update());
         let again = Instant::now() + pace::pause(state.members().len());
-        // Before the founding is written down, the birth certificate is all there is to believe.
+        // Until the founding is committed, the directory comes from the birth certificate.
         if state.birth().is_some() {
             keeper.set_directory(with_gossip(registry(&state), &seen)).await;
         }
@@ -61,7 +61,7 @@ pub async fn run(
             changed = states.changed() => if changed.is_err() { return },
             Ok(()) = liveness.changed() => {}
         }
-        // A removal is believed at once.
+        // A removal is applied without delay.
         let removed = state.removed().len();
         let goes = async {
             states.wait_for(|state| state.removed().len() != removed).await.map(drop).ok()

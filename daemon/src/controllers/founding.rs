@@ -1,6 +1,6 @@
-//! The first two commands of a cluster: the leader writes down what the founders agreed on, then the
-//! authorities that it makes. Both are compare-and-set in `apply`: whoever else tries changes
-//! nothing.
+//! The first two commands of a cluster. The leader commits what the founders agreed on, then the
+//! authorities that it generates. `apply` treats both as compare-and-set, so a second attempt
+//! changes nothing.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::raft::Group;
 use muster_state::command::{Found, Founder, InstallAuthorities, Operator};
 use muster_state::{Authorities, ClusterState, Command};
 
-/// Looks again after this, should no event say that there is something to do.
+/// Interval of a check without events.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a founder knows of the founding.
+/// The founding, as a founder knows it.
 #[derive(Debug)]
 pub struct Founding {
     found: Found,
@@ -81,7 +81,7 @@ impl Founding {
     }
 }
 
-/// Proposes what is missing whenever this node leads; ends once nothing is.
+/// Proposes missing commands while this node leads; returns when both are applied.
 pub async fn run(founding: Founding, group: Group, stop: CancellationToken) {
     let mut metrics = group.metrics();
     loop {
@@ -89,8 +89,8 @@ pub async fn run(founding: Founding, group: Group, stop: CancellationToken) {
         match founding.next(&state, &group) {
             None => return,
             Some(command) if group.is_leader() => match group.propose(command).await {
-                Ok(outcome) => info!(?outcome, "a founding step was committed"),
-                Err(error) => warn!(%error, "a founding step was not committed"),
+                Ok(outcome) => info!(?outcome, "founding step committed"),
+                Err(error) => warn!(%error, "founding step not committed"),
             },
             Some(_) => {}
         }

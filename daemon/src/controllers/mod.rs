@@ -1,6 +1,6 @@
-//! Convergence: one small loop for each derived thing. Each reads what is wanted and what is so,
-//! does what is missing, and sleeps until something moves; it is right when started from any state,
-//! with events lost or repeated. [`crate::compose`] lists them.
+//! Controllers: one small loop for each derived thing. Each compares desired and actual state, does
+//! what is missing, and sleeps until something changes. A controller is correct from any initial
+//! state, even if events are lost or repeated. [`crate::life`] starts them.
 
 pub mod certificate;
 pub mod directory;

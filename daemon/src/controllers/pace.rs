@@ -1,19 +1,18 @@
-//! How often what grows with the members is made anew and handed on.
+//! Throttles work that grows with the number of members.
 //!
-//! Each of many members that come in one moment is news to all the others, and the news of one is a list
-//! of all: without a pause a crowd of n costs the cube of n. With one that grows with the list, whoever
-//! makes lists or reads them works as much in a second, however many members there are; whoever hands
-//! them to w readers does so w times.
+//! When n members join at once, each join notifies all others, and each notification lists all
+//! members. Without a delay, that costs O(n³). With a delay proportional to the list, producing and
+//! reading lists costs the same per second for any n. Sending them to w readers costs w times that.
 
 use std::time::Duration;
 
-/// The pause for each member.
+/// Delay per member.
 const PER_MEMBER: Duration = Duration::from_millis(1);
 
-/// No news waits longer.
+/// Maximum delay.
 pub const LONGEST: Duration = Duration::from_secs(1);
 
-/// The pause after one list of so many members, before the next is made.
+/// Returns the delay between two lists of this many members.
 pub fn pause(members: usize) -> Duration {
     u32::try_from(members).map_or(LONGEST, |members| (PER_MEMBER * members).min(LONGEST))
 }

@@ -1,5 +1,5 @@
-//! What this node says of itself to the group: addresses, version, etcd. Proposed only when it would
-//! change something; a worker sends it to a control-plane node, which decides that.
+//! This node's report to the group: addresses, version, etcd. Proposed only if it would change the
+//! state. A worker sends its report to a control-plane node, which decides that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,21 +18,22 @@ use crate::raft::Group;
 use muster_state::command::Report;
 use muster_state::{Command, EtcdReport};
 
-/// Looks again after this, should a report have been lost.
+/// Interval of a check without events, in case a report was lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How long a control-plane node may take to take a report.
+/// Time limit for a control-plane node to accept a report.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// What there is to report.
+/// Inputs of a report.
 #[derive(Debug, Clone)]
 pub struct Facts {
+    /// Addresses at which other nodes reach this one.
     pub addresses: watch::Receiver<Vec<SocketAddr>>,
-    /// Of this node's etcd; none on a worker or while it is not known.
+    /// Report of this node's etcd. `None` until it is known.
     pub etcd: watch::Receiver<Option<EtcdReport>>,
 }
 
-/// On the control plane: proposes through the group until `stop`.
+/// Proposes reports of a control-plane node through the group until `stop`.
 pub async fn run(group: Group, mut facts: Facts, stop: CancellationToken) {
     let mut states = group.watch_state();
     loop {
@@ -46,12 +47,12 @@ pub async fn run(group: Group, mut facts: Facts, stop: CancellationToken) {
         };
         let is_member = state.member(&report.node).is_some();
         if is_member && !report.addresses.is_empty() && state.would_change(&report) {
-            info!(addresses = ?report.addresses, etcd = ?report.etcd, "reporting to the group");
+            info!(addresses = ?report.addresses, etcd = ?report.etcd, "proposing a report");
             let proposed = group.propose(Command::Report(report));
             match stop.run_until_cancelled(proposed).await {
                 None => return,
-                Some(Ok(outcome)) => debug!(?outcome, "reported"),
-                Some(Err(error)) => debug!(%error, "not reported yet"),
+                Some(Ok(outcome)) => debug!(?outcome, "report committed"),
+                Some(Err(error)) => debug!(%error, "report not committed"),
             }
         }
         tokio::select! {
@@ -97,7 +98,7 @@ pub async fn run_on_worker(
     }
 }
 
-/// The control-plane members of a directory.
+/// Returns the control-plane members of the directory.
 pub fn control_planes(trust: &Trust) -> Vec<NodeId> {
     let peers = trust.directory.iter().filter(|(_, peer)| peer.role == Role::ControlPlane);
     peers.map(|(id, _)| *id).collect()
@@ -108,8 +109,8 @@ async fn tell(endpoint: &Endpoint, peers: Vec<NodeId>, request: ReportRequest) -
         let mut client = NodeClient::new(endpoint.channel(peer));
         match timeout(ANSWER, client.report(request.clone())).await {
             Ok(Ok(_)) => return true,
-            Ok(Err(status)) => debug!(peer = %peer.short(), %status, "report not taken"),
-            Err(_) => debug!(peer = %peer.short(), "report not answered"),
+            Ok(Err(status)) => debug!(peer = %peer.short(), %status, "report rejected"),
+            Err(_) => debug!(peer = %peer.short(), "report timed out"),
         }
     }
     false

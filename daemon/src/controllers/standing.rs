@@ -1,7 +1,7 @@
-//! Whether this node still is a member, and a certificate from others when it cannot make its own:
-//! a worker's always, a founder's that was away when the authorities were agreed. Asked over
-//! `muster-hello/1`, where the identity key alone tells who asks; only control-plane members that this
-//! node knows by their keys are believed.
+//! The membership check: asks control-plane members if this node is still a member. It also obtains
+//! a certificate when this node cannot issue its own: on a worker, and on a founder that missed the
+//! installation of the authorities. It uses `muster-hello/1`, where the identity key is enough to
+//! authenticate. Only control-plane members that this node knows by key are trusted.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,35 +23,42 @@ use crate::keeper::Keeper;
 use crate::membership::Membership;
 use crate::raft::Group;
 
-/// How often the need to ask is looked at.
+/// Interval at which the need for a check is evaluated.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// For how long this node must have been out of touch before it asks whether it was removed.
+/// Time without contact after which this node asks if it was removed.
 const OUT_OF_TOUCH: Duration = Duration::from_secs(3);
 
-/// The pause between two rounds of asking.
+/// Pause between two rounds of requests.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How long one peer may take to answer.
+/// Time limit for one peer's reply.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// What this looks at and whom it tells.
+/// Inputs and outputs of the membership check.
 #[derive(Debug)]
 pub struct Standing {
+    /// This node's id.
     pub me: NodeId,
+    /// This node's role.
     pub role: Role,
+    /// Endpoint to dial peers with.
     pub endpoint: Endpoint,
+    /// Current credentials and directory.
     pub trust: watch::Receiver<Arc<Trust>>,
+    /// Handle to the Raft group. `None` on a worker, and before Raft has started.
     pub group: watch::Receiver<Option<Group>>,
-    /// On a worker: whether a control-plane node answers.
+    /// On a worker: true while a control-plane node answers.
     pub in_touch: watch::Receiver<bool>,
+    /// Handle to the trust store, for renewed credentials.
     pub keeper: Keeper,
-    /// Addresses where somebody might be, should all members have moved at once.
+    /// Addresses of possible peers, in case all members have moved at once.
     pub hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
+    /// Set to true once this node is known to be removed.
     pub removed: watch::Sender<bool>,
 }
 
-/// What the others said.
+/// Result of asking the members.
 enum Answer {
     Member(Box<Membership>),
     Removed,
@@ -59,7 +66,7 @@ enum Answer {
 }
 
 impl Standing {
-    /// Asks whenever there is need, until `stop` or until this node is known to be removed.
+    /// Runs checks when needed, until `stop` or until this node is known to be removed.
     pub async fn run(self, stop: CancellationToken) {
         let mut silent = Duration::ZERO;
         while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
@@ -70,12 +77,12 @@ impl Standing {
             match stop.run_until_cancelled(self.ask_around()).await {
                 None => return,
                 Some(Answer::Removed) => {
-                    error!("this node was removed from the cluster; it serves nothing any more");
+                    error!("this node was removed from the cluster; it has stopped serving");
                     self.removed.send_replace(true);
                     return;
                 }
                 Some(Answer::Member(membership)) => {
-                    info!("a member has confirmed this node and renewed its certificate");
+                    info!("a member confirmed this node and renewed its certificate");
                     if let Some(certified) = membership.certified() {
                         self.keeper.set_certified(certified).await;
                     }
@@ -96,7 +103,7 @@ impl Standing {
         }
     }
 
-    /// Whether the certificate is missing or past half its life, and this node cannot issue one.
+    /// True if the certificate is missing or past half its lifetime, and this node cannot issue one.
     fn needs_certificate(&self) -> bool {
         let group = self.group.borrow();
         let state = group.as_ref().map(Group::state);
@@ -112,7 +119,7 @@ impl Standing {
 
     async fn ask_around(&self) -> Answer {
         let trust = Arc::clone(&self.trust.borrow());
-        // Only control-plane members can tell. Where workers were, one may be by now; asked last.
+        // Only control-plane members can answer. One may now have a worker's old address; try last.
         let of = |role: Role| {
             let peers = trust.directory.values().filter(move |peer| peer.role == role);
             peers.flat_map(|peer| peer.addresses.iter().copied())
@@ -126,19 +133,19 @@ impl Standing {
             match timeout(ANSWER, self.ask(&trust, address)).await {
                 Ok(Some(answer)) => return answer,
                 Ok(None) => {}
-                Err(_) => debug!(%address, "no answer about this node's standing"),
+                Err(_) => debug!(%address, "membership check timed out"),
             }
         }
         Answer::Nothing
     }
 
-    /// What the control-plane member at an address says; none if nobody is there who is known by
-    /// key, or if it cannot tell.
+    /// Asks the control-plane member at an address. `None` if no known member answers there, or if it
+    /// cannot decide.
     async fn ask(&self, trust: &Trust, address: SocketAddr) -> Option<Answer> {
         let session = match self.endpoint.dial_hello(address).await {
             Ok(session) => session,
             Err(error) => {
-                debug!(%address, %error, "a peer could not be asked about this node's standing");
+                debug!(%address, %error, "cannot dial a peer for the membership check");
                 return None;
             }
         };

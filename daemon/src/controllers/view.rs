@@ -1,5 +1,5 @@
-//! A worker's window on the cluster: it watches a control-plane node's view and believes it. When the
-//! stream ends it turns to the next one, for ever.
+//! Streams the cluster view from a control-plane node to this worker and applies it to the directory.
+//! When the stream ends, connects to the next node. Retries until stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,39 +23,45 @@ use crate::keeper::Keeper;
 use crate::membership::Certified;
 use crate::wire;
 
-/// How long a control-plane node may take to send its first view.
+/// Time limit for a control-plane node to send its first view.
 const FIRST: Duration = Duration::from_secs(3);
 
-/// The pause before the next control-plane node is asked.
+/// Delay before the next control-plane node is tried.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What a worker has been told last.
+/// The latest cluster view of a worker. `None` before the first one.
 pub type Told = Option<Arc<View>>;
 
-/// The worker's side.
+/// Watches the cluster view on a worker.
 #[derive(Debug)]
 pub struct Window {
+    /// This node's id.
     pub me: NodeId,
+    /// Endpoint to call control-plane nodes with.
     pub endpoint: Endpoint,
+    /// Current credentials and directory.
     pub trust: watch::Receiver<Arc<Trust>>,
+    /// Liveness and addresses from gossip.
     pub liveness: watch::Receiver<Seen>,
+    /// Handle to the trust store, which the views are applied to.
     pub keeper: Keeper,
-    /// Whether a control-plane node answers.
+    /// Set to true while a control-plane node answers.
     pub in_touch: watch::Sender<bool>,
+    /// Receives each accepted view.
     pub told: watch::Sender<Told>,
 }
 
 impl Window {
     /// Watches until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        // Workers begin with different control-plane nodes.
+        // Workers start with different control-plane nodes.
         let mut turn = usize::from(self.me.as_bytes()[0]);
         while !stop.is_cancelled() {
             let peers = control_planes(&self.trust.borrow());
             if let Some(peer) = peers.get(turn % peers.len().max(1)) {
                 let watched = stop.run_until_cancelled(self.watch(*peer)).await;
                 if let Some(Err(status)) = watched {
-                    debug!(peer = %peer.short(), %status, "the view of the cluster ended");
+                    debug!(peer = %peer.short(), %status, "cluster view stream ended");
                 }
                 self.in_touch.send_replace(false);
             }
@@ -64,7 +70,7 @@ impl Window {
         }
     }
 
-    /// Believes one control-plane node until its stream ends.
+    /// Applies the views of one control-plane node until its stream ends.
     async fn watch(&self, peer: NodeId) -> Result<(), tonic::Status> {
         let mut client =
             NodeClient::new(self.endpoint.channel(peer)).max_decoding_message_size(MAX_MESSAGE);
@@ -75,18 +81,18 @@ impl Window {
         };
         let (mut views, mut next) = timeout(FIRST, first)
             .await
-            .map_err(|_| tonic::Status::deadline_exceeded("no view"))??;
+            .map_err(|_| tonic::Status::deadline_exceeded("no view in time"))??;
         info!(peer = %peer.short(), "watching the cluster through a control-plane node");
         let mut liveness = self.liveness.clone();
         let mut current = None;
-        // Gossip has news, which are looked at from `again` on.
+        // True after a change in gossip, which is applied at `again` at the earliest.
         let mut moved = false;
         let mut again = Instant::now();
         let mut is_due = false;
         loop {
             if let Some(view) = next.take() {
                 if !self.is_up_to_date(&view) {
-                    return Err(tonic::Status::aborted("it lags behind"));
+                    return Err(tonic::Status::aborted("its view is older than the last one"));
                 }
                 let view = Arc::new(view);
                 self.told.send_replace(Some(Arc::clone(&view)));
@@ -112,8 +118,8 @@ impl Window {
         }
     }
 
-    /// Whether a view is at least as new as what this worker knows: not before its own admission,
-    /// nor before what it was told last. A control-plane node that has just joined may be behind.
+    /// True if a view is not older than this worker's admission or its last view. A control-plane node
+    /// that has just joined may be behind.
     fn is_up_to_date(&self, view: &View) -> bool {
         let known = self.told.borrow().as_ref().map_or(0, |told| told.index);
         view.index >= known && wire::directory(&view.members).contains_key(&self.me)

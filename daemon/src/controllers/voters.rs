@@ -1,5 +1,5 @@
-//! Brings Raft's membership to the registry's control-plane nodes, while this node leads. One change
-//! is in flight at a time; a failed one is tried again for ever.
+//! Reconciles Raft's membership with the registry's control-plane nodes, while this node leads. One
+//! change is in flight at a time. A failed change is retried indefinitely.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::raft::voters::{Change, Membership, next_change};
 use crate::raft::{Group, Metrics};
 use muster_state::ClusterState;
 
-/// How often the leader looks at the membership.
+/// Interval at which the leader checks the membership.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How often another node looks whether it leads.
+/// Interval at which another node checks if it leads.
 const RESTING: Duration = Duration::from_secs(1);
 
-/// How long one change may take before it is looked at anew.
+/// Time limit for one change, after which it is evaluated again.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A learner this close to the leader's last entry may vote.
+/// Maximum number of entries that a learner may lag behind the leader to be promoted.
 const CLOSE: u64 = 16;
 
-/// Runs until `stop`. Only a learner that `lives` is made a voter: one that died just after it had
-/// caught up would be counted on.
+/// Runs until `stop`. Promotes only learners for which `lives` is true: a learner that died just
+/// after it caught up would count towards the quorum.
 pub async fn run(
     group: Group,
     lives: impl Fn(&NodeId) -> bool + Send + 'static,
@@ -47,15 +47,15 @@ pub async fn run(
         if !group.is_leader() || !wants_change(&group.state()) {
             continue;
         }
-        // It looks so; now with the right to change it, and a state that lacks nothing.
+        // Decides again, with the membership lock held and an up-to-date state.
         let Ok((_voting, state)) = group.settled().await else { continue };
         let have = membership(&group.metrics().borrow());
         let Some(change) = next_change(&state.control_planes(), &have) else { continue };
-        info!(?change, "changing Raft's membership");
+        info!(?change, "changing Raft membership");
         match timeout(LIMIT, perform(&group, change)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(error, "Raft's membership was not changed; trying again"),
-            Err(_) => warn!("Raft's membership was not changed in time; trying again"),
+            Ok(Err(error)) => warn!(error, "Raft membership change failed; retrying"),
+            Err(_) => warn!("Raft membership change timed out; retrying"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a control-plane member runs besides: Raft and its controllers, etcd, the operator API.
+//! Tasks of a control-plane member: Raft and its controllers, etcd, the operator API.
 
 use muster_gossip::{Gossip, State};
 use muster_init::units::etcd::home::Home;
@@ -25,7 +25,7 @@ use muster_storage::OpenError;
 use muster_types::error::chain;
 
 impl Life {
-    /// Starts a control-plane member's parts.
+    /// Starts a control-plane member's tasks.
     pub(super) async fn control_plane(
         self,
         serving: &mut Serving,
@@ -85,7 +85,7 @@ impl Life {
     }
 }
 
-/// What etcd on this node is made of.
+/// Inputs of this node's etcd.
 struct EtcdParts {
     binary: Binary,
     home: Home,
@@ -93,7 +93,7 @@ struct EtcdParts {
 }
 
 impl EtcdParts {
-    /// Starts the unit and what looks after etcd's membership; gives what to report of it.
+    /// Starts the unit and the controller of etcd's membership. Returns this node's etcd reports.
     fn start(
         self,
         serving: &mut Serving,
@@ -114,7 +114,7 @@ impl EtcdParts {
     }
 }
 
-/// A refused directory is the machine's fault and changes nothing; anything else is the store's.
+/// Converts a start error of Raft. A rejected directory is a machine error; others are store errors.
 pub(super) fn raft_failed(error: &StartError) -> Fatal {
     match error {
         StartError::Open(OpenError::Directory(_)) => Fatal::Machine(chain(error)),
@@ -125,7 +125,7 @@ pub(super) fn raft_failed(error: &StartError) -> Fatal {
     }
 }
 
-/// Ends the node when its Raft has stopped by itself: a node that cannot write must not serve.
+/// Stops the node when Raft has failed: a node that cannot write must not serve.
 async fn store_watch(group: Group, ends: mpsc::Sender<Fatal>, stop: CancellationToken) {
     let mut metrics = group.metrics();
     let failed = metrics.wait_for(|metrics| metrics.running_state.is_err());

@@ -1,4 +1,4 @@
-//! Gossip, what this node says of itself in it, and the peers that are kept for the next start.
+//! Gossip tasks: the protocol itself, this node's metadata, and the remembered peers.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use super::{Life, Serving};
 use crate::clock;
 
 impl Life {
-    /// Starts gossip.
+    /// Starts the gossip tasks.
     pub(super) fn gossip(&self, serving: &mut Serving) -> Gossip {
         let Serving { tasks, stop, .. } = serving;
-        // Seconds since 1970 grow with each start, and the others correct a clock that lies.
+        // Seconds since 1970 grow with each start; peers correct a generation from a wrong clock.
         let generation = u32::try_from(clock::now_ms() / 1000).unwrap_or(u32::MAX / 2);
         let parts = muster_gossip::Parts {
             me: self.me(),
@@ -50,7 +50,7 @@ impl Life {
     }
 }
 
-/// Keeps the peers' addresses for the next start.
+/// Saves the peers' addresses for the next start.
 async fn remember(
     sources: Sources,
     mut trust: watch::Receiver<Arc<Trust>>,
@@ -73,10 +73,10 @@ async fn remember(
     stop.cancelled().await;
 }
 
-/// Randomness of the kernel for gossip's choices.
+/// Returns a random seed for gossip from the kernel.
 fn seed() -> [u8; 32] {
     let mut seed = [0; 32];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
-        .expect("the kernel's random number generator answers");
+        .expect("the kernel's random number generator works");
     seed
 }

@@ -1,4 +1,4 @@
-//! The operator API's server.
+//! The server of the operator API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::api::listen;
 use crate::api::operator::{Desk, OperatorService};
 use crate::raft::Group;
 
-/// What this node presents to operators: its node certificate, whichever is the newest.
+/// TLS credentials for operators' connections: always the newest node certificate.
 struct Presented(watch::Receiver<Arc<Trust>>);
 
 impl Admission for Presented {
@@ -49,6 +49,6 @@ pub(super) async fn serve_operators(
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled());
     let accepted = listen::accept(listener, Arc::new(tls), ready, stop.clone());
     if let (Err(error), ()) = tokio::join!(served, accepted) {
-        error!(%error, "the operator API ended");
+        error!(%error, "operator API server failed");
     }
 }

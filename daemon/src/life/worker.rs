@@ -1,4 +1,4 @@
-//! What a worker runs besides: its window on the cluster, its reports, the relay for operators.
+//! Tasks of a worker: the cluster view, its reports, the relay for operators.
 
 use muster_gossip::Gossip;
 
@@ -8,7 +8,7 @@ use crate::controllers::report;
 use crate::controllers::view::Window;
 
 impl Life {
-    /// Starts a worker's parts.
+    /// Starts a worker's tasks.
     pub(super) fn worker(self, serving: &mut Serving, gossip: &Gossip) {
         let Serving { tasks, stop, .. } = serving;
         let trust = self.keeper.trust();

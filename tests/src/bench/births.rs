@@ -84,7 +84,7 @@ async fn logged(hosts: &[Host], start: Instant) -> Result<(Instant, Instant)> {
         for tail in &mut tails {
             for line in tail.lines()? {
                 born += usize::from(line.contains(" born cluster="));
-                if line.contains("a founding step was committed") {
+                if line.contains("founding step committed") {
                     led = led.or(Some(Instant::now()));
                 }
             }

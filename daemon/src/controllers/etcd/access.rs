@@ -1,6 +1,5 @@
-//! How this control-plane node talks to the cluster's etcd: where the members listen, and with which
-//! certificate. The certificate is issued on the spot from the agreed authority and never written to
-//! disk.
+//! Clients for the cluster's etcd: the members' addresses and this node's client certificate. The
+//! certificate is issued in memory from the cluster's etcd authority and never written to disk.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -16,14 +15,14 @@ use ring::digest;
 use muster_state::etcd::Phase;
 use muster_state::{ClusterState, Member as ClusterMember};
 
-/// How long a certificate for our own calls is good.
+/// Lifetime of the certificate for Muster's own calls.
 const LIFETIME: Duration = Duration::from_hours(24);
 
-/// The name under which etcd sees Muster's own calls.
+/// Common name of Muster's own calls to etcd.
 const COMMON_NAME: &str = "muster";
 
-/// The name under which etcd sees a client of that name. Where a certificate has no room for all of
-/// it, a digest tells apart what begins in the same way.
+/// Returns the common name for a client of etcd. A name that does not fit into a certificate is cut,
+/// and a digest keeps it distinct.
 pub fn common_name(who: &str) -> String {
     const DIGEST: usize = 8;
     let room = MAX_COMMON_NAME - COMMON_NAME.len() - 1;
@@ -35,21 +34,21 @@ pub fn common_name(who: &str) -> String {
     format!("{COMMON_NAME}:{}-{}", &who[..begin], &digest[..DIGEST])
 }
 
-/// Why there is no way to etcd.
+/// Error of creating a client for etcd.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     #[error("the cluster has no etcd authority yet")]
     NoAuthority,
     #[error("no node runs etcd yet")]
     NoMember,
-    #[error("issue a client certificate for etcd")]
+    #[error("cannot issue a client certificate for etcd")]
     Issue(#[from] leaf::IssueError),
-    #[error("use the client certificate for etcd")]
+    #[error("cannot use the client certificate for etcd")]
     Credentials(#[from] CredentialsError),
 }
 
-/// The client side of etcd, with credentials that renew themselves and connections that are kept
-/// for as long as the members stay where they are.
+/// Creates clients for etcd. Renews the credentials, and reuses connections while the members'
+/// addresses stay the same.
 #[derive(Debug)]
 pub struct Access {
     key: KeyPair,
@@ -64,7 +63,7 @@ impl Default for Access {
 }
 
 impl Access {
-    /// The cluster's etcd, through any member.
+    /// Returns a client for the cluster's etcd, through any member.
     pub fn client(&mut self, state: &ClusterState, now: SystemTime) -> Result<Client, AccessError> {
         let endpoints: Vec<_> = members(state).map(|(_, address)| address).collect();
         let tls = self.tls(state, now)?;
@@ -79,7 +78,7 @@ impl Access {
         Ok(client)
     }
 
-    /// One node's etcd.
+    /// Returns a client for one node's etcd.
     pub fn member(
         &mut self,
         state: &ClusterState,
@@ -101,7 +100,7 @@ impl Access {
             Profile::EtcdClient { common_name: COMMON_NAME.to_owned(), lifetime: LIFETIME };
         let leaf = leaf::issue(authority, &profile, &self.key.public(), now)?;
         let trusted = Authorities::new(vec![authority.certificate().clone()])
-            .expect("one certificate is not none");
+            .expect("the list has one certificate");
         let renew_at = leaf.renew_at();
         let tls = Tls::new(&trusted, &Credential::new(leaf.chain, self.key.to_pkcs8()))?;
         self.tls = Some((tls.clone(), renew_at));
@@ -110,12 +109,12 @@ impl Access {
     }
 }
 
-/// Where a member's etcd listens to clients.
+/// Returns the client address of a member's etcd.
 pub fn client_address(member: &ClusterMember) -> Option<SocketAddr> {
     member.addresses.first().map(|address| SocketAddr::new(address.ip(), ETCD_CLIENT_PORT))
 }
 
-/// The node that runs a member of etcd's list.
+/// Returns the node that runs a member of etcd's member list.
 pub fn node_of(state: &ClusterState, listed: &Listed) -> Option<NodeId> {
     let records = || state.etcd().records();
     let by_id = records().find(|(_, r)| r.phase.member_id() == Some(listed.id.0));
@@ -125,7 +124,7 @@ pub fn node_of(state: &ClusterState, listed: &Listed) -> Option<NodeId> {
     by_id.or_else(unseen).map(|(node, _)| *node)
 }
 
-/// The nodes that run an etcd member, and where it listens to clients.
+/// Returns the nodes that run an etcd member, with its client address.
 pub fn members(state: &ClusterState) -> impl Iterator<Item = (NodeId, SocketAddr)> {
     state.etcd().records().filter_map(|(node, record)| {
         let runs = match record.phase {

@@ -1,5 +1,5 @@
-//! etcd's membership, looked after by the leader: whatever the plan and etcd disagree on is settled
-//! one step at a time, for ever. [`next_step`] decides; this looks, performs and records.
+//! Reconciles etcd's membership with the plan, on the leader, one step at a time. [`next_step`]
+//! decides. This module observes etcd, performs the step and records it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -20,19 +20,19 @@ use muster_state::etcd::{Observed, ObservedMember, Phase, Step, next_step};
 use muster_state::{ClusterState, Command, EtcdChange};
 use muster_types::error::chain;
 
-/// How often etcd is looked at while the plan is not fulfilled.
+/// Polling interval while etcd differs from the plan.
 const BUSY: Duration = Duration::from_millis(250);
 
-/// How often while it is, should nobody change the plan.
+/// Polling interval while etcd matches the plan.
 const RESTING: Duration = Duration::from_secs(5);
 
-/// How often a node that does not lead looks whether it does.
+/// Interval at which another node checks if it leads.
 const FOLLOWING: Duration = Duration::from_secs(1);
 
-/// For how long gossip must have held a node for down before its etcd counts as gone.
+/// Time that gossip must have reported a node as down before its etcd counts as lost.
 const DOWN_FOR: Duration = Duration::from_secs(30);
 
-/// What gossip knows of every member.
+/// Receiver of every member's liveness from gossip.
 pub type LivenessWatch = watch::Receiver<View>;
 
 /// Runs until `stop`; acts only while this node leads.
@@ -52,12 +52,12 @@ pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken)
         }
         let look = Box::pin(look_and_act(&group, &mut access, &liveness));
         if let Some(Err(error)) = stop.run_until_cancelled(look).await {
-            debug!(error, "etcd's membership could not be looked at");
+            debug!(error, "cannot read etcd's membership");
         }
     }
 }
 
-/// Whether every control-plane node votes in etcd where it should be.
+/// True if every control-plane node votes in etcd, at its planned peer URL.
 fn is_fulfilled(state: &ClusterState) -> bool {
     let plan = state.etcd();
     plan.departed().len() == 0
@@ -77,8 +77,8 @@ async fn look_and_act(
     let down = down_for_long(&liveness.borrow());
     let observed = observe(&client, down).await.map_err(|error| chain(&error))?;
     let Some(step) = next_step(&state, &observed) else { return Ok(()) };
-    // Only a plan that was the same before and after the look is what the look can be held against:
-    // another leader may have carried out and recorded steps while this one was not running.
+    // The observation is valid only if the plan was the same before and after it. Another leader may
+    // have performed and recorded steps while this one was not running.
     let since = group.catch_up().await.map_err(|error| chain(&error))?;
     if since.etcd() != state.etcd() {
         return Ok(());
@@ -87,17 +87,17 @@ async fn look_and_act(
     let change = match perform(&client, step).await {
         Ok(change) => change,
         Err(error) if error.is_transient() || error.kind == Kind::LearnerNotReady => {
-            debug!(%error, "etcd is not ready for the change yet");
+            debug!(%error, "etcd is not ready for the change");
             return Ok(());
         }
         Err(error) => {
-            warn!(%error, "etcd refused the change; looking again");
+            warn!(%error, "etcd rejected the change; retrying");
             return Ok(());
         }
     };
     if let Some(change) = change {
         let outcome = group.propose(Command::Etcd(change)).await.map_err(|e| chain(&e))?;
-        debug!(?outcome, "etcd's change is recorded");
+        debug!(?outcome, "recorded the change of etcd's membership");
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ fn down_for_long(liveness: &BTreeMap<NodeId, Liveness>) -> BTreeSet<NodeId> {
     liveness.iter().filter(|(_, seen)| silent(seen)).map(|(node, _)| *node).collect()
 }
 
-/// etcd's list, from a member that has just proved to be up to date, and who of them answers.
+/// Reads etcd's member list from an up-to-date member, and probes which members answer.
 async fn observe(client: &Client, down: BTreeSet<NodeId>) -> Result<Observed, CallError> {
     let listed = client.current_members().await?;
     let healths = client.members_asked().iter().map(async |member| {
@@ -132,7 +132,7 @@ async fn observe(client: &Client, down: BTreeSet<NodeId>) -> Result<Observed, Ca
     Ok(Observed { members, down })
 }
 
-/// Carries out a step and says what to record. What etcd says was done before counts as done.
+/// Performs a step and returns the change to record. A step that etcd has already done succeeds.
 async fn perform(client: &Client, step: Step) -> Result<Option<EtcdChange>, CallError> {
     Ok(match step {
         Step::Record(change) => Some(change),

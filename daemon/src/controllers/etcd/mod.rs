@@ -1,4 +1,4 @@
-//! etcd on this node and in the cluster.
+//! Controllers of etcd, on this node and in the cluster.
 
 pub mod access;
 pub mod members;

@@ -1,5 +1,5 @@
-//! This node's etcd: what the plan assigns to it, with certificates from the agreed authority,
-//! renewed before they run out, handed to the unit that runs it. Also says what to report of it.
+//! Controller of this node's etcd. Builds the unit's spec from the plan, with certificates from the
+//! cluster's etcd authority, renewed before they expire. Also produces the node's etcd report.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -27,29 +27,35 @@ use muster_state::etcd::{Assignment, EtcdData, Seat, Start};
 use muster_state::{ClusterState, EtcdReport, Member};
 use muster_types::error::chain;
 
-/// Looks again after this, should no event come first: certificates age without events.
+/// Interval of a check without events: certificates expire without one.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// How long a certificate of the unit's own health checks is good.
+/// Lifetime of the certificate for the unit's health checks.
 const PROBE_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
-/// What was wished last, and when.
+/// The last spec that was submitted, and when.
 type Wished = Option<(Spec, Instant)>;
 
-/// What this controller works with.
+/// Inputs and outputs of the controller.
 #[derive(Debug)]
 pub struct Unit {
+    /// Handle to the Raft group.
     pub group: Group,
+    /// etcd binary.
     pub binary: Binary,
+    /// etcd's directory.
     pub home: Home,
+    /// Handle to the unit.
     pub handle: Handle,
-    /// A snapshot that the first generation is yet to begin with.
+    /// Snapshot that the first generation must still be restored from.
     pub restore: Option<Restore>,
+    /// Receives the status for this node's APIs.
     pub view: watch::Sender<EtcdView>,
+    /// Receives the report for the group.
     pub report: watch::Sender<Option<EtcdReport>>,
 }
 
-/// The leaves of one etcd member, and what they were issued for.
+/// Certificates of one etcd member, and the names they were issued for.
 #[derive(Debug)]
 struct Leaves {
     name: NodeName,
@@ -59,7 +65,7 @@ struct Leaves {
     client: (Leaf, KeyPair),
 }
 
-/// What the plan and the registry say that this node's etcd should be.
+/// Desired state of this node's etcd, from the plan and the registry.
 #[derive(Debug)]
 struct Wanted {
     generation: u32,
@@ -79,7 +85,7 @@ impl Unit {
             let problem = match self.converge(&state, &mut leaves, &mut wished).await {
                 Ok(()) => None,
                 Err(problem) => {
-                    warn!(problem, "etcd is not as the plan wants it");
+                    warn!(problem, "etcd does not match its assignment");
                     Some(problem)
                 }
             };
@@ -101,7 +107,7 @@ impl Unit {
         leaves: &mut Option<Leaves>,
         wished: &mut Wished,
     ) -> Result<(), String> {
-        // This runs after every command of the group: the same wish is not told again so soon.
+        // Runs after every command of the group, so an unchanged spec is not resubmitted so soon.
         let last = wished.take();
         let Some(member) = state.member(&self.group.me()) else {
             return self.handle.stop().await.map_err(|error| chain(&error));
@@ -113,7 +119,7 @@ impl Unit {
         if leaves.as_ref().is_none_or(|leaves| leaves.are_due(member, now)) {
             let Some(authorities) = state.authorities() else { return Ok(()) };
             *leaves = Some(Leaves::issue(&authorities.etcd, member, now)?);
-            info!("etcd's certificates are issued");
+            info!("issued etcd's certificates");
         }
         let (Some(leaves), Some(authorities)) = (leaves.as_ref(), state.authorities()) else {
             return Ok(());
@@ -153,7 +159,7 @@ impl Unit {
         leaves: Option<&Leaves>,
     ) {
         if let Some(record) = state.etcd().record(&self.group.me()) {
-            // The unit speaks of the generation that it was told of, not always of the plan's.
+            // The unit reports the generation of its spec, which may differ from the plan's.
             let data = match status.data {
                 _ if status.generation != Some(Generation(record.generation)) => {
                     known_data(state, &self.group, record.generation)
@@ -187,13 +193,13 @@ impl Unit {
     }
 }
 
-/// What this node has said of its data before: a restart does not make it absent.
+/// Returns the data state that this node last reported: a restart does not make the data absent.
 fn known_data(state: &ClusterState, group: &Group, generation: u32) -> EtcdData {
     let said = state.member(&group.me()).and_then(|member| member.etcd.as_ref());
     said.filter(|said| said.generation == generation).map_or(EtcdData::Absent, |said| said.data)
 }
 
-/// What the plan assigns; none while it assigns nothing to run.
+/// Returns the desired state. `None` if the plan assigns nothing to run.
 fn wanted(state: &ClusterState, member: &Member) -> Option<Wanted> {
     let Assignment::Run { generation, start, initial_cluster } =
         state.etcd().assignment(&member.id)
@@ -212,7 +218,7 @@ fn wanted(state: &ClusterState, member: &Member) -> Option<Wanted> {
     Some(Wanted { generation, state, members, heard_of })
 }
 
-/// The address in one of our own peer URLs.
+/// Parses the address from a peer URL that Muster made.
 fn peer_address(url: &str) -> Option<SocketAddr> {
     url.strip_prefix("https://")?.parse().ok()
 }
@@ -242,7 +248,7 @@ impl Leaves {
         })
     }
 
-    /// Past half of their life, or about other names.
+    /// True if half of a certificate's lifetime is over, or the member's names have changed.
     fn are_due(&self, member: &Member, now: SystemTime) -> bool {
         let leaves = [&self.server, &self.peer, &self.client];
         self.name != member.name
@@ -254,7 +260,7 @@ impl Leaves {
         let credential =
             |(leaf, key): &(Leaf, KeyPair)| Credential::new(leaf.chain.clone(), key.to_pkcs8());
         Credentials {
-            authorities: Authorities::new(vec![authority]).expect("one certificate is not none"),
+            authorities: Authorities::new(vec![authority]).expect("the list has one certificate"),
             server: credential(&self.server),
             peer: credential(&self.peer),
             client: credential(&self.client),
