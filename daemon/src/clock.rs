@@ -1,5 +1,5 @@
-//! The only place where `musterd` reads the wall clock. Other code takes the time as an argument, or
-//! calls this when it acts. Pure decisions never call it.
+//! The only place where `musterd` reads the wall clock. Other code takes the time as an argument,
+//! or calls this when it acts. Pure decisions never call it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,7 +1,7 @@
 //! Builds a node from its parts and runs it. The only place that knows all of them.
 //!
-//! Starts the tasks that run as long as the process: endpoint, hello service, candidates, formation.
-//! [`crate::life`] starts a member's other tasks once this node belongs to a cluster.
+//! Starts the tasks that run as long as the process: endpoint, hello service, candidates,
+//! formation. [`crate::life`] starts a member's other tasks once this node belongs to a cluster.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;

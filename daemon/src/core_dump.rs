@@ -7,8 +7,8 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 ///
 /// For a process that is not dumpable, the kernel writes no core to a file or a collector. It also
 /// denies other processes of the same user access to its memory (prctl(2), `PR_SET_DUMPABLE`).
-/// Children start dumpable again, so they get the resource limit, which they inherit. Root can still
-/// debug a running node: a debugger with `CAP_SYS_PTRACE` needs neither.
+/// Children start dumpable again, so they get the resource limit, which they inherit. Root can
+/// still debug a running node: a debugger with `CAP_SYS_PTRACE` needs neither.
 pub fn forbid() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })

@@ -75,8 +75,8 @@ pub struct Addresses {
 }
 
 impl Prepared {
-    /// Returns the fields that must be equal on every founder: the configuration's birth fields, and
-    /// the snapshot that etcd is restored from.
+    /// Returns the fields that must be equal on every founder: the configuration's birth fields,
+    /// and the snapshot that etcd is restored from.
     pub fn birth_fields(&self) -> BTreeMap<String, String> {
         let mut fields = self.config.birth_fields();
         if let Some(Restore { digest, .. }) = &self.restore_etcd {
@@ -303,8 +303,8 @@ fn ports_are_free(bind: SocketAddr) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Checks that etcd's ports can be bound at this node's address. The etcd of a killed `musterd` exits
-/// a moment later, so a node that has run etcd before waits for that.
+/// Checks that etcd's ports can be bound at this node's address. The etcd of a killed `musterd`
+/// exits a moment later, so a node that has run etcd before waits for that.
 fn etcd_ports_are_free(addresses: &Addresses, state_dir: &Path) -> Result<(), Fatal> {
     let found = facts::addresses(|address| addresses.wants(address))
         .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))?;
@@ -330,8 +330,8 @@ fn etcd_ports_are_free(addresses: &Addresses, state_dir: &Path) -> Result<(), Fa
     Ok(())
 }
 
-/// Reads the node's key and its promises. The first start creates both, the promises first, so a key
-/// without promises means that they were lost. A member without its key never gets a new one
+/// Reads the node's key and its promises. The first start creates both, the promises first, so a
+/// key without promises means that they were lost. A member without its key never gets a new one
 /// silently: it would be another node.
 pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises), Fatal> {
     let path = state.identity();

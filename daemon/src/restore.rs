@@ -1,9 +1,9 @@
 //! Restore of an etcd snapshot, from the command line to the first start of etcd.
 //!
-//! All founders agree on the snapshot before they promise a birth. From then on the snapshot is part
-//! of the birth: a founder that started from anything else would be a member of the same etcd with
-//! other data. Therefore a marker file is written before the node can promise anything. It survives
-//! a start without the option, and is removed only when this node's etcd has started.
+//! All founders agree on the snapshot before they promise a birth. From then on the snapshot is
+//! part of the birth: a founder that started from anything else would be a member of the same etcd
+//! with other data. Therefore a marker file is written before the node can promise anything. It
+//! survives a start without the option, and is removed only when this node's etcd has started.
 
 use std::fs;
 use std::io;

@@ -58,7 +58,7 @@ impl StateDir {
             Ok(text) => match text.trim().parse::<u32>() {
                 Ok(found) if found <= FORMAT => Ok(()),
                 Ok(found) => Err(problem(format!(
-                    "it was written by a newer musterd (format {found}, this one supports {FORMAT}); \
+                    "it was written by a newer musterd (format {found}, this one has {FORMAT}); \
                      install that version again"
                 ))),
                 Err(_) => Err(problem("its file `format` contains no number".into())),
@@ -180,8 +180,8 @@ fn in_use(path: &Path) -> Fatal {
     }
 }
 
-/// Syncs the directory and its ancestors, even if an earlier start created them. That start may have
-/// been killed before it synced, and this one acts on the directory's contents.
+/// Syncs the directory and its ancestors, even if an earlier start created them. That start may
+/// have been killed before it synced, and this one acts on the directory's contents.
 fn make_last(path: &Path) -> Result<(), Fatal> {
     let unsure = |error| Fatal::StateDir {
         path: path.to_owned(),

@@ -1,5 +1,5 @@
-//! Conversions between the endpoint's directory and messages. Malformed entries are skipped: one bad
-//! entry must not hide the others.
+//! Conversions between the endpoint's directory and messages. Malformed entries are skipped: one
+//! bad entry must not hide the others.
 
 use muster_messages::hello::{Hint, Peer as WirePeer};
 use muster_pki::identity;

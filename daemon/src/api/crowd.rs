@@ -1,17 +1,17 @@
-//! How many strangers a TCP port bears with, in all and from one source, so that one host cannot
-//! keep operators out. Pure: no clock, no I/O.
+//! Limits concurrent unauthenticated TCP connections, in total and per source, so that one host
+//! cannot lock operators out. Pure: no clock, no I/O.
 
 use std::collections::BTreeMap;
 
 use muster_transport::endpoint::Source;
 
-/// The strangers being borne with.
+/// Open connections that are not authenticated yet.
 #[derive(Debug)]
 pub(super) struct Crowd {
     most: usize,
     most_of_one: usize,
     total: usize,
-    /// Only sources that hold a place, so never more entries than places.
+    /// Open connections per source. Only sources with a connection have an entry.
     sources: BTreeMap<Source, usize>,
 }
 
@@ -20,7 +20,7 @@ impl Crowd {
         Self { most, most_of_one, total: 0, sources: BTreeMap::new() }
     }
 
-    /// Takes a place, if there is one for this source. [`Self::leave`] gives it back.
+    /// Acquires a slot for this source; false if none is free. [`Self::leave`] releases it.
     pub(super) fn enter(&mut self, source: Source) -> bool {
         let held = self.sources.get(&source).copied().unwrap_or(0);
         if self.total >= self.most || held >= self.most_of_one {
@@ -57,7 +57,7 @@ mod tests {
         let mut crowd = Crowd::new(100, 8);
         assert_eq!((0..1000).filter(|_| crowd.enter(from(1))).count(), 8);
         assert_eq!((2..1000).filter(|host| crowd.enter(from(*host))).count(), 92);
-        assert!(!crowd.enter(from(5000)), "no place is left");
+        assert!(!crowd.enter(from(5000)), "no slot is free");
         crowd.leave(from(1));
         assert!(crowd.enter(from(5000)));
     }

@@ -1,5 +1,6 @@
-//! What stands behind `muster-hello/1`: before there is a cluster, formation answers; afterwards the
-//! registry does. The token is checked here by what the group knows, and admission is the group's.
+//! The service behind `muster-hello/1`. Before this node belongs to a cluster, formation answers;
+//! afterwards, the registry does. Tokens are checked against the group's state, and the group
+//! admits nodes.
 
 mod refusals;
 
@@ -30,36 +31,42 @@ use crate::wire;
 use muster_state::command::Admit;
 use muster_state::{ClusterState, Command, Member, TokenStatus, view};
 
-/// The door of one node.
+/// The hello service of one node.
 #[derive(Debug)]
 pub struct Entrance {
+    /// Status provider of this node.
     pub local: Arc<Local>,
     /// The token of this node's own configuration.
     pub token: Token,
-    /// Answers for a node that is not a member yet, and about the birth afterwards.
+    /// Answers until this node is a member, and late messages about the birth afterwards.
     pub formation: Option<muster_formation::Handle>,
+    /// Handle to the Raft group. `None` on a worker, and before Raft has started.
     pub group: watch::Receiver<Option<Group>>,
+    /// Current credentials and directory.
     pub trust: watch::Receiver<Arc<Trust>>,
     /// On a worker: the last view of the cluster.
     pub told: watch::Receiver<Told>,
+    /// True once this node was removed from its cluster.
     pub removed: watch::Receiver<bool>,
     /// The cluster that this node belongs to.
     pub cluster: watch::Receiver<Option<ClusterId>>,
-    /// This node's birth-relevant settings, told so that a stranger can see what differs.
+    /// This node's birth fields, sent so that a peer can see differences.
     pub birth_fields: BTreeMap<String, String>,
-    /// This node's addresses, as others reach it.
+    /// Addresses at which other nodes reach this one.
     pub addresses: watch::Receiver<Vec<std::net::SocketAddr>>,
+    /// Queue of rejected peers for the audit log.
     pub refused: mpsc::Sender<Refused>,
 }
 
-/// What this node is to a stranger.
+/// Stage of this node, as far as it decides how hello calls are answered.
 enum Place {
-    /// On the way into a cluster.
+    /// Not yet a member.
     Forming,
     /// A control-plane member with a founded state.
     ControlPlane(Box<Group>, Arc<ClusterState>),
-    /// A member that knows no tokens: a worker, or a founder before the founding is written down.
+    /// A member that knows no tokens: a worker, or a founder before the founding is committed.
     Other,
+    /// Removed from its cluster.
     Removed,
 }
 
@@ -80,12 +87,12 @@ impl Entrance {
         if self.cluster.borrow().is_none() { Place::Forming } else { Place::Other }
     }
 
-    /// Whether this member has not seen the cluster's authorities yet.
+    /// True if this member has not received the cluster's authorities yet.
     fn is_at_genesis(&self) -> bool {
         self.trust.borrow().credentials.is_none()
     }
 
-    /// What this node says of itself once it is a member.
+    /// Describes this node once it is a member.
     fn member(&self) -> Candidate {
         let cluster_id = self.cluster.borrow().map(ClusterId::to_vec).unwrap_or_default();
         Candidate {
@@ -116,7 +123,7 @@ impl Entrance {
             join_reply::Outcome::Refused(Refusal { reason: reason.into(), message })
         };
         let (Ok(name), Ok(role)) = (me.name.parse::<NodeName>(), me.role.parse()) else {
-            return refuse(Reason::Invalid, "the name or the role is none".to_owned());
+            return refuse(Reason::Invalid, "invalid node name or role".to_owned());
         };
         let mut addresses = muster_types::address::parse_addresses(&me.addresses);
         if addresses.is_empty() {
@@ -132,7 +139,7 @@ impl Entrance {
             verified_by: group.me(),
         };
         let asks = guest.caller.node_id;
-        // Asked first: who is refused must not fill the log, however often it tries.
+        // Checked first: refused joins must not fill the Raft log, however often they are retried.
         let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
         let foretold = match group.catch_up().await {
             Ok(state) if state.member(&asks).is_some() && group.voters().contains(&asks) => {
@@ -169,18 +176,19 @@ impl Entrance {
     }
 }
 
-/// Why a voter is not admitted once more. A node votes only after its membership is on its disk, and
-/// with that it comes back by itself. One that asks has forgotten it, and with it what it voted for
-/// and acknowledged: as the same voter it could have an acknowledged write lost.
+/// Message for a voter that asks to join again. A node votes only after its membership is on its
+/// disk, and with that it rejoins by itself. A voter that asks to join has lost its disk state,
+/// including its votes and acknowledged entries. Readmitted as the same voter, it could cause the
+/// loss of an acknowledged write.
 fn forgotten(name: &NodeName) -> String {
     format!(
-        "this machine votes in the cluster as {name}, but its disk knows nothing of it (an old image \
-         of the disk?); run `musterctl node remove {name}`, wipe its state directory and let it join \
-         as a new node"
+        "this node is the voter {name}, but its disk has no membership (an old disk image?); run \
+         `musterctl node remove {name}`, wipe its state directory and let it join as a new node"
     )
 }
 
-/// All that a member needs to speak `muster-node/1`; none before the authorities are agreed.
+/// Builds the reply that a member needs to use `muster-node/1`. `None` before the authorities are
+/// installed.
 fn admitted(state: &ClusterState, member: &Member) -> Option<Admitted> {
     let certified = certificate::issue(state, member, clock::now())?;
     let birth = state.birth()?;
@@ -211,8 +219,8 @@ impl Door for Entrance {
                 (known.status(now) == TokenStatus::Valid).then(|| known.verifier.clone())
             }
             Place::Other => match (self.local.role, self.told.borrow().as_ref()) {
-                // Only a founder at genesis knows of no other tokens. Who had a certificate before
-                // is starting, or lags behind, and cannot tell which tokens were revoked.
+                // Only at genesis is the founding token the only one. A node that has a certificate
+                // is starting or lagging behind, so it does not know which tokens were revoked.
                 (Role::ControlPlane, _) => own().filter(|_| self.is_at_genesis()),
                 (Role::Worker, None) => None,
                 (Role::Worker, Some(told)) => {
@@ -229,7 +237,7 @@ impl Door for Entrance {
                 let status = state.token(token).map(|token| token.status(now));
                 matches!(status, Some(TokenStatus::Valid | TokenStatus::UsedUp))
             }
-            // A worker that has just joined and has not been told yet which tokens are valid.
+            // A worker that has just joined does not know yet which tokens are valid.
             Place::Other if self.told.borrow().is_none() => token == self.token.id(),
             Place::Other | Place::Forming | Place::Removed => self.verifier(token).await.is_some(),
         }
@@ -259,7 +267,9 @@ impl Door for Entrance {
     }
 
     async fn join(&self, guest: Guest, request: JoinRequest) -> Result<JoinReply, Status> {
-        let me = request.me.ok_or_else(|| Status::invalid_argument("who joins?"))?;
+        let me = request
+            .me
+            .ok_or_else(|| Status::invalid_argument("join request without a candidate"))?;
         let outcome = match self.place() {
             Place::ControlPlane(group, _) => self.admit(&group, &guest, me).await,
             Place::Other | Place::Forming | Place::Removed => {
@@ -279,7 +289,7 @@ impl Door for Entrance {
         let outcome = match self.place() {
             Place::ControlPlane(_, state) => match state.member(&caller.node_id) {
                 Some(member) => admitted(&state, member).map_or_else(
-                    || refuse(Reason::NotNow, "no authority yet"),
+                    || refuse(Reason::NotNow, "the cluster has no machine authority yet"),
                     renew_reply::Outcome::Renewed,
                 ),
                 None if state.is_removed(&caller.node_id) => {
@@ -290,7 +300,7 @@ impl Door for Entrance {
                 }
                 None => refuse(Reason::NotAMember, ""),
             },
-            // A stranger hears nothing of the cluster, not even where its control plane is.
+            // Reveals nothing of the cluster to an unauthenticated peer, not even hints.
             Place::Other | Place::Forming | Place::Removed => refuse(Reason::NotNow, ""),
         };
         Ok(RenewReply { outcome: Some(outcome) })
@@ -323,7 +333,7 @@ impl Door for Entrance {
     }
 
     fn refused(&self, refused: Refused) {
-        // What does not fit is left out: nobody waits for the audit log.
+        // Dropped if the queue is full: no call waits for the audit log.
         self.refused.try_send(refused).ok();
     }
 }

@@ -1,6 +1,5 @@
-//! The TCP port of a control-plane node: mutual TLS, then gRPC. Who connects must show an operator's
-//! key during the handshake; strangers get no further. Handshakes and connections are bounded in
-//! number and time.
+//! The TCP port of a control-plane node: mutual TLS, then gRPC. A client must prove an operator's
+//! key during the handshake. Handshakes and connections are bounded in number and time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,18 +25,18 @@ use tracing::debug;
 
 use super::crowd::Crowd;
 
-/// Connections of operators at a time: some tens of people and their tools.
+/// Maximum number of operators' connections: some tens of people and their tools.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Handshakes at a time, in all and from one source. Who is in one is a stranger, and may take its
-/// time over it: it must hold no place that an operator needs.
+/// Maximum number of concurrent handshakes, in total and per source. A client is unauthenticated
+/// until its handshake ends, and may be slow. It must not occupy a slot that an operator needs.
 const MAX_HANDSHAKES: usize = 128;
 const MAX_HANDSHAKES_OF_ONE: usize = 16;
 
-/// How long a handshake may take.
+/// Time limit for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// How long to wait when the machine has no file handle left for another connection.
+/// Delay before the next accept if the machine is out of file descriptors.
 const OUT_OF_HANDLES: Duration = Duration::from_millis(200);
 
 /// An operator's connection.
@@ -48,11 +47,12 @@ pub struct OperatorStream {
     _slot: OwnedSemaphorePermit,
 }
 
-/// Who is at the other end: in the extensions of every request.
+/// The operator at the other end. Stored in the extensions of every request.
 #[derive(Debug, Clone)]
 pub struct OperatorPeer {
-    /// Proven in the TLS handshake. Its role is looked up at every call.
+    /// Key proven in the TLS handshake. Its role is looked up for every call.
     pub key: PublicKey,
+    /// Address of the client, or of the worker that relays it.
     pub remote: SocketAddr,
 }
 
@@ -64,7 +64,7 @@ impl Connected for OperatorStream {
     }
 }
 
-/// Accepts until `stop` and hands over what has finished its handshake.
+/// Accepts connections until `stop` and passes on those that completed their handshake.
 pub async fn accept(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
@@ -90,7 +90,7 @@ pub async fn accept(
         let (stream, remote) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                debug!(%error, "accept");
+                debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(OUT_OF_HANDLES).await;
                 continue;
             }
@@ -105,8 +105,8 @@ pub async fn accept(
                 Ok(Ok(stream)) => {
                     ready.send(Ok(stream)).await.ok(); // the server has stopped
                 }
-                Ok(Err(error)) => debug!(%remote, %error, "operator handshake"),
-                Err(_) => debug!(%remote, "operator handshake took too long"),
+                Ok(Err(error)) => debug!(%remote, %error, "operator handshake failed"),
+                Err(_) => debug!(%remote, "operator handshake timed out"),
             }
             source
         });

@@ -1,5 +1,5 @@
-//! What this node says of itself: its readiness, its units, its certificates. Asked by operators
-//! through a control-plane node, and by the greeting of strangers.
+//! This node's status: readiness, units, certificates. Operators read it through a control-plane
+//! node; greetings include what the node waits for.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,38 +20,45 @@ use crate::clock;
 use crate::raft::Group;
 use crate::readiness::{EtcdFacts, Facts, waiting_for};
 
-/// What this node's own etcd looks like to its controller.
+/// Status of this node's etcd, as its controller publishes it.
 #[derive(Debug, Clone, Default)]
 pub struct EtcdView {
+    /// Status of the unit. `None` before its controller has run.
     pub status: Option<etcd::Status>,
-    /// Why the unit did not take over what the plan wants.
+    /// Reason why the unit does not run the plan's assignment.
     pub problem: Option<String>,
-    /// The certificates that etcd presents, by name.
+    /// Certificates that etcd presents, by name.
     pub leaves: Vec<(&'static str, CertificateDer<'static>)>,
 }
 
-/// What the node's parts publish about themselves.
+/// Status channels that the node's tasks write.
 #[derive(Debug)]
 pub struct Sources {
+    /// Current credentials and directory.
     pub trust: watch::Receiver<Arc<Trust>>,
-    /// What formation waits for; none once the node belongs to a cluster.
+    /// The condition that formation waits for. `None` once the node belongs to a cluster.
     pub forming: watch::Receiver<Option<String>>,
+    /// True once this node was removed from its cluster.
     pub removed: watch::Receiver<bool>,
-    /// On a worker: whether a control-plane node answers.
+    /// On a worker: true while a control-plane node answers.
     pub in_touch: watch::Receiver<bool>,
+    /// Handle to the Raft group. `None` on a worker, and before Raft has started.
     pub group: watch::Receiver<Option<Group>>,
+    /// Status of this node's etcd.
     pub etcd: watch::Receiver<EtcdView>,
 }
 
-/// This node about itself.
+/// Provides this node's status.
 #[derive(Debug)]
 pub struct Local {
+    /// This node's name.
     pub name: NodeName,
+    /// This node's role.
     pub role: Role,
     sources: Sources,
 }
 
-/// Answers to one call, encoded.
+/// Stream of encoded replies to one call.
 type Answers = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
 
 impl Local {
@@ -59,7 +66,7 @@ impl Local {
         Self { name, role, sources }
     }
 
-    /// Answers an operator's call about this node. The caller's role was checked.
+    /// Answers an operator's call about this node. The caller has checked the operator's role.
     pub fn call(&self, method: &str, request: &[u8]) -> Result<Answers, Status> {
         match method {
             "NodeStatus" => {
@@ -68,11 +75,11 @@ impl Local {
                 let reply = self.status().encode_to_vec();
                 Ok(Box::pin(stream::iter([Ok(reply)])))
             }
-            _ => Err(Status::unimplemented(format!("{method} is not answered by a node itself"))),
+            _ => Err(Status::unimplemented(format!("{method} is not a node-local call"))),
         }
     }
 
-    /// What this node waits for; `None` when it is ready.
+    /// Returns the one thing that this node waits for; `None` if it is ready.
     pub fn waiting_for(&self) -> Option<String> {
         waiting_for(&self.facts())
     }
@@ -98,7 +105,7 @@ impl Local {
                 let state = group.state();
                 facts.founded = state.birth().is_some() && state.authorities().is_some();
                 facts.votes = group.votes();
-                // One look: a second one while the first is held waits for ever behind a writer.
+                // Borrowed once: a second borrow during the first deadlocks behind a writer.
                 let EtcdView { status, problem, .. } = etcd.borrow().clone();
                 facts.etcd = status.map(|status| EtcdFacts {
                     assignment: state.etcd().assignment(&group.me()),

@@ -1,5 +1,5 @@
-//! What a node answers: other nodes (`node`), strangers with a token (`door`), operators
-//! (`operator`, over the port of `listen`, which a worker relays).
+//! The APIs of a node: for other nodes (`node`), for unauthenticated peers with a token (`door`),
+//! and for operators (`operator`, over the port of `listen`; a worker relays it).
 
 mod crowd;
 pub mod door;

@@ -1,6 +1,6 @@
-//! The node API: what members may ask of each other. The endpoint has checked that the caller is a
-//! member and that its role may make the call, before a byte of the request was read; what only the
-//! control plane may call is refused to workers here once more.
+//! The node API: calls between members. The endpoint checks that the caller is a member and that
+//! its role may make the call, before it reads a byte of the request. Calls of the control plane
+//! are checked here once more.
 
 mod burden;
 mod watching;
@@ -36,22 +36,21 @@ use muster_state::command::Report;
 use muster_state::{Command, EtcdReport};
 use muster_storage::{Body, MAX_BODY};
 
-/// How long a call waits for this node's Raft to start.
+/// Time limit for a call to wait for this node's Raft to start.
 const STARTING: Duration = Duration::from_millis(500);
 
-/// How long the next piece of a snapshot may take; a sender that has stopped must not keep others
-/// from sending.
+/// Time limit for the next piece of a snapshot: a stalled sender must not block other senders.
 const PIECE: Duration = Duration::from_secs(5);
 
-/// A stream of answers.
+/// A stream of replies.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The service. Without a group, on a worker, only `Operate` is answered.
+/// The service. A worker has no Raft group and answers only `Operate`.
 #[derive(Debug, Clone)]
 pub struct NodeService {
     group: tokio::sync::watch::Receiver<Option<Group>>,
     local: Arc<Local>,
-    /// One snapshot is received at a time, whoever sends it: each may be [`MAX_BODY`] long.
+    /// Allows one incoming snapshot at a time: each may have [`MAX_BODY`] bytes.
     receiving: Arc<Semaphore>,
     reports: Arc<Mutex<Reports>>,
     watches: Watches,
@@ -59,7 +58,7 @@ pub struct NodeService {
 }
 
 impl NodeService {
-    /// `group` becomes some once this control-plane node has started its Raft.
+    /// Creates the service. `group` becomes `Some` once this control-plane node has started Raft.
     pub fn new(group: tokio::sync::watch::Receiver<Option<Group>>, local: Arc<Local>) -> Self {
         Self {
             group,
@@ -71,11 +70,10 @@ impl NodeService {
         }
     }
 
-    /// The group. A founder may be called some milliseconds before its Raft has started: it is
-    /// waited for, so that the first vote need not be asked for again.
+    /// Returns the group. A founder may be called some milliseconds before its Raft has started.
+    /// Waits for that, so that the first vote request need not be repeated.
     async fn group(&self) -> Result<Group, Status> {
-        let none =
-            || Status::unavailable("this node takes no part in Raft; ask a control-plane node");
+        let none = || Status::unavailable("this node does not run Raft; call a control-plane node");
         if self.local.role == Role::Worker {
             return Err(none());
         }
@@ -86,7 +84,7 @@ impl NodeService {
         }
     }
 
-    /// The group, for a caller that is of the control plane.
+    /// Returns the group if the caller is a control-plane node.
     async fn raft<T>(&self, request: &Request<T>) -> Result<Group, Status> {
         Caller::of(request)?.require_control_plane()?;
         let group = self.group().await?;
@@ -120,11 +118,11 @@ impl Node for NodeService {
         let mut pieces = request.into_inner();
         let first = next(&mut pieces)
             .await?
-            .ok_or_else(|| Status::invalid_argument("an empty snapshot stream"))?;
+            .ok_or_else(|| Status::invalid_argument("empty snapshot stream"))?;
         let (vote, meta): (Vote<_>, SnapshotMeta<_, _>) = decode(&first.header, "snapshot header")?;
         let known = group.metrics().borrow().vote;
         if vote < known {
-            // Nobody's leader any more: Raft would refuse it after all of it had been sent.
+            // The sender was deposed: Raft would reject the snapshot, but only after the transfer.
             let answer = Ok::<_, Fatal<NodeId>>(SnapshotResponse::new(known));
             return Ok(Response::new(RaftMessage { body: encode(&answer) }));
         }
@@ -135,7 +133,7 @@ impl Node for NodeService {
         let mut body = BytesMut::from(first.body.as_slice());
         while let Some(piece) = next(&mut pieces).await? {
             if body.len() + piece.body.len() > MAX_BODY {
-                return Err(Status::resource_exhausted("the snapshot is too large"));
+                return Err(Status::resource_exhausted("snapshot too large"));
             }
             body.extend_from_slice(&piece.body);
         }
@@ -177,7 +175,9 @@ impl Node for NodeService {
         let node = Caller::of(&request)?.node_id;
         let now = Instant::now().into_std();
         if !self.reports.lock().unwrap_or_else(PoisonError::into_inner).may(node, now) {
-            return Err(Status::resource_exhausted("this member reports too often; wait"));
+            return Err(Status::resource_exhausted(
+                "too many reports from this member; retry later",
+            ));
         }
         let group = self.group().await?;
         let ReportRequest { addresses, version, etcd } = request.into_inner();
@@ -186,8 +186,8 @@ impl Node for NodeService {
         let addresses = muster_types::address::parse_addresses(&addresses);
         let config_version = group.state().config_version();
         let report = Report { node, addresses, version, config_version, etcd };
-        // A state that lags behind may not know this member yet, or know it as it was: it must not
-        // take a report for old news.
+        // A lagging state may not know this member yet, or hold its old entry. Such a state must
+        // not decide that a report changes nothing.
         let is_news = group.state().would_change(&report)
             || group.catch_up().await.map_err(|e| unavailable(&e))?.would_change(&report);
         if is_news {
@@ -211,7 +211,7 @@ impl Node for NodeService {
         let watch = self
             .watches
             .begin(node)
-            .ok_or_else(|| Status::resource_exhausted("this member watches too often already"))?;
+            .ok_or_else(|| Status::resource_exhausted("too many watch streams of this member"))?;
         let watcher = Watcher::new(self.group().await?.watch_state(), Arc::clone(&self.views));
         let views = stream::unfold((watcher, watch), async |(mut watcher, watch)| {
             let view = watcher.next().await?;
@@ -239,14 +239,14 @@ impl Node for NodeService {
     }
 }
 
-/// The next piece of a snapshot.
+/// Reads the next piece of a snapshot.
 async fn next(pieces: &mut Streaming<SnapshotPiece>) -> Result<Option<SnapshotPiece>, Status> {
-    timeout(PIECE, pieces.message())
-        .await
-        .map_err(|_| Status::deadline_exceeded("the snapshot does not go on"))?
+    timeout(PIECE, pieces.message()).await.map_err(|_| {
+        Status::deadline_exceeded("timed out waiting for the next piece of the snapshot")
+    })?
 }
 
-/// The answer of a node that does not lead: whoever asks looks for another one.
+/// Converts the error of a node that does not lead. The caller then tries another node.
 fn not_leader(error: HereError) -> Result<NotLeader, Status> {
     match error {
         HereError::NotLeader => Ok(NotLeader {}),
@@ -254,7 +254,7 @@ fn not_leader(error: HereError) -> Result<NotLeader, Status> {
     }
 }
 
-/// No leader, no answer.
+/// Converts an error of the group to `UNAVAILABLE`.
 pub fn unavailable(error: &GroupError) -> Status {
     Status::unavailable(error.to_string())
 }

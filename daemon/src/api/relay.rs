@@ -1,5 +1,5 @@
-//! The TCP port of a worker: passes bytes to a control-plane node and back. The TLS session is
-//! between the operator and that node, so a worker sees nothing and can stand in for nobody.
+//! The TCP port of a worker: relays bytes to a control-plane node and back. The TLS session is
+//! between the operator and that node, so a worker can neither read nor impersonate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,23 +18,24 @@ use tracing::debug;
 
 use super::crowd::Crowd;
 
-/// Relayed connections at a time, in all and from one source: nobody has shown who it is yet.
+/// Maximum number of relayed connections, in total and per source: the relay authenticates no
+/// client.
 const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTIONS_OF_ONE: usize = 16;
 
-/// How long one control-plane address may take to answer before the next is tried.
+/// Time limit for one control-plane address to accept, before the next is tried.
 const DIAL: Duration = Duration::from_secs(1);
 
-/// The longest that one relayed connection lives: an operator's command, a snapshot download.
+/// Maximum age of a relayed connection: an operator's command, a snapshot download.
 const MAX_LIFE: Duration = Duration::from_hours(1);
 
-/// How long an operator may go on holding a connection that the node has ended.
+/// Time limit for an operator to close a connection that the node has closed.
 const PARTING: Duration = Duration::from_secs(2);
 
-/// How long to wait when the machine has no file handle left for another connection.
+/// Delay before the next accept if the machine is out of file descriptors.
 const OUT_OF_HANDLES: Duration = Duration::from_millis(200);
 
-/// Relays until `stop`.
+/// Relays connections until `stop`.
 pub async fn relay(
     listener: TcpListener,
     trust: watch::Receiver<Arc<Trust>>,
@@ -67,8 +68,8 @@ pub async fn relay(
         connections.spawn(async move {
             match timeout(MAX_LIFE, pass(operator, addresses)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(%remote, %error, "relay"),
-                Err(_) => debug!(%remote, "a relayed connection was open for too long"),
+                Ok(Err(error)) => debug!(%remote, %error, "relayed connection failed"),
+                Err(_) => debug!(%remote, "relayed connection timed out"),
             }
             source
         });
@@ -89,8 +90,8 @@ async fn pass(mut operator: TcpStream, addresses: Vec<SocketAddr>) -> io::Result
     Err(io::Error::other("no control-plane node answers"))
 }
 
-/// Passes bytes both ways until the node has ended; an operator that does not then end is not waited
-/// for, or a stranger could hold the connection for as long as it likes.
+/// Copies bytes both ways until the node has closed. Then waits only briefly for the operator, or
+/// an unauthenticated client could hold the connection indefinitely.
 async fn exchange(operator: &mut TcpStream, node: &mut TcpStream) -> io::Result<()> {
     let ((mut from_operator, mut to_operator), (mut from_node, mut to_node)) =
         (operator.split(), node.split());
@@ -125,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// A relay before a node that answers with one line and ends.
+    /// A relay in front of a node that sends one reply and closes.
     async fn relay_before_a_curt_node(tasks: &mut JoinSet<()>) -> SocketAddr {
         let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = Peer {
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_holds_on_to_connections_that_the_node_has_ended_keeps_nobody_out_for_long() {
+    async fn a_client_that_keeps_closed_connections_open_does_not_block_others_for_long() {
         let mut tasks = JoinSet::new();
         let address = relay_before_a_curt_node(&mut tasks).await;
         let mut held = Vec::new();
@@ -172,7 +173,7 @@ mod tests {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(Duration::from_secs(30), honest).await.expect("a place is free again");
+        timeout(Duration::from_secs(30), honest).await.expect("a slot is free again");
         drop(held);
     }
 }

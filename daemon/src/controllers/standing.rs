@@ -103,7 +103,8 @@ impl Standing {
         }
     }
 
-    /// True if the certificate is missing or past half its lifetime, and this node cannot issue one.
+    /// True if the certificate is missing or past half its lifetime, and this node cannot issue
+    /// one.
     fn needs_certificate(&self) -> bool {
         let group = self.group.borrow();
         let state = group.as_ref().map(Group::state);
@@ -139,8 +140,8 @@ impl Standing {
         Answer::Nothing
     }
 
-    /// Asks the control-plane member at an address. `None` if no known member answers there, or if it
-    /// cannot decide.
+    /// Asks the control-plane member at an address. `None` if no known member answers there, or if
+    /// it cannot decide.
     async fn ask(&self, trust: &Trust, address: SocketAddr) -> Option<Answer> {
         let session = match self.endpoint.dial_hello(address).await {
             Ok(session) => session,

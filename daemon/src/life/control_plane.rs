@@ -114,7 +114,8 @@ impl EtcdParts {
     }
 }
 
-/// Converts a start error of Raft. A rejected directory is a machine error; others are store errors.
+/// Converts a start error of Raft. A rejected directory is a machine error; others are store
+/// errors.
 pub(super) fn raft_failed(error: &StartError) -> Fatal {
     match error {
         StartError::Open(OpenError::Directory(_)) => Fatal::Machine(chain(error)),

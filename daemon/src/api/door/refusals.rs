@@ -1,6 +1,6 @@
-//! Refused strangers, and members that called what they may not, on their way into the audit log: few
-//! enough that neither a flood of them nor one misconfigured machine that tries for days fills the
-//! log. What is left out here is counted; what found the queue full is not.
+//! Records rejected peers, and members that made forbidden calls, in the audit log. Rate-limited,
+//! so that neither a flood nor one misconfigured machine that retries for days fills the log.
+//! Entries skipped here are counted; those dropped by a full queue are not.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,30 +17,30 @@ use crate::raft::Group;
 use muster_state::command::{Actor, Admit, RecordAudit};
 use muster_state::{ClusterState, Command, Refusal};
 
-/// Refusals that may wait to be written down.
+/// Capacity of the queue of rejections.
 const QUEUE: usize = 64;
 
-/// Records at once after a quiet time.
+/// Maximum burst of audit entries after an idle time.
 const BURST: u32 = 10;
 
-/// One more record may be made after each of these.
+/// Interval after which one more entry is allowed.
 const PACE: Duration = Duration::from_secs(6);
 
-/// The queue between the door and [`audit`].
+/// Creates the queue between the hello service and [`audit`].
 pub fn refusals() -> (mpsc::Sender<Refused>, mpsc::Receiver<Refused>) {
     mpsc::channel(QUEUE)
 }
 
-/// The same stranger with the same token is written down once in this time.
+/// Time in which the same peer with the same token is recorded once.
 const REPEAT: Duration = Duration::from_hours(1);
 
-/// Strangers that are remembered for that.
+/// Maximum number of peers remembered for that.
 const REMEMBERED: usize = 1024;
 
-/// Who was refused, and why: what makes a refusal the same again.
+/// Key of equal rejections: source address, claimed identity, reason.
 type Stranger = (IpAddr, String, String);
 
-/// How many records may be made now, and of whom there is one already.
+/// Token bucket of audit entries, and the recently recorded peers.
 #[derive(Debug)]
 struct Allowance {
     left: u32,
@@ -78,7 +78,7 @@ impl Allowance {
     }
 }
 
-/// Writes down who was refused, until `stop`.
+/// Records rejections in the audit log until `stop`.
 pub async fn audit(
     mut refused: mpsc::Receiver<Refused>,
     group: watch::Receiver<Option<Group>>,
@@ -94,7 +94,7 @@ pub async fn audit(
             left_out += 1;
             continue;
         }
-        warn!(remote = %one.remote, claim, why = %one.why, left_out, "somebody was refused");
+        warn!(remote = %one.remote, claim, why = %one.why, left_out, "peer rejected");
         let Some(group) = group else { continue };
         let also = match left_out {
             0 => String::new(),
@@ -109,12 +109,12 @@ pub async fn audit(
         left_out = 0;
         let proposed = group.propose(Command::RecordAudit(record));
         if let Some(Err(error)) = stop.run_until_cancelled(proposed).await {
-            warn!(%error, "a refusal is not in the audit log");
+            warn!(%error, "cannot record a rejection in the audit log");
         }
     }
 }
 
-/// What somebody who was refused came with: a token, or the key of a node that the cluster knows.
+/// Describes the identity that a rejected peer claimed: a token, or the key of a known node.
 fn claim(refused: &Refused, state: Option<&ClusterState>) -> String {
     match refused.why {
         RefusedWhy::NotForWorkers | RefusedWhy::Removed => {
@@ -129,14 +129,15 @@ fn claim(refused: &Refused, state: Option<&ClusterState>) -> String {
     }
 }
 
-/// For how long the same refusal is not written down again.
+/// Time in which the same refused join is recorded once, in milliseconds.
 const STALE_MS: i64 = 10 * 60 * 1000;
 
-/// Refused joins that are written down within a minute, at the most.
+/// Maximum number of refused joins that are recorded per minute.
 const PER_MINUTE: usize = 10;
 
-/// Whether a refused join belongs into the audit log: not if it is there already, for a machine
-/// goes on trying, and not if too many are. What the group knows decides, so all doors share it.
+/// True if a refused join belongs in the audit log: it has no recent equal entry there, because a
+/// machine keeps retrying, and there are not too many. Decided from the group's state, so that all
+/// nodes share the limit.
 pub(super) fn is_news(state: &ClusterState, admit: &Admit, refusal: &Refusal, now_ms: i64) -> bool {
     let subject = format!("node {}", admit.name);
     let refused = state.audit().rev().filter(|entry| entry.action == "admit");

@@ -1,5 +1,5 @@
-//! How much one member may ask of this node: a worker that was taken over must not fill the log with
-//! its reports, nor have the same view made for it a thousand times over.
+//! Rate limits per member. A compromised worker must not fill the Raft log with reports or open
+//! thousands of view streams.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,26 +7,26 @@ use std::time::{Duration, Instant};
 
 use muster_types::NodeId;
 
-/// Reports that a member may make at once. It makes one when its addresses change, and repeats what
-/// was not taken every few seconds.
+/// Maximum burst of reports of one member. A member reports when its addresses change, and repeats
+/// a rejected report every few seconds.
 pub(crate) const REPORTS: u32 = 10;
 
-/// After which time one more is allowed.
+/// Interval after which one more report is allowed.
 pub(crate) const REPORT_AGAIN: Duration = Duration::from_secs(2);
 
-/// Views that a member may watch at once. It watches one; those of its former lives end when their
-/// sessions are found to be dead.
+/// Maximum number of view streams of one member. A member needs one. Streams of its earlier
+/// processes end when their sessions are found dead.
 pub(crate) const WATCHES: usize = 8;
 
-/// Reports made of late. Pure: the clock is an argument.
+/// Token bucket for reports, per member. Pure: the clock is an argument.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    /// When each member will have its whole allowance again. (A leaky bucket kept as a time.)
+    /// Time at which each member's bucket is full again (stored as a timestamp, as in GCRA).
     whole_at: BTreeMap<NodeId, Instant>,
 }
 
 impl Reports {
-    /// Whether this member may make a report now; notes it if so.
+    /// True if this member may make a report now; counts it if so.
     pub(super) fn may(&mut self, member: NodeId, now: Instant) -> bool {
         self.whole_at.retain(|_, at| *at > now);
         let at = self.whole_at.get(&member).copied().unwrap_or(now) + REPORT_AGAIN;
@@ -38,11 +38,11 @@ impl Reports {
     }
 }
 
-/// The views being watched, by member.
+/// Number of open view streams, by member.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Watches(Arc<Mutex<BTreeMap<NodeId, usize>>>);
 
-/// One view being watched, until it is dropped.
+/// Permit for one view stream, released on drop.
 #[derive(Debug)]
 pub(super) struct Watch {
     watches: Watches,
@@ -50,7 +50,7 @@ pub(super) struct Watch {
 }
 
 impl Watches {
-    /// One more for this member, if it has not too many.
+    /// Acquires a permit for this member. `None` if it has too many streams.
     pub(super) fn begin(&self, member: NodeId) -> Option<Watch> {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = watches.entry(member).or_default();
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(taken(&mut reports, REPORT_AGAIN), 1);
         assert_eq!(taken(&mut reports, REPORT_AGAIN * 3), 2);
         assert_eq!(taken(&mut reports, REPORT_AGAIN * 1000), REPORTS as usize);
-        assert_eq!(reports.whole_at.len(), 1, "who is quiet is forgotten");
+        assert_eq!(reports.whole_at.len(), 1, "an idle member is forgotten");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The views that members watch. A view grows with the members, and a member that comes is a new one for
-//! everybody: so it is made once for all who watch here, and not sent too often.
+//! View streams of members. A view grows with the number of members, and each join changes the view
+//! of every watcher. Therefore one cached view serves all watchers of this node, and it is not
+//! updated too often.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,35 +11,35 @@ use tokio::time::{Instant, sleep_until};
 use crate::controllers::pace;
 use muster_state::{ClusterState, view};
 
-/// The newest view, for whoever asks.
+/// Cache of the newest view, shared by all watchers.
 #[derive(Debug, Default)]
 pub(super) struct Shared(Mutex<Newest>);
 
 #[derive(Debug, Default)]
 struct Newest {
-    /// Without an index, so that only a change makes another.
+    /// View with index 0, so that only a change of content replaces it.
     view: Arc<View>,
-    /// Of the state that it was looked for in last.
+    /// Index of the state that the view was last built from.
     index: u64,
-    /// How many had been removed in that state.
+    /// Number of removed nodes in that state.
     removed: usize,
-    /// When it is made anew at the earliest.
+    /// Earliest time of the next update. `None` before the first one.
     again: Option<Instant>,
 }
 
-/// What one who watches is to do with the newest view.
+/// The cached view, and when to read the cache again.
 struct Look {
     view: Arc<View>,
-    /// Of the newest state that is known to have this view.
+    /// Index of the newest state that is known to have this view.
     index: u64,
-    /// When to look again; none if the view is that of the state.
+    /// Time of the next update. `None` if the view is up to date.
     again: Option<Instant>,
 }
 
 impl Shared {
-    /// The view of a state, or an older one if it is not time for another; the very same while nothing
-    /// in it has changed. One who begins to watch (`is_first`) is shown the
-    /// newest, since it may have come just now, and a removal is shown at once.
+    /// Returns the view of a state, or an older one if the next update is not due. Returns the same
+    /// `Arc` while the content is unchanged. A new watcher (`is_first`) gets the newest view, since
+    /// it may have joined just now. A removal is shown at once.
     fn look(&self, state: &ClusterState, is_first: bool) -> Look {
         let now = Instant::now();
         let removed = state.removed().len();
@@ -58,7 +59,7 @@ impl Shared {
     }
 }
 
-/// One who watches.
+/// One watcher of the view.
 #[derive(Debug)]
 pub(super) struct Watcher {
     states: watch::Receiver<Arc<ClusterState>>,
@@ -71,8 +72,9 @@ impl Watcher {
         Self { states, shared, last: None }
     }
 
-    /// The first view of a founded cluster, then each that differs from the one before. What comes
-    /// after a quiet while comes at once; see [`pace`]. None when the state has ended.
+    /// Returns the first view of a founded cluster, then each view that differs from the last. A
+    /// change after an idle time is returned at once; see [`pace`]. `None` when the state has
+    /// ended.
     pub(super) async fn next(&mut self) -> Option<View> {
         loop {
             let state = Arc::clone(&self.states.borrow_and_update());
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_crowd_that_comes_at_once_is_told_in_few_views_and_one_member_at_once() {
+    async fn many_joins_at_once_make_few_views_and_a_single_join_is_sent_at_once() {
         let mut replica = Replica::founded(3);
         let (states, seen) = watch::channel(Arc::new(replica.state.clone()));
         let shared = Arc::new(Shared::default());
@@ -133,7 +135,7 @@ mod tests {
         }
         assert!((2..20).contains(&views), "{views}");
         tokio::time::advance(pace::LONGEST).await;
-        // Only the newest is left to tell.
+        // Only the newest view is left to send.
         let last = watcher.next().now_or_never().flatten().unwrap();
         assert_eq!(last.members.len(), 103);
         tokio::time::advance(pace::LONGEST).await;
@@ -141,8 +143,7 @@ mod tests {
         states.send_replace(Arc::new(replica.state.clone()));
         let view = watcher.next().now_or_never().flatten().unwrap();
         assert_eq!((view.members.len(), view.index), (104, replica.index));
-        // Whoever comes in the next moment is told later, whoever begins to watch sees it, and whoever
-        // goes is told at once.
+        // The next join is sent later, a new watcher sees it, and a removal is sent at once.
         replica.done(Command::Admit(admit(105, Role::Worker)));
         states.send_replace(Arc::new(replica.state.clone()));
         assert!(watcher.next().now_or_never().is_none());
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_no_member_may_know_makes_no_view_but_whoever_begins_gets_the_newest_index() {
+    async fn a_change_hidden_from_members_makes_no_view_but_a_new_watcher_gets_the_newest_index() {
         let mut replica = Replica::founded(1);
         let (states, seen) = watch::channel(Arc::new(replica.state.clone()));
         let shared = Arc::new(Shared::default());

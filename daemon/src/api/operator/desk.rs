@@ -1,4 +1,4 @@
-//! What the operator API works with: the group, the other nodes, this node.
+//! Shared context of the operator calls: the group, the other nodes, this node.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,10 +23,10 @@ use muster_state::access::{Call, allowed};
 use muster_state::command::RecordAudit;
 use muster_state::{Actor, ClusterState, Command, Outcome, Reason, Refusal};
 
-/// How long another node may take to answer for itself.
+/// Time limit for a node to answer a call about itself.
 const NODE_ANSWERS: Duration = Duration::from_secs(3);
 
-/// The parts that the calls share.
+/// Shared context of the operator calls.
 #[derive(Debug)]
 pub struct Desk {
     pub(super) group: Group,
@@ -36,18 +36,18 @@ pub struct Desk {
     etcd: Mutex<Access>,
 }
 
-/// Refuses a key that is no operator's, and a role that may not make the call.
+/// Rejects a key that is not an operator's, and a role that may not make the call.
 pub fn check_role(state: &ClusterState, key: &PublicKey, method: &str) -> Result<(), Status> {
     match Call::ALL.iter().copied().find(|call| call.as_str() == method) {
         Some(call) => check_call(state, key, call),
-        None => Err(Status::unimplemented("no such call")),
+        None => Err(Status::unimplemented("unknown call")),
     }
 }
 
 fn check_call(state: &ClusterState, key: &PublicKey, call: Call) -> Result<(), Status> {
-    let operator = state
-        .operator(key)
-        .ok_or_else(|| Status::unauthenticated("this key is no operator's of this cluster"))?;
+    let operator = state.operator(key).ok_or_else(|| {
+        Status::unauthenticated("this key belongs to no operator of this cluster")
+    })?;
     if allowed(operator.role, call) {
         return Ok(());
     }
@@ -69,12 +69,12 @@ impl Desk {
         Self { group, endpoint, local, liveness, etcd: Mutex::default() }
     }
 
-    /// Refuses what the caller's role does not allow.
+    /// Rejects a call that the caller's role does not allow.
     pub(super) fn allow(&self, key: &PublicKey, call: Call) -> Result<(), Status> {
         check_call(&self.group.state(), key, call)
     }
 
-    /// The member that is meant; this node if none is named.
+    /// Finds a member by name; this node if `name` is `None`.
     pub(super) fn node(&self, name: Option<&str>) -> Result<NodeId, Status> {
         match name {
             None => Ok(self.group.me()),
@@ -82,24 +82,24 @@ impl Desk {
         }
     }
 
-    /// The name of a member, or its id if it is none.
+    /// Returns the name of a member, or the short id of another node.
     pub(super) fn name(&self, node: &NodeId) -> String {
         let state = self.group.state();
         state.member(node).map_or_else(|| node.short(), |member| member.name.to_string())
     }
 
-    /// A state that is at least as new as the call.
+    /// Returns a state that is at least as new as the call.
     pub(super) async fn current(&self) -> Result<Arc<ClusterState>, Status> {
         self.group.catch_up().await.map_err(|e| unavailable(&e))
     }
 
-    /// Carries a command through the group; a refusal becomes an error.
+    /// Proposes a command to the group. A refusal becomes an error.
     pub(super) async fn propose(&self, command: Command) -> Result<Outcome, Status> {
         let outcome = self.group.propose(command).await.map_err(|e| unavailable(&e))?;
         outcome.into_result().map_err(refused)
     }
 
-    /// Notes what an operator did that is no command of its own.
+    /// Records an operator's action that is no command of the group in the audit log.
     pub(super) async fn note(&self, caller: PublicKey, action: &str, subject: &str) {
         let state = self.group.state();
         let operator = state.operator(&caller).map_or("?", |operator| &operator.name);
@@ -110,11 +110,11 @@ impl Desk {
             outcome: "ok".to_owned(),
         };
         if let Err(error) = self.group.propose(Command::RecordAudit(record)).await {
-            tracing::warn!(%error, action, subject, "an operator's action is not in the audit log");
+            tracing::warn!(%error, action, subject, "cannot record an operator's action");
         }
     }
 
-    /// Calls a node about itself, this one or another.
+    /// Calls a node about itself. It may be this node.
     pub(super) async fn ask<Q: Message, A: Message + Default>(
         &self,
         caller: &PublicKey,
@@ -131,13 +131,13 @@ impl Desk {
             }
             Err(_) => {
                 return Err(Status::deadline_exceeded(format!(
-                    "{name} did not answer within {NODE_ANSWERS:?}; is it up and reachable from the \
-                     node that was asked?"
+                    "{name} did not answer within {NODE_ANSWERS:?}; check that it runs and that \
+                     this node can reach it"
                 )));
             }
         };
         A::decode(Bytes::from(answer))
-            .map_err(|error| Status::internal(format!("{name} answered nonsense: {error}")))
+            .map_err(|error| Status::internal(format!("invalid reply from {name}: {error}")))
     }
 
     async fn ask_once(
@@ -147,7 +147,7 @@ impl Desk {
         call: Call,
         request: Vec<u8>,
     ) -> Result<Vec<u8>, Status> {
-        let silent = || Status::internal("it gave no answer");
+        let silent = || Status::internal("empty reply");
         if node == self.group.me() {
             let mut answers = self.local.call(call.as_str(), &request)?;
             return answers.next().await.unwrap_or_else(|| Err(silent()));
@@ -160,7 +160,7 @@ impl Desk {
         answer.map(|answer| answer.response).ok_or_else(silent)
     }
 
-    /// Works with the access to etcd; never across an await.
+    /// Runs `work` with the etcd clients locked. `work` is synchronous, so no await holds the lock.
     pub(super) fn with_etcd<T>(
         &self,
         work: impl FnOnce(&mut Access) -> Result<T, AccessError>,
@@ -170,12 +170,12 @@ impl Desk {
     }
 }
 
-/// The actor of an operator's command.
+/// Returns the actor of an operator's command.
 pub(super) fn by(caller: PublicKey) -> Actor {
     Actor::Operator(caller)
 }
 
-/// A refused command as a gRPC error.
+/// Converts a refused command to a gRPC error.
 pub(super) fn refused(refusal: Refusal) -> Status {
     let Refusal { reason, message } = refusal;
     match reason {

@@ -1,4 +1,4 @@
-//! The calls about etcd.
+//! Operator calls about etcd.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -21,10 +21,10 @@ use crate::controllers::etcd::access;
 use muster_state::ClusterState;
 use muster_types::error::chain;
 
-/// The longest life of a client certificate that an operator may ask for.
+/// Maximum lifetime of a client certificate that an operator may request.
 const MAX_TTL: Duration = Duration::from_hours(24 * 30);
 
-/// What it gets if it asks for none.
+/// Lifetime of a client certificate if the operator requests none.
 const DEFAULT_TTL: Duration = Duration::from_hours(1);
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotPiece, Status>> + Send>>;
@@ -34,7 +34,7 @@ impl Desk {
         self.with_etcd(|access| access.client(state, clock::now()))
     }
 
-    /// The etcd of the node that a call is about.
+    /// Returns a client for the etcd of one node.
     fn etcd_of(&self, state: &ClusterState, node: &NodeId) -> Result<Member, Status> {
         refuse_without_etcd(state, node)?;
         self.with_etcd(|access| access.member(state, node, clock::now()))
@@ -156,7 +156,7 @@ impl Desk {
             return Ok(wire::EtcdForfeitLeadershipReply { leader, moved: false });
         }
         let mut failure = Status::failed_precondition(
-            "etcd has no other voting member that answers, so nobody else could lead it",
+            "no other voting member of etcd answers, so none can take over the leadership",
         );
         for to in self.followers(&state, &listed, status.id).await {
             match member.move_leader(to.id).await {
@@ -171,7 +171,7 @@ impl Desk {
         Err(failure)
     }
 
-    /// The voters that answer just now and follow this leader.
+    /// Returns the voters that answer now and follow this leader.
     async fn followers<'a>(
         &self,
         state: &ClusterState,
@@ -216,19 +216,19 @@ impl Desk {
     }
 }
 
-/// How long a client certificate is to live.
+/// Returns the requested lifetime of a client certificate.
 pub(super) fn lifetime(request: &wire::EtcdClientConfigRequest) -> Result<Duration, Status> {
     let lifetime = match request.ttl_ms {
         0 => DEFAULT_TTL,
         ms => Duration::from_millis(ms),
     };
     if lifetime > MAX_TTL {
-        return Err(Status::invalid_argument("a client certificate lives 30 days at most"));
+        return Err(Status::invalid_argument("the maximum lifetime is 30 days"));
     }
     Ok(lifetime)
 }
 
-/// Refuses a node that runs no etcd while others do.
+/// Rejects a node that runs no etcd while others do.
 fn refuse_without_etcd(state: &ClusterState, node: &NodeId) -> Result<(), Status> {
     let Some(member) = state.member(node) else { return Ok(()) };
     let name = &member.name;
@@ -240,7 +240,7 @@ fn refuse_without_etcd(state: &ClusterState, node: &NodeId) -> Result<(), Status
     let mut running = access::members(state).map(|(id, _)| id).peekable();
     if running.peek().is_some() && !running.any(|id| id == *node) {
         return Err(Status::unavailable(format!(
-            "{name} runs no etcd yet; `musterctl etcd members` shows who does"
+            "{name} runs no etcd yet; `musterctl etcd members` shows the nodes that do"
         )));
     }
     Ok(())
@@ -260,7 +260,7 @@ fn names(listed: &[Listed]) -> BTreeMap<MemberId, String> {
     listed.iter().map(|member| (member.id, member.name.clone())).collect()
 }
 
-/// etcd's refusal or silence as a gRPC error.
+/// Converts an error of etcd to a gRPC error.
 fn failed(error: &CallError) -> Status {
     if error.is_transient() {
         Status::unavailable(error.to_string())
@@ -269,7 +269,7 @@ fn failed(error: &CallError) -> Status {
     }
 }
 
-/// Milliseconds since 1970, as the wire has them.
+/// Returns milliseconds since 1970, in the type of the messages.
 pub(super) fn millis(time: SystemTime) -> i64 {
     i64::try_from(clock::millis(time)).unwrap_or(i64::MAX)
 }
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_etcd_is_told_from_a_cluster_without() {
+    fn a_node_without_etcd_is_distinguished_from_a_cluster_without() {
         let mut state = ClusterState::default();
         let found = Command::Found(Box::new(Found {
             cluster_id: ClusterId::from_bytes([9; 32]),

@@ -1,5 +1,5 @@
-//! The fuzz target of the operators' requests: each message through the conversion that its call
-//! begins with, and what comes of it into the state. What a target is, `muster_fuzz` says.
+//! Fuzz target for operators' requests: converts each message as its call does, and applies the
+//! resulting command to the state. See `muster_fuzz`.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn founded() -> ClusterState {
     state
 }
 
-/// A message behind the number of its kind.
+/// Prefixes a message with the number of its kind.
 fn kind(number: u8, message: &impl prost::Message) -> Vec<u8> {
     [vec![number], message.encode_to_vec()].concat()
 }
@@ -64,7 +64,7 @@ fn operator_request() {
     ];
     let founded = founded();
     target("operator_request").seeds(seeds).memory(1 << 20, 128).run(move |bytes| {
-        let Some((kind, body)) = bytes.split_first() else { return refused("nothing at all") };
+        let Some((kind, body)) = bytes.split_first() else { return refused("empty input") };
         match kind % 6 {
             0 => created(&founded, body),
             1 => read(wire::RevokeTokenRequest::decode(body), |request| {
@@ -100,7 +100,7 @@ fn read<T>(
     }
 }
 
-/// A token that the call lets through is one that the state bounds, or refuses with a reason.
+/// Checks that the state bounds each token that the call accepts, or refuses it with a reason.
 fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
     read(wire::CreateTokenRequest::decode(body), |request| {
         let verifier = request.verifier.clone();

@@ -1,4 +1,4 @@
-//! The checks of `musterctl health`: each is one thing that must be so, with what is not.
+//! The checks of `musterctl health`: each is one condition, with the findings that violate it.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::Desk;
 use muster_state::ClusterState;
 use muster_state::etcd::Phase;
 
-/// How far apart two nodes' clocks may be before it is a finding, in milliseconds. Certificates are
-/// backdated by more; this is when logs and leases become confusing.
+/// Maximum clock offset between two nodes, in milliseconds. Certificates are backdated by more;
+/// beyond this offset, logs and leases become confusing.
 const MAX_CLOCK_OFFSET: u64 = 2_000;
 
-/// How long the group may take to show that it has a majority.
+/// Time limit for the group to confirm that it has a majority.
 const READS: Duration = Duration::from_millis(1_500);
 
-/// How long etcd may take to answer a check: less than an operator waits for the whole answer.
+/// Time limit for etcd to answer a check: less than an operator waits for the whole reply.
 const ETCD_ANSWERS: Duration = Duration::from_secs(4);
 
 impl Desk {
@@ -76,7 +76,7 @@ async fn within<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, 
     timeout(ETCD_ANSWERS, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// A check that passes when there are no findings.
+/// Creates a check that passes if there are no findings.
 fn check(name: &str, findings: &[String]) -> wire::Check {
     let passed = findings.is_empty();
     wire::Check { name: name.to_owned(), passed, detail: findings.join("; ") }
@@ -100,10 +100,13 @@ fn outside_etcd(state: &ClusterState) -> Vec<String> {
         .map(|(_, record)| format!("{} is {}", record.seat.name, record.phase.as_str()))
         .collect();
     findings.extend(
-        state.etcd().departed().map(|(_, gone)| format!("{} is still a member", gone.seat.name)),
+        state
+            .etcd()
+            .departed()
+            .map(|(_, gone)| format!("{} was removed but is still a member", gone.seat.name)),
     );
     if state.authorities().is_none() {
-        findings.push("there is no etcd authority yet".to_owned());
+        findings.push("the cluster has no etcd authority yet".to_owned());
     }
     findings
 }

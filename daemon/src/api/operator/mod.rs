@@ -1,5 +1,5 @@
-//! The operator API. Every call begins with the caller's key and role, looked up anew; what concerns
-//! one node is answered here or passed on to it.
+//! The operator API. Every call first looks up the caller's key and role. A call about one node is
+//! answered here or forwarded to that node.
 
 mod desk;
 mod etcd;
@@ -35,7 +35,7 @@ impl OperatorService {
         Self { desk }
     }
 
-    /// The caller's key, if its role allows the call.
+    /// Returns the caller's key if its role allows the call.
     fn allow<T>(&self, request: &Request<T>, call: Call) -> Result<PublicKey, Status> {
         let peer = request
             .extensions()
@@ -46,14 +46,14 @@ impl OperatorService {
     }
 }
 
-/// The node that a call names in its metadata.
+/// Returns the node that a call names in its metadata.
 fn target<T>(request: &Request<T>) -> Result<Option<String>, Status> {
     let Some(value) = request.metadata().get(NODE_METADATA) else { return Ok(None) };
     let text = value.to_str().map_err(|_| Status::invalid_argument("muster-node is not text"))?;
     Ok(Some(text.to_owned()))
 }
 
-/// Checks the caller, hands the desk the message, wraps the answer.
+/// Checks the caller, passes the message to the operator context, wraps the reply.
 macro_rules! answer {
     ($self:ident, $request:ident, $call:ident, |$desk:ident, $caller:ident, $message:ident| $body:expr) => {{
         let $caller = $self.allow(&$request, Call::$call)?;

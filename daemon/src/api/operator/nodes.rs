@@ -1,4 +1,4 @@
-//! The calls about nodes: version, status, removal, certificates.
+//! Operator calls about nodes: version, status, removal, certificates.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use muster_state::access::Call;
 use muster_state::command::Remove;
 use muster_state::{ClusterState, Command, Outcome};
 
-/// How long a removal waits for etcd to have a leader and to have been healthy long enough: it changes
-/// its membership only when its members have been connected for 5 s (etcd's `HealthInterval`).
+/// Time limit for a removal to wait for etcd. etcd changes its membership only if it has a leader
+/// and its members have been connected for 5 s (etcd's `HealthInterval`).
 const ETCD_SETTLES: Duration = Duration::from_secs(6);
 const ETCD_AGAIN: Duration = Duration::from_millis(500);
 
-/// How long one attempt at etcd may take: an operator waits 10 s for the whole of a removal.
+/// Time limit for one request to etcd: an operator waits 10 s for the whole removal.
 const ETCD_ANSWERS: Duration = Duration::from_secs(2);
 
 impl Desk {
@@ -31,7 +31,7 @@ impl Desk {
         wire::VersionReply { version: VERSION.to_owned(), node: self.name(&self.group.me()) }
     }
 
-    /// Every member asked at the same time; who does not answer is said to be unreachable.
+    /// Asks all members in parallel. Reports a member that does not answer as unreachable.
     pub(super) async fn status(&self, caller: &PublicKey) -> wire::StatusReply {
         let state = self.group.state();
         let mut asked = Vec::new();
@@ -59,7 +59,7 @@ impl Desk {
         }
     }
 
-    /// One node about itself, with its clock compared to this node's.
+    /// Returns the status of one node, with its clock offset to this node.
     pub(super) async fn node_status(
         &self,
         caller: &PublicKey,
@@ -70,7 +70,7 @@ impl Desk {
         let mut status: wire::NodeStatusReply =
             self.ask(caller, node, Call::NodeStatus, &request).await?;
         let after = millis(clock::now());
-        // As NTP does: the answer was made in the middle of the round trip.
+        // As in NTP: assumes that the reply was made in the middle of the round trip.
         status.clock_offset_ms = status.clock_ms - i64::midpoint(before, after);
         Ok(status)
     }
@@ -83,7 +83,7 @@ impl Desk {
         let state = self.current().await?;
         let node = state.find_to_remove(&request.node).map_err(refused)?;
         let remove = Remove { node, by: by(caller), force: request.force };
-        // Whatever refuses it does so before anything is changed.
+        // All checks come before the first change.
         state.check_removal(&remove).map_err(refused)?;
         self.majority_without(&node)?;
         if !self.is_down(&node) {
@@ -93,12 +93,12 @@ impl Desk {
             Outcome::Removed { node, name } => {
                 Ok(wire::RemoveNodeReply { name: name.to_string(), id: node.to_string() })
             }
-            other => Err(Status::internal(format!("the removal had the outcome {other:?}"))),
+            other => Err(Status::internal(format!("unexpected outcome of the removal: {other:?}"))),
         }
     }
 
-    /// Refuses a removal after which Raft could not go on: the change itself needs the majority that
-    /// remains. No force helps against that.
+    /// Rejects a removal that would leave Raft without a majority: the change itself must be
+    /// committed by the remaining majority. `force` does not override this.
     fn majority_without(&self, node: &NodeId) -> Result<(), Status> {
         let mut voters = self.group.voters();
         if !voters.remove(node) {
@@ -117,7 +117,7 @@ impl Desk {
         }
         let down = voters.iter().filter(|voter| self.is_down(voter)).map(|voter| self.name(voter));
         Err(Status::failed_precondition(format!(
-            "without {} Raft would have {} voters of which {} answer, too few to go on; start {} \
+            "without {}, Raft would have {} voters, of which only {} answer: no majority; start {} \
              again, or remove it first",
             self.name(node),
             voters.len(),
@@ -126,14 +126,14 @@ impl Desk {
         )))
     }
 
-    /// Whether gossip holds the node for down; this node itself never is.
+    /// True if gossip reports the node as down. Never true for this node.
     fn is_down(&self, node: &NodeId) -> bool {
         *node != self.group.me()
             && self.liveness.borrow().get(node).is_some_and(|seen| seen.state == State::Down)
     }
 
-    /// Has etcd let the node's member go while it still answers: with two members left, its vote is
-    /// needed for that.
+    /// Removes the node's member from etcd while it still answers: with two members left, etcd
+    /// needs its vote for the removal.
     async fn leave_etcd(
         &self,
         state: &ClusterState,
@@ -156,23 +156,23 @@ impl Desk {
                     continue;
                 }
                 return Err(Status::unavailable(format!(
-                    "etcd does not answer, so its member on {} cannot leave; see `musterctl etcd \
-                     status`, then try again, or use --force",
+                    "cannot remove the etcd member of {}: etcd does not answer; check `musterctl \
+                     etcd status`, then try again, or use --force",
                     self.name(&node)
                 )));
             };
             match outcome {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind == Kind::MemberNotFound || force => return Ok(()),
-                // The node may have died just now: then the plan lets its member go later.
+                // If the node has died just now, the plan removes its member later.
                 Err(_) if self.is_down(&node) => return Ok(()),
                 Err(error) if error.is_transient() && Instant::now() < patience => {
                     sleep(ETCD_AGAIN).await;
                 }
                 Err(error) => {
                     return Err(Status::failed_precondition(format!(
-                        "etcd does not let {} go: {error}; try again when `musterctl etcd status` \
-                         shows all members, or use --force",
+                        "cannot remove the etcd member of {}: {error}; try again when `musterctl \
+                         etcd status` shows all members, or use --force",
                         self.name(&node)
                     )));
                 }
@@ -180,7 +180,7 @@ impl Desk {
         }
     }
 
-    /// The authorities, and the leaves of every node that answers.
+    /// Returns the authorities, and the certificates of every node that answers.
     pub(super) async fn show_pki(&self, caller: &PublicKey) -> Result<wire::ShowPkiReply, Status> {
         let state = self.current().await?;
         let nodes = self.status(caller).await.nodes.into_iter().map(|node| wire::NodeLeaves {

@@ -1,4 +1,4 @@
-//! The calls about what the group has on record: members, tokens, the audit log.
+//! Operator calls about replicated records: members, tokens, the audit log.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use muster_state::command::{CreateToken, Grant, RevokeToken};
 use muster_state::view::{self, Contact, Seen};
 use muster_state::{ClusterState, Command, Token, TokenStatus};
 
-/// How long a listing of the members waits for a leader before it is given as it stands, and said to
-/// be stale.
+/// Time limit for a member listing to wait for a leader. After that, the listing is returned as
+/// stale.
 const CONFIRM: Duration = Duration::from_millis(1500);
 
 impl Desk {
-    /// Never fails for want of a leader: says how old the answer may be instead.
+    /// Lists the members. Without a leader, the reply states its maximum age instead of failing.
     pub(super) async fn members(&self) -> wire::MembersReply {
         let (state, stale_for) = match self.group.catch_up_within(CONFIRM).await {
             Ok(state) => (state, None),
@@ -31,7 +31,7 @@ impl Desk {
         view::members(&state, &self.seen(stale_for))
     }
 
-    /// What this node knows of the others that is not in the state.
+    /// Returns this node's view of the other nodes that is not in the state.
     pub(super) fn seen(&self, stale_for: Option<Duration>) -> Seen {
         let metrics = self.group.metrics();
         let voters = metrics.borrow().membership_config.membership().voter_ids().collect();
@@ -76,8 +76,9 @@ impl Desk {
         Ok(wire::RevokeTokenReply { token: Some(token) })
     }
 
-    /// A token that a command has just changed. A node that has applied the change already (the leader
-    /// always has) needs nobody's word for it: `shows` tells, of the node's own state, whether it has.
+    /// Returns a token that a command has just changed. If this node has already applied the
+    /// change, as the leader always has, it needs no read index. `shows` detects the change in its
+    /// own state.
     async fn token_now(
         &self,
         id: &TokenId,
@@ -103,7 +104,7 @@ impl Desk {
     }
 }
 
-/// The command that a request for a token asks for; its bounds are the state's to check.
+/// Converts a request to the command that creates a token. The state checks its bounds.
 pub(super) fn creation(
     caller: PublicKey,
     request: wire::CreateTokenRequest,
@@ -127,15 +128,15 @@ pub(super) fn creation(
     Ok(CreateToken { token, verifier, grant, by: by(caller) })
 }
 
-/// The token that a request wants revoked.
+/// Returns the id of the token to revoke.
 pub(super) fn revoked(request: &wire::RevokeTokenRequest) -> Result<TokenId, Status> {
-    // A whole token is accepted by nobody: its secret has no business in a request.
+    // A whole token is rejected: its secret must not be part of a request.
     request.id.parse().map_err(|_| {
-        Status::invalid_argument("token revoke wants the token's id, the part before the dot")
+        Status::invalid_argument("token revoke: expected a token id, the part before the dot")
     })
 }
 
-/// What gossip believes, in the word that operators see.
+/// Returns the word that operators see for a liveness state.
 const fn word(state: State) -> &'static str {
     match state {
         State::Alive => "alive",
@@ -145,7 +146,7 @@ const fn word(state: State) -> &'static str {
     }
 }
 
-/// Now, but never before the cluster's own time.
+/// Returns the current time in milliseconds, but never before the cluster's own time.
 fn now_of(state: &ClusterState) -> i64 {
     millis(clock::now()).max(state.now_ms())
 }

@@ -21,8 +21,8 @@ const LIFETIME: Duration = Duration::from_hours(24);
 /// Common name of Muster's own calls to etcd.
 const COMMON_NAME: &str = "muster";
 
-/// Returns the common name for a client of etcd. A name that does not fit into a certificate is cut,
-/// and a digest keeps it distinct.
+/// Returns the common name for a client of etcd. A name that does not fit into a certificate is
+/// cut, and a digest keeps it distinct.
 pub fn common_name(who: &str) -> String {
     const DIGEST: usize = 8;
     let room = MAX_COMMON_NAME - COMMON_NAME.len() - 1;

@@ -77,8 +77,8 @@ async fn look_and_act(
     let down = down_for_long(&liveness.borrow());
     let observed = observe(&client, down).await.map_err(|error| chain(&error))?;
     let Some(step) = next_step(&state, &observed) else { return Ok(()) };
-    // The observation is valid only if the plan was the same before and after it. Another leader may
-    // have performed and recorded steps while this one was not running.
+    // The observation is valid only if the plan was the same before and after it. Another leader
+    // may have performed and recorded steps while this one was not running.
     let since = group.catch_up().await.map_err(|error| chain(&error))?;
     if since.etcd() != state.etcd() {
         return Ok(());
