@@ -249,7 +249,7 @@ fn sources(
 /// Creates the status channels, and the status provider that reads them.
 fn publishers(prepared: &Prepared, keeper: &Keeper) -> (Publish, Arc<Local>) {
     let publish = Publish {
-        forming: watch::Sender::new(Some("its parts to start".to_owned())),
+        forming: watch::Sender::new(Some("its tasks to start".to_owned())),
         removed: watch::Sender::new(false),
         cluster: watch::Sender::new(prepared.membership.as_ref().map(|mine| mine.cluster_id)),
         in_touch: watch::Sender::new(false),

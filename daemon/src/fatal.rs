@@ -21,9 +21,9 @@ pub enum Fatal {
     Machine(String),
     #[error("state directory {}: {problem}", path.display())]
     StateDir { path: PathBuf, problem: String },
-    #[error("start the runtime")]
+    #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
-    #[error("{what}")]
+    #[error("cannot {what}")]
     Start { what: &'static str, source: Box<dyn Error + Send + Sync> },
     #[error("Raft store failed; this node has stopped serving: {0}")]
     Store(String),

@@ -242,7 +242,7 @@ fn membership_file() {
         },
         Role::ControlPlane,
     )
-    .expect("it is well-formed");
+    .expect("a well-formed reply");
     membership.set_peers(&wire::directory(&[peer(1), peer(2)]));
     let seed = serde_json::to_vec(&membership).expect("plain data");
     target("membership_file").seed(seed).memory(RESERVED, 64).tries(2000).run(move |bytes| {
@@ -253,14 +253,14 @@ fn membership_file() {
         } else {
             bytes.to_vec()
         };
-        fs::write(&path, file).expect("a small file is written");
+        fs::write(&path, file).expect("a small file can be written");
         match Membership::load(&path) {
             Err(error) => refused(muster_types::error::chain(&error)),
             Ok(None) => panic!("the file is there"),
             Ok(Some(membership)) => {
                 membership.directory();
                 membership.certified();
-                membership.save(&path).expect("a small file is written");
+                membership.save(&path).expect("a small file can be written");
                 assert_eq!(Membership::load(&path).expect("just written"), Some(membership));
                 Verdict::Accepted
             }

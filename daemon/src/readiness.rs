@@ -89,7 +89,7 @@ fn etcd(facts: &EtcdFacts) -> Option<String> {
         return Some(format!("its etcd: {problem}"));
     }
     match &facts.assignment {
-        Assignment::Nothing => Some("its place in the etcd plan".to_owned()),
+        Assignment::Nothing => Some("its assignment in the etcd plan".to_owned()),
         Assignment::Wait { reason, .. } => Some((*reason).to_owned()),
         Assignment::Run { .. } => unit(&facts.status),
     }

@@ -244,7 +244,7 @@ mod tests {
         write_down(&state, &Record::NEW, Some(&restore)).unwrap();
         // As a member, and without promises: only the marker file counts.
         assert_eq!(check(state.path(), None, true).unwrap(), Some(restore));
-        assert_eq!(check(state.path(), None, false).unwrap(), None, "a free node is given nothing");
+        assert_eq!(check(state.path(), None, false).unwrap(), None, "a free node restores nothing");
         write_down(&state, &Record::NEW, None).unwrap();
         assert_eq!(check(state.path(), None, true).unwrap(), None);
         fs::write(&record, "nonsense").unwrap();

@@ -66,7 +66,7 @@ pub async fn run(group: Group, mut facts: Facts, stop: CancellationToken) {
     }
 }
 
-/// On a worker: tells any control-plane node, after every change and now and then, until `stop`.
+/// Sends a worker's report to any control-plane node, after each change of address, until `stop`.
 pub async fn run_on_worker(
     endpoint: Endpoint,
     trust: watch::Receiver<Arc<Trust>>,

@@ -98,7 +98,7 @@ pub async fn audit(
         let Some(group) = group else { continue };
         let also = match left_out {
             0 => String::new(),
-            n => format!(" ({n} more before it)"),
+            n => format!(" ({n} more skipped before it)"),
         };
         let record = RecordAudit {
             by: group.me(),

@@ -112,7 +112,7 @@ fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
         if let Outcome::Refused(refusal) = state.apply(2, &Stamped { now_ms, command }) {
             return Err(refusal.message);
         }
-        let token = state.token(&id).expect("it was created");
+        let token = state.token(&id).expect("just created");
         let told = view::token(&id, token, now_ms);
         assert!(told.description.len() <= limits::DESCRIPTION && !told.roles.is_empty());
         Ok(())
