@@ -27,7 +27,7 @@ struct Newest {
     again: Option<Instant>,
 }
 
-/// The cached view, and when to read the cache again.
+/// The cached view, and the time of its next update.
 struct Look {
     view: Arc<View>,
     /// Index of the newest state that is known to have this view.
