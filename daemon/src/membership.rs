@@ -190,7 +190,7 @@ pub(crate) fn seal(object: &[u8]) -> Vec<u8> {
     [BEFORE, sum.as_bytes(), AFTER, &object[1..]].concat()
 }
 
-/// Returns the object without its checksum, if the checksum is right.
+/// Returns the object without its checksum, if the checksum matches.
 fn unseal(sealed: &[u8]) -> Option<Vec<u8>> {
     let (sum, rest) = sealed.strip_prefix(BEFORE)?.split_at_checked(2 * SHA256.output_len())?;
     let object = [b"{", rest.strip_prefix(AFTER)?].concat();
