@@ -39,7 +39,8 @@ impl Fatal {
         Self::Start { what, source: Box::new(source) }
     }
 
-    /// True if the configuration or the machine must be fixed first, so that a restart cannot help.
+    /// Returns true if the configuration or the machine must be fixed first, so that a restart
+    /// cannot help.
     pub const fn is_unfit(&self) -> bool {
         match self {
             Self::ReadConfig { .. }

@@ -87,7 +87,7 @@ impl Prepared {
 }
 
 impl Addresses {
-    /// True if this address of the machine is to be used.
+    /// Returns true if this address of the machine is to be used.
     pub fn wants(&self, address: IpAddr) -> bool {
         if !self.fixed.is_empty() {
             return self.fixed.contains(&address);

@@ -1,7 +1,7 @@
 //! Restore of an etcd snapshot, from the command line to the first start of etcd.
 //!
 //! All founders agree on the snapshot before they promise a birth. From then on the snapshot is
-//! part of the birth: a founder that started from anything else would be a member of the same etcd
+//! part of the birth. A founder that started from anything else would be a member of the same etcd
 //! with other data. Therefore a marker file is written before the node can promise anything. It
 //! survives a start without the option, and is removed only when this node's etcd has started.
 
@@ -168,8 +168,8 @@ impl Restore {
                 Ok(Restored::Now(verified)) => {
                     info!(?verified, "etcd restored from the given snapshot");
                 }
-                // Either a crash came between the restore and the removal of the marker, or this
-                // member has run before and the snapshot was only for its first start.
+                // A crash came between the restore and the removal of the marker; or this member
+                // has run before, and the snapshot was only for its first start.
                 Ok(Restored::Before(_)) | Err(RestoreError::DataExists { .. }) => {}
                 Err(RestoreError::NoFile) => {
                     return Err(format!(

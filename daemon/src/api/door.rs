@@ -87,7 +87,7 @@ impl Entrance {
         if self.cluster.borrow().is_none() { Place::Forming } else { Place::Other }
     }
 
-    /// True if this member has not received the cluster's authorities yet.
+    /// Returns true if this member has not received the cluster's authorities yet.
     fn is_at_genesis(&self) -> bool {
         self.trust.borrow().credentials.is_none()
     }

@@ -1,5 +1,5 @@
 //! The APIs of a node: for other nodes (`node`), for unauthenticated peers with a token (`door`),
-//! and for operators (`operator`, over the port of `listen`; a worker relays it).
+//! and for operators (`operator`). Operators connect to the port of `listen`; a worker relays it.
 
 mod crowd;
 pub mod door;

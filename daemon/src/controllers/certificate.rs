@@ -53,8 +53,8 @@ pub fn issue(state: &ClusterState, member: &Member, now: SystemTime) -> Option<C
     }
 }
 
-/// True if a new certificate is due: there is none, half of its lifetime is over, or the profile
-/// has changed.
+/// Returns true if a new certificate is due: there is none, half of its lifetime is over, or the
+/// profile has changed.
 fn is_due(
     present: Option<&[CertificateDer<'static>]>,
     profile: &Profile,

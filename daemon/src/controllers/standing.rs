@@ -1,7 +1,7 @@
 //! The membership check: asks control-plane members if this node is still a member. It also obtains
-//! a certificate when this node cannot issue its own: on a worker, and on a founder that missed the
-//! installation of the authorities. It uses `muster-hello/1`, where the identity key is enough to
-//! authenticate. Only control-plane members that this node knows by key are trusted.
+//! a certificate if this node cannot issue its own. That is so on a worker, and on a founder that
+//! missed the installation of the authorities. It uses `muster-hello/1`, where the identity key is
+//! enough to authenticate. Only control-plane members that this node knows by key are trusted.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -103,8 +103,8 @@ impl Standing {
         }
     }
 
-    /// True if the certificate is missing or past half its lifetime, and this node cannot issue
-    /// one.
+    /// Returns true if the certificate is missing or past half its lifetime, and this node cannot
+    /// issue one.
     fn needs_certificate(&self) -> bool {
         let group = self.group.borrow();
         let state = group.as_ref().map(Group::state);

@@ -118,8 +118,8 @@ impl Window {
         }
     }
 
-    /// True if a view is not older than this worker's admission or its last view. A control-plane
-    /// node that has just joined may be behind.
+    /// Returns true if a view is not older than this worker's admission or its last view. A
+    /// control-plane node that has just joined may be behind.
     fn is_up_to_date(&self, view: &View) -> bool {
         let known = self.told.borrow().as_ref().map_or(0, |told| told.index);
         view.index >= known && wire::directory(&view.members).contains_key(&self.me)

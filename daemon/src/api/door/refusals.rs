@@ -135,9 +135,9 @@ const STALE_MS: i64 = 10 * 60 * 1000;
 /// Maximum number of refused joins that are recorded per minute.
 const PER_MINUTE: usize = 10;
 
-/// True if a refused join belongs in the audit log: it has no recent equal entry there, because a
-/// machine keeps retrying, and there are not too many. Decided from the group's state, so that all
-/// nodes share the limit.
+/// Returns true if a refused join belongs in the audit log. A machine keeps retrying, so a recent
+/// equal entry suppresses it, and so does a full minute. Decided from the group's state, so that
+/// all nodes share the limit.
 pub(super) fn is_news(state: &ClusterState, admit: &Admit, refusal: &Refusal, now_ms: i64) -> bool {
     let subject = format!("node {}", admit.name);
     let refused = state.audit().rev().filter(|entry| entry.action == "admit");

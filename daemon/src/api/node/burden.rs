@@ -26,7 +26,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// True if this member may make a report now; counts it if so.
+    /// Returns true if this member may make a report now; counts it if so.
     pub(super) fn may(&mut self, member: NodeId, now: Instant) -> bool {
         self.whole_at.retain(|_, at| *at > now);
         let at = self.whole_at.get(&member).copied().unwrap_or(now) + REPORT_AGAIN;

@@ -18,8 +18,8 @@ use muster_state::access::Call;
 use muster_state::command::Remove;
 use muster_state::{ClusterState, Command, Outcome};
 
-/// Time limit for a removal to wait for etcd. etcd changes its membership only if it has a leader
-/// and its members have been connected for 5 s (etcd's `HealthInterval`).
+/// Time limit for a removal to wait for etcd, which changes its membership only with a leader. Its
+/// members must also have been connected for 5 s (etcd's `HealthInterval`).
 const ETCD_SETTLES: Duration = Duration::from_secs(6);
 const ETCD_AGAIN: Duration = Duration::from_millis(500);
 
@@ -126,7 +126,7 @@ impl Desk {
         )))
     }
 
-    /// True if gossip reports the node as down. Never true for this node.
+    /// Returns true if gossip reports the node as down. Never true for this node.
     fn is_down(&self, node: &NodeId) -> bool {
         *node != self.group.me()
             && self.liveness.borrow().get(node).is_some_and(|seen| seen.state == State::Down)

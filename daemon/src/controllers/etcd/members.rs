@@ -57,7 +57,7 @@ pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken)
     }
 }
 
-/// True if every control-plane node votes in etcd, at its planned peer URL.
+/// Returns true if every control-plane node votes in etcd, at its planned peer URL.
 fn is_fulfilled(state: &ClusterState) -> bool {
     let plan = state.etcd();
     plan.departed().len() == 0

@@ -248,7 +248,8 @@ impl Leaves {
         })
     }
 
-    /// True if half of a certificate's lifetime is over, or the member's names have changed.
+    /// Returns true if half of a certificate's lifetime is over, or the member's names have
+    /// changed.
     fn are_due(&self, member: &Member, now: SystemTime) -> bool {
         let leaves = [&self.server, &self.peer, &self.client];
         self.name != member.name
