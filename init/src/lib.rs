@@ -1,5 +1,5 @@
-//! One node's machinery: processes under supervision, their logs, etcd as a unit, and facts about
-//! the machine. Knows no peers and no cluster: what a unit should run comes in as a value.
+//! Machinery of one node: supervised processes, their logs, etcd as a unit, and facts about the
+//! machine. Knows no peers and no cluster: the caller passes in what a unit should run.
 
 pub mod facts;
 pub mod logs;

@@ -256,7 +256,7 @@ fn a_hung_etcd_is_noticed_said_and_replaced() {
             seen => Err(format!("{seen:?}")),
         })?;
         ensure!(
-            log(&cluster, "cp-2")?.contains("unit killed: it neither answers nor ends"),
+            log(&cluster, "cp-2")?.contains("unit killed: it neither answers nor exits"),
             "the log does not say why it was restarted"
         );
         cluster.until_healthy()?;

@@ -1,4 +1,4 @@
-//! Files that are either the old ones or the new ones, whatever happens in between.
+//! Atomic file replacement: after a crash or power cut a file is the old one or the new one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// Mode of every file of a node: only the owner reads it.
+/// Mode of a node's files: readable by the owner only.
 pub const PRIVATE: u32 = 0o600;
 
-/// Why a file was not written; the old one, if any, is still there.
+/// A failed write; the old file, if any, is still there.
 #[derive(Debug, thiserror::Error)]
 #[error("{tried} {}", path.display())]
 pub struct WriteError {
@@ -32,11 +32,11 @@ impl WriteError {
     }
 }
 
-/// Replaces the file: written beside it under the given mode, synced, renamed over it, and the
-/// directory synced. Once this returns, a power cut does not take it back. One writer per path.
+/// Replaces the file: writes a temporary file with the given mode, syncs it, renames it over `path`
+/// and syncs the directory. Once this returns, it survives a power cut. One writer per path.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
     let beside = beside(path);
-    // A left-over of an earlier try may have another mode: never reuse it.
+    // A left-over of an earlier attempt may have another mode: never reuse it.
     match fs::remove_file(&beside) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             return Err(WriteError::on("remove the left-over", &beside)(e));
@@ -49,7 +49,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
         .mode(mode)
         .open(&beside)
         .map_err(WriteError::on("create", &beside))?;
-    // The mode at creation is cut by the umask.
+    // The umask masks the mode given at creation.
     file.set_permissions(Permissions::from_mode(mode))
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| file.sync_all())
@@ -57,7 +57,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
     settle(&beside, path)
 }
 
-/// Makes the file be this: [`replace`]s it unless it has these bytes and this mode already.
+/// [`replace`]s the file unless it already has these bytes and this mode.
 pub fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
     let same = || -> io::Result<bool> {
         let meta = fs::symlink_metadata(path)?;
@@ -69,21 +69,21 @@ pub fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
     if same().unwrap_or(false) { Ok(()) } else { replace(path, bytes, mode) }
 }
 
-/// Renames a finished, synced file or directory into its place and syncs the directory around it.
+/// Renames a complete, synced file or directory into place and syncs the parent directory.
 pub fn settle(from: &Path, to: &Path) -> Result<(), WriteError> {
     fs::rename(from, to).map_err(WriteError::on("rename into place", to))?;
     sync_directory(parent(to))
 }
 
-/// Makes what was created, renamed or removed in a directory survive a power cut.
+/// Makes entries created, renamed or removed in a directory survive a power cut.
 pub fn sync_directory(directory: &Path) -> Result<(), WriteError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(WriteError::on("sync directory", directory))
 }
 
-/// Creates the directory and its parents, readable by the owner only (0700), and syncs the one
-/// around it. An existing one is left as it is.
+/// Creates the directory and its parents, readable by the owner only (0700), and syncs its parent.
+/// Leaves an existing directory unchanged.
 pub fn create_private_directory(path: &Path) -> Result<(), WriteError> {
     if path.is_dir() {
         return Ok(());
@@ -96,7 +96,7 @@ pub fn create_private_directory(path: &Path) -> Result<(), WriteError> {
     sync_directory(parent(path))
 }
 
-/// The name under which the new file is written: hidden, in the same directory.
+/// Temporary path for the new file: hidden, in the same directory.
 pub fn beside(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -145,8 +145,8 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
     }
 
-    /// etcd's authority was written anew with every command of the group, since its mode was never
-    /// the one that was asked for.
+    /// etcd's CA file was rewritten with every Raft command, because its mode never was the
+    /// requested one.
     #[test]
     fn a_mode_that_the_umask_forbids_is_given_all_the_same() {
         let directory = tempfile::tempdir().unwrap();

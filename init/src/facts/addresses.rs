@@ -1,4 +1,4 @@
-//! The machine's addresses, and the one others are told.
+//! The machine's addresses, and the one to advertise.
 
 use std::io;
 use std::net::IpAddr;
@@ -8,22 +8,23 @@ use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// How often a watch looks. Addresses change rarely, and the kernel answers in microseconds.
+/// Polling interval of a watch. Addresses change rarely, and the kernel answers in microseconds.
 const POLL: Duration = Duration::from_secs(5);
 
 /// An address of an interface that is up.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interface {
+    /// Name of the interface, such as `eth0`.
     pub name: String,
     pub address: IpAddr,
 }
 
-/// Why the kernel did not tell its addresses.
+/// The kernel did not list the addresses.
 #[derive(Debug, thiserror::Error)]
 #[error("list the addresses of this machine")]
 pub struct AddressesError(#[source] io::Error);
 
-/// All addresses that `wanted` accepts, sorted.
+/// All addresses that `wanted` accepts, sorted and without duplicates.
 pub fn addresses(wanted: impl Fn(IpAddr) -> bool) -> Result<Vec<Interface>, AddressesError> {
     let all = if_addrs::get_if_addrs().map_err(AddressesError)?;
     let mut found: Vec<_> = all
@@ -37,17 +38,17 @@ pub fn addresses(wanted: impl Fn(IpAddr) -> bool) -> Result<Vec<Interface>, Addr
     Ok(found)
 }
 
-/// How far an address must carry.
+/// Scope that an advertised address must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// To other machines.
+    /// Reachable from other machines.
     Routable,
-    /// Loopback and link-local will do, if there is no other: the configuration names them.
+    /// Loopback and link-local are accepted if there is no other: the configuration names them.
     Local,
 }
 
-/// The address to tell others: public or private unicast before any other, IPv4 before IPv6, and
-/// among equals the one told before, so that a machine with several does not hop between them.
+/// The address to advertise: public or private unicast first, then IPv4 before IPv6. Among equals,
+/// prefers the one advertised `before`, so that a machine with several does not switch.
 pub fn best(found: &[Interface], before: Option<IpAddr>, reach: Reach) -> Option<IpAddr> {
     let usable = found.iter().map(|interface| interface.address);
     let usable = usable.filter(|address| match reach {
@@ -81,8 +82,8 @@ fn rank(address: IpAddr) -> Rank {
     }
 }
 
-/// Follows the addresses that `wanted` accepts. The caller spawns the future, which ends with
-/// `stop`; the receiver holds what was there at the last look.
+/// Watches the addresses that `wanted` accepts. The caller spawns the future, which ends with
+/// `stop`; the receiver holds the addresses found by the last poll.
 pub fn watch(
     wanted: impl Fn(IpAddr) -> bool + Send + 'static,
     stop: CancellationToken,

@@ -1,4 +1,4 @@
-//! The machine itself.
+//! Host name, boot id, disk space and memory.
 
 use std::fmt;
 use std::fs;
@@ -52,12 +52,12 @@ impl From<BootId> for String {
     }
 }
 
-/// Why the machine could not be asked.
+/// A fact that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FactError {
     #[error("read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} says something else than expected: {said}", path.display())]
+    #[error("unexpected content in {}: {said}", path.display())]
     Strange { path: PathBuf, said: String },
 }
 
@@ -67,28 +67,28 @@ impl FactError {
     }
 }
 
-/// The kernel's name for this machine, up to the first dot: a label, perhaps not a valid one.
+/// Host name from the kernel, lower case, up to the first dot. It may not be a valid DNS label.
 pub fn hostname() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     name.split('.').next().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// The current boot.
+/// Identifier of the current boot.
 pub fn boot_id() -> Result<BootId, FactError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = fs::read_to_string(path).map_err(FactError::read(path))?;
     text.trim().parse().map_err(|said| FactError::Strange { path: path.to_owned(), said })
 }
 
-/// Bytes, all and still free.
+/// Size in bytes: total and free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     pub total: u64,
-    /// What an unprivileged process may still use.
+    /// Bytes that an unprivileged process can still use.
     pub free: u64,
 }
 
-/// The file system that holds this path.
+/// Space on the file system that holds this path.
 pub fn space(path: &Path) -> Result<Space, FactError> {
     let stat = rustix::fs::statvfs(path).map_err(|e| FactError::read(path)(e.into()))?;
     let block = stat.f_frsize;
@@ -96,7 +96,7 @@ pub fn space(path: &Path) -> Result<Space, FactError> {
     Ok(Space { total: bytes(stat.f_blocks), free: bytes(stat.f_bavail) })
 }
 
-/// Main memory; free is what the kernel could give without swapping.
+/// Main memory; `free` is what the kernel could hand out without swapping.
 pub fn memory() -> Result<Space, FactError> {
     let path = Path::new("/proc/meminfo");
     let text = fs::read_to_string(path).map_err(FactError::read(path))?;

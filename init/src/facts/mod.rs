@@ -1,5 +1,5 @@
-//! What is so on this machine: name, boot, addresses, free space. Read anew at each call; nothing
-//! is kept and nothing is decided, except which address others are told.
+//! Facts about this machine: name, boot, addresses, free space. Each call reads them again. Nothing
+//! is cached or decided here, except which address to advertise.
 
 mod addresses;
 mod host;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 /// Longest line kept, in bytes; the rest of a longer one is dropped.
 const LONGEST: usize = 2048;
 
-/// Keeps the last so many lines of what is fed to it, in bounded memory.
+/// The last `keep` lines of an output, in bounded memory.
 #[derive(Debug)]
 pub struct LastLines {
     keep: usize,
@@ -18,7 +18,7 @@ impl LastLines {
         Self { keep, lines: VecDeque::with_capacity(keep), open: Vec::new() }
     }
 
-    /// Takes the next piece of the output, wherever it was cut.
+    /// Adds the next chunk of the output. A chunk may end in the middle of a line or a character.
     pub fn feed(&mut self, piece: &[u8]) {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             let room = LONGEST.saturating_sub(self.open.len());
@@ -29,7 +29,7 @@ impl LastLines {
         }
     }
 
-    /// The lines, oldest first, an unfinished last one included.
+    /// Returns the lines, oldest first, including an unfinished last one.
     pub fn finish(mut self) -> Vec<String> {
         self.close();
         self.lines.into()

@@ -1,4 +1,4 @@
-//! What supervised processes print: kept in files of bounded size, the last lines at hand.
+//! Output of supervised processes: kept in files of bounded size, with the last lines in memory.
 
 mod lines;
 mod rotating;
@@ -8,19 +8,19 @@ pub use rotating::Rotating;
 
 use std::path::PathBuf;
 
-/// Where a process's output goes and how much of it is kept.
+/// Path and retention of one process's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The current file; older ones get `.1`, `.2`, … behind their name.
+    /// The current file; older ones have `.1`, `.2`, … appended to the name.
     pub path: PathBuf,
-    /// Bytes after which the next file is begun.
+    /// Size in bytes at which the file is rotated.
     pub limit: u64,
-    /// How many older files are kept.
+    /// Number of older files kept.
     pub keep: u8,
 }
 
 impl Place {
-    /// The usual bounds: 8 MiB and one older file.
+    /// The default limits: 8 MiB and one older file.
     pub fn new(path: PathBuf) -> Self {
         Self { path, limit: 8 << 20, keep: 1 }
     }

@@ -1,4 +1,4 @@
-//! A log file of bounded size.
+//! A log file that rotates at a size limit.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use crate::logs::Place;
 use muster_files::PRIVATE;
 
-/// Appends to a file and begins the next one when it is full. The files together hold at most
-/// `limit * (keep + 1)` bytes and one piece. Losing the end in a power cut is accepted.
+/// Appends to a file and rotates it when it is full. Together the files hold at most
+/// `limit * (keep + 1)` bytes plus one chunk. Losing the tail in a power cut is accepted.
 #[derive(Debug)]
 pub struct Rotating {
     place: Place,
@@ -19,14 +19,14 @@ pub struct Rotating {
 }
 
 impl Rotating {
-    /// Opens the current file for appending; creates it, readable by the owner only.
+    /// Opens the current file for appending. Creates it, readable by the owner only, if missing.
     pub fn open(place: Place) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(&place.path)?;
         let size = file.metadata()?.len();
         Ok(Self { place, file, size })
     }
 
-    /// Appends a piece; begins the next file at a line's end once this one is full.
+    /// Appends a chunk; rotates at the end of a line once the file is full.
     pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         let full = self.size + piece.len() as u64 >= self.place.limit;
         let cut = match piece.iter().rposition(|byte| *byte == b'\n') {

@@ -1,11 +1,11 @@
-//! One child process: spawned and waited for by an operating system thread of its own.
+//! One child process, spawned and waited for by its own operating system thread.
 //!
-//! A child must not outlive this process, however this process ends: a left-over etcd would hold
-//! its ports and its data against the next one. So the kernel kills it with us
-//! (`PR_SET_PDEATHSIG`). That signal fires when the *thread* that spawned the child ends; the
-//! runtime's threads come and go, therefore the thread that spawns also waits for the child, and
-//! so ends before it only if the whole process does. Signals go through a pidfd, which can never
-//! mean another process that was given the same number.
+//! A child must not outlive this process, however this process ends: a left-over etcd would block
+//! the ports and the data of the next one. So the kernel kills it with us (`PR_SET_PDEATHSIG`).
+//! That signal fires when the *thread* that spawned the child ends, and the runtime's threads come
+//! and go. Therefore the spawning thread also waits for the child, and ends before it only if the
+//! whole process does. Signals go through a pidfd, which cannot refer to another process that
+//! reuses the pid.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,28 +26,29 @@ use tokio::sync::mpsc;
 use super::step::Exit;
 use crate::logs::{LastLines, Place, Rotating};
 
-/// How many of the last lines go with an exit.
+/// Number of last output lines reported with an exit.
 const LAST_LINES: usize = 20;
 
-/// How long the log may take to drain after the process ended: something it left behind may hold
-/// the other end of the pipe for ever.
+/// Time limit for draining the log after the process exited: a grandchild may hold the other end
+/// of the pipe open indefinitely.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// What to run. The environment is exactly this one, nothing is inherited.
+/// The command to run. The environment is exactly this one; nothing is inherited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// An absolute path.
+    /// Absolute path of the executable.
     pub program: PathBuf,
-    /// Seen by everyone on the machine: never a secret.
+    /// Visible to every user of the machine: never put a secret here.
     pub arguments: Vec<OsString>,
     pub environment: BTreeMap<OsString, OsString>,
+    /// Working directory.
     pub directory: PathBuf,
 }
 
-/// Why a start is forbidden until something else is asked for.
+/// Reason for refusing a start. Final until another command is requested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// What the process needs to go on from is gone.
+    /// The data that the process must continue from is gone.
     #[error("{0}")]
     Lost(String),
     /// Anything else.
@@ -55,10 +56,10 @@ pub enum Refusal {
     Forbidden(String),
 }
 
-/// Asked before every start, restarts included. May read and write files.
+/// Check that runs before every start, restarts included. May read and write files.
 pub type Guard = Arc<dyn Fn() -> Result<(), Refusal> + Send + Sync>;
 
-/// What the child's thread reports, in this order: one of the first three, then `Exited` if it was
+/// Events from the child's thread, in this order: one of the first three, then `Exited` after
 /// `Spawned`.
 pub(super) enum ChildEvent {
     Spawned(Child),
@@ -74,7 +75,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Sends a signal; a process that has ended already is no error.
+    /// Sends a signal. It is no error if the process has already exited.
     pub(super) fn signal(&self, signal: Signal) {
         rustix::process::pidfd_send_signal(&self.fd, signal).ok();
     }
@@ -92,8 +93,8 @@ impl fmt::Debug for Child {
     }
 }
 
-/// Asks the guard, starts the command in its own process group and waits for its end, all in a
-/// thread of its own.
+/// Runs the start check, starts the command in its own process group and waits for its exit, all
+/// on a new thread.
 pub(super) fn launch(
     command: Command,
     guard: Option<Guard>,
@@ -101,7 +102,7 @@ pub(super) fn launch(
     events: mpsc::Sender<ChildEvent>,
 ) -> io::Result<()> {
     let body = move || {
-        // The owner may be gone, and then nobody needs the report.
+        // If the supervisor task has ended, nothing needs the events.
         if let Err(refusal) = guard.map_or(Ok(()), |guard| guard()) {
             events.blocking_send(ChildEvent::Refused(refusal)).ok();
             return;
@@ -140,9 +141,9 @@ fn spawn(command: Command, log: Place) -> io::Result<Started> {
     die_with_us(&mut process);
     let (done, last_lines) = sync_channel(1);
     thread::Builder::new().name("child-log".to_owned()).spawn(move || {
-        done.send(pump(output, log)).ok(); // nobody waits for it if the start failed
+        done.send(pump(output, log)).ok(); // no receiver if the start failed
     })?;
-    let mut process = process.spawn()?; // shadows the builder, which holds the pipe's other end
+    let mut process = process.spawn()?; // the builder holds the pipe's write end until return
     let fd = match rustix::process::pidfd_open(Pid::from_child(&process), PidfdFlags::empty()) {
         Ok(fd) => fd,
         Err(error) => {
@@ -155,12 +156,12 @@ fn spawn(command: Command, log: Place) -> io::Result<Started> {
     Ok(Started { process, child, log: last_lines })
 }
 
-/// Makes the kernel kill the child when the thread that is about to spawn it ends.
+/// Makes the kernel kill the child when the spawning thread ends.
 fn die_with_us(command: &mut process::Command) {
     let us = rustix::process::getpid();
     let before_exec = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // We may have died between the fork and the call above.
+        // The parent may have died between the fork and the call above.
         if rustix::process::getppid() == Some(us) {
             Ok(())
         } else {
@@ -175,10 +176,10 @@ fn die_with_us(command: &mut process::Command) {
     }
 }
 
-/// Reports the start, waits for the end and reports that.
+/// Reports the start, waits for the process to exit and reports the exit.
 fn attend(started: Started, events: &mpsc::Sender<ChildEvent>) {
     let Started { mut process, child, log } = started;
-    // Not delivered means dropped, and that kills the child: the wait below ends in any case.
+    // If undelivered, the handle is dropped, which kills the child: the wait below always ends.
     events.blocking_send(ChildEvent::Spawned(child)).ok();
     let exit = process.wait().map_or(Exit::Unknown, exit_of);
     let last_lines = log.recv_timeout(DRAIN).unwrap_or_default();
@@ -193,8 +194,8 @@ fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-/// Moves the output into the log and returns the last lines. What the disk does not take is dropped: a full disk must not
-/// stop the process by a full pipe.
+/// Copies the output into the log and returns the last lines. Ignores failed writes: a full disk
+/// must not block the process through a full pipe.
 fn pump(mut output: PipeReader, mut log: Rotating) -> Vec<String> {
     let mut last = LastLines::new(LAST_LINES);
     let mut piece = vec![0; 32 << 10];

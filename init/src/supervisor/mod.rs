@@ -1,6 +1,6 @@
-//! Keeps one process running: starts it, writes its output to a log, restarts it with growing
-//! pauses when it ends or hangs, stops it in order. Adopts nothing: a process it did not start is
-//! not its own, and what it started never outlives this process.
+//! Keeps one process running: starts it, logs its output, restarts it with backoff when it exits or
+//! hangs, and stops it gracefully. Never adopts a process that it did not start; no child outlives
+//! this process.
 
 mod child;
 mod run;

@@ -1,4 +1,4 @@
-//! The task that owns one process, and the handle others hold on it.
+//! The task that owns one process, and the handle to it.
 
 use std::fmt;
 use std::io;
@@ -13,14 +13,14 @@ use super::child::{Child, ChildEvent, Command, Guard, Refusal, launch};
 use super::step::{Effect, Event, Exit, Machine, Policy, Revision, State};
 use crate::logs::Place;
 
-/// SIGKILLs without effect after which a process counts as stuck in the kernel.
+/// Number of ineffective SIGKILLs after which a process counts as stuck in the kernel.
 const VAIN_KILLS: u32 = 3;
 
-/// What should run.
+/// The desired process.
 #[derive(Clone)]
 pub struct Spec {
     pub command: Command,
-    /// Asked before every start; `None` allows all.
+    /// Runs before every start; `None` allows every start.
     pub guard: Option<Guard>,
 }
 
@@ -30,28 +30,28 @@ impl fmt::Debug for Spec {
     }
 }
 
-/// What others may know of the process.
+/// Published status of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub phase: Phase,
-    /// Of the process that runs or is being stopped.
+    /// Set while the process runs or is being stopped.
     pub pid: Option<u32>,
-    /// Starts after the first one.
+    /// Number of starts after the first one.
     pub restarts: u64,
     pub last_exit: Option<Exit>,
-    /// The end of the output of the process that ended last, oldest line first.
+    /// Last output lines of the process that exited most recently, oldest first.
     pub last_lines: Vec<String>,
-    /// Why the guard forbids the start; only with [`Phase::Refused`].
+    /// Reason given by the start check; only with [`Phase::Refused`].
     pub refusal: Option<Refusal>,
-    /// Why the operating system did not start it when it was tried last.
+    /// Error of the last start attempt; `None` after a successful one.
     pub problem: Option<String>,
 }
 
-/// What the process is doing, without the details.
+/// Phase of the process, without details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Stopped,
-    /// The guard forbids the start.
+    /// The start check refuses the start.
     Refused,
     Starting,
     Running,
@@ -59,12 +59,12 @@ pub enum Phase {
     Stopping,
 }
 
-/// The owner task has ended.
+/// The supervisor task has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the supervisor has stopped")]
 pub struct Gone;
 
-/// Tells the owner what is wanted and reads how it goes.
+/// Handle to the supervisor: submits the desired process and reads its status.
 #[derive(Debug, Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
@@ -72,13 +72,13 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Wants this to run. A changed command restarts the process; the same one changes nothing,
-    /// except that a refused start is tried again.
+    /// Sets the desired process. A changed command restarts the process. The same command changes
+    /// nothing, except that a refused start is tried again.
     pub async fn set_spec(&self, spec: Spec) -> Result<(), Gone> {
         self.requests.send(Request::Set(spec)).await.map_err(|_| Gone)
     }
 
-    /// Wants nothing to run; returns once nothing does.
+    /// Stops the process; returns once it has exited.
     pub async fn stop(&self) -> Result<(), Gone> {
         self.requests.send(Request::Stop).await.map_err(|_| Gone)?;
         let mut status = self.status.clone();
@@ -86,24 +86,24 @@ impl Handle {
         Ok(())
     }
 
-    /// Restarts the process, although its command is the same.
+    /// Restarts the process with the same command.
     pub async fn restart(&self) -> Result<(), Gone> {
         self.requests.send(Request::Restart).await.map_err(|_| Gone)
     }
 
-    /// Reports whether the process answered a question in time. One that falls silent for longer
-    /// than the policy allows is killed and started again.
+    /// Reports a probe result: whether the process answered in time. A process that stays silent
+    /// for longer than the policy allows is killed and restarted.
     pub async fn asked(&self, answered: bool) -> Result<(), Gone> {
         self.requests.send(Request::Asked { answered }).await.map_err(|_| Gone)
     }
 
-    /// Follows the process.
+    /// Subscribes to the status.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
 }
 
-/// Makes the two halves of a supervisor: the caller spawns [`Owner::run`].
+/// Creates a supervisor's handle and task: the caller spawns [`Owner::run`].
 pub fn supervise(name: &'static str, policy: Policy, log: Place) -> (Handle, Owner) {
     let (requests, inbox) = mpsc::channel(16);
     let (events, children) = mpsc::channel(4);
@@ -133,7 +133,7 @@ pub fn supervise(name: &'static str, policy: Policy, log: Place) -> (Handle, Own
     (Handle { requests, status }, owner)
 }
 
-/// Owns the process. Dropping it, or the future of [`Owner::run`], kills the process at once.
+/// Task that owns the process. Dropping it, or the future of [`Owner::run`], kills the process.
 #[derive(Debug)]
 pub struct Owner {
     name: &'static str,
@@ -165,8 +165,8 @@ enum Input {
 }
 
 impl Owner {
-    /// Runs until `stop` or until every handle is gone, and returns once the process has ended: in
-    /// order if it obeys, killed if it does not, given up if even that has no effect.
+    /// Runs until `stop` or until every handle is dropped. Returns once the process has exited after
+    /// SIGTERM or SIGKILL, or once SIGKILL has had no effect.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut ending = false;
         loop {
@@ -243,7 +243,7 @@ impl Owner {
                 if wanted {
                     info!(unit = self.name, %exit, "unit stopped");
                 } else {
-                    warn!(unit = self.name, %exit, retry_in = ?pause, "unit ended by itself");
+                    warn!(unit = self.name, %exit, retry_in = ?pause, "unit exited unexpectedly");
                 }
             }
         }
@@ -264,7 +264,7 @@ impl Owner {
                 Effect::Terminate => self.signal(Signal::TERM),
                 Effect::Kill => {
                     self.kills += 1;
-                    warn!(unit = self.name, "unit killed: it neither answers nor ends");
+                    warn!(unit = self.name, "unit killed: it neither answers nor exits");
                     self.signal(Signal::KILL);
                 }
             }
@@ -272,7 +272,7 @@ impl Owner {
     }
 
     fn spawn(&mut self) {
-        // `wanted` is the newest revision; the machine learns of no other while one starts.
+        // `wanted` is the newest revision; the state machine takes no other while one starts.
         let Some(spec) = self.wanted.clone() else { return };
         let events = self.events.clone();
         if let Err(error) = launch(spec.command, spec.guard, self.log.clone(), events) {
@@ -307,7 +307,7 @@ impl Owner {
     }
 }
 
-/// The one place where this crate's supervisor reads the clock; tokio's, so that tests may pause it.
+/// The supervisor's only clock; tokio's, so that tests can pause it.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

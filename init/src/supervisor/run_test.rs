@@ -60,7 +60,7 @@ impl Bench {
 }
 
 fn exists(pid: u32) -> bool {
-    // A zombie has a directory as well, but no executable any more.
+    // A zombie still has a directory in /proc, but no executable.
     fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
@@ -89,7 +89,7 @@ async fn stopping_is_orderly_and_ends_the_owner() {
     .await
     .expect("the script is up");
     bench.stop.cancel();
-    timeout(LONG, bench.tasks.join_next()).await.expect("the owner ends").unwrap().unwrap();
+    timeout(LONG, bench.tasks.join_next()).await.expect("the task ends").unwrap().unwrap();
     let status = bench.handle.status().borrow().clone();
     assert_eq!((status.phase, status.last_exit), (Phase::Stopped, Some(Exit::Code(0))));
     assert_eq!(status.last_lines, ["up", "bye"]);
@@ -194,7 +194,7 @@ async fn dropping_the_owner_kills_the_process() {
 
 const PARENT: &str = "MUSTER_TEST_SUPERVISING_PARENT";
 
-/// Runs itself once more as a supervising parent, and kills that one with SIGKILL.
+/// Runs this test again as a supervising parent process and kills that with SIGKILL.
 #[test]
 fn a_child_does_not_outlive_a_killed_parent() {
     if std::env::var_os(PARENT).is_some() {
@@ -222,7 +222,7 @@ fn a_child_does_not_outlive_a_killed_parent() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "tells the outer test the pid")]
+#[expect(clippy::print_stdout, reason = "reports the pid to the outer test")]
 fn supervise_until_killed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

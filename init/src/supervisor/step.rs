@@ -1,22 +1,22 @@
-//! What to do about one process. Decides only: the caller spawns, signals and waits.
+//! Decisions about one process. No I/O: the caller spawns, signals and waits.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// How patient the supervisor is.
+/// Timing of restarts, stops and hang detection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Longest pause before the first restart; doubles with every further failure in a row.
+    /// Longest delay before the first restart; doubles with every further consecutive failure.
     pub backoff_first: Duration,
-    /// Longest pause before any restart.
+    /// Upper limit of the restart delay.
     pub backoff_cap: Duration,
-    /// A process that ran this long failed for the first time again.
+    /// Running time after which the count of consecutive failures is reset.
     pub settle: Duration,
-    /// How long a process may take to end after SIGTERM, before SIGKILL.
+    /// Time between SIGTERM and SIGKILL.
     pub stop_within: Duration,
-    /// How long a process may take to its first answer, if anyone asks it.
+    /// Time limit for the first answer after a start, if the process is probed.
     pub answer_within: Duration,
-    /// How long a process that did answer may be silent before it counts as hung.
+    /// Silence after which a process that has answered before counts as hung.
     pub hung_after: Duration,
 }
 
@@ -33,16 +33,16 @@ impl Default for Policy {
     }
 }
 
-/// Unanswered questions in a row before a process can count as hung, however long they took: after
-/// this process itself was held up, one expired question proves nothing.
+/// Consecutive missed probes before a process can count as hung, however long they took. If this
+/// process itself was suspended, one expired probe proves nothing.
 const HUNG_QUESTIONS: u32 = 3;
 
-/// How a process ended.
+/// Exit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Code(i32),
     Signal(i32),
-    /// The kernel would not say.
+    /// The kernel did not report it.
     Unknown,
 }
 
@@ -56,18 +56,18 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Which of the wanted commands, in the order they were asked for.
+/// Number of a desired command, in order of the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Revision(pub u64);
 
-/// What the process is doing.
+/// State of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Nothing runs and nothing is wanted.
+    /// Nothing runs and nothing is desired.
     Stopped,
-    /// The guard said no to this revision; only another one is tried.
+    /// The start check refused this revision; only another one is tried.
     Refused(Revision),
-    /// Spawn was asked for.
+    /// Spawn was requested.
     Starting(Revision),
     Running {
         revision: Revision,
@@ -76,32 +76,32 @@ pub enum State {
         answered: bool,
         silence: Option<Silence>,
     },
-    /// Waits before the next try.
+    /// Waits before the next attempt.
     BackingOff { revision: Revision, until: Instant },
-    /// Told to end; killed at the deadline.
+    /// SIGTERM was sent; SIGKILL follows at `until`.
     Stopping { pid: u32, until: Instant, why: Why },
 }
 
-/// Questions in a row that a process did not answer.
+/// Consecutive probes that a process did not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silence {
     since: Instant,
     questions: u32,
 }
 
-/// Why a process is being ended.
+/// Reason for stopping a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It is not wanted, or another revision is.
+    /// No process is desired, or another revision is.
     Wanted,
     /// It does not answer.
     Hung,
 }
 
-/// What happened.
+/// Input of the state machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event {
-    /// This revision should run, or nothing.
+    /// The desired revision; `None` to stop.
     Want(Option<Revision>),
     Spawned {
         pid: u32,
@@ -110,22 +110,22 @@ pub enum Event {
     NotSpawned {
         jitter: f64,
     },
-    /// The guard forbids the start.
+    /// The start check refused the start.
     Refused,
     /// `jitter` is random, 0.0 to 1.0.
     Exited {
         exit: Exit,
         jitter: f64,
     },
-    /// The process was asked and did, or did not, answer in time.
+    /// A probe was answered in time, or was not.
     Asked {
         answered: bool,
     },
-    /// Time passed.
+    /// The deadline may have passed.
     Tick,
 }
 
-/// What the caller must do.
+/// Action for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     Spawn(Revision),
@@ -135,7 +135,7 @@ pub enum Effect {
     Kill,
 }
 
-/// The life of one process.
+/// State machine of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     policy: Policy,
@@ -162,7 +162,7 @@ impl Machine {
         self.state
     }
 
-    /// How often the process was started again since its first start.
+    /// Number of starts after the first one.
     pub fn restarts(&self) -> u64 {
         self.restarts
     }
@@ -171,7 +171,7 @@ impl Machine {
         self.last_exit
     }
 
-    /// When a [`Event::Tick`] is due.
+    /// Time at which an [`Event::Tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::BackingOff { until, .. } | State::Stopping { until, .. } => Some(until),
@@ -179,7 +179,7 @@ impl Machine {
         }
     }
 
-    /// Takes one event and says what to do about it, in order.
+    /// Handles one event and returns the actions to perform, in order.
     pub fn step(&mut self, now: Instant, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match (self.state, event) {
@@ -223,7 +223,7 @@ impl Machine {
                 self.state = State::Starting(revision);
                 effects.push(Effect::Spawn(revision));
             }
-            // Stale or early: the process is in another state by now.
+            // Stale or early: the process is already in another state.
             (
                 State::Stopped
                 | State::Refused(_)
@@ -243,7 +243,8 @@ impl Machine {
         effects
     }
 
-    /// One step from what is towards what is wanted; none if they agree or an answer is awaited.
+    /// Takes one step from the current to the desired state. Does nothing if they agree or an event
+    /// is pending.
     fn converge(&mut self, now: Instant) -> Option<Effect> {
         match (self.state, self.wanted) {
             (State::Running { revision, pid, .. }, wanted) if wanted != Some(revision) => {
@@ -310,7 +311,7 @@ impl Machine {
         if !hung {
             return None;
         }
-        // A hung process does not hear SIGTERM: at once to SIGKILL, which a stopped one obeys too.
+        // A hung process ignores SIGTERM. SIGKILL also works on a stopped one.
         let until = now + self.policy.stop_within;
         self.state = State::Stopping { pid: *pid, until, why: Why::Hung };
         Some(Effect::Kill)

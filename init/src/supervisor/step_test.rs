@@ -133,8 +133,8 @@ fn events() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order, there is never a second process, and every state that
-    /// waits for time alone has a deadline.
+    /// For every sequence of events there is never a second process, and every state that only waits
+    /// for time has a deadline.
     #[test]
     fn never_two_processes(steps in proptest::collection::vec((events(), 0..40_000u64), 1..80)) {
         let mut machine = Machine::new(Policy::default());
@@ -143,7 +143,7 @@ proptest! {
         let mut asked_for = false;
         for (event, later) in steps {
             now += Duration::from_millis(later);
-            // The world only reports what it can: a spawn once asked for, an end of what lives.
+            // Only possible events: a spawn result after a request, an exit of a running process.
             let possible = match event {
                 Event::Spawned { .. } | Event::NotSpawned { .. } | Event::Refused => asked_for,
                 Event::Exited { .. } => alive,
