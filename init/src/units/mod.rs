@@ -1,3 +1,3 @@
-//! The programs that a node runs, one folder each.
+//! The programs that a node supervises, one folder each.
 
 pub mod etcd;

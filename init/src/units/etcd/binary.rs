@@ -1,4 +1,4 @@
-//! The etcd programs on this machine: found, asked for their version, refused when too old.
+//! Locates etcd's programs on this machine, reads their version and rejects old ones.
 
 use std::env;
 use std::ffi::OsStr;
@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// The oldest version with learners (3.4.0, August 2019).
+/// Oldest version with learners (3.4.0, August 2019).
 pub const OLDEST: Version = Version { major: 3, minor: 4, patch: 0 };
 
-/// How long a program may take to say its version.
+/// Timeout for a program to print its version.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Where packages put programs, in addition to `PATH`: a service may be started without one.
+/// Install directories searched after `PATH`: a service may be started without `PATH`.
 const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin", "/bin"];
 
 /// A version of etcd.
@@ -39,7 +39,7 @@ impl fmt::Display for Version {
 impl FromStr for Version {
     type Err = ();
 
-    /// Three numbers; what follows the third (`-rc.1`, `+git`) is left out.
+    /// Parses three numbers; ignores a suffix (`-rc.1`, `+git`).
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut parts = text.splitn(3, '.');
         let mut number = || {
@@ -58,7 +58,7 @@ pub enum Tool {
     Etcd,
     /// The client.
     Etcdctl,
-    /// Works on data directories; only since 3.5, before that `etcdctl` does it.
+    /// Offline tool for data directories, since 3.5; before that `etcdctl` does its work.
     Etcdutl,
 }
 
@@ -86,18 +86,18 @@ impl Tool {
     }
 }
 
-/// A program that is there and new enough.
+/// An installed program that is new enough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binary {
     pub path: PathBuf,
     pub version: Version,
 }
 
-/// Why a program cannot be used.
+/// Reason why a program cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LocateError {
     #[error(
-        "no {program} on PATH: install it (Debian: apt install {package}) or say where it is in \
+        "no {program} on PATH: install it (Debian: apt install {package}) or set \
          machine.etcd.binary"
     )]
     Missing { program: &'static str, package: &'static str },
@@ -105,18 +105,18 @@ pub enum LocateError {
     NotExecutable { path: PathBuf },
     #[error("run {} to learn its version", path.display())]
     Run { path: PathBuf, source: io::Error },
-    #[error("{} did not say its version within {ANSWER:?}", path.display())]
+    #[error("{} did not print its version within {ANSWER:?}", path.display())]
     Silent { path: PathBuf },
-    #[error("{} does not say an etcd version but {said:?}: is it etcd?", path.display())]
+    #[error("{} printed no etcd version: {said:?}; is it etcd?", path.display())]
     NotEtcd { path: PathBuf, said: String },
     #[error(
         "{} is etcd {found}, Muster needs {OLDEST} or newer: install a newer one (Debian: apt \
-         install {package}) or name another in machine.etcd.binary", path.display()
+         install {package}) or set machine.etcd.binary", path.display()
     )]
     TooOld { path: PathBuf, found: Version, package: &'static str },
 }
 
-/// Finds a program, at the given path or on `PATH`, and asks for its version.
+/// Finds a program, at the given path or on `PATH`, and reads its version.
 pub async fn locate(tool: Tool, given: Option<&Path>) -> Result<Binary, LocateError> {
     let path = match given {
         Some(path) if is_executable(path) => path.to_owned(),
@@ -142,11 +142,12 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// `etcd Version: 3.4.23` or `etcdctl version: 3.4.23` on the first line.
+/// Runs the program and parses its version: the first line is `etcd Version: 3.4.23` or
+/// `etcdctl version: 3.4.23`.
 async fn ask(tool: Tool, path: &Path) -> Result<Version, LocateError> {
     let output = Command::new(path)
         .arg(tool.version_argument())
-        .env_clear() // ETCD_… variables are settings, too
+        .env_clear() // ETCD_… variables are settings
         .env("ETCDCTL_API", "3")
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -201,7 +202,7 @@ mod tests {
     #[test]
     fn a_missing_etcd_is_named_with_its_package() {
         let directory = tempfile::tempdir().unwrap();
-        // Etcdutl of all: on a machine with etcd 3.4 it is in none of the usual places either.
+        // Etcdutl: on a machine with etcd 3.4 it is missing from the usual directories as well.
         match search(Tool::Etcdutl, Some(directory.path().as_os_str())) {
             Ok(path) => assert!(path.is_absolute()),
             Err(error) => assert!(error.to_string().contains("apt install etcd-client"), "{error}"),

@@ -1,8 +1,8 @@
-//! etcd's certificates and keys: held in memory, and written where etcd reads them.
+//! etcd's certificates and keys: in memory, and in the files that etcd reads.
 //!
-//! etcd reads its certificate and key anew for every handshake, so a renewal is a file replaced
-//! and nothing restarted. Both are in one file, so that a replacement never pairs a new
-//! certificate with an old key. The authorities it reads only when it starts.
+//! etcd reads its certificate and key again for every handshake, so a renewal replaces a file and
+//! needs no restart. Both are in one file, so that a replacement never pairs a new certificate with
+//! an old key. etcd reads the authorities only at its start.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use zeroize::Zeroizing;
 
 use muster_files::{PRIVATE, WriteError};
 
-/// The certificates of the authorities that are trusted: at least one, more during a rotation.
+/// Certificates of the trusted authorities: at least one, several during a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorities(Vec<CertificateDer<'static>>);
 
 impl Authorities {
-    /// `None` if there are none: that would trust nobody, and is a mistake.
+    /// `None` if the list is empty: such a list would trust no certificate, which is a mistake.
     pub fn new(certificates: Vec<CertificateDer<'static>>) -> Option<Self> {
         (!certificates.is_empty()).then_some(Self(certificates))
     }
@@ -29,7 +29,7 @@ impl Authorities {
     }
 }
 
-/// A certificate, its chain behind it, and its private key (PKCS #8, DER).
+/// A certificate chain, leaf first, and its private key (PKCS #8, DER).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     chain: Vec<CertificateDer<'static>>,
@@ -41,7 +41,7 @@ impl Credential {
         Self { chain, key }
     }
 
-    /// What the authority issued for this key.
+    /// Credential from an issued certificate and its key.
     pub fn issued(leaf: &Leaf, key: &KeyPair) -> Self {
         Self::new(leaf.chain.clone(), key.to_pkcs8())
     }
@@ -54,7 +54,7 @@ impl Credential {
         &self.key
     }
 
-    /// Chain and key in one PEM text.
+    /// Encodes chain and key as one PEM text.
     pub fn to_pem(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(chain_pem(&self.chain));
         push_pem(&mut text, "PRIVATE KEY", &self.key);
@@ -68,12 +68,12 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// All that one member needs.
+/// All credentials of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub authorities: Authorities,
-    /// Presented to clients; names the client address, and is good for clients' use too, because
-    /// etcd's own gateway dials itself with it.
+    /// Presented to clients. Names the client address and is also valid for client authentication,
+    /// because etcd's own gateway connects to itself with it.
     pub server: Credential,
     /// Presented to other members in both directions.
     pub peer: Credential,
@@ -81,7 +81,7 @@ pub struct Credentials {
     pub client: Credential,
 }
 
-/// Where etcd finds its credentials.
+/// Paths of the credential files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     pub authorities: PathBuf,
@@ -90,14 +90,14 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Under the unit's directory.
+    /// Paths below the unit's directory.
     pub fn in_home(home: &Path) -> Self {
         let at = |name| home.join("tls").join(name);
         Self { authorities: at("ca.crt"), server: at("server.pem"), peer: at("peer.pem") }
     }
 }
 
-/// Puts the credentials where etcd reads them; an etcd that runs uses them from its next handshake.
+/// Writes the credential files. A running etcd uses them from its next handshake on.
 pub fn write(paths: &Paths, credentials: &Credentials) -> Result<(), WriteError> {
     if let Some(directory) = paths.server.parent() {
         muster_files::create_private_directory(directory)?;
@@ -108,7 +108,7 @@ pub fn write(paths: &Paths, credentials: &Credentials) -> Result<(), WriteError>
     muster_files::keep(&paths.peer, credentials.peer.to_pem().as_bytes(), PRIVATE)
 }
 
-/// Certificates as PEM.
+/// Encodes certificates as PEM.
 pub fn chain_pem(chain: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();
     for certificate in chain {
@@ -117,10 +117,10 @@ pub fn chain_pem(chain: &[CertificateDer<'_>]) -> String {
     text
 }
 
-/// RFC 7468: lines of 64 characters.
+/// Appends one PEM block (RFC 7468: lines of 64 characters).
 fn push_pem(text: &mut String, label: &str, der: &[u8]) {
     let encoded = Zeroizing::new(BASE64.encode(der));
-    // Room for all of it at once: a text that grows leaves copies of itself behind.
+    // Allocate once: a string that grows leaves copies of the key in freed memory.
     text.reserve(encoded.len() + encoded.len() / 64 + 2 * label.len() + 40);
     text.push_str("-----BEGIN ");
     text.push_str(label);

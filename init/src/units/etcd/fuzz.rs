@@ -1,4 +1,4 @@
-//! Fuzz targets of what etcd says and what is kept of it; what a target is, `muster_fuzz` says.
+//! Fuzz targets: etcd's output and the files kept about it. `muster_fuzz` defines a target.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ use super::words::last_words;
 use crate::facts::BootId;
 use crate::logs::LastLines;
 
-/// etcd's answers, as they come out of gRPC.
+/// etcd's gRPC responses.
 #[test]
 fn etcd_answer() {
     let member = wire::Member {
@@ -61,7 +61,7 @@ fn etcd_answer() {
     });
 }
 
-/// What etcd prints: its version, its log, its last words.
+/// etcd's printed output: version, log, last error.
 #[test]
 fn etcd_output() {
     let log = r#"{"level":"fatal","ts":"t","caller":"c","msg":"discovery failed","error":"bind"}"#;
@@ -91,7 +91,7 @@ fn etcd_output() {
     });
 }
 
-/// A snapshot of etcd: its length and its hash.
+/// An etcd snapshot: length and hash.
 #[test]
 fn etcd_snapshot() {
     let database = vec![7_u8; 512];
@@ -122,7 +122,7 @@ fn etcd_snapshot() {
     });
 }
 
-/// `gN.started`: what a generation was started as.
+/// `gN.started`: the start record of a generation.
 #[test]
 fn etcd_record() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -142,7 +142,7 @@ fn etcd_record() {
         fs::write(&path, bytes).expect("a small file is written");
         match home.presence(Generation(0)) {
             Ok(Presence::Begun(record) | Presence::Lost(record)) => {
-                let text = serde_json::to_vec(&record).expect("a record is plain data");
+                let text = serde_json::to_vec(&record).expect("a start record always serializes");
                 fs::write(&path, text).expect("a small file is written");
                 let again = home.presence(Generation(0)).expect("just written");
                 let (Presence::Begun(found) | Presence::Lost(found)) = again else {

@@ -1,15 +1,15 @@
-//! Where the unit keeps its things, and how it knows that data is lost.
+//! The unit's directory, and the record that detects lost data.
 //!
 //! ```text
 //! <home>/g1           data directory of generation 1, etcd's own
-//! <home>/g1.started   what generation 1 was started as, and whether it ever had data
+//! <home>/g1.started   start parameters of generation 1, and whether it ever had data
 //! <home>/tls/         credentials
-//! <home>/log/         output
+//! <home>/log/         etcd's log
 //! ```
 //!
-//! A member that lost its data must never start again as if it were new: it would forget what it
-//! voted for and acknowledged, and the cluster could elect a leader without the writes it holds.
-//! So a record beside the data, written and synced before the first start, outlives the data.
+//! A member that lost its data must never start again as if it were new. It would forget its votes
+//! and acknowledged writes, and the cluster could elect a leader that lacks those writes. So a start
+//! record next to the data is written and synced before the first start, and outlives the data.
 
 use std::fs;
 use std::io;
@@ -21,27 +21,27 @@ use serde::{Deserialize, Serialize};
 use super::spec::{Generation, Initial, Spec};
 use muster_files::{PRIVATE, WriteError};
 
-/// The format of records this version writes, and the newest it reads.
+/// Format version of the start records that this build writes, and the newest it reads.
 const FORMAT: u32 = 1;
 
-/// Largest record read, in bytes.
+/// Largest start record read, in bytes.
 const MAX_RECORD: u64 = 64 << 10;
 
-/// The unit's directory.
+/// Directory of the etcd unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home(PathBuf);
 
-/// What a generation was started as.
+/// Start record: the parameters that a generation was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
     format: u32,
     pub name: NodeName,
     pub initial: Initial,
-    /// Its data was seen on disk. Before that, a missing write-ahead log means that etcd never got
-    /// as far as to promise anything.
+    /// Data was seen on disk. Until then, a missing write-ahead log means that etcd has never
+    /// acknowledged anything.
     pub had_data: bool,
-    /// SHA-256 of the snapshot it was restored from, hexadecimal.
+    /// SHA-256 of the snapshot it was restored from, in hexadecimal; `None` if not restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_from: Option<String>,
 }
@@ -52,33 +52,33 @@ impl Record {
     }
 }
 
-/// What can be read of a record of any format.
+/// The one field that start records of every format have.
 #[derive(Deserialize)]
 struct Formatted {
     format: u32,
 }
 
-/// What is on disk of a generation.
+/// State of one generation on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// Nothing.
+    /// Neither data nor start record.
     Absent,
-    /// It was to be started, and etcd has not written anything yet.
+    /// A start record, but no data: etcd has not written anything yet.
     Begun(Record),
-    /// Data and record.
+    /// Data and start record.
     Whole(Record),
-    /// A record of data that is not there any more.
+    /// A start record of data that no longer exists.
     Lost(Record),
-    /// Data that nobody recorded.
+    /// Data without a start record.
     Strange,
 }
 
-/// Why the disk could not be read, or what is there is no record of ours.
+/// The unit's directory could not be read or written, or a start record is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
     #[error("read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is damaged: {reason}; remove the member and let it join again", path.display())]
+    #[error("{} is corrupt: {reason}; remove the member and let it join again", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("{} was written by a newer Muster (format {found})", path.display())]
     Newer { path: PathBuf, found: u32 },
@@ -108,7 +108,7 @@ impl Home {
         self.0.join(format!("g{generation}.started"))
     }
 
-    /// Looks at a generation. Blocks.
+    /// Reads the state of a generation. Blocks.
     pub fn presence(&self, generation: Generation) -> Result<Presence, HomeError> {
         let data = self.has_data(generation)?;
         Ok(match (self.record(generation)?, data) {
@@ -120,7 +120,7 @@ impl Home {
         })
     }
 
-    /// Whether etcd's database and write-ahead log are there: both, or it cannot go on.
+    /// Reports whether etcd's database and write-ahead log both exist: it needs both to continue.
     pub(super) fn has_data(&self, generation: Generation) -> Result<bool, HomeError> {
         let member = self.data(generation).join("member");
         let wal = member.join("wal");
@@ -170,7 +170,7 @@ impl Home {
         Ok(())
     }
 
-    /// Records that etcd has data now, once it has; says whether that is known.
+    /// Records that etcd has data, once it has. Returns whether data was ever recorded.
     pub fn note_data(&self, generation: Generation) -> Result<bool, HomeError> {
         match self.presence(generation)? {
             Presence::Whole(mut record) if !record.had_data => {
@@ -183,7 +183,7 @@ impl Home {
         }
     }
 
-    /// Removes what is left of all generations before this one.
+    /// Removes the files of all generations before this one.
     pub(super) fn forget_before(&self, generation: Generation) -> Result<(), HomeError> {
         let failed = |source| HomeError::Read { path: self.0.clone(), source };
         for entry in fs::read_dir(&self.0).map_err(failed)? {
@@ -201,7 +201,7 @@ impl Home {
         Ok(())
     }
 
-    /// Says whether this member may start, and records that it does. Asked before every start.
+    /// Checks that this member may start, and writes its start record. Runs before every start.
     pub fn admit(&self, spec: &Spec) -> Result<(), AdmitError> {
         let Spec { generation, name, initial, heard_of, .. } = spec;
         let path = self.data(*generation);
@@ -228,20 +228,20 @@ impl Home {
     }
 }
 
-/// Why a member must not be started.
+/// Reason why a member must not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
     #[error(
-        "the data of this etcd member is lost ({} is gone or incomplete): it must not start empty, \
+        "the data of this etcd member is lost ({} is gone or incomplete); it must not start empty: \
          replace the member", path.display()
     )]
     Lost { path: PathBuf },
     #[error(
-        "{} holds etcd data that Muster did not start: move it away or restore its record",
+        "{} holds etcd data without a start record: move it away or restore the record",
         path.display()
     )]
     Strange { path: PathBuf },
-    #[error("{} was to be restored from a snapshot: finish that first", path.display())]
+    #[error("{} was not completely restored from its snapshot: restore it first", path.display())]
     HalfRestored { path: PathBuf },
     #[error("{} belongs to cluster {found}, not {wanted}", path.display())]
     OtherCluster { path: PathBuf, found: String, wanted: String },

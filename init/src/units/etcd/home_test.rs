@@ -33,7 +33,7 @@ pub(crate) fn spec(generation: u32) -> Spec {
     }
 }
 
-/// What etcd leaves on disk, as far as anyone looks.
+/// Creates the files that Muster checks for.
 fn pretend_etcd_ran(home: &Home, generation: Generation) {
     let member = home.data(generation).join("member");
     fs::create_dir_all(member.join("wal")).unwrap();

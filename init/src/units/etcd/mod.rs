@@ -1,5 +1,5 @@
-//! etcd as a unit: found, checked, given its credentials and its place on disk, started once and
-//! for all as the member it is, watched, and talked to.
+//! etcd as a unit: locates the binary, writes credentials, guards the data directory, supervises and
+//! probes the process, and calls its API.
 
 pub mod binary;
 pub mod client;

@@ -1,4 +1,4 @@
-//! One look at a running etcd: does it serve, does it live, is its data still there?
+//! Probe of a running etcd: service, process and data on disk.
 
 use std::time::Duration;
 
@@ -8,32 +8,33 @@ use super::client::{CredentialsError, Deadlines, Health, Member, Tls};
 use super::home::{Home, HomeError};
 use super::spec::{Generation, Spec};
 
-/// How long each question may take.
+/// Timeout of each request.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// What was seen.
+/// Result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sight {
     /// Answers linearizable reads.
     Serving,
     /// Follows as a learner.
     Learner,
-    /// Lives and does not serve: it has no leader, or has not got that far yet.
+    /// Running but not serving: it has no leader, or is still starting. Holds etcd's reason.
     Waiting(String),
-    /// Does not even finish a TLS handshake.
+    /// Does not complete a TLS handshake. Holds the error.
     Silent(String),
 }
 
-/// What is on disk.
+/// Data on disk, as probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnDisk {
+    /// Never seen.
     NotYet,
     There,
-    /// It was there. What runs now serves from memory and from files without a name.
+    /// Seen before, now deleted. The process still serves from memory and unlinked files.
     Gone,
 }
 
-/// Looks at one member as it was described when it was started.
+/// Probes one member with the spec that it was started with.
 #[derive(Debug, Clone)]
 pub(super) struct Probe {
     member: Member,
@@ -61,7 +62,7 @@ impl Probe {
         let sight = self.sight().await;
         let Self { home, generation, .. } = self;
         let data = tokio::task::spawn_blocking(move || look_at_data(&home, generation)).await;
-        // Cut off only when the runtime ends.
+        // Cancelled only when the runtime shuts down.
         (sight, data.unwrap_or(Ok(OnDisk::NotYet)))
     }
 
@@ -71,8 +72,8 @@ impl Probe {
             Ok(Health::Learner) => return Sight::Learner,
             Err(error) => error,
         };
-        // etcd serves clients only once it has a leader, but members from the start: an answer
-        // there tells one that waits for its peers from one that hangs.
+        // etcd serves clients only once it has a leader, but peers from the start. A handshake on
+        // the peer port distinguishes a member that waits for its peers from one that hangs.
         match timeout(ANSWER, self.peer_tls.connect(self.peer)).await {
             Ok(Ok(_)) => Sight::Waiting(unserved.to_string()),
             Ok(Err(error)) => Sight::Silent(format!("etcd at {}: {error}", self.peer)),

@@ -1,8 +1,8 @@
-//! Puts a snapshot where a new member of a new cluster will find it as its data.
+//! Restores a snapshot as the data of a new member of a new cluster.
 //!
-//! The work is etcd's own: `etcdutl snapshot restore` where it exists, `etcdctl` of 3.4 and 3.5
-//! else. Every founder of the new cluster restores the same file with the same members and token
-//! before its first start; then they start as if they had always been that cluster.
+//! etcd's own tools do the work: `etcdutl snapshot restore` if present, else `etcdctl` of 3.4 and
+//! 3.5. Every founder of the new cluster restores the same file with the same members and token
+//! before its first start. Then they start with one common history.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -20,51 +20,51 @@ use super::home::{Home, HomeError, Presence, Record};
 use super::spec::{Spec, text, url};
 use muster_files::WriteError;
 
-/// How long restoring may take: a full 8 GiB on a slow disk.
+/// Timeout of a restore: enough for 8 GiB on a slow disk.
 const RESTORE: Duration = Duration::from_mins(30);
 
-/// What the directories begin with in which a restore is made, in the home.
+/// Name prefix of the temporary directories in which a restore runs.
 const ASIDE: &str = "restoring-g";
 
-/// What came of a restore.
+/// Outcome of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restored {
-    /// The member will start with this.
+    /// Restored now; the member will start with this snapshot.
     Now(Verified),
-    /// It was restored before, and the file was not looked at again.
+    /// Restored earlier; the file was not read again.
     Before(Digest),
 }
 
-/// Why nothing was restored; what was on disk before is untouched.
+/// Reason why nothing was restored; existing data is untouched.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    #[error("no snapshot is given")]
+    #[error("no snapshot given")]
     NoFile,
-    #[error("snapshot not accepted")]
+    #[error("snapshot rejected")]
     Verify(#[from] VerifyError),
-    #[error("snapshot {} is {found}, wanted is {wanted}", path.display())]
+    #[error("snapshot {}: digest {found}, expected {wanted}", path.display())]
     OtherSnapshot { path: PathBuf, found: Digest, wanted: Digest },
-    #[error("{} holds, or held, a member's data: only a new member can be restored", path.display())]
+    #[error("{} holds or held member data: only a new member can be restored", path.display())]
     DataExists { path: PathBuf },
-    #[error("no program to restore with")]
+    #[error("no restore tool found")]
     Locate(#[from] LocateError),
     #[error("run {}", tool.display())]
     Run { tool: PathBuf, source: io::Error },
-    #[error("{} took longer than {RESTORE:?}", tool.display())]
+    #[error("{} timed out after {RESTORE:?}", tool.display())]
     TooLong { tool: PathBuf },
-    #[error("{} refused: {said}", tool.display())]
+    #[error("{} failed: {said}", tool.display())]
     Refused { tool: PathBuf, said: String },
     #[error("sync or remove {}", path.display())]
     Sync { path: PathBuf, source: io::Error },
-    #[error("etcd's directory cannot be used")]
+    #[error("cannot use etcd's directory")]
     Home(#[from] HomeError),
-    #[error("restored data cannot be put in place")]
+    #[error("cannot move restored data into place")]
     Write(#[from] WriteError),
 }
 
-/// Restores the snapshot as the data of this member, which must not have started yet. Doing it
-/// again is harmless and cheap; a crash in between is made good by doing it again. If `wanted` is
-/// given, the snapshot must be that one. Without a file it only finds out whether one is needed.
+/// Restores the snapshot as the data of this member, which must not have started yet. Idempotent
+/// and cheap to repeat; after a crash, repeat it. If `wanted` is given, the snapshot must have that
+/// digest. Without a file, only checks whether one is needed.
 pub async fn restore(
     home: &Home,
     spec: &Spec,
@@ -87,7 +87,7 @@ pub async fn restore(
     }
     muster_files::create_private_directory(home.root())?;
     remove_left_overs(home)?;
-    // A name of its own: the program that a killed process had started may still be writing.
+    // A unique name: a tool started by a killed process may still be writing.
     let aside = home.root().join(format!("{ASIDE}{}-{}", spec.generation, std::process::id()));
     run(&tool(&spec.binary).await?, spec, file, &aside).await?;
     let (home, spec) = (home.clone(), spec.clone());
@@ -97,7 +97,7 @@ pub async fn restore(
     Ok(Restored::Now(verified))
 }
 
-/// What restores that were cut short have left.
+/// Removes the temporary directories of interrupted restores.
 fn remove_left_overs(home: &Home) -> Result<(), RestoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -113,7 +113,8 @@ fn remove_left_overs(home: &Home) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// The snapshot that this member was restored from, if it was; an error if it has other data.
+/// Digest of the snapshot that this member was restored from, if any; an error if it has other
+/// data.
 fn earlier(home: &Home, spec: &Spec) -> Result<Option<Digest>, RestoreError> {
     let exists = || RestoreError::DataExists { path: home.data(spec.generation) };
     match home.presence(spec.generation)? {
@@ -128,7 +129,7 @@ fn earlier(home: &Home, spec: &Spec) -> Result<Option<Digest>, RestoreError> {
     }
 }
 
-/// Beside the etcd that will run, else wherever it is installed.
+/// Finds a restore tool: next to the etcd binary, else in the usual directories.
 async fn tool(etcd: &Binary) -> Result<Binary, LocateError> {
     for tool in [Tool::Etcdutl, Tool::Etcdctl] {
         let beside = etcd.path.with_file_name(tool.program());
@@ -177,8 +178,8 @@ async fn run(tool: &Binary, spec: &Spec, file: &Path, to: &Path) -> Result<(), R
     Err(RestoreError::Refused { tool, said: last.chars().take(400).collect() })
 }
 
-/// The record comes first and says "restored": should the rename not happen, then a start finds a
-/// restore to be finished, and no reason to begin with nothing.
+/// Moves the restored data into place. The start record is written first: if the rename does not
+/// happen, the next start finds an incomplete restore and refuses to start empty.
 fn place(home: &Home, spec: &Spec, aside: &Path, digest: Digest) -> Result<(), RestoreError> {
     sync_tree(aside)?;
     let mut record = Record::new(spec.name.clone(), spec.initial.clone());

@@ -1,4 +1,4 @@
-//! The task that owns this node's etcd, and the handle others hold on it.
+//! The task that owns this node's etcd, and the handle to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,45 +21,47 @@ use crate::logs::Place;
 use crate::supervisor::{self, Exit, Guard, Policy, Refusal, supervise};
 use muster_files::WriteError;
 
-/// Pause between looks: while it starts, while it does not serve, and while it does.
+/// Probe interval while etcd starts.
 const EAGER: Duration = Duration::from_millis(50);
+/// Probe interval while it does not serve.
 const ANXIOUS: Duration = Duration::from_millis(500);
+/// Probe interval while it serves.
 const CALM: Duration = Duration::from_secs(2);
 
-/// Looks after a start that are eager: some seconds' worth.
+/// Number of probes after a start at the short interval: about ten seconds.
 const EAGER_LOOKS: u32 = 200;
 
-/// What others may know of this node's etcd.
+/// Published status of this node's etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Which generation is wanted; `None` when none is.
+    /// Desired generation; `None` when no etcd is desired.
     pub generation: Option<Generation>,
     pub version: Option<Version>,
     pub phase: Phase,
     pub data: Data,
     pub health: Health,
     pub pid: Option<u32>,
-    /// Starts after the first one.
+    /// Number of starts after the first one.
     pub restarts: u64,
     pub last_exit: Option<Exit>,
-    /// What the one that ended last complained about.
+    /// Last error that the most recently exited process logged.
     pub last_words: Option<String>,
-    /// Why it does not run, when it should.
+    /// Reason why it does not run although it should.
     pub problem: Option<String>,
 }
 
-/// What is known of the wanted generation's data.
+/// State of the desired generation's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Data {
-    /// None was written yet.
+    /// Not written yet.
     Absent,
-    /// It is on disk.
+    /// On disk.
     Present,
-    /// It was on disk.
+    /// Was on disk, now missing.
     Lost,
 }
 
-/// What the process is doing.
+/// Phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Stopped,
@@ -67,29 +69,29 @@ pub enum Phase {
     Running,
     BackingOff,
     Stopping,
-    /// The member's data is gone: it stays down until another generation is wanted.
+    /// The member's data is lost: it stays down until another generation is desired.
     Lost,
-    /// It must not start, for the reason given as the problem.
+    /// It must not start; `problem` holds the reason.
     Refused,
 }
 
-/// How well it serves, as of the last look.
+/// Health according to the last probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// Not looked at since it started, or not running.
+    /// Not probed since its start, or not running.
     Unknown,
     /// Answers linearizable reads.
     Serving,
     /// Follows as a learner.
     Learner,
-    /// Lives and does not serve; etcd's reason.
+    /// Running but not serving; holds etcd's reason.
     Waiting(String),
-    /// Does not answer at all.
+    /// Does not answer; holds the error.
     Silent(String),
 }
 
 impl Health {
-    /// Whether it does what a member of its kind can do.
+    /// Reports whether a voter serves or a learner follows.
     pub fn is_good(&self) -> bool {
         matches!(self, Self::Serving | Self::Learner)
     }
@@ -106,20 +108,20 @@ impl From<Sight> for Health {
     }
 }
 
-/// Why a wish was not taken over; what ran before runs on.
+/// Reason why a spec was not applied; the previous one stays in effect.
 #[derive(Debug, thiserror::Error)]
 pub enum SetError {
-    #[error("etcd's credentials cannot be used")]
+    #[error("cannot use etcd's credentials")]
     Credentials(#[from] CredentialsError),
-    #[error("etcd's directory cannot be used")]
+    #[error("cannot use etcd's directory")]
     Home(#[from] HomeError),
-    #[error("etcd's files cannot be written")]
+    #[error("cannot write etcd's files")]
     Write(#[from] WriteError),
-    #[error("etcd's unit has stopped")]
+    #[error("the etcd unit has stopped")]
     Gone,
 }
 
-/// Tells the owner what is wanted and reads how it goes.
+/// Handle to the etcd unit: submits the desired member and reads the status.
 #[derive(Debug, Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
@@ -127,19 +129,19 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Wants this member to run. Level-triggered: set it as often as you like. Renewed credentials
-    /// are put in place without a restart; how the member first started is of no effect once it
-    /// has; anything else that changed restarts etcd. Returns once the wish is on disk.
+    /// Sets the desired member. Idempotent: call it as often as needed. Renewed credentials are
+    /// installed without a restart, and first-start parameters are ignored once the member has data.
+    /// Any other change restarts etcd. Returns once the files are on disk.
     pub async fn set(&self, spec: Spec) -> Result<(), SetError> {
         self.ask(|done| Request::Set(Box::new(spec), done)).await
     }
 
-    /// Wants no etcd here; returns once it has ended.
+    /// Stops etcd; returns once it has exited.
     pub async fn stop(&self) -> Result<(), SetError> {
         self.ask(Request::Stop).await
     }
 
-    /// Follows the unit.
+    /// Subscribes to the status.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
@@ -162,16 +164,16 @@ enum Request {
     Stop(Done),
 }
 
-/// How patient the supervisor is with etcd.
+/// Supervisor timing for etcd.
 ///
-/// A leader that is told to end first hands over its leadership, which takes tenths of a second,
-/// or, when the others are ending too, waits 7 s for nobody. 3 s allow the one and cut the other
-/// short; what etcd acknowledged is on disk, so killing it loses nothing.
+/// On SIGTERM a leader first transfers its leadership, which takes tenths of a second. If the others
+/// are stopping too, it waits 7 s in vain. 3 s allow the transfer and cut that wait short. Everything
+/// that etcd acknowledged is on disk, so SIGKILL loses nothing.
 pub fn policy() -> Policy {
     Policy { stop_within: Duration::from_secs(3), ..Policy::default() }
 }
 
-/// Makes the two halves of the unit: the caller spawns [`Owner::run`].
+/// Creates the unit's handle and task: the caller spawns [`Owner::run`].
 pub fn unit(home: Home, policy: Policy) -> (Handle, Owner) {
     let (requests, inbox) = mpsc::channel(4);
     let (publish, status) = watch::channel(Status {
@@ -207,19 +209,19 @@ pub fn unit(home: Home, policy: Policy) -> (Handle, Owner) {
 
 type Look = (Sight, Result<OnDisk, HomeError>);
 
-/// Owns etcd. Dropping it, or the future of [`Owner::run`], kills etcd at once.
+/// Task that owns etcd. Dropping it, or the future of [`Owner::run`], kills etcd at once.
 pub struct Owner {
     home: Home,
     supervisor: supervisor::Handle,
     process: Option<supervisor::Owner>,
     process_status: watch::Receiver<supervisor::Status>,
-    /// What was taken over last, and the probe made for it.
+    /// The spec applied last, and its probe.
     spec: Option<Spec>,
     probe: Option<Probe>,
-    /// The next look, its pause included; only while the process runs.
+    /// The next probe, including its delay; only while the process runs.
     looking: Option<BoxFuture<'static, Look>>,
     looks: u32,
-    /// It has served since it was started.
+    /// It has served since its last start.
     served: bool,
     cleaning: JoinSet<()>,
     inbox: mpsc::Receiver<Request>,
@@ -240,11 +242,11 @@ enum Input {
 }
 
 impl Owner {
-    /// Runs until `stop` or until every handle is gone; returns once etcd has ended in order.
+    /// Runs until `stop` or until every handle is dropped; returns once etcd has exited.
     pub async fn run(mut self, stop: CancellationToken) {
         let end = stop.child_token();
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.process.take().expect("run consumes the owner").run(end.clone()));
+        tasks.spawn(self.process.take().expect("run consumes the task").run(end.clone()));
         loop {
             match self.next(&stop).await {
                 Input::End => break,
@@ -277,7 +279,7 @@ impl Owner {
     }
 
     async fn serve(&mut self, request: Request) {
-        // A caller that gave up does not need the answer.
+        // A caller that gave up does not need the reply.
         match request {
             Request::Set(spec, done) => {
                 done.send(self.set(*spec).await).ok();
@@ -306,14 +308,14 @@ impl Owner {
         let guard = guard(self.home.clone(), spec.clone());
         let wish = supervisor::Spec { command, guard: Some(guard) };
         self.supervisor.set_spec(wish).await.map_err(|_| SetError::Gone)?;
-        // Only now: until here, what ran before runs on, and is to be asked where it listens.
+        // Only now: until here the old etcd keeps running and must be probed at its own address.
         if let Some(probe) = probe {
             (self.spec, self.probe) = (Some(spec), Some(probe));
         }
         Ok(())
     }
 
-    /// Takes over what the supervisor says.
+    /// Applies the supervisor's status.
     fn follow(&mut self) {
         let process = self.process_status.borrow_and_update().clone();
         let phase = match (process.phase, &process.refusal) {
@@ -348,7 +350,8 @@ impl Owner {
         });
     }
 
-    /// Tells only what is new: whoever hears of it looks at everything again, and sets the wish.
+    /// Publishes only on change: every notification makes the controller re-evaluate and submit its
+    /// spec again.
     fn publish(&self, change: impl FnOnce(&mut Status)) {
         self.publish.send_if_modified(|status| {
             let before = status.clone();
@@ -391,16 +394,16 @@ impl Owner {
             status.health = Health::from(sight);
             status.data = data.unwrap_or(status.data);
         });
-        // The supervisor is gone only when this owner is about to end, too.
+        // The supervisor ends only when this task is about to end as well.
         self.supervisor.asked(answered).await.ok();
         match on_disk {
             Ok(OnDisk::NotYet | OnDisk::There) => {}
             Ok(OnDisk::Gone) => {
-                warn!("etcd's data vanished under it: stopped before it acknowledges more");
-                // The guard does not let it start again.
+                warn!("etcd's data was deleted: stopping it before it acknowledges more");
+                // The start check then refuses to start it again.
                 self.supervisor.restart().await.ok();
             }
-            Err(error) => warn!(error = %error, "etcd's directory cannot be read"),
+            Err(error) => warn!(error = %error, "cannot read etcd's directory"),
         }
     }
 
@@ -410,14 +413,14 @@ impl Owner {
         let home = self.home.clone();
         self.cleaning.spawn_blocking(move || {
             if let Err(error) = home.forget_before(generation) {
-                warn!(error = %error, "data of a former etcd member is left over");
+                warn!(error = %error, "cannot remove data of a former etcd member");
             }
         });
     }
 }
 
-/// Puts everything etcd needs in its place, and says with which settings it is to run (those of
-/// its first start, if that was) and on what data.
+/// Creates directories and credential files. Returns the spec to run, with the recorded first-start
+/// parameters if there is data, and the state of the data.
 fn prepare(home: &Home, mut spec: Spec) -> Result<(Spec, Data), SetError> {
     muster_files::create_private_directory(home.root())?;
     muster_files::create_private_directory(&home.log())?;
@@ -437,7 +440,7 @@ fn prepare(home: &Home, mut spec: Spec) -> Result<(Spec, Data), SetError> {
 fn guard(home: Home, spec: Spec) -> Guard {
     Arc::new(move || {
         if matches!(home.presence(spec.generation), Ok(Presence::Absent)) {
-            // In the thread of the child to be, so nothing else waits.
+            // Runs on the child's thread, so it blocks nothing else.
             std::thread::sleep(spec.first_start_delay());
         }
         home.admit(&spec).map_err(|error| match error {

@@ -10,7 +10,7 @@ use super::super::home;
 use super::super::{Authorities, Credential, Credentials};
 use super::*;
 
-/// A member at addresses that nobody listens at, with credentials that can be used.
+/// A member at addresses without a listener, with valid credentials.
 fn spec(generation: u32, port: u16) -> Spec {
     #[expect(clippy::disallowed_methods, reason = "the edge of the tests")]
     let now = SystemTime::now();
@@ -33,8 +33,8 @@ fn spec(generation: u32, port: u16) -> Spec {
     }
 }
 
-/// When the disk was full, the old etcd ran on but was asked at the new one's address: it was taken
-/// for hung and killed, again and again, and the new one's data was told to be absent.
+/// When the disk was full, the old etcd kept running but was probed at the new one's address. It
+/// counted as hung and was killed again and again, and the new one's data was reported as absent.
 #[tokio::test]
 async fn what_runs_on_is_asked_where_it_was_started() {
     let directory = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ async fn what_runs_on_is_asked_where_it_was_started() {
     assert_eq!(asked_at(&owner).await, next.peer);
 }
 
-/// Where the owner looks, by its complaint that nobody answers there.
+/// The address that the task probes, taken from the error of a failed probe.
 async fn asked_at(owner: &Owner) -> SocketAddr {
     let (sight, _) = owner.probe.clone().unwrap().look().await;
     let Sight::Silent(complaint) = sight else { panic!("{sight:?}") };

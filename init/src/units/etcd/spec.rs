@@ -1,4 +1,4 @@
-//! What one etcd member is to be, and the command line that makes it so.
+//! Description of one etcd member, and its command line.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,8 +15,8 @@ use super::credentials::{Credentials, Paths};
 use super::home::Home;
 use crate::supervisor::Command;
 
-/// Which of the members that this node has been, one after the other: a member that lost its data
-/// or was removed never comes back, its node becomes a new one.
+/// Counts the etcd members that this node has been. A member that lost its data or was removed
+/// never comes back: its node becomes a new member with the next generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u32);
 
@@ -26,41 +26,42 @@ impl fmt::Display for Generation {
     }
 }
 
-/// Whether a member begins a cluster or enters one.
+/// etcd's `--initial-cluster-state`: bootstrap a cluster or join one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InitialState {
-    /// One of the founders, all of which start with the same members and token.
+    /// A founder; all founders start with the same members and token.
     New,
-    /// Added to a running cluster before.
+    /// Already added to a running cluster.
     Existing,
 }
 
-/// How a member starts for the first time. Of no effect ever after.
+/// First-start parameters; ignored once the member has data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Initial {
     pub state: InitialState,
-    /// The same for all founders, another for every cluster: it goes into etcd's ids.
+    /// Equal for all founders, unique per cluster: etcd derives its ids from it.
     pub token: String,
     /// Name and peer address of every member, this one included.
     pub members: BTreeMap<NodeName, SocketAddr>,
 }
 
-/// What may differ from etcd's defaults.
+/// Settings that may differ from etcd's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuning {
     /// Bytes of database at which writes are refused.
     pub quota: u64,
-    /// How much history is kept. Kubernetes compacts by itself every five minutes; this is for
-    /// whatever else writes.
+    /// Retention of history. Kubernetes compacts every five minutes itself; this covers other
+    /// clients.
     pub keep_history: Duration,
+    /// Heartbeat interval of the leader.
     pub heartbeat: Duration,
-    /// At least ten times the round trip between members, and several heartbeats.
+    /// Election timeout: at least ten round trips between members, and several heartbeats.
     pub election: Duration,
 }
 
 impl Default for Tuning {
-    /// etcd's own timing; the largest quota that its authors recommend (8 GiB) and a history of 8 h.
+    /// etcd's own timing, the largest quota that its authors recommend (8 GiB), a history of 8 h.
     fn default() -> Self {
         Self {
             quota: 8 << 30,
@@ -71,58 +72,58 @@ impl Default for Tuning {
     }
 }
 
-/// One member, fully described.
+/// Full description of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     pub binary: Binary,
     pub generation: Generation,
     pub name: NodeName,
     pub initial: Initial,
-    /// The cluster has heard of this generation running. If nothing of it is on disk, then it is
-    /// lost, and must not be started as if it were new.
+    /// The cluster knows that this generation has run. If nothing of it is on disk, its data is lost,
+    /// and it must not start as if it were new.
     pub heard_of: bool,
-    /// Where it listens to members, and where they reach it once it has begun.
+    /// Listen address for peers, advertised to them after the first start.
     pub peer: SocketAddr,
-    /// Where it listens to clients, and where they reach it.
+    /// Listen address for clients, also advertised to them.
     pub client: SocketAddr,
     pub tuning: Tuning,
     pub credentials: Credentials,
 }
 
-/// The URL under which a member or its clients reach an address.
+/// URL of a peer or client address.
 pub fn url(address: SocketAddr) -> String {
     format!("https://{address}")
 }
 
-/// Between the first starts of two founders: several times what etcd takes from listening to
-/// answering (30 ms on a busy machine).
+/// Delay between the first starts of two founders: several times the time that etcd takes from
+/// listening to answering (30 ms on a busy machine).
 const FOUNDERS_APART: Duration = Duration::from_millis(100);
 
-/// The first version whose authors support 64-bit Arm; older ones run there when told to.
+/// First version with official support for 64-bit Arm; older ones need an environment variable.
 const ARM64_SUPPORTED: Version = Version { major: 3, minor: 5, patch: 0 };
 
-/// Log entries between two of etcd's own snapshots. Its default of 100 000 until 3.5 holds them all
-/// in memory and sends them one by one to a learner.
+/// Log entries between two of etcd's own snapshots. Until 3.5 its default is 100 000: it keeps all of
+/// them in memory and sends them one by one to a learner.
 const SNAPSHOT_COUNT: u32 = 10_000;
 
-/// The first version that asks for votes in two steps unless told otherwise.
+/// First version that enables pre-vote by default.
 const PRE_VOTE_BY_DEFAULT: Version = Version { major: 3, minor: 5, patch: 0 };
 
 impl Spec {
-    /// The command that runs this member with its data in `home`. Holds no secret.
+    /// Command that runs this member with its data in `home`. Contains no secret.
     pub(super) fn command(&self, home: &Home) -> Command {
         Command {
             program: self.binary.path.clone(),
             arguments: self.arguments(home).into_iter().map(OsString::from).collect(),
-            // etcd reads settings from ETCD_… variables: it gets none.
+            // etcd reads settings from ETCD_… variables: pass none.
             environment: self.environment(),
             directory: home.root().to_owned(),
         }
     }
 
-    /// Where the others are told to reach it when it first starts: what was agreed on before, also
-    /// when its node has moved meanwhile. etcd refuses to begin with anything else, and its ids are
-    /// made of it; the new address is told to the cluster once the member is part of it.
+    /// Peer address advertised at the first start: the agreed one, even if the node's address has
+    /// changed since. etcd refuses to start with any other and derives its ids from it. The new
+    /// address is announced once the member is part of the cluster.
     pub(super) fn first_peer(&self) -> SocketAddr {
         self.initial.members.get(&self.name).copied().unwrap_or(self.peer)
     }
@@ -135,13 +136,13 @@ impl Spec {
         environment
     }
 
-    /// How long a founder holds its first start back, by its place among the founders.
+    /// Delay of a founder's first start, by its position among the founders.
     ///
-    /// A founding etcd asks the others whether it was a member already, and gives each 2 s. One
-    /// that is down refuses at once, one that runs answers at once, but two that are both just
+    /// A founding etcd asks the others whether it was a member already, with a timeout of 2 s each.
+    /// A stopped one refuses at once and a running one answers at once. But two that are both just
     /// starting accept each other's connection and then wait for each other: measured in a quarter
-    /// of all births when three start in the same instant. The steps keep them apart; the first
-    /// two make the majority, so the last one's delay costs nothing.
+    /// of all births when three start in the same instant. The delays keep them apart. The first two
+    /// are a majority, so the last one's delay costs nothing.
     pub(super) fn first_start_delay(&self) -> Duration {
         let Initial { state, members, .. } = &self.initial;
         let place = members.keys().take_while(|name| **name != self.name).count();
@@ -163,14 +164,14 @@ impl Spec {
         set("advertise-client-urls", &url(self.client));
         self.first_start(&mut set);
         for (side, own) in [("", &paths.server), ("peer-", &paths.peer)] {
-            // One file holds both, see `credentials`.
+            // One file holds certificate and key, see `credentials`.
             set(&format!("{side}cert-file"), &text(own));
             set(&format!("{side}key-file"), &text(own));
             set(&format!("{side}trusted-ca-file"), &text(&paths.authorities));
             set(&format!("{side}client-cert-auth"), "true");
         }
         if self.binary.version < PRE_VOTE_BY_DEFAULT {
-            // A member that was cut off must not depose the leader when it comes back.
+            // A partitioned member must not depose the leader when it returns.
             set("pre-vote", "true");
         }
         let Tuning { quota, keep_history, heartbeat, election } = &self.tuning;
@@ -199,7 +200,7 @@ impl Spec {
     }
 }
 
-/// A path as an argument. Muster's own paths come from its configuration, which is UTF-8.
+/// Path as a command line argument. Muster's paths come from its configuration, which is UTF-8.
 pub(super) fn text(path: &Path) -> String {
     PathBuf::from(path).to_string_lossy().into_owned()
 }

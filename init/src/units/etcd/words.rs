@@ -1,4 +1,4 @@
-//! What etcd said last, as a sentence.
+//! Extracts the last error from etcd's log.
 
 use serde::Deserialize;
 
@@ -11,8 +11,8 @@ struct Line {
     error: String,
 }
 
-/// The last complaint among these lines: the last one of level error or worse, else the last line
-/// that is not part of the log (a panic, a wrong flag).
+/// Returns the last error among these lines: the last entry of level error or worse, else the last
+/// line that is no log entry (a panic, a wrong flag).
 pub(super) fn last_words(lines: &[String]) -> Option<String> {
     let logged = lines.iter().rev().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     let mut complaints = logged
