@@ -165,8 +165,8 @@ enum Input {
 }
 
 impl Owner {
-    /// Runs until `stop` or until every handle is dropped. Returns once the process has exited after
-    /// SIGTERM or SIGKILL, or once SIGKILL has had no effect.
+    /// Runs until `stop` or until every handle is dropped. Returns once the process has exited
+    /// after SIGTERM or SIGKILL, or once SIGKILL has had no effect.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut ending = false;
         loop {

@@ -133,8 +133,8 @@ fn events() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// For every sequence of events there is never a second process, and every state that only waits
-    /// for time has a deadline.
+    /// For every sequence of events there is never a second process, and every state that only
+    /// waits for time has a deadline.
     #[test]
     fn never_two_processes(steps in proptest::collection::vec((events(), 0..40_000u64), 1..80)) {
         let mut machine = Machine::new(Policy::default());

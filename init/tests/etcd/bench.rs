@@ -1,4 +1,4 @@
-//! Members on loopback addresses, each with its own unit, certificates and directory.
+//! Test cluster: members on loopback addresses, each with its own unit, certificates and directory.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Longest wait for anything in these tests.
+/// Timeout of every wait in these tests.
 pub(crate) const LONG: Duration = Duration::from_mins(1);
 
 /// A cluster's etcd authority.
@@ -32,27 +32,27 @@ pub(crate) struct Authority(authority::Authority);
 impl Authority {
     pub(crate) fn new() -> Self {
         let cluster = ClusterId::from_bytes([7; 32]);
-        // Old enough to have issued what expires now.
+        // Old enough to have issued certificates that expire now.
         let born = now() - 2 * leaf::ETCD_LIFETIME;
         Self(authority::Authority::create(AuthorityKind::Etcd, "test", &cluster, born))
     }
 
     pub(crate) fn authorities(&self) -> Authorities {
-        Authorities::new(vec![self.0.certificate().clone()]).expect("one is there")
+        Authorities::new(vec![self.0.certificate().clone()]).expect("one certificate")
     }
 
-    /// A client's certificate.
+    /// Issues a client certificate.
     pub(crate) fn client(&self, name: &str) -> Result<Credential> {
         let lifetime = Duration::from_hours(1);
         self.leaf(&Profile::EtcdClient { common_name: name.to_owned(), lifetime }, now())
     }
 
-    /// A member's credentials, fresh from the authority.
+    /// Issues a member's credentials.
     pub(crate) fn credentials(&self, address: IpAddr) -> Result<Credentials> {
         self.issued(address, now())
     }
 
-    /// A member's credentials that expire after so long.
+    /// Issues a member's credentials that expire after `after`.
     pub(crate) fn expiring(&self, address: IpAddr, after: Duration) -> Result<Credentials> {
         self.issued(address, now() + after - leaf::ETCD_LIFETIME)
     }
@@ -130,7 +130,7 @@ impl Node {
         Ok(Member::new(self.spec.client, &tls, Deadlines::default()))
     }
 
-    /// Stops etcd in order, and the unit.
+    /// Stops etcd and the unit.
     pub(crate) async fn end(mut self) -> Result<()> {
         self.stop.cancel();
         timeout(LONG, self.tasks.join_next()).await.context("the unit ends")?;
@@ -138,7 +138,7 @@ impl Node {
     }
 }
 
-/// Several nodes of one cluster.
+/// Factory for the nodes of one cluster.
 pub(crate) struct Bench {
     pub(crate) authority: Authority,
     pub(crate) directory: TempDir,
@@ -147,7 +147,8 @@ pub(crate) struct Bench {
     pub(crate) tuning: Tuning,
 }
 
-/// Tests of one run share the loopback network: each gets its own piece, and so does each process.
+/// Next free network number. Tests share the loopback network, so each test and each process gets
+/// its own part.
 static NEXT_NETWORK: AtomicU8 = AtomicU8::new(0);
 
 impl Bench {
@@ -170,7 +171,7 @@ impl Bench {
         format!("cp-{number}").parse().expect("a DNS label")
     }
 
-    /// Makes a node that is not started yet, with free ports.
+    /// Creates a node with free ports; does not start it.
     pub(crate) async fn node(&mut self, number: u8) -> Result<Node> {
         let address = self.address(number);
         let [peer, client] = [free_port(address)?, free_port(address)?];
@@ -196,7 +197,7 @@ impl Bench {
         Ok(Node { spec, home, handle, stop, tasks })
     }
 
-    /// Founders that know each other; none is started.
+    /// Creates founders that list each other; starts none.
     pub(crate) async fn founders(&mut self, count: u8) -> Result<Vec<Node>> {
         let mut nodes = Vec::new();
         for number in 1..=count {
@@ -216,7 +217,7 @@ impl Bench {
         Client::new(&endpoints, &tls, Deadlines::default()).context("there are nodes")
     }
 
-    /// A stock etcdctl with credentials in files, as an operator would use it.
+    /// Runs a stock etcdctl with credentials in files, like an operator.
     pub(crate) async fn etcdctl(&self, nodes: &[Node], arguments: &[&str]) -> Result<Output> {
         let ca = self.directory.path().join("ca.crt");
         let own = self.directory.path().join("etcdctl.pem");
@@ -256,7 +257,7 @@ pub(crate) async fn end_all(nodes: Vec<Node>) -> Result<()> {
     ends.join_all().await.into_iter().collect()
 }
 
-/// Repeats until it succeeds; the last failure says why it did not.
+/// Repeats `attempt` until it succeeds; on timeout returns its last error.
 pub(crate) async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let mut last = None;
     let found = timeout(LONG, async {

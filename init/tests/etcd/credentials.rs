@@ -6,7 +6,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::bench::{Authority, Bench, end_all, start_all, until};
 
-/// How long the first certificates live: long enough to start a cluster on a busy machine.
+/// Lifetime of the first certificates: long enough to start a cluster on a busy machine.
 const SHORT: Duration = Duration::from_secs(12);
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn renewed_certificates_are_taken_up_without_a_restart() -> Result<()> {
         Ok(())
     })
     .await?;
-    // New connections in both roles: clients to the renewed, and the renewed to each other.
+    // New connections in both roles: clients to renewed members, and renewed members to each other.
     for node in &nodes[..2] {
         until("a renewed member to serve", async || Ok(node.member()?.health().await?)).await?;
     }
@@ -38,13 +38,13 @@ async fn renewed_certificates_are_taken_up_without_a_restart() -> Result<()> {
     assert_eq!(expired.kind, Kind::Unreachable, "{expired}");
     assert!(expired.to_string().to_lowercase().contains("expired"), "{expired}");
     kill_process(pids[2], Signal::KILL)?;
-    // Only the renewed are left: they still are a majority, over connections made anew.
+    // Only the renewed members are left: still a majority, over new connections.
     bench.client(&nodes[..2])?.put(b"a", b"1").await?;
     assert_eq!([nodes[0].pid()?, nodes[1].pid()?], [pids[0], pids[1]]);
     for node in &nodes[..2] {
         assert_eq!(node.handle.status().borrow().restarts, 0);
     }
-    // The third is renewed late, and is a member like the others again.
+    // The third is renewed late and is an ordinary member again.
     nodes[2].spec.credentials = bench.authority.credentials(nodes[2].spec.client.ip())?;
     nodes[2].start().await?;
     nodes[2].until("it to serve again", |s| s.restarts > 0 && s.health.is_good()).await?;

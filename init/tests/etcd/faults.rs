@@ -86,7 +86,7 @@ async fn a_member_whose_data_is_deleted_is_lost_and_its_node_becomes_another_mem
     assert_eq!(lost.data, Data::Lost);
     let problem = lost.problem.context("a reason")?;
     assert!(problem.contains("must not start empty"), "{problem}");
-    // Wanting the same again, or everything being started anew, changes nothing.
+    // Setting the same spec again changes nothing.
     nodes[0].start().await?;
     nodes[0].until("the loss again", |status| status.phase == Phase::Lost).await?;
     assert!(!nodes[0].data().exists());
@@ -94,7 +94,7 @@ async fn a_member_whose_data_is_deleted_is_lost_and_its_node_becomes_another_mem
     client.remove(old).await?;
     let node = &mut nodes[0];
     let url = format!("https://{}", node.spec.peer);
-    // etcd wants its members to have been connected for a while first.
+    // etcd requires its members to be connected for a while first.
     let adding = until("the new member's admission", async || {
         client
             .add_learner(&url)
@@ -171,7 +171,7 @@ async fn a_leader_that_stops_hands_over_first() -> Result<()> {
     let ended = leader.handle.status().borrow().clone();
     assert_ne!(ended.last_exit, Some(Exit::Signal(9)), "killed at the deadline: {ended:?}");
     assert_eq!((ended.phase, ended.generation), (Phase::Stopped, None));
-    // No election was needed, and so no election timeout passed.
+    // No election was needed, so no election timeout passed.
     assert!(nodes[0].member()?.status().await?.leader.is_some());
     bench.client(&nodes)?.put(b"a", b"1").await?;
     leader.end().await?;

@@ -4,7 +4,7 @@ use muster_init::units::etcd::{Health, InitialState};
 
 use crate::bench::{Bench, Node, end_all, start_all, until};
 
-/// A node that was added as a learner and is not started yet.
+/// Adds a node as a learner; does not start it.
 async fn join(bench: &mut Bench, nodes: &[Node], number: u8) -> Result<Node> {
     let mut node = bench.node(number).await?;
     let client = bench.client(nodes)?;
@@ -66,7 +66,7 @@ async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result
     end_all(nodes).await
 }
 
-/// etcd 3.4 lists its members from memory: a member that is cut off goes on telling an old list.
+/// etcd 3.4 lists its members from memory: a partitioned member keeps returning an old list.
 #[tokio::test]
 async fn a_member_without_a_quorum_tells_no_current_list() -> Result<()> {
     let mut bench = Bench::new()?;
@@ -150,7 +150,7 @@ async fn a_used_up_quota_is_an_alarm_that_can_be_mended() -> Result<()> {
     let member = nodes[0].member()?;
     let value = vec![0; 256 << 10];
     let mut last = None;
-    // etcd looks at its size when it commits, some times a second: a fast disk takes many before.
+    // etcd checks its size on commit, a few times per second: a fast disk takes many writes first.
     for number in 0..400_u16 {
         if let Err(error) = member.put(&number.to_be_bytes(), &value).await {
             last = Some(error);

@@ -44,7 +44,7 @@ async fn a_snapshot_is_whole_and_restored_into_a_new_cluster() -> Result<()> {
         assert_eq!(member.get(b"k\x07").await?.as_deref(), Some([7; 2000].as_slice()));
         let status = member.status().await?;
         assert_ne!(status.cluster, old_cluster);
-        // Asked again at every later start, when the file may be gone, too.
+        // Repeated at every later start, when the file may be gone.
         let running = restore(&node.home, &node.spec, Some(&gone), None).await?;
         assert_eq!(running, Restored::Before(saved.digest));
     }
@@ -98,7 +98,7 @@ async fn a_restore_that_was_cut_short_does_not_become_an_empty_member() -> Resul
     let nodes = after.founders(1).await?;
     let node = &nodes[0];
     restore(&node.home, &node.spec, Some(&file), None).await?;
-    // As if the power had gone after the record and before the rename.
+    // As if the power had failed between the start record and the rename.
     fs::remove_dir_all(node.data())?;
     let record = node.home.root().join("g1.started");
     let text = fs::read_to_string(&record)?.replace("\"hadData\": true", "\"hadData\": false");

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A member that lost its data must never start again as if it were new. It would forget its votes
-//! and acknowledged writes, and the cluster could elect a leader that lacks those writes. So a start
-//! record next to the data is written and synced before the first start, and outlives the data.
+//! and acknowledged writes, and the cluster could elect a leader that lacks those writes. So a
+//! start record next to the data is written and synced before the first start, and outlives the
+//! data.
 
 use std::fs;
 use std::io;

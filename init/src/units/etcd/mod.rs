@@ -1,5 +1,5 @@
-//! etcd as a unit: locates the binary, writes credentials, guards the data directory, supervises and
-//! probes the process, and calls its API.
+//! etcd as a unit: locates the binary, writes credentials, guards the data directory, supervises
+//! and probes the process, and calls its API.
 
 pub mod binary;
 pub mod client;

@@ -130,8 +130,8 @@ pub struct Handle {
 
 impl Handle {
     /// Sets the desired member. Idempotent: call it as often as needed. Renewed credentials are
-    /// installed without a restart, and first-start parameters are ignored once the member has data.
-    /// Any other change restarts etcd. Returns once the files are on disk.
+    /// installed without a restart, and first-start parameters are ignored once the member has
+    /// data. Any other change restarts etcd. Returns once the files are on disk.
     pub async fn set(&self, spec: Spec) -> Result<(), SetError> {
         self.ask(|done| Request::Set(Box::new(spec), done)).await
     }
@@ -166,9 +166,9 @@ enum Request {
 
 /// Supervisor timing for etcd.
 ///
-/// On SIGTERM a leader first transfers its leadership, which takes tenths of a second. If the others
-/// are stopping too, it waits 7 s in vain. 3 s allow the transfer and cut that wait short. Everything
-/// that etcd acknowledged is on disk, so SIGKILL loses nothing.
+/// On SIGTERM a leader first transfers its leadership, which takes tenths of a second. If the
+/// others are stopping too, it waits 7 s in vain. 3 s allow the transfer and cut that wait short.
+/// Everything that etcd acknowledged is on disk, so SIGKILL loses nothing.
 pub fn policy() -> Policy {
     Policy { stop_within: Duration::from_secs(3), ..Policy::default() }
 }

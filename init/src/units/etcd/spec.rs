@@ -79,8 +79,8 @@ pub struct Spec {
     pub generation: Generation,
     pub name: NodeName,
     pub initial: Initial,
-    /// The cluster knows that this generation has run. If nothing of it is on disk, its data is lost,
-    /// and it must not start as if it were new.
+    /// The cluster knows that this generation has run. If nothing of it is on disk, its data is
+    /// lost, and it must not start as if it were new.
     pub heard_of: bool,
     /// Listen address for peers, advertised to them after the first start.
     pub peer: SocketAddr,
@@ -102,8 +102,8 @@ const FOUNDERS_APART: Duration = Duration::from_millis(100);
 /// First version with official support for 64-bit Arm; older ones need an environment variable.
 const ARM64_SUPPORTED: Version = Version { major: 3, minor: 5, patch: 0 };
 
-/// Log entries between two of etcd's own snapshots. Until 3.5 its default is 100 000: it keeps all of
-/// them in memory and sends them one by one to a learner.
+/// Log entries between two of etcd's own snapshots. Until 3.5 its default is 100 000: it keeps all
+/// of them in memory and sends them one by one to a learner.
 const SNAPSHOT_COUNT: u32 = 10_000;
 
 /// First version that enables pre-vote by default.
@@ -141,8 +141,8 @@ impl Spec {
     /// A founding etcd asks the others whether it was a member already, with a timeout of 2 s each.
     /// A stopped one refuses at once and a running one answers at once. But two that are both just
     /// starting accept each other's connection and then wait for each other: measured in a quarter
-    /// of all births when three start in the same instant. The delays keep them apart. The first two
-    /// are a majority, so the last one's delay costs nothing.
+    /// of all births when three start in the same instant. The delays keep them apart. The first
+    /// two are a majority, so the last one's delay costs nothing.
     pub(super) fn first_start_delay(&self) -> Duration {
         let Initial { state, members, .. } = &self.initial;
         let place = members.keys().take_while(|name| **name != self.name).count();

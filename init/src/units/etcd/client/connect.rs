@@ -1,4 +1,4 @@
-//! Connections to etcd: TCP, TLS with both sides' certificates, HTTP/2.
+//! Connections to etcd: TCP, mutual TLS, HTTP/2.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,31 +20,32 @@ use tower::service_fn;
 
 use crate::units::etcd::credentials::{Authorities, Credential};
 
-/// How long TCP and TLS together may take to be up.
+/// Timeout for the TCP connection and the TLS handshake together.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How long a server may take to greet after the handshake before it is talked to all the same.
+/// Time to wait for the server's first bytes after the handshake before sending anyway.
 const GREETING: Duration = Duration::from_millis(500);
 
-/// A connection whose peer vanished without a word is given up after these two.
+/// Idle time before an HTTP/2 keep-alive ping.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Timeout of that ping, after which the connection counts as dead.
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
 
-/// Why no TLS connection can be made with these credentials.
+/// Credentials that cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    #[error("an authority's certificate cannot be used")]
+    #[error("cannot use an authority's certificate")]
     Authority(#[source] rustls::Error),
-    #[error("the certificate and key cannot be used")]
+    #[error("cannot use the certificate and key")]
     Certificate(#[source] rustls::Error),
 }
 
-/// One side's credentials for TLS 1.3, ready for use.
+/// TLS client configuration with one member's or client's credentials.
 #[derive(Clone)]
 pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// Trusts these authorities and presents this certificate.
+    /// Configuration that trusts these authorities and presents this certificate.
     pub fn new(authorities: &Authorities, own: &Credential) -> Result<Self, CredentialsError> {
         let mut roots = RootCertStore::empty();
         for authority in authorities.certificates() {
@@ -61,7 +62,7 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Connects and finishes the handshake, which only a process that runs can do.
+    /// Connects and completes the handshake, which a hanging process cannot.
     pub(crate) async fn connect(&self, to: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(to).await?;
         tcp.set_nodelay(true)?;
@@ -69,13 +70,13 @@ impl Tls {
         TlsConnector::from(Arc::clone(&self.0)).connect(name, tcp).await
     }
 
-    /// A channel that connects when it is first used and again whenever it has to, and how often it
-    /// has connected.
+    /// Returns a channel that connects on first use and reconnects as needed, with a counter of its
+    /// connections.
     pub(super) fn channel(&self, to: SocketAddr) -> (Channel, Connections) {
         let tls = self.clone();
         let connections = Connections::default();
         let count = connections.clone();
-        // The scheme says nothing here: the connector always speaks TLS.
+        // The scheme has no meaning here: the connector always uses TLS.
         let uri = Uri::builder().scheme("http").authority(to.to_string()).path_and_query("/");
         let uri = uri.build().expect("an address is an authority");
         let channel = Endpoint::from(uri)
@@ -94,8 +95,8 @@ impl Tls {
     }
 }
 
-/// Counts a channel's connections: two calls without a new one between them were answered by the
-/// same process.
+/// Counter of a channel's connections. If it did not change between two calls, the same process
+/// answered both.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connections(Arc<AtomicU64>);
 
@@ -105,15 +106,15 @@ impl Connections {
     }
 }
 
-/// Waits for the first bytes from the server. In TLS 1.3 our handshake is over before the server
-/// has looked at our certificate; a refusal comes where an HTTP/2 server's settings would, and
-/// waiting for either makes it an error of this connection instead of one try after the other.
+/// Waits for the first bytes from the server. In TLS 1.3 the client's handshake ends before the
+/// server has verified the client's certificate. A rejection arrives in place of the HTTP/2
+/// settings. Waiting for either turns it into an error of this connection, not endless retries.
 async fn greeted(stream: TlsStream<TcpStream>) -> io::Result<BufReader<TlsStream<TcpStream>>> {
     let mut stream = BufReader::new(stream);
     match timeout(GREETING, stream.fill_buf()).await {
-        Ok(Ok([])) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "etcd hung up")),
+        Ok(Ok([])) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by etcd")),
         Ok(Err(error)) => Err(error),
-        // A server may also wait for us to begin.
+        // A server may also wait for the client's first bytes.
         Ok(Ok(_)) | Err(_) => Ok(stream),
     }
 }

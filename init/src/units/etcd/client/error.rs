@@ -1,4 +1,4 @@
-//! Why a call to etcd failed, as something to branch on.
+//! Errors of calls to etcd, classified.
 
 use std::error::Error as _;
 use std::iter;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-/// A call that got no answer or a refusal.
+/// A call that failed or was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("etcd at {endpoint}, {call}: {reason}")]
 pub struct CallError {
@@ -15,44 +15,44 @@ pub struct CallError {
     /// The gRPC method, such as `MemberAdd`.
     pub call: &'static str,
     pub kind: Kind,
-    /// etcd's own words, or the connection's.
+    /// Message from etcd or from the connection.
     reason: String,
 }
 
-/// What a failed call means.
+/// Class of a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// No connection, or it broke.
     Unreachable,
-    /// No answer within the call's deadline; the change may have been made all the same.
+    /// No answer within the call's deadline; a change may have been made anyway.
     Deadline,
     /// The member knows no leader, the leader changed, or a majority did not answer in time.
     NoLeader,
-    /// Fewer members are reachable than etcd wants before it changes the membership.
+    /// Fewer members are reachable than etcd requires for a membership change.
     Unhealthy,
-    /// Too few started members to stay writable after the change.
+    /// After the change, too few started members would be left for a quorum.
     NotEnoughStarted,
     /// The learner has not caught up yet.
     LearnerNotReady,
     /// etcd 3.4 and 3.5 allow one learner at a time.
     TooManyLearners,
-    /// It was promoted already.
+    /// The member was already promoted.
     NotLearner,
-    /// A learner was asked for something that only voters do.
+    /// A learner does not support this call; only voters do.
     AskedLearner,
     MemberNotFound,
-    /// A member with this peer URL exists. (etcd's ids are made of peer URL, token and second: added
-    /// twice within a second, it says that the id exists.)
+    /// A member with this peer URL exists. (etcd derives ids from peer URL, token and second: added
+    /// twice within a second, it reports that the id exists.)
     MemberExists,
-    /// Only the leader can do this.
+    /// Only the leader supports this call.
     NotLeader,
-    /// The member named as the next leader cannot be it.
+    /// The member named as the next leader cannot lead.
     BadTransferee,
-    /// The quota is used up: compact, defragment, disarm.
+    /// The backend quota is exhausted: compact, defragment, disarm.
     NoSpace,
-    /// Data of members differ: stop and restore.
+    /// The members' data differ: stop and restore.
     Corrupt,
-    /// etcd does not accept the certificate for this.
+    /// The certificate does not permit this call.
     Denied,
     /// Anything else.
     Other,
@@ -61,7 +61,7 @@ pub enum Kind {
 impl CallError {
     pub(super) fn of(endpoint: SocketAddr, call: &'static str, status: &Status) -> Self {
         let kind = Kind::of(status);
-        // For a broken connection the status says only "transport error": the last cause says why.
+        // For a broken connection the status is only "transport error"; use the last cause.
         let causes = iter::successors(status.source(), |&error| error.source());
         let reason = causes.last().map_or_else(|| status.message().to_owned(), ToString::to_string);
         Self { endpoint, call, kind, reason }
@@ -73,12 +73,12 @@ impl CallError {
     }
 
     pub(super) fn no_leader(endpoint: SocketAddr, call: &'static str) -> Self {
-        let reason = "none of the members asked leads".to_owned();
+        let reason = "none of the endpoints is the leader".to_owned();
         Self { endpoint, call, kind: Kind::NoLeader, reason }
     }
 
     pub(super) fn reconnected(endpoint: SocketAddr, call: &'static str) -> Self {
-        let reason = "the connection was lost after the read that this belongs to".to_owned();
+        let reason = "the connection was lost between the read and the list".to_owned();
         Self { endpoint, call, kind: Kind::Unreachable, reason }
     }
 
@@ -86,7 +86,7 @@ impl CallError {
         Self { endpoint, call, kind: Kind::Other, reason: reason.to_owned() }
     }
 
-    /// Whether the same call may succeed later without anyone doing anything.
+    /// Reports whether the same call may succeed later without any intervention.
     pub fn is_transient(&self) -> bool {
         match self.kind {
             Kind::Unreachable
@@ -109,7 +109,7 @@ impl CallError {
         }
     }
 
-    /// Whether another member may answer what this one could not.
+    /// Reports whether the call may succeed on another member.
     pub(super) fn is_about_this_member(&self) -> bool {
         matches!(
             self.kind,
@@ -118,8 +118,8 @@ impl CallError {
     }
 }
 
-/// etcd's refusals share a few gRPC codes, so the text has to tell them apart: they are constants
-/// of etcd's `api/v3rpc/rpctypes/error.go`, unchanged from 3.4 to 3.6.
+/// Message parts and their classes. etcd's errors share a few gRPC codes, so only the text
+/// distinguishes them: constants of `api/v3rpc/rpctypes/error.go`, unchanged from 3.4 to 3.6.
 const REFUSALS: &[(&str, Kind)] = &[
     ("can only promote a learner member which is in sync", Kind::LearnerNotReady),
     ("can only promote a learner member", Kind::NotLearner),
@@ -145,7 +145,7 @@ impl Kind {
         match (known, status.code()) {
             (Some((_, kind)), _) => *kind,
             (None, Code::Unavailable) => Self::Unreachable,
-            // What tonic makes of a connection that could not be made or broke.
+            // tonic's status for a connection that failed or broke.
             (None, Code::Unknown) if status.source().is_some() => Self::Unreachable,
             (None, Code::DeadlineExceeded | Code::Cancelled) => Self::Deadline,
             (None, Code::PermissionDenied | Code::Unauthenticated) => Self::Denied,

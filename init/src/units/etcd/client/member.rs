@@ -1,4 +1,4 @@
-//! One etcd member, asked directly.
+//! Client of one etcd member.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ use super::wire::cluster_client::ClusterClient;
 use super::wire::kv_client::KvClient;
 use super::wire::maintenance_client::MaintenanceClient;
 
-/// Largest answer decoded: members, a status, a few keys. Snapshots come in pieces of 32 KiB.
+/// Largest response decoded: members, a status, a few keys. Snapshots come in chunks of 32 KiB.
 const MAX_ANSWER: usize = 4 << 20;
 
-/// etcd's own number for a member, in hexadecimal as `etcdctl` prints it.
+/// etcd's id of a member; displayed in hexadecimal, like in `etcdctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);
 
@@ -37,7 +37,7 @@ impl FromStr for MemberId {
     }
 }
 
-/// A member as etcd lists it.
+/// A member in etcd's member list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub id: MemberId,
@@ -61,17 +61,17 @@ impl From<wire::Member> for Listed {
     }
 }
 
-/// What a member says about itself.
+/// Status that a member reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberStatus {
     pub id: MemberId,
     pub cluster: u64,
     pub version: String,
-    /// Bytes on disk.
+    /// Size of the database file in bytes.
     pub db_size: u64,
-    /// Bytes that hold data; the rest is freed by defragmenting.
+    /// Bytes in use; defragmenting frees the rest.
     pub db_size_in_use: u64,
-    /// `None` while it knows none.
+    /// `None` while it knows no leader.
     pub leader: Option<MemberId>,
     pub learner: bool,
     pub raft_term: u64,
@@ -87,14 +87,14 @@ pub struct Alarm {
     pub kind: AlarmKind,
 }
 
-/// What an alarm is about.
+/// Cause of an alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AlarmKind {
-    /// The quota is used up; writes are refused.
+    /// The backend quota is exhausted; etcd rejects writes.
     NoSpace,
-    /// The member's data differs from the others'.
+    /// The member's data differ from the others'.
     Corrupt,
-    /// One this version of Muster does not know.
+    /// Unknown to this version of Muster.
     Unknown(i32),
 }
 
@@ -108,23 +108,23 @@ impl fmt::Display for AlarmKind {
     }
 }
 
-/// How well a member serves.
+/// Health of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// Answers linearizable reads: it is connected to a leader with a majority.
+    /// Answers linearizable reads: it is connected to a leader that has a majority.
     Serving,
-    /// Is a learner: follows, and refuses such reads until promoted.
+    /// A learner: follows, and rejects such reads until promoted.
     Learner,
 }
 
-/// How long calls may take.
+/// Timeouts of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// Reads, writes, status and alarms.
     pub call: Duration,
-    /// Changes of the membership and of the leader: etcd may take 7 s to say that it cannot.
+    /// Membership and leader changes: etcd may take 7 s to report a failure.
     pub change: Duration,
-    /// Defragmenting, which rewrites the database, and hashing it.
+    /// Defragmenting, which rewrites the database, and hashing.
     pub heavy: Duration,
 }
 
@@ -138,7 +138,7 @@ impl Default for Deadlines {
     }
 }
 
-/// One endpoint. Cheap to clone; connects when first used.
+/// Client of one endpoint. Cheap to clone; connects on first use.
 #[derive(Debug, Clone)]
 pub struct Member {
     endpoint: SocketAddr,
@@ -148,7 +148,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Must be called within a tokio runtime.
+    /// Client of `endpoint`. Must be called within a tokio runtime.
     pub fn new(endpoint: SocketAddr, tls: &Tls, deadlines: Deadlines) -> Self {
         let (channel, connections) = tls.channel(endpoint);
         Self { endpoint, channel, connections, deadlines }
@@ -158,9 +158,9 @@ impl Member {
         self.endpoint
     }
 
-    /// Asks for a linearizable read of nothing in particular.
+    /// Checks the health with a linearizable read of an arbitrary key.
     pub async fn health(&self) -> Result<Health, CallError> {
-        // The key that etcdctl's own health check reads; it need not exist.
+        // The key that etcdctl's health check reads; it need not exist.
         match self.get(b"health").await {
             Ok(_) => Ok(Health::Serving),
             Err(error) if error.kind == Kind::AskedLearner => Ok(Health::Learner),
@@ -176,10 +176,10 @@ impl Member {
         Ok(reply.kvs.into_iter().next().map(|found| found.value))
     }
 
-    /// Reads every key that begins with `prefix`, linearizably and at one moment.
+    /// Reads all keys with `prefix`, linearizably and at one revision.
     pub async fn list(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CallError> {
         let mut range_end = prefix.to_vec();
-        // Past everything with this prefix: the last byte that can be raised, raised.
+        // The end of the prefix's range: the last byte below 255, incremented.
         while range_end.pop_if(|last| *last == u8::MAX).is_some() {}
         match range_end.last_mut() {
             Some(last) => *last += 1,
@@ -199,7 +199,7 @@ impl Member {
         Ok(reply.header.unwrap_or_default().revision)
     }
 
-    /// Deletes one key; returns whether it was there.
+    /// Deletes one key; returns whether it existed.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, CallError> {
         let request = wire::DeleteRangeRequest { key: key.to_vec(), range_end: Vec::new() };
         let mut kv = self.kv();
@@ -207,18 +207,18 @@ impl Member {
         Ok(reply.deleted > 0)
     }
 
-    /// Every member, voters and learners. From etcd 3.5 on as the leader sees it; 3.4 answers from
-    /// the asked member's own, perhaps older, view: decide nothing by it.
+    /// Lists all members, voters and learners. Linearizable since etcd 3.5; etcd 3.4 answers from
+    /// its own, possibly stale, state: make no decision based on it.
     pub async fn members(&self) -> Result<Vec<Listed>, CallError> {
         let request = wire::MemberListRequest { linearizable: true };
         let mut cluster = self.cluster();
         self.membership("MemberList", self.deadlines.call, cluster.member_list(request)).await
     }
 
-    /// Every member, by a list that is not older than this call. etcd 3.4 answers a list from the
-    /// asked member's memory, however old; but a read that needs a quorum waits until that member has
-    /// taken over all that was agreed before, the membership included. So the read comes first, and
-    /// the list must come over the same connection: a member that restarted in between remembers less.
+    /// Lists all members, no older than this call. etcd 3.4 answers a list from memory, however
+    /// old. But a linearizable read waits until the member has applied everything committed before,
+    /// membership changes included. So the read comes first, and the list must come over the same
+    /// connection: a member that restarted in between may have applied less.
     pub async fn current_members(&self) -> Result<Vec<Listed>, CallError> {
         self.get(b"muster").await?;
         let connection = self.connections.made();
@@ -229,7 +229,7 @@ impl Member {
         Err(CallError::reconnected(self.endpoint, "MemberList"))
     }
 
-    /// Adds a learner, which etcd itself caps at one; returns it and all members, itself included.
+    /// Adds a learner (etcd allows one at a time); returns it and all members, including it.
     pub async fn add_learner(&self, peer_url: &str) -> Result<(Listed, Vec<Listed>), CallError> {
         let request =
             wire::MemberAddRequest { peer_ur_ls: vec![peer_url.to_owned()], is_learner: true };
@@ -237,12 +237,12 @@ impl Member {
         let reply =
             self.call("MemberAdd", self.deadlines.change, cluster.member_add(request)).await?;
         let added = reply.member.ok_or_else(|| {
-            CallError::malformed(self.endpoint, "MemberAdd", "no member came back")
+            CallError::malformed(self.endpoint, "MemberAdd", "the response holds no member")
         })?;
         Ok((added.into(), reply.members.into_iter().map(Listed::from).collect()))
     }
 
-    /// Makes a learner that has caught up a voter; [`Kind::LearnerNotReady`] until then.
+    /// Promotes a learner to voter; [`Kind::LearnerNotReady`] until it has caught up.
     pub async fn promote(&self, id: MemberId) -> Result<Vec<Listed>, CallError> {
         let request = wire::MemberPromoteRequest { id: id.0 };
         let mut cluster = self.cluster();
@@ -250,7 +250,7 @@ impl Member {
         self.membership("MemberPromote", self.deadlines.change, call).await
     }
 
-    /// Removes a member; its etcd ends by itself when it learns of it.
+    /// Removes a member; its etcd process exits when it applies the removal.
     pub async fn remove(&self, id: MemberId) -> Result<Vec<Listed>, CallError> {
         let request = wire::MemberRemoveRequest { id: id.0 };
         let mut cluster = self.cluster();
@@ -258,7 +258,7 @@ impl Member {
         self.membership("MemberRemove", self.deadlines.change, call).await
     }
 
-    /// Tells the cluster a member's new peer URL.
+    /// Changes a member's peer URL in the cluster.
     pub async fn update(&self, id: MemberId, peer_url: &str) -> Result<Vec<Listed>, CallError> {
         let request = wire::MemberUpdateRequest { id: id.0, peer_ur_ls: vec![peer_url.to_owned()] };
         let mut cluster = self.cluster();
@@ -266,7 +266,7 @@ impl Member {
         self.membership("MemberUpdate", self.deadlines.change, call).await
     }
 
-    /// What this member says about itself; answered without a leader, too.
+    /// Reads the member's status about itself; works without a leader.
     pub async fn status(&self) -> Result<MemberStatus, CallError> {
         let mut maintenance = self.maintenance();
         let call = maintenance.status(wire::StatusRequest {});
@@ -287,12 +287,12 @@ impl Member {
         })
     }
 
-    /// The alarms of every member.
+    /// Lists the alarms of all members.
     pub async fn alarms(&self) -> Result<Vec<Alarm>, CallError> {
         self.alarm(wire::alarm_request::AlarmAction::Get, 0, wire::AlarmType::None as i32).await
     }
 
-    /// Takes one alarm back; an unknown one cannot be. What raised it must be mended first.
+    /// Clears one alarm; an unknown one cannot be cleared. Fix its cause first.
     pub async fn disarm(&self, alarm: Alarm) -> Result<(), CallError> {
         let kind = match alarm.kind {
             AlarmKind::NoSpace => wire::AlarmType::Nospace as i32,
@@ -303,15 +303,15 @@ impl Member {
         self.alarm(action, alarm.member.0, kind).await.map(drop)
     }
 
-    /// Gives space that deleted data left back to the file system. The member answers nothing
-    /// meanwhile, so one member at a time.
+    /// Returns free space in the database to the file system. The member does not answer meanwhile:
+    /// defragment one member at a time.
     pub async fn defragment(&self) -> Result<(), CallError> {
         let mut maintenance = self.maintenance();
         let call = maintenance.defragment(wire::DefragmentRequest {});
         self.call("Defragment", self.deadlines.heavy, call).await.map(drop)
     }
 
-    /// A hash of everything up to the newest revision, with that revision: members at the same
+    /// Returns a hash of all data up to the newest revision, and that revision. Members at the same
     /// revision and compaction have the same hash.
     pub async fn hash(&self) -> Result<(u32, i64), CallError> {
         let mut maintenance = self.maintenance();
@@ -320,7 +320,8 @@ impl Member {
         Ok((reply.hash, reply.header.unwrap_or_default().revision))
     }
 
-    /// Makes another voter the leader. Only the leader can: [`Kind::NotLeader`] from all others.
+    /// Transfers leadership to another voter. Only the leader can: others return
+    /// [`Kind::NotLeader`].
     pub async fn move_leader(&self, to: MemberId) -> Result<(), CallError> {
         let mut maintenance = self.maintenance();
         let call = maintenance.move_leader(wire::MoveLeaderRequest { target_id: to.0 });

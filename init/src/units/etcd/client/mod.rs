@@ -1,5 +1,5 @@
-//! Muster's own client of etcd's gRPC API: the calls it makes, over mutual TLS, each with a
-//! deadline and a typed error. A [`Member`] is one endpoint, a [`Client`] asks several in turn.
+//! Muster's own client of etcd's gRPC API, over mutual TLS; every call has a deadline and a typed
+//! error. A [`Member`] is one endpoint, a [`Client`] tries several in turn.
 
 mod cluster;
 mod connect;

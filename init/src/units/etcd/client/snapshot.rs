@@ -1,8 +1,8 @@
-//! Snapshots: etcd's database as a stream, and what proves that a copy is whole.
+//! Snapshots: etcd's database as a stream, with a check that a copy is complete.
 //!
 //! etcd sends the database and then its SHA-256 (32 bytes), and a snapshot file holds both. The
-//! database is a whole number of 512-byte sectors, which is how `etcdctl` tells a snapshot with a
-//! hash from a database file without one.
+//! database is a whole number of 512-byte sectors. By this `etcdctl` distinguishes a snapshot with
+//! a hash from a database file without one.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -21,16 +21,16 @@ use super::error::CallError;
 use super::member::Member;
 use muster_files::{PRIVATE, WriteError};
 
-/// Length of the hash at the end.
+/// Length of the trailing hash, in bytes.
 const HASH: usize = 32;
 
-/// Unit in which databases grow.
+/// Size unit of a database, in bytes.
 const SECTOR: u64 = 512;
 
-/// Longest pause between two pieces of a stream.
+/// Timeout for the next chunk of a stream.
 const NEXT_PIECE: Duration = Duration::from_secs(30);
 
-/// SHA-256 of a snapshot's database, as the snapshot itself says and as was computed.
+/// SHA-256 of a snapshot's database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; HASH]);
 
@@ -43,34 +43,34 @@ impl fmt::Display for Digest {
 impl FromStr for Digest {
     type Err = ();
 
-    /// 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     fn from_str(text: &str) -> Result<Self, ()> {
         let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| ())?;
         bytes.try_into().map(Self).map_err(|_| ())
     }
 }
 
-/// A snapshot that was checked.
+/// Size and digest of a verified snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
-    /// Bytes of the file: database and hash.
+    /// Size of the file in bytes: database and hash.
     pub size: u64,
     pub digest: Digest,
 }
 
-/// Why a stream of bytes is not a snapshot.
+/// Reason why a stream of bytes is no valid snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    #[error("{0} bytes are not a database and its hash: it is cut short, or no etcd snapshot")]
+    #[error("{0} bytes is no valid length: truncated, or no etcd snapshot")]
     Length(u64),
-    #[error("the hash says {said}, the database has {found}: it is damaged")]
+    #[error("corrupt: its hash is {said}, but the database has {found}")]
     Hash { said: Digest, found: Digest },
 }
 
-/// Checks a snapshot while it passes by in pieces.
+/// Incremental verification of a snapshot stream.
 pub struct Check {
     context: Context,
-    /// The last bytes seen: they are the hash if nothing follows.
+    /// The last bytes seen: the hash, if nothing follows.
     tail: Vec<u8>,
     size: u64,
 }
@@ -82,6 +82,7 @@ impl Default for Check {
 }
 
 impl Check {
+    /// Adds the next chunk.
     pub fn feed(&mut self, piece: &[u8]) {
         self.size += piece.len() as u64;
         self.tail.extend_from_slice(piece);
@@ -90,7 +91,7 @@ impl Check {
         self.tail.drain(..surely_database);
     }
 
-    /// Says whether all that was fed is one whole snapshot.
+    /// Verifies that the chunks form one complete snapshot.
     pub fn finish(self) -> Result<Verified, CheckError> {
         let whole = self.size > HASH as u64 && self.size % SECTOR == HASH as u64;
         let Ok(said) = <[u8; HASH]>::try_from(self.tail.as_slice()) else {
@@ -114,10 +115,10 @@ impl fmt::Debug for Check {
     }
 }
 
-/// The pieces of a snapshot, as etcd sends them.
+/// Stream of snapshot chunks, as sent by etcd.
 pub type Pieces = BoxStream<'static, Result<Vec<u8>, CallError>>;
 
-/// Begins a snapshot of one member. Whoever reads it must [`Check`] it.
+/// Starts a snapshot of one member. The reader must verify it with [`Check`].
 pub async fn stream(member: &Member) -> Result<Pieces, CallError> {
     let endpoint = member.endpoint();
     let replies = member.snapshot().await?;
@@ -134,20 +135,21 @@ pub async fn stream(member: &Member) -> Result<Pieces, CallError> {
     Ok(pieces.boxed())
 }
 
-/// Why no snapshot was saved; nothing is left behind.
+/// Reason why no snapshot was saved; no file is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    #[error("snapshot not received")]
+    #[error("cannot receive the snapshot")]
     Call(#[from] CallError),
-    #[error("snapshot received incompletely")]
+    #[error("received snapshot is invalid")]
     Check(#[from] CheckError),
     #[error("write snapshot to {}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("snapshot not put into place")]
+    #[error("cannot move the snapshot into place")]
     Place(#[from] WriteError),
 }
 
-/// Saves a snapshot of one member: written beside the file, checked, synced, renamed (mode 0600).
+/// Saves a snapshot of one member: writes a temporary file (mode 0600), verifies, syncs and renames
+/// it.
 pub async fn save(member: &Member, path: &Path) -> Result<Verified, SaveError> {
     let beside = muster_files::beside(path);
     let saved = receive(member, &beside).await;
@@ -164,7 +166,7 @@ pub async fn save(member: &Member, path: &Path) -> Result<Verified, SaveError> {
 async fn receive(member: &Member, beside: &Path) -> Result<Verified, SaveError> {
     let failed = |source| SaveError::Write { path: beside.to_owned(), source };
     let mut pieces = stream(member).await?;
-    std::fs::remove_file(beside).ok(); // of an earlier try
+    std::fs::remove_file(beside).ok(); // from an earlier attempt
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -174,7 +176,7 @@ async fn receive(member: &Member, beside: &Path) -> Result<Verified, SaveError> 
     let mut check = Check::default();
     while let Some(piece) = pieces.try_next().await? {
         check.feed(&piece);
-        // Pieces are small and land in the page cache; the sync below is what waits for the disk.
+        // Chunks are small and go to the page cache; only the sync below waits for the disk.
         file.write_all(&piece).map_err(failed)?;
     }
     let verified = check.finish()?;
@@ -183,16 +185,16 @@ async fn receive(member: &Member, beside: &Path) -> Result<Verified, SaveError> 
     Ok(verified)
 }
 
-/// Why a file is not accepted as a snapshot.
+/// Reason why a file is no valid snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error("read snapshot {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("snapshot {} is not usable", path.display())]
+    #[error("snapshot {} is invalid", path.display())]
     Check { path: PathBuf, source: CheckError },
 }
 
-/// Reads a snapshot file to its end and checks it. Blocks.
+/// Reads a whole snapshot file and verifies it. Blocks.
 pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
     let failed = |source| VerifyError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
