@@ -1,4 +1,4 @@
-//! The leader that is ahead of its disk: what may be seen of that, and what may not.
+//! Tests of a leader that is ahead of its disk: visible and forbidden effects.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,10 +14,10 @@ use super::*;
 
 const ME: u64 = 1;
 
-/// How long a hanging disk hangs at most.
+/// Longest time that a hanging disk hangs.
 const HANGS: Duration = Duration::from_secs(20);
 
-/// What the disk does.
+/// Behaviour of the simulated disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disk {
     Writes,
@@ -25,12 +25,12 @@ enum Disk {
     Fails,
 }
 
-/// What it does, and how many commits it has been given. The tests here share it, so each holds
-/// [`TURN`].
+/// Behaviour of the disk, and the number of commits it has received. The tests share it, so each
+/// holds [`TURN`].
 static DISK: (Mutex<(Disk, usize)>, Condvar) = (Mutex::new((Disk::Writes, 0)), Condvar::new());
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Lets the disk do this, and gives the number of commits that it has been given so far.
+/// Sets the disk's behaviour; returns the number of commits it has received so far.
 fn disk(does: Disk) -> usize {
     let mut disk = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
     disk.0 = does;
@@ -38,17 +38,18 @@ fn disk(does: Disk) -> usize {
     disk.1
 }
 
-/// Until the disk has been given more than `before` commits: what hangs then, hangs in it.
+/// Waits until the disk has received more than `before` commits: the next hang is a hang in the
+/// disk.
 async fn until_given_more_than(before: usize) {
     let given = async {
         while DISK.0.lock().unwrap_or_else(PoisonError::into_inner).1 <= before {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(HANGS, given).await.expect("the writer turns to the disk");
+    tokio::time::timeout(HANGS, given).await.expect("the writer calls the disk");
 }
 
-/// [`SLED`] on that disk.
+/// [`SLED`] on the simulated disk.
 const ENGINE: Engine =
     Engine { name: "slow", open: |dir| Ok(Arc::new(Slow((SLED.open)(dir)?)) as Arc<dyn Store>) };
 
@@ -58,7 +59,7 @@ impl Store for Slow {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut disk = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
         disk.1 += 1;
-        // Not for ever, so that a test that fails meanwhile can end.
+        // With a timeout, so that a test that fails meanwhile can end.
         let hangs = |disk: &mut (Disk, usize)| disk.0 == Disk::Hangs;
         let (disk, _) = DISK.1.wait_timeout_while(disk, HANGS, hangs).unwrap();
         match disk.0 {
@@ -106,7 +107,7 @@ async fn a_leaders_entry_is_replicated_before_and_applied_after_it_is_on_disk() 
     let mut removed = Box::pin(log.truncate(entry(0, (3, ME)).log_id));
     until_given_more_than(before).await;
     assert!(poll!(&mut told).is_pending() && poll!(&mut applied).is_pending());
-    assert!(poll!(&mut removed).is_pending(), "what is not there yet cannot be removed");
+    assert!(poll!(&mut removed).is_pending(), "an entry that is not on disk yet cannot be removed");
     assert!(state.borrow().0.is_empty());
 
     disk(Disk::Writes);
@@ -124,12 +125,12 @@ async fn only_a_leader_is_ahead() {
     let (_turn, dir) = (TURN.lock().await, tempfile::tempdir().unwrap());
     let mut log = open_in(dir.path()).log;
     let votes_and_entries = [
-        // It only stands for election.
+        // It is only a candidate.
         (Vote::new(3, ME), entry(0, (3, ME))),
-        // Another one leads, and hands on what this node proposed when it did.
+        // Another node leads and replicates entries that this node proposed as leader.
         (Vote::new_committed(4, 2), entry(1, (3, ME))),
         (Vote::new_committed(4, 2), entry(2, (4, 2))),
-        // It leads now, but not in that term.
+        // It leads now, but not in the term of the entry.
         (Vote::new_committed(5, ME), entry(3, (4, 2))),
         (Vote::new_committed(5, ME), entry(4, (3, ME))),
     ];

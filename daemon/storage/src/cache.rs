@@ -1,12 +1,12 @@
-//! The recent end of the log in memory: what followers are sent, and what is not yet on disk.
+//! Cache of the log's recent entries: those that followers need next, and those not yet on disk.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// What the cache holds at most, in bytes of encoded entries that are on disk already.
+/// Size limit in bytes of encoded entries; does not limit entries that are not on disk yet.
 const LIMIT: usize = 1 << 20;
 
-/// The entries `start..end` of the log. Those that are not on disk are always among them.
+/// The entries `start..end` of the log. Always contains those that are not on disk.
 #[derive(Debug)]
 pub(super) struct Cache<E> {
     entries: VecDeque<(E, usize)>,
@@ -17,7 +17,7 @@ pub(super) struct Cache<E> {
 }
 
 impl<E> Cache<E> {
-    /// An empty cache of a log whose next entry is `end`.
+    /// Empty cache of a log whose next entry is `end`.
     pub(super) fn new(end: u64) -> Self {
         Self { entries: VecDeque::new(), start: end, bytes: 0, durable: end }
     }
@@ -26,7 +26,7 @@ impl<E> Cache<E> {
         self.start + self.entries.len() as u64
     }
 
-    /// Everything before this index is on disk.
+    /// Index before which everything is on disk.
     pub(super) fn durable(&self) -> u64 {
         self.durable
     }
@@ -38,13 +38,13 @@ impl<E> Cache<E> {
         self.shrink();
     }
 
-    /// Everything before `index` is on disk.
+    /// Records that everything before `index` is on disk.
     pub(super) fn set_durable(&mut self, index: u64) {
         self.durable = self.durable.max(index).min(self.end());
         self.shrink();
     }
 
-    /// Forgets the entries from `index` on.
+    /// Drops the entries from `index` on.
     pub(super) fn truncate(&mut self, index: u64) {
         self.durable = self.durable.min(index);
         if index <= self.start {
@@ -55,7 +55,7 @@ impl<E> Cache<E> {
         }
     }
 
-    /// Forgets the entries before `index`; a log that ended before it now ends there.
+    /// Drops the entries before `index`; a log that ended before it now ends there.
     pub(super) fn purge(&mut self, index: u64) {
         if index >= self.end() {
             *self = Self::new(index);
@@ -65,7 +65,7 @@ impl<E> Cache<E> {
         }
     }
 
-    /// The entries of `range` that are here, which are its end, with their lengths.
+    /// The cached entries of `range`, which are its tail, with their lengths.
     pub(super) fn tail(&self, range: &Range<u64>) -> impl Iterator<Item = (u64, &(E, usize))> {
         let from = range.start.max(self.start);
         let skip = usize::try_from(from - self.start).unwrap_or(usize::MAX);

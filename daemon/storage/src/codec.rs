@@ -1,5 +1,5 @@
-//! Log entries and marks as records: MessagePack with named fields, so that they can evolve, cut
-//! into parts that an engine takes.
+//! Encoding of log entries and metadata: MessagePack with named fields, so that the format can
+//! evolve, split into parts that fit the engine's limit.
 
 use std::ops::Range;
 
@@ -9,22 +9,22 @@ use serde::de::DeserializeOwned;
 
 use super::{Change, MAX_VALUE, Pair, Table};
 
-/// The longest log entry, in bytes of MessagePack. A longer command must be refused before it is
-/// proposed: a log that cannot take it stops the node.
+/// Largest log entry, in bytes of MessagePack. A longer command must be rejected before it is
+/// proposed: the log's failure to store it stops the node.
 pub const MAX_ENTRY: usize = 1 << 20;
 
-/// An envelope's checksum and the number of parts come out of the value's room.
+/// Largest part. The envelope's checksum and the part header also count towards [`MAX_VALUE`].
 const PART: usize = MAX_VALUE - 8;
 
 const VERSION: u8 = 1;
 
-/// An entry as records, and its length in bytes.
+/// An entry as records, and its encoded length in bytes.
 pub(super) struct Encoded {
     pub(super) changes: Vec<Change>,
     pub(super) len: usize,
 }
 
-/// The records of `entry`: key is index and part, value is version, number of parts, and bytes.
+/// Encodes `entry` as records. Key: index and part number. Value: version, number of parts, bytes.
 pub(super) fn encode<C>(entry: &Entry<C>) -> Result<Encoded, String>
 where
     C: RaftTypeConfig,
@@ -32,7 +32,7 @@ where
     let bytes = pack(entry)?;
     if bytes.len() > MAX_ENTRY {
         return Err(format!(
-            "log entry {} has {} bytes, more than the {MAX_ENTRY} that the log takes",
+            "log entry {} has {} bytes, more than the limit of {MAX_ENTRY}",
             entry.log_id,
             bytes.len()
         ));
@@ -47,7 +47,7 @@ where
     Ok(Encoded { changes: changes.collect(), len: bytes.len() })
 }
 
-/// The entries in `records`, which must be without holes, each with its length in bytes.
+/// Decodes the entries in `records`, which must have no gaps, each with its length in bytes.
 pub(super) fn decode<C>(records: &[Pair]) -> Result<Vec<(Entry<C>, usize)>, String>
 where
     C: RaftTypeConfig,
@@ -68,14 +68,14 @@ where
             bytes.extend_from_slice(parse_part(index, value)?.1);
         }
         let entry: Entry<C> =
-            unpack(&bytes).map_err(|e| format!("log entry {index} cannot be read: {e}"))?;
+            unpack(&bytes).map_err(|e| format!("cannot decode log entry {index}: {e}"))?;
         if entry.log_id.index != index {
-            return Err(format!("log entry {} lies in the place of {index}", entry.log_id.index));
+            return Err(format!("log entry {} is stored at index {index}", entry.log_id.index));
         }
         if let Some((last, _)) = entries.last()
             && last.log_id.index + 1 != index
         {
-            return Err(format!("the log has a hole before entry {index}"));
+            return Err(format!("the log has a gap before entry {index}"));
         }
         entries.push((entry, bytes.len()));
         rest = after;
@@ -83,7 +83,7 @@ where
     Ok(entries)
 }
 
-/// The keys of all parts of the entries in `range`.
+/// Key range of all parts of the entries in `range`.
 pub(super) fn keys(range: &Range<u64>) -> Range<Vec<u8>> {
     key(range.start, 0)..key(range.end, 0)
 }
@@ -95,7 +95,7 @@ pub(super) fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
 pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut input = bytes;
     let value = rmp_serde::from_read(&mut input).map_err(|e| e.to_string())?;
-    if input.is_empty() { Ok(value) } else { Err(format!("{} bytes too many", input.len())) }
+    if input.is_empty() { Ok(value) } else { Err(format!("{} trailing bytes", input.len())) }
 }
 
 fn key(index: u64, part: u16) -> Vec<u8> {
@@ -103,7 +103,7 @@ fn key(index: u64, part: u16) -> Vec<u8> {
 }
 
 fn parse_key(key: &[u8]) -> Result<(u64, u16), String> {
-    let wrong = || format!("the log has a record under the key {}", key.escape_ascii());
+    let wrong = || format!("the log has a record with the invalid key {}", key.escape_ascii());
     let (index, part) = key.split_at_checked(8).ok_or_else(wrong)?;
     let index = index.try_into().map_err(|_| wrong())?;
     let part = part.try_into().map_err(|_| wrong())?;
@@ -115,6 +115,6 @@ fn parse_part(index: u64, value: &[u8]) -> Result<(u16, &[u8]), String> {
         [VERSION, high, low, part @ ..] if (*high, *low) != (0, 0) => {
             Ok((u16::from_be_bytes([*high, *low]), part))
         }
-        _ => Err(format!("log entry {index} is of an unknown form")),
+        _ => Err(format!("log entry {index} has an unknown format")),
     }
 }

@@ -1,8 +1,8 @@
-//! The directory of a store: whose it is, that nobody else is in it, and how it comes to be.
+//! Directory of a store: identity, lock and creation.
 //!
-//! `store.json` is durable before anything else is there, and the engine's files are made aside
-//! and renamed. So a power cut while a store is made leaves one that is made anew, and a directory
-//! with other contents is never taken for a store or changed.
+//! `store.json` is durable before anything else exists. The engine's files are created in a
+//! temporary directory and renamed. So a creation interrupted by a power cut is simply repeated,
+//! and a directory with other contents is never mistaken for a store or changed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -19,17 +19,17 @@ use super::mark::Mark;
 use super::{Engine, OpenError, Store, StoreError};
 use crate::BEGIN_ANEW;
 
-/// The format of store and snapshots that this build reads and writes.
+/// Format version of store and snapshots that this build reads and writes.
 pub const FORMAT: u32 = 1;
 
-/// Whose Raft state this is. A store never serves another.
+/// Node and cluster that a store belongs to. A store is never used for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     pub node: NodeId,
     pub cluster: ClusterId,
 }
 
-/// Why a directory was refused. Nothing in it was changed.
+/// Reason why a directory was rejected. Its contents are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     #[error("{} is not a directory", path.display())]
@@ -37,30 +37,30 @@ pub enum DirectoryError {
     #[error("{} belongs to user {found}, but musterd runs as user {wanted}", path.display())]
     NotOurs { path: PathBuf, found: u32, wanted: u32 },
     #[error(
-        "{} may be read by others (mode {mode:03o}); make it private with chmod 700", path.display()
+        "{} is readable by others (mode {mode:03o}); run chmod 700 on it", path.display()
     )]
     Open { path: PathBuf, mode: u32 },
-    #[error("another musterd is running with the state in {}", path.display())]
+    #[error("another musterd is using the state in {}", path.display())]
     Busy { path: PathBuf },
-    #[error("{} holds files, but no store.json that says whose they are; {BEGIN_ANEW}", path.display())]
+    #[error("{} holds files but no store.json; {BEGIN_ANEW}", path.display())]
     Unmarked { path: PathBuf },
-    #[error("{} cannot be understood: {why}; {BEGIN_ANEW}", path.display())]
+    #[error("{} is invalid: {why}; {BEGIN_ANEW}", path.display())]
     Garbled { path: PathBuf, why: String },
     #[error(
-        "{} is gone, and with it what this node has voted and acknowledged; {BEGIN_ANEW}",
+        "{} is gone, and with it this node's votes and acknowledged entries; {BEGIN_ANEW}",
         path.display()
     )]
     Gone { path: PathBuf },
     #[error(
-        "{} has format {found}, which is newer than {FORMAT}, the newest this version of Muster \
-         knows; use a newer musterd", path.display()
+        "{} has format {found}, newer than {FORMAT}, the newest that this musterd reads; use a \
+         newer musterd", path.display()
     )]
     Newer { path: PathBuf, found: u32 },
-    #[error("{} is of cluster {found}, but this node belongs to {wanted}", path.display())]
+    #[error("{} belongs to cluster {found}, but this node to cluster {wanted}", path.display())]
     OtherCluster { path: PathBuf, found: ClusterId, wanted: ClusterId },
-    #[error("{} is of node {found}, but this node is {wanted}", path.display())]
+    #[error("{} belongs to node {found}, but this node is {wanted}", path.display())]
     OtherNode { path: PathBuf, found: NodeId, wanted: NodeId },
-    #[error("{} was made by the store engine {found:?}, but this is {wanted:?}", path.display())]
+    #[error("{} was created by store engine {found:?}, but this one is {wanted:?}", path.display())]
     OtherEngine { path: PathBuf, found: String, wanted: &'static str },
 }
 
@@ -72,18 +72,18 @@ struct Header {
     cluster: ClusterId,
 }
 
-/// Every format, past and future, says which it is in this field.
+/// The one field that every format, past and future, has.
 #[derive(Deserialize)]
 struct Version {
     format: u32,
 }
 
-/// A store that is open and locked.
+/// An open and locked store.
 pub(super) struct Directory {
     pub(super) data: PathBuf,
     pub(super) store: Arc<dyn Store>,
     pub(super) mark: Mark,
-    /// The last commit that is known to have been acknowledged.
+    /// Last commit known to be acknowledged.
     pub(super) marked: u64,
     /// Held until the store is closed.
     pub(super) lock: File,
@@ -97,7 +97,7 @@ pub(super) fn open(dir: &Path, owner: &Owner, engine: Engine) -> Result<Director
     Ok(Directory { data, store, mark, marked, lock })
 }
 
-/// Refuses a directory in which [`make`] was never through, or which has lost what that made.
+/// Returns an error if [`make`] never completed in `dir`, or if files that it created are missing.
 pub(super) fn require(dir: &Path) -> Result<(), DirectoryError> {
     for part in ["store.json", "mark", "data"] {
         let path = dir.join(part);
@@ -108,7 +108,7 @@ pub(super) fn require(dir: &Path) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-/// Makes what is not there yet of an empty store, on disk when this returns; gives its lock.
+/// Creates the missing parts of an empty store; durable on return. Returns the lock.
 pub(super) fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<File, OpenError> {
     if dir.exists() {
         check_private(dir)?;
@@ -120,7 +120,7 @@ pub(super) fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<File, Op
     if !check_header(dir, owner, engine)? {
         write_header(dir, owner, engine)?;
     }
-    // Whoever made these may have been killed before they were on disk; what is found is acted on.
+    // A process killed earlier may have created these without a sync; make them durable first.
     sync_dir(dir)?;
     sync_dir(durable::parent(dir))?;
     let data = dir.join("data");
@@ -132,7 +132,7 @@ pub(super) fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<File, Op
 
 fn check_private(dir: &Path) -> Result<(), OpenError> {
     let path = dir.to_owned();
-    let meta = fs::metadata(dir).map_err(durable::failed("look at", dir))?;
+    let meta = fs::metadata(dir).map_err(durable::failed("inspect", dir))?;
     if !meta.is_dir() {
         return Err(DirectoryError::NotDirectory { path }.into());
     }
@@ -147,7 +147,7 @@ fn check_private(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether `dir` has a header, which then is the right one.
+/// Returns whether `dir` has a header; an error if the header does not match.
 fn check_header(dir: &Path, owner: &Owner, engine: Engine) -> Result<bool, OpenError> {
     let path = dir.join("store.json");
     let text = match fs::read(&path) {
@@ -180,7 +180,8 @@ fn check_header(dir: &Path, owner: &Owner, engine: Engine) -> Result<bool, OpenE
     Ok(true)
 }
 
-/// A store without header may only be one whose making was cut short before the header.
+/// Returns an error if `dir` holds anything but leftovers of a creation interrupted before the
+/// header was written.
 fn only_leftovers(dir: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(dir).map_err(durable::failed("list", dir))? {
         let name = entry.map_err(durable::failed("list", dir))?.file_name();
@@ -216,8 +217,8 @@ fn write_header(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), StoreEr
     write_file(&dir.join("store.json"), &[&text])
 }
 
-/// Makes the engine's files aside, so that they are there whole or not at all; the mark before
-/// them, so that it is there when they are.
+/// Creates the engine's files in a temporary directory and renames it, so that they exist
+/// completely or not at all. Creates the mark first, so that files never exist without it.
 fn make_data(data: &Path, mark: &Path, engine: Engine) -> Result<(), StoreError> {
     if mark.exists() {
         let (_, marked) = Mark::open(mark.to_owned())?;
@@ -233,6 +234,6 @@ fn make_data(data: &Path, mark: &Path, engine: Engine) -> Result<(), StoreError>
     make_dir(&aside)?;
     drop((engine.open)(&aside)?);
     durable::sync_tree(&aside)?;
-    fs::rename(&aside, data).map_err(durable::failed("put in place", data))?;
+    fs::rename(&aside, data).map_err(durable::failed("rename into place", data))?;
     sync_dir(durable::parent(data))
 }

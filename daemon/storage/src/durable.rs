@@ -1,5 +1,5 @@
-//! Files that are whole or absent after a power cut: written aside, synced, renamed, and the
-//! directory synced.
+//! Files that are complete or absent after a power cut: written to a temporary path, synced and
+//! renamed, and the directory synced.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
-/// Makes `error` name what was tried on which path.
+/// Converts an I/O error into a [`StoreError`] that names the action and the path.
 pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { what, path, source }
 }
 
-/// Writes entries made or removed in `dir` to disk.
+/// Makes entries created or removed in `dir` durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory", dir))
 }
 
-/// Makes `dir` (mode 0700) and makes it last. Its parent must exist.
+/// Creates `dir` (mode 0700) durably. Its parent must exist.
 pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
@@ -30,7 +30,7 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
     sync_dir(parent(dir))
 }
 
-/// Puts a file of `parts`, one after the other, at `path` (mode 0600), replacing what was there.
+/// Writes the concatenated `parts` to the file at `path` (mode 0600), replacing any previous file.
 pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError> {
     let aside = aside(path);
     let write = |file: &mut File| -> io::Result<()> {
@@ -47,7 +47,7 @@ pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError>
         .open(&aside)
         .map_err(failed("create", &aside))?;
     write(&mut file).map_err(failed("write", &aside))?;
-    fs::rename(&aside, path).map_err(failed("put in place", path))?;
+    fs::rename(&aside, path).map_err(failed("rename into place", path))?;
     sync_dir(parent(path))
 }
 
@@ -64,7 +64,7 @@ pub(super) fn sync_tree(dir: &Path) -> Result<(), StoreError> {
     sync_dir(dir)
 }
 
-/// Where a file is written before it takes its place; a leftover is rubbish.
+/// Temporary path for writing `path`; a leftover can be deleted.
 pub(super) fn aside(path: &Path) -> PathBuf {
     path.with_extension("new")
 }

@@ -1,5 +1,5 @@
-//! Fuzz targets of what is read back from the Raft store: each record as it lies there, and what is
-//! behind a checksum that is right. What a target is, `muster_fuzz` says.
+//! Fuzz targets of the Raft store's formats: stored records, and contents with a valid checksum.
+//! `muster_fuzz` defines a target.
 
 use std::fs;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use muster_state::{Actor, ClusterState, Command, Stamped, command::RevokeToken};
 
 type Log = LogId<NodeId>;
 
-/// For a length that is only declared serde reserves 1 MiB, once for each level of nesting.
+/// Memory limit: serde reserves 1 MiB for a declared length, once per level of nesting.
 const RESERVED: usize = 4 << 20;
 
 fn node(number: u8) -> NodeId {
@@ -44,7 +44,7 @@ fn entries() -> Vec<Entry<TypeConfig>> {
     ]
 }
 
-/// Records as one input: key and value, each behind its length (one byte and two).
+/// Encodes records as one input: key and value, each after its length (one byte and two).
 fn written(pairs: &[Pair]) -> Vec<u8> {
     let mut input = Vec::new();
     for (key, value) in pairs {
@@ -98,7 +98,7 @@ fn log_entries() {
     );
 }
 
-/// Vote, marks, and the header of a snapshot: single values.
+/// Single values: vote, log ids, the header of a snapshot.
 #[test]
 fn raft_values() {
     let meta: SnapshotMeta<NodeId, openraft::EmptyNode> = SnapshotMeta {
@@ -146,7 +146,7 @@ fn sealed_record() {
     );
 }
 
-/// The file `mark`; behind a `=`, the two numbers in it.
+/// The file `mark`; after a `=`, only the two numbers in it.
 #[test]
 fn mark() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -179,7 +179,7 @@ fn mark() {
     });
 }
 
-/// A snapshot's file; behind a `=`, its header and body, with lengths and checksum that are right.
+/// A snapshot file; after a `=`, its header and body, with correct lengths and checksum added.
 #[test]
 fn snapshot() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -217,7 +217,7 @@ fn snapshot() {
     );
 }
 
-/// A snapshot's file, of a header behind its length and a body.
+/// Builds a snapshot file from a header, after its length, and a body.
 fn file(parts: &[u8]) -> Vec<u8> {
     let (length, rest) = parts.split_at_checked(2).unwrap_or((&[0, 0], parts));
     let length = usize::from(u16::from_be_bytes([length[0], length[1]])).min(rest.len());
@@ -230,7 +230,7 @@ fn file(parts: &[u8]) -> Vec<u8> {
     file
 }
 
-/// `store.json`: whose store it is.
+/// `store.json`: identity of the store.
 #[test]
 fn store_header() {
     let root = tempfile::tempdir().expect("a temporary directory");

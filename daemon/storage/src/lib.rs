@@ -1,15 +1,15 @@
-//! What Raft has promised, on disk: votes and log entries in a [`Store`], the state machine in
-//! memory with snapshots in files. Nothing here is acknowledged before it has survived.
+//! Raft's storage: votes and log entries in a [`Store`], the state machine in memory with snapshots
+//! in files. Nothing is acknowledged before it is durable.
 //!
-//! A Raft node that forgets a vote elects two leaders in one term; one that forgets an entry loses
-//! what a client was told is safe. So there is one way to disk: every change goes through the one
+//! A Raft node that forgets a vote can elect two leaders in one term; one that forgets an entry
+//! loses an acknowledged write. So there is one way to disk: every change goes through the one
 //! [`Writer`], which commits batches and answers only after `fdatasync`. The power-cut test
-//! (`tests/tests/power_cut.rs`) is the judge of that sentence.
+//! (`tests/tests/power_cut.rs`) verifies this.
 //!
 //! ```text
-//! raft/store.json   whose store this is, and its format (written first, read first)
-//! raft/lock         held while a daemon runs
-//! raft/mark         the last acknowledged commit: shows a store that went back in time
+//! raft/store.json   identity and format of the store (written first, read first)
+//! raft/lock         locked while a daemon runs
+//! raft/mark         the last acknowledged commit: detects a store that was rolled back
 //! raft/data/        the engine's own files
 //! raft/snapshots/   the last two snapshots of the state machine
 //! ```
@@ -56,14 +56,14 @@ pub use stall::Stall;
 pub use types::TypeConfig;
 pub use writer::Writer;
 
-/// What to do about a node whose files cannot be trusted any more (docs/guide/operations.md).
-pub const BEGIN_ANEW: &str = "this machine must begin anew: remove the node from its cluster \
+/// Advice for a node whose files cannot be trusted any more (docs/guide/operations.md).
+pub const BEGIN_ANEW: &str = "this node must be re-initialised: remove it from its cluster \
     (`musterctl node remove NAME`), move its state directory away and start it again";
 
-/// The largest value an engine is handed; longer entries are cut into parts.
+/// Largest value given to an engine, in bytes; longer entries are split into parts.
 ///
-/// sled moves a page above 128 KiB to a file of its own, which it never syncs, and a page holds up
-/// to 20 values (17 before it is split, or 16 and 3 when it is merged).
+/// sled moves a page above 128 KiB to a separate file, which it never syncs. A page holds up to 20
+/// values (17 before it is split, or 16 and 3 when it is merged).
 pub const MAX_VALUE: usize = 4 << 10;
 
 /// One of the two ordered maps of a store.
@@ -71,7 +71,7 @@ pub const MAX_VALUE: usize = 4 << 10;
 pub enum Table {
     /// Log entries by index.
     Log,
-    /// Vote, committed and purged marks, and the number of the last commit.
+    /// Vote, committed and purged log ids, and the number of the last commit.
     Meta,
 }
 
@@ -84,29 +84,30 @@ pub enum Change {
 
 /// Two ordered maps of bytes that survive a power cut.
 pub trait Store: Send + Sync + 'static {
-    /// Applies all of `changes`, in order, or none. On return they are on disk. After an error
-    /// nobody knows what is on disk: the store must not be written again before it is reopened.
+    /// Applies all of `changes`, in order, or none. On return they are on disk. After an error the
+    /// contents of the disk are unknown: the store must be reopened before it is written again.
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
 
+    /// Returns the value under `key`.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Everything from `from` (inclusive) to `to` (exclusive), in order of the keys.
+    /// Returns all pairs from `from` (inclusive) to `to` (exclusive), in key order.
     fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError>;
 }
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// A kind of store. Muster uses [`SLED`]; the power-cut test judges others beside it.
+/// A storage engine. Muster uses [`SLED`]; the power-cut test also checks others.
 #[derive(Debug, Clone, Copy)]
 pub struct Engine {
-    /// As it stands in `store.json`.
+    /// Name recorded in `store.json`.
     pub name: &'static str,
-    /// Opens the store in this directory, which exists, and makes it if it is empty.
+    /// Opens the store in this existing directory; creates it if the directory is empty.
     pub open: fn(&Path) -> Result<Arc<dyn Store>, StoreError>,
 }
 
-/// Why the store could not be read or written. None of these is transient: Raft must stop.
+/// A failed read or write of the store. None of these is transient: Raft must stop.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{what} {}", path.display())]
@@ -118,17 +119,17 @@ pub enum StoreError {
     )]
     Corrupt { path: PathBuf, why: String },
     #[error(
-        "the Raft store in {} has lost acknowledged writes: it is at commit {found}, but commit \
-         {marked} was acknowledged; {BEGIN_ANEW}", path.display()
+        "the Raft store in {} has lost acknowledged writes: found commit {found}, expected commit \
+         {marked}; {BEGIN_ANEW}", path.display()
     )]
     WentBack { path: PathBuf, found: u64, marked: u64 },
-    #[error("a value of {len} bytes is too long for the Raft store, which takes {limit}")]
+    #[error("value of {len} bytes exceeds the Raft store's limit of {limit}")]
     TooLong { len: usize, limit: usize },
-    #[error("the Raft store has stopped after an error: {0}")]
+    #[error("the Raft store stopped after an error: {0}")]
     Stopped(String),
 }
 
-/// Why a node's Raft state could not be opened. Nothing was changed on disk, unless it was new.
+/// A node's Raft state could not be opened. An existing one is unchanged on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -137,11 +138,11 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
-/// A node's Raft state, open.
+/// A node's open Raft state.
 pub struct Opened<C: RaftTypeConfig, S: State> {
     pub log: LogStore<C>,
     pub machine: Machine<C, S>,
-    /// The state after the last applied entry; changes with every applied batch.
+    /// State after the last applied entry; updated with every applied batch.
     pub state: watch::Receiver<Arc<S>>,
 }
 
@@ -151,20 +152,20 @@ impl<C: RaftTypeConfig, S: State> std::fmt::Debug for Opened<C, S> {
     }
 }
 
-/// Makes an empty store of `owner` in `dir`, unless there is one. Whoever remembers that this was
-/// done, once it has returned, can tell a store that was lost from one that never was: [`require`].
+/// Creates an empty store of `owner` in `dir`, unless one exists. A caller that records its success
+/// can later use [`require`] to distinguish a lost store from one that was never created.
 pub fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), OpenError> {
     directory::make(dir, owner, engine).map(drop)
 }
 
-/// Refuses `dir` when the store that was made there is gone. Without it a node has forgotten whom it
-/// has voted for and what it has acknowledged, and would vote again.
+/// Returns an error if the store created in `dir` is missing. A node without its store has
+/// forgotten its votes and acknowledged entries, and could vote twice in a term.
 pub fn require(dir: &Path) -> Result<(), OpenError> {
     Ok(directory::require(dir)?)
 }
 
-/// Opens the Raft state of `owner` in `dir`, making it when `dir` does not exist or is empty.
-/// Blocks on the disk: call it from a thread that may wait.
+/// Opens the Raft state of `owner` in `dir`; creates it if `dir` does not exist or is empty. Blocks
+/// on disk I/O: call it from a thread that may block.
 pub fn open<C, S>(dir: &Path, owner: &Owner, engine: Engine) -> Result<Opened<C, S>, OpenError>
 where
     C: RaftTypeConfig<
@@ -184,7 +185,7 @@ where
     Ok(Opened { log, machine, state })
 }
 
-/// Runs `work` where it may wait for the disk.
+/// Runs `work` on a thread that may block on the disk.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

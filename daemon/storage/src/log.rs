@@ -1,4 +1,4 @@
-//! openraft's log and vote over a [`Writer`].
+//! openraft's log and vote on top of a [`Writer`].
 
 use std::fmt::Debug;
 use std::ops::{Range, RangeBounds};
@@ -24,13 +24,13 @@ const VOTE: &[u8] = b"vote";
 const COMMITTED: &[u8] = b"committed";
 const PURGED: &[u8] = b"purged";
 
-/// The vote and the log of one node. Every write that openraft is told of is on disk, but for the
-/// entries of a leader that is [ahead](Self::ahead_as).
+/// Vote and log of one node. Every write acknowledged to openraft is on disk, except the entries of
+/// a leader that is [ahead](Self::ahead_as).
 #[derive(Debug)]
 pub struct LogStore<C: RaftTypeConfig> {
     reader: LogReader<C>,
     snapshots: Reached,
-    /// This node, if it may be [ahead](Self::ahead_as).
+    /// This node's id, if it may be [ahead](Self::ahead_as).
     ahead: Option<C::NodeId>,
 }
 
@@ -39,7 +39,7 @@ where
     C: RaftTypeConfig<Entry = Entry<C>>,
     C::D: Clone,
 {
-    /// Reads and verifies the whole log. It forgets nothing that `snapshots` do not cover.
+    /// Opens, reads and verifies the whole log. Later purges wait until `snapshots` cover them.
     pub(super) fn open(directory: Directory, snapshots: Reached) -> Result<Self, StoreError> {
         let writer = Writer::open(directory)?;
         let purged: Option<LogId<C::NodeId>> = read(&writer, PURGED)?;
@@ -54,7 +54,7 @@ where
         for (entry, len) in entries {
             if entry.log_id.index != recent.end() {
                 let why = format!(
-                    "the log continues with entry {} where {} should be",
+                    "the log continues with entry {}, expected entry {}",
                     entry.log_id.index,
                     recent.end()
                 );
@@ -69,26 +69,28 @@ where
         Ok(Self { reader, snapshots, ahead: None })
     }
 
-    /// From now on node `me` may be ahead of its disk while it leads: what it proposes is called done
-    /// before it is on disk, and whoever acts on it must wait for [`Self::flushed`].
+    /// Lets node `me` be ahead of its disk while it leads: its own appends are acknowledged to
+    /// openraft before they are on disk. Code that acts on an entry must wait for
+    /// [`Self::flushed`].
     ///
-    /// Its entries go to the others while its own disk is still writing them (Ongaro, "Consensus:
-    /// Bridging Theory and Practice", 10.2.1). openraft 0.9 knows only entries that it has been told
-    /// are on disk, so it is told early, and may count this node for a majority too soon. Nothing
-    /// may come of that until it is true: no node applies an entry that its own disk does not hold,
-    /// and no leader tells others that such a one is committed. Whatever is seen of an entry then
-    /// rests on a majority of disks.
+    /// The leader's entries go to the followers while its own disk is still writing them (Ongaro,
+    /// "Consensus: Bridging Theory and Practice", 10.2.1). openraft 0.9 replicates only entries
+    /// that are reported as on disk. So they are reported early, and openraft may count this node
+    /// for a majority too soon. That must have no effect until it is true: no node applies an entry
+    /// that its own disk does not hold, and no leader announces such an entry as committed. So
+    /// every visible effect of an entry rests on a majority of disks.
     ///
-    /// A leader that dies first has lost only what nobody was told of; but others may hold it, and
-    /// it would give the places of that in its term to other entries. So a node that led when it was
-    /// stopped does not lead on, as openraft 0.9 would let it: its vote is read back as the one that
-    /// it gave itself, not as the one that a majority gave it.
+    /// A leader that crashes before the write loses only unacknowledged entries. But followers may
+    /// hold them, and the restarted leader would assign their indices in its term to other entries.
+    /// So a node that led when it stopped does not continue to lead, as openraft 0.9 would let it.
+    /// Its vote is read back as its own vote for itself, not as one granted by a majority.
     #[must_use]
     pub fn ahead_as(self, me: C::NodeId) -> Self {
         Self { ahead: Some(me), ..self }
     }
 
-    /// Whether `entries` are this node's own, in the term that it leads now, and it may be ahead.
+    /// Reports whether this node may be ahead with `entries`: its own, in the term that it leads
+    /// now.
     fn is_ahead_with(&self, entries: &[Entry<C>]) -> bool {
         let voted = self.reader.shared.known.voted.borrow();
         let leads = |vote: &Vote<C::NodeId>| {
@@ -99,27 +101,27 @@ where
         self.ahead.is_some() && voted.as_ref().is_some_and(leads)
     }
 
-    /// The last vote that was saved.
+    /// Watch on the last saved vote.
     pub fn voted(&self) -> watch::Receiver<Option<Vote<C::NodeId>>> {
         self.reader.shared.known.voted.subscribe()
     }
 
-    /// How far the log is on disk.
+    /// Watch on the durable index of the log.
     pub fn flushed(&self) -> Reached {
         Reached::of(&self.reader.shared.known.flushed)
     }
 
-    /// For how long this node's disk has been waited for.
+    /// Stall detector of this node's disk.
     pub fn stall(&self) -> Stall {
         self.writer().stall()
     }
 
-    /// The index of the last entry that was removed after a snapshot.
+    /// Index of the last purged entry; `None` if none was purged.
     pub(super) fn purged_index(&self) -> Option<u64> {
         self.view(|view| view.purged.as_ref().map(|id| id.index))
     }
 
-    /// Purges as if a snapshot covered everything: openraft's suite makes none.
+    /// Purges without waiting for snapshots: openraft's suite builds none.
     #[cfg(test)]
     pub(super) fn with_all_covered(self) -> Self {
         Self { snapshots: Reached::everything(), ..self }
@@ -142,7 +144,7 @@ where
         if is_ahead && let Some(why) = &self.reader.shared.known.flushed.borrow().failed {
             return Err(why.clone());
         }
-        // What a snapshot covers is not kept again.
+        // Skip entries that a snapshot already covers.
         let covered = self.view(|view| view.purged.as_ref().map_or(0, |id| id.index + 1));
         let entries: Vec<_> = entries.into_iter().filter(|e| e.log_id.index >= covered).collect();
         let mut changes = Vec::new();
@@ -185,10 +187,10 @@ where
     }
 }
 
-/// An append that is on its way to the disk.
+/// An append that is being written to disk.
 struct Settling<C: RaftTypeConfig> {
     known: Arc<Known<C>>,
-    /// Where the log ends with it; none once its fate is known.
+    /// End of the log after this append; `None` once its result is known.
     end: Option<u64>,
 }
 
@@ -202,7 +204,7 @@ impl<C: RaftTypeConfig> Settling<C> {
     }
 }
 
-/// The writer died with it.
+/// Fails the append if the writer ended without a result.
 impl<C: RaftTypeConfig> Drop for Settling<C> {
     fn drop(&mut self) {
         if self.end.take().is_some() {
@@ -259,9 +261,9 @@ where
         }))
     }
 
-    /// Not waited for: what is committed is known to a majority, and the mark only lets a
-    /// restarted node apply it before it hears from a leader. A write per commit would cost as
-    /// much as the entry itself.
+    /// Queues the write without waiting: a majority knows what is committed. The stored value only
+    /// lets a restarted node apply entries before a leader contacts it. A synced write per commit
+    /// would cost as much as the entry itself.
     async fn save_committed(
         &mut self,
         committed: Option<LogId<C::NodeId>>,
@@ -310,15 +312,15 @@ where
             view.cuts += 1;
             view.last = before.first().map(|entry| entry.log_id.clone()).or(view.purged.clone());
         });
-        // From the end, so that an engine that tore the batch would still leave no hole.
+        // From the end, so that even an engine that tears the batch leaves no gap.
         let changes = self.deletions(log_id.index..end).await.map_err(error)?.into_iter().rev();
         self.writer().write(changes.collect()).await.map_err(error)?;
         Ok(())
     }
 
-    /// Waits for the snapshot that covers what is purged: openraft purges while a snapshot from the
-    /// leader is still being installed, by another task, and a log that is gone before that
-    /// snapshot is on disk cannot be opened again.
+    /// Waits for the snapshot that covers the purged entries. openraft purges while another task is
+    /// still installing the leader's snapshot. A log purged before that snapshot is on disk could
+    /// not be opened again.
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
         let error = |e: StoreError| StorageIOError::write_logs(said(&e));
         self.covered(log_id.index).await.map_err(error)?;
@@ -360,7 +362,7 @@ where
         }
     }
 
-    /// Deletes every part of the entries in `range`, which are all on disk.
+    /// Returns the changes that delete the entries in `range`, which must all be on disk.
     async fn deletions(&self, range: Range<u64>) -> Result<Vec<Change>, StoreError> {
         let records = self.reader.records(&range).await?;
         let delete = |(key, _)| Change::Delete { table: Table::Log, key };
@@ -368,7 +370,7 @@ where
     }
 }
 
-/// openraft shows an error without its causes, so they go into the text.
+/// Converts the error, with its causes in the text: openraft displays errors without causes.
 pub(super) fn said(error: &StoreError) -> AnyError {
     AnyError::error(chain(error))
 }
@@ -382,5 +384,5 @@ fn read<T: DeserializeOwned>(writer: &Writer, key: &[u8]) -> Result<Option<T>, S
     let Some(bytes) = writer.get(Table::Meta, key)? else { return Ok(None) };
     codec::unpack(&bytes)
         .map(Some)
-        .map_err(|why| writer.corrupt(format!("{} cannot be read: {why}", key.escape_ascii())))
+        .map_err(|why| writer.corrupt(format!("cannot decode {}: {why}", key.escape_ascii())))
 }

@@ -1,5 +1,5 @@
 //! openraft's state machine: the replicated state in memory, published after every batch, and its
-//! snapshots in files. It decides nothing; [`State::apply`] does.
+//! snapshots in files. All decisions are in [`State::apply`].
 
 use std::sync::Arc;
 
@@ -19,31 +19,31 @@ use super::snapshot::{self, Body, Snapshots};
 use super::{StoreError, blocking, codec};
 use muster_types::error::chain;
 
-/// What the group agrees on. Equal commands in equal order make equal states.
+/// Replicated state. Equal commands in equal order result in equal states.
 pub trait State: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     type Command;
     type Outcome;
 
-    /// Applies the committed command at `index`. Total: a refused command is an outcome.
+    /// Applies the committed command at `index`. Never fails: a refused command is an outcome.
     fn apply(&mut self, index: u64, command: &Self::Command) -> Self::Outcome;
 
-    /// The outcome of an entry that carries no command.
+    /// Outcome of an entry without a command.
     fn nothing() -> Self::Outcome;
 }
 
-/// The state machine of one node.
+/// State machine of one node.
 #[derive(Debug)]
 pub struct Machine<C: RaftTypeConfig, S> {
     applied: Option<LogId<C::NodeId>>,
     membership: StoredMembership<C::NodeId, C::Node>,
-    /// The only home of the state: changed in place while no reader holds it, else copied.
+    /// The state. Changed in place while no reader holds it, else copied.
     state: watch::Sender<Arc<S>>,
     snapshots: Arc<Snapshots>,
-    /// Nothing is applied that the log on disk does not hold.
+    /// Durable index of the log: entries beyond it are not applied.
     flushed: Reached,
 }
 
-/// Builds a snapshot of the state at the time it was asked for.
+/// Builder of a snapshot of the state at the time of its creation.
 #[derive(Debug)]
 pub struct Builder<C: RaftTypeConfig, S> {
     applied: Option<LogId<C::NodeId>>,
@@ -59,7 +59,7 @@ where
     C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = Body>,
     S: State<Command = C::D, Outcome = C::R>,
 {
-    /// Starts from the newest snapshot. `floor` is the last entry that the log has no more.
+    /// Opens the state machine from the newest snapshot. `floor` is the last purged log index.
     pub(super) fn open(
         snapshots: Arc<Snapshots>,
         floor: Option<u64>,
@@ -81,13 +81,13 @@ where
         Ok(machine)
     }
 
-    /// Applies whatever it is given: openraft's suite gives it entries that no log holds.
+    /// Applies entries without a log: openraft's suite passes entries that no log holds.
     #[cfg(test)]
     pub(super) fn without_log(self) -> Self {
         Self { flushed: Reached::everything(), ..self }
     }
 
-    /// The state after every applied batch.
+    /// Subscribes to the state, updated after every applied batch.
     pub fn subscribe(&self) -> watch::Receiver<Arc<S>> {
         self.state.subscribe()
     }
@@ -163,7 +163,7 @@ where
         meta: &Meta<C>,
         snapshot: Box<Body>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        // The log waits for this snapshot before it forgets what it covers.
+        // The log waits for this snapshot before it purges the covered entries.
         let error = |e: StoreError| {
             self.snapshots.fail(&e);
             StorageIOError::write_snapshot(Some(meta.signature()), said(&e))
@@ -186,10 +186,10 @@ where
         let read = match blocking(move || snapshots.last()).await {
             Ok(None) => return Ok(None),
             Ok(Some(read)) => read,
-            // An older one may end before the log begins; what is in memory is whole.
+            // An older snapshot may end before the log begins; the state in memory is complete.
             Err(damage @ StoreError::Corrupt { .. }) => {
                 let error = chain(&damage);
-                tracing::error!(error, "a damaged snapshot is made anew from the state in memory");
+                tracing::error!(error, "snapshot corrupt, rebuilding it from memory");
                 return self.get_snapshot_builder().await.build_snapshot().await.map(Some);
             }
             Err(other) => return Err(error(other).into()),

@@ -1,10 +1,10 @@
-//! The number of the last acknowledged commit, in a file of its own.
+//! Commit mark: the number of the last acknowledged commit, in a separate file.
 //!
-//! An engine recovers from a torn tail by forgetting it, and cannot tell a tail that was torn by a
-//! power cut (never acknowledged) from one that rotted or was cut off (acknowledged). The mark can:
-//! it is written after each commit is on disk and before it is acknowledged, and not synced, so it
-//! costs no time. A power cut may lose the latest marks, which only makes the check weaker, never
-//! wrong. A store that is behind its mark has lost acknowledged writes.
+//! An engine recovers from a torn tail by dropping it. It cannot distinguish a tail torn by a power
+//! cut (never acknowledged) from one that was corrupted or truncated later (acknowledged). The mark
+//! can. It is written after each commit is on disk and before the commit is acknowledged, without a
+//! sync, so it costs no time. A power cut may lose the latest marks: the check gets weaker, but
+//! never wrong. A store that is behind its mark has lost acknowledged writes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 use super::durable::{failed, write_file};
 
-/// Two slots in sectors of their own, written in turn. A sector is written whole or not at all, so a
-/// slot that does not match its checksum has rotted.
+/// Size of a slot. The two slots lie in separate sectors and are written in turn. A sector is
+/// written completely or not at all, so a slot that does not match its checksum is corrupt.
 const SLOT: usize = 512;
 
 const LEN: usize = 12;
@@ -27,7 +27,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Makes the mark of a store in which nothing was committed yet.
+    /// Creates the mark of a store without commits.
     pub(super) fn create(path: &Path) -> Result<(), StoreError> {
         let mut slots = vec![0; 2 * SLOT];
         slots[..LEN].copy_from_slice(&slot(0));
@@ -60,7 +60,7 @@ impl Mark {
         match self.file.read_exact_at(&mut slots, 0) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(corrupt("the mark of the last commit is cut off"));
+                return Err(corrupt("the commit mark is truncated"));
             }
             Err(e) => return Err(failed("read", &self.path)(e)),
         }
@@ -68,7 +68,7 @@ impl Mark {
         for found in [&slots[..LEN], &slots[SLOT..SLOT + LEN]] {
             let commit = u64::from_be_bytes(found[..8].try_into().expect("eight bytes"));
             if *found != slot(commit) {
-                return Err(corrupt("the mark of the last commit does not match its checksum"));
+                return Err(corrupt("the commit mark does not match its checksum"));
             }
             last = last.max(commit);
         }
@@ -76,7 +76,7 @@ impl Mark {
     }
 }
 
-/// A commit's number and its checksum.
+/// Encodes a commit number and its checksum.
 fn slot(commit: u64) -> [u8; LEN] {
     let number = commit.to_be_bytes();
     let mut slot = [0; LEN];

@@ -1,5 +1,5 @@
-//! What openraft sees of the log, ahead of the disk, and how it is read: from memory where it is
-//! recent, else from disk on a thread that may wait for it.
+//! In-memory state of the log, ahead of the disk, and its reader. Recent entries are read from
+//! memory, others from disk on a thread that may block.
 
 use std::collections::Bound;
 use std::fmt::Debug;
@@ -16,13 +16,13 @@ use super::log::said;
 use super::reach::Reach;
 use super::{Pair, StoreError, Table, Writer, blocking, codec};
 
-/// What one read hands to replication at most, in bytes; never fewer entries than one.
+/// Size limit in bytes of one read for replication; a read returns at least one entry.
 const READ_BYTES: usize = 1 << 20;
 
 /// Entries, each with its length in bytes.
 type Measured<C> = Vec<(Entry<C>, usize)>;
 
-/// Reads the log for replication, from memory where it is recent.
+/// Log reader for replication.
 #[derive(Debug)]
 pub struct LogReader<C: RaftTypeConfig> {
     pub(super) shared: Arc<Shared<C>>,
@@ -34,24 +34,25 @@ pub(super) struct Shared<C: RaftTypeConfig> {
     pub known: Arc<Known<C>>,
 }
 
-/// What the writer's thread reports to. Never the writer itself: its thread cannot wait for its own end.
+/// State that the writer's thread updates. Never holds the writer itself: its thread cannot join
+/// itself.
 #[derive(Debug)]
 pub(super) struct Known<C: RaftTypeConfig> {
     view: RwLock<View<C>>,
-    /// How far the log is on disk.
+    /// Durable index of the log.
     pub flushed: watch::Sender<Reach>,
-    /// The last vote that was saved; none before the first one of this process.
+    /// Last vote saved by this process; `None` before the first.
     pub voted: watch::Sender<Option<Vote<C::NodeId>>>,
 }
 
-/// The log as openraft sees it: ahead of the disk by what is being written.
+/// The log as openraft sees it: ahead of the disk by the entries being written.
 #[derive(Debug)]
 pub(super) struct View<C: RaftTypeConfig> {
     pub purged: Option<LogId<C::NodeId>>,
     pub last: Option<LogId<C::NodeId>>,
-    /// Where the log begins.
+    /// First index of the log.
     pub first: u64,
-    /// How often entries were cut off or purged.
+    /// Number of truncations and purges so far.
     pub cuts: u64,
     pub recent: Cache<C::Entry>,
 }
@@ -69,7 +70,8 @@ impl<C: RaftTypeConfig> Known<C> {
         Self { view: RwLock::new(view), flushed, voted: watch::Sender::default() }
     }
 
-    /// The lock is never held across an await, and nothing that is done under it can panic midway.
+    /// Runs `look` under the lock and publishes the durable index. The lock is never held across an
+    /// await, and nothing under it can panic midway.
     pub(super) fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
         let mut view = self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let seen = look(&mut view);
@@ -92,8 +94,8 @@ where
     C: RaftTypeConfig<Entry = Entry<C>>,
     C::D: Clone,
 {
-    /// The entries of `range` that exist, until `limit` bytes are reached. What is cut off or purged
-    /// meanwhile is no damage: a leader's tasks may read on when it leads no more.
+    /// Returns the existing entries of `range`, up to `limit` bytes. Entries truncated or purged
+    /// meanwhile are no corruption: a deposed leader's tasks may still be reading.
     pub(super) async fn entries(
         &self,
         range: Range<u64>,
@@ -115,7 +117,8 @@ where
         }
     }
 
-    /// What of `range` is read from disk, the rest of it, from memory, and how many cuts there were.
+    /// Splits `range`: the part to read from disk, the entries from memory, and the number of
+    /// truncations and purges so far.
     fn parts(&self, range: &Range<u64>, limit: usize) -> (Range<u64>, Measured<C>, u64) {
         self.shared.known.view(|view| {
             let range = range.start.max(view.first)..range.end.min(view.recent.end());
@@ -126,7 +129,8 @@ where
         })
     }
 
-    /// The entries of `range`, which is not empty, from disk; or what is wrong with what is there.
+    /// Reads the entries of `range`, which must not be empty, from disk. The inner error is the
+    /// reason why the stored records are invalid.
     async fn stored(&self, range: Range<u64>) -> Result<Result<Measured<C>, String>, StoreError> {
         let records = self.records(&range).await?;
         let stored = match codec::decode::<C>(&records) {
@@ -135,12 +139,12 @@ where
         };
         let first = stored.first().map(|(entry, _)| entry.log_id.index);
         if stored.len() as u64 != range.end - range.start || first != Some(range.start) {
-            return Ok(Err(format!("entries {range:?} of the log are not all there")));
+            return Ok(Err(format!("log entries {range:?} are incomplete")));
         }
         Ok(Ok(stored))
     }
 
-    /// Every part of the entries of `range` that are on disk.
+    /// Reads all records of the entries of `range` that are on disk.
     pub(super) async fn records(&self, range: &Range<u64>) -> Result<Vec<Pair>, StoreError> {
         let keys = codec::keys(range);
         let shared = Arc::clone(&self.shared);
@@ -148,7 +152,7 @@ where
     }
 }
 
-/// The first of `entries` that have `limit` bytes together, and at least one.
+/// Takes entries up to `limit` bytes in total, and at least one.
 fn up_to<'a, E: 'a>(
     limit: usize,
     entries: impl Iterator<Item = &'a (E, usize)>,

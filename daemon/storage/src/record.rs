@@ -1,12 +1,12 @@
-//! The envelope of every stored value: a checksum over key and value, so that a flipped byte or a
-//! value under the wrong key is an error and never a wrong answer. The engines have checksums of
-//! their own, but do not verify them on every read.
+//! Envelope of every stored value: a checksum over key and value. A flipped byte or a value under
+//! the wrong key is an error, never a wrong answer. The engines have their own checksums, but do
+//! not verify them on every read.
 
 use super::{StoreError, Table};
 
 const CHECKSUM: usize = 4;
 
-/// `value` as it is stored under `key`.
+/// Returns `value` in the envelope for `key`.
 pub(super) fn seal(table: Table, key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(CHECKSUM + value.len());
     sealed.extend_from_slice(&checksum(table, key, value));
@@ -14,7 +14,7 @@ pub(super) fn seal(table: Table, key: &[u8], value: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// The value that was sealed under `key`, or why it is not that.
+/// Returns the value that was sealed under `key`, or the reason why it is invalid.
 pub(super) fn unseal<'a>(table: Table, key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], String> {
     let name = || format!("record {} of the {table:?} table", printable(key));
     let (sum, value) = sealed
@@ -27,7 +27,7 @@ pub(super) fn unseal<'a>(table: Table, key: &[u8], sealed: &'a [u8]) -> Result<&
     }
 }
 
-/// Refuses what an engine must not be given.
+/// Rejects values that are too long for an engine.
 pub(super) fn check_length(value: &[u8]) -> Result<(), StoreError> {
     if value.len() > super::MAX_VALUE {
         return Err(StoreError::TooLong { len: value.len(), limit: super::MAX_VALUE });

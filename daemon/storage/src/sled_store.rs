@@ -1,10 +1,10 @@
-//! sled 0.34 with the discipline it needs.
+//! Store on sled 0.34, with the workarounds that make it durable.
 //!
 //! sled's own `flush` only starts writeback (`sync_file_range`): it commits neither the length of
-//! the file nor the drive's cache. So each commit is followed by `fdatasync` on a descriptor of
-//! the same file, which also reports a failed writeback. sled moves large pages to `blobs/`, which
-//! it never syncs, so values are short, and nothing is acknowledged if there is a blob. Both tables lie in one sled tree, because only a batch on
-//! one tree is atomic.
+//! the file nor the drive's cache. So each commit is followed by `fdatasync` on a descriptor of the
+//! same file, which also reports a failed writeback. sled moves large pages to `blobs/`, which it
+//! never syncs. So values are short, and nothing is acknowledged if a blob exists. Both tables are
+//! in one sled tree, because only a batch on one tree is atomic.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,13 +16,13 @@ use std::time::Duration;
 use super::durable::failed;
 use super::{Change, Engine, Pair, Store, StoreError, Table, record};
 
-/// What Muster stores Raft in.
+/// The engine that Muster uses.
 pub const SLED: Engine = Engine { name: "sled-0.34", open: |dir| Ok(Arc::new(Sled::open(dir)?)) };
 
-/// sled's page cache; the log cache answers most reads before it.
+/// Size of sled's page cache in bytes; the log cache answers most reads.
 const PAGE_CACHE: u64 = 8 << 20;
 
-/// How long an instance of this process may take to let go of its files.
+/// Time limit for a dropped instance in this process to release its files.
 const RELEASE: Duration = Duration::from_secs(5);
 
 struct Sled {
@@ -93,8 +93,8 @@ impl Store for Sled {
     }
 }
 
-/// Opens sled, waiting for an instance of this very process to let go: a dropped one is closed a
-/// moment later by sled's own threads. Nobody else can have it, since the directory is locked.
+/// Opens sled. Waits for a dropped instance in this process, which sled's threads close a moment
+/// later. No other process can have it open, since the directory is locked.
 fn open_released(dir: &Path) -> sled::Result<sled::Db> {
     let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(PAGE_CACHE);
     let mut waited = Duration::ZERO;
@@ -109,7 +109,7 @@ fn open_released(dir: &Path) -> sled::Result<sled::Db> {
     }
 }
 
-/// sled wraps the error of `flock` into one of its own, with the text alone.
+/// Recognises sled's error for a locked file: it wraps the `flock` error and keeps only its text.
 fn is_locked(error: &io::Error) -> bool {
     error.to_string().starts_with("could not acquire lock")
 }
@@ -122,7 +122,7 @@ fn in_tree(table: Table, key: &[u8]) -> Vec<u8> {
     [&[table], key].concat()
 }
 
-/// sled panics on some damaged files where it should return an error.
+/// Runs a sled call and converts panics to errors: sled panics on some damaged files.
 fn guarded<T>(
     what: &'static str,
     dir: &Path,
@@ -132,7 +132,7 @@ fn guarded<T>(
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(sled::Error::Corruption { at, .. })) => {
-            Err(StoreError::Corrupt { path, why: format!("sled finds damage at {at:?}") })
+            Err(StoreError::Corrupt { path, why: format!("sled reports corruption at {at:?}") })
         }
         Ok(Err(sled::Error::Io(source))) => Err(StoreError::Io { what, path, source }),
         Ok(Err(source)) => Err(StoreError::Engine { what, path, source: source.into() }),
@@ -142,12 +142,12 @@ fn guarded<T>(
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no reason given");
-            Err(StoreError::Corrupt { path, why: format!("sled gave up: {why}") })
+            Err(StoreError::Corrupt { path, why: format!("sled panicked: {why}") })
         }
     }
 }
 
-/// sled takes an index snapshot that a power cut left half written for damage of the store.
+/// Removes index snapshots left incomplete by a power cut: sled would report the store as corrupt.
 fn remove_unfinished(dir: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
         let path = entry.map_err(failed("list", dir))?.path();
@@ -158,7 +158,7 @@ fn remove_unfinished(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A blob is a page that no commit has synced.
+/// Returns an error if a blob exists: a blob is a page that no commit has synced.
 fn check_blobs(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join("blobs");
     match fs::read_dir(&path).map(|mut blobs| blobs.next().is_none()) {

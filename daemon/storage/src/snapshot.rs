@@ -1,4 +1,4 @@
-//! Snapshots of the state machine as files: whole or absent, checked when read, the last two kept.
+//! Snapshot files of the state machine: complete or absent, verified on read, the last two kept.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,10 +13,10 @@ use super::StoreError;
 use super::durable::{failed, make_dir, sync_dir, write_file};
 use super::reach::{Reach, Reached};
 
-/// The largest snapshot that is read or taken from a peer, in bytes.
+/// Largest snapshot read or accepted from a peer, in bytes.
 pub const MAX_BODY: usize = 256 << 20;
 
-/// Room for the membership, in bytes.
+/// Largest header (the membership), in bytes.
 const MAX_HEADER: usize = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"MSTRSNP1";
@@ -24,20 +24,20 @@ const FIXED: usize = MAGIC.len() + 4 + 8;
 const CHECKSUM: usize = 32;
 const KEEP: usize = 2;
 
-/// The state machine as MessagePack; what openraft hands from the builder to the network.
+/// Snapshot data: the state machine as MessagePack, as openraft passes it to the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body(pub Bytes);
 
-/// The files of one node.
+/// Snapshot files of one node.
 #[derive(Debug)]
 pub struct Snapshots {
     dir: PathBuf,
-    /// Held while a file is written: a snapshot may be built while another is installed.
+    /// Locked while a file is written: a snapshot may be built while another is installed.
     writing: Mutex<()>,
     reach: watch::Sender<Reach>,
 }
 
-/// A file as it was written.
+/// Contents of a snapshot file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) header: Bytes,
@@ -45,7 +45,7 @@ pub(super) struct Read {
 }
 
 impl Snapshots {
-    /// Opens `dir`, making it if it is not there. Removes what a cut left half written.
+    /// Opens `dir`; creates it if missing. Removes files that a power cut left incomplete.
     pub fn open(dir: PathBuf) -> Result<Self, StoreError> {
         make_dir(&dir)?;
         let snapshots = Self { dir, writing: Mutex::new(()), reach: watch::Sender::default() };
@@ -55,17 +55,17 @@ impl Snapshots {
         Ok(snapshots)
     }
 
-    /// How far the snapshots on disk go; changes with every one that is saved.
+    /// Watch on the index that the snapshots on disk cover; updated with every saved one.
     pub(super) fn reached(&self) -> Reached {
         Reached::of(&self.reach)
     }
 
-    /// Tells those who wait for a snapshot that it will not come.
+    /// Notifies callers that wait for a snapshot that it failed.
     pub(super) fn fail(&self, why: &StoreError) {
         self.reach.send_modify(|reach| reach.failed = Some(muster_types::error::chain(why)));
     }
 
-    /// Writes the snapshot of everything up to `index`, then removes all but the last two.
+    /// Writes the snapshot that covers everything up to `index`, then removes all but the last two.
     pub(super) fn save(&self, index: u64, header: &[u8], body: &[u8]) -> Result<(), StoreError> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.files()?.iter().map(|file| file.number + 1).max().unwrap_or(0);
@@ -86,11 +86,12 @@ impl Snapshots {
         Ok(())
     }
 
-    /// The newest snapshot that is whole and goes up to `floor`, where the log begins: a shorter
-    /// one would leave a gap.
+    /// Reads the newest valid snapshot that reaches `floor`, the last purged index: a shorter one
+    /// would leave a gap.
     ///
-    /// A newer one that is damaged is set aside as `.bad`, and logged. For the start of a node: later
-    /// its log may have forgotten what only the newer one covers, but its state is in memory.
+    /// Renames a newer corrupt one to `.bad` and logs it. Only for the start of a node: later the
+    /// log may have purged entries that only the corrupt snapshot covers, but the state is in
+    /// memory.
     pub(super) fn newest(&self, floor: Option<u64>) -> Result<Option<Read>, StoreError> {
         let mut damage = None;
         for file in self.files()?.iter().rev() {
@@ -116,31 +117,31 @@ impl Snapshots {
             (None, None) => Ok(None),
             (None, Some(floor)) => Err(StoreError::Corrupt {
                 path: self.dir.clone(),
-                why: format!("the log begins after entry {floor}, but no snapshot goes that far"),
+                why: format!("the log begins after entry {floor}, but no snapshot covers it"),
             }),
         }
     }
 
-    /// The newest snapshot, whatever is there beside it.
+    /// Reads the newest snapshot, without a fallback to an older one.
     pub(super) fn last(&self) -> Result<Option<Read>, StoreError> {
         self.files()?.last().map(|file| read(&file.path)).transpose()
     }
 
-    /// What is wrong with a snapshot whose checksum is right.
+    /// Error for a snapshot with a valid checksum but invalid contents.
     pub(super) fn corrupt(&self, why: String) -> StoreError {
         StoreError::Corrupt { path: self.dir.clone(), why }
     }
 
     fn set_aside(&self, damage: StoreError) -> Result<(), StoreError> {
         let StoreError::Corrupt { path, why } = damage else { return Ok(()) };
-        tracing::error!(path = %path.display(), why, "a damaged snapshot is set aside");
+        tracing::error!(path = %path.display(), why, "snapshot corrupt, renamed to .bad");
         let bad = path.with_extension("bad");
-        fs::rename(&path, &bad).map_err(failed("set aside", &path))?;
+        fs::rename(&path, &bad).map_err(failed("rename to .bad", &path))?;
         sync_dir(&self.dir)
     }
 
-    /// Removes what no longer serves anything: half-written files, and damaged ones once a newer
-    /// snapshot is there. They hold secrets.
+    /// Removes files with this extension: incomplete ones, or corrupt ones once a newer snapshot
+    /// exists. They contain secrets.
     fn remove_all(&self, extension: &str) -> Result<(), StoreError> {
         for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
             let path = entry.map_err(failed("list", &self.dir))?.path();
@@ -151,7 +152,7 @@ impl Snapshots {
         Ok(())
     }
 
-    /// The one that goes furthest last.
+    /// Lists the snapshot files, ordered by index, the highest last.
     fn files(&self) -> Result<Vec<Found>, StoreError> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
@@ -165,7 +166,7 @@ impl Snapshots {
 #[derive(Debug)]
 struct Found {
     index: u64,
-    /// Counts the snapshots of this node: two may go equally far.
+    /// Sequence number of the snapshot on this node: two may have the same index.
     number: u64,
     path: PathBuf,
 }
@@ -182,23 +183,23 @@ impl Found {
 
 fn read(path: &Path) -> Result<Read, StoreError> {
     let corrupt = |why: &str| StoreError::Corrupt { path: path.to_owned(), why: why.to_owned() };
-    let length = fs::metadata(path).map_err(failed("look at", path))?.len();
+    let length = fs::metadata(path).map_err(failed("inspect", path))?.len();
     if length > (MAX_BODY + MAX_HEADER) as u64 {
-        return Err(corrupt("it is longer than any snapshot"));
+        return Err(corrupt("the file exceeds the size limit"));
     }
     let bytes = Bytes::from(fs::read(path).map_err(failed("read", path))?);
     if bytes.len() < FIXED + CHECKSUM || bytes[..MAGIC.len()] != MAGIC[..] {
-        return Err(corrupt("it is cut off, or not a snapshot"));
+        return Err(corrupt("truncated, or not a snapshot"));
     }
     let (content, sum) = bytes.split_at(bytes.len() - CHECKSUM);
     if sum != checksum(&[content]) {
-        return Err(corrupt("it does not match its checksum"));
+        return Err(corrupt("checksum mismatch"));
     }
     let header_len = u32::from_be_bytes(content[8..12].try_into().expect("four bytes")) as usize;
     let body_len = u64::from_be_bytes(content[12..20].try_into().expect("eight bytes"));
     let variable = content.len() - FIXED;
     if variable.checked_sub(header_len).is_none_or(|rest| rest as u64 != body_len) {
-        return Err(corrupt("its lengths do not add up"));
+        return Err(corrupt("inconsistent lengths"));
     }
     let header = bytes.slice(FIXED..FIXED + header_len);
     let body = bytes.slice(FIXED + header_len..FIXED + variable);
@@ -213,7 +214,7 @@ fn checksum(parts: &[&[u8]]) -> Vec<u8> {
     context.finish().as_ref().to_vec()
 }
 
-/// A name for a snapshot that differs whenever its contents do.
+/// Snapshot id that differs whenever the contents differ.
 pub(super) fn name(index: u64, body: &[u8]) -> String {
     let mut name = format!("{index}-");
     for byte in &digest(&SHA256, body).as_ref()[..8] {

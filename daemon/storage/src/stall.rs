@@ -1,15 +1,16 @@
-//! Whether the disk answers: for how long the commit that is under way has been waited for. A disk
-//! that hangs gives no error, and openraft waits for it without saying so.
+//! Disk stall detection: duration of the commit in progress. A disk that hangs returns no error,
+//! and openraft waits for it silently.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Shared by the writer and whoever looks after this node's leadership.
+/// Start time of the commit in progress. Shared by the writer and the task that watches this node's
+/// leadership.
 #[derive(Debug, Clone, Default)]
 pub struct Stall(Arc<Mutex<Option<Instant>>>);
 
 impl Stall {
-    /// Runs `work`, which waits for the disk.
+    /// Runs `work`, which blocks on the disk, and records when it started.
     pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
         self.set(Some(Instant::now()));
         let done = work();
@@ -17,7 +18,7 @@ impl Stall {
         done
     }
 
-    /// How long the disk has been waited for; nothing while nobody waits.
+    /// Returns the duration of the commit in progress; zero if there is none.
     pub fn lasts(&self) -> Duration {
         let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         begun.map_or(Duration::ZERO, |begun| begun.elapsed())

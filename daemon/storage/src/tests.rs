@@ -1,4 +1,4 @@
-//! openraft's own suite, and what a store refuses.
+//! openraft's own suite, and tests of rejected and damaged stores.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +27,7 @@ openraft::declare_raft_types!(
         SnapshotData = Body,
 );
 
-/// A state whose contents show every command and its place.
+/// Test state that lists every applied command with its index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Listed(pub(super) Vec<(u64, String)>);
 
@@ -62,7 +62,7 @@ impl StoreBuilder<Config, LogStore<Config>, Machine<Config, Listed>, tempfile::T
     }
 }
 
-/// What must not happen would have happened by then.
+/// Time after which a forbidden event would have happened.
 const SOON: Duration = Duration::from_millis(300);
 
 fn owner() -> Owner {
@@ -84,7 +84,7 @@ fn entry(index: u64, command: impl Into<String>) -> Entry<Config> {
     }
 }
 
-/// Every file with its contents and time of change.
+/// Lists every file with its contents and modification time.
 fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -230,7 +230,8 @@ async fn writes_that_wait_together_share_a_commit() {
     assert!(commits < 16, "{commits} commits for 64 writes");
 }
 
-/// A store with two snapshots, of entries 0 to 4 and 0 to 9; the files' paths, oldest first.
+/// Creates a store with two snapshots, of entries 0 to 4 and 0 to 9; returns their paths, oldest
+/// first.
 async fn two_snapshots(dir: &tempfile::TempDir) -> Vec<PathBuf> {
     let Opened { mut log, mut machine, .. } = open_in(dir).unwrap();
     for index in 0..10 {
@@ -277,8 +278,8 @@ async fn a_damaged_snapshot_is_not_replaced_by_one_that_leaves_a_gap() {
     assert_eq!(everything(&dir.path().join("raft/snapshots")), before);
 }
 
-/// The log was purged up to the newest snapshot when that rotted: the one before it, which was handed
-/// to a lagging member, left a gap that no entry could ever fill.
+/// The newest snapshot was corrupted after the log had been purged up to it. The older one was sent
+/// to a lagging member and left a gap that no entry could fill.
 #[tokio::test]
 async fn a_snapshot_that_rots_while_the_node_runs_is_made_anew_from_memory() {
     let dir = tempfile::tempdir().unwrap();
@@ -297,19 +298,19 @@ async fn a_snapshot_that_rots_while_the_node_runs_is_made_anew_from_memory() {
     assert_eq!(machine.applied_state().await.unwrap().0.map(|id| id.index), Some(9));
 }
 
-/// What only a damaged snapshot covered was taken for covered.
+/// Entries that only a corrupt snapshot covered were treated as covered.
 #[tokio::test]
 async fn a_snapshot_that_was_set_aside_covers_nothing() {
     let dir = tempfile::tempdir().unwrap();
     flip_a_bit(&two_snapshots(&dir).await[1]);
     let Opened { mut log, machine: _machine, .. } = open_in(&dir).unwrap();
     let purge = timeout(SOON, log.purge(entry(9, "").log_id)).await;
-    assert!(purge.is_err(), "the log was to begin after a gap");
+    assert!(purge.is_err(), "the log would begin after a gap");
     log.purge(entry(4, "").log_id).await.unwrap();
 }
 
-/// A leader's tasks may go on reading when it leads no more. What was cut off behind their back was
-/// taken for damage, and the operator told to wipe the machine.
+/// A deposed leader's tasks may still be reading. Entries truncated under them were reported as
+/// corruption, and the operator was advised to wipe the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_while_the_log_is_cut_off_and_purged_finds_no_damage() {
     let dir = tempfile::tempdir().unwrap();
@@ -330,7 +331,7 @@ async fn reading_while_the_log_is_cut_off_and_purged_finds_no_damage() {
             read
         });
     }
-    // Longer than what is kept in memory, so that the disk is read.
+    // Larger than the cache, so that the disk is read.
     let long = "x".repeat(200 << 10);
     for round in 0..12 {
         let begin = round * 4;
@@ -344,7 +345,7 @@ async fn reading_while_the_log_is_cut_off_and_purged_finds_no_damage() {
     assert!(readers.join_all().await.iter().all(|read| *read > 0));
 }
 
-/// A store that lags behind with entries 0 to 4, and a leader's snapshot of 0 to 9.
+/// Creates a lagging store with entries 0 to 4, and a leader's snapshot of 0 to 9.
 async fn lagging(dir: &tempfile::TempDir) -> (Opened<Config, Listed>, SnapshotMeta, Body) {
     let mut opened = open_in(dir).unwrap();
     opened.log.blocking_append((0..5).map(|index| entry(index, "old"))).await.unwrap();
@@ -355,14 +356,14 @@ async fn lagging(dir: &tempfile::TempDir) -> (Opened<Config, Listed>, SnapshotMe
     (opened, built.meta, *built.snapshot)
 }
 
-/// openraft has the log purged while the snapshot is installed by another task. A node whose power
-/// was cut in between had neither, and never started again.
+/// openraft purges the log while another task installs the snapshot. A node that lost power in
+/// between had neither, and never started again.
 #[tokio::test]
 async fn a_log_is_purged_only_when_the_snapshot_that_covers_it_is_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let (Opened { mut log, mut machine, .. }, meta, body) = lagging(&dir).await;
     let mut purge = Box::pin(log.purge(entry(9, "").log_id));
-    assert!(timeout(SOON, &mut purge).await.is_err(), "nothing covers what was purged");
+    assert!(timeout(SOON, &mut purge).await.is_err(), "no snapshot covers the purged entries");
     let cut = tempfile::tempdir().unwrap();
     copy(&dir.path().join("raft"), &cut.path().join("raft"));
     assert_eq!(open_in(&cut).unwrap().log.purged_index(), None);

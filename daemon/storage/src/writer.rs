@@ -1,6 +1,6 @@
-//! The one writer: a thread that owns the order of all changes. Requests that arrive while a
-//! commit is under way share the next one. After the first error nothing is written any more,
-//! since nobody knows what the disk holds.
+//! The single writer: a thread that orders all changes. Requests that arrive during a commit share
+//! the next one. After the first error nothing more is written, since the contents of the disk are
+//! unknown.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -17,13 +17,13 @@ use super::stall::Stall;
 use super::{Change, Store, StoreError, Table, record};
 use muster_types::error::chain;
 
-/// Requests that may wait; more callers than this wait to be heard.
+/// Capacity of the request queue; further callers wait for space.
 const QUEUE: usize = 256;
 
-/// A commit takes no more than this many bytes of values before it is written.
+/// Limit for the values of one commit, in bytes.
 const COMMIT_BYTES: usize = 4 << 20;
 
-/// How long a change that nobody waits for may lie in memory.
+/// Longest delay of a change that has no waiting caller.
 const LAZY: Duration = Duration::from_millis(50);
 
 const SEQUENCE: &[u8] = b"sequence";
@@ -32,19 +32,19 @@ type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 struct Request {
     changes: Vec<Change>,
-    /// None: nobody waits, and the change may be written with the next one that is waited for.
+    /// `None`: no caller waits, and the change may be written with the next awaited one.
     done: Option<Done>,
 }
 
-/// Writes to a store, and reads what is not in the log cache.
+/// Handle to the writer's thread, and reader of the store.
 pub struct Writer {
-    /// None only while dropping.
+    /// `None` only while dropping.
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
     store: Arc<dyn Store>,
     stall: Stall,
     path: PathBuf,
-    /// Declared after the store: given back once that is closed.
+    /// Declared after the store, so that it is released after the store is closed.
     _lock: File,
 }
 
@@ -68,7 +68,7 @@ impl Writer {
         if let Some(value) = get(&*store, &path, Table::Meta, SEQUENCE)? {
             let bytes = value.as_slice().try_into().map_err(|_| StoreError::Corrupt {
                 path: path.clone(),
-                why: "the number of the last commit is not a number".to_owned(),
+                why: "the number of the last commit is invalid".to_owned(),
             })?;
             run.sequence = u64::from_be_bytes(bytes);
         }
@@ -87,12 +87,12 @@ impl Writer {
         Ok(Self { requests: Some(requests), thread: Some(thread), store, stall, path, _lock: lock })
     }
 
-    /// For how long the disk has been waited for.
+    /// Stall detector of the disk.
     pub fn stall(&self) -> Stall {
         self.stall.clone()
     }
 
-    /// Queues `changes`; `done` is called when they are on disk, or will never be.
+    /// Queues `changes`; calls `done` once they are on disk or have failed.
     pub async fn submit(
         &self,
         changes: Vec<Change>,
@@ -101,7 +101,7 @@ impl Writer {
         self.send(Request { changes, done: Some(Box::new(done)) }).await;
     }
 
-    /// Writes `changes` and returns when they are on disk.
+    /// Writes `changes`; returns once they are on disk.
     pub async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.submit(changes, |result| {
@@ -111,18 +111,19 @@ impl Writer {
         answer.await.unwrap_or_else(|_| Err(StoreError::Stopped("the writer has ended".into())))
     }
 
-    /// Queues `changes` to be written soon. A power cut may lose them, but never them alone:
-    /// whatever is acknowledged after them has them before it.
+    /// Queues `changes` to be written soon. A power cut may lose them, but not once a later change
+    /// is acknowledged: the order is preserved.
     pub async fn write_lazily(&self, changes: Vec<Change>) {
         self.send(Request { changes, done: None }).await;
     }
 
-    /// The verified value under `key`. Queued changes are not seen.
+    /// Returns the verified value under `key`. Does not see queued changes.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         get(&*self.store, &self.path, table, key)
     }
 
-    /// The verified pairs from `from` to before `to`. Queued changes are not seen.
+    /// Returns the verified pairs from `from` (inclusive) to `to` (exclusive). Does not see queued
+    /// changes.
     pub fn scan(
         &self,
         table: Table,
@@ -136,7 +137,7 @@ impl Writer {
         Ok(pairs)
     }
 
-    /// What is wrong with the store, when it has been found to be wrong.
+    /// Error for a store whose contents are invalid.
     pub(super) fn corrupt(&self, why: String) -> StoreError {
         StoreError::Corrupt { path: self.path.clone(), why }
     }
@@ -151,14 +152,14 @@ impl Writer {
     }
 }
 
-/// Waits for what is queued: when the last user is gone, the store is closed and unlocked.
+/// Waits for queued changes, so that dropping the last handle closes and unlocks the store.
 impl Drop for Writer {
     fn drop(&mut self) {
         self.requests.take();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the writer of the Raft store panicked");
+            tracing::error!("Raft store writer panicked");
         }
     }
 }
@@ -183,7 +184,7 @@ fn unseal(
         .map_err(|why| StoreError::Corrupt { path: path.to_owned(), why })
 }
 
-/// The thread's side.
+/// The writer's thread.
 struct Run {
     sequence: u64,
     failed: Option<String>,
@@ -212,12 +213,12 @@ impl Run {
                     self.commit(std::mem::take(&mut waiting));
                     waiting.push(request);
                 }
-                None if waiting.is_empty() => break, // every handle is gone
+                None if waiting.is_empty() => break, // every handle is dropped
                 None => self.commit(std::mem::take(&mut waiting)),
             }
         }
         if let Err(error) = self.mark.sync() {
-            tracing::warn!(%error, "the last mark of the Raft store was not synced");
+            tracing::warn!(%error, "cannot sync the commit mark");
         }
     }
 
@@ -233,7 +234,7 @@ impl Run {
             None => self.write(changes),
         };
         if let (Err(error), None) = (&result, &self.failed) {
-            tracing::error!(error = chain(error), "the Raft store takes no more writes");
+            tracing::error!(error = chain(error), "Raft store stopped after a failed write");
             self.failed = Some(chain(error));
         }
         let mut result = Some(result);
