@@ -97,7 +97,7 @@ pub(super) fn open(dir: &Path, owner: &Owner, engine: Engine) -> Result<Director
     Ok(Directory { data, store, mark, marked, lock })
 }
 
-/// Returns an error if [`make`] never completed in `dir`, or if files that it created are missing.
+/// Returns an error if [`make`] never completed in `dir`, or if files that it made are missing.
 pub(super) fn require(dir: &Path) -> Result<(), DirectoryError> {
     for part in ["store.json", "mark", "data"] {
         let path = dir.join(part);

@@ -152,8 +152,8 @@ impl<C: RaftTypeConfig, S: State> std::fmt::Debug for Opened<C, S> {
     }
 }
 
-/// Creates an empty store of `owner` in `dir`, unless one exists. A caller that records its success
-/// can later use [`require`] to distinguish a lost store from one that was never created.
+/// Creates an empty store of `owner` in `dir`, unless one exists. A caller that records its
+/// success can later use [`require`] to distinguish a lost store from one never created.
 pub fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), OpenError> {
     directory::make(dir, owner, engine).map(drop)
 }
@@ -164,8 +164,8 @@ pub fn require(dir: &Path) -> Result<(), OpenError> {
     Ok(directory::require(dir)?)
 }
 
-/// Opens the Raft state of `owner` in `dir`; creates it if `dir` does not exist or is empty. Blocks
-/// on disk I/O: call it from a thread that may block.
+/// Opens the Raft state of `owner` in `dir`; creates it if `dir` does not exist or is empty.
+/// Blocks on disk I/O: call it from a thread that may block.
 pub fn open<C, S>(dir: &Path, owner: &Owner, engine: Engine) -> Result<Opened<C, S>, OpenError>
 where
     C: RaftTypeConfig<

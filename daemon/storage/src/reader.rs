@@ -70,8 +70,8 @@ impl<C: RaftTypeConfig> Known<C> {
         Self { view: RwLock::new(view), flushed, voted: watch::Sender::default() }
     }
 
-    /// Runs `look` under the lock and publishes the durable index. The lock is never held across an
-    /// await, and nothing under it can panic midway.
+    /// Runs `look` under the lock and publishes the durable index. The lock is never held across
+    /// an await, and nothing under it can panic midway.
     pub(super) fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
         let mut view = self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let seen = look(&mut view);

@@ -133,7 +133,8 @@ pub fn supervise(name: &'static str, policy: Policy, log: Place) -> (Handle, Own
     (Handle { requests, status }, owner)
 }
 
-/// Task that owns the process. Dropping it, or the future of [`Owner::run`], kills the process.
+/// Task that owns the process. Dropping it, or the future of [`Owner::run`], kills the
+/// process.
 #[derive(Debug)]
 pub struct Owner {
     name: &'static str,

@@ -63,8 +63,8 @@ pub enum RestoreError {
 }
 
 /// Restores the snapshot as the data of this member, which must not have started yet. Idempotent
-/// and cheap to repeat; after a crash, repeat it. If `wanted` is given, the snapshot must have that
-/// digest. Without a file, only checks whether one is needed.
+/// and cheap to repeat; after a crash, repeat it. If `wanted` is given, the snapshot must have
+/// that digest. Without a file, only checks whether one is needed.
 pub async fn restore(
     home: &Home,
     spec: &Spec,

@@ -58,8 +58,8 @@ impl Client {
         ask!(self, member => member.members())
     }
 
-    /// [`Member::current_members`] from the first member that answers. The read and the list always
-    /// come from the same member.
+    /// [`Member::current_members`] from the first member that answers. The read and the list
+    /// always come from the same member.
     pub async fn current_members(&self) -> Result<Vec<Listed>, CallError> {
         ask!(self, member => member.current_members())
     }
