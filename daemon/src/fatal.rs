@@ -1,4 +1,4 @@
-//! Fatal errors of `musterd`, and the exit code of each (listed in docs/cli.md).
+//! Fatal errors of `musterd`, and the exit code of each (listed in docs/guide/cli.md).
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use muster_config::ConfigError;
 
-/// Advice for a node whose files cannot be trusted any more (docs/operations.md).
 pub use muster_storage::BEGIN_ANEW;
 use muster_types::error::chain;
 

@@ -5,7 +5,6 @@
 use serde::de::DeserializeOwned;
 use tonic::Status;
 
-
 pub use muster_state::codec::encode;
 
 /// Decodes a member's message; a malformed one is an invalid argument.
