@@ -145,7 +145,7 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     };
     let (refused, refused_ones) = refusals();
     tasks.spawn("audit", audit(refused_ones, publish.group.subscribe(), stop.clone()));
-    let quic = quic.telling(refused.clone());
+    let quic = quic.with_rejections(refused.clone());
     let door = Entrance {
         local: Arc::clone(&local),
         token: prepared.token.clone(),

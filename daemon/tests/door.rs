@@ -12,7 +12,7 @@ use muster_pki::token::Token;
 use muster_state::command::{Remove, RevokeToken};
 use muster_state::{Actor, Command, view};
 use muster_transport::endpoint::Trust;
-use muster_transport::hello::{Door as _, HelloSession, ProveError};
+use muster_transport::hello::{HelloHandler as _, HelloSession, ProveError};
 use muster_types::Role;
 use support::{Lab, Setting};
 
@@ -177,7 +177,7 @@ async fn a_revoked_token_opens_no_door_not_even_a_workers() -> Test {
     assert!(worker.verifier(lab.token.id()).await.is_none());
     for door in [0, 4] {
         let refused = dial(&lab, 5, door).await?.prove(&lab.token).await;
-        assert!(matches!(refused, Err(ProveError::Refused { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(ProveError::Rejected { .. })), "{refused:?}");
     }
     Ok(())
 }

@@ -128,7 +128,7 @@ async fn meet_at(
     let session = quic.dial_hello(address).await.map_err(|e| failed(chain(&e)))?;
     session.prove(token).await.map_err(|error| {
         let how = match error {
-            ProveError::Refused { .. } | ProveError::Impostor { .. } => Miss::Refused,
+            ProveError::Rejected { .. } | ProveError::Impostor { .. } => Miss::Refused,
             ProveError::Failed { .. } => Miss::Silent,
         };
         (how, chain(&error))

@@ -11,7 +11,7 @@ use muster_pki::identity::Identity;
 use muster_pki::token::{TokenId, Verifier};
 use muster_services::operator::operator_server::OperatorServer;
 use muster_transport::endpoint::{self, Bind, Caller, Endpoint, Trust};
-use muster_transport::hello::{self, Door, Guest, Refused};
+use muster_transport::hello::{self, AuthenticatedPeer, HelloHandler, Rejection};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -55,21 +55,25 @@ impl SpawnRunning for tokio::runtime::Handle {
 struct Porter(Arc<Cluster>);
 
 #[tonic::async_trait]
-impl Door for Porter {
+impl HelloHandler for Porter {
     async fn verifier(&self, token: &TokenId) -> Option<Verifier> {
         let known = self.0.token.lock().unwrap();
         (known.id() == token).then(|| known.verifier())
     }
 
-    async fn greet(&self, _: Guest, _: GreetRequest) -> Result<GreetReply, Status> {
+    async fn greet(&self, _: AuthenticatedPeer, _: GreetRequest) -> Result<GreetReply, Status> {
         Err(Status::unimplemented("not here"))
     }
 
-    async fn birth(&self, _: Guest, _: BirthMessage) -> Result<Vec<BirthMessage>, Status> {
+    async fn birth(
+        &self,
+        _: AuthenticatedPeer,
+        _: BirthMessage,
+    ) -> Result<Vec<BirthMessage>, Status> {
         Err(Status::unimplemented("not here"))
     }
 
-    async fn join(&self, _: Guest, _: JoinRequest) -> Result<JoinReply, Status> {
+    async fn join(&self, _: AuthenticatedPeer, _: JoinRequest) -> Result<JoinReply, Status> {
         Err(Status::unimplemented("not here"))
     }
 
@@ -77,7 +81,7 @@ impl Door for Porter {
         Err(Status::unimplemented("not here"))
     }
 
-    async fn anchor(&self, _: Guest) -> Result<AnchorReply, Status> {
+    async fn anchor(&self, _: AuthenticatedPeer) -> Result<AnchorReply, Status> {
         let cluster = &self.0;
         cluster.heard.lock().unwrap().greetings += 1;
         let unborn = cluster.script.lock().unwrap().unborn.clone();
@@ -100,5 +104,5 @@ impl Door for Porter {
         })
     }
 
-    fn refused(&self, _: Refused) {}
+    fn on_rejection(&self, _: Rejection) {}
 }

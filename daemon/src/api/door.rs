@@ -14,7 +14,7 @@ use muster_messages::hello::{
 };
 use muster_pki::token::{Token, TokenId, Verifier};
 use muster_transport::endpoint::{Caller, Trust};
-use muster_transport::hello::{Door, Guest, Refused, RefusedWhy};
+use muster_transport::hello::{AuthenticatedPeer, HelloHandler, RejectReason, Rejection};
 use muster_types::{ClusterId, NodeName, Role, VERSION};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
@@ -55,7 +55,7 @@ pub struct Entrance {
     /// Addresses at which other nodes reach this one.
     pub addresses: watch::Receiver<Vec<std::net::SocketAddr>>,
     /// Queue of rejected peers for the audit log.
-    pub refused: mpsc::Sender<Refused>,
+    pub refused: mpsc::Sender<Rejection>,
 }
 
 /// Stage of this node, as far as it decides how hello calls are answered.
@@ -118,7 +118,12 @@ impl Entrance {
         }
     }
 
-    async fn admit(&self, group: &Group, guest: &Guest, me: Candidate) -> join_reply::Outcome {
+    async fn admit(
+        &self,
+        group: &Group,
+        peer: &AuthenticatedPeer,
+        me: Candidate,
+    ) -> join_reply::Outcome {
         let refuse = |reason: Reason, message: String| {
             join_reply::Outcome::Refused(Refusal { reason: reason.into(), message })
         };
@@ -127,18 +132,18 @@ impl Entrance {
         };
         let mut addresses = muster_types::address::parse_addresses(&me.addresses);
         if addresses.is_empty() {
-            addresses.push(guest.caller.remote);
+            addresses.push(peer.caller.remote);
         }
         let admit = Admit {
-            public_key: guest.caller.public_key,
+            public_key: peer.caller.public_key,
             name,
             role,
             addresses,
             version: me.version,
-            token: guest.token.clone(),
+            token: peer.token.clone(),
             verified_by: group.me(),
         };
-        let asks = guest.caller.node_id;
+        let asks = peer.caller.node_id;
         // Checked first: refused joins must not fill the Raft log, however often they are retried.
         let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
         let foretold = match group.catch_up().await {
@@ -162,7 +167,7 @@ impl Entrance {
         }
         match group.catch_up().await {
             Ok(state) => {
-                match state.member(&guest.caller.node_id).and_then(|m| admitted(&state, m)) {
+                match state.member(&peer.caller.node_id).and_then(|m| admitted(&state, m)) {
                     Some(admitted) => join_reply::Outcome::Admitted(admitted),
                     None => refuse(Reason::NotNow, "the certificate is not issued yet".to_owned()),
                 }
@@ -207,7 +212,7 @@ fn admitted(state: &ClusterState, member: &Member) -> Option<Admitted> {
 }
 
 #[tonic::async_trait]
-impl Door for Entrance {
+impl HelloHandler for Entrance {
     async fn verifier(&self, token: &TokenId) -> Option<Verifier> {
         let own = || (token == self.token.id()).then(|| self.token.verifier());
         match self.place() {
@@ -230,7 +235,7 @@ impl Door for Entrance {
         }
     }
 
-    async fn still_admits(&self, token: &TokenId) -> bool {
+    async fn is_still_valid(&self, token: &TokenId) -> bool {
         match self.place() {
             Place::ControlPlane(_, state) => {
                 let now = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX).max(state.now_ms());
@@ -243,10 +248,14 @@ impl Door for Entrance {
         }
     }
 
-    async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status> {
+    async fn greet(
+        &self,
+        peer: AuthenticatedPeer,
+        request: GreetRequest,
+    ) -> Result<GreetReply, Status> {
         if let (Place::Forming, Some(formation)) = (self.place(), &self.formation) {
             return formation
-                .greet(guest.caller.public_key, guest.caller.remote, request)
+                .greet(peer.caller.public_key, peer.caller.remote, request)
                 .await
                 .map_err(|error| Status::failed_precondition(error.to_string()));
         }
@@ -256,22 +265,26 @@ impl Door for Entrance {
 
     async fn birth(
         &self,
-        guest: Guest,
+        peer: AuthenticatedPeer,
         message: BirthMessage,
     ) -> Result<Vec<BirthMessage>, Status> {
         let Some(formation) = &self.formation else { return Ok(Vec::new()) };
         formation
-            .birth(guest.caller.public_key, message)
+            .birth(peer.caller.public_key, message)
             .await
             .map_err(|error| Status::failed_precondition(error.to_string()))
     }
 
-    async fn join(&self, guest: Guest, request: JoinRequest) -> Result<JoinReply, Status> {
+    async fn join(
+        &self,
+        peer: AuthenticatedPeer,
+        request: JoinRequest,
+    ) -> Result<JoinReply, Status> {
         let me = request
             .me
             .ok_or_else(|| Status::invalid_argument("join request without a candidate"))?;
         let outcome = match self.place() {
-            Place::ControlPlane(group, _) => self.admit(&group, &guest, me).await,
+            Place::ControlPlane(group, _) => self.admit(&group, &peer, me).await,
             Place::Other | Place::Forming | Place::Removed => {
                 join_reply::Outcome::Redirect(self.redirect())
             }
@@ -294,8 +307,8 @@ impl Door for Entrance {
                 ),
                 None if state.is_removed(&caller.node_id) => {
                     let Caller { remote, public_key, .. } = caller;
-                    let why = RefusedWhy::Removed;
-                    self.refused(Refused { remote, public_key, token: None, why });
+                    let reason = RejectReason::Removed;
+                    self.on_rejection(Rejection { remote, public_key, token: None, reason });
                     refuse(Reason::Removed, "this node was removed from the cluster")
                 }
                 None => refuse(Reason::NotAMember, ""),
@@ -306,7 +319,7 @@ impl Door for Entrance {
         Ok(RenewReply { outcome: Some(outcome) })
     }
 
-    async fn anchor(&self, _guest: Guest) -> Result<AnchorReply, Status> {
+    async fn anchor(&self, _peer: AuthenticatedPeer) -> Result<AnchorReply, Status> {
         let node = Some(self.me());
         let (cluster_id, cluster_name) = match self.place() {
             Place::ControlPlane(_, state) => match state.birth() {
@@ -332,8 +345,8 @@ impl Door for Entrance {
         })
     }
 
-    fn refused(&self, refused: Refused) {
+    fn on_rejection(&self, rejection: Rejection) {
         // Dropped if the queue is full: no call waits for the audit log.
-        self.refused.try_send(refused).ok();
+        self.refused.try_send(rejection).ok();
     }
 }

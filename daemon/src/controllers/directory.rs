@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_gossip::{Liveness, State, View};
+use muster_gossip::{Liveness, LivenessState, LivenessView};
 use muster_transport::endpoint::{Directory, Peer};
 use muster_types::NodeId;
 use tokio::sync::watch;
@@ -30,11 +30,11 @@ pub fn registry(state: &ClusterState) -> Directory {
 /// Adds the addresses from gossip before those of the registry.
 pub fn with_gossip(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -> Directory {
     for (id, peer) in &mut registry {
-        let card = seen.get(id).filter(|seen| seen.state != State::Unknown);
-        let Some(card) = card.and_then(|seen| seen.card.as_ref()) else { continue };
+        let meta = seen.get(id).filter(|seen| seen.state != LivenessState::Unknown);
+        let Some(meta) = meta.and_then(|seen| seen.meta.as_ref()) else { continue };
         let remembered = std::mem::take(&mut peer.addresses);
-        peer.addresses.clone_from(&card.addresses);
-        peer.addresses.extend(remembered.into_iter().filter(|a| !card.addresses.contains(a)));
+        peer.addresses.clone_from(&meta.addresses);
+        peer.addresses.extend(remembered.into_iter().filter(|a| !meta.addresses.contains(a)));
     }
     registry
 }
@@ -42,7 +42,7 @@ pub fn with_gossip(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -
 /// Updates the directory of a control-plane node from the state until `stop`.
 pub async fn run(
     group: Group,
-    mut liveness: watch::Receiver<View>,
+    mut liveness: watch::Receiver<LivenessView>,
     keeper: Keeper,
     stop: CancellationToken,
 ) {
@@ -77,7 +77,7 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
-    use muster_gossip::Card;
+    use muster_gossip::NodeMeta;
     use muster_types::{PublicKey, Role};
 
     use super::*;
@@ -95,14 +95,14 @@ mod tests {
         };
         let registry = Directory::from([(id, peer)]);
         let mut seen = Liveness {
-            state: State::Alive,
+            state: LivenessState::Alive,
             last_heard: None,
             generation: 1,
-            card: Some(Card { addresses: vec![new], ..Card::default() }),
+            meta: Some(NodeMeta { addresses: vec![new], ..NodeMeta::default() }),
         };
         let merged = with_gossip(registry.clone(), &BTreeMap::from([(id, seen.clone())]));
         assert_eq!(merged[&id].addresses, [new, old]);
-        seen.card = None;
+        seen.meta = None;
         assert_eq!(with_gossip(registry.clone(), &BTreeMap::from([(id, seen)])), registry);
     }
 }

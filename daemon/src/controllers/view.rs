@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_gossip::View as Seen;
+use muster_gossip::LivenessView;
 use muster_messages::node::{View, WatchRequest};
 use muster_pki::CertificateDer;
 use muster_services::node::node_client::NodeClient;
@@ -42,7 +42,7 @@ pub struct Window {
     /// Current credentials and directory.
     pub trust: watch::Receiver<Arc<Trust>>,
     /// Liveness and addresses from gossip.
-    pub liveness: watch::Receiver<Seen>,
+    pub liveness: watch::Receiver<LivenessView>,
     /// Handle to the trust store, which the views are applied to.
     pub keeper: Keeper,
     /// Set to true while a control-plane node answers.
@@ -125,7 +125,7 @@ impl Window {
         view.index >= known && wire::directory(&view.members).contains_key(&self.me)
     }
 
-    async fn believe(&self, view: &View, seen: &Seen) {
+    async fn believe(&self, view: &View, seen: &LivenessView) {
         self.keeper.set_directory(with_gossip(wire::directory(&view.members), seen)).await;
         let authorities: Vec<CertificateDer<'static>> =
             view.machine_authorities.iter().cloned().map(CertificateDer::from).collect();

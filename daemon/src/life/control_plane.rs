@@ -1,6 +1,6 @@
 //! Tasks of a control-plane member: Raft and its controllers, etcd, the operator API.
 
-use muster_gossip::{Gossip, State};
+use muster_gossip::{Gossip, LivenessState};
 use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::{Binary, policy, unit};
 use muster_types::NodeId;
@@ -60,8 +60,9 @@ impl Life {
             });
         }
         let seen = gossip.liveness();
-        let lives =
-            move |id: &NodeId| seen.borrow().get(id).is_some_and(|s| s.state == State::Alive);
+        let lives = move |id: &NodeId| {
+            seen.borrow().get(id).is_some_and(|s| s.state == LivenessState::Alive)
+        };
         tasks.spawn("voters", voters::run(group.clone(), lives, stop.clone()));
         let key = identity.public_key();
         tasks.spawn(

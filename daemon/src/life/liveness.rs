@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use muster_gossip::{self, Card, Gossip};
+use muster_gossip::{self, Gossip, NodeMeta};
 use muster_sources::{self, Sources};
 use muster_transport::endpoint::Trust;
 use muster_types::VERSION;
@@ -20,7 +20,7 @@ impl Life {
         let Serving { tasks, stop, .. } = serving;
         // Seconds since 1970 grow with each start; peers correct a generation from a wrong clock.
         let generation = u32::try_from(clock::now_ms() / 1000).unwrap_or(u32::MAX / 2);
-        let parts = muster_gossip::Parts {
+        let params = muster_gossip::GossipParams {
             me: self.me(),
             generation,
             settings: muster_gossip::Settings::default(),
@@ -29,14 +29,14 @@ impl Life {
             trust: self.keeper.trust(),
             rng: StdRng::from_seed(seed()),
         };
-        let (gossip, driver) = Gossip::new(parts, stop.clone());
+        let (gossip, driver) = Gossip::new(params, stop.clone());
         tasks.spawn("gossip", driver.run());
         let (mut own, told, follow) = (self.own.clone(), gossip.clone(), stop.clone());
-        tasks.spawn("gossip-card", async move {
+        tasks.spawn("gossip-metadata", async move {
             loop {
                 let addresses = own.borrow_and_update().clone();
                 let version = VERSION.to_owned();
-                told.set_card(Card { addresses, version, config_version: 1 });
+                told.set_meta(NodeMeta { addresses, version, config_version: 1 });
                 match follow.run_until_cancelled(own.changed()).await {
                     Some(Ok(())) => {}
                     Some(Err(_)) | None => break,

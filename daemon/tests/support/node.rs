@@ -10,7 +10,7 @@ use muster_pki::token::Token;
 use muster_services::node::node_client::NodeClient;
 use muster_services::node::node_server::NodeServer;
 use muster_transport::endpoint::{self, Bind, Endpoint, NodeChannel, Trust};
-use muster_transport::hello::{self, Refused};
+use muster_transport::hello::{self, Rejection};
 use muster_types::wire::MAX_MESSAGE;
 use muster_types::{ClusterId, NodeId, NodeName, Role};
 use musterd::api::door::Entrance;
@@ -55,7 +55,7 @@ struct Running {
     door: Arc<Entrance>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
-    refused: mpsc::Receiver<Refused>,
+    refused: mpsc::Receiver<Rejection>,
 }
 
 impl Node {
@@ -110,7 +110,7 @@ impl Node {
         let node = NodeServer::new(NodeService::new(self.group.subscribe(), local))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let hello = hello::Server::new(Arc::clone(&door) as Arc<dyn hello::Door>).service();
+        let hello = hello::Server::new(Arc::clone(&door) as Arc<dyn hello::HelloHandler>).service();
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(listener.run(hello, endpoint::service(node), stop.clone()));
         drop(entered);
@@ -209,7 +209,7 @@ impl Node {
         Arc::clone(&self.running().door)
     }
 
-    pub(crate) fn refused(&mut self) -> &mut mpsc::Receiver<Refused> {
+    pub(crate) fn refused(&mut self) -> &mut mpsc::Receiver<Rejection> {
         &mut self.running.as_mut().expect("the node runs").refused
     }
 

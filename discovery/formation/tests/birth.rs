@@ -17,7 +17,7 @@ use muster_pki::identity::Identity;
 use muster_pki::token::{Token, TokenId, Verifier};
 use muster_services::node::node_server::NodeServer;
 use muster_transport::endpoint::{self, Bind, Caller, Endpoint, Trust};
-use muster_transport::hello::{self, Door, Guest, Refused};
+use muster_transport::hello::{self, AuthenticatedPeer, HelloHandler, Rejection};
 use muster_types::Role;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -27,33 +27,37 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// Hello handler like the daemon's before the cluster exists.
-struct Porch {
+struct FormationHandler {
     token: Token,
     formation: Handle,
 }
 
 #[tonic::async_trait]
-impl Door for Porch {
+impl HelloHandler for FormationHandler {
     async fn verifier(&self, token: &TokenId) -> Option<Verifier> {
         (token == self.token.id()).then(|| self.token.verifier())
     }
 
-    async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status> {
-        let Caller { public_key, remote, .. } = guest.caller;
+    async fn greet(
+        &self,
+        peer: AuthenticatedPeer,
+        request: GreetRequest,
+    ) -> Result<GreetReply, Status> {
+        let Caller { public_key, remote, .. } = peer.caller;
         let reply = self.formation.greet(public_key, remote, request).await;
         reply.map_err(|error| Status::failed_precondition(error.to_string()))
     }
 
     async fn birth(
         &self,
-        guest: Guest,
+        peer: AuthenticatedPeer,
         message: BirthMessage,
     ) -> Result<Vec<BirthMessage>, Status> {
-        let replies = self.formation.birth(guest.caller.public_key, message).await;
+        let replies = self.formation.birth(peer.caller.public_key, message).await;
         replies.map_err(|error| Status::failed_precondition(error.to_string()))
     }
 
-    async fn join(&self, _: Guest, _: JoinRequest) -> Result<JoinReply, Status> {
+    async fn join(&self, _: AuthenticatedPeer, _: JoinRequest) -> Result<JoinReply, Status> {
         Ok(JoinReply::default())
     }
 
@@ -61,11 +65,11 @@ impl Door for Porch {
         Ok(RenewReply::default())
     }
 
-    async fn anchor(&self, _: Guest) -> Result<AnchorReply, Status> {
+    async fn anchor(&self, _: AuthenticatedPeer) -> Result<AnchorReply, Status> {
         Ok(AnchorReply::default())
     }
 
-    fn refused(&self, _: Refused) {}
+    fn on_rejection(&self, _: Rejection) {}
 }
 
 struct Node {
@@ -102,13 +106,13 @@ impl Node {
         };
         let network = Remote::new(endpoint, token.clone());
         let (handle, room) = muster_formation::prepare(settings, store, network, seen).unwrap();
-        let porch = Porch { token: token.clone(), formation: handle.clone() };
-        let hello = hello::Server::new(Arc::new(porch)).service();
+        let handler = FormationHandler { token: token.clone(), formation: handle.clone() };
+        let hello = hello::Server::new(Arc::new(handler)).service();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let (ended, running) = (stop.clone(), stop.clone());
-        let nobody = endpoint::service(NodeServer::new(muster_kit::Echo));
-        tasks.spawn(async move { listener.run(hello, nobody, ended).await });
+        let node = endpoint::service(NodeServer::new(muster_kit::Echo));
+        tasks.spawn(async move { listener.run(hello, node, ended).await });
         tasks.spawn(async move { room.run(running).await.unwrap() });
         Self { handle, address, hints, stop, _tasks: tasks, _disk: disk, _trust: trusting }
     }

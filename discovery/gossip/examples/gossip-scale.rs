@@ -30,21 +30,21 @@ struct Times {
 }
 
 impl Times {
-    /// Runs the simulation until each of `who` sees exactly `others` others.
-    fn add(&mut self, s: &mut Simulation, mut who: Vec<usize>, others: usize) {
+    /// Runs the simulation until each of `pending` sees exactly `others` others.
+    fn add(&mut self, s: &mut Simulation, mut pending: Vec<usize>, others: usize) {
         let from = s.elapsed();
-        while !who.is_empty() && s.elapsed() < from + LIMIT {
+        while !pending.is_empty() && s.elapsed() < from + LIMIT {
             s.run_for(Duration::from_millis(10));
             let took = s.elapsed().saturating_sub(from);
-            who.retain(|who| {
-                let sees = s.core(*who).is_some_and(|core| core.seen() == others);
+            pending.retain(|index| {
+                let sees = s.engine(*index).is_some_and(|engine| engine.seen() == others);
                 if sees {
                     self.took.push(took);
                 }
                 !sees
             });
         }
-        self.never += who.len();
+        self.never += pending.len();
     }
 
     fn json(mut self) -> Value {
@@ -128,14 +128,14 @@ fn measure(members: usize) -> Value {
     let before = resident();
     for seed in 0..seeds(members) {
         let mut s = Simulation::new(members, 100 + seed, Settings::default(), Instant::now());
-        s.start_acquainted(Settings::default().probe_period);
+        s.start_with_contacts(Settings::default().probe_period);
         s.run_for(2 * SECOND);
         s.take_tally();
         s.run_for(10 * SECOND);
         rest.add(&mut s, 10 * SECOND);
         memory = memory.max(resident().saturating_sub(before));
         let victim = members / 2;
-        let others: Vec<_> = (0..members).filter(|who| *who != victim).collect();
+        let others: Vec<_> = (0..members).filter(|index| *index != victim).collect();
         s.kill(victim);
         noticed.add(&mut s, others.clone(), members - 2);
         s.start(victim, 2);
@@ -149,7 +149,7 @@ fn measure(members: usize) -> Value {
             lossy.add(&mut s, span);
         }
     }
-    let acquainted = began.elapsed();
+    let with_contacts = began.elapsed();
     let (started, starting) =
         if members <= TOGETHER { together(members) } else { (Value::Null, Value::Null) };
     json!({
@@ -158,7 +158,7 @@ fn measure(members: usize) -> Value {
         "death_noticed": noticed.json(), "one_comes_back_seen_by_all": back.json(),
         "traffic_at_rest": rest.json(), "traffic_at_20_percent_loss": lossy.json(),
         "memory_kib_per_member": memory / members as u64,
-        "computed_in_s": [acquainted.as_secs(), began.elapsed().as_secs()],
+        "computed_in_s": [with_contacts.as_secs(), began.elapsed().as_secs()],
     })
 }
 

@@ -1,6 +1,6 @@
 //! Identity of a member in foca: a slot and a generation, eight bytes.
 //!
-//! foca's own packets are written with slots by [`Local`] and never leave the process.
+//! foca's own packets are written with slots by [`LocalCodec`] and never leave the process.
 //! `wire` turns them into datagrams and back. Their parts are at least as long as in the datagram,
 //! so that foca's size limit bounds the datagram too.
 
@@ -15,12 +15,12 @@ pub type Generation = u32;
 
 /// A member in one generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct MemberIdentity {
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
 }
 
-impl foca::Identity for Identity {
+impl foca::Identity for MemberIdentity {
     type Addr = Slot;
 
     fn renew(&self) -> Option<Self> {
@@ -45,15 +45,15 @@ pub(crate) const MEMBER: usize = 23;
 
 /// Codec of foca's packets with slots.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Local;
+pub(crate) struct LocalCodec;
 
 /// Packet that this process did not create, or that does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed or oversized local gossip packet")]
-pub(crate) struct LocalError;
+pub(crate) struct LocalCodecError;
 
 /// Returns the parts of a message: tag, probe number and third party.
-pub(crate) fn parts(message: &Message<Identity>) -> (u8, u8, Option<Identity>) {
+pub(crate) fn parts(message: &Message<MemberIdentity>) -> (u8, u8, Option<MemberIdentity>) {
     match message {
         Message::Ping(n) => (PING, *n, None),
         Message::Ack(n) => (1, *n, None),
@@ -88,7 +88,7 @@ pub(crate) fn has_third(tag: u8) -> Option<bool> {
     }
 }
 
-fn message(tag: u8, n: u8, third: Option<Identity>) -> Option<Message<Identity>> {
+fn message(tag: u8, n: u8, third: Option<MemberIdentity>) -> Option<Message<MemberIdentity>> {
     Some(match (tag, third) {
         (PING, None) => Message::Ping(n),
         (1, None) => Message::Ack(n),
@@ -104,14 +104,14 @@ fn message(tag: u8, n: u8, third: Option<Identity>) -> Option<Message<Identity>>
     })
 }
 
-pub(crate) fn put_identity(buf: &mut impl BufMut, id: Identity) {
+pub(crate) fn put_identity(buf: &mut impl BufMut, id: MemberIdentity) {
     buf.put_u32(id.slot);
     buf.put_u32(id.generation);
 }
 
 /// For a request to probe a target on our behalf, returns our own probe of that target in the same
 /// round.
-pub(crate) fn probe_of(request: &[u8]) -> Option<(Identity, Vec<u8>)> {
+pub(crate) fn probe_of(request: &[u8]) -> Option<(MemberIdentity, Vec<u8>)> {
     let target = request.get(HEADER..HEADER + 8)?;
     if request[TAG_AT] != PING_REQ {
         return None;
@@ -130,19 +130,19 @@ pub(crate) fn is_gossip(packet: &[u8]) -> bool {
 
 /// Returns true for an optional packet, which a later one or another receiver can replace: updates,
 /// the search for a missing member, a probe on another's behalf.
-pub(crate) fn can_be_spared(packet: &[u8]) -> bool {
+pub(crate) fn is_optional(packet: &[u8]) -> bool {
     matches!(packet.get(TAG_AT), Some(&(PING_REQ | INDIRECT_PING | ANNOUNCE | GOSSIP)))
 }
 
 /// Readdresses the packet to another receiver.
-pub(crate) fn gossip_to(mut packet: Vec<u8>, receiver: Identity) -> Vec<u8> {
+pub(crate) fn gossip_to(mut packet: Vec<u8>, receiver: MemberIdentity) -> Vec<u8> {
     let mut id = &mut packet[TAG_AT - 8..TAG_AT];
     put_identity(&mut id, receiver);
     packet
 }
 
-fn get_identity(buf: &mut impl Buf) -> Identity {
-    Identity { slot: buf.get_u32(), generation: buf.get_u32() }
+fn get_identity(buf: &mut impl Buf) -> MemberIdentity {
+    MemberIdentity { slot: buf.get_u32(), generation: buf.get_u32() }
 }
 
 pub(crate) const fn state_byte(state: State) -> u8 {
@@ -153,18 +153,18 @@ pub(crate) const fn state_byte(state: State) -> u8 {
     }
 }
 
-impl Codec<Identity> for Local {
-    type Error = LocalError;
+impl Codec<MemberIdentity> for LocalCodec {
+    type Error = LocalCodecError;
 
     fn encode_header(
         &mut self,
-        header: &Header<Identity>,
+        header: &Header<MemberIdentity>,
         mut buf: impl BufMut,
-    ) -> Result<(), LocalError> {
+    ) -> Result<(), LocalCodecError> {
         let (tag, n, third) = parts(&header.message);
         let length = if third.is_some() { HEADER_WITH_THIRD } else { HEADER };
         if buf.remaining_mut() < length {
-            return Err(LocalError);
+            return Err(LocalCodecError);
         }
         put_identity(&mut buf, header.src);
         buf.put_u16(header.src_incarnation);
@@ -178,9 +178,12 @@ impl Codec<Identity> for Local {
         Ok(())
     }
 
-    fn decode_header(&mut self, mut buf: impl Buf) -> Result<Header<Identity>, LocalError> {
+    fn decode_header(
+        &mut self,
+        mut buf: impl Buf,
+    ) -> Result<Header<MemberIdentity>, LocalCodecError> {
         if buf.remaining() < HEADER {
-            return Err(LocalError);
+            return Err(LocalCodecError);
         }
         let src = get_identity(&mut buf);
         let src_incarnation = buf.get_u16();
@@ -193,19 +196,19 @@ impl Codec<Identity> for Local {
                 Some(third)
             }
             Some(false) => None,
-            Some(true) | None => return Err(LocalError),
+            Some(true) | None => return Err(LocalCodecError),
         };
-        let message = message(tag, n, third).ok_or(LocalError)?;
+        let message = message(tag, n, third).ok_or(LocalCodecError)?;
         Ok(Header { src, src_incarnation, dst, message })
     }
 
     fn encode_member(
         &mut self,
-        member: &Member<Identity>,
+        member: &Member<MemberIdentity>,
         mut buf: impl BufMut,
-    ) -> Result<(), LocalError> {
+    ) -> Result<(), LocalCodecError> {
         if buf.remaining_mut() < MEMBER {
-            return Err(LocalError);
+            return Err(LocalCodecError);
         }
         put_identity(&mut buf, *member.id());
         buf.put_u16(member.incarnation());
@@ -214,9 +217,12 @@ impl Codec<Identity> for Local {
         Ok(())
     }
 
-    fn decode_member(&mut self, mut buf: impl Buf) -> Result<Member<Identity>, LocalError> {
+    fn decode_member(
+        &mut self,
+        mut buf: impl Buf,
+    ) -> Result<Member<MemberIdentity>, LocalCodecError> {
         if buf.remaining() < MEMBER {
-            return Err(LocalError);
+            return Err(LocalCodecError);
         }
         let id = get_identity(&mut buf);
         let incarnation = buf.get_u16();
@@ -224,7 +230,7 @@ impl Codec<Identity> for Local {
             0 => State::Alive,
             1 => State::Suspect,
             2 => State::Down,
-            _ => return Err(LocalError),
+            _ => return Err(LocalCodecError),
         };
         buf.advance(MEMBER - 11);
         Ok(Member::new(id, incarnation, state))
@@ -237,8 +243,8 @@ mod tests {
 
     /// A member sets up a session to answer, or to learn whether a member is alive.
     #[test]
-    fn probes_and_answers_cannot_be_spared() {
-        let id = Identity { slot: 1, generation: 1 };
+    fn probes_and_answers_are_not_optional() {
+        let id = MemberIdentity { slot: 1, generation: 1 };
         let messages = [
             (Message::Ping(1), false),
             (Message::Ack(1), false),
@@ -251,11 +257,11 @@ mod tests {
             (Message::Gossip, true),
             (Message::TurnUndead, false),
         ];
-        for (message, spared) in messages {
+        for (message, optional) in messages {
             let header = Header { src: id, src_incarnation: 0, dst: id, message: message.clone() };
             let mut packet = Vec::new();
-            Local.encode_header(&header, &mut packet).unwrap();
-            assert_eq!(can_be_spared(&packet), spared, "{message:?}");
+            LocalCodec.encode_header(&header, &mut packet).unwrap();
+            assert_eq!(is_optional(&packet), optional, "{message:?}");
         }
     }
 }

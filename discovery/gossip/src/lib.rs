@@ -5,7 +5,7 @@
 //! A member of the directory that is not seen is searched for until it is. Liveness is never
 //! written to Raft.
 
-pub mod core;
+pub mod engine;
 #[cfg(test)]
 mod fuzz;
 mod identity;
@@ -20,13 +20,13 @@ use std::time::Instant;
 
 pub use identity::Generation;
 pub use roster::Roster;
-pub use run::{Datagrams, Driver, Gossip, Parts, View};
+pub use run::{DatagramTransport, Gossip, GossipParams, GossipTask, LivenessView};
 pub use settings::Settings;
-pub use wire::{Card, MAX_DATAGRAM, WireError};
+pub use wire::{MAX_DATAGRAM, NodeMeta, WireError};
 
 /// Liveness of a member, as this node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum LivenessState {
     Alive,
     /// Did not answer some member's probe; it may still refute.
     Suspect,
@@ -35,7 +35,7 @@ pub enum State {
     Unknown,
 }
 
-impl From<foca::State> for State {
+impl From<foca::State> for LivenessState {
     fn from(state: foca::State) -> Self {
         match state {
             foca::State::Alive => Self::Alive,
@@ -48,12 +48,12 @@ impl From<foca::State> for State {
 /// Member as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Liveness {
-    pub state: State,
+    pub state: LivenessState,
     /// Time of the last datagram from the member itself; None when all is known through others. For
     /// this node itself: now.
     pub last_heard: Option<Instant>,
     /// Its current generation; grows with each start. 0 while unknown.
     pub generation: Generation,
     /// Metadata that it publishes: addresses, version, config version.
-    pub card: Option<Card>,
+    pub meta: Option<NodeMeta>,
 }

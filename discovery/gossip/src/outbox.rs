@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use foca::{Notification, Runtime, Timer};
 
-use super::identity::Identity;
+use super::identity::MemberIdentity;
 use super::roster::Slot;
 
 /// Membership change in foca's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum MemberEvent {
     Up(Slot),
     Down(Slot),
 }
@@ -20,15 +20,15 @@ pub(super) enum News {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     pub(super) packets: Vec<(Slot, Vec<u8>)>,
-    pub(super) later: Vec<(Duration, Timer<Identity>)>,
-    pub(super) news: Vec<News>,
+    pub(super) timers: Vec<(Duration, Timer<MemberIdentity>)>,
+    pub(super) events: Vec<MemberEvent>,
 }
 
-impl Runtime<Identity> for Outbox {
-    fn notify(&mut self, notification: Notification<'_, Identity>) {
+impl Runtime<MemberIdentity> for Outbox {
+    fn notify(&mut self, notification: Notification<'_, MemberIdentity>) {
         match notification {
-            Notification::MemberUp(id) => self.news.push(News::Up(id.slot)),
-            Notification::MemberDown(id) => self.news.push(News::Down(id.slot)),
+            Notification::MemberUp(id) => self.events.push(MemberEvent::Up(id.slot)),
+            Notification::MemberDown(id) => self.events.push(MemberEvent::Down(id.slot)),
             Notification::Rename(..)
             | Notification::Active
             | Notification::Idle
@@ -37,48 +37,48 @@ impl Runtime<Identity> for Outbox {
         }
     }
 
-    fn send_to(&mut self, to: Identity, data: &[u8]) {
+    fn send_to(&mut self, to: MemberIdentity, data: &[u8]) {
         self.packets.push((to.slot, data.to_vec()));
     }
 
-    fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
-        self.later.push((after, event));
+    fn submit_after(&mut self, event: Timer<MemberIdentity>, after: Duration) {
+        self.timers.push((after, event));
     }
 }
 
 /// Scheduled task.
 #[derive(Debug)]
 pub(super) enum Task {
-    Foca(Timer<Identity>),
-    Seek,
-    Nag,
-    Tidy,
-    Calm,
-    Cards,
+    Foca(Timer<MemberIdentity>),
+    Reconnect,
+    Renotify,
+    RecheckSuspects,
+    DecayHealth,
+    SendMeta,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct QueuedTimer {
     at: Instant,
     number: u64,
     task: Task,
 }
 
-impl PartialEq for Waiting {
+impl PartialEq for QueuedTimer {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Waiting {}
+impl Eq for QueuedTimer {}
 
-impl PartialOrd for Waiting {
+impl PartialOrd for QueuedTimer {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Waiting {
+impl Ord for QueuedTimer {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.at, self.number).cmp(&(other.at, other.number))
     }
@@ -86,15 +86,15 @@ impl Ord for Waiting {
 
 /// Timers ordered by time; timers of the same time run in insertion order.
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
-    waiting: BinaryHeap<Reverse<Waiting>>,
+pub(super) struct TimerQueue {
+    waiting: BinaryHeap<Reverse<QueuedTimer>>,
     number: u64,
 }
 
-impl Agenda {
+impl TimerQueue {
     pub(super) fn add(&mut self, at: Instant, task: Task) {
         self.number += 1;
-        self.waiting.push(Reverse(Waiting { at, number: self.number, task }));
+        self.waiting.push(Reverse(QueuedTimer { at, number: self.number, task }));
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
@@ -108,15 +108,17 @@ impl Agenda {
         self.waiting.pop().map(|Reverse(first)| first.task)
     }
 
-    /// Removes the scheduled [`Task::Seek`], if any.
-    pub(super) fn remove_seek(&mut self) {
-        self.waiting.retain(|Reverse(waiting)| !matches!(waiting.task, Task::Seek));
+    /// Removes the scheduled [`Task::Reconnect`], if any.
+    pub(super) fn remove_reconnect(&mut self) {
+        self.waiting.retain(|Reverse(waiting)| !matches!(waiting.task, Task::Reconnect));
     }
 
     /// Moves every timer by `lost`, as if that time had not passed.
     pub(super) fn postpone(&mut self, lost: Duration) {
         let all = std::mem::take(&mut self.waiting);
-        self.waiting =
-            all.into_iter().map(|Reverse(w)| Reverse(Waiting { at: w.at + lost, ..w })).collect();
+        self.waiting = all
+            .into_iter()
+            .map(|Reverse(w)| Reverse(QueuedTimer { at: w.at + lost, ..w }))
+            .collect();
     }
 }

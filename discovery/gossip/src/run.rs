@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::core::{Core, Effect, Start};
-use super::{Card, Generation, Liveness, Roster, Settings};
+use super::engine::{Effect, Engine, EngineParams};
+use super::{Generation, Liveness, NodeMeta, Roster, Settings};
 use muster_transport::endpoint::{Endpoint, Trust};
 
 /// Interval at which the view is refreshed when only `last_heard` has changed.
@@ -23,32 +23,32 @@ const REFRESH: Duration = Duration::from_secs(1);
 const BATCH: usize = 64;
 
 /// Transport to the other members.
-pub trait Datagrams: Send + Sync + 'static {
+pub trait DatagramTransport: Send + Sync + 'static {
     /// Sends one datagram, or drops it. Never blocks.
     fn send(&self, to: NodeId, datagram: Bytes);
 
     /// Like `send`, but drops it if it needs a new session while several are being set up.
-    fn offer(&self, to: NodeId, datagram: Bytes);
+    fn send_optional(&self, to: NodeId, datagram: Bytes);
 }
 
-impl Datagrams for Endpoint {
+impl DatagramTransport for Endpoint {
     fn send(&self, to: NodeId, datagram: Bytes) {
         self.send_datagram(to, datagram);
     }
 
-    fn offer(&self, to: NodeId, datagram: Bytes) {
-        self.offer_datagram(to, datagram);
+    fn send_optional(&self, to: NodeId, datagram: Bytes) {
+        self.send_optional_datagram(to, datagram);
     }
 }
 
 /// Members as this node sees them.
-pub type View = Arc<BTreeMap<NodeId, Liveness>>;
+pub type LivenessView = Arc<BTreeMap<NodeId, Liveness>>;
 
 /// Inputs and parameters of gossip.
 #[derive(Debug)]
-pub struct Parts<D> {
+pub struct GossipParams<D> {
     pub me: NodeId,
-    /// See [`Start::generation`].
+    /// See [`EngineParams::generation`].
     pub generation: Generation,
     pub settings: Settings,
     pub datagrams: D,
@@ -62,89 +62,92 @@ pub struct Parts<D> {
 /// Handle to the view. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Gossip {
-    view: watch::Receiver<View>,
-    card: watch::Sender<Card>,
+    view: watch::Receiver<LivenessView>,
+    meta: watch::Sender<NodeMeta>,
 }
 
 impl Gossip {
     /// Prepares gossip; it begins when the driver runs.
-    pub fn new<D: Datagrams>(parts: Parts<D>, stop: CancellationToken) -> (Self, Driver<D>) {
-        let (views, view) = watch::channel(View::default());
-        let (card, cards) = watch::channel(Card::default());
+    pub fn new<D: DatagramTransport>(
+        params: GossipParams<D>,
+        stop: CancellationToken,
+    ) -> (Self, GossipTask<D>) {
+        let (views, view) = watch::channel(LivenessView::default());
+        let (meta, metadata) = watch::channel(NodeMeta::default());
         (
-            Self { view, card },
-            Driver { parts, stop, views, cards, core: None, roster: Arc::default() },
+            Self { view, meta },
+            GossipTask { params, stop, views, metadata, engine: None, roster: Arc::default() },
         )
     }
 
     /// Returns a watch of every member of the directory. Receivers wake when a state, a generation
     /// or the metadata changes; a suspicion or a generation may come a second late. `last_heard` is
     /// at most a second old and wakes no receiver.
-    pub fn liveness(&self) -> watch::Receiver<View> {
+    pub fn liveness(&self) -> watch::Receiver<LivenessView> {
         self.view.clone()
     }
 
     /// Replaces this node's metadata.
-    pub fn set_card(&self, card: Card) {
-        self.card.send_if_modified(|old| {
-            let differs = *old != card;
+    pub fn set_meta(&self, meta: NodeMeta) {
+        self.meta.send_if_modified(|old| {
+            let differs = *old != meta;
             if differs {
-                *old = card;
+                *old = meta;
             }
             differs
         });
     }
 }
 
-/// Task behind [`Gossip`]: the caller spawns [`Driver::run`].
+/// Task behind [`Gossip`]: the caller spawns [`GossipTask::run`].
 #[derive(Debug)]
-pub struct Driver<D> {
-    parts: Parts<D>,
+pub struct GossipTask<D> {
+    params: GossipParams<D>,
     stop: CancellationToken,
-    views: watch::Sender<View>,
-    cards: watch::Receiver<Card>,
-    core: Option<Core>,
+    views: watch::Sender<LivenessView>,
+    metadata: watch::Receiver<NodeMeta>,
+    engine: Option<Engine>,
     roster: Arc<Roster>,
 }
 
-impl<D: Datagrams> Driver<D> {
+impl<D: DatagramTransport> GossipTask<D> {
     /// Gossips until `stop`, then announces that this node leaves.
     pub async fn run(mut self) {
-        self.take_directory();
+        self.on_directory();
         let mut refresh = tokio::time::interval(REFRESH);
         let mut batch = Vec::with_capacity(BATCH);
         let mut inbox_open = true;
         let stop = self.stop.clone();
         loop {
             let mut due = false;
-            let deadline = self.core.as_ref().and_then(Core::next_deadline);
+            let deadline = self.engine.as_ref().and_then(Engine::next_deadline);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                count = self.parts.inbox.recv_many(&mut batch, BATCH), if inbox_open => {
+                count = self.params.inbox.recv_many(&mut batch, BATCH), if inbox_open => {
                     inbox_open = count > 0;
-                    self.take_datagrams(&mut batch);
+                    self.on_datagrams(&mut batch);
                 }
-                Ok(()) = self.parts.trust.changed() => self.take_directory(),
-                Ok(()) = self.cards.changed() => {
-                    let card = self.cards.borrow_and_update().clone();
-                    self.with_core(|core, now| core.set_card(now, &card));
+                Ok(()) = self.params.trust.changed() => self.on_directory(),
+                Ok(()) = self.metadata.changed() => {
+                    let meta = self.metadata.borrow_and_update().clone();
+                    self.with_engine(|engine, now| engine.set_meta(now, &meta));
                 }
                 _ = refresh.tick() => due = true,
                 () = sleep_until(deadline.map_or_else(far, Instant::from_std)) => {}
             }
-            self.with_core(Core::tick);
-            if self.core.as_mut().is_none_or(Core::take_changed) || due {
+            self.with_engine(Engine::tick);
+            if self.engine.as_mut().is_none_or(Engine::take_changed) || due {
                 self.publish();
             }
         }
-        self.with_core(Core::leave);
+        self.with_engine(Engine::leave);
     }
 
-    fn take_datagrams(&mut self, batch: &mut Vec<(NodeId, Bytes)>) {
-        self.with_core(|core, now| {
+    fn on_datagrams(&mut self, batch: &mut Vec<(NodeId, Bytes)>) {
+        self.with_engine(|engine, now| {
             for (from, datagram) in batch.iter() {
-                if let Err(error) = core.receive(now, *from, datagram) {
+                if let Err(error) = engine.receive(now, *from, datagram) {
                     debug!(peer = %from.short(), %error, "gossip datagram rejected");
                 }
             }
@@ -152,19 +155,20 @@ impl<D: Datagrams> Driver<D> {
         batch.clear();
     }
 
-    fn take_directory(&mut self) {
-        let trust = Arc::clone(&self.parts.trust.borrow_and_update());
-        if !self.roster.is(&trust.directory) {
-            self.roster = Arc::new(self.roster.with(&trust.directory.keys().copied().collect()));
+    fn on_directory(&mut self) {
+        let trust = Arc::clone(&self.params.trust.borrow_and_update());
+        if !self.roster.matches(&trust.directory) {
+            self.roster =
+                Arc::new(self.roster.with_members(&trust.directory.keys().copied().collect()));
         }
         let now = Instant::now().into_std();
         let roster = Arc::clone(&self.roster);
-        match &mut self.core {
-            Some(core) if !Arc::ptr_eq(core.roster(), &self.roster) => {
-                if !core.set_roster(now, roster) {
+        match &mut self.engine {
+            Some(engine) if !Arc::ptr_eq(engine.roster(), &self.roster) => {
+                if !engine.set_roster(now, roster) {
                     // If this node is added again, it starts above its current generation.
-                    self.parts.generation = core.generation().saturating_add(1);
-                    self.core = None;
+                    self.params.generation = engine.generation().saturating_add(1);
+                    self.engine = None;
                 }
             }
             Some(_) => {}
@@ -175,36 +179,36 @@ impl<D: Datagrams> Driver<D> {
 
     fn start(&mut self, roster: Arc<Roster>, now: std::time::Instant) {
         use rand::SeedableRng;
-        let Parts { me, generation, settings, rng, .. } = &mut self.parts;
-        let start = Start {
+        let GossipParams { me, generation, settings, rng, .. } = &mut self.params;
+        let start = EngineParams {
             me: *me,
             generation: *generation,
             settings: settings.clone(),
             roster,
             rng: StdRng::from_rng(rng),
         };
-        self.core = Core::new(start, now);
-        if let Some(core) = &mut self.core {
-            core.set_card(now, &self.cards.borrow());
+        self.engine = Engine::new(start, now);
+        if let Some(engine) = &mut self.engine {
+            engine.set_meta(now, &self.metadata.borrow());
         }
     }
 
-    fn with_core(&mut self, call: impl FnOnce(&mut Core, std::time::Instant)) {
-        if let Some(core) = &mut self.core {
-            call(core, Instant::now().into_std());
+    fn with_engine(&mut self, call: impl FnOnce(&mut Engine, std::time::Instant)) {
+        if let Some(engine) = &mut self.engine {
+            call(engine, Instant::now().into_std());
         }
         self.perform();
     }
 
     fn perform(&mut self) {
-        let effects = self.core.as_mut().map(Core::take_effects).unwrap_or_default();
+        let effects = self.engine.as_mut().map(Engine::take_effects).unwrap_or_default();
         for effect in effects {
             match effect {
-                Effect::Send { to, datagram, can_be_spared: false } => {
-                    self.parts.datagrams.send(to, datagram);
+                Effect::Send { to, datagram, is_optional: false } => {
+                    self.params.datagrams.send(to, datagram);
                 }
-                Effect::Send { to, datagram, can_be_spared: true } => {
-                    self.parts.datagrams.offer(to, datagram);
+                Effect::Send { to, datagram, is_optional: true } => {
+                    self.params.datagrams.send_optional(to, datagram);
                 }
                 Effect::Up(id) => info!(peer = %id.short(), "member is seen"),
                 Effect::Down(id) => info!(peer = %id.short(), "member is no longer seen"),
@@ -214,7 +218,7 @@ impl<D: Datagrams> Driver<D> {
 
     fn publish(&self) {
         let now = Instant::now().into_std();
-        let view = self.core.as_ref().map(|core| core.view(now)).unwrap_or_default();
+        let view = self.engine.as_ref().map(|engine| engine.view(now)).unwrap_or_default();
         self.views.send_if_modified(|old| {
             let wakes = differs(old, &view);
             *old = Arc::new(view);
@@ -230,7 +234,7 @@ fn differs(old: &BTreeMap<NodeId, Liveness>, new: &BTreeMap<NodeId, Liveness>) -
             a != b
                 || old.state != new.state
                 || old.generation != new.generation
-                || old.card != new.card
+                || old.meta != new.meta
         })
 }
 

@@ -21,23 +21,23 @@ pub struct Settings {
     /// Time in which a suspect may refute, when this member is healthy.
     pub suspicion: Duration,
     /// Interval at which a member notifies its suspect again.
-    pub nag: Duration,
+    pub renotify_interval: Duration,
     /// Interval at which updates are passed on.
     pub gossip_period: Duration,
     /// Number of members that updates are passed on to.
     pub gossip_fanout: usize,
     /// Interval of the search for missing members after a start or a change.
     /// Maximum interval of the search; it doubles while nothing is found.
-    pub seek_first: Duration,
+    pub reconnect_min_interval: Duration,
     /// Number of missing members that are asked per round.
-    pub seek_last: Duration,
-    pub seek_fanout: usize,
+    pub reconnect_max_interval: Duration,
+    pub reconnect_fanout: usize,
     /// Interval at which queued metadata is sent.
-    pub card_period: Duration,
+    pub meta_interval: Duration,
     /// Number of members that queued metadata is sent to per interval.
-    pub card_fanout: usize,
+    pub meta_fanout: usize,
     /// Up to this many members, metadata is sent without a request.
-    pub card_push_below: usize,
+    pub meta_push_max_members: usize,
 }
 
 impl Default for Settings {
@@ -48,31 +48,31 @@ impl Default for Settings {
             probe_rtt: ms(150),
             indirect_probes: 4,
             suspicion: ms(1500),
-            nag: ms(200),
+            renotify_interval: ms(200),
             gossip_period: ms(100),
             gossip_fanout: 3,
-            seek_first: ms(100),
-            seek_last: ms(1000),
-            seek_fanout: 3,
-            card_period: ms(100),
-            card_fanout: 4,
-            card_push_below: 256,
+            reconnect_min_interval: ms(100),
+            reconnect_max_interval: ms(1000),
+            reconnect_fanout: 3,
+            meta_interval: ms(100),
+            meta_fanout: 4,
+            meta_push_max_members: 256,
         }
     }
 }
 
 /// Maximum of the local health score; each point adds one base suspicion time.
-pub(crate) const MAX_STRAIN: u8 = 4;
+pub(crate) const MAX_HEALTH_SCORE: u8 = 4;
 
 impl Settings {
-    /// Returns foca's configuration for `members` members at health score `strain`.
-    pub(crate) fn foca(&self, members: usize, strain: u8) -> Config {
+    /// Returns foca's configuration for `members` members at health score `score`.
+    pub(crate) fn foca(&self, members: usize, score: u8) -> Config {
         Config {
             probe_period: self.probe_period,
             probe_rtt: self.probe_rtt,
             num_indirect_probes: positive(self.indirect_probes),
             max_transmissions: transmissions(members),
-            suspect_to_down_after: self.suspicion * (1 + u32::from(strain.min(MAX_STRAIN))),
+            suspect_to_down_after: self.suspicion * (1 + u32::from(score.min(MAX_HEALTH_SCORE))),
             remove_down_after: None, // the directory bounds the view, not time
             max_packet_size: positive(MAX_DATAGRAM),
             notify_down_members: true,

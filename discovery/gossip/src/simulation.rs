@@ -12,8 +12,8 @@ use muster_types::NodeId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::core::{Core, Effect, Start};
-use super::{Card, Generation, Roster, Settings, State};
+use super::engine::{Effect, Engine, EngineParams};
+use super::{Generation, LivenessState, NodeMeta, Roster, Settings};
 
 /// Overhead per datagram in bytes: IPv4 and UDP headers (28), a QUIC short header with an
 /// eight-byte connection id (11), the AEAD tag (16) and the datagram frame (3).
@@ -46,22 +46,22 @@ pub struct Tally {
     /// Number of times it declared a member down.
     pub downs: u64,
     /// Datagrams it could not read; any is a bug.
-    pub refused: u64,
+    pub rejected: u64,
     /// Number of wake-ups by its own timers.
     pub wakes: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Happening {
+enum SimEvent {
     Arrive { to: usize, from: usize, datagram: Bytes },
-    Wake { who: usize, life: u64 },
+    Wake { index: usize, run: u64 },
 }
 
 #[derive(Debug)]
 struct Member {
-    core: Option<Core>,
-    life: u64,
-    /// Due time of its next [`Happening::Wake`], so that only one is queued.
+    engine: Option<Engine>,
+    run: u64,
+    /// Due time of its next [`SimEvent::Wake`], so that only one is queued.
     wakes: Option<Instant>,
     group: u8,
     /// While paused: contents of the socket's buffer.
@@ -79,7 +79,7 @@ pub struct Simulation {
     members: Vec<Member>,
     cut: HashSet<(usize, usize)>,
     roster: Arc<Roster>,
-    queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
+    queue: BinaryHeap<Reverse<(Instant, u64, SimEvent)>>,
     sequence: u64,
     began: Instant,
     now: Instant,
@@ -92,10 +92,10 @@ impl Simulation {
     pub fn new(members: usize, seed: u64, settings: Settings, began: Instant) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let ids: Vec<_> = (0..members).map(|_| NodeId::from_bytes(rng.random())).collect();
-        let roster = Arc::new(Roster::default().with(&ids.iter().copied().collect()));
+        let roster = Arc::new(Roster::default().with_members(&ids.iter().copied().collect()));
         let idle = || Member {
-            core: None,
-            life: 0,
+            engine: None,
+            run: 0,
             wakes: None,
             group: 0,
             buffer: None,
@@ -132,46 +132,46 @@ impl Simulation {
     }
 
     /// Starts a member with a generation: higher than its last, or as a wrong clock gives it.
-    pub fn start(&mut self, who: usize, generation: Generation) {
-        self.members[who].core = self.core_of(who, generation, self.now);
-        self.begin(who);
+    pub fn start(&mut self, index: usize, generation: Generation) {
+        self.members[index].engine = self.new_engine(index, generation, self.now);
+        self.begin(index);
     }
 
-    fn core_of(&mut self, who: usize, generation: Generation, at: Instant) -> Option<Core> {
-        let start = Start {
-            me: self.ids[who],
+    fn new_engine(&mut self, index: usize, generation: Generation, at: Instant) -> Option<Engine> {
+        let start = EngineParams {
+            me: self.ids[index],
             generation,
             settings: self.settings.clone(),
             roster: Arc::clone(&self.roster),
             rng: StdRng::from_rng(&mut self.rng),
         };
-        Core::new(start, at)
+        Engine::new(start, at)
     }
 
-    fn begin(&mut self, who: usize) {
-        let member = &mut self.members[who];
-        member.life += 1;
+    fn begin(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        member.run += 1;
         member.wakes = None;
         member.buffer = None;
-        self.settle(who);
+        self.flush(index);
     }
 
     pub fn start_all(&mut self) {
-        for who in 0..self.len() {
-            self.start(who, 1);
+        for index in 0..self.len() {
+            self.start(index, 1);
         }
     }
 
     /// Starts all members with all contacts already made. Their timers are spread over `span`, such
     /// as a probe period. (Takes time with the cube of the members, on all processors: half a
     /// second for 1000, minutes for 10 000, optimised.)
-    pub fn start_acquainted(&mut self, span: Duration) {
+    pub fn start_with_contacts(&mut self, span: Duration) {
         let (settings, roster) = (&self.settings, &self.roster);
         let starts: Vec<_> = self
             .ids
             .iter()
             .map(|me| {
-                let start = Start {
+                let start = EngineParams {
                     me: *me,
                     generation: 1,
                     settings: settings.clone(),
@@ -181,36 +181,36 @@ impl Simulation {
                 (start, self.now + self.rng.random_range(Duration::ZERO..span))
             })
             .collect();
-        for (who, core) in acquainted(starts).into_iter().enumerate() {
-            self.members[who].core = core;
-            self.begin(who);
+        for (index, engine) in engines_with_contacts(starts).into_iter().enumerate() {
+            self.members[index].engine = engine;
+            self.begin(index);
         }
     }
 
     /// Stops a member without notice.
-    pub fn kill(&mut self, who: usize) {
-        self.members[who].core = None;
+    pub fn kill(&mut self, index: usize) {
+        self.members[index].engine = None;
     }
 
     /// Stops a member that announces its leave.
-    pub fn stop(&mut self, who: usize) {
+    pub fn stop(&mut self, index: usize) {
         let now = self.now;
-        self.with(who, |core| core.leave(now));
-        self.kill(who);
+        self.with(index, |engine| engine.leave(now));
+        self.kill(index);
     }
 
     /// Stops a member's clock and queues its datagrams, as SIGSTOP does.
-    pub fn pause(&mut self, who: usize) {
-        self.members[who].buffer.get_or_insert_default();
+    pub fn pause(&mut self, index: usize) {
+        self.members[index].buffer.get_or_insert_default();
     }
 
     /// Resumes a member. Its timers run before the queued datagrams, as they may.
-    pub fn resume(&mut self, who: usize) {
-        let waited = self.members[who].buffer.take().unwrap_or_default();
+    pub fn resume(&mut self, index: usize) {
+        let waited = self.members[index].buffer.take().unwrap_or_default();
         let now = self.now;
-        self.with(who, |core| core.tick(now));
+        self.with(index, |engine| engine.tick(now));
         for (from, datagram) in waited {
-            self.arrive(who, from, &datagram);
+            self.arrive(index, from, &datagram);
         }
     }
 
@@ -219,14 +219,14 @@ impl Simulation {
         self.cut.insert((from, to));
     }
 
-    pub fn set_card(&mut self, who: usize, card: &Card) {
+    pub fn set_meta(&mut self, index: usize, meta: &NodeMeta) {
         let now = self.now;
-        self.with(who, |core| core.set_card(now, card));
+        self.with(index, |engine| engine.set_meta(now, meta));
     }
 
-    /// Limits `who` to members of the same group.
-    pub fn set_group(&mut self, who: usize, group: u8) {
-        self.members[who].group = group;
+    /// Limits `index` to members of the same group.
+    pub fn set_group(&mut self, index: usize, group: u8) {
+        self.members[index].group = group;
     }
 
     pub fn heal(&mut self) {
@@ -238,38 +238,38 @@ impl Simulation {
 
     /// Removes members from every directory. Their engines end, as their sessions do.
     pub fn remove(&mut self, gone: &BTreeSet<usize>) {
-        let keep = |who: &usize| !gone.contains(who);
-        let members = (0..self.len()).filter(keep).map(|who| self.ids[who]).collect();
-        self.roster = Arc::new(self.roster.with(&members));
-        for who in 0..self.len() {
+        let keep = |index: &usize| !gone.contains(index);
+        let members = (0..self.len()).filter(keep).map(|index| self.ids[index]).collect();
+        self.roster = Arc::new(self.roster.with_members(&members));
+        for index in 0..self.len() {
             let (now, roster) = (self.now, Arc::clone(&self.roster));
             let mut stays = true;
-            self.with(who, |core| stays = core.set_roster(now, roster));
+            self.with(index, |engine| stays = engine.set_roster(now, roster));
             if !stays {
-                self.kill(who);
+                self.kill(index);
             }
         }
     }
 
-    pub fn core(&self, who: usize) -> Option<&Core> {
-        self.members[who].core.as_ref()
+    pub fn engine(&self, index: usize) -> Option<&Engine> {
+        self.members[index].engine.as_ref()
     }
 
-    /// Returns the state of `whom` as `who` sees it; None while `who` does not run.
-    pub fn state(&self, who: usize, whom: usize) -> Option<State> {
-        let view = self.core(who)?.view(self.now);
-        view.get(&self.ids[whom]).map(|liveness| liveness.state)
+    /// Returns the state of `target` as `index` sees it; None while `index` does not run.
+    pub fn state(&self, index: usize, target: usize) -> Option<LivenessState> {
+        let view = self.engine(index)?.view(self.now);
+        view.get(&self.ids[target]).map(|liveness| liveness.state)
     }
 
     /// Returns the members that run.
     pub fn running(&self) -> impl Iterator<Item = usize> {
-        (0..self.len()).filter(|who| self.members[*who].core.is_some())
+        (0..self.len()).filter(|index| self.members[*index].engine.is_some())
     }
 
     /// Returns true when every running member sees exactly the running members.
     pub fn converged(&self) -> bool {
         let others = self.running().count().saturating_sub(1);
-        self.members.iter().filter_map(|m| m.core.as_ref()).all(|core| core.seen() == others)
+        self.members.iter().filter_map(|m| m.engine.as_ref()).all(|engine| engine.seen() == others)
     }
 
     /// Returns and resets each member's counters.
@@ -284,7 +284,7 @@ impl Simulation {
             if *at > end {
                 break;
             }
-            self.happen();
+            self.step();
         }
         self.now = end;
     }
@@ -306,25 +306,25 @@ impl Simulation {
         Some(self.now - from)
     }
 
-    fn happen(&mut self) {
-        let Some(Reverse((at, _, happening))) = self.queue.pop() else { return };
+    fn step(&mut self) {
+        let Some(Reverse((at, _, event))) = self.queue.pop() else { return };
         self.now = at;
         let now = self.now;
-        match happening {
-            Happening::Arrive { to, from, datagram } => match &mut self.members[to].buffer {
+        match event {
+            SimEvent::Arrive { to, from, datagram } => match &mut self.members[to].buffer {
                 Some(waiting) if waiting.len() < SOCKET_BUFFER => waiting.push((from, datagram)),
                 Some(_) => {}
                 None => self.arrive(to, from, &datagram),
             },
-            Happening::Wake { who, life } => {
-                let member = &mut self.members[who];
-                if member.life == life && member.wakes == Some(at) {
+            SimEvent::Wake { index, run } => {
+                let member = &mut self.members[index];
+                if member.run == run && member.wakes == Some(at) {
                     member.wakes = None;
                     if member.buffer.is_some() {
                         return;
                     }
                     member.tally.wakes += 1;
-                    self.with(who, |core| core.tick(now));
+                    self.with(index, |engine| engine.tick(now));
                 }
             }
         }
@@ -332,42 +332,42 @@ impl Simulation {
 
     fn arrive(&mut self, to: usize, from: usize, datagram: &[u8]) {
         let (now, from) = (self.now, self.ids[from]);
-        let mut refused = 0;
-        self.with(to, |core| {
-            refused = u64::from(core.receive(now, from, datagram).is_err());
+        let mut rejected = 0;
+        self.with(to, |engine| {
+            rejected = u64::from(engine.receive(now, from, datagram).is_err());
         });
-        self.members[to].tally.refused += refused;
+        self.members[to].tally.rejected += rejected;
     }
 
-    fn with(&mut self, who: usize, call: impl FnOnce(&mut Core)) {
-        if let Some(core) = &mut self.members[who].core {
-            call(core);
-            self.settle(who);
+    fn with(&mut self, index: usize, call: impl FnOnce(&mut Engine)) {
+        if let Some(engine) = &mut self.members[index].engine {
+            call(engine);
+            self.flush(index);
         }
     }
 
     /// Sends the engine's datagrams and schedules its next wake-up.
-    fn settle(&mut self, who: usize) {
-        let member = &mut self.members[who];
-        let Some(core) = &mut member.core else { return };
-        let effects = core.take_effects();
-        let deadline = core.next_deadline().map(|at| at.max(self.now));
+    fn flush(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        let Some(engine) = &mut member.engine else { return };
+        let effects = engine.take_effects();
+        let deadline = engine.next_deadline().map(|at| at.max(self.now));
         if let Some(at) = deadline.filter(|at| member.wakes.is_none_or(|wakes| *at < wakes)) {
             member.wakes = Some(at);
             self.sequence += 1;
-            let wake = Happening::Wake { who, life: member.life };
+            let wake = SimEvent::Wake { index, run: member.run };
             self.queue.push(Reverse((at, self.sequence, wake)));
         }
         for effect in effects {
             match effect {
-                Effect::Send { to, datagram, .. } => self.post(who, to, datagram),
+                Effect::Send { to, datagram, .. } => self.transmit(index, to, datagram),
                 Effect::Up(_) => {}
-                Effect::Down(_) => self.members[who].tally.downs += 1,
+                Effect::Down(_) => self.members[index].tally.downs += 1,
             }
         }
     }
 
-    fn post(&mut self, from: usize, to: NodeId, datagram: Bytes) {
+    fn transmit(&mut self, from: usize, to: NodeId, datagram: Bytes) {
         let tally = &mut self.members[from].tally;
         tally.datagrams += 1;
         tally.bytes += datagram.len() as u64;
@@ -379,13 +379,13 @@ impl Simulation {
         }
         let delay = self.rng.random_range(self.network.latency.clone());
         self.sequence += 1;
-        let arrive = Happening::Arrive { to, from, datagram };
+        let arrive = SimEvent::Arrive { to, from, datagram };
         self.queue.push(Reverse((self.now + delay, self.sequence, arrive)));
     }
 }
 
 /// Returns the engines of members that have all met, created in parallel: each is independent.
-fn acquainted(mut starts: Vec<(Start, Instant)>) -> Vec<Option<Core>> {
+fn engines_with_contacts(mut starts: Vec<(EngineParams, Instant)>) -> Vec<Option<Engine>> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let share = starts.len().div_ceil(processors).max(1);
     std::thread::scope(|scope| {
@@ -395,16 +395,16 @@ fn acquainted(mut starts: Vec<(Start, Instant)>) -> Vec<Option<Core>> {
             let mine = std::mem::replace(&mut starts, rest);
             threads.push(scope.spawn(|| {
                 let made = mine.into_iter().map(|(start, at)| {
-                    let mut core = Core::new(start, at)?;
-                    core.assume_all_live(at, 1);
-                    core.take_effects(); // no introductions are needed
-                    Some(core)
+                    let mut engine = Engine::new(start, at)?;
+                    engine.assume_all_live(at, 1);
+                    engine.take_effects(); // no introductions are needed
+                    Some(engine)
                 });
                 made.collect::<Vec<_>>()
             }));
         }
         let made = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
-        made.flat_map(|cores| cores.expect("making a core does not panic")).collect()
+        made.flat_map(|engines| engines.expect("creating an engine does not panic")).collect()
     })
 }
 

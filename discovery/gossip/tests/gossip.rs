@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
-use muster_gossip::{Card, Gossip, Parts, Settings, State};
-use muster_kit::stranger::stranger;
-use muster_kit::{PATIENCE, TestNode, acquaint, bounded, message};
+use muster_gossip::{Gossip, GossipParams, LivenessState, NodeMeta, Settings};
+use muster_kit::raw_client::raw_client;
+use muster_kit::{TIMEOUT, TestNode, bounded, form_cluster, message};
 use muster_messages::hello::{AnchorRequest, ProveRequest};
 use muster_pki::proof::{EXPORTER_LABEL, Side, Transcript};
 use muster_pki::token::Token;
@@ -30,7 +30,7 @@ impl Member {
     fn start(n: u64) -> Self {
         let node = TestNode::start("127.0.0.1:0");
         let stop = CancellationToken::new();
-        let parts = Parts {
+        let params = GossipParams {
             me: node.id(),
             generation: 1,
             settings: Settings::default(),
@@ -39,31 +39,31 @@ impl Member {
             trust: node.trust.subscribe(),
             rng: StdRng::seed_from_u64(n),
         };
-        let (gossip, driver) = Gossip::new(parts, stop.clone());
+        let (gossip, task) = Gossip::new(params, stop.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(driver.run());
+        tasks.spawn(task.run());
         Self { node, gossip, stop, tasks }
     }
 
-    async fn sees(&self, what: &str, wanted: impl Fn(&NodeId, State) -> bool) {
+    async fn sees(&self, what: &str, wanted: impl Fn(&NodeId, LivenessState) -> bool) {
         let mut view = self.gossip.liveness();
         let seen = view.wait_for(|view| {
             !view.is_empty() && view.iter().all(|(id, liveness)| wanted(id, liveness.state))
         });
-        let came = tokio::time::timeout(PATIENCE, seen).await.is_ok();
+        let came = tokio::time::timeout(TIMEOUT, seen).await.is_ok();
         assert!(came, "never came: {what}, but {:?}", self.gossip.liveness().borrow());
     }
 }
 
 fn cluster(members: u64) -> Vec<Member> {
     let members: Vec<_> = (0..members).map(Member::start).collect();
-    acquaint(&members.iter().map(|member| &member.node).collect::<Vec<_>>());
+    form_cluster(&members.iter().map(|member| &member.node).collect::<Vec<_>>());
     members
 }
 
 async fn all_see_all(members: &[Member]) {
     for member in members {
-        member.sees("all see all", |_, state| state == State::Alive).await;
+        member.sees("all see all", |_, state| state == LivenessState::Alive).await;
     }
 }
 
@@ -76,7 +76,9 @@ async fn members_see_each_other_and_notice_a_death_and_an_end() {
     let id = dead.node.id();
     drop(dead); // its sockets close with it: gossip announces no leave
     for member in &members {
-        member.sees("one is down", |who, state| (state == State::Down) == (*who == id)).await;
+        member
+            .sees("one is down", |who, state| (state == LivenessState::Down) == (*who == id))
+            .await;
     }
 
     let mut leaving = members.pop().unwrap();
@@ -85,37 +87,37 @@ async fn members_see_each_other_and_notice_a_death_and_an_end() {
     leaving.tasks.join_next().await.unwrap().unwrap();
     for member in &members {
         let gone = |who: &NodeId| *who == id || *who == left;
-        member.sees("two are down", |who, state| (state == State::Down) == gone(who)).await;
+        member.sees("two are down", |who, state| (state == LivenessState::Down) == gone(who)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cards_are_learned_and_a_removed_member_is_forgotten() {
+async fn metadata_is_learned_and_a_removed_member_is_forgotten() {
     let members = cluster(3);
-    let card = Card {
+    let meta = NodeMeta {
         addresses: vec!["192.0.2.1:50000".parse().unwrap()],
         version: "1.0.0".to_owned(),
         config_version: 7,
     };
     all_see_all(&members).await;
-    members[0].gossip.set_card(card.clone());
+    members[0].gossip.set_meta(meta.clone());
     let id = members[0].node.id();
     for member in &members {
         let mut view = member.gossip.liveness();
-        let told = view.wait_for(|view| view[&id].card.as_ref() == Some(&card));
-        tokio::time::timeout(PATIENCE, told).await.expect("the metadata is learned").unwrap();
+        let learned = view.wait_for(|view| view[&id].meta.as_ref() == Some(&meta));
+        tokio::time::timeout(TIMEOUT, learned).await.expect("the metadata is learned").unwrap();
     }
     for member in &members[1..] {
         member.node.forget(&members[0].node);
         let mut view = member.gossip.liveness();
         let forgotten = view.wait_for(|view| !view.contains_key(&id));
-        tokio::time::timeout(PATIENCE, forgotten).await.expect("it is forgotten").unwrap();
-        member.sees("the rest stay", |_, state| state == State::Alive).await;
+        tokio::time::timeout(TIMEOUT, forgotten).await.expect("it is forgotten").unwrap();
+        member.sees("the rest stay", |_, state| state == LivenessState::Alive).await;
     }
     let trust = Arc::clone(&members[0].node.trust.borrow());
     assert_eq!(trust.directory.len(), 3, "the removed member still has the old directory");
     members[0]
-        .sees("it sees only itself", |who, state| (*who == id) == (state == State::Alive))
+        .sees("it sees only itself", |who, state| (*who == id) == (state == LivenessState::Alive))
         .await;
 }
 
@@ -124,11 +126,11 @@ async fn cards_are_learned_and_a_removed_member_is_forgotten() {
 #[tokio::test]
 async fn a_datagram_on_a_proven_hello_session_never_reaches_gossip() {
     let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let token = Token::generate();
-    b.admits(&token);
+    b.accept_token(&token);
     let mut gossip = b.endpoint.datagrams();
-    let (client, config) = stranger(ALPN_HELLO, Some(&a.identity));
+    let (client, config) = raw_client(ALPN_HELLO, Some(&a.identity));
     let connection = client.connect_with(config, b.address, "any").unwrap().await.unwrap();
     let mut hello = HelloClient::new(http2(&connection).await);
     let mut exporter = [0; 32];

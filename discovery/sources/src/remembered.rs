@@ -99,7 +99,7 @@ pub fn write(path: &Path, peers: &[Peer]) -> Result<(), WriteError> {
 }
 
 /// The path with a suffix behind it.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
@@ -120,7 +120,7 @@ fn recall(path: &Path) -> (Vec<Peer>, Option<ReadError>) {
     match read(path) {
         Ok(peers) => (peers, None),
         Err(error) => {
-            let aside = beside(path, "unreadable");
+            let aside = with_suffix(path, "unreadable");
             match fs::rename(path, &aside) {
                 Ok(()) => warn!(%error, kept = %aside.display(), "unreadable peers file renamed"),
                 Err(rename) => warn!(%error, %rename, "cannot read or rename the peers file"),
@@ -220,7 +220,7 @@ mod tests {
             let (peers, error) = recall(&path);
             assert!(peers.is_empty() && error.is_some(), "{wrong}");
             assert!(!path.exists(), "{wrong}");
-            assert_eq!(fs::read_to_string(beside(&path, "unreadable")).unwrap(), wrong);
+            assert_eq!(fs::read_to_string(with_suffix(&path, "unreadable")).unwrap(), wrong);
         }
         write(&path, &[peer(1, 1)]).unwrap();
         assert_eq!(recall(&path).0.len(), 1);

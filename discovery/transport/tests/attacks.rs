@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use muster_kit::stranger::{presenting, stranger};
-use muster_kit::{Echo, PATIENCE, TestNode, acquaint, bounded, message, now, until};
+use muster_kit::raw_client::{raw_client, raw_client_with};
+use muster_kit::{Echo, TIMEOUT, TestNode, bounded, form_cluster, message, now, until};
 use muster_messages::hello::{
     AnchorReply, AnchorRequest, BirthReply, BirthRequest, GreetReply, GreetRequest, JoinReply,
     JoinRequest, ProveReply, ProveRequest, RenewReply, RenewRequest,
@@ -25,7 +25,7 @@ use muster_services::hello::hello_client::HelloClient;
 use muster_services::hello::hello_server::{Hello, HelloServer};
 use muster_services::node::node_server::NodeServer;
 use muster_transport::endpoint::{self, Bind, Endpoint, Trust};
-use muster_transport::hello::{HelloSession, ProveError, RefusedWhy};
+use muster_transport::hello::{HelloSession, ProveError, RejectReason};
 use muster_types::wire::{ALPN_HELLO, ALPN_NODE, MAX_MESSAGE};
 use muster_types::{ClusterId, Role};
 use rustls::sign::CertifiedKey;
@@ -121,7 +121,7 @@ impl Mallory {
 async fn a_relay_in_the_middle_gains_nothing() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let token = Token::generate();
-    b.admits(&token);
+    b.accept_token(&token);
     let heard = Arc::default();
     let mallory = Mallory::between(b.address, Arc::clone(&heard)).await;
     let session = a.endpoint.dial_hello(mallory.address).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_relay_in_the_middle_gains_nothing() {
     assert_eq!(heard.len(), 1);
     let status = heard[0].as_ref().expect_err("b rejects the relay");
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
-    assert_eq!(b.refusals(), [RefusedWhy::WrongProof]);
+    assert_eq!(b.rejections(), [RejectReason::WrongProof]);
     assert!(session.is_closed(), "a has closed the session");
 }
 
@@ -141,7 +141,7 @@ async fn a_relay_in_the_middle_gains_nothing() {
 async fn a_relay_with_the_keys_of_both_sides_is_refused_by_the_exporter_alone() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let token = Token::generate();
-    b.admits(&token);
+    b.accept_token(&token);
     let heard = Arc::default();
     let keys = [Arc::clone(&b.identity), Arc::clone(&a.identity)];
     let mallory = Mallory::between_as(keys, b.address, Arc::clone(&heard)).await;
@@ -152,17 +152,17 @@ async fn a_relay_with_the_keys_of_both_sides_is_refused_by_the_exporter_alone() 
     let heard = heard.lock().unwrap().clone();
     assert_eq!(heard.len(), 1);
     assert!(heard[0].is_err(), "b rejects the relay");
-    let refused = b.porter.refused.lock().unwrap().clone();
+    let refused = b.handler.rejections.lock().unwrap().clone();
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].public_key, a.identity.public_key(), "b sees the key of a");
-    assert_eq!(refused[0].why, RefusedWhy::WrongProof);
+    assert_eq!(refused[0].reason, RejectReason::WrongProof);
 }
 
 #[tokio::test]
 async fn a_proof_serves_one_session_only() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let token = Token::generate();
-    b.admits(&token);
+    b.accept_token(&token);
     // The correct proof of the first session, built by hand.
     let session = a.endpoint.dial_hello(b.address).await.unwrap();
     let transcript = Transcript {
@@ -178,11 +178,11 @@ async fn a_proof_serves_one_session_only() {
     let again = a.endpoint.dial_hello(b.address).await.unwrap();
     let status = again.client().prove(request).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
-    assert_eq!(b.refusals(), [RefusedWhy::WrongProof]);
+    assert_eq!(b.rejections(), [RejectReason::WrongProof]);
 }
 
 #[tokio::test]
-async fn who_keeps_guessing_is_made_to_wait() {
+async fn repeated_wrong_proofs_are_rate_limited() {
     let b = TestNode::start(ANY);
     let mut closed_early = 0;
     for _ in 0..20 {
@@ -196,31 +196,31 @@ async fn who_keeps_guessing_is_made_to_wait() {
         }
     }
     assert!(closed_early > 0, "no attempt was rate limited");
-    let audited = b.refusals().len();
+    let audited = b.rejections().len();
     assert!((5..=15).contains(&audited), "{audited} of 20 guesses were checked");
 }
 
 /// Returns true if the listener closes such a connection before answering on it.
-async fn is_turned_away(target: SocketAddr, alpn: &[u8], identity: Option<&Identity>) -> bool {
-    let (client, config) = stranger(alpn, identity);
+async fn is_rejected(target: SocketAddr, alpn: &[u8], identity: Option<&Identity>) -> bool {
+    let (client, config) = raw_client(alpn, identity);
     let Ok(connecting) = client.connect_with(config, target, "any") else { return true };
     let Ok(connection) = bounded("the handshake ends", connecting).await else { return true };
-    tokio::time::timeout(PATIENCE, connection.closed()).await.is_ok()
+    tokio::time::timeout(TIMEOUT, connection.closed()).await.is_ok()
 }
 
 #[tokio::test]
 async fn only_members_with_their_key_get_onto_the_node_protocol() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
-    assert!(is_turned_away(b.address, ALPN_NODE, None).await, "no certificate");
-    assert!(is_turned_away(b.address, ALPN_NODE, Some(&Identity::generate())).await, "no member");
-    assert!(is_turned_away(b.address, ALPN_HELLO, None).await, "no certificate");
-    assert!(is_turned_away(b.address, b"h3", Some(&Identity::generate())).await, "no protocol");
-    assert!(!is_turned_away(b.address, ALPN_NODE, Some(&a.identity)).await, "a member");
+    form_cluster(&[&a, &b]);
+    assert!(is_rejected(b.address, ALPN_NODE, None).await, "no certificate");
+    assert!(is_rejected(b.address, ALPN_NODE, Some(&Identity::generate())).await, "no member");
+    assert!(is_rejected(b.address, ALPN_HELLO, None).await, "no certificate");
+    assert!(is_rejected(b.address, b"h3", Some(&Identity::generate())).await, "no protocol");
+    assert!(!is_rejected(b.address, ALPN_NODE, Some(&a.identity)).await, "a member");
 }
 
 /// Returns the TLS alert with which the listener rejects such a connection (RFC 9001 section 4.8).
-async fn refusal(
+async fn rejection(
     target: SocketAddr,
     (client, config): (quinn::Endpoint, quinn::ClientConfig),
 ) -> quinn::ConnectionClose {
@@ -239,8 +239,8 @@ async fn refusal(
 }
 
 /// Returns the reason text with which the listener rejects such a connection.
-async fn last_words(target: SocketAddr, alpn: &[u8], identity: &Identity) -> String {
-    let close = refusal(target, stranger(alpn, Some(identity))).await;
+async fn close_reason(target: SocketAddr, alpn: &[u8], identity: &Identity) -> String {
+    let close = rejection(target, raw_client(alpn, Some(identity))).await;
     String::from_utf8_lossy(&close.reason).into_owned()
 }
 
@@ -261,7 +261,7 @@ fn chain(authority: &Authority, identity: &Identity) -> Vec<CertificateDer<'stat
 #[tokio::test]
 async fn a_members_key_with_a_certificate_of_a_foreign_authority_is_refused_by_the_listener() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let (ours, foreign) = (machine_authority(), machine_authority());
     b.trust.send_modify(|trust| {
         let bundle = TrustBundle::new(vec![ours.certificate().clone()]).unwrap();
@@ -272,11 +272,11 @@ async fn a_members_key_with_a_certificate_of_a_foreign_authority_is_refused_by_t
     });
     let dialer = |chain| {
         let key = Arc::clone(&a.identity.self_signed(now()).key);
-        presenting(ALPN_NODE, Some(Arc::new(CertifiedKey::new(chain, key))))
+        raw_client_with(ALPN_NODE, Some(Arc::new(CertifiedKey::new(chain, key))))
     };
     let self_made = a.identity.self_signed(now()).cert.clone();
     for wrong in [chain(&foreign, &a.identity), self_made] {
-        let close = refusal(b.address, dialer(wrong)).await;
+        let close = rejection(b.address, dialer(wrong)).await;
         assert!(close.reason.is_empty(), "{close}");
     }
     // The right chain is accepted, so nothing else was wrong.
@@ -289,23 +289,23 @@ async fn a_members_key_with_a_certificate_of_a_foreign_authority_is_refused_by_t
 
 /// rustls explains in text why it rejected a certificate, and QUIC would send that text.
 #[tokio::test]
-async fn who_is_refused_in_the_handshake_hears_no_reason() {
+async fn a_rejected_handshake_reveals_no_reason() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
-    let stranger = Identity::generate();
+    form_cluster(&[&a, &b]);
+    let unknown = Identity::generate();
     for alpn in [ALPN_NODE, b"h3"] {
-        assert_eq!(last_words(b.address, alpn, &stranger).await, "");
+        assert_eq!(close_reason(b.address, alpn, &unknown).await, "");
     }
     b.forget(&a);
-    assert_eq!(last_words(b.address, ALPN_NODE, &a.identity).await, "", "a former member");
+    assert_eq!(close_reason(b.address, ALPN_NODE, &a.identity).await, "", "a former member");
 }
 
 #[tokio::test]
 async fn each_protocol_serves_its_own_calls_only() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let token = Token::generate();
-    b.admits(&token);
+    b.accept_token(&token);
     let session = a.endpoint.dial_hello(b.address).await.unwrap();
     let mut raft = muster_services::node::node_client::NodeClient::new(session.channel());
     let status = raft.append(message("x")).await.unwrap_err();
@@ -328,7 +328,7 @@ fn resident() -> usize {
 #[tokio::test]
 async fn an_oversize_message_is_refused_in_bounded_memory() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let before = resident();
     for _ in 0..20 {
         let session = a.endpoint.dial_hello(b.address).await.unwrap();
@@ -348,7 +348,7 @@ async fn an_oversize_message_is_refused_in_bounded_memory() {
 #[tokio::test]
 async fn garbage_does_not_disturb() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let mut client = a.client(&b);
     client.append(message("x")).await.unwrap();
     let socket = UdpSocket::bind(ANY).unwrap();
@@ -392,10 +392,10 @@ async fn half_open_handshakes_do_not_keep_the_honest_out() {
     let b = TestNode::start("127.0.0.1:0");
     let honest = TestNode::start("127.0.0.2:0");
     let member = TestNode::start("127.0.0.3:0");
-    acquaint(&[&b, &member]);
+    form_cluster(&[&b, &member]);
     let token = Token::generate();
-    b.admits(&token);
-    let (_client, config) = stranger(ALPN_HELLO, Some(&Identity::generate()));
+    b.accept_token(&token);
+    let (_client, config) = raw_client(ALPN_HELLO, Some(&Identity::generate()));
     let before = resident();
     let one = UdpSocket::bind("127.0.1.1:0").unwrap();
     for round in 0..1000_u16 {
@@ -418,12 +418,12 @@ async fn half_open_handshakes_do_not_keep_the_honest_out() {
 }
 
 #[tokio::test]
-async fn an_unproven_session_that_only_waits_is_closed_and_gives_its_place_back() {
+async fn an_idle_unauthenticated_session_is_closed_and_returns_its_permit() {
     let b = TestNode::start(ANY);
     let mut idle = Vec::new();
     // More than one address may hold at once.
     for _ in 0..60 {
-        let (client, config) = stranger(ALPN_HELLO, Some(&Identity::generate()));
+        let (client, config) = raw_client(ALPN_HELLO, Some(&Identity::generate()));
         let connecting = client.connect_with(config, b.address, "any").unwrap();
         if let Ok(connection) = bounded("the handshake ends", connecting).await {
             idle.push((client, connection));
@@ -434,7 +434,7 @@ async fn an_unproven_session_that_only_waits_is_closed_and_gives_its_place_back(
         bounded("the idle session is closed", connection.closed()).await;
     }
     let token = Token::generate();
-    b.admits(&token);
+    b.accept_token(&token);
     let a = TestNode::start(ANY);
     let session =
         until("a free permit", async || a.endpoint.dial_hello(b.address).await.ok()).await;
@@ -444,9 +444,9 @@ async fn an_unproven_session_that_only_waits_is_closed_and_gives_its_place_back(
 /// A worker may have hundreds of calls in flight. Each may hold little memory, and a forbidden call
 /// none.
 #[tokio::test]
-async fn a_worker_is_refused_before_its_message_is_read_and_may_say_little() {
+async fn a_worker_is_rejected_before_its_message_is_read_and_may_send_little() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     b.trust.send_modify(|trust| {
         let mut now = (**trust).clone();
         now.directory.insert(a.id(), a.peer(Role::Worker));
@@ -509,7 +509,7 @@ impl Hello for Liar {
 
 /// The error of a failed proof goes to logs and terminals, and includes text from the peer.
 #[tokio::test]
-async fn a_stranger_that_is_dialled_writes_no_lines_of_its_own_into_the_log() {
+async fn a_dialled_peer_cannot_forge_log_lines() {
     let a = TestNode::start(ANY);
     let (trust, seen) = watch::channel(Arc::new(Trust::default()));
     let identity = Arc::new(Identity::generate());
@@ -524,9 +524,9 @@ async fn a_stranger_that_is_dialled_writes_no_lines_of_its_own_into_the_log() {
     tasks.spawn(listener.run(hello, node, stop));
     let session = a.endpoint.dial_hello(address).await.unwrap();
     let error = bounded("an answer", session.prove(&Token::generate())).await.unwrap_err();
-    let told = error.to_string();
-    assert!(matches!(error, ProveError::Failed { .. }), "{told}");
-    assert!(told.contains("all is well") && !told.contains(char::is_control), "{told:?}");
-    assert!(told.len() < 700, "{} bytes", told.len());
+    let text = error.to_string();
+    assert!(matches!(error, ProveError::Failed { .. }), "{text}");
+    assert!(text.contains("all is well") && !text.contains(char::is_control), "{text:?}");
+    assert!(text.len() < 700, "{} bytes", text.len());
     drop(trust);
 }

@@ -10,7 +10,7 @@ use muster_messages::hello::{
     AnchorRequest, Candidate, GreetRequest, JoinRequest, ProveRequest, RenewRequest,
 };
 use muster_pki::token::Token;
-use muster_transport::hello::{ProveError, RefusedWhy};
+use muster_transport::hello::{ProveError, RejectReason};
 use tonic::Code;
 
 fn me() -> Candidate {
@@ -22,24 +22,24 @@ fn greeting() -> GreetRequest {
 }
 
 #[tokio::test]
-async fn whoever_holds_the_token_is_greeted() {
+async fn a_peer_with_the_token_is_greeted() {
     let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
     let token = Token::generate();
-    b.admits(&token);
+    b.accept_token(&token);
     let session = a.endpoint.dial_hello(b.address).await.unwrap();
     assert_eq!(session.peer(), b.identity.public_key());
     session.prove(&token).await.unwrap();
     let reply = session.client().greet(greeting()).await.unwrap().into_inner();
     assert_eq!(reply.me, Some(me()));
-    let guests = b.porter.guests.lock().unwrap().clone();
-    assert_eq!(guests.len(), 1);
-    assert_eq!(guests[0].caller.public_key, a.identity.public_key());
-    assert_eq!(guests[0].caller.remote, a.address, "packets leave from the bound socket");
-    assert_eq!(guests[0].token, *token.id());
+    let peers = b.handler.peers.lock().unwrap().clone();
+    assert_eq!(peers.len(), 1);
+    assert_eq!(peers[0].caller.public_key, a.identity.public_key());
+    assert_eq!(peers[0].caller.remote, a.address, "packets leave from the bound socket");
+    assert_eq!(peers[0].token, *token.id());
 }
 
 #[tokio::test]
-async fn the_unproven_get_nothing() {
+async fn unauthenticated_peers_get_nothing() {
     let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
     let session = a.endpoint.dial_hello(b.address).await.unwrap();
     let mut client = session.client();
@@ -61,14 +61,14 @@ async fn the_unproven_get_nothing() {
 async fn a_wrong_or_unknown_token_is_refused_alike_and_audited() {
     let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
     let (right, unknown) = (Token::generate(), Token::generate());
-    b.admits(&right);
+    b.accept_token(&right);
     let session = a.endpoint.dial_hello(b.address).await.unwrap();
     let refused = session.prove(&unknown).await.unwrap_err();
-    assert!(matches!(refused, ProveError::Refused { .. }), "{refused}");
+    assert!(matches!(refused, ProveError::Rejected { .. }), "{refused}");
 
     let session = a.endpoint.dial_hello(b.address).await.unwrap();
     let refused = session.prove_with(right.id(), &unknown.verifier()).await.unwrap_err();
-    assert!(matches!(refused, ProveError::Refused { .. }), "{refused}");
+    assert!(matches!(refused, ProveError::Rejected { .. }), "{refused}");
     let status = session.client().greet(greeting()).await.unwrap_err();
     assert!(matches!(status.code(), Code::PermissionDenied | Code::Unavailable), "{status}");
     until("the denied session is closed", async || session.is_closed().then_some(())).await;
@@ -78,8 +78,8 @@ async fn a_wrong_or_unknown_token_is_refused_alike_and_audited() {
     let status = session.client().prove(request).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
     assert_eq!(
-        b.refusals(),
-        [RefusedWhy::UnknownToken, RefusedWhy::WrongProof, RefusedWhy::NotAToken]
+        b.rejections(),
+        [RejectReason::UnknownToken, RejectReason::WrongProof, RejectReason::NotAToken]
     );
 }
 
@@ -87,7 +87,7 @@ async fn a_wrong_or_unknown_token_is_refused_alike_and_audited() {
 async fn a_call_to_a_listener_that_falls_silent_ends() {
     let (a, b) = (TestNode::start("127.0.0.1:0"), TestNode::start("127.0.0.1:0"));
     let token = Token::generate();
-    b.admits(&token);
+    b.accept_token(&token);
     let cable = Cable::to(b.address).await;
     let session = a.endpoint.dial_hello(cable.address).await.unwrap();
     session.prove(&token).await.unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use muster_kit::cable::Cable;
-use muster_kit::{PATIENCE, TestNode, acquaint, bounded, message, now, until, within};
+use muster_kit::{TIMEOUT, TestNode, bounded, form_cluster, message, now, until, within};
 use muster_messages::node::{SnapshotPiece, WatchRequest};
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::bundle::TrustBundle;
@@ -24,7 +24,7 @@ const ANY: &str = "127.0.0.1:0";
 #[tokio::test]
 async fn members_call_each_other_over_one_connection() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let echoed = bounded("a calls b", a.client(&b).append(message("x"))).await.unwrap();
     assert_eq!(echoed.into_inner(), message("x"));
     let echoed = bounded("b calls a", b.client(&a).append(message("y"))).await.unwrap();
@@ -36,7 +36,7 @@ async fn members_call_each_other_over_one_connection() {
 /// Four dials to silent members for optional datagrams are the limit; a required datagram is still
 /// sent.
 #[tokio::test]
-async fn what_can_be_spared_is_dropped_while_enough_are_dialled_for_it() {
+async fn optional_datagrams_are_dropped_while_enough_dials_are_running() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let silent: Vec<_> = (0..4).map(|_| UdpSocket::bind(ANY).unwrap()).collect();
     let absent = silent.iter().map(|socket| {
@@ -46,17 +46,17 @@ async fn what_can_be_spared_is_dropped_while_enough_are_dialled_for_it() {
         (node_id(&public_key), peer)
     });
     let absent: Directory = absent.collect();
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     a.trust.send_modify(|trust| Arc::make_mut(trust).directory.extend(absent.clone()));
     let mut arrived = b.endpoint.datagrams();
     for id in absent.keys() {
-        a.endpoint.offer_datagram(*id, Bytes::from_static(b"who is there"));
+        a.endpoint.send_optional_datagram(*id, Bytes::from_static(b"who is there"));
     }
-    a.endpoint.offer_datagram(b.id(), Bytes::from_static(b"offered"));
+    a.endpoint.send_optional_datagram(b.id(), Bytes::from_static(b"offered"));
     a.endpoint.send_datagram(b.id(), Bytes::from_static(b"owed"));
     let (_, datagram) = bounded("the datagram", arrived.recv()).await.unwrap();
     assert_eq!(datagram, "owed");
-    a.endpoint.offer_datagram(b.id(), Bytes::from_static(b"offered again"));
+    a.endpoint.send_optional_datagram(b.id(), Bytes::from_static(b"offered again"));
     let (_, datagram) = bounded("the next datagram", arrived.recv()).await.unwrap();
     assert_eq!(datagram, "offered again", "the session exists");
 }
@@ -65,7 +65,7 @@ async fn what_can_be_spared_is_dropped_while_enough_are_dialled_for_it() {
 async fn a_simultaneous_dial_loses_no_call() {
     for _ in 0..20 {
         let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-        acquaint(&[&a, &b]);
+        form_cluster(&[&a, &b]);
         let (mut to_b, mut to_a) = (a.client(&b), b.client(&a));
         let both = async { tokio::join!(to_b.append(message("x")), to_a.append(message("y"))) };
         let (x, y) = bounded("both answers", both).await;
@@ -85,12 +85,12 @@ async fn a_simultaneous_dial_loses_no_call() {
 #[expect(clippy::print_stderr, reason = "the measurement is the purpose")]
 async fn a_thousand_small_calls_are_answered_one_after_the_other() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let mut client = a.client(&b);
     let mut times = Vec::new();
     for round in 0..1100 {
         let begun = Instant::now();
-        let request = within(PATIENCE, message(vec![7; 256]));
+        let request = within(TIMEOUT, message(vec![7; 256]));
         client.append(request).await.unwrap();
         if round >= 100 {
             times.push(begun.elapsed());
@@ -104,7 +104,7 @@ async fn a_thousand_small_calls_are_answered_one_after_the_other() {
 #[tokio::test]
 async fn a_worker_is_refused_what_only_control_planes_may_call() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     b.trust.send_modify(|trust| {
         let mut now = (**trust).clone();
         now.directory.insert(a.id(), a.peer(Role::Worker));
@@ -117,9 +117,9 @@ async fn a_worker_is_refused_what_only_control_planes_may_call() {
 /// While a node stops, gossip announces its leave over existing sessions, although the trust sender
 /// is gone.
 #[tokio::test]
-async fn sessions_outlive_whoever_had_news_of_the_members() {
+async fn sessions_outlive_the_trust_sender() {
     let (a, mut b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     bounded("an answer", a.client(&b).append(message("x"))).await.unwrap();
     let known = Arc::clone(&b.trust.borrow());
     b.trust = tokio::sync::watch::Sender::new(known); // the one that b's endpoint watches is gone
@@ -132,7 +132,7 @@ async fn sessions_outlive_whoever_had_news_of_the_members() {
 #[tokio::test]
 async fn the_sessions_of_a_removed_member_end_at_once() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let hello = a.endpoint.dial_hello(b.address).await.unwrap();
     let mut views = a.client(&b).watch(WatchRequest {}).await.unwrap().into_inner();
     views.message().await.unwrap().expect("the first view");
@@ -149,12 +149,12 @@ async fn the_sessions_of_a_removed_member_end_at_once() {
 }
 
 #[tokio::test]
-async fn who_is_not_in_the_directory_is_neither_called_nor_let_in() {
+async fn a_node_outside_the_directory_is_neither_called_nor_accepted() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let refused = bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     // a knows b, b does not know a.
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     b.trust.send_replace(Arc::new(Trust::default()));
     let refused = until("the refusal of b", async || {
         let status = a.client(&b).append(message("x")).await.unwrap_err();
@@ -168,7 +168,7 @@ async fn who_is_not_in_the_directory_is_neither_called_nor_let_in() {
 async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_healing() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let cable = Cable::to(b.address).await;
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     a.trust.send_modify(|trust| {
         let mut now = (**trust).clone();
         now.directory.get_mut(&b.id()).unwrap().addresses = vec![cable.address];
@@ -184,14 +184,14 @@ async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_hea
             let answer = bounded("the end of a call", client.append(request)).await;
             answer.expect_err("nothing arrives");
         }
-        cable.mend();
-        let mended = Instant::now();
+        cable.heal();
+        let healed = Instant::now();
         until("an answer after healing", async || {
             let request = within(Duration::from_millis(150), message("x"));
             client.append(request).await.ok()
         })
         .await;
-        eprintln!("partition of {partition:?}: an answer {:?} after it healed", mended.elapsed());
+        eprintln!("partition of {partition:?}: an answer {:?} after it healed", healed.elapsed());
     }
 }
 
@@ -199,7 +199,7 @@ async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_hea
 async fn a_call_without_a_deadline_fails_soon_when_the_peer_falls_silent() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     let cable = Cable::to(b.address).await;
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     a.trust.send_modify(|trust| {
         let mut now = (**trust).clone();
         now.directory.get_mut(&b.id()).unwrap().addresses = vec![cable.address];
@@ -232,7 +232,7 @@ async fn answer_after_restart() -> Duration {
         let _on = machine.enter();
         TestNode::start(ANY)
     };
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     a.client(&b).append(message("x")).await.unwrap();
     let (address, trust) = (b.address, Arc::clone(&b.trust.borrow()));
     let identity = Arc::clone(&b.identity);
@@ -254,7 +254,7 @@ async fn answer_after_restart() -> Duration {
 #[tokio::test]
 async fn a_peer_that_stops_in_order_is_unavailable_at_once() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let mut client = a.client(&b);
     client.append(message("x")).await.unwrap();
     let mut hanging = a.client(&b);
@@ -283,7 +283,7 @@ fn authority() -> Authority {
 #[tokio::test]
 async fn new_credentials_leave_a_running_stream_alone() {
     let (a, b, c) = (TestNode::start(ANY), TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b, &c]);
+    form_cluster(&[&a, &b, &c]);
     let mut views = a.client(&b).watch(WatchRequest {}).await.unwrap().into_inner();
     let mut last = views.message().await.unwrap().expect("the first view").index;
     let authority = authority();
@@ -305,7 +305,7 @@ async fn new_credentials_leave_a_running_stream_alone() {
 #[tokio::test]
 async fn a_member_under_another_authority_is_refused() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     certify(&authority(), &a);
     certify(&authority(), &b);
     bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
@@ -314,7 +314,7 @@ async fn a_member_under_another_authority_is_refused() {
 #[tokio::test]
 async fn datagrams_arrive_with_their_sender_and_what_does_not_fit_is_dropped() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let mut arrived = b.endpoint.datagrams();
     a.endpoint.send_datagram(b.id(), Bytes::from(vec![1; 70_000]));
     a.endpoint.send_datagram(b.id(), Bytes::from(vec![2; MAX_DATAGRAM]));
@@ -331,7 +331,7 @@ async fn a_snapshot_does_not_hold_up_small_calls() {
     const PIECES: u64 = 64;
     const PIECE: usize = 512 << 10;
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    acquaint(&[&a, &b]);
+    form_cluster(&[&a, &b]);
     let mut small = a.client(&b);
     small.append(message("warm")).await.unwrap();
     let mut bulk =
@@ -368,7 +368,7 @@ async fn a_port_in_use_is_named() {
 #[expect(clippy::print_stderr, reason = "the measurement is part of the purpose")]
 async fn thirty_members_reach_each_other_all_at_once() {
     let nodes: Vec<_> = (0..30).map(|_| TestNode::start(ANY)).collect();
-    acquaint(&nodes.iter().collect::<Vec<_>>());
+    form_cluster(&nodes.iter().collect::<Vec<_>>());
     let begun = Instant::now();
     let mut calls = tokio::task::JoinSet::new();
     for from in &nodes {

@@ -8,7 +8,7 @@ const MAX_LINE: usize = 512;
 /// of writing become spaces.
 pub fn sanitize(text: &str) -> String {
     let mut line = String::new();
-    for c in text.chars().map(|c| if is_plain(c) { c } else { ' ' }) {
+    for c in text.chars().map(|c| if is_safe(c) { c } else { ' ' }) {
         if line.len() + c.len_utf8() > MAX_LINE {
             break;
         }
@@ -19,12 +19,12 @@ pub fn sanitize(text: &str) -> String {
 
 /// Like [`sanitize`], for text of any length that may have several lines.
 pub fn sanitize_lines(text: &str) -> String {
-    text.chars().map(|c| if is_plain(c) || c == '\n' { c } else { ' ' }).collect()
+    text.chars().map(|c| if is_safe(c) || c == '\n' { c } else { ' ' }).collect()
 }
 
 /// Neither a control character nor one that changes the direction of writing (Unicode TR 36,
 /// section 3.6; CVE-2021-42574).
-fn is_plain(c: char) -> bool {
+fn is_safe(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
@@ -34,14 +34,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_words_stay_on_one_line_and_steer_no_terminal() {
-        let foul = "no\r\n2026-01-01 INFO all is well\u{1b}[2J\u{9b}31m\u{202e}";
-        assert_eq!(sanitize(foul), "no  2026-01-01 INFO all is well [2J 31m ");
+    fn foreign_text_stays_on_one_line_and_cannot_control_a_terminal() {
+        let unsafe_text = "no\r\n2026-01-01 INFO all is well\u{1b}[2J\u{9b}31m\u{202e}";
+        assert_eq!(sanitize(unsafe_text), "no  2026-01-01 INFO all is well [2J 31m ");
         assert_eq!(sanitize("wählt é"), "wählt é");
     }
 
     #[test]
-    fn foreign_words_are_cut_between_characters() {
+    fn foreign_text_is_cut_between_characters() {
         assert_eq!(sanitize(&"x".repeat(100_000)).len(), MAX_LINE);
         let cut = sanitize(&"€".repeat(1000));
         assert!(cut.len() <= MAX_LINE && cut.chars().all(|c| c == '€'), "{cut}");

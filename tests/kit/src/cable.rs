@@ -31,7 +31,7 @@ impl Cable {
         self.is_cut.store(true, Ordering::SeqCst);
     }
 
-    pub fn mend(&self) {
+    pub fn heal(&self) {
         self.is_cut.store(false, Ordering::SeqCst);
     }
 }

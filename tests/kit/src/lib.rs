@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 pub mod cable;
-pub mod stranger;
+pub mod raw_client;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,7 +26,7 @@ use muster_services::node::node_server::{Node, NodeServer};
 use muster_transport::endpoint::{
     self, Bind, Caller, Directory, Endpoint, NodeChannel, Peer, Trust,
 };
-use muster_transport::hello::{self, Door, Guest, Refused};
+use muster_transport::hello::{self, AuthenticatedPeer, HelloHandler, Rejection};
 use muster_types::{NodeId, Role};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Timeout of every wait in the tests.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits for a condition; panics with its name on timeout.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
@@ -47,33 +47,41 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("never came: {what}"))
+    tokio::time::timeout(TIMEOUT, search).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
 /// Hello handler that knows one token, gives fixed replies and records rejections.
 #[derive(Debug, Default)]
-pub struct Porter {
+pub struct TestHelloHandler {
     pub tokens: Mutex<BTreeMap<TokenId, Verifier>>,
-    pub refused: Mutex<Vec<Refused>>,
-    pub guests: Mutex<Vec<Guest>>,
+    pub rejections: Mutex<Vec<Rejection>>,
+    pub peers: Mutex<Vec<AuthenticatedPeer>>,
 }
 
 #[tonic::async_trait]
-impl Door for Porter {
+impl HelloHandler for TestHelloHandler {
     async fn verifier(&self, token: &TokenId) -> Option<Verifier> {
         self.tokens.lock().unwrap().get(token).cloned()
     }
 
-    async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status> {
-        self.guests.lock().unwrap().push(guest);
+    async fn greet(
+        &self,
+        peer: AuthenticatedPeer,
+        request: GreetRequest,
+    ) -> Result<GreetReply, Status> {
+        self.peers.lock().unwrap().push(peer);
         Ok(GreetReply { me: request.me, peers: vec![] })
     }
 
-    async fn birth(&self, _: Guest, message: BirthMessage) -> Result<Vec<BirthMessage>, Status> {
+    async fn birth(
+        &self,
+        _: AuthenticatedPeer,
+        message: BirthMessage,
+    ) -> Result<Vec<BirthMessage>, Status> {
         Ok(vec![message])
     }
 
-    async fn join(&self, _: Guest, _: JoinRequest) -> Result<JoinReply, Status> {
+    async fn join(&self, _: AuthenticatedPeer, _: JoinRequest) -> Result<JoinReply, Status> {
         Ok(JoinReply::default())
     }
 
@@ -81,12 +89,12 @@ impl Door for Porter {
         Ok(RenewReply::default())
     }
 
-    async fn anchor(&self, _: Guest) -> Result<AnchorReply, Status> {
+    async fn anchor(&self, _: AuthenticatedPeer) -> Result<AnchorReply, Status> {
         Ok(AnchorReply { cluster_name: "demo".to_owned(), ..AnchorReply::default() })
     }
 
-    fn refused(&self, refused: Refused) {
-        self.refused.lock().unwrap().push(refused);
+    fn on_rejection(&self, rejection: Rejection) {
+        self.rejections.lock().unwrap().push(rejection);
     }
 }
 
@@ -163,7 +171,7 @@ impl Node for Echo {
 pub struct TestNode {
     pub identity: Arc<Identity>,
     pub endpoint: Endpoint,
-    pub porter: Arc<Porter>,
+    pub handler: Arc<TestHelloHandler>,
     pub trust: watch::Sender<Arc<Trust>>,
     pub address: SocketAddr,
     pub stop: CancellationToken,
@@ -182,22 +190,22 @@ impl TestNode {
         let bind = Bind { address, identity: Arc::clone(&identity), trust: seen };
         let (endpoint, listener) = Endpoint::bind(bind).unwrap();
         let address = endpoint.local_address().unwrap();
-        let porter = Arc::new(Porter::default());
+        let handler = Arc::new(TestHelloHandler::default());
         let stop = CancellationToken::new();
-        let hello = hello::Server::new(Arc::clone(&porter) as Arc<dyn Door>).service();
+        let hello = hello::Server::new(Arc::clone(&handler) as Arc<dyn HelloHandler>).service();
         let node = endpoint::service(NodeServer::new(Echo));
         let mut tasks = JoinSet::new();
         tasks.spawn(listener.run(hello, node, stop.clone()));
         let guard = stop.clone().drop_guard();
-        Self { identity, endpoint, porter, trust, address, stop, tasks, _guard: guard }
+        Self { identity, endpoint, handler, trust, address, stop, tasks, _guard: guard }
     }
 
     pub fn id(&self) -> NodeId {
         self.identity.node_id()
     }
 
-    pub fn admits(&self, token: &Token) {
-        self.porter.tokens.lock().unwrap().insert(token.id().clone(), token.verifier());
+    pub fn accept_token(&self, token: &Token) {
+        self.handler.tokens.lock().unwrap().insert(token.id().clone(), token.verifier());
     }
 
     pub fn peer(&self, role: Role) -> Peer {
@@ -213,8 +221,8 @@ impl TestNode {
         NodeClient::new(self.endpoint.channel(peer.id()))
     }
 
-    pub fn refusals(&self) -> Vec<hello::RefusedWhy> {
-        self.porter.refused.lock().unwrap().iter().map(|refused| refused.why).collect()
+    pub fn rejections(&self) -> Vec<hello::RejectReason> {
+        self.handler.rejections.lock().unwrap().iter().map(|rejection| rejection.reason).collect()
     }
 
     /// Stops gracefully and waits for the end.
@@ -236,11 +244,11 @@ impl TestNode {
 
 /// Panics with the name of the step on timeout.
 pub async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("never came: {what}"))
+    tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
 /// Makes all nodes members of one cluster at genesis: authenticated by their keys alone.
-pub fn acquaint(nodes: &[&TestNode]) {
+pub fn form_cluster(nodes: &[&TestNode]) {
     let members = nodes.iter().map(|node| (node.id(), node.peer(Role::ControlPlane)));
     let directory: Directory = members.collect();
     for node in nodes {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use muster_pki::identity::node_id;
-use muster_transport::hello::{Refused, RefusedWhy};
+use muster_transport::hello::{RejectReason, Rejection};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ const BURST: u32 = 10;
 const PACE: Duration = Duration::from_secs(6);
 
 /// Creates the queue between the hello service and [`audit`].
-pub fn refusals() -> (mpsc::Sender<Refused>, mpsc::Receiver<Refused>) {
+pub fn refusals() -> (mpsc::Sender<Rejection>, mpsc::Receiver<Rejection>) {
     mpsc::channel(QUEUE)
 }
 
@@ -80,7 +80,7 @@ impl Allowance {
 
 /// Records rejections in the audit log until `stop`.
 pub async fn audit(
-    mut refused: mpsc::Receiver<Refused>,
+    mut refused: mpsc::Receiver<Rejection>,
     group: watch::Receiver<Option<Group>>,
     stop: CancellationToken,
 ) {
@@ -89,12 +89,12 @@ pub async fn audit(
     while let Some(Some(one)) = stop.run_until_cancelled(refused.recv()).await {
         let group = group.borrow().clone();
         let claim = claim(&one, group.as_ref().map(Group::state).as_deref());
-        let stranger = (one.remote.ip(), claim.clone(), one.why.to_string());
+        let stranger = (one.remote.ip(), claim.clone(), one.reason.to_string());
         if !allowance.take(stranger, Instant::now()) {
             left_out += 1;
             continue;
         }
-        warn!(remote = %one.remote, claim, why = %one.why, left_out, "peer rejected");
+        warn!(remote = %one.remote, claim, why = %one.reason, left_out, "peer rejected");
         let Some(group) = group else { continue };
         let also = match left_out {
             0 => String::new(),
@@ -104,7 +104,7 @@ pub async fn audit(
             by: group.me(),
             action: "refuse-stranger".to_owned(),
             subject: format!("{} {claim}", one.remote.ip()),
-            outcome: format!("refused: {}{also}", one.why),
+            outcome: format!("refused: {}{also}", one.reason),
         };
         left_out = 0;
         let proposed = group.propose(Command::RecordAudit(record));
@@ -115,14 +115,14 @@ pub async fn audit(
 }
 
 /// Describes the identity that a rejected peer claimed: a token, or the key of a known node.
-fn claim(refused: &Refused, state: Option<&ClusterState>) -> String {
-    match refused.why {
-        RefusedWhy::NotForWorkers | RefusedWhy::Removed => {
+fn claim(refused: &Rejection, state: Option<&ClusterState>) -> String {
+    match refused.reason {
+        RejectReason::NotForWorkers | RejectReason::Removed => {
             let node = node_id(&refused.public_key);
             let name = state.map(|state| state.actor(&Actor::Node(node)));
             format!("as {}", name.unwrap_or_else(|| format!("node {}", node.short())))
         }
-        RefusedWhy::NotAToken | RefusedWhy::UnknownToken | RefusedWhy::WrongProof => {
+        RejectReason::NotAToken | RejectReason::UnknownToken | RejectReason::WrongProof => {
             let token = refused.token.as_ref();
             format!("with token {}", token.map_or_else(|| "none".to_owned(), ToString::to_string))
         }

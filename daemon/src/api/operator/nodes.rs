@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use muster_gossip::State;
+use muster_gossip::LivenessState;
 use muster_init::units::etcd::client::{Kind, MemberId};
 use muster_messages::operator as wire;
 use muster_types::{NodeId, PublicKey, VERSION};
@@ -129,7 +129,11 @@ impl Desk {
     /// Returns true if gossip reports the node as down. Never true for this node.
     fn is_down(&self, node: &NodeId) -> bool {
         *node != self.group.me()
-            && self.liveness.borrow().get(node).is_some_and(|seen| seen.state == State::Down)
+            && self
+                .liveness
+                .borrow()
+                .get(node)
+                .is_some_and(|seen| seen.state == LivenessState::Down)
     }
 
     /// Removes the node's member from etcd while it still answers: with two members left, etcd

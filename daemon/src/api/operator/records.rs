@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_gossip::State;
+use muster_gossip::LivenessState;
 use muster_messages::operator as wire;
 use muster_pki::token::{TokenId, Verifier};
 use muster_types::{NodeName, PublicKey, Role};
@@ -137,12 +137,12 @@ pub(super) fn revoked(request: &wire::RevokeTokenRequest) -> Result<TokenId, Sta
 }
 
 /// Returns the word that operators see for a liveness state.
-const fn word(state: State) -> &'static str {
+const fn word(state: LivenessState) -> &'static str {
     match state {
-        State::Alive => "alive",
-        State::Suspect => "suspect",
-        State::Down => "down",
-        State::Unknown => "unknown",
+        LivenessState::Alive => "alive",
+        LivenessState::Suspect => "suspect",
+        LivenessState::Down => "down",
+        LivenessState::Unknown => "unknown",
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use muster_gossip::{Liveness, State, View};
+use muster_gossip::{Liveness, LivenessState, LivenessView};
 use muster_init::units::etcd::client::{CallError, Client, Kind, MemberId};
 use muster_types::NodeId;
 use tokio::sync::watch;
@@ -33,7 +33,7 @@ const FOLLOWING: Duration = Duration::from_secs(1);
 const DOWN_FOR: Duration = Duration::from_secs(30);
 
 /// Receiver of every member's liveness from gossip.
-pub type LivenessWatch = watch::Receiver<View>;
+pub type LivenessWatch = watch::Receiver<LivenessView>;
 
 /// Runs until `stop`; acts only while this node leads.
 pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken) {
@@ -105,7 +105,7 @@ async fn look_and_act(
 fn down_for_long(liveness: &BTreeMap<NodeId, Liveness>) -> BTreeSet<NodeId> {
     let now = Instant::now();
     let silent = |seen: &Liveness| {
-        seen.state == State::Down
+        seen.state == LivenessState::Down
             && seen.last_heard.is_none_or(|heard| now.duration_since(heard) > DOWN_FOR)
     };
     liveness.iter().filter(|(_, seen)| silent(seen)).map(|(node, _)| *node).collect()

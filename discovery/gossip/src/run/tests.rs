@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::State;
+use crate::LivenessState;
 use muster_transport::endpoint::Peer;
 
 /// Inboxes of the reachable members; a full inbox loses the datagram.
@@ -23,7 +23,7 @@ struct Wires {
 #[derive(Debug, Default)]
 struct Counts {
     sent: AtomicUsize,
-    offered: AtomicUsize,
+    optional: AtomicUsize,
 }
 
 impl Wires {
@@ -34,14 +34,14 @@ impl Wires {
     }
 }
 
-impl Datagrams for Wires {
+impl DatagramTransport for Wires {
     fn send(&self, to: NodeId, datagram: Bytes) {
         self.counts.sent.fetch_add(1, Ordering::Relaxed);
         self.pass(to, datagram);
     }
 
-    fn offer(&self, to: NodeId, datagram: Bytes) {
-        self.counts.offered.fetch_add(1, Ordering::Relaxed);
+    fn send_optional(&self, to: NodeId, datagram: Bytes) {
+        self.counts.optional.fetch_add(1, Ordering::Relaxed);
         self.pass(to, datagram);
     }
 }
@@ -75,7 +75,7 @@ fn cluster(members: u8) -> Vec<Node> {
         .unzip();
     let node = |(peer, inbox): (&Peer, _)| {
         let counts: Arc<Counts> = Arc::default();
-        let parts = Parts {
+        let params = GossipParams {
             me: id(peer),
             generation: 1,
             settings: Settings::default(),
@@ -89,7 +89,7 @@ fn cluster(members: u8) -> Vec<Node> {
             rng: StdRng::seed_from_u64(1),
         };
         let stop = CancellationToken::new();
-        let (gossip, driver) = Gossip::new(parts, stop.clone());
+        let (gossip, driver) = Gossip::new(params, stop.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run());
         Node { id: id(peer), counts, gossip, stop, tasks }
@@ -97,7 +97,7 @@ fn cluster(members: u8) -> Vec<Node> {
     peers.iter().zip(mail).map(node).collect()
 }
 
-async fn sees(node: &Node, limit: Duration, wanted: impl Fn(&NodeId) -> State) {
+async fn sees(node: &Node, limit: Duration, wanted: impl Fn(&NodeId) -> LivenessState) {
     let mut view = node.gossip.liveness();
     let seen = view.wait_for(|view| {
         !view.is_empty() && view.iter().all(|(id, liveness)| liveness.state == wanted(id))
@@ -108,36 +108,38 @@ async fn sees(node: &Node, limit: Duration, wanted: impl Fn(&NodeId) -> State) {
 
 /// No death can be detected within a second: the suspicion timeout alone is longer.
 #[tokio::test(start_paused = true)]
-async fn who_stops_says_goodbye_and_is_held_dead_at_once() {
+async fn a_stopping_member_announces_it_and_is_down_at_once() {
     let mut nodes = cluster(3);
     for node in &nodes {
-        sees(node, Duration::from_secs(10), |_| State::Alive).await;
+        sees(node, Duration::from_secs(10), |_| LivenessState::Alive).await;
     }
     let mut leaving = nodes.pop().unwrap();
     leaving.stop.cancel();
     leaving.tasks.join_next().await.unwrap().unwrap();
     for node in &nodes {
-        let wanted = |id: &NodeId| if *id == leaving.id { State::Down } else { State::Alive };
+        let wanted = |id: &NodeId| {
+            if *id == leaving.id { LivenessState::Down } else { LivenessState::Alive }
+        };
         sees(node, Duration::from_secs(1), wanted).await;
     }
 }
 
 /// The search for missing members is optional; probes and answers, which decide liveness, are not.
 #[tokio::test(start_paused = true)]
-async fn a_look_is_offered_and_a_probe_is_sent() {
+async fn a_search_is_optional_and_a_probe_is_required() {
     let nodes = cluster(3);
     for node in &nodes {
-        sees(node, Duration::from_secs(10), |_| State::Alive).await;
+        sees(node, Duration::from_secs(10), |_| LivenessState::Alive).await;
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
     let counts = || {
         let counts = &nodes[0].counts;
-        (counts.sent.load(Ordering::Relaxed), counts.offered.load(Ordering::Relaxed))
+        (counts.sent.load(Ordering::Relaxed), counts.optional.load(Ordering::Relaxed))
     };
-    let (sent, offered) = counts();
-    assert!(offered > 0, "no search was sent");
+    let (sent, optional) = counts();
+    assert!(optional > 0, "no search was sent");
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (later, all) = counts();
     assert!(later >= sent + 25, "{sent} to {later}: a probe every 0.4 s, and answers");
-    assert_eq!(all, offered);
+    assert_eq!(all, optional);
 }

@@ -18,22 +18,22 @@ fn settled(members: usize, seed: u64) -> Simulation {
 
 fn downs(simulation: &mut Simulation) -> u64 {
     let tally = simulation.take_tally();
-    assert!(tally.iter().all(|member| member.refused == 0), "every datagram is readable");
+    assert!(tally.iter().all(|member| member.rejected == 0), "every datagram is readable");
     tally.iter().map(|member| member.downs).sum()
 }
 
-fn card(last: u8) -> Card {
+fn meta(last: u8) -> NodeMeta {
     let addresses = vec![([192, 0, 2, last], 50_000).into()];
-    Card { addresses, version: "1.2.3".to_owned(), config_version: u64::from(last) }
+    NodeMeta { addresses, version: "1.2.3".to_owned(), config_version: u64::from(last) }
 }
 
-/// Returns the number of running members that have this metadata of `whom`.
-fn informed(simulation: &Simulation, whom: usize, card: &Card) -> usize {
+/// Returns the number of running members that have this metadata of `target`.
+fn informed(simulation: &Simulation, target: usize, meta: &NodeMeta) -> usize {
     simulation
         .running()
-        .filter(|who| {
-            let view = simulation.core(*who).unwrap().view(simulation.now);
-            view[&simulation.ids[whom]].card.as_ref() == Some(card)
+        .filter(|index| {
+            let view = simulation.engine(*index).unwrap().view(simulation.now);
+            view[&simulation.ids[target]].meta.as_ref() == Some(meta)
         })
         .count()
 }
@@ -72,8 +72,8 @@ fn a_fifth_of_all_datagrams_lost_raises_no_false_alarm() {
         s.until(10 * SECOND, Simulation::converged).expect("all see all");
         s.run_for(180 * SECOND);
         assert_eq!(downs(&mut s), 0, "seed {seed}");
-        let reborn = s.running().filter(|who| s.core(*who).unwrap().generation() > 1).count();
-        assert_eq!(reborn, 0, "seed {seed}: no member was declared down");
+        let bumped = s.running().filter(|index| s.engine(*index).unwrap().generation() > 1).count();
+        assert_eq!(bumped, 0, "seed {seed}: no member was declared down");
         s.kill(7);
         let took = s.until(30 * SECOND, Simulation::converged).expect("a real death is noticed");
         assert!(took <= 10 * SECOND, "seed {seed}: {took:?}");
@@ -81,7 +81,7 @@ fn a_fifth_of_all_datagrams_lost_raises_no_false_alarm() {
 }
 
 #[test]
-fn too_little_patience_raises_false_alarms_in_the_same_loss() {
+fn too_short_timeouts_raise_false_alarms_in_the_same_loss() {
     let hasty = Settings { suspicion: Duration::from_millis(150), ..Settings::default() };
     let mut s = cluster(40, 0, hasty);
     s.network.loss = 0.2;
@@ -90,11 +90,11 @@ fn too_little_patience_raises_false_alarms_in_the_same_loss() {
 }
 
 #[test]
-fn both_halves_of_a_partition_mourn_each_other_and_meet_again() {
+fn both_halves_of_a_partition_lose_each_other_and_merge_again() {
     for seed in 0..3 {
         let mut s = settled(40, seed);
-        (0..20).for_each(|who| s.set_group(who, 1));
-        let apart = |s: &Simulation| s.running().all(|who| s.core(who).unwrap().seen() == 19);
+        (0..20).for_each(|index| s.set_group(index, 1));
+        let apart = |s: &Simulation| s.running().all(|index| s.engine(index).unwrap().seen() == 19);
         s.until(30 * SECOND, apart).expect("each half sees itself only");
         s.run_for(60 * SECOND);
         s.heal();
@@ -110,8 +110,8 @@ fn both_halves_of_a_partition_mourn_each_other_and_meet_again() {
 fn one_member_cut_off_from_all_comes_back() {
     let mut s = settled(5, 1);
     s.set_group(0, 1);
-    s.until(20 * SECOND, |s| s.core(0).unwrap().seen() == 0).expect("it sees no member");
-    s.until(20 * SECOND, |s| s.core(1).unwrap().seen() == 3).expect("no member sees it");
+    s.until(20 * SECOND, |s| s.engine(0).unwrap().seen() == 0).expect("it sees no member");
+    s.until(20 * SECOND, |s| s.engine(1).unwrap().seen() == 3).expect("no member sees it");
     s.run_for(300 * SECOND);
     s.heal();
     s.until(10 * SECOND, Simulation::converged).expect("all see all again");
@@ -129,7 +129,7 @@ fn a_broken_link_between_two_members_is_not_a_death() {
 }
 
 #[test]
-fn a_restarted_member_is_the_same_member_in_a_new_life() {
+fn a_restarted_member_is_the_same_member_in_a_new_generation() {
     let mut s = settled(10, 3);
     s.kill(4);
     s.run_for(SECOND / 2);
@@ -137,7 +137,7 @@ fn a_restarted_member_is_the_same_member_in_a_new_life() {
     s.until(5 * SECOND, Simulation::converged).expect("all see all");
     s.run_for(5 * SECOND);
     assert_eq!(downs(&mut s), 0, "back before its absence was noticed");
-    let view = s.core(0).unwrap().view(s.now);
+    let view = s.engine(0).unwrap().view(s.now);
     assert_eq!(view[&s.ids[4]].generation, 2);
 }
 
@@ -152,13 +152,13 @@ fn a_clock_set_back_does_not_keep_a_restarted_member_out() {
         s.until(20 * SECOND, Simulation::converged).expect("noticed");
         s.start(4, generation);
         s.until(10 * SECOND, Simulation::converged).expect("seen again");
-        let now = s.core(4).unwrap().generation();
+        let now = s.engine(4).unwrap().generation();
         assert!(now > 1_000_000, "above the generation that the others remember: {now}");
     }
 }
 
 #[test]
-fn who_says_goodbye_is_missed_at_once() {
+fn a_leaving_member_is_down_at_once() {
     let mut s = settled(40, 4);
     s.stop(4);
     let took = s.until(10 * SECOND, Simulation::converged).expect("noticed");
@@ -166,7 +166,7 @@ fn who_says_goodbye_is_missed_at_once() {
 }
 
 #[test]
-fn a_paused_member_accuses_nobody_when_it_wakes() {
+fn a_resumed_member_raises_no_false_alarm() {
     for seed in 0..5 {
         let mut s = settled(10, seed);
         s.pause(4);
@@ -180,18 +180,18 @@ fn a_paused_member_accuses_nobody_when_it_wakes() {
 }
 
 #[test]
-fn cards_reach_all_and_a_new_address_quickly_even_with_loss() {
+fn metadata_reaches_all_and_a_new_address_quickly_even_with_loss() {
     let mut s = settled(40, 5);
-    (0..40).for_each(|who| s.set_card(who, &card(1)));
-    s.until(5 * SECOND, |s| (0..40).all(|who| informed(s, who, &card(1)) == 40))
+    (0..40).for_each(|index| s.set_meta(index, &meta(1)));
+    s.until(5 * SECOND, |s| (0..40).all(|index| informed(s, index, &meta(1)) == 40))
         .expect("sent to all");
     s.network.loss = 0.2;
-    s.set_card(7, &card(2));
-    let took = s.until(60 * SECOND, |s| informed(s, 7, &card(2)) == 40).expect("sent again");
+    s.set_meta(7, &meta(2));
+    let took = s.until(60 * SECOND, |s| informed(s, 7, &meta(2)) == 40).expect("sent again");
     assert!(took <= 30 * SECOND, "{took:?}");
     s.network.loss = 0.0;
-    s.set_card(7, &card(3));
-    let took = s.until(60 * SECOND, |s| informed(s, 7, &card(3)) == 40).expect("sent again");
+    s.set_meta(7, &meta(3));
+    let took = s.until(60 * SECOND, |s| informed(s, 7, &meta(3)) == 40).expect("sent again");
     assert!(took <= 2 * SECOND, "{took:?}");
 }
 
@@ -199,13 +199,13 @@ fn cards_reach_all_and_a_new_address_quickly_even_with_loss() {
 fn a_removed_member_is_forgotten_at_once_and_cannot_return() {
     let mut s = settled(10, 6);
     s.remove(&BTreeSet::from([4]));
-    for who in 0..10 {
-        assert_eq!(s.state(who, 4), None, "{who} has forgotten it");
+    for index in 0..10 {
+        assert_eq!(s.state(index, 4), None, "{index} has forgotten it");
     }
-    assert!(s.core(4).is_none());
+    assert!(s.engine(4).is_none());
     assert!(s.converged(), "the others still see each other");
     s.start(4, 9);
-    assert!(s.core(4).is_none(), "a node outside the directory does not gossip");
+    assert!(s.engine(4).is_none(), "a node outside the directory does not gossip");
     s.run_for(10 * SECOND);
     assert_eq!(downs(&mut s), 0, "a removed member is not down");
     assert!(s.converged());
@@ -229,7 +229,7 @@ fn an_idle_member_sends_little_and_sleeps_much() {
 #[test]
 fn a_large_group_that_has_met_before_notices_a_death() {
     let mut s = Simulation::new(300, 9, Settings::default(), Instant::now());
-    s.start_acquainted(SECOND);
+    s.start_with_contacts(SECOND);
     s.run_for(5 * SECOND);
     assert!(s.converged());
     assert_eq!(downs(&mut s), 0);
@@ -244,7 +244,7 @@ fn a_large_group_that_has_met_before_notices_a_death() {
 #[test]
 fn one_that_comes_back_to_a_large_group_soon_sees_all() {
     let mut s = Simulation::new(300, 11, Settings::default(), Instant::now());
-    s.start_acquainted(SECOND);
+    s.start_with_contacts(SECOND);
     s.run_for(SECOND);
     s.kill(7);
     s.start(7, 2);

@@ -2,7 +2,7 @@ use muster_types::NodeId;
 use proptest::prelude::*;
 
 use super::*;
-use crate::identity::{Local, MEMBER};
+use crate::identity::{LocalCodec, MEMBER};
 use foca::Codec;
 use foca::{Header, Member, Message, State};
 
@@ -13,23 +13,26 @@ fn id(n: u8) -> NodeId {
 /// Returns two rosters of the same members with different slots.
 fn rosters() -> (Roster, Roster) {
     let all = |numbers: &[u8]| numbers.iter().map(|n| id(*n)).collect();
-    let a = Roster::default().with(&all(&[1, 2, 3]));
-    let b = Roster::default().with(&all(&[3])).with(&all(&[2, 3])).with(&all(&[1, 2, 3]));
+    let a = Roster::default().with_members(&all(&[1, 2, 3]));
+    let b = Roster::default()
+        .with_members(&all(&[3]))
+        .with_members(&all(&[2, 3]))
+        .with_members(&all(&[1, 2, 3]));
     assert_ne!(a.slot(&id(1)), b.slot(&id(1)));
     (a, b)
 }
 
-fn at(roster: &Roster, n: u8, generation: Generation) -> Identity {
-    Identity { slot: roster.slot(&id(n)).unwrap(), generation }
+fn at(roster: &Roster, n: u8, generation: Generation) -> MemberIdentity {
+    MemberIdentity { slot: roster.slot(&id(n)).unwrap(), generation }
 }
 
-fn packet(header: &Header<Identity>, members: &[Member<Identity>]) -> Vec<u8> {
+fn packet(header: &Header<MemberIdentity>, members: &[Member<MemberIdentity>]) -> Vec<u8> {
     let mut packet = Vec::new();
-    Local.encode_header(header, &mut packet).unwrap();
+    LocalCodec.encode_header(header, &mut packet).unwrap();
     if !members.is_empty() {
         packet.put_u16(u16::try_from(members.len()).unwrap());
         for member in members {
-            Local.encode_member(member, &mut packet).unwrap();
+            LocalCodec.encode_member(member, &mut packet).unwrap();
         }
     }
     packet
@@ -56,49 +59,57 @@ fn a_packet_means_the_same_in_another_members_slots() {
             ]
         };
         let sent = packet(&header(&a), &members(&a));
-        let (datagram, incarnation) = seal_swim(&sent, &a, None, 3).unwrap();
+        let (datagram, incarnation) = encode_swim(&sent, &a, None, 3).unwrap();
         assert_eq!(incarnation, 5);
         assert!(datagram.len() <= sent.len(), "foca's size limit must bound the datagram");
 
         let me = at(&b, 2, 22);
-        let (preamble, body) = open(&datagram, &b, b.slot(&id(1)).unwrap(), me).unwrap().unwrap();
+        let (preamble, body) = decode(&datagram, &b, b.slot(&id(1)).unwrap(), me).unwrap().unwrap();
         assert_eq!(
             preamble,
-            Preamble { generation: 11, incarnation: 5, to_generation: 22, card: 3 }
+            Preamble { generation: 11, incarnation: 5, to_generation: 22, meta_version: 3 }
         );
         let received = packet(&header(&b), &members(&b));
-        assert_eq!(body, Body::Swim(Swim { packet: received, own: 22, seeks: false, ghost: None }));
+        assert_eq!(
+            body,
+            Body::Swim(Swim {
+                packet: received,
+                own_generation: 22,
+                is_announce: false,
+                unknown_origin: None
+            })
+        );
     }
 }
 
 #[test]
-fn who_is_not_in_the_receivers_directory_is_left_out() {
+fn nodes_outside_the_receivers_directory_are_dropped() {
     let (a, _) = rosters();
-    let b = Roster::default().with(&[1, 2].map(id).into());
+    let b = Roster::default().with_members(&[1, 2].map(id).into());
     let me = at(&b, 2, 22);
     let header =
         |message| Header { src: at(&a, 1, 11), src_incarnation: 0, dst: at(&a, 2, 22), message };
     let members = [3, 1].map(|n| Member::new(at(&a, n, 1), 0, State::Alive));
     let (datagram, _) =
-        seal_swim(&packet(&header(Message::Gossip), &members), &a, None, 0).unwrap();
-    let (_, body) = open(&datagram, &b, me.slot, me).unwrap().unwrap();
+        encode_swim(&packet(&header(Message::Gossip), &members), &a, None, 0).unwrap();
+    let (_, body) = decode(&datagram, &b, me.slot, me).unwrap().unwrap();
     let Body::Swim(Swim { packet: kept, .. }) = body else { panic!("{body:?}") };
     assert_eq!(kept[HEADER..HEADER + 2], [0, 1]);
     assert_eq!(kept.len(), HEADER + 2 + MEMBER);
 
     let about = Message::PingReq { target: at(&a, 3, 1), probe_number: 1 };
-    let (datagram, _) = seal_swim(&packet(&header(about), &[]), &a, None, 0).unwrap();
-    assert_eq!(open(&datagram, &b, me.slot, me), Ok(None));
+    let (datagram, _) = encode_swim(&packet(&header(about), &[]), &a, None, 0).unwrap();
+    assert_eq!(decode(&datagram, &b, me.slot, me), Ok(None));
 
     let asked = Message::IndirectPing { origin: at(&a, 3, 1), probe_number: 1 };
-    let (datagram, _) = seal_swim(&packet(&header(asked), &[]), &a, None, 0).unwrap();
-    let (_, body) = open(&datagram, &b, me.slot, me).unwrap().unwrap();
-    let Body::Swim(Swim { ghost, .. }) = body else { panic!("{body:?}") };
-    assert_eq!(ghost, Some(short(&id(3))), "a probe on another's behalf is answered");
+    let (datagram, _) = encode_swim(&packet(&header(asked), &[]), &a, None, 0).unwrap();
+    let (_, body) = decode(&datagram, &b, me.slot, me).unwrap().unwrap();
+    let Body::Swim(Swim { unknown_origin, .. }) = body else { panic!("{body:?}") };
+    assert_eq!(unknown_origin, Some(short_id(&id(3))), "a probe on another's behalf is answered");
 }
 
 #[test]
-fn news_of_an_own_life_is_told_apart_from_the_present_one() {
+fn an_update_about_an_earlier_own_generation_is_recognised() {
     let (a, b) = rosters();
     let header = Header {
         src: at(&a, 1, 11),
@@ -108,37 +119,37 @@ fn news_of_an_own_life_is_told_apart_from_the_present_one() {
     };
     for (generation, kept) in [(21, 0), (22, 1), (23, 0)] {
         let news = [Member::new(at(&a, 2, generation), 0, State::Down)];
-        let (datagram, _) = seal_swim(&packet(&header, &news), &a, None, 0).unwrap();
+        let (datagram, _) = encode_swim(&packet(&header, &news), &a, None, 0).unwrap();
         let me = at(&b, 2, 22);
-        let (_, body) = open(&datagram, &b, b.slot(&id(1)).unwrap(), me).unwrap().unwrap();
-        let Body::Swim(Swim { packet, own, .. }) = body else { panic!("{body:?}") };
-        assert_eq!(own, generation.max(22));
+        let (_, body) = decode(&datagram, &b, b.slot(&id(1)).unwrap(), me).unwrap().unwrap();
+        let Body::Swim(Swim { packet, own_generation, .. }) = body else { panic!("{body:?}") };
+        assert_eq!(own_generation, generation.max(22));
         assert_eq!(packet[HEADER + 1], kept);
     }
 }
 
 #[test]
-fn a_card_is_cut_by_the_sender_and_refused_uncut() {
+fn metadata_is_cut_by_the_sender_and_rejected_uncut() {
     let (a, _) = rosters();
     let me = at(&a, 2, 22);
-    let preamble = Preamble { generation: 1, incarnation: 2, to_generation: 3, card: 4 };
-    let big = Card {
+    let preamble = Preamble { generation: 1, incarnation: 2, to_generation: 3, meta_version: 4 };
+    let big = NodeMeta {
         addresses: vec![([192, 0, 2, 1], 1).into(); 20],
         version: format!("1.2 {}", "x".repeat(100)),
         config_version: u64::MAX,
     };
-    let datagram = seal(&preamble, &Note::Card(big.clone()));
-    let (seen, body) = open(&datagram, &a, 0, me).unwrap().unwrap();
-    let Body::Note(Note::Card(card)) = body else { panic!("{body:?}") };
+    let datagram = encode(&preamble, &Note::Meta(big.clone()));
+    let (seen, body) = decode(&datagram, &a, 0, me).unwrap().unwrap();
+    let Body::Note(Note::Meta(meta)) = body else { panic!("{body:?}") };
     assert_eq!(seen, preamble);
-    assert_eq!((card.addresses.len(), card.version.len()), (8, 32));
+    assert_eq!((meta.addresses.len(), meta.version.len()), (8, 32));
 
     let mut uncut = datagram[..PREAMBLE].to_vec();
     uncut.extend(postcard::to_stdvec(&big).unwrap());
-    assert_eq!(open(&uncut, &a, 0, me), Err(WireError::Malformed));
+    assert_eq!(decode(&uncut, &a, 0, me), Err(WireError::Malformed));
     let mut longer = datagram.to_vec();
     longer.push(0);
-    assert_eq!(open(&longer, &a, 0, me), Err(WireError::Malformed));
+    assert_eq!(decode(&longer, &a, 0, me), Err(WireError::Malformed));
 }
 
 proptest! {
@@ -151,21 +162,21 @@ proptest! {
         let me = at(&a, 2, 22);
         let mut datagram = vec![kind];
         datagram.extend(bytes);
-        match open(&datagram, &a, 0, me) {
+        match decode(&datagram, &a, 0, me) {
             Ok(Some((_, Body::Swim(Swim { packet, .. })))) => {
                 // foca's reader understands every accepted packet to the last byte.
                 let mut rest = packet.as_slice();
-                Local.decode_header(&mut rest).unwrap();
+                LocalCodec.decode_header(&mut rest).unwrap();
                 if !rest.is_empty() {
                     for _ in 0..rest.get_u16() {
-                        Local.decode_member(&mut rest).unwrap();
+                        LocalCodec.decode_member(&mut rest).unwrap();
                     }
                 }
                 prop_assert!(rest.is_empty());
             }
             Ok(_) | Err(WireError::Malformed) => {}
             Err(WireError::TooLong(length)) => prop_assert!(length > MAX_DATAGRAM),
-            Err(WireError::Unknown(unknown)) => prop_assert!(!(SWIM..=CARD).contains(&unknown)),
+            Err(WireError::Unknown(unknown)) => prop_assert!(!(SWIM..=META).contains(&unknown)),
         }
     }
 
@@ -182,14 +193,14 @@ proptest! {
             message: Message::Gossip,
         };
         let news = [Member::new(at(&a, 3, 1), 0, State::Alive)];
-        let (datagram, _) = seal_swim(&packet(&header, &news), &a, None, 0).unwrap();
+        let (datagram, _) = encode_swim(&packet(&header, &news), &a, None, 0).unwrap();
         let mut damaged = datagram.to_vec();
         let place = at_byte % damaged.len();
         damaged[place] = to;
-        let opened = open(&damaged, &a, a.slot(&id(1)).unwrap(), at(&a, 2, 22));
-        if let Ok(Some((_, Body::Swim(Swim { packet, .. })))) = opened {
+        let decoded = decode(&damaged, &a, a.slot(&id(1)).unwrap(), at(&a, 2, 22));
+        if let Ok(Some((_, Body::Swim(Swim { packet, .. })))) = decoded {
             let mut rest = packet.as_slice();
-            let header = Local.decode_header(&mut rest).unwrap();
+            let header = LocalCodec.decode_header(&mut rest).unwrap();
             prop_assert_eq!(header.src.slot, a.slot(&id(1)).unwrap());
             prop_assert_eq!(header.dst.slot, a.slot(&id(2)).unwrap());
         }

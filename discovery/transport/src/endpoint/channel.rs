@@ -12,10 +12,10 @@ use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::close::{Close, Lost};
+use super::close::{CloseCode, DisconnectReason};
 use super::deadline::Deadline;
-use super::http2::{Call, Limits, Tasks, chain, connect, stream};
-use super::owner::Request;
+use super::http2::{Limits, StreamChannel, Tasks, connect, error_chain, stream};
+use super::session_manager::EndpointRequest;
 
 /// Channel for calls to one member, whether reachable now or not. Cheap to create and clone.
 ///
@@ -30,8 +30,8 @@ use super::owner::Request;
 pub struct NodeChannel {
     peer: NodeId,
     lane: Lane,
-    inbox: mpsc::Sender<Request>,
-    state: Arc<OnceCell<watch::Receiver<State>>>,
+    inbox: mpsc::Sender<EndpointRequest>,
+    state: Arc<OnceCell<watch::Receiver<PeerState>>>,
 }
 
 /// Stream of the connection that a call uses.
@@ -45,28 +45,28 @@ pub(crate) enum Lane {
 
 /// Connection state of one peer, published by the endpoint's task.
 #[derive(Debug, Clone)]
-pub(crate) struct State {
+pub(crate) struct PeerState {
     /// Number of failed dials, so that a caller waiting for a dial sees it fail.
     pub(crate) failed_dials: u64,
-    pub(crate) link: Result<Arc<Link>, Lost>,
+    pub(crate) link: Result<Arc<PeerConnection>, DisconnectReason>,
 }
 
-impl State {
-    fn usable(&self) -> Option<&Arc<Link>> {
+impl PeerState {
+    fn usable(&self) -> Option<&Arc<PeerConnection>> {
         self.link.as_ref().ok().filter(|link| link.is_usable())
     }
 }
 
 /// Connection to a member with its client lanes, which open on first use.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct PeerConnection {
     connection: quinn::Connection,
     tasks: Tasks,
-    calls: OnceCell<Call>,
-    bulk: OnceCell<Call>,
+    calls: OnceCell<StreamChannel>,
+    bulk: OnceCell<StreamChannel>,
 }
 
-impl Link {
+impl PeerConnection {
     pub(crate) fn new(connection: quinn::Connection, tasks: Tasks) -> Self {
         Self { connection, tasks, calls: OnceCell::new(), bulk: OnceCell::new() }
     }
@@ -79,38 +79,37 @@ impl Link {
         self.connection.close_reason().is_none()
     }
 
-    async fn lane(&self, lane: Lane) -> Result<Call, Status> {
+    async fn lane(&self, lane: Lane) -> Result<StreamChannel, Status> {
         let (slot, priority) = match lane {
             Lane::Calls => (&self.calls, 1),
             Lane::Bulk => (&self.bulk, 0),
         };
         let open = async || {
-            let (send, receive) = self
-                .connection
-                .open_bi()
-                .await
-                .map_err(|e| Lost::of(&e).status(self.connection.remote_address()))?;
+            let (send, receive) =
+                self.connection.open_bi().await.map_err(|e| {
+                    DisconnectReason::of(&e).status(self.connection.remote_address())
+                })?;
             send.set_priority(priority).map_err(|e| unavailable(&e))?;
             let sender = connect(stream(send, receive), Limits::NODE, self.tasks.clone())
                 .await
                 .map_err(|e| unavailable(&e))?;
-            Ok::<_, Status>(Call { sender, connection: self.connection.clone() })
+            Ok::<_, Status>(StreamChannel { sender, connection: self.connection.clone() })
         };
         let call = slot.get_or_try_init(open).await?;
         if call.sender.is_closed() {
             // HTTP/2 failed on a live connection. Close it and dial again rather than repair it.
-            Close::Broken.close(&self.connection);
+            CloseCode::ProtocolError.close(&self.connection);
         }
         Ok(call.clone())
     }
 }
 
 fn unavailable(error: &dyn std::error::Error) -> Status {
-    Status::unavailable(chain(error))
+    Status::unavailable(error_chain(error))
 }
 
 impl NodeChannel {
-    pub(crate) fn new(peer: NodeId, lane: Lane, inbox: mpsc::Sender<Request>) -> Self {
+    pub(crate) fn new(peer: NodeId, lane: Lane, inbox: mpsc::Sender<EndpointRequest>) -> Self {
         Self { peer, lane, inbox, state: Arc::default() }
     }
 
@@ -119,11 +118,11 @@ impl NodeChannel {
         self.peer
     }
 
-    async fn link(&self) -> Result<Arc<Link>, Status> {
+    async fn link(&self) -> Result<Arc<PeerConnection>, Status> {
         let stopped = || Status::unavailable("this node's endpoint has stopped");
         let subscribe = async || {
             let (reply, answer) = oneshot::channel();
-            let request = Request::Subscribe { peer: self.peer, reply };
+            let request = EndpointRequest::Subscribe { peer: self.peer, reply };
             self.inbox.send(request).await.map_err(|_| stopped())?;
             answer.await.map_err(|_| stopped())
         };
@@ -135,7 +134,10 @@ impl NodeChannel {
             }
             state.failed_dials
         };
-        self.inbox.send(Request::Demand { peer: self.peer }).await.map_err(|_| stopped())?;
+        self.inbox
+            .send(EndpointRequest::Connect { peer: self.peer })
+            .await
+            .map_err(|_| stopped())?;
         let outcome = state
             .wait_for(|state| state.usable().is_some() || state.failed_dials != seen)
             .await
@@ -163,6 +165,6 @@ impl tower::Service<http::Request<Body>> for NodeChannel {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let deadline = Deadline::of(request.headers());
-        Box::pin(deadline.bound(self.peer.short(), self.clone().send(request)))
+        Box::pin(deadline.enforce(self.peer.short(), self.clone().send(request)))
     }
 }

@@ -12,15 +12,15 @@ use muster_types::text::sanitize;
 /// sent with it, so that an unauthenticated peer learns nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Close {
+pub(crate) enum CloseCode {
     /// The endpoint stops, or the session is no longer needed.
     Done = 0,
     /// Not a member, or its certificate is not valid.
-    NotAdmitted = 1,
+    NotAMember = 1,
     /// The peer has just been removed.
     Removed = 2,
     /// The token was not proved in time.
-    Unproven = 3,
+    ProofTimeout = 3,
     /// The proof was wrong.
     Denied = 4,
     /// Too many sessions, or too many wrong proofs from this address.
@@ -30,10 +30,10 @@ pub(crate) enum Close {
     /// No packets for too long.
     Silent = 7,
     /// The peer did not speak valid HTTP/2.
-    Broken = 8,
+    ProtocolError = 8,
 }
 
-impl Close {
+impl CloseCode {
     pub(crate) fn close(self, connection: &quinn::Connection) {
         connection.close(VarInt::from_u32(self as u32), b"");
     }
@@ -70,59 +70,61 @@ const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
 
 /// Reason why a connection ended or could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lost {
+pub(crate) struct DisconnectReason {
     why: String,
     /// True if the peer answered and rejected this node.
-    is_refusal: bool,
+    is_rejection: bool,
 }
 
-impl Lost {
-    pub(crate) fn because(why: impl AsRef<str>) -> Self {
+impl DisconnectReason {
+    pub(crate) fn new(why: impl AsRef<str>) -> Self {
         // The text may come from the peer: QUIC lets it send a reason.
-        Self { why: sanitize(why.as_ref()), is_refusal: false }
+        Self { why: sanitize(why.as_ref()), is_rejection: false }
     }
 
     pub(crate) fn of(error: &ConnectionError) -> Self {
-        let refusals = [Close::NotAdmitted as u64, Close::Removed as u64, Close::Denied as u64];
+        let rejections =
+            [CloseCode::NotAMember as u64, CloseCode::Removed as u64, CloseCode::Denied as u64];
         match error {
             ConnectionError::ApplicationClosed(close) => {
-                let is_refusal = refusals.contains(&close.error_code.into_inner());
-                Self { why: Close::meaning(close.error_code).to_owned(), is_refusal }
+                let is_rejection = rejections.contains(&close.error_code.into_inner());
+                Self { why: CloseCode::meaning(close.error_code).to_owned(), is_rejection }
             }
             ConnectionError::ConnectionClosed(close)
                 if TLS_ALERTS.contains(&u64::from(close.error_code)) =>
             {
-                let why = Close::meaning(VarInt::from_u32(Close::NotAdmitted as u32)).to_owned();
-                Self { why, is_refusal: true }
+                let why =
+                    CloseCode::meaning(VarInt::from_u32(CloseCode::NotAMember as u32)).to_owned();
+                Self { why, is_rejection: true }
             }
-            ConnectionError::TimedOut => Self::because("no answer"),
-            ConnectionError::Reset => Self::because("the peer restarted"),
+            ConnectionError::TimedOut => Self::new("no answer"),
+            ConnectionError::Reset => Self::new("the peer restarted"),
             ConnectionError::LocallyClosed => {
-                Self::because("closed by this node: the peer is silent or no longer a member")
+                Self::new("closed by this node: the peer is silent or no longer a member")
             }
-            other => Self::because(other.to_string()),
+            other => Self::new(other.to_string()),
         }
     }
 
-    pub(crate) fn is_refusal(&self) -> bool {
-        self.is_refusal
+    pub(crate) fn is_rejection(&self) -> bool {
+        self.is_rejection
     }
 
     /// Returns UNAUTHENTICATED when the peer rejected this node, UNAVAILABLE otherwise.
-    pub(crate) fn status(&self, whom: impl fmt::Display) -> Status {
-        let text = format!("call {whom}: {}", self.why);
-        if self.is_refusal { Status::unauthenticated(text) } else { Status::unavailable(text) }
+    pub(crate) fn status(&self, target: impl fmt::Display) -> Status {
+        let text = format!("call {target}: {}", self.why);
+        if self.is_rejection { Status::unauthenticated(text) } else { Status::unavailable(text) }
     }
 }
 
-impl From<DialError> for Lost {
+impl From<DialError> for DisconnectReason {
     fn from(error: DialError) -> Self {
-        let is_refusal = matches!(error, DialError::Refused { .. });
-        Self { why: error.to_string(), is_refusal }
+        let is_rejection = matches!(error, DialError::Rejected { .. });
+        Self { why: error.to_string(), is_rejection }
     }
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }

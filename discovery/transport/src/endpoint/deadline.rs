@@ -16,15 +16,15 @@ impl Deadline {
     }
 
     /// Waits for the reply. Returns `DEADLINE_EXCEEDED` when it does not come in time.
-    pub(crate) async fn bound<T>(
+    pub(crate) async fn enforce<T>(
         self,
-        whom: impl fmt::Display,
+        target: impl fmt::Display,
         answer: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         let Some(timeout) = self.0 else { return answer.await };
         tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
             let waited = timeout.as_millis();
-            Err(Status::deadline_exceeded(format!("call {whom}: no answer in {waited} ms")))
+            Err(Status::deadline_exceeded(format!("call {target}: no answer in {waited} ms")))
         })
     }
 }

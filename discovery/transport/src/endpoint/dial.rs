@@ -8,17 +8,17 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-use super::close::Lost;
-use super::http2::chain;
-use super::tls::ANY_NAME;
-use super::transport::HANDSHAKE;
+use super::close::DisconnectReason;
+use super::http2::error_chain;
+use super::tls::SERVER_NAME;
+use super::transport::HANDSHAKE_TIMEOUT;
 
 /// Pause between attempts on different addresses (RFC 8305 section 5 recommends 250 ms).
-const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Pause between attempts on the same address; doubles. With QUIC's own retransmissions a first
 /// packet leaves every second. A peer is thus reached within one second after the network heals.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reasons why a peer was not reached.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,17 +29,17 @@ pub enum DialError {
     Failed { address: SocketAddr, why: String },
     /// The peer answered and rejected this node.
     #[error("dial {address}: {why}")]
-    Refused { address: SocketAddr, why: String },
+    Rejected { address: SocketAddr, why: String },
     #[error("dial {}: no answer within {} ms; check that the node runs and that UDP reaches it",
         list(addresses), waited.as_millis())]
     NoAnswer { addresses: Vec<SocketAddr>, waited: Duration },
 }
 
 impl DialError {
-    fn of(address: SocketAddr, lost: &Lost) -> Self {
+    fn of(address: SocketAddr, lost: &DisconnectReason) -> Self {
         let why = lost.to_string();
-        if lost.is_refusal() {
-            Self::Refused { address, why }
+        if lost.is_rejection() {
+            Self::Rejected { address, why }
         } else {
             Self::Failed { address, why }
         }
@@ -59,11 +59,11 @@ pub(crate) async fn race(
     addresses: &[SocketAddr],
 ) -> Result<quinn::Connection, DialError> {
     let begun = Instant::now();
-    let is_heard = AtomicBool::new(false);
+    let has_answered = AtomicBool::new(false);
     let mut attempts = FuturesUnordered::new();
     let mut started = 0;
     let mut next = begun;
-    let mut again = AGAIN;
+    let mut retry = RETRY_INTERVAL;
     let mut failure = None;
     if addresses.is_empty() {
         return Err(DialError::NoAddress);
@@ -82,20 +82,20 @@ pub(crate) async fn race(
                     failure = Some(error);
                 }
             },
-            () = sleep_until(begun + HANDSHAKE) => {
+            () = sleep_until(begun + HANDSHAKE_TIMEOUT) => {
                 let addresses = addresses.to_vec();
-                let silence = DialError::NoAnswer { addresses, waited: HANDSHAKE };
-                return Err(failure.unwrap_or(silence));
+                let timed_out = DialError::NoAnswer { addresses, waited: HANDSHAKE_TIMEOUT };
+                return Err(failure.unwrap_or(timed_out));
             }
-            () = sleep_until(next), if started < addresses.len() || !is_heard.load(Ordering::Relaxed) => {
+            () = sleep_until(next), if started < addresses.len() || !has_answered.load(Ordering::Relaxed) => {
                 let address = addresses[started % addresses.len()];
-                attempts.push(attempt(quic, config, address, &is_heard));
+                attempts.push(attempt(quic, config, address, &has_answered));
                 started += 1;
                 let pause = if started < addresses.len() {
-                    NEXT_ADDRESS
+                    ATTEMPT_DELAY
                 } else {
-                    again *= 2;
-                    again / 2
+                    retry *= 2;
+                    retry / 2
                 };
                 next = Instant::now() + pause;
             }
@@ -107,13 +107,13 @@ async fn attempt(
     quic: &quinn::Endpoint,
     config: &quinn::ClientConfig,
     address: SocketAddr,
-    is_heard: &AtomicBool,
+    has_answered: &AtomicBool,
 ) -> Result<quinn::Connection, DialError> {
     let mut connecting = quic
-        .connect_with(config.clone(), address, ANY_NAME)
-        .map_err(|e| DialError::Failed { address, why: chain(&e) })?;
+        .connect_with(config.clone(), address, SERVER_NAME)
+        .map_err(|e| DialError::Failed { address, why: error_chain(&e) })?;
     if connecting.handshake_data().await.is_ok() {
-        is_heard.store(true, Ordering::Relaxed);
+        has_answered.store(true, Ordering::Relaxed);
     }
-    connecting.await.map_err(|e| DialError::of(address, &Lost::of(&e)))
+    connecting.await.map_err(|e| DialError::of(address, &DisconnectReason::of(&e)))
 }

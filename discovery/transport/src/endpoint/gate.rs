@@ -9,21 +9,21 @@ use std::collections::BTreeMap;
 use super::source::Source;
 
 /// Permits for sources that are not a member's address.
-pub(crate) const STRANGERS: u32 = 256;
+pub(crate) const OTHER_PERMITS: u32 = 256;
 
 /// Permits for the addresses of members, so that other sources cannot take the last one.
-pub(crate) const MEMBERS: u32 = 256;
+pub(crate) const MEMBER_PERMITS: u32 = 256;
 
 /// Permits that one source may hold.
-pub(crate) const PER_SOURCE: u32 = 48;
+pub(crate) const MAX_PER_SOURCE: u32 = 48;
 
 /// Number of taken permits from which a source must validate its address first (QUIC Retry, RFC
 /// 9000 section 8.1.2). A Retry keeps no state here.
-pub(crate) const RETRY_FROM: u32 = 32;
+pub(crate) const RETRY_THRESHOLD: u32 = 32;
 
 /// Decision on a first packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// Begin the handshake; the permit is taken.
     Accept,
     /// Ask for address validation.
@@ -32,22 +32,22 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
-/// Taken permit; returned through [`Gate::leave`].
+/// Taken permit; returned through [`Gate::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct HandshakePermit {
     source: Source,
     class: Class,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    Stranger,
+    Other,
     Member,
 }
 
 /// Facts of a first packet that the gate decides on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
+pub(crate) struct HandshakeRequest {
     pub(crate) source: Source,
     /// True if a member of the directory has this address.
     pub(crate) is_member_address: bool,
@@ -57,46 +57,49 @@ pub(crate) struct Arrival {
 
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    strangers: u32,
+    others: u32,
     members: u32,
     /// Only sources that hold a permit, so never more entries than permits.
     sources: BTreeMap<Source, u32>,
 }
 
 impl Gate {
-    pub(crate) fn arrive(&mut self, arrival: Arrival) -> (Verdict, Option<Place>) {
-        let Arrival { source, is_member_address, is_validated } = arrival;
-        let class = if is_member_address { Class::Member } else { Class::Stranger };
+    pub(crate) fn acquire(
+        &mut self,
+        request: HandshakeRequest,
+    ) -> (Decision, Option<HandshakePermit>) {
+        let HandshakeRequest { source, is_member_address, is_validated } = request;
+        let class = if is_member_address { Class::Member } else { Class::Other };
         let held = self.sources.get(&source).copied().unwrap_or(0);
-        let (taken, places) = match class {
-            Class::Stranger => (self.strangers, STRANGERS),
-            Class::Member => (self.members, MEMBERS),
+        let (taken, limit) = match class {
+            Class::Other => (self.others, OTHER_PERMITS),
+            Class::Member => (self.members, MEMBER_PERMITS),
         };
-        if !is_validated && (taken >= RETRY_FROM || held >= PER_SOURCE / 2) {
-            return (Verdict::Retry, None);
+        if !is_validated && (taken >= RETRY_THRESHOLD || held >= MAX_PER_SOURCE / 2) {
+            return (Decision::Retry, None);
         }
-        if taken >= places || held >= PER_SOURCE {
-            return (Verdict::Refuse, None);
+        if taken >= limit || held >= MAX_PER_SOURCE {
+            return (Decision::Refuse, None);
         }
         *self.count(class) += 1;
         self.sources.insert(source, held + 1);
-        (Verdict::Accept, Some(Place { source, class }))
+        (Decision::Accept, Some(HandshakePermit { source, class }))
     }
 
-    pub(crate) fn leave(&mut self, place: Place) {
-        let count = self.count(place.class);
+    pub(crate) fn release(&mut self, permit: HandshakePermit) {
+        let count = self.count(permit.class);
         *count = count.saturating_sub(1);
-        if let Some(held) = self.sources.get_mut(&place.source) {
+        if let Some(held) = self.sources.get_mut(&permit.source) {
             *held -= 1;
             if *held == 0 {
-                self.sources.remove(&place.source);
+                self.sources.remove(&permit.source);
             }
         }
     }
 
     fn count(&mut self, class: Class) -> &mut u32 {
         match class {
-            Class::Stranger => &mut self.strangers,
+            Class::Other => &mut self.others,
             Class::Member => &mut self.members,
         }
     }
@@ -112,51 +115,55 @@ mod tests {
         Source::from(SocketAddr::from((std::net::Ipv4Addr::from(host), 1)))
     }
 
-    fn stranger(host: u32) -> Arrival {
-        Arrival { source: from(host), is_member_address: false, is_validated: false }
+    fn request_from(host: u32) -> HandshakeRequest {
+        HandshakeRequest { source: from(host), is_member_address: false, is_validated: false }
     }
 
     #[test]
     fn a_flood_from_invented_addresses_is_asked_to_prove_them() {
         let mut gate = Gate::default();
-        let verdicts: Vec<_> = (0..2000).map(|host| gate.arrive(stranger(host)).0).collect();
-        assert_eq!(verdicts.iter().filter(|v| **v == Verdict::Accept).count(), 32);
-        assert!(verdicts[32..].iter().all(|v| *v == Verdict::Retry));
+        let decisions: Vec<_> = (0..2000).map(|host| gate.acquire(request_from(host)).0).collect();
+        assert_eq!(decisions.iter().filter(|v| **v == Decision::Accept).count(), 32);
+        assert!(decisions[32..].iter().all(|v| *v == Decision::Retry));
         assert_eq!(gate.sources.len(), 32);
-        let honest = Arrival { is_validated: true, ..stranger(5000) };
-        assert_eq!(gate.arrive(honest).0, Verdict::Accept);
+        let honest = HandshakeRequest { is_validated: true, ..request_from(5000) };
+        assert_eq!(gate.acquire(honest).0, Decision::Accept);
     }
 
     #[test]
-    fn one_source_cannot_take_every_place() {
+    fn one_source_cannot_take_every_permit() {
         let mut gate = Gate::default();
-        let flood = Arrival { is_validated: true, ..stranger(1) };
-        let accepted = (0..2000).filter(|_| gate.arrive(flood).0 == Verdict::Accept).count();
-        assert_eq!(accepted, PER_SOURCE as usize);
-        assert_eq!(gate.arrive(stranger(2)).0, Verdict::Retry);
-        assert_eq!(gate.arrive(Arrival { is_validated: true, ..stranger(2) }).0, Verdict::Accept);
+        let flood = HandshakeRequest { is_validated: true, ..request_from(1) };
+        let accepted = (0..2000).filter(|_| gate.acquire(flood).0 == Decision::Accept).count();
+        assert_eq!(accepted, MAX_PER_SOURCE as usize);
+        assert_eq!(gate.acquire(request_from(2)).0, Decision::Retry);
+        assert_eq!(
+            gate.acquire(HandshakeRequest { is_validated: true, ..request_from(2) }).0,
+            Decision::Accept
+        );
     }
 
     #[test]
-    fn strangers_cannot_keep_members_out() {
+    fn other_sources_cannot_keep_members_out() {
         let mut gate = Gate::default();
         for host in 0..1000 {
-            gate.arrive(Arrival { is_validated: true, ..stranger(host) });
+            gate.acquire(HandshakeRequest { is_validated: true, ..request_from(host) });
         }
-        assert_eq!(gate.strangers, STRANGERS);
-        let member = Arrival { source: from(7000), is_member_address: true, is_validated: false };
-        assert_eq!(gate.arrive(member).0, Verdict::Accept);
+        assert_eq!(gate.others, OTHER_PERMITS);
+        let member =
+            HandshakeRequest { source: from(7000), is_member_address: true, is_validated: false };
+        assert_eq!(gate.acquire(member).0, Decision::Accept);
     }
 
     #[test]
-    fn a_place_given_back_can_be_taken_again() {
+    fn a_released_permit_can_be_acquired_again() {
         let mut gate = Gate::default();
         for _ in 0..10_000 {
-            let (verdict, place) = gate.arrive(stranger(1));
-            assert_eq!(verdict, Verdict::Accept);
-            gate.leave(place.unwrap());
+            let (decision, permit) = gate.acquire(request_from(1));
+            assert_eq!(decision, Decision::Accept);
+            gate.release(permit.unwrap());
         }
         assert!(gate.sources.is_empty());
-        assert_eq!(gate.strangers, 0);
+        assert_eq!(gate.others, 0);
     }
 }

@@ -9,13 +9,13 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::caller::Caller;
-use super::http2::Admit;
+use super::http2::Authorize;
 use super::trust::Trust;
-use crate::hello::{Refused, RefusedWhy, Session};
+use crate::hello::{RejectReason, Rejection, Session};
 
 /// Calls of `muster-node/1` that a worker may make. All others are rejected here, because a message
 /// is decoded as a whole before the service sees its sender.
-const OPEN_TO_WORKERS: [&str; 2] = ["/muster.node.v1.Node/Report", "/muster.node.v1.Node/Watch"];
+const WORKER_CALLS: [&str; 2] = ["/muster.node.v1.Node/Report", "/muster.node.v1.Node/Watch"];
 
 /// Largest request of a worker, in bytes. A report is far smaller, and a worker may have hundreds
 /// of requests in flight.
@@ -34,7 +34,7 @@ pub(crate) struct NodeGuard {
     pub(crate) peer: PeerKey,
     pub(crate) connection: quinn::Connection,
     pub(crate) trust: watch::Receiver<Arc<Trust>>,
-    pub(crate) refusals: Option<mpsc::Sender<Refused>>,
+    pub(crate) rejections: Option<mpsc::Sender<Rejection>>,
 }
 
 /// Authorises the calls of a hello session.
@@ -59,20 +59,20 @@ impl PeerKey {
     }
 }
 
-fn refused() -> Status {
+fn denied() -> Status {
     Status::permission_denied("")
 }
 
-impl Admit for NodeGuard {
-    fn admit<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
-        let role = self.peer.role(&self.trust).ok_or_else(|| Box::new(refused()))?;
-        if role == Role::Worker && !OPEN_TO_WORKERS.contains(&request.uri().path()) {
+impl Authorize for NodeGuard {
+    fn authorize<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
+        let role = self.peer.role(&self.trust).ok_or_else(|| Box::new(denied()))?;
+        if role == Role::Worker && !WORKER_CALLS.contains(&request.uri().path()) {
             let why = "only control-plane members may call this";
-            if let Some(refusals) = &self.refusals {
+            if let Some(rejections) = &self.rejections {
                 let Caller { remote, public_key, .. } = self.peer.caller(None, &self.connection);
-                let why = RefusedWhy::NotForWorkers;
+                let reason = RejectReason::NotForWorkers;
                 // Dropped when the queue is full: a call never waits for the audit log.
-                refusals.try_send(Refused { remote, public_key, token: None, why }).ok();
+                rejections.try_send(Rejection { remote, public_key, token: None, reason }).ok();
             }
             return Err(Box::new(Status::permission_denied(why)));
         }
@@ -80,18 +80,18 @@ impl Admit for NodeGuard {
         Ok(request)
     }
 
-    fn most(&self) -> Option<usize> {
+    fn max_request(&self) -> Option<usize> {
         let is_worker = self.peer.role(&self.trust) != Some(Role::ControlPlane);
         is_worker.then_some(MAX_WORKER_REQUEST)
     }
 }
 
-impl Admit for HelloGuard {
-    fn admit<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
+impl Authorize for HelloGuard {
+    fn authorize<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
         if !self.session.may_call(request.uri().path()) {
-            return Err(Box::new(refused()));
+            return Err(Box::new(denied()));
         }
-        self.session.touch();
+        self.session.note_call();
         let role = self.peer.role(&self.trust);
         let extensions = request.extensions_mut();
         extensions.insert(self.peer.caller(role, &self.connection));

@@ -19,7 +19,7 @@ use tonic::body::Body;
 use tower::Service as _;
 use tower::util::BoxCloneSyncService;
 
-use super::close::Lost;
+use super::close::DisconnectReason;
 use super::deadline::Deadline;
 
 /// One stream, in the form that HTTP/2 needs.
@@ -76,18 +76,18 @@ impl Limits {
 const MAX_HEADERS: u32 = 8 << 10;
 
 /// Authorises a call before its body is read.
-pub(crate) trait Admit: Clone + Send + Sync + 'static {
+pub(crate) trait Authorize: Clone + Send + Sync + 'static {
     /// Returns the call with its extensions filled in, or the error that rejects it.
-    fn admit<B>(&self, request: http::Request<B>) -> Result<http::Request<B>, Box<Status>>;
+    fn authorize<B>(&self, request: http::Request<B>) -> Result<http::Request<B>, Box<Status>>;
 
     /// Returns the maximum request size in bytes, if it is lower than the service's own limit.
-    fn most(&self) -> Option<usize> {
+    fn max_request(&self) -> Option<usize> {
         None
     }
 }
 
 /// Serves one stream until the peer closes it or the connection is lost.
-pub(crate) async fn serve<A: Admit>(
+pub(crate) async fn serve<A: Authorize>(
     io: Stream,
     service: Guarded<A>,
     limits: Limits,
@@ -123,7 +123,7 @@ pub(crate) async fn connect(io: Stream, limits: Limits, tasks: Tasks) -> hyper::
 /// Handler of an ALPN's calls: a generated gRPC server.
 pub type Service = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
-/// Wraps a generated gRPC server, with its message limits set, for [`super::Listener::run`].
+/// Wraps a generated gRPC server, with its message limits set, for [`super::EndpointTask::run`].
 pub fn service<S>(server: S) -> Service
 where
     S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
@@ -139,30 +139,30 @@ pub(crate) struct Guarded<A> {
     pub(crate) service: Service,
     pub(crate) guard: A,
     /// Maximum time of one call until its reply begins.
-    pub(crate) patience: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 }
 
-type Answer<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
+type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
 
-impl<A: Admit> hyper::service::Service<http::Request<Incoming>> for Guarded<A> {
+impl<A: Authorize> hyper::service::Service<http::Request<Incoming>> for Guarded<A> {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Answer<Infallible>;
+    type Future = ResponseFuture<Infallible>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        let request = match self.guard.admit(request) {
+        let request = match self.guard.authorize(request) {
             Ok(request) => request,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
-        let most = self.guard.most();
-        let request = request.map(|body| match most {
-            Some(most) => Body::new(Limited::new(body, most)),
+        let max_request = self.guard.max_request();
+        let request = request.map(|body| match max_request {
+            Some(max) => Body::new(Limited::new(body, max)),
             None => Body::new(body),
         });
         let answer = self.service.clone().call(request);
-        let Some(patience) = self.patience else { return Box::pin(answer) };
+        let Some(timeout) = self.timeout else { return Box::pin(answer) };
         Box::pin(async move {
-            tokio::time::timeout(patience, answer)
+            tokio::time::timeout(timeout, answer)
                 .await
                 .unwrap_or_else(|_| Ok(Status::deadline_exceeded("").into_http()))
         })
@@ -172,18 +172,18 @@ impl<A: Admit> hyper::service::Service<http::Request<Incoming>> for Guarded<A> {
 /// Session as a tower service, for generated clients. Its errors are statuses; a lost session is
 /// UNAVAILABLE.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct StreamChannel {
     pub(crate) sender: Sender,
     pub(crate) connection: quinn::Connection,
 }
 
-impl Call {
+impl StreamChannel {
     /// Sends a call without a deadline.
     pub(crate) async fn send(
         mut self,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Incoming>, Status> {
-        absolute(&mut request);
+        make_absolute(&mut request);
         self.sender.send_request(request).await.map_err(|e| Self::failed(&self.connection, &e))
     }
 
@@ -191,13 +191,16 @@ impl Call {
     fn failed(connection: &quinn::Connection, error: &hyper::Error) -> Status {
         connection
             .close_reason()
-            .map_or_else(|| Lost::because(chain(error)), |reason| Lost::of(&reason))
+            .map_or_else(
+                || DisconnectReason::new(error_chain(error)),
+                |reason| DisconnectReason::of(&reason),
+            )
             .status(connection.remote_address())
     }
 }
 
 /// Sets the scheme and authority that HTTP/2 requires.
-fn absolute(request: &mut http::Request<Body>) {
+fn make_absolute(request: &mut http::Request<Body>) {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(http::uri::Scheme::HTTPS);
     parts.authority = Some(http::uri::Authority::from_static("muster.internal"));
@@ -207,7 +210,7 @@ fn absolute(request: &mut http::Request<Body>) {
     }
 }
 
-impl tower::Service<http::Request<Body>> for Call {
+impl tower::Service<http::Request<Body>> for StreamChannel {
     type Response = http::Response<Incoming>;
     type Error = Status;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
@@ -220,12 +223,12 @@ impl tower::Service<http::Request<Body>> for Call {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let deadline = Deadline::of(request.headers());
         let remote = self.connection.remote_address();
-        Box::pin(deadline.bound(remote, self.clone().send(request)))
+        Box::pin(deadline.enforce(remote, self.clone().send(request)))
     }
 }
 
 /// Returns the error and its causes on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
+pub(crate) fn error_chain(error: &dyn Error) -> String {
     let links: Vec<_> =
         iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect();
     links.join(": ")

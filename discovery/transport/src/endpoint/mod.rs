@@ -12,17 +12,17 @@
 mod caller;
 mod channel;
 pub(crate) mod close;
+mod connections;
+mod dead_peer;
 mod deadline;
 mod dial;
 mod gate;
 mod guard;
 pub(crate) mod http2;
-mod hush;
-mod links;
-mod misses;
-mod owner;
-mod pulse;
+mod proof_failures;
+mod redact;
 pub(crate) mod serve;
+mod session_manager;
 mod source;
 mod tls;
 mod transport;
@@ -43,26 +43,26 @@ use tokio_util::sync::CancellationToken;
 pub use caller::Caller;
 pub use channel::NodeChannel;
 pub use dial::DialError;
-pub use http2::{Call as HelloChannel, Service, service};
+pub use http2::{Service, StreamChannel as HelloChannel, service};
 pub use source::Source;
-pub use transport::{HELLO_CALL, HELLO_IDLE, MAX_DATAGRAM, UNPROVEN};
+pub use transport::{HELLO_CALL_TIMEOUT, HELLO_IDLE_TIMEOUT, MAX_DATAGRAM, PROOF_TIMEOUT};
 pub use trust::{Directory, Peer, Trust};
 
-use crate::hello::{HelloSession, Refused};
+use crate::hello::{HelloSession, Rejection};
 use channel::Lane;
-use close::Close;
-use owner::{Owner, Request};
+use close::CloseCode;
 use serve::Services;
+use session_manager::{EndpointRequest, SessionManager};
 use tls::Tls;
 
 /// Capacity of the request queue. When it is full, datagrams are dropped and calls wait.
-const INBOX: usize = 1024;
+const REQUEST_QUEUE: usize = 1024;
 
 /// Received datagrams that may queue for gossip.
-const MAILBOX: usize = 1024;
+const DATAGRAM_QUEUE: usize = 1024;
 
 /// Time that a stopping node allows for its close frames to be sent.
-const GOODBYE: Duration = Duration::from_millis(300);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Parameters of an endpoint.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub struct Bind {
     pub address: SocketAddr,
     /// Key that this end proves possession of in every handshake.
     pub identity: Arc<Identity>,
-    /// Credentials and directory, read at every handshake and call. The listener keeps the last
+    /// Credentials and directory, read at every handshake and call. The task keeps the last
     /// value when the sender is gone.
     pub trust: watch::Receiver<Arc<Trust>>,
 }
@@ -94,8 +94,8 @@ pub struct Endpoint {
     quic: quinn::Endpoint,
     tls: Tls,
     me: PublicKey,
-    inbox: mpsc::Sender<Request>,
-    mailbox: Arc<watch::Sender<Option<serve::Inlet>>>,
+    inbox: mpsc::Sender<EndpointRequest>,
+    datagram_sink: Arc<watch::Sender<Option<serve::DatagramSender>>>,
 }
 
 /// Number of handshakes since the endpoint was opened.
@@ -106,26 +106,26 @@ pub struct Handshakes {
     /// Started by peers and accepted; includes those that failed later.
     pub accepted: u64,
     /// Rejected at the first packet.
-    pub refused: u64,
+    pub rejected: u64,
 }
 
 /// Task of the endpoint; it is run once. Until it runs, no session is accepted and members cannot
 /// be called. [`Endpoint::dial_hello`] works without it.
 #[derive(Debug)]
-#[must_use = "members are served and called only while the listener runs"]
-pub struct Listener {
+#[must_use = "members are served and called only while the endpoint task runs"]
+pub struct EndpointTask {
     quic: quinn::Endpoint,
     tls: Tls,
     me: PublicKey,
     trust: watch::Receiver<Arc<Trust>>,
-    inbox: mpsc::Receiver<Request>,
-    mailbox: serve::Mailbox,
-    refusals: Option<mpsc::Sender<Refused>>,
+    inbox: mpsc::Receiver<EndpointRequest>,
+    datagram_sink: serve::DatagramSink,
+    rejections: Option<mpsc::Sender<Rejection>>,
 }
 
 impl Endpoint {
     /// Opens the socket. Must be called within a tokio runtime.
-    pub fn bind(bind: Bind) -> Result<(Self, Listener), BindError> {
+    pub fn bind(bind: Bind) -> Result<(Self, EndpointTask), BindError> {
         let Bind { address, identity, trust } = bind;
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse(address),
@@ -135,20 +135,20 @@ impl Endpoint {
         let config = transport::endpoint_config(&identity);
         let runtime = Arc::new(quinn::TokioRuntime);
         let quic = quinn::Endpoint::new(config, None, socket, runtime).map_err(failed)?;
-        let (inbox, requests) = mpsc::channel(INBOX);
-        let mailbox = Arc::new(watch::Sender::new(None));
+        let (inbox, requests) = mpsc::channel(REQUEST_QUEUE);
+        let datagram_sink = Arc::new(watch::Sender::new(None));
         let tls = Tls::new(&identity, trust.clone());
         let me = identity.public_key();
-        let listener = Listener {
+        let task = EndpointTask {
             quic: quic.clone(),
             tls: tls.clone(),
             me,
             trust,
             inbox: requests,
-            mailbox: mailbox.subscribe(),
-            refusals: None,
+            datagram_sink: datagram_sink.subscribe(),
+            rejections: None,
         };
-        Ok((Self { quic, tls, me, inbox, mailbox }, listener))
+        Ok((Self { quic, tls, me, inbox, datagram_sink }, task))
     }
 
     /// Returns the address that the socket is bound to.
@@ -174,19 +174,19 @@ impl Endpoint {
         let config = self.tls.hello_client();
         let connection = dial::race(&self.quic, &config, &[address]).await?;
         let failed = |why| DialError::Failed { address, why };
-        let shaken = tls::Shaken::of(connection).map_err(failed)?;
-        let exporter = tls::exporter(&shaken.connection)
+        let handshake = tls::Handshake::of(connection).map_err(failed)?;
+        let exporter = tls::exporter(&handshake.connection)
             .ok_or_else(|| failed("the session has no keying material".to_owned()))?;
-        HelloSession::open(shaken.connection, exporter, self.me, shaken.peer.public_key)
+        HelloSession::open(handshake.connection, exporter, self.me, handshake.peer.public_key)
             .await
-            .map_err(|e| failed(http2::chain(&*e)))
+            .map_err(|e| failed(http2::error_chain(&*e)))
     }
 
     /// Returns the receiver of members' datagrams, each with the sender that its certificate names.
     /// Only the latest receiver gets datagrams.
     pub fn datagrams(&self) -> mpsc::Receiver<(NodeId, Bytes)> {
-        let (sender, receiver) = mpsc::channel(MAILBOX);
-        self.mailbox.send_replace(Some(sender));
+        let (sender, receiver) = mpsc::channel(DATAGRAM_QUEUE);
+        self.datagram_sink.send_replace(Some(sender));
         receiver
     }
 
@@ -201,12 +201,12 @@ impl Endpoint {
     /// connection while several others are being dialled for optional datagrams. If all members
     /// start together on a busy machine, they would otherwise all dial at once and every dial would
     /// time out.
-    pub fn offer_datagram(&self, peer: NodeId, datagram: Bytes) {
+    pub fn send_optional_datagram(&self, peer: NodeId, datagram: Bytes) {
         self.datagram(peer, datagram, true);
     }
 
-    fn datagram(&self, peer: NodeId, datagram: Bytes, can_be_spared: bool) {
-        if self.inbox.try_send(Request::Datagram { peer, datagram, can_be_spared }).is_err() {
+    fn datagram(&self, peer: NodeId, datagram: Bytes, is_optional: bool) {
+        if self.inbox.try_send(EndpointRequest::Datagram { peer, datagram, is_optional }).is_err() {
             tracing::trace!(peer = %peer.short(), "datagram dropped");
         }
     }
@@ -217,34 +217,34 @@ impl Endpoint {
         Handshakes {
             dialled: stats.outgoing_handshakes,
             accepted: stats.accepted_handshakes,
-            refused: stats.refused_handshakes,
+            rejected: stats.refused_handshakes,
         }
     }
 
-    /// Closes every session and the socket, for callers that run no [`Listener`].
+    /// Closes every session and the socket, for callers that run no [`EndpointTask`].
     pub async fn close(&self) {
-        Close::Done.close_all(&self.quic);
+        CloseCode::Done.close_all(&self.quic);
         // Peers that do not acknowledge the close frame are not waited for.
-        tokio::time::timeout(GOODBYE, self.quic.wait_idle()).await.ok();
+        tokio::time::timeout(CLOSE_TIMEOUT, self.quic.wait_idle()).await.ok();
     }
 }
 
-impl Listener {
-    /// Reports rejected calls of members to `refusals`.
-    pub fn telling(self, refusals: mpsc::Sender<Refused>) -> Self {
-        Self { refusals: Some(refusals), ..self }
+impl EndpointTask {
+    /// Reports rejected calls of members to `rejections`.
+    pub fn with_rejections(self, rejections: mpsc::Sender<Rejection>) -> Self {
+        Self { rejections: Some(rejections), ..self }
     }
 
     /// Serves both ALPNs and keeps the connections to members until `stop`; then closes all
     /// sessions and the socket.
     pub async fn run(self, hello: Service, node: Service, stop: CancellationToken) {
-        let Self { quic, tls, me, trust, inbox, mailbox, refusals } = self;
+        let Self { quic, tls, me, trust, inbox, datagram_sink, rejections } = self;
         quic.set_server_config(Some(tls.server()));
-        let services = Services { hello, node, trust, mailbox, refusals };
-        Owner::new(quic.clone(), tls, me, services).run(inbox, stop).await;
-        Close::Done.close_all(&quic);
+        let services = Services { hello, node, trust, datagram_sink, rejections };
+        SessionManager::new(quic.clone(), tls, me, services).run(inbox, stop).await;
+        CloseCode::Done.close_all(&quic);
         // Peers that do not acknowledge the close frame are not waited for.
-        tokio::time::timeout(GOODBYE, quic.wait_idle()).await.ok();
+        tokio::time::timeout(CLOSE_TIMEOUT, quic.wait_idle()).await.ok();
     }
 }
 

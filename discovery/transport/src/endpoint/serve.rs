@@ -8,29 +8,29 @@ use muster_types::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::close::{Close, Lost};
+use super::close::{CloseCode, DisconnectReason};
+use super::dead_peer::{Counters, DeadPeerDetector};
 use super::guard::{HelloGuard, NodeGuard};
-use super::http2::{Admit, Guarded, Limits, Service, Tasks, chain, serve, stream};
-use super::pulse::{Counters, Pulse};
-use super::transport::{HELLO_IDLE, LOOK, UNPROVEN, silent_looks};
-use crate::hello::{Refused, Session, Standing};
+use super::http2::{Authorize, Guarded, Limits, Service, Tasks, error_chain, serve, stream};
+use super::transport::{CHECK_INTERVAL, HELLO_IDLE_TIMEOUT, PROOF_TIMEOUT, max_silent_samples};
+use crate::hello::{AuthState, Rejection, Session};
 
 /// Time that a denied session stays open, so that the reply reaches the peer.
-const DENIED: Duration = Duration::from_millis(200);
+const DENIED_CLOSE_DELAY: Duration = Duration::from_millis(200);
 
 /// Destination of members' datagrams: the sender of the latest receiver that was requested.
-pub(crate) type Mailbox = watch::Receiver<Option<Inlet>>;
-pub(crate) type Inlet = mpsc::Sender<(NodeId, Bytes)>;
+pub(crate) type DatagramSink = watch::Receiver<Option<DatagramSender>>;
+pub(crate) type DatagramSender = mpsc::Sender<(NodeId, Bytes)>;
 
 /// Connection being served. Dropping it ends all its tasks.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct ServedConnection {
     pub(crate) connection: quinn::Connection,
     pub(crate) tasks: Tasks,
     _end: DropGuard,
 }
 
-impl Served {
+impl ServedConnection {
     fn new(connection: quinn::Connection) -> Self {
         let stop = CancellationToken::new();
         let tasks = Tasks::new(stop.clone());
@@ -38,11 +38,11 @@ impl Served {
     }
 
     /// Serves a member's connection: calls with [`Limits::NODE`], and datagrams.
-    pub(crate) fn node(service: Guarded<NodeGuard>, mailbox: Mailbox) -> Self {
+    pub(crate) fn node(service: Guarded<NodeGuard>, datagram_sink: DatagramSink) -> Self {
         let NodeGuard { peer, connection, .. } = &service.guard;
         let (from, connection) = (peer.node_id, connection.clone());
         let served = Self::new(connection.clone());
-        served.run(forward_datagrams(from, connection, mailbox));
+        served.run(forward_datagrams(from, connection, datagram_sink));
         served.run(accept_streams(service, Limits::NODE, served.tasks.clone()));
         served
     }
@@ -60,7 +60,7 @@ impl Served {
 }
 
 /// Guard that knows its connection.
-pub(crate) trait Connected: Admit {
+pub(crate) trait Connected: Authorize {
     fn connection(&self) -> &quinn::Connection;
 }
 
@@ -84,19 +84,23 @@ async fn accept_streams<A: Connected>(service: Guarded<A>, limits: Limits, tasks
         let remote = connection.remote_address();
         hyper::rt::Executor::execute(&executor, async move {
             if let Err(error) = serve(stream(send, receive), service, limits, tasks).await {
-                tracing::debug!(%remote, error = chain(&error), "stream ended");
+                tracing::debug!(%remote, error = error_chain(&error), "stream ended");
             }
         });
     }
 }
 
-async fn forward_datagrams(from: NodeId, connection: quinn::Connection, mailbox: Mailbox) {
+async fn forward_datagrams(
+    from: NodeId,
+    connection: quinn::Connection,
+    datagram_sink: DatagramSink,
+) {
     while let Ok(datagram) = connection.read_datagram().await {
         // No receiver, or a full one: the datagram is lost, as datagrams may be.
-        let delivered = mailbox
+        let delivered = datagram_sink
             .borrow()
             .as_ref()
-            .is_some_and(|mailbox| mailbox.try_send((from, datagram)).is_ok());
+            .is_some_and(|sender| sender.try_send((from, datagram)).is_ok());
         if !delivered {
             tracing::trace!(%from, "datagram not delivered");
         }
@@ -105,43 +109,46 @@ async fn forward_datagrams(from: NodeId, connection: quinn::Connection, mailbox:
 
 /// Outcome of the proof phase of a hello session.
 #[derive(Debug)]
-pub(crate) enum Probation {
-    Proven,
+pub(crate) enum ProofOutcome {
+    Authenticated,
     /// Closed; `denied` is true if a wrong proof was the cause.
-    Ended {
+    Closed {
         denied: bool,
     },
 }
 
 /// Waits until the session proves the token; closes it on timeout or a wrong proof.
-pub(crate) async fn probation(connection: quinn::Connection, session: Session) -> Probation {
-    let mut standing = session.standing();
-    let decided = standing.wait_for(|standing| *standing != Standing::Unproven);
-    let standing = tokio::select! {
+pub(crate) async fn await_proof(connection: quinn::Connection, session: Session) -> ProofOutcome {
+    let mut state = session.auth_state();
+    let changed = state.wait_for(|state| *state != AuthState::Pending);
+    let state = tokio::select! {
         biased;
-        _ = connection.closed() => return Probation::Ended { denied: false },
-        decided = tokio::time::timeout(UNPROVEN, decided) => match decided {
-            Ok(Ok(standing)) => standing.clone(),
-            Ok(Err(_)) | Err(_) => Standing::Unproven,
+        _ = connection.closed() => return ProofOutcome::Closed { denied: false },
+        changed = tokio::time::timeout(PROOF_TIMEOUT, changed) => match changed {
+            Ok(Ok(state)) => state.clone(),
+            Ok(Err(_)) | Err(_) => AuthState::Pending,
         },
     };
-    match standing {
-        Standing::Proven(_) => return Probation::Proven,
-        Standing::Unproven => Close::Unproven.close(&connection),
-        Standing::Denied => linger(&connection).await,
+    match state {
+        AuthState::Authenticated(_) => return ProofOutcome::Authenticated,
+        AuthState::Pending => CloseCode::ProofTimeout.close(&connection),
+        AuthState::Denied => close_after_flush(&connection).await,
     }
-    Probation::Ended { denied: standing == Standing::Denied }
+    ProofOutcome::Closed { denied: state == AuthState::Denied }
 }
 
 /// Waits until an authenticated session ends, is denied later or has been idle too long.
-pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Session) -> Lost {
-    let (mut standing, mut calls) = (session.standing(), session.calls());
+pub(crate) async fn until_hello_ends(
+    connection: quinn::Connection,
+    session: Session,
+) -> DisconnectReason {
+    let (mut state, mut calls) = (session.auth_state(), session.calls());
     loop {
         let is_denied = tokio::select! {
             biased;
-            reason = connection.closed() => return Lost::of(&reason),
-            _ = standing.wait_for(|standing| *standing == Standing::Denied) => true,
-            called = tokio::time::timeout(HELLO_IDLE, calls.changed()) => {
+            reason = connection.closed() => return DisconnectReason::of(&reason),
+            _ = state.wait_for(|state| *state == AuthState::Denied) => true,
+            called = tokio::time::timeout(HELLO_IDLE_TIMEOUT, calls.changed()) => {
                 if called.is_ok() {
                     continue;
                 }
@@ -149,36 +156,36 @@ pub(crate) async fn until_hello_ends(connection: quinn::Connection, session: Ses
             }
         };
         if is_denied {
-            linger(&connection).await;
-            return Lost::because("a later proof was wrong");
+            close_after_flush(&connection).await;
+            return DisconnectReason::new("a later proof was wrong");
         }
-        Close::Done.close(&connection);
-        return Lost::because("the session was idle");
+        CloseCode::Done.close(&connection);
+        return DisconnectReason::new("the session was idle");
     }
 }
 
-/// Closes a silent connection, for connections that [`super::links`] does not watch.
+/// Closes a silent connection, for connections that [`super::connections`] does not watch.
 pub(crate) async fn close_when_silent(connection: quinn::Connection) {
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut pulse = Pulse::new(Counters::of(&connection));
+    let mut check_timer = tokio::time::interval(CHECK_INTERVAL);
+    check_timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut detector = DeadPeerDetector::new(Counters::of(&connection));
     while connection.close_reason().is_none() {
-        look.tick().await;
-        if pulse.look(Counters::of(&connection)) >= silent_looks(connection.rtt()) {
-            Close::Silent.close(&connection);
+        check_timer.tick().await;
+        if detector.sample(Counters::of(&connection)) >= max_silent_samples(connection.rtt()) {
+            CloseCode::Silent.close(&connection);
         }
     }
 }
 
 /// Waits until a member's connection ends.
-pub(crate) async fn until_lost(connection: quinn::Connection) -> Lost {
-    Lost::of(&connection.closed().await)
+pub(crate) async fn until_closed(connection: quinn::Connection) -> DisconnectReason {
+    DisconnectReason::of(&connection.closed().await)
 }
 
 /// Closes the connection after a delay that lets the last reply out.
-async fn linger(connection: &quinn::Connection) {
-    if tokio::time::timeout(DENIED, connection.closed()).await.is_err() {
-        Close::Denied.close(connection);
+async fn close_after_flush(connection: &quinn::Connection) {
+    if tokio::time::timeout(DENIED_CLOSE_DELAY, connection.closed()).await.is_err() {
+        CloseCode::Denied.close(connection);
     }
 }
 
@@ -188,7 +195,7 @@ pub(crate) struct Services {
     pub(crate) hello: Service,
     pub(crate) node: Service,
     pub(crate) trust: watch::Receiver<Arc<super::trust::Trust>>,
-    pub(crate) mailbox: Mailbox,
+    pub(crate) datagram_sink: DatagramSink,
     /// Receives rejected calls of members.
-    pub(crate) refusals: Option<mpsc::Sender<Refused>>,
+    pub(crate) rejections: Option<mpsc::Sender<Rejection>>,
 }

@@ -15,12 +15,12 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
 use super::guard::PeerKey;
-use super::hush::Hush;
+use super::redact::RedactReasons;
 use super::transport::transport;
 use super::trust::Trust;
 
 /// Server name to dial. It is neither sent nor checked: peers are authenticated by their keys.
-pub(crate) const ANY_NAME: &str = "muster.internal";
+pub(crate) const SERVER_NAME: &str = "muster.internal";
 
 /// Protocol of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +31,13 @@ pub(crate) enum Alpn {
 
 /// A finished handshake.
 #[derive(Debug)]
-pub(crate) struct Shaken {
+pub(crate) struct Handshake {
     pub(crate) connection: quinn::Connection,
     pub(crate) alpn: Alpn,
     pub(crate) peer: PeerKey,
 }
 
-impl Shaken {
+impl Handshake {
     /// Reads the result of the TLS handshake. The verifiers have checked it already.
     pub(crate) fn of(connection: quinn::Connection) -> Result<Self, String> {
         let data = connection.handshake_data().and_then(|data| data.downcast().ok());
@@ -79,9 +79,9 @@ impl fmt::Debug for Tls {
 }
 
 /// Answers the verifiers' questions from the watch.
-struct Live(watch::Receiver<Arc<Trust>>);
+struct WatchedTrust(watch::Receiver<Arc<Trust>>);
 
-impl Admission for Live {
+impl Admission for WatchedTrust {
     fn is_member(&self, node: &NodeId) -> bool {
         self.0.borrow().directory.contains_key(node)
     }
@@ -100,7 +100,7 @@ impl Tls {
         let now = SystemTime::now();
         Self {
             own: identity.self_signed(now),
-            admission: Arc::new(Live(trust)),
+            admission: Arc::new(WatchedTrust(trust)),
             transport: transport(),
         }
     }
@@ -109,7 +109,7 @@ impl Tls {
     pub(crate) fn server(&self) -> quinn::ServerConfig {
         let config = pki::quic_server(&self.own, &self.admission);
         let config = QuicServerConfig::try_from(config).expect("pki offers QUIC's first suite");
-        let mut config = quinn::ServerConfig::with_crypto(Arc::new(Hush::new(config)));
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(RedactReasons::new(config)));
         config
             .transport_config(Arc::clone(&self.transport))
             .migration(true)

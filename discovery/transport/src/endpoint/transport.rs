@@ -11,34 +11,36 @@ use ring::{hkdf, hmac};
 
 /// Timeout of a handshake, on either side. Generous, because a small machine may be starting a
 /// whole cluster; the gate bounds memory, not this timeout.
-pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time within which a session must prove the token; then it is closed.
-pub const UNPROVEN: Duration = Duration::from_secs(5);
+pub const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time without a call after which an authenticated hello session is closed.
-pub const HELLO_IDLE: Duration = Duration::from_mins(1);
+pub const HELLO_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Timeout of a call on `muster-hello/1`, from first header to reply.
-pub const HELLO_CALL: Duration = Duration::from_secs(30);
+pub const HELLO_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Interval of the checks for silent connections ([`super::pulse`]).
-pub(crate) const LOOK: Duration = Duration::from_millis(400);
+/// Interval of the checks for silent connections ([`super::dead_peer`]).
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Silent samples in a row after which a connection is closed: at least three seconds. QUIC has
 /// sent six probes by then on a short, idle path.
-const SILENT_LOOKS: u32 = 8;
+const MIN_SILENT_SAMPLES: u32 = 8;
 
 /// Long round trips, from distance or a busy peer, space the probes further apart. The peer then
 /// gets this many round trips, up to the limit.
 const SILENT_ROUND_TRIPS: u32 = 10;
-const SILENT_LIMIT: u32 = 25;
+const MAX_SILENT_SAMPLES: u32 = 25;
 
 /// Returns the number of silent samples that closes a connection with this round trip time.
-pub(crate) fn silent_looks(round_trip: Duration) -> u32 {
-    let patience = round_trip * SILENT_ROUND_TRIPS;
-    let looks = patience.as_millis() / LOOK.as_millis();
-    u32::try_from(looks).unwrap_or(SILENT_LIMIT).clamp(SILENT_LOOKS, SILENT_LIMIT)
+pub(crate) fn max_silent_samples(round_trip: Duration) -> u32 {
+    let timeout = round_trip * SILENT_ROUND_TRIPS;
+    let samples = timeout.as_millis() / CHECK_INTERVAL.as_millis();
+    u32::try_from(samples)
+        .unwrap_or(MAX_SILENT_SAMPLES)
+        .clamp(MIN_SILENT_SAMPLES, MAX_SILENT_SAMPLES)
 }
 
 /// Largest payload of [`super::Endpoint::send_datagram`], in bytes. It fits, with its framing, a
@@ -58,7 +60,7 @@ const HELLO_WINDOW: u32 = 128 << 10;
 const NODE_WINDOW: u32 = 4 << 20;
 
 /// Returns the parameters shared by both ALPNs. Once the peer is known to be a member,
-/// [`admit_member`] raises the limits.
+/// [`apply_member_limits`] raises the limits.
 pub(crate) fn transport() -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
@@ -81,7 +83,7 @@ pub(crate) fn transport() -> Arc<TransportConfig> {
 }
 
 /// Raises the limits of a connection whose peer is a member.
-pub(crate) fn admit_member(connection: &quinn::Connection) {
+pub(crate) fn apply_member_limits(connection: &quinn::Connection) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(NODE_STREAMS));
     connection.set_receive_window(VarInt::from_u32(NODE_WINDOW));
     connection.set_send_window(u64::from(NODE_WINDOW));
@@ -126,14 +128,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_grows_with_the_round_trip_and_is_bounded() {
-        assert_eq!(silent_looks(Duration::from_micros(300)), 8);
-        assert_eq!(silent_looks(Duration::from_millis(600)), 15);
-        assert_eq!(silent_looks(Duration::from_hours(1)), 25);
+    fn the_silence_limit_grows_with_the_round_trip_and_is_bounded() {
+        assert_eq!(max_silent_samples(Duration::from_micros(300)), 8);
+        assert_eq!(max_silent_samples(Duration::from_millis(600)), 15);
+        assert_eq!(max_silent_samples(Duration::from_hours(1)), 25);
     }
 
     #[test]
-    fn a_restarted_node_has_the_keys_of_its_former_life() {
+    fn a_restarted_node_keeps_its_endpoint_keys() {
         let (one, other) = (Identity::generate(), Identity::generate());
         let token = |identity: &Identity| {
             let mut token = [0; 32];

@@ -16,12 +16,12 @@ const WAITING_FOR: usize = 1024;
 /// Peers in one greeting.
 const HINTS: usize = 64;
 
-fn beyond(what: &str) -> Status {
+fn invalid(what: &str) -> Status {
     Status::invalid_argument(format!("invalid message: {what}"))
 }
 
 fn require(fits: bool, what: &str) -> Result<(), Status> {
-    if fits { Ok(()) } else { Err(beyond(what)) }
+    if fits { Ok(()) } else { Err(invalid(what)) }
 }
 
 pub fn greet(request: &GreetRequest) -> Result<(), Status> {
@@ -35,7 +35,7 @@ pub fn join(request: &JoinRequest) -> Result<(), Status> {
 }
 
 fn candidate(candidate: Option<&Candidate>) -> Result<(), Status> {
-    let me = candidate.ok_or_else(|| beyond("the sender is missing"))?;
+    let me = candidate.ok_or_else(|| invalid("the sender is missing"))?;
     require(me.name.parse::<NodeName>().is_ok(), "the sender's name is not a node name")?;
     require(me.role.parse::<Role>().is_ok(), "the sender's role is unknown")?;
     addresses(&me.addresses)?;

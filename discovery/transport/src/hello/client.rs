@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status};
 
 use crate::endpoint::HelloChannel;
-use crate::endpoint::close::Close;
+use crate::endpoint::close::CloseCode;
 use crate::endpoint::http2::{Limits, Tasks, connect, stream};
 use crate::endpoint::serve::close_when_silent;
 use muster_types::text::sanitize;
@@ -30,7 +30,7 @@ pub enum ProveError {
         "{remote} refused the token {token}: it holds another token, or this one was revoked, has \
          expired or is used up; compare `machine.token` on both nodes"
     )]
-    Refused { remote: SocketAddr, token: TokenId },
+    Rejected { remote: SocketAddr, token: TokenId },
     /// The peer accepted our proof but could not give its own, so it does not hold the token. Send
     /// it nothing more.
     #[error("{remote} does not hold the token {token}; possible man-in-the-middle")]
@@ -63,7 +63,7 @@ impl fmt::Debug for HelloSession {
 
 impl Drop for HelloSession {
     fn drop(&mut self) {
-        Close::Done.close(&self.connection);
+        CloseCode::Done.close(&self.connection);
     }
 }
 
@@ -137,12 +137,12 @@ impl HelloSession {
         let request = ProveRequest { token_id: token().to_string(), proof };
         let reply = self.client().prove(request).await.map_err(|status| match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => {
-                ProveError::Refused { remote, token: token() }
+                ProveError::Rejected { remote, token: token() }
             }
             _ => ProveError::Failed { remote, token: token(), status: Box::new(status) },
         })?;
         if !verifier.check(Side::Listener, &transcript, &reply.into_inner().proof) {
-            Close::Denied.close(&self.connection);
+            CloseCode::Denied.close(&self.connection);
             return Err(ProveError::Impostor { remote, token: token() });
         }
         self.is_proven.store(true, Ordering::Release);

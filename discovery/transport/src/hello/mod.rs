@@ -1,7 +1,7 @@
 //! `muster-hello/1`: the protocol between two machines that share no certificate yet.
 //!
 //! [`Server`] speaks the protocol. It checks the token proof, rejects every other call before it,
-//! and bounds the input. The implementation of [`Door`] (birth or the daemon) decides the
+//! and bounds the input. The implementation of [`HelloHandler`] (birth or the daemon) decides the
 //! replies. [`HelloSession`] is the dialler's side.
 
 pub mod bounds;
@@ -23,28 +23,28 @@ use crate::endpoint::Caller;
 
 pub use client::{HelloClient, HelloSession, ProveError};
 pub use server::Server;
-pub use session::{Session, Standing};
+pub use session::{AuthState, Session};
 
 /// Peer that has proved a token on this session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guest {
+pub struct AuthenticatedPeer {
     pub caller: Caller,
     pub token: TokenId,
 }
 
 /// Rejected attempt, for the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct Rejection {
     pub remote: SocketAddr,
     pub public_key: PublicKey,
     /// Token it claimed; None if it sent no well-formed token id.
     pub token: Option<TokenId>,
-    pub why: RefusedWhy,
+    pub reason: RejectReason,
 }
 
 /// Reason of a rejection. It is never sent to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusedWhy {
+pub enum RejectReason {
     /// The token id is malformed.
     NotAToken,
     /// No valid token has this id: unknown, revoked, expired or used up.
@@ -58,7 +58,7 @@ pub enum RefusedWhy {
     Removed,
 }
 
-impl fmt::Display for RefusedWhy {
+impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAToken => "the token id is malformed",
@@ -70,37 +70,48 @@ impl fmt::Display for RefusedWhy {
     }
 }
 
-/// Handler of the hello protocol. Unauthenticated peers reach only [`Door::renew`] and
-/// [`Door::verifier`].
+/// Handler of the hello protocol. Unauthenticated peers reach only [`HelloHandler::renew`] and
+/// [`HelloHandler::verifier`].
 #[tonic::async_trait]
-pub trait Door: Send + Sync + 'static {
+pub trait HelloHandler: Send + Sync + 'static {
     /// Returns the verifier of this token's proofs; `None` when the token is not valid now.
     async fn verifier(&self, token: &TokenId) -> Option<Verifier>;
 
     /// Returns true if a peer that proved this token may continue. A token that was revoked or
     /// expired since then is no longer accepted. A used-up token still serves the peer that used it
     /// last.
-    async fn still_admits(&self, token: &TokenId) -> bool {
+    async fn is_still_valid(&self, token: &TokenId) -> bool {
         self.verifier(token).await.is_some()
     }
 
     /// Exchanges greetings between two candidates. The request is within the bounds of the
     /// contract.
-    async fn greet(&self, guest: Guest, request: GreetRequest) -> Result<GreetReply, Status>;
+    async fn greet(
+        &self,
+        peer: AuthenticatedPeer,
+        request: GreetRequest,
+    ) -> Result<GreetReply, Status>;
 
     /// Handles one message of the birth protocol; returns the immediate replies.
-    async fn birth(&self, guest: Guest, message: BirthMessage)
-    -> Result<Vec<BirthMessage>, Status>;
+    async fn birth(
+        &self,
+        peer: AuthenticatedPeer,
+        message: BirthMessage,
+    ) -> Result<Vec<BirthMessage>, Status>;
 
     /// Admits a node. The request is within the bounds of the contract.
-    async fn join(&self, guest: Guest, request: JoinRequest) -> Result<JoinReply, Status>;
+    async fn join(
+        &self,
+        peer: AuthenticatedPeer,
+        request: JoinRequest,
+    ) -> Result<JoinReply, Status>;
 
     /// Renews the certificate of a member, authenticated by its key alone.
     async fn renew(&self, caller: Caller) -> Result<RenewReply, Status>;
 
     /// Returns the anchor for an operator to pin.
-    async fn anchor(&self, guest: Guest) -> Result<AnchorReply, Status>;
+    async fn anchor(&self, peer: AuthenticatedPeer) -> Result<AnchorReply, Status>;
 
     /// Reports a rejection. Must not block.
-    fn refused(&self, refused: Refused);
+    fn on_rejection(&self, rejection: Rejection);
 }

@@ -13,13 +13,13 @@ use muster_services::hello::hello_server::{Hello, HelloServer};
 use muster_types::wire::MAX_HELLO_MESSAGE;
 use tonic::{Request, Response, Status};
 
-use super::{Door, Guest, Refused, RefusedWhy, Session, bounds};
+use super::{AuthenticatedPeer, HelloHandler, RejectReason, Rejection, Session, bounds};
 use crate::endpoint::{self, Caller, Service};
 
-/// Hello service in front of a [`Door`].
+/// Hello service in front of a [`HelloHandler`].
 #[derive(Clone)]
 pub struct Server {
-    door: Arc<dyn Door>,
+    handler: Arc<dyn HelloHandler>,
 }
 
 impl fmt::Debug for Server {
@@ -29,11 +29,11 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    pub fn new(door: Arc<dyn Door>) -> Self {
-        Self { door }
+    pub fn new(handler: Arc<dyn HelloHandler>) -> Self {
+        Self { handler }
     }
 
-    /// Returns the service for [`crate::endpoint::Listener::run`], with the size limit for
+    /// Returns the service for [`crate::endpoint::EndpointTask::run`], with the size limit for
     /// messages of unauthenticated peers.
     pub fn service(self) -> Service {
         endpoint::service(HelloServer::new(self).max_decoding_message_size(MAX_HELLO_MESSAGE))
@@ -42,22 +42,31 @@ impl Server {
     /// Returns the authenticated peer of a request. The endpoint has already rejected all others.
     /// The check is repeated here because the handler must never see an unauthenticated peer. A
     /// token that was revoked or has expired since the proof ends the session.
-    async fn guest<T>(&self, request: &Request<T>) -> Result<Guest, Status> {
+    async fn authenticated_peer<T>(
+        &self,
+        request: &Request<T>,
+    ) -> Result<AuthenticatedPeer, Status> {
         let session = Session::of(request)?;
         let caller = Caller::of(request)?.clone();
-        let token = session.proven().ok_or_else(denied)?;
-        if self.door.still_admits(&token).await {
-            return Ok(Guest { caller, token });
+        let token = session.proven_token().ok_or_else(denied)?;
+        if self.handler.is_still_valid(&token).await {
+            return Ok(AuthenticatedPeer { caller, token });
         }
-        self.refuse(&caller, session, Some(token), RefusedWhy::UnknownToken);
+        self.reject(&caller, session, Some(token), RejectReason::UnknownToken);
         Err(denied())
     }
 
     /// Reports the rejection to the audit log and closes the session. Reveals nothing to the peer.
-    fn refuse(&self, caller: &Caller, session: &Session, token: Option<TokenId>, why: RefusedWhy) {
+    fn reject(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        token: Option<TokenId>,
+        reason: RejectReason,
+    ) {
         session.deny();
         let Caller { remote, public_key, .. } = *caller;
-        self.door.refused(Refused { remote, public_key, token, why });
+        self.handler.on_rejection(Rejection { remote, public_key, token, reason });
     }
 }
 
@@ -73,19 +82,19 @@ impl Hello for Server {
         let session = Session::of(&request)?.clone();
         let ProveRequest { token_id, proof } = request.into_inner();
         let Ok(token) = token_id.parse::<TokenId>() else {
-            self.refuse(&caller, &session, None, RefusedWhy::NotAToken);
+            self.reject(&caller, &session, None, RejectReason::NotAToken);
             return Err(denied());
         };
-        let Some(verifier) = self.door.verifier(&token).await else {
-            self.refuse(&caller, &session, Some(token), RefusedWhy::UnknownToken);
+        let Some(verifier) = self.handler.verifier(&token).await else {
+            self.reject(&caller, &session, Some(token), RejectReason::UnknownToken);
             return Err(denied());
         };
         let transcript = session.transcript(token.clone());
         if !verifier.check(Side::Dialer, &transcript, &proof) {
-            self.refuse(&caller, &session, Some(token), RefusedWhy::WrongProof);
+            self.reject(&caller, &session, Some(token), RejectReason::WrongProof);
             return Err(denied());
         }
-        if !session.accept(token) {
+        if !session.authenticate(token) {
             return Err(denied());
         }
         let proof = verifier.prove(Side::Listener, &transcript).to_vec();
@@ -93,37 +102,37 @@ impl Hello for Server {
     }
 
     async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
-        let guest = self.guest(&request).await?;
+        let peer = self.authenticated_peer(&request).await?;
         let request = request.into_inner();
         bounds::greet(&request)?;
-        self.door.greet(guest, request).await.map(Response::new)
+        self.handler.greet(peer, request).await.map(Response::new)
     }
 
     async fn birth(&self, request: Request<BirthRequest>) -> Result<Response<BirthReply>, Status> {
-        let guest = self.guest(&request).await?;
+        let peer = self.authenticated_peer(&request).await?;
         let missing = || Status::invalid_argument("the birth request contains no message");
         let message = request.into_inner().message.ok_or_else(missing)?;
-        let messages = self.door.birth(guest, message).await?;
+        let messages = self.handler.birth(peer, message).await?;
         Ok(Response::new(BirthReply { messages }))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
-        let guest = self.guest(&request).await?;
+        let peer = self.authenticated_peer(&request).await?;
         let request = request.into_inner();
         bounds::join(&request)?;
-        self.door.join(guest, request).await.map(Response::new)
+        self.handler.join(peer, request).await.map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         let caller = Caller::of(&request)?.clone();
-        self.door.renew(caller).await.map(Response::new)
+        self.handler.renew(caller).await.map(Response::new)
     }
 
     async fn anchor(
         &self,
         request: Request<AnchorRequest>,
     ) -> Result<Response<AnchorReply>, Status> {
-        let guest = self.guest(&request).await?;
-        self.door.anchor(guest).await.map(Response::new)
+        let peer = self.authenticated_peer(&request).await?;
+        self.handler.anchor(peer).await.map(Response::new)
     }
 }

@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use tonic::Status;
 
 /// Calls that need no proof: the proof itself, and the renewal of a member known by its key.
-const OPEN: [&str; 2] = ["/muster.hello.v1.Hello/Prove", "/muster.hello.v1.Hello/Renew"];
+const CALLS_BEFORE_PROOF: [&str; 2] =
+    ["/muster.hello.v1.Hello/Prove", "/muster.hello.v1.Hello/Renew"];
 
 /// Number of calls that a session may make before it has proved the token.
-const UNPROVEN_CALLS: u64 = 8;
+const MAX_CALLS_BEFORE_PROOF: u64 = 8;
 
 /// Handle to the session that a request came over. The endpoint puts it into the request's
 /// extensions.
@@ -25,17 +26,17 @@ struct Shared {
     exporter: [u8; 32],
     dialer: PublicKey,
     listener: PublicKey,
-    standing: watch::Sender<Standing>,
+    auth_state: watch::Sender<AuthState>,
     calls: watch::Sender<u64>,
 }
 
 /// Authentication state of the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum AuthState {
     /// No proof yet.
-    Unproven,
+    Pending,
     /// Has proved this token.
-    Proven(TokenId),
+    Authenticated(TokenId),
     /// Gave a wrong proof; the session is about to be closed.
     Denied,
 }
@@ -44,7 +45,7 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("dialer", &self.0.dialer)
-            .field("standing", &*self.0.standing.borrow())
+            .field("auth_state", &*self.0.auth_state.borrow())
             .finish_non_exhaustive()
     }
 }
@@ -52,8 +53,8 @@ impl fmt::Debug for Session {
 impl Session {
     /// `exporter` is the connection's keying material under `muster_pki::proof::EXPORTER_LABEL`.
     pub(crate) fn new(exporter: [u8; 32], dialer: PublicKey, listener: PublicKey) -> Self {
-        let (standing, calls) = (watch::Sender::new(Standing::Unproven), watch::Sender::new(0));
-        Self(Arc::new(Shared { exporter, dialer, listener, standing, calls }))
+        let (auth_state, calls) = (watch::Sender::new(AuthState::Pending), watch::Sender::new(0));
+        Self(Arc::new(Shared { exporter, dialer, listener, auth_state, calls }))
     }
 
     /// Returns the session that a request came over.
@@ -74,19 +75,19 @@ impl Session {
     }
 
     /// Returns the token that the peer has proved.
-    pub fn proven(&self) -> Option<TokenId> {
-        match &*self.0.standing.borrow() {
-            Standing::Proven(token) => Some(token.clone()),
-            Standing::Unproven | Standing::Denied => None,
+    pub fn proven_token(&self) -> Option<TokenId> {
+        match &*self.0.auth_state.borrow() {
+            AuthState::Authenticated(token) => Some(token.clone()),
+            AuthState::Pending | AuthState::Denied => None,
         }
     }
 
     /// Records a correct proof. Returns false if the session was denied: it stays denied.
-    pub(crate) fn accept(&self, token: TokenId) -> bool {
-        self.0.standing.send_if_modified(|standing| {
-            let may = *standing != Standing::Denied;
+    pub(crate) fn authenticate(&self, token: TokenId) -> bool {
+        self.0.auth_state.send_if_modified(|auth_state| {
+            let may = *auth_state != AuthState::Denied;
             if may {
-                *standing = Standing::Proven(token);
+                *auth_state = AuthState::Authenticated(token);
             }
             may
         })
@@ -94,24 +95,27 @@ impl Session {
 
     /// Records a wrong proof, permanently.
     pub(crate) fn deny(&self) {
-        self.0.standing.send_replace(Standing::Denied);
+        self.0.auth_state.send_replace(AuthState::Denied);
     }
 
-    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
-        self.0.standing.subscribe()
+    pub(crate) fn auth_state(&self) -> watch::Receiver<AuthState> {
+        self.0.auth_state.subscribe()
     }
 
     /// Returns true if the peer may make this call now.
     pub(crate) fn may_call(&self, path: &str) -> bool {
-        match &*self.0.standing.borrow() {
-            Standing::Proven(_) => true,
-            Standing::Unproven => OPEN.contains(&path) && *self.0.calls.borrow() < UNPROVEN_CALLS,
-            Standing::Denied => false,
+        match &*self.0.auth_state.borrow() {
+            AuthState::Authenticated(_) => true,
+            AuthState::Pending => {
+                CALLS_BEFORE_PROOF.contains(&path)
+                    && *self.0.calls.borrow() < MAX_CALLS_BEFORE_PROOF
+            }
+            AuthState::Denied => false,
         }
     }
 
     /// Counts a call: the session is in use.
-    pub(crate) fn touch(&self) {
+    pub(crate) fn note_call(&self) {
         self.0.calls.send_modify(|calls| *calls = calls.wrapping_add(1));
     }
 
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn only_prove_and_renew_are_open_to_the_unproven() {
+    fn only_prove_and_renew_need_no_proof() {
         let session = session();
         for (path, open) in [
             ("/muster.hello.v1.Hello/Prove", true),
@@ -145,16 +149,16 @@ mod tests {
         ] {
             assert_eq!(session.may_call(path), open, "{path}");
         }
-        assert!(session.accept(Token::generate().id().clone()));
+        assert!(session.authenticate(Token::generate().id().clone()));
         assert!(session.may_call("/muster.hello.v1.Hello/Greet"));
     }
 
     #[test]
-    fn the_unproven_may_make_a_few_calls_only() {
+    fn unauthenticated_peers_may_make_a_few_calls_only() {
         let session = session();
-        for _ in 0..UNPROVEN_CALLS {
+        for _ in 0..MAX_CALLS_BEFORE_PROOF {
             assert!(session.may_call("/muster.hello.v1.Hello/Renew"));
-            session.touch();
+            session.note_call();
         }
         assert!(!session.may_call("/muster.hello.v1.Hello/Renew"));
     }
@@ -163,8 +167,8 @@ mod tests {
     fn a_denied_session_stays_denied() {
         let session = session();
         session.deny();
-        assert!(!session.accept(Token::generate().id().clone()));
-        assert_eq!(session.proven(), None);
+        assert!(!session.authenticate(Token::generate().id().clone()));
+        assert_eq!(session.proven_token(), None);
         assert!(!session.may_call("/muster.hello.v1.Hello/Prove"));
     }
 }

@@ -14,14 +14,14 @@ use muster_types::NodeId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::channel::{Link, State};
-use super::close::{Close, Lost};
-use super::pulse::{Counters, Pulse};
-use super::transport::silent_looks;
+use super::channel::{PeerConnection, PeerState};
+use super::close::{CloseCode, DisconnectReason};
+use super::dead_peer::{Counters, DeadPeerDetector};
+use super::transport::max_silent_samples;
 use super::trust::Directory;
 
 /// Connections that one peer may have; a new one evicts the oldest.
-const PER_PEER: usize = 4;
+const MAX_PER_PEER: usize = 4;
 
 /// Two connections opened within this time count as a simultaneous dial.
 const SIMULTANEOUS: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ const RETIRE_OWN: Duration = Duration::from_secs(10);
 const RETIRE_OTHER: Duration = Duration::from_secs(40);
 
 /// A connection lost sooner counts as a failed dial: the peer rejects it.
-const TOO_SHORT: Duration = Duration::from_secs(1);
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Pause before the next dial after consecutive failures: doubles up to the limit.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -40,11 +40,11 @@ const BACKOFF_LIMIT: Duration = Duration::from_secs(1);
 
 /// Concurrent dials for optional datagrams. A dial counts only as long as a live, not overloaded
 /// peer needs to answer it. Absent peers must not block present ones.
-const SPARE_DIALS: usize = 4;
-const SPARE_DIAL: Duration = Duration::from_secs(1);
+const MAX_OPTIONAL_DIALS: usize = 4;
+const OPTIONAL_DIAL_TIME: Duration = Duration::from_secs(1);
 
 /// Datagrams that wait for a dial.
-const WAITING: usize = 16;
+const MAX_WAITING: usize = 16;
 
 /// Session number, unique within this endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,11 +52,11 @@ pub(crate) struct SessionId(pub(crate) u64);
 
 /// Live connection to a member.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct LiveConnection {
     pub(crate) id: SessionId,
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<PeerConnection>,
     pub(crate) origin: Origin,
-    pulse: Pulse,
+    detector: DeadPeerDetector,
 }
 
 /// Dialling side and opening time of a connection.
@@ -68,7 +68,7 @@ pub(crate) struct Origin {
 
 /// Parameters of a dial.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct DialPlan {
     pub(crate) peer: NodeId,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) not_before: Instant,
@@ -76,19 +76,19 @@ pub(crate) struct Plan {
 
 /// Purpose of a running dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dial {
-    Needed,
+enum DialPurpose {
+    Required,
     /// For optional datagrams.
-    Spare {
+    Optional {
         since: Instant,
     },
 }
 
 #[derive(Debug)]
-struct Entry {
-    state: watch::Sender<State>,
-    live: Vec<Live>,
-    dial: Option<Dial>,
+struct PeerEntry {
+    state: watch::Sender<PeerState>,
+    live: Vec<LiveConnection>,
+    dial: Option<DialPurpose>,
     failures: u32,
     not_before: Option<Instant>,
     /// Source address of its latest incoming connection.
@@ -96,9 +96,10 @@ struct Entry {
     waiting: VecDeque<Bytes>,
 }
 
-impl Default for Entry {
+impl Default for PeerEntry {
     fn default() -> Self {
-        let state = State { failed_dials: 0, link: Err(Lost::because("not dialled yet")) };
+        let state =
+            PeerState { failed_dials: 0, link: Err(DisconnectReason::new("not dialled yet")) };
         Self {
             state: watch::Sender::new(state),
             live: Vec::new(),
@@ -113,72 +114,78 @@ impl Default for Entry {
 
 /// Members that this node has or wants a connection to.
 #[derive(Debug)]
-pub(crate) struct Links {
+pub(crate) struct PeerConnections {
     me: NodeId,
-    entries: BTreeMap<NodeId, Entry>,
+    entries: BTreeMap<NodeId, PeerEntry>,
 }
 
-impl Links {
+impl PeerConnections {
     pub(crate) fn new(me: NodeId) -> Self {
         Self { me, entries: BTreeMap::new() }
     }
 
-    pub(crate) fn subscribe(&mut self, peer: NodeId) -> watch::Receiver<State> {
+    pub(crate) fn subscribe(&mut self, peer: NodeId) -> watch::Receiver<PeerState> {
         self.entries.entry(peer).or_default().state.subscribe()
     }
 
     /// Requests a connection. Returns a dial plan unless a connection exists or is being dialled.
-    pub(crate) fn demand(
+    pub(crate) fn connect(
         &mut self,
         peer: NodeId,
         directory: &Directory,
         now: Instant,
-    ) -> Option<Plan> {
+    ) -> Option<DialPlan> {
         let entry = self.entries.entry(peer).or_default();
         if !entry.wants_dial() {
             entry.publish(self.me < peer);
             return None;
         }
         if peer == self.me {
-            entry.fail(Lost::because("the peer is this node itself"));
+            entry.fail(DisconnectReason::new("the peer is this node itself"));
             return None;
         }
         let Some(member) = directory.get(&peer) else {
-            entry.fail(Lost::because("the peer is not a member of the cluster"));
+            entry.fail(DisconnectReason::new("the peer is not a member of the cluster"));
             return None;
         };
         let mut addresses = member.addresses.clone();
         if let Some(seen_at) = entry.seen_at.filter(|at| !addresses.contains(at)) {
             addresses.push(seen_at);
         }
-        entry.dial = Some(Dial::Needed);
-        Some(Plan { peer, addresses, not_before: entry.not_before.unwrap_or(now) })
+        entry.dial = Some(DialPurpose::Required);
+        Some(DialPlan { peer, addresses, not_before: entry.not_before.unwrap_or(now) })
     }
 
     /// Handles a failed dial. The next demand dials again.
-    pub(crate) fn failed(&mut self, peer: NodeId, why: Lost, now: Instant) {
+    pub(crate) fn on_dial_failed(&mut self, peer: NodeId, why: DisconnectReason, now: Instant) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.dial = None;
         entry.back_off(now);
         entry.waiting.clear();
-        if !entry.live.iter().any(Live::is_usable) {
+        if !entry.live.iter().any(LiveConnection::is_usable) {
             entry.fail(why);
         }
     }
 
     /// Handles a new connection, dialled by either side.
-    pub(crate) fn add(&mut self, peer: NodeId, id: SessionId, link: Arc<Link>, origin: Origin) {
+    pub(crate) fn add(
+        &mut self,
+        peer: NodeId,
+        id: SessionId,
+        link: Arc<PeerConnection>,
+        origin: Origin,
+    ) {
         let entry = self.entries.entry(peer).or_default();
         if origin.dialled_by_us {
             entry.dial = None;
         } else {
             entry.seen_at = Some(link.connection().remote_address());
         }
-        if entry.live.len() >= PER_PEER {
-            Close::Replaced.close(entry.live.remove(0).link.connection());
+        if entry.live.len() >= MAX_PER_PEER {
+            CloseCode::Replaced.close(entry.live.remove(0).link.connection());
         }
-        let pulse = Pulse::new(Counters::of(link.connection()));
-        entry.live.push(Live { id, link, origin, pulse });
+        let detector = DeadPeerDetector::new(Counters::of(link.connection()));
+        entry.live.push(LiveConnection { id, link, origin, detector });
         entry.publish(self.me < peer);
         let preferred = entry.preferred(self.me < peer).map(|live| Arc::clone(&live.link));
         if let Some(link) = preferred {
@@ -189,17 +196,23 @@ impl Links {
     }
 
     /// Handles the end of a connection.
-    pub(crate) fn lost(&mut self, peer: NodeId, id: SessionId, why: Lost, now: Instant) {
+    pub(crate) fn on_closed(
+        &mut self,
+        peer: NodeId,
+        id: SessionId,
+        why: DisconnectReason,
+        now: Instant,
+    ) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         let Some(at) = entry.live.iter().position(|live| live.id == id) else { return };
         let gone = entry.live.remove(at);
-        if gone.origin.dialled_by_us && now < gone.origin.opened + TOO_SHORT {
+        if gone.origin.dialled_by_us && now < gone.origin.opened + MIN_LIFETIME {
             entry.back_off(now);
         } else {
             entry.failures = 0;
             entry.not_before = None;
         }
-        if entry.live.iter().any(Live::is_usable) {
+        if entry.live.iter().any(LiveConnection::is_usable) {
             entry.publish(self.me < peer);
         } else if entry.dial.is_some() {
             entry.state.send_modify(|state| state.link = Err(why));
@@ -211,13 +224,13 @@ impl Links {
     }
 
     /// Sends the datagram now, or queues it for a moment and requests a connection.
-    pub(crate) fn datagram(
+    pub(crate) fn send_datagram(
         &mut self,
         peer: NodeId,
         datagram: Bytes,
         directory: &Directory,
         now: Instant,
-    ) -> Option<Plan> {
+    ) -> Option<DialPlan> {
         let entry = self.entries.entry(peer).or_default();
         if let Some(live) = entry.preferred(self.me < peer) {
             send(live.link.connection(), datagram);
@@ -226,46 +239,48 @@ impl Links {
         if !directory.contains_key(&peer) {
             return None;
         }
-        if entry.waiting.len() >= WAITING {
+        if entry.waiting.len() >= MAX_WAITING {
             entry.waiting.pop_front();
         }
         entry.waiting.push_back(datagram);
-        self.demand(peer, directory, now)
+        self.connect(peer, directory, now)
     }
 
-    /// Like [`Self::datagram`], but drops it beyond the limit of dials for optional datagrams.
-    pub(crate) fn offer(
+    /// Like [`Self::send_datagram`], but drops it beyond the limit of dials for optional datagrams.
+    pub(crate) fn send_optional(
         &mut self,
         peer: NodeId,
         datagram: Bytes,
         directory: &Directory,
         now: Instant,
-    ) -> Option<Plan> {
+    ) -> Option<DialPlan> {
         let entry = self.entries.entry(peer).or_default();
         let is_new = entry.wants_dial();
-        let spare = |entry: &&Entry| match entry.dial {
-            Some(Dial::Spare { since }) => now < since + SPARE_DIAL,
-            Some(Dial::Needed) | None => false,
+        let optional = |entry: &&PeerEntry| match entry.dial {
+            Some(DialPurpose::Optional { since }) => now < since + OPTIONAL_DIAL_TIME,
+            Some(DialPurpose::Required) | None => false,
         };
-        if is_new && self.entries.values().filter(spare).count() >= SPARE_DIALS {
+        if is_new && self.entries.values().filter(optional).count() >= MAX_OPTIONAL_DIALS {
             return None;
         }
-        let plan = self.datagram(peer, datagram, directory, now)?;
-        self.entries.entry(peer).or_default().dial = Some(Dial::Spare { since: now });
+        let plan = self.send_datagram(peer, datagram, directory, now)?;
+        self.entries.entry(peer).or_default().dial = Some(DialPurpose::Optional { since: now });
         Some(plan)
     }
 
     /// Closes silent and replaced connections, and forgets peers that left and that no caller uses.
-    pub(crate) fn look(&mut self, directory: &Directory, now: Instant) {
+    pub(crate) fn check(&mut self, directory: &Directory, now: Instant) {
         let me = self.me;
         for (peer, entry) in &mut self.entries {
             let preferred = entry.preferred(me < *peer).map(|live| live.id);
             for live in &mut entry.live {
                 let connection = live.link.connection();
-                if live.pulse.look(Counters::of(connection)) >= silent_looks(connection.rtt()) {
-                    Close::Silent.close(connection);
+                if live.detector.sample(Counters::of(connection))
+                    >= max_silent_samples(connection.rtt())
+                {
+                    CloseCode::Silent.close(connection);
                 } else if preferred.is_some_and(|id| id != live.id) && live.has_retired(now) {
-                    Close::Replaced.close(connection);
+                    CloseCode::Replaced.close(connection);
                 }
             }
         }
@@ -278,13 +293,13 @@ impl Links {
     }
 }
 
-impl Entry {
+impl PeerEntry {
     /// Returns true if no connection to the peer is usable or being dialled.
     fn wants_dial(&self) -> bool {
-        self.dial.is_none() && !self.live.iter().any(Live::is_usable)
+        self.dial.is_none() && !self.live.iter().any(LiveConnection::is_usable)
     }
 
-    fn preferred(&self, we_are_lower: bool) -> Option<&Live> {
+    fn preferred(&self, we_are_lower: bool) -> Option<&LiveConnection> {
         let usable = || self.live.iter().filter(|live| live.is_usable());
         let origins: Vec<_> = usable().map(|live| live.origin).collect();
         usable().nth(prefer(&origins, we_are_lower)?)
@@ -296,13 +311,13 @@ impl Entry {
             return;
         };
         self.state.send_if_modified(|state| {
-            let is_news = !matches!(&state.link, Ok(link) if Arc::ptr_eq(link, &preferred));
+            let changed = !matches!(&state.link, Ok(link) if Arc::ptr_eq(link, &preferred));
             state.link = Ok(preferred);
-            is_news
+            changed
         });
     }
 
-    fn fail(&mut self, why: Lost) {
+    fn fail(&mut self, why: DisconnectReason) {
         self.state.send_modify(|state| {
             state.failed_dials += 1;
             state.link = Err(why);
@@ -316,7 +331,7 @@ impl Entry {
     }
 }
 
-impl Live {
+impl LiveConnection {
     fn is_usable(&self) -> bool {
         self.link.connection().close_reason().is_none()
     }
@@ -371,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_dials_anew_later_has_lost_the_old_connection() {
+    fn a_peer_that_dials_again_later_has_lost_the_old_connection() {
         let t0 = Instant::now();
         let origins = [origin(true, 0, t0), origin(false, 60, t0)];
         assert_eq!(prefer(&origins, true), Some(1));
@@ -380,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_spared_makes_few_dials_at_once_and_keeps_no_other_from_its_own() {
+    fn optional_datagrams_make_few_dials_and_block_no_other_dial() {
         let now = Instant::now();
         let ids: Vec<_> = (2..=9).map(|n| NodeId::from_bytes([n; 32])).collect();
         let peer = |id: &NodeId| Peer {
@@ -390,38 +405,42 @@ mod tests {
             addresses: Vec::new(),
         };
         let directory: Directory = ids.iter().map(|id| (*id, peer(id))).collect();
-        let mut links = Links::new(NodeId::from_bytes([1; 32]));
-        let offer =
-            |links: &mut Links, id| links.offer(id, Bytes::new(), &directory, now).is_some();
-        let dials: Vec<_> = ids.iter().map(|id| offer(&mut links, *id)).collect();
+        let mut connections = PeerConnections::new(NodeId::from_bytes([1; 32]));
+        let send_optional = |connections: &mut PeerConnections, id| {
+            connections.send_optional(id, Bytes::new(), &directory, now).is_some()
+        };
+        let dials: Vec<_> = ids.iter().map(|id| send_optional(&mut connections, *id)).collect();
         assert_eq!(dials, [true, true, true, true, false, false, false, false]);
-        assert!(!offer(&mut links, ids[0]), "already being dialled");
+        assert!(!send_optional(&mut connections, ids[0]), "already being dialled");
         // Neither a probe that this node owes nor a call is limited, and neither counts.
-        assert!(links.datagram(ids[4], Bytes::new(), &directory, now).is_some());
-        assert!(links.demand(ids[5], &directory, now).is_some());
-        assert!(!offer(&mut links, ids[6]));
-        links.failed(ids[4], Lost::because("no answer"), now);
-        assert!(!offer(&mut links, ids[6]));
-        links.failed(ids[0], Lost::because("no answer"), now);
-        assert!(offer(&mut links, ids[6]));
+        assert!(connections.send_datagram(ids[4], Bytes::new(), &directory, now).is_some());
+        assert!(connections.connect(ids[5], &directory, now).is_some());
+        assert!(!send_optional(&mut connections, ids[6]));
+        connections.on_dial_failed(ids[4], DisconnectReason::new("no answer"), now);
+        assert!(!send_optional(&mut connections, ids[6]));
+        connections.on_dial_failed(ids[0], DisconnectReason::new("no answer"), now);
+        assert!(send_optional(&mut connections, ids[6]));
         // Silent peers take up a dial for a moment only.
-        assert!(!offer(&mut links, ids[7]));
-        let late = links.offer(ids[7], Bytes::new(), &directory, now + SPARE_DIAL);
+        assert!(!send_optional(&mut connections, ids[7]));
+        let late =
+            connections.send_optional(ids[7], Bytes::new(), &directory, now + OPTIONAL_DIAL_TIME);
         assert!(late.is_some());
     }
 
     #[test]
-    fn a_demand_for_a_stranger_fails_without_a_dial() {
+    fn a_connection_to_a_non_member_fails_without_a_dial() {
         let (me, stranger) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
-        let mut links = Links::new(me);
-        let state = links.subscribe(stranger);
-        assert!(links.demand(stranger, &Directory::new(), Instant::now()).is_none());
+        let mut connections = PeerConnections::new(me);
+        let state = connections.subscribe(stranger);
+        assert!(connections.connect(stranger, &Directory::new(), Instant::now()).is_none());
         assert_eq!(state.borrow().failed_dials, 1);
         assert!(
-            links.datagram(stranger, Bytes::new(), &Directory::new(), Instant::now()).is_none()
+            connections
+                .send_datagram(stranger, Bytes::new(), &Directory::new(), Instant::now())
+                .is_none()
         );
         drop(state);
-        links.look(&Directory::new(), Instant::now());
-        assert!(links.entries.is_empty());
+        connections.check(&Directory::new(), Instant::now());
+        assert!(connections.entries.is_empty());
     }
 }

@@ -12,15 +12,15 @@ use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectionId, Side, TransportError};
 
 /// Server configuration whose sessions redact error reasons.
-pub(crate) struct Hush(Arc<QuicServerConfig>);
+pub(crate) struct RedactReasons(Arc<QuicServerConfig>);
 
-impl Hush {
+impl RedactReasons {
     pub(crate) fn new(config: QuicServerConfig) -> Self {
         Self(Arc::new(config))
     }
 }
 
-impl ServerConfig for Hush {
+impl ServerConfig for RedactReasons {
     fn initial_keys(&self, version: u32, to: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
         self.0.initial_keys(version, to)
     }
@@ -30,26 +30,26 @@ impl ServerConfig for Hush {
     }
 
     fn start_session(self: Arc<Self>, version: u32, own: &TransportParameters) -> Box<dyn Session> {
-        Box::new(Hushed(Arc::clone(&self.0).start_session(version, own)))
+        Box::new(RedactedSession(Arc::clone(&self.0).start_session(version, own)))
     }
 }
 
 /// TLS session that redacts error reasons.
-struct Hushed(Box<dyn Session>);
+struct RedactedSession(Box<dyn Session>);
 
-fn hush(mut error: TransportError) -> TransportError {
+fn redact(mut error: TransportError) -> TransportError {
     let why = std::mem::take(&mut error.reason);
     tracing::debug!(why, "handshake rejected");
     error
 }
 
-impl Session for Hushed {
+impl Session for RedactedSession {
     fn read_handshake(&mut self, bytes: &[u8]) -> Result<bool, TransportError> {
-        self.0.read_handshake(bytes).map_err(hush)
+        self.0.read_handshake(bytes).map_err(redact)
     }
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
-        self.0.transport_parameters().map_err(hush)
+        self.0.transport_parameters().map_err(redact)
     }
 
     fn initial_keys(&self, to: &ConnectionId, side: Side) -> Keys {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rand::SeedableRng;
 
 use super::*;
-use crate::Card;
+use crate::NodeMeta;
 
 fn id(n: u8) -> NodeId {
     NodeId::from_bytes([n; 32])
@@ -13,32 +13,36 @@ fn id(n: u8) -> NodeId {
 
 fn roster(numbers: &[u8]) -> Arc<Roster> {
     let members: BTreeSet<_> = numbers.iter().map(|n| id(*n)).collect();
-    Arc::new(Roster::default().with(&members))
+    Arc::new(Roster::default().with_members(&members))
 }
 
-fn core(n: u8, members: &[u8], now: Instant) -> Core {
-    let start = Start {
+fn engine(n: u8, members: &[u8], now: Instant) -> Engine {
+    let start = EngineParams {
         me: id(n),
         generation: 1,
         settings: Settings::default(),
         roster: roster(members),
         rng: StdRng::seed_from_u64(u64::from(n)),
     };
-    Core::new(start, now).expect("in the roster")
+    Engine::new(start, now).expect("in the roster")
 }
 
 /// Delivers all datagrams between the engines for `span`. Returns the ids that were sent to, and
 /// the number of members declared down.
-fn run(cores: &mut [(u8, &mut Core)], from: Instant, span: Duration) -> (BTreeSet<NodeId>, usize) {
+fn run(
+    engines: &mut [(u8, &mut Engine)],
+    from: Instant,
+    span: Duration,
+) -> (BTreeSet<NodeId>, usize) {
     let mut asked = BTreeSet::new();
     let mut downs = 0;
     let mut now = from;
     while now < from + span {
-        for a in 0..cores.len() {
-            let (sender, core) = &mut cores[a];
+        for a in 0..engines.len() {
+            let (sender, engine) = &mut engines[a];
             let sender = id(*sender);
-            core.tick(now);
-            for effect in core.take_effects() {
+            engine.tick(now);
+            for effect in engine.take_effects() {
                 let (to, datagram) = match effect {
                     Effect::Send { to, datagram, .. } => (to, datagram),
                     Effect::Down(_) => {
@@ -48,7 +52,7 @@ fn run(cores: &mut [(u8, &mut Core)], from: Instant, span: Duration) -> (BTreeSe
                     Effect::Up(_) => continue,
                 };
                 asked.insert(to);
-                if let Some((_, receiver)) = cores.iter_mut().find(|(n, _)| id(*n) == to) {
+                if let Some((_, receiver)) = engines.iter_mut().find(|(n, _)| id(*n) == to) {
                     receiver.receive(now, sender, &datagram).unwrap();
                 }
             }
@@ -59,21 +63,21 @@ fn run(cores: &mut [(u8, &mut Core)], from: Instant, span: Duration) -> (BTreeSe
 }
 
 #[test]
-fn who_is_not_in_the_directory_neither_speaks_nor_is_heard() {
+fn a_node_outside_the_directory_is_ignored() {
     let now = Instant::now();
-    let start = Start {
+    let start = EngineParams {
         me: id(9),
         generation: 1,
         settings: Settings::default(),
         roster: roster(&[1, 2]),
         rng: StdRng::seed_from_u64(0),
     };
-    assert!(Core::new(start, now).is_none());
+    assert!(Engine::new(start, now).is_none());
 
     // Node 3 has a directory in which it exists; nodes 1 and 2 do not know it (yet).
-    let mut a = core(1, &[1, 2], now);
-    let mut b = core(2, &[1, 2], now);
-    let mut stranger = core(3, &[1, 2, 3], now);
+    let mut a = engine(1, &[1, 2], now);
+    let mut b = engine(2, &[1, 2], now);
+    let mut stranger = engine(3, &[1, 2, 3], now);
     let (asked, _) =
         run(&mut [(1, &mut a), (2, &mut b), (3, &mut stranger)], now, Duration::from_secs(5));
     assert_eq!(a.seen(), 1);
@@ -85,24 +89,26 @@ fn who_is_not_in_the_directory_neither_speaks_nor_is_heard() {
 #[test]
 fn members_whose_directories_differ_for_a_while_still_talk() {
     let now = Instant::now();
-    let mut old = core(1, &[1, 2], now);
-    let mut new = core(2, &[1, 2, 3, 4], now);
-    let mut newest = core(3, &[1, 2, 3, 4], now);
+    let mut old = engine(1, &[1, 2], now);
+    let mut new = engine(2, &[1, 2, 3, 4], now);
+    let mut newest = engine(3, &[1, 2, 3, 4], now);
     let all = &mut [(1, &mut old), (2, &mut new), (3, &mut newest)];
     let (_, downs) = run(all, now, Duration::from_mins(5));
     assert_eq!((old.seen(), new.seen(), newest.seen()), (1, 2, 2), "1 does not know 3");
     assert_eq!(downs, 0, "and 3, which 1 does not answer, does not declare it down");
     let later = now + Duration::from_mins(5);
-    assert!(old.set_roster(later, Arc::new(old.roster().with(&[1, 2, 3, 4].map(id).into()))));
+    assert!(
+        old.set_roster(later, Arc::new(old.roster().with_members(&[1, 2, 3, 4].map(id).into())))
+    );
     run(&mut [(1, &mut old), (2, &mut new), (3, &mut newest)], later, Duration::from_secs(5));
     assert_eq!((old.seen(), new.seen(), newest.seen()), (2, 2, 2));
-    assert_eq!(old.view(later)[&id(4)].state, State::Unknown);
+    assert_eq!(old.view(later)[&id(4)].state, LivenessState::Unknown);
 }
 
 #[test]
-fn a_member_that_is_not_seen_is_sought_for_ever_but_not_wildly() {
+fn a_missing_member_is_searched_for_indefinitely_at_a_bounded_rate() {
     let now = Instant::now();
-    let mut alone = core(1, &[1, 2], now);
+    let mut alone = engine(1, &[1, 2], now);
     let mut sent = Vec::new();
     while alone.next_deadline().is_some_and(|at| at < now + Duration::from_mins(10)) {
         let at = alone.next_deadline().unwrap();
@@ -117,12 +123,12 @@ fn a_member_that_is_not_seen_is_sought_for_ever_but_not_wildly() {
 /// Regression: every change of the directory added a search that repeated indefinitely. With one
 /// registered member permanently off, a cluster sent more with every member it ever had.
 #[test]
-fn changes_of_the_directory_bring_the_next_look_nearer_and_add_none_for_ever() {
+fn directory_changes_reschedule_the_search_and_add_none() {
     let now = Instant::now();
-    let (mut alone, mut busy) = (core(1, &[1, 2], now), core(1, &[1, 2], now));
-    let change = |core: &mut Core, at, members: &[u8]| {
+    let (mut alone, mut busy) = (engine(1, &[1, 2], now), engine(1, &[1, 2], now));
+    let change = |engine: &mut Engine, at, members: &[u8]| {
         let members: BTreeSet<_> = members.iter().map(|n| id(*n)).collect();
-        assert!(core.set_roster(at, Arc::new(core.roster().with(&members))));
+        assert!(engine.set_roster(at, Arc::new(engine.roster().with_members(&members))));
     };
     for _ in 0..50 {
         change(&mut busy, now, &[1, 2, 3]);
@@ -140,44 +146,44 @@ fn changes_of_the_directory_bring_the_next_look_nearer_and_add_none_for_ever() {
     assert_eq!(soon, 3 * 2, "both, at once, after 100 ms and after 300 ms");
 }
 
-/// Returns the number of datagrams that a lone core sends in `span` after `from`.
-fn sends(core: &mut Core, from: Instant, span: Duration) -> usize {
-    let mut sent = core.take_effects().len();
-    while let Some(at) = core.next_deadline().filter(|at| *at < from + span) {
-        core.tick(at);
-        sent += core.take_effects().len();
+/// Returns the number of datagrams that a lone engine sends in `span` after `from`.
+fn sends(engine: &mut Engine, from: Instant, span: Duration) -> usize {
+    let mut sent = engine.take_effects().len();
+    while let Some(at) = engine.next_deadline().filter(|at| *at < from + span) {
+        engine.tick(at);
+        sent += engine.take_effects().len();
     }
     sent
 }
 
 #[test]
-fn a_card_is_taken_from_its_owner_only_once_per_number() {
+fn metadata_is_accepted_from_its_owner_only_once_per_version() {
     let now = Instant::now();
-    let (mut a, mut b) = (core(1, &[1, 2], now), core(2, &[1, 2], now));
-    let card = |n| Card { config_version: n, ..Card::default() };
-    a.set_card(now, &card(1));
+    let (mut a, mut b) = (engine(1, &[1, 2], now), engine(2, &[1, 2], now));
+    let meta = |n| NodeMeta { config_version: n, ..NodeMeta::default() };
+    a.set_meta(now, &meta(1));
     run(&mut [(1, &mut a), (2, &mut b)], now, Duration::from_secs(3));
-    assert_eq!(b.view(now)[&id(1)].card, Some(card(1)));
+    assert_eq!(b.view(now)[&id(1)].meta, Some(meta(1)));
     assert!(b.take_changed());
     // An old one that comes late.
-    let preamble = Preamble { generation: 1, incarnation: 0, to_generation: 1, card: 1 };
-    let late = wire::seal(&preamble, &Note::Card(card(9)));
+    let preamble = Preamble { generation: 1, incarnation: 0, to_generation: 1, meta_version: 1 };
+    let late = wire::encode(&preamble, &Note::Meta(meta(9)));
     b.receive(now, id(1), &late).unwrap();
-    assert_eq!(b.view(now)[&id(1)].card, Some(card(1)));
+    assert_eq!(b.view(now)[&id(1)].meta, Some(meta(1)));
 }
 
 #[test]
-fn who_believes_in_an_earlier_life_is_corrected() {
+fn a_sender_with_an_earlier_generation_is_corrected() {
     let now = Instant::now();
-    let mut b = core(2, &[1, 2], now);
+    let mut b = engine(2, &[1, 2], now);
     b.take_effects();
-    let earlier = Preamble { generation: 1, incarnation: 0, to_generation: 0, card: 0 };
-    b.receive(now, id(1), &wire::seal(&earlier, &Note::Refute)).unwrap();
+    let earlier = Preamble { generation: 1, incarnation: 0, to_generation: 0, meta_version: 0 };
+    b.receive(now, id(1), &wire::encode(&earlier, &Note::Refute)).unwrap();
     let roster = roster(&[1, 2]);
     let sent = b.take_effects().into_iter().filter_map(|effect| match effect {
         Effect::Send { to, datagram, .. } if to == id(1) => {
-            let me = Identity { slot: roster.slot(&id(1)).unwrap(), generation: 1 };
-            wire::open(&datagram, &roster, me.slot, me).unwrap()
+            let me = MemberIdentity { slot: roster.slot(&id(1)).unwrap(), generation: 1 };
+            wire::decode(&datagram, &roster, me.slot, me).unwrap()
         }
         _ => None,
     });
@@ -187,38 +193,38 @@ fn who_believes_in_an_earlier_life_is_corrected() {
 }
 
 #[test]
-fn time_in_which_this_process_did_not_run_counts_for_nobody() {
+fn time_in_which_this_process_did_not_run_is_not_counted() {
     let now = Instant::now();
-    let (mut a, mut b) = (core(1, &[1, 2], now), core(2, &[1, 2], now));
+    let (mut a, mut b) = (engine(1, &[1, 2], now), engine(2, &[1, 2], now));
     run(&mut [(1, &mut a), (2, &mut b)], now, Duration::from_secs(2));
-    let state = |a: &Core| a.view(now)[&id(2)].state;
-    let next = |a: &mut Core| {
+    let state = |a: &Engine| a.view(now)[&id(2)].state;
+    let next = |a: &mut Engine| {
         let at = a.next_deadline().unwrap();
         a.tick(at);
         at
     };
     let mut at = now;
-    while state(&a) == State::Alive {
+    while state(&a) == LivenessState::Alive {
         at = next(&mut a);
     }
-    assert_eq!(state(&a), State::Suspect);
+    assert_eq!(state(&a), LivenessState::Suspect);
     at += Duration::from_secs(30);
     a.tick(at);
-    assert_eq!(state(&a), State::Suspect, "it may still refute");
+    assert_eq!(state(&a), LivenessState::Suspect, "it may still refute");
     let woke = at;
-    while state(&a) == State::Suspect {
+    while state(&a) == LivenessState::Suspect {
         at = next(&mut a);
     }
-    assert_eq!(state(&a), State::Down);
+    assert_eq!(state(&a), LivenessState::Down);
     assert!(at - woke > Duration::from_millis(500), "{:?}", at - woke);
 }
 
 /// A datagram names no sender: its sender is the node in the session's certificate.
 #[test]
-fn what_a_session_brings_is_said_by_its_owner_whoever_made_it() {
+fn the_sender_of_a_datagram_is_the_peer_of_its_session() {
     let start = Instant::now();
-    let mut ear = core(1, &[1, 2, 3], start);
-    let mut impersonated = core(2, &[1, 2, 3], start);
+    let mut receiver = engine(1, &[1, 2, 3], start);
+    let mut impersonated = engine(2, &[1, 2, 3], start);
     let mut brought = 0;
     for step in 0..200 {
         let now = start + Duration::from_millis(10) * step;
@@ -227,13 +233,13 @@ fn what_a_session_brings_is_said_by_its_owner_whoever_made_it() {
             if let Effect::Send { to, datagram, .. } = effect
                 && to == id(1)
             {
-                ear.receive(now, id(3), &datagram).unwrap();
+                receiver.receive(now, id(3), &datagram).unwrap();
                 brought += 1;
             }
         }
     }
-    let view = ear.view(start + Duration::from_secs(2));
+    let view = receiver.view(start + Duration::from_secs(2));
     assert!(brought > 0 && view[&id(3)].last_heard.is_some());
     assert_eq!(view[&id(2)].last_heard, None, "2 has sent nothing");
-    assert_eq!(view[&id(2)].state, State::Unknown);
+    assert_eq!(view[&id(2)].state, LivenessState::Unknown);
 }

@@ -10,22 +10,22 @@ use rustls::sign::CertifiedKey;
 use crate::now;
 
 /// Returns a client that presents a self-signed certificate of this identity, or none.
-pub fn stranger(
+pub fn raw_client(
     alpn: &[u8],
     identity: Option<&Identity>,
 ) -> (quinn::Endpoint, quinn::ClientConfig) {
-    presenting(alpn, identity.map(|identity| identity.self_signed(now())))
+    raw_client_with(alpn, identity.map(|identity| identity.self_signed(now())))
 }
 
 /// Returns a client that accepts any server and presents `certified` or nothing.
-pub fn presenting(
+pub fn raw_client_with(
     alpn: &[u8],
     certified: Option<Arc<CertifiedKey>>,
 ) -> (quinn::Endpoint, quinn::ClientConfig) {
-    let is_nobody = certified.is_none();
+    let no_certificate = certified.is_none();
     let own = certified.unwrap_or_else(|| Identity::generate().self_signed(now()));
     let mut config = hello_client(own);
-    if is_nobody {
+    if no_certificate {
         config.client_auth_cert_resolver = Arc::new(Nothing);
     }
     config.alpn_protocols = vec![alpn.to_vec()];

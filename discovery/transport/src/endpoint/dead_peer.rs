@@ -8,9 +8,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counters {
     /// UDP datagrams received.
-    pub(crate) heard: u64,
+    pub(crate) received: u64,
     /// Frames sent that the peer must acknowledge.
-    pub(crate) asked: u64,
+    pub(crate) ack_eliciting: u64,
 }
 
 impl Counters {
@@ -20,18 +20,21 @@ impl Counters {
         // With nothing new to send, quinn probes for a lost packet with IMMEDIATE_ACK.
         let probes = sent.ping + sent.immediate_ack;
         let credit = sent.max_data + sent.max_stream_data;
-        Self { heard: stats.udp_rx.datagrams, asked: sent.stream + sent.datagram + probes + credit }
+        Self {
+            received: stats.udp_rx.datagrams,
+            ack_eliciting: sent.stream + sent.datagram + probes + credit,
+        }
     }
 }
 
 /// Silence detector of one connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pulse {
+pub(crate) struct DeadPeerDetector {
     last: Counters,
     silent: u32,
 }
 
-impl Pulse {
+impl DeadPeerDetector {
     pub(crate) fn new(first: Counters) -> Self {
         Self { last: first, silent: 0 }
     }
@@ -40,11 +43,11 @@ impl Pulse {
     /// and sent nothing.
     ///
     /// Counts samples, not seconds: a node that was itself starved of CPU must not blame its peers.
-    pub(crate) fn look(&mut self, now: Counters) -> u32 {
-        if now.heard != self.last.heard {
+    pub(crate) fn sample(&mut self, now: Counters) -> u32 {
+        if now.received != self.last.received {
             self.last = now;
             self.silent = 0;
-        } else if self.silent > 0 || now.asked != self.last.asked {
+        } else if self.silent > 0 || now.ack_eliciting != self.last.ack_eliciting {
             self.silent += 1;
         }
         self.silent
@@ -55,25 +58,25 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    fn at(heard: u64, asked: u64) -> Counters {
-        Counters { heard, asked }
+    fn at(received: u64, ack_eliciting: u64) -> Counters {
+        Counters { received, ack_eliciting }
     }
 
     #[test]
     fn a_resting_connection_is_never_silent() {
-        let mut pulse = Pulse::new(at(7, 7));
+        let mut detector = DeadPeerDetector::new(at(7, 7));
         for _ in 0..100 {
-            assert_eq!(pulse.look(at(7, 7)), 0);
+            assert_eq!(detector.sample(at(7, 7)), 0);
         }
     }
 
     #[test]
-    fn an_unanswered_question_counts_until_something_is_heard() {
-        let mut pulse = Pulse::new(at(7, 7));
-        assert_eq!(pulse.look(at(7, 8)), 1);
-        assert_eq!(pulse.look(at(7, 8)), 2, "no more was sent, the answer is still owed");
-        assert_eq!(pulse.look(at(7, 9)), 3);
-        assert_eq!(pulse.look(at(8, 9)), 0);
-        assert_eq!(pulse.look(at(8, 9)), 0);
+    fn an_unacknowledged_packet_counts_until_one_is_received() {
+        let mut detector = DeadPeerDetector::new(at(7, 7));
+        assert_eq!(detector.sample(at(7, 8)), 1);
+        assert_eq!(detector.sample(at(7, 8)), 2, "no more was sent, the answer is still owed");
+        assert_eq!(detector.sample(at(7, 9)), 3);
+        assert_eq!(detector.sample(at(8, 9)), 0);
+        assert_eq!(detector.sample(at(8, 9)), 0);
     }
 }

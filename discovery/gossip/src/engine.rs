@@ -10,10 +10,10 @@
 //!   waits longer.
 //! * Time in which this process did not run is not counted.
 
-mod cards;
 mod contacts;
-mod doubt;
-mod seek;
+mod local_health;
+mod metadata;
+mod reconnect;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,19 +25,19 @@ use foca::{Foca, Member, NoCustomBroadcast, Timer};
 use muster_types::NodeId;
 use rand::rngs::StdRng;
 
-use super::identity::{Generation, Identity, Local, can_be_spared, probe_of};
-use super::outbox::{Agenda, News, Outbox, Task};
-use super::roster::{Roster, Short, Slot};
+use super::identity::{Generation, LocalCodec, MemberIdentity, is_optional, probe_of};
+use super::outbox::{MemberEvent, Outbox, Task, TimerQueue};
+use super::roster::{Roster, ShortId, Slot};
 use super::settings::Settings;
 use super::wire::{self, Body, Note, Preamble, WireError};
-use super::{Liveness, State};
+use super::{Liveness, LivenessState};
 
 /// A timer this late means that the process was not running.
-const STALL: Duration = Duration::from_millis(750);
+const STALL_THRESHOLD: Duration = Duration::from_millis(750);
 
 /// Factor on the suspicion timeout of a member that has never sent to this one. A session must be
 /// set up first, perhaps with forty at once, and other members know better whether it is alive.
-const FIRST_CONTACT: u32 = 2;
+const FIRST_CONTACT_FACTOR: u32 = 2;
 
 /// Actions for the caller, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum Effect {
         to: NodeId,
         datagram: Bytes,
         /// True if it may be dropped when it needs a new session while several are being set up.
-        can_be_spared: bool,
+        is_optional: bool,
     },
     /// A member is now seen.
     Up(NodeId),
@@ -56,7 +56,7 @@ pub enum Effect {
 
 /// Parameters of a member that starts to gossip.
 #[derive(Debug)]
-pub struct Start {
+pub struct EngineParams {
     pub me: NodeId,
     /// Higher than at any earlier start of this node, such as its start time in seconds. If a wrong
     /// clock makes it lower, the other members correct it from memory.
@@ -67,64 +67,64 @@ pub struct Start {
 }
 
 /// foca with our identity and codec, and no broadcasts except membership.
-type Swim = Foca<Identity, Local, StdRng, NoCustomBroadcast>;
+type FocaEngine = Foca<MemberIdentity, LocalCodec, StdRng, NoCustomBroadcast>;
 
 /// One member's view of the others.
-pub struct Core {
-    foca: Swim,
+pub struct Engine {
+    foca: FocaEngine,
     /// foca's own incarnation, read from its packets.
     incarnation: u16,
     settings: Settings,
     roster: Arc<Roster>,
     /// Member on whose behalf another asks, while its request is answered; see [`wire::Swim`].
-    ghost: Option<Short>,
-    agenda: Agenda,
+    unknown_origin: Option<ShortId>,
+    timers: TimerQueue,
     /// foca's gossip timer and its due time, while there are no updates to pass on. No wake-up is
     /// needed for it.
-    resting: Option<(Instant, Timer<Identity>)>,
+    idle_gossip: Option<(Instant, Timer<MemberIdentity>)>,
     effects: Vec<Effect>,
     /// True when the view should be published before its regular time.
     changed: bool,
     contacts: contacts::Contacts,
-    seeking: seek::Seeking,
-    doubt: doubt::Doubt,
-    cards: cards::Cards,
+    reconnect: reconnect::Reconnect,
+    health: local_health::LocalHealth,
+    metadata: metadata::MetadataStore,
 }
 
-impl fmt::Debug for Core {
+impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core")
+        f.debug_struct("Engine")
             .field("me", self.foca.identity())
             .field("seen", &self.foca.num_members())
             .finish_non_exhaustive()
     }
 }
 
-impl Core {
+impl Engine {
     /// Returns None when the roster does not hold `me`: only members gossip.
-    pub fn new(start: Start, now: Instant) -> Option<Self> {
-        let Start { me, generation, settings, roster, mut rng } = start;
-        let identity = Identity { slot: roster.slot(&me)?, generation };
-        let seeking = seek::Seeking::new(&roster, identity.slot, &settings, &mut rng);
+    pub fn new(start: EngineParams, now: Instant) -> Option<Self> {
+        let EngineParams { me, generation, settings, roster, mut rng } = start;
+        let identity = MemberIdentity { slot: roster.slot(&me)?, generation };
+        let reconnect = reconnect::Reconnect::new(&roster, identity.slot, &settings, &mut rng);
         let config = settings.foca(roster.len(), 0);
-        let mut core = Self {
-            foca: Foca::new(identity, config, rng, Local),
+        let mut engine = Self {
+            foca: Foca::new(identity, config, rng, LocalCodec),
             incarnation: 0,
             settings,
             roster,
-            ghost: None,
-            agenda: Agenda::default(),
-            resting: None,
+            unknown_origin: None,
+            timers: TimerQueue::default(),
+            idle_gossip: None,
             effects: Vec::new(),
             changed: true,
             contacts: contacts::Contacts::default(),
-            seeking,
-            doubt: doubt::Doubt::default(),
-            cards: cards::Cards::default(),
+            reconnect,
+            health: local_health::LocalHealth::default(),
+            metadata: metadata::MetadataStore::default(),
         };
-        core.seek(now);
-        core.tidy(now);
-        Some(core)
+        engine.reconnect(now);
+        engine.recheck_suspects(now);
+        Some(engine)
     }
 
     /// Assumes that every member of the roster is alive in `generation` and has been met before.
@@ -134,8 +134,8 @@ impl Core {
         let me = self.foca.identity().slot;
         let slots: Vec<_> =
             self.roster.iter().map(|(slot, _)| slot).filter(|slot| *slot != me).collect();
-        let live = slots.into_iter().map(|slot| Member::alive(Identity { slot, generation }));
-        self.drive(now, |foca, out| foca.apply_many(live, false, out));
+        let live = slots.into_iter().map(|slot| Member::alive(MemberIdentity { slot, generation }));
+        self.call_foca(now, |foca, out| foca.apply_many(live, false, out));
     }
 
     /// Returns this node's current generation: the one it started with, or a later one.
@@ -153,9 +153,9 @@ impl Core {
         self.foca.num_members()
     }
 
-    /// Returns the time at which [`Core::tick`] is next needed.
+    /// Returns the time at which [`Engine::tick`] is next needed.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.agenda.next()
+        self.timers.next()
     }
 
     /// Returns and clears the effects of all calls so far.
@@ -171,29 +171,29 @@ impl Core {
 
     /// Runs all due timers.
     pub fn tick(&mut self, now: Instant) {
-        let late = self.agenda.next().map(|at| now.saturating_duration_since(at));
-        if let Some(lost) = late.filter(|late| *late > STALL) {
-            self.agenda.postpone(lost);
-            self.raise_doubt(now, 2);
+        let late = self.timers.next().map(|at| now.saturating_duration_since(at));
+        if let Some(lost) = late.filter(|late| *late > STALL_THRESHOLD) {
+            self.timers.postpone(lost);
+            self.lower_health(now, 2);
         }
-        while let Some(task) = self.agenda.due(now) {
+        while let Some(task) = self.timers.due(now) {
             match task {
                 Task::Foca(timer) => {
                     if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
-                        self.doubt.withdraw(*member_id);
+                        self.health.clear_suspicion(*member_id);
                         // foca 2.0.0 keeps a member that has refuted, yet notifies it that it is
                         // down.
                         if !self.is_suspect(*member_id, *incarnation) {
                             continue;
                         }
                     }
-                    self.drive(now, |foca, out| foca.handle_timer(timer, out));
+                    self.call_foca(now, |foca, out| foca.handle_timer(timer, out));
                 }
-                Task::Seek => self.seek(now),
-                Task::Nag => self.nag(now),
-                Task::Tidy => self.tidy(now),
-                Task::Calm => self.calm(now),
-                Task::Cards => self.send_cards(now),
+                Task::Reconnect => self.reconnect(now),
+                Task::Renotify => self.renotify(now),
+                Task::RecheckSuspects => self.recheck_suspects(now),
+                Task::DecayHealth => self.decay_health(now),
+                Task::SendMeta => self.send_queued_meta(now),
             }
         }
     }
@@ -210,26 +210,26 @@ impl Core {
         let Some(slot) = self.roster.slot(&from).filter(|slot| *slot != me.slot) else {
             return Ok(());
         };
-        let Some((preamble, body)) = wire::open(datagram, &self.roster, slot, me)? else {
+        let Some((preamble, body)) = wire::decode(datagram, &self.roster, slot, me)? else {
             return Ok(());
         };
-        self.contacts.heard(slot, now);
+        self.contacts.on_datagram(slot, now);
         match body {
             Body::Swim(swim) => {
-                self.outlive(now, swim.own);
-                if !swim.seeks {
-                    self.correct(slot, &preamble);
+                self.bump_generation(now, swim.own_generation);
+                if !swim.is_announce {
+                    self.refute_stale(slot, &preamble);
                 }
-                self.ghost = swim.ghost;
-                self.drive(now, |foca, out| foca.handle_data(&swim.packet, out));
-                self.ghost = None;
+                self.unknown_origin = swim.unknown_origin;
+                self.call_foca(now, |foca, out| foca.handle_data(&swim.packet, out));
+                self.unknown_origin = None;
             }
             Body::Note(note) => {
-                self.outlive(now, preamble.to_generation);
+                self.bump_generation(now, preamble.to_generation);
                 self.note(now, slot, &preamble, note);
             }
         }
-        self.want_card(now, slot, &preamble);
+        self.request_meta_if_newer(now, slot, &preamble);
         Ok(())
     }
 
@@ -248,18 +248,18 @@ impl Core {
             }
         }
         for (slot, _) in self.roster.iter().filter(|(slot, _)| old.node(*slot).is_none()) {
-            self.seeking.lost(slot);
+            self.reconnect.lost(slot);
         }
         self.changed = true;
         self.reconfigure();
-        self.seeking.hurry(&self.settings);
-        self.seek(now);
+        self.reconnect.reset_backoff(&self.settings);
+        self.reconnect(now);
         true
     }
 
     /// Announces to the other members that this node leaves, so that they need not detect it.
     pub fn leave(&mut self, now: Instant) {
-        self.drive(now, |foca, out| foca.leave_cluster(out));
+        self.call_foca(now, |foca, out| foca.leave_cluster(out));
     }
 
     /// Returns every member of the directory as this node sees it, itself included.
@@ -268,7 +268,7 @@ impl Core {
             self.roster.iter().map(|(slot, id)| (id, self.liveness(slot))).collect();
         let me = *self.foca.identity();
         let states = self.foca.iter_membership_state().map(|m| (*m.id(), m.state().into()));
-        for (id, state) in states.chain([(me, State::Alive)]) {
+        for (id, state) in states.chain([(me, LivenessState::Alive)]) {
             let node = self.roster.node(id.slot);
             if let Some(liveness) = node.and_then(|node| view.get_mut(&node)) {
                 liveness.state = state;
@@ -283,151 +283,156 @@ impl Core {
 
     fn liveness(&self, slot: Slot) -> Liveness {
         Liveness {
-            state: State::Unknown,
+            state: LivenessState::Unknown,
             last_heard: self.contacts.last_heard(slot),
             generation: 0,
-            card: self.cards.of(slot, self.foca.identity().slot),
+            meta: self.metadata.of(slot, self.foca.identity().slot),
         }
     }
 
     /// Calls foca and executes its requests.
-    fn drive(
+    fn call_foca(
         &mut self,
         now: Instant,
-        call: impl FnOnce(&mut Swim, &mut Outbox) -> Result<(), foca::Error>,
+        call: impl FnOnce(&mut FocaEngine, &mut Outbox) -> Result<(), foca::Error>,
     ) {
         let mut out = Outbox::default();
         let before = self.foca.identity().generation;
         // foca rejects stale packets and those for an earlier generation; its state is consistent
         // either way.
         call(&mut self.foca, &mut out).ok();
-        for (after, timer) in out.later {
+        for (after, timer) in out.timers {
             if matches!(timer, Timer::PeriodicGossip(_)) {
-                self.resting = Some((now + after, timer));
+                self.idle_gossip = Some((now + after, timer));
                 continue;
             }
-            let mut patience = 1;
+            let mut factor = 1;
             if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
-                self.accuse(now, *member_id, *incarnation);
+                self.notify_suspect(now, *member_id, *incarnation);
                 if self.contacts.last_heard(member_id.slot).is_none() {
-                    patience = FIRST_CONTACT;
+                    factor = FIRST_CONTACT_FACTOR;
                 }
             }
-            self.agenda.add(now + after * patience, Task::Foca(timer));
+            self.timers.add(now + after * factor, Task::Foca(timer));
         }
         if self.foca.updates_backlog() > 0
-            && let Some((due, timer)) = self.resting.take()
+            && let Some((due, timer)) = self.idle_gossip.take()
         {
-            self.agenda.add(due.max(now), Task::Foca(timer));
+            self.timers.add(due.max(now), Task::Foca(timer));
         }
         // A member that asks others to probe also probes once more itself: the answer may just be
         // lost.
         let again = out.packets.iter().find_map(|(_, packet)| probe_of(packet));
         let again = again.map(|(target, packet)| (target.slot, packet));
         for (slot, packet) in out.packets.into_iter().chain(again) {
-            let (slot, packet) = self.contacts.reroute(slot, packet, &self.foca);
-            let can_be_spared = can_be_spared(&packet);
-            let sealed = wire::seal_swim(&packet, &self.roster, self.ghost, self.cards.number());
-            if let (Some(to), Some((datagram, incarnation))) = (self.roster.node(slot), sealed) {
+            let (slot, packet) = self.contacts.redirect(slot, packet, &self.foca);
+            let is_optional = is_optional(&packet);
+            let encoded = wire::encode_swim(
+                &packet,
+                &self.roster,
+                self.unknown_origin,
+                self.metadata.version(),
+            );
+            if let (Some(to), Some((datagram, incarnation))) = (self.roster.node(slot), encoded) {
                 self.incarnation = incarnation;
-                self.effects.push(Effect::Send { to, datagram, can_be_spared });
+                self.effects.push(Effect::Send { to, datagram, is_optional });
             }
         }
-        for news in out.news {
-            self.learn(now, news);
+        for event in out.events {
+            self.on_member_event(now, event);
         }
         if self.foca.identity().generation != before {
-            self.reborn(now);
+            self.on_new_generation(now);
         }
     }
 
-    fn learn(&mut self, now: Instant, news: News) {
-        let (News::Up(slot) | News::Down(slot)) = news;
+    fn on_member_event(&mut self, now: Instant, event: MemberEvent) {
+        let (MemberEvent::Up(slot) | MemberEvent::Down(slot)) = event;
         let Some(id) = self.roster.node(slot) else { return };
         self.changed = true;
-        match news {
-            News::Up(_) => {
+        match event {
+            MemberEvent::Up(_) => {
                 self.effects.push(Effect::Up(id));
-                self.seeking.found(slot);
+                self.reconnect.found(slot);
             }
-            News::Down(_) => {
+            MemberEvent::Down(_) => {
                 self.effects.push(Effect::Down(id));
-                self.seeking.lost(slot);
-                self.arm_seek(now);
+                self.reconnect.lost(slot);
+                self.schedule_reconnect(now);
             }
         }
     }
 
     /// Takes a generation above `remembered`, when another member remembers a later one than ours.
-    fn outlive(&mut self, now: Instant, remembered: Generation) {
+    fn bump_generation(&mut self, now: Instant, remembered: Generation) {
         let me = *self.foca.identity();
         if let Some(generation) = remembered.checked_add(1).filter(|_| remembered > me.generation) {
-            let next = Identity { slot: me.slot, generation };
-            self.drive(now, |foca, out| foca.change_identity(next, out));
+            let next = MemberIdentity { slot: me.slot, generation };
+            self.call_foca(now, |foca, out| foca.change_identity(next, out));
         }
     }
 
     /// After a change of identity foca waits for a packet before it is active: activate it at once.
-    fn reborn(&mut self, now: Instant) {
+    fn on_new_generation(&mut self, now: Instant) {
         self.incarnation = 0;
-        self.seeking.hurry(&self.settings);
-        self.drive(now, |foca, out| foca.apply_many(std::iter::empty(), false, out));
+        self.reconnect.reset_backoff(&self.settings);
+        self.call_foca(now, |foca, out| foca.apply_many(std::iter::empty(), false, out));
     }
 
     /// Refutes when the sender believes in an earlier generation of ours.
-    fn correct(&mut self, slot: Slot, preamble: &Preamble) {
+    fn refute_stale(&mut self, slot: Slot, preamble: &Preamble) {
         if preamble.to_generation < self.generation() {
             self.send_note(slot, &Note::Refute);
         }
     }
 
     fn note(&mut self, now: Instant, slot: Slot, preamble: &Preamble, note: Note) {
-        let sender = Identity { slot, generation: preamble.generation };
+        let sender = MemberIdentity { slot, generation: preamble.generation };
         let lives = Member::new(sender, preamble.incarnation, foca::State::Alive);
-        self.drive(now, |foca, out| foca.apply_many(std::iter::once(lives), true, out));
-        self.correct(slot, preamble);
+        self.call_foca(now, |foca, out| foca.apply_many(std::iter::once(lives), true, out));
+        self.refute_stale(slot, preamble);
         match note {
-            Note::Accuse { incarnation } => {
+            Note::Suspect { incarnation } => {
                 let me = *self.foca.identity();
                 if preamble.to_generation == me.generation {
                     if incarnation >= self.incarnation {
-                        let accused = Member::new(me, incarnation, foca::State::Suspect);
-                        let accused = std::iter::once(accused);
-                        self.drive(now, |foca, out| foca.apply_many(accused, true, out));
+                        let suspected = Member::new(me, incarnation, foca::State::Suspect);
+                        let suspected = std::iter::once(suspected);
+                        self.call_foca(now, |foca, out| foca.apply_many(suspected, true, out));
                     }
                     self.send_note(slot, &Note::Refute);
                 }
             }
             Note::Refute => {}
-            Note::Ask => self.send_card(slot),
-            Note::Card(card) => self.changed |= self.cards.keep(slot, preamble, card),
+            Note::RequestMeta => self.send_meta(slot),
+            Note::Meta(meta) => self.changed |= self.metadata.store(slot, preamble, meta),
         }
     }
 
     fn send_note(&mut self, slot: Slot, note: &Note) {
         let to_generation = self.known(slot).map_or(0, |id| id.generation);
-        self.send_note_to(Identity { slot, generation: to_generation }, note);
+        self.send_note_to(MemberIdentity { slot, generation: to_generation }, note);
     }
 
-    fn send_note_to(&mut self, to: Identity, note: &Note) {
+    fn send_note_to(&mut self, to: MemberIdentity, note: &Note) {
         let Some(receiver) = self.roster.node(to.slot) else { return };
         let preamble = Preamble {
             generation: self.generation(),
             incarnation: self.incarnation,
             to_generation: to.generation,
-            card: self.cards.number(),
+            meta_version: self.metadata.version(),
         };
-        let datagram = wire::seal(&preamble, note);
-        self.effects.push(Effect::Send { to: receiver, datagram, can_be_spared: false });
+        let datagram = wire::encode(&preamble, note);
+        self.effects.push(Effect::Send { to: receiver, datagram, is_optional: false });
     }
 
     /// Returns the member in `slot` as foca last knew it, alive or not.
-    fn known(&self, slot: Slot) -> Option<Identity> {
+    fn known(&self, slot: Slot) -> Option<MemberIdentity> {
         self.foca.iter_membership_state().map(|m| *m.id()).find(|id| id.slot == slot)
     }
 
     fn reconfigure(&mut self) {
-        let config = self.settings.foca(self.roster.len(), self.doubt.strain());
+        let config = self.settings.foca(self.roster.len(), self.health.score());
         // foca rejects only other probe timings, and those never change.
         self.foca.set_config(config).ok();
     }
@@ -435,13 +440,13 @@ impl Core {
     fn forget(&mut self, now: Instant, slot: Slot) {
         if let Some(id) = self.known(slot) {
             let down = std::iter::once(Member::down(id));
-            self.drive(now, |foca, out| foca.apply_many(down, false, out));
-            self.drive(now, |foca, out| foca.handle_timer(Timer::RemoveDown(id), out));
+            self.call_foca(now, |foca, out| foca.apply_many(down, false, out));
+            self.call_foca(now, |foca, out| foca.handle_timer(Timer::RemoveDown(id), out));
         }
         self.contacts.forget(slot);
-        self.seeking.found(slot);
-        self.doubt.forget(slot);
-        self.cards.forget(slot);
+        self.reconnect.found(slot);
+        self.health.forget(slot);
+        self.metadata.forget(slot);
     }
 }
 

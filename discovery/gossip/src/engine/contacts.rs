@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::Swim;
-use crate::identity::{Identity, gossip_to, is_gossip};
+use super::FocaEngine;
+use crate::identity::{MemberIdentity, gossip_to, is_gossip};
 use crate::roster::Slot;
 
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Contacts {
 }
 
 impl Contacts {
-    pub(super) fn heard(&mut self, slot: Slot, now: Instant) {
+    pub(super) fn on_datagram(&mut self, slot: Slot, now: Instant) {
         if self.last_heard.insert(slot, now).is_none() {
             self.turns.push(slot);
         }
@@ -34,13 +34,18 @@ impl Contacts {
 
     /// Redirects a packet that only carries updates from a member without contact to the next
     /// contact.
-    pub(super) fn reroute(&mut self, to: Slot, packet: Vec<u8>, foca: &Swim) -> (Slot, Vec<u8>) {
+    pub(super) fn redirect(
+        &mut self,
+        to: Slot,
+        packet: Vec<u8>,
+        foca: &FocaEngine,
+    ) -> (Slot, Vec<u8>) {
         if self.turns.is_empty() || self.last_heard.contains_key(&to) || !is_gossip(&packet) {
             return (to, packet);
         }
         self.turn = (self.turn + 1) % self.turns.len();
         let contact = self.turns[self.turn];
-        let known: Option<Identity> =
+        let known: Option<MemberIdentity> =
             foca.iter_members().map(|member| *member.id()).find(|id| id.slot == contact);
         match known {
             Some(id) => (id.slot, gossip_to(packet, id)),
