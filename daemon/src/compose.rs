@@ -228,7 +228,7 @@ fn sources(
     let settings = muster_sources::Settings {
         port: config.network.port,
         own: own.borrow().iter().copied().collect(),
-        fixed: discovery.fixed.clone(),
+        fixed: discovery.static_peers.clone(),
         servers: discovery.dns.as_ref().map(|dns| dns.servers.clone()).unwrap_or_default(),
         domain: discovery.dns.as_ref().map(|dns| dns.domain.clone()),
         mdns,

@@ -6,8 +6,8 @@ use std::fs;
 use muster_fuzz::{Verdict, refused, target};
 use muster_messages::hello::{Admitted, Credentials, Peer};
 use muster_messages::node::{
-    OperateRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReportRequest,
-    SnapshotPiece, View,
+    ForwardRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply, ReportRequest,
+    SnapshotChunk, View,
 };
 use muster_types::{ClusterId, NodeId, Role};
 use openraft::error::{Fatal, RaftError};
@@ -103,17 +103,17 @@ fn raft_message() {
 /// Requests and replies of the node API, and the values encoded inside them.
 #[test]
 fn node_request() {
-    let operate = OperateRequest {
+    let forward = ForwardRequest {
         method: "/muster.operator.v1.Operator/EtcdDefrag".to_owned(),
         request: vec![8, 1],
         operator: vec![1; 32],
     };
     let seeds = [
         kind(0, RaftMessage { body: vec![1, 2] }.encode_to_vec()),
-        kind(1, SnapshotPiece { header: vec![1], body: vec![2] }.encode_to_vec()),
+        kind(1, SnapshotChunk { header: vec![1], body: vec![2] }.encode_to_vec()),
         kind(2, ProposeRequest { command: encode(&Outcome::Done) }.encode_to_vec()),
         kind(3, ReportRequest::default().encode_to_vec()),
-        kind(4, operate.encode_to_vec()),
+        kind(4, forward.encode_to_vec()),
         kind(5, ProposeReply::default().encode_to_vec()),
     ];
     target("node_request").seeds(seeds).memory(RESERVED, 64).run(|bytes| {
@@ -135,7 +135,7 @@ fn node_request() {
         }
         match kind % 7 {
             0 => read!(RaftMessage, |message| drop(decode::<Vote<NodeId>>(&message.body, "vote"))),
-            1 => read!(SnapshotPiece, |piece| {
+            1 => read!(SnapshotChunk, |piece| {
                 drop(decode::<(Vote<NodeId>, Meta)>(&piece.header, "header"));
             }),
             2 => read!(ProposeRequest, |propose| {
@@ -146,11 +146,11 @@ fn node_request() {
                 drop(decode::<EtcdReport>(&report.etcd, "etcd report"));
                 assert!(muster_types::address::parse_addresses(&report.addresses).len() <= 16);
             }),
-            4 => read!(OperateRequest, |operate| {
+            4 => read!(ForwardRequest, |forward| {
                 let known = muster_state::access::Call::ALL
                     .iter()
-                    .any(|call| call.as_str() == operate.method);
-                assert!(!known || operate.method.starts_with("/muster.operator.v1.Operator/"));
+                    .any(|call| call.as_str() == forward.method);
+                assert!(!known || forward.method.starts_with("/muster.operator.v1.Operator/"));
             }),
             5 => read!(ProposeReply, |_reply| ()),
             _ => read!(ReadIndexReply, |_reply| ()),

@@ -12,7 +12,7 @@ use muster_messages::hello::{
     AnchorRequest, BirthRequest, GreetRequest, JoinRequest, ProveRequest, RenewRequest, join_reply,
 };
 use muster_messages::node::{
-    OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
+    ForwardRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotChunk,
     WatchRequest,
 };
 use muster_pki::CertificateDer;
@@ -34,14 +34,14 @@ type Test = anyhow::Result<()>;
 
 /// Calls of `muster.node.v1.Node`, and whether a worker may make them. Only members may make any.
 const NODE: &[(&str, bool)] = &[
-    ("Append", false),
-    ("Vote", false),
-    ("Snapshot", false),
+    ("AppendEntries", false),
+    ("RequestVote", false),
+    ("InstallSnapshot", false),
     ("Propose", false),
     ("ReadIndex", false),
     ("Report", true),
     ("Watch", true),
-    ("Operate", false),
+    ("Forward", false),
 ];
 
 /// Calls of `muster.hello.v1.Hello`, and whether they are answered before the proof.
@@ -82,18 +82,20 @@ fn within<T>(message: T) -> Request<T> {
 macro_rules! call_node {
     ($client:expr, $call:expr) => {{
         let client = &mut $client;
-        let piece = tokio_stream::once(SnapshotPiece::default());
-        let operate =
-            OperateRequest { method: "NodeStatus".to_owned(), ..OperateRequest::default() };
+        let piece = tokio_stream::once(SnapshotChunk::default());
+        let forward =
+            ForwardRequest { method: "NodeStatus".to_owned(), ..ForwardRequest::default() };
         let outcome = match $call {
-            "Append" => client.append(within(RaftMessage::default())).await.map(drop),
-            "Vote" => client.vote(within(RaftMessage::default())).await.map(drop),
-            "Snapshot" => client.snapshot(within(piece)).await.map(drop),
+            "AppendEntries" => {
+                client.append_entries(within(RaftMessage::default())).await.map(drop)
+            }
+            "RequestVote" => client.request_vote(within(RaftMessage::default())).await.map(drop),
+            "InstallSnapshot" => client.install_snapshot(within(piece)).await.map(drop),
             "Propose" => client.propose(within(ProposeRequest::default())).await.map(drop),
             "ReadIndex" => client.read_index(within(ReadIndexRequest {})).await.map(drop),
             "Report" => client.report(within(ReportRequest::default())).await.map(drop),
             "Watch" => client.watch(within(WatchRequest {})).await.map(drop),
-            "Operate" => client.operate(within(operate)).await.map(drop),
+            "Forward" => client.forward(within(forward)).await.map(drop),
             other => panic!("{other} is not called yet"),
         };
         outcome.map_or_else(|status| status.code(), |()| Code::Ok)
@@ -332,7 +334,8 @@ async fn a_token_that_is_used_up_serves_its_last_guest_on() -> Test {
     };
     // The first reply may be lost.
     for _ in 0..2 {
-        let reply = session.client().join(JoinRequest { me: Some(me.clone()) }).await?.into_inner();
+        let reply =
+            session.client().join(JoinRequest { candidate: Some(me.clone()) }).await?.into_inner();
         let is_admitted = matches!(reply.outcome, Some(join_reply::Outcome::Admitted(_)));
         assert!(is_admitted, "{reply:?}");
     }

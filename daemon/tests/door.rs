@@ -30,7 +30,7 @@ async fn dial(lab: &Lab, from: usize, to: usize) -> anyhow::Result<HelloSession>
 
 fn me(lab: &Lab, at: usize, name: &str, role: Role) -> JoinRequest {
     JoinRequest {
-        me: Some(Candidate {
+        candidate: Some(Candidate {
             name: name.to_owned(),
             role: role.to_string(),
             addresses: vec![lab.nodes[at].plan.address.to_string()],

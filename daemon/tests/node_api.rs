@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use muster_messages::node::{
-    OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
+    ForwardRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotChunk,
     WatchRequest,
 };
 use muster_storage::MAX_BODY;
@@ -38,13 +38,13 @@ fn report(version: &str) -> ReportRequest {
     }
 }
 
-fn header(vote: Vote<NodeId>) -> SnapshotPiece {
+fn header(vote: Vote<NodeId>) -> SnapshotChunk {
     let meta: SnapshotMeta<NodeId, openraft::EmptyNode> = SnapshotMeta {
         last_log_id: None,
         last_membership: StoredMembership::default(),
         snapshot_id: "1-x".to_owned(),
     };
-    SnapshotPiece { header: encode(&(vote, meta)), body: Vec::new() }
+    SnapshotChunk { header: encode(&(vote, meta)), body: Vec::new() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,14 +52,17 @@ async fn a_worker_may_report_and_watch_and_nothing_else() -> Test {
     let lab = lab_with_worker().await;
     let mut client = lab.nodes[3].client(&lab.nodes[0]);
     let body = || RaftMessage { body: vec![0xc1] };
-    let operate = OperateRequest { method: "NodeStatus".to_owned(), ..OperateRequest::default() };
+    let forward = ForwardRequest { method: "NodeStatus".to_owned(), ..ForwardRequest::default() };
     let answers = [
-        ("append", client.append(body()).await.map(drop)),
-        ("vote", client.vote(body()).await.map(drop)),
-        ("snapshot", client.snapshot(tokio_stream::once(SnapshotPiece::default())).await.map(drop)),
+        ("append", client.append_entries(body()).await.map(drop)),
+        ("vote", client.request_vote(body()).await.map(drop)),
+        (
+            "snapshot",
+            client.install_snapshot(tokio_stream::once(SnapshotChunk::default())).await.map(drop),
+        ),
         ("propose", client.propose(ProposeRequest::default()).await.map(drop)),
         ("read index", client.read_index(ReadIndexRequest {}).await.map(drop)),
-        ("operate", client.operate(operate).await.map(drop)),
+        ("forward", client.forward(forward).await.map(drop)),
     ];
     for (call, answer) in answers {
         assert_eq!(answer.unwrap_err().code(), Code::PermissionDenied, "{call}");
@@ -152,23 +155,23 @@ async fn malformed_raft_messages_are_answered_and_the_node_goes_on() -> Test {
         [vec![], vec![0xc1], vec![0xdf; 64], vec![0x91; 4096], encode(&"text"), vec![0; 1 << 20]]
     {
         let message = || RaftMessage { body: body.clone() };
-        let piece = || tokio_stream::once(SnapshotPiece { header: body.clone(), body: vec![1] });
+        let piece = || tokio_stream::once(SnapshotChunk { header: body.clone(), body: vec![1] });
         let command = || ProposeRequest { command: body.clone() };
         for (call, answer) in [
-            ("append", client.append(message()).await.map(drop)),
-            ("vote", client.vote(message()).await.map(drop)),
-            ("snapshot", client.snapshot(piece()).await.map(drop)),
+            ("append", client.append_entries(message()).await.map(drop)),
+            ("vote", client.request_vote(message()).await.map(drop)),
+            ("snapshot", client.install_snapshot(piece()).await.map(drop)),
             ("propose", client.propose(command()).await.map(drop)),
         ] {
             let status = answer.unwrap_err();
             assert_eq!(status.code(), Code::InvalidArgument, "{call}: {status}");
         }
     }
-    let empty = client.snapshot(tokio_stream::empty()).await.unwrap_err();
+    let empty = client.install_snapshot(tokio_stream::empty()).await.unwrap_err();
     assert_eq!(empty.code(), Code::InvalidArgument);
     let too_long = RaftMessage { body: vec![0; muster_types::wire::MAX_MESSAGE + 1] };
     let mut far = lab.nodes[from].client(&lab.nodes[to]).max_encoding_message_size(usize::MAX);
-    assert_eq!(far.append(too_long).await.unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(far.append_entries(too_long).await.unwrap_err().code(), Code::OutOfRange);
     for (number, at) in [leader, from, to].into_iter().enumerate() {
         lab.group(at).propose(lab.label(number as u64)).await?.into_result()?;
     }
@@ -197,10 +200,10 @@ async fn a_snapshot_without_end_is_refused_with_bounded_memory() -> Test {
     let count = Arc::clone(&sent);
     let endless = std::iter::repeat_with(move || {
         count.fetch_add(1, Ordering::SeqCst);
-        SnapshotPiece { header: Vec::new(), body: vec![0; 1 << 20] }
+        SnapshotChunk { header: Vec::new(), body: vec![0; 1 << 20] }
     });
     let pieces = tokio_stream::iter(std::iter::once(header(vote)).chain(endless));
-    let refused = bounded("the endless snapshot is refused", bulk.snapshot(pieces)).await;
+    let refused = bounded("the endless snapshot is refused", bulk.install_snapshot(pieces)).await;
     assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
     let (sent, grown) = (sent.load(Ordering::SeqCst), peak_mib() - before);
     println!("refused after {sent} MiB; the process grew by {grown} MiB");
@@ -219,7 +222,7 @@ async fn one_snapshot_is_received_at_a_time_and_none_of_a_deposed_leader() -> Te
     let mut client = lab.nodes[from].client(&lab.nodes[to]);
     let deposed = Vote::new_committed(0, lab.id(from));
     let pieces = tokio_stream::iter([header(deposed)]);
-    let answer = client.snapshot(pieces).await?.into_inner().body;
+    let answer = client.install_snapshot(pieces).await?.into_inner().body;
     let answer: Result<SnapshotResponse<NodeId>, Fatal<NodeId>> =
         musterd::raft::codec::decode(&answer, "answer")?;
     assert!(answer?.vote > deposed, "the reply has the newer leader's vote");
@@ -233,7 +236,7 @@ async fn one_snapshot_is_received_at_a_time_and_none_of_a_deposed_leader() -> Te
         let mut client = client.clone();
         stalled.spawn(async move {
             let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
-            client.snapshot(stream).await.unwrap_err().code()
+            client.install_snapshot(stream).await.unwrap_err().code()
         });
     }
     let turned_away = bounded("the second one is rejected", stalled.join_next()).await;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use self::service_account::ServiceAccountKey;
-use crate::identity::{PublicKeyOfError, parse};
+use crate::identity::{ParseCertificateError, parse};
 use crate::key::{Algorithm, KeyError, PrivateKey, Signer, pem};
 use crate::serial::random_serial;
 use crate::storage::{Public, Secret};
@@ -76,7 +76,7 @@ impl fmt::Display for AuthorityKind {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadAuthorityError {
     #[error("the {kind} authority's certificate is damaged")]
-    Certificate { kind: AuthorityKind, source: PublicKeyOfError },
+    Certificate { kind: AuthorityKind, source: ParseCertificateError },
     #[error("the {kind} authority's private key is damaged")]
     Key { kind: AuthorityKind, source: KeyError },
     #[error("the {kind} authority's certificate does not match its private key")]
@@ -86,7 +86,7 @@ pub enum ReadAuthorityError {
 /// A certificate authority with its private key. Serializes for the Raft log, into binary formats
 /// only. The key is wiped when dropped and never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Stored", into = "Stored")]
+#[serde(try_from = "StoredAuthority", into = "StoredAuthority")]
 pub struct Authority {
     kind: AuthorityKind,
     certificate: CertificateDer<'static>,
@@ -110,7 +110,7 @@ impl Authority {
         now: SystemTime,
     ) -> Self {
         let key = PrivateKey::generate(kind.algorithm());
-        let validity = Validity::around(now, BACKDATE, LIFETIME);
+        let validity = Validity::new(now, BACKDATE, LIFETIME);
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         let name = &mut params.distinguished_name;
@@ -126,7 +126,7 @@ impl Authority {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
         params.key_usages =
             vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-        validity.write_to(&mut params);
+        validity.apply_to(&mut params);
         let certificate = params
             .self_signed(&key.signer())
             .expect("a certificate without alternative names can be encoded");
@@ -187,13 +187,13 @@ pub(crate) fn certificate_pem(certificate: &CertificateDer<'_>) -> String {
 
 /// Serialized form of an [`Authority`].
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredAuthority {
     kind: AuthorityKind,
     certificate: Public,
     key: Secret,
 }
 
-impl From<Authority> for Stored {
+impl From<Authority> for StoredAuthority {
     fn from(authority: Authority) -> Self {
         Self {
             kind: authority.kind,
@@ -203,10 +203,10 @@ impl From<Authority> for Stored {
     }
 }
 
-impl TryFrom<Stored> for Authority {
+impl TryFrom<StoredAuthority> for Authority {
     type Error = ReadAuthorityError;
 
-    fn try_from(stored: Stored) -> Result<Self, ReadAuthorityError> {
+    fn try_from(stored: StoredAuthority) -> Result<Self, ReadAuthorityError> {
         let kind = stored.kind;
         let certificate = CertificateDer::from(stored.certificate.0);
         let key = PrivateKey::from_pkcs8(kind.algorithm(), &stored.key.0)

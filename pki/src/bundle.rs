@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::certificate_pem;
-use crate::identity::{PublicKeyOfError, parse};
+use crate::identity::{ParseCertificateError, parse};
 use crate::storage::Public;
 
 /// Most authorities in one bundle; a rotation needs two.
@@ -20,7 +20,7 @@ pub enum BundleError {
     #[error("a trust bundle has 1 to {MAX_AUTHORITIES} authorities, not {found}")]
     Count { found: usize },
     #[error("certificate {position} of the trust bundle cannot be read")]
-    Certificate { position: usize, source: PublicKeyOfError },
+    Certificate { position: usize, source: ParseCertificateError },
     #[error("certificate {position} of the trust bundle is not a CA certificate")]
     NotAnAuthority { position: usize },
     #[error("the text is not a sequence of PEM blocks `CERTIFICATE`")]

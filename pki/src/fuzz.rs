@@ -13,7 +13,7 @@ use crate::identity::{Identity, MAX_CERTIFICATE, public_key_of};
 use crate::inspect::describe;
 use crate::key::{Algorithm, PrivateKey, ed25519_pkcs8};
 use crate::leaf::{Leaf, Profile, issue, public_key_of_request};
-use crate::tls::{Admission, Credentials, PeerSide, admit};
+use crate::tls::{Credentials, PeerSide, TrustSource, authenticate};
 use crate::token::{Token, TokenId, Verifier};
 
 /// Deterministic identity: the same in every run.
@@ -48,7 +48,7 @@ fn token() {
                 Verdict::Accepted
             }
             Err(error) => {
-                let told = format!("{error} {error:?}");
+                let shown = format!("{error} {error:?}");
                 let secret = text.split_once('.').map_or(text, |(_, secret)| secret);
                 // A short part of a secret may occur in the message by chance; twelve characters do
                 // not.
@@ -56,7 +56,7 @@ fn token() {
                     secret.as_bytes().windows(12).filter_map(|w| std::str::from_utf8(w).ok());
                 let id = text.split('.').next().unwrap_or_default();
                 for part in parts.filter(|part| !id.contains(part)) {
-                    assert!(!told.contains(part), "{told}");
+                    assert!(!shown.contains(part), "{shown}");
                 }
                 refused(error)
             }
@@ -125,7 +125,7 @@ struct Registry {
     credentials: Arc<Credentials>,
 }
 
-impl Admission for Registry {
+impl TrustSource for Registry {
     fn is_member(&self, node: &NodeId) -> bool {
         *node == self.member
     }
@@ -146,16 +146,16 @@ fn certificate() {
     let credentials = Credentials::new(&member, leaf.chain, bundle).expect("they match");
     let registry = Registry { member: member.node_id(), credentials: Arc::new(credentials) };
     let at = UnixTime::since_unix_epoch(now().duration_since(UNIX_EPOCH).expect("after 1970"));
-    let self_made = identity(2).self_signed(now()).cert[0].to_vec();
-    let seeds = [own.clone(), self_made, authority.certificate().to_vec()];
+    let self_signed_certificate = identity(2).self_signed(now()).cert[0].to_vec();
+    let seeds = [own.clone(), self_signed_certificate, authority.certificate().to_vec()];
     target("certificate").seeds(seeds).memory(512 << 10, 256).run(move |bytes| {
         let der = CertificateDer::from(bytes.to_vec());
         let key = public_key_of(&der);
         if key.is_ok() {
             assert!(bytes.len() <= MAX_CERTIFICATE, "larger than the limit");
         }
-        if let Ok(said) = describe(&der) {
-            assert_eq!(said.fingerprint.len(), 64);
+        if let Ok(info) = describe(&der) {
+            assert_eq!(info.fingerprint.len(), 64);
         }
         let bundle = TrustBundle::from_der(vec![bytes.to_vec()]);
         if let Ok(bundle) = &bundle {
@@ -168,7 +168,7 @@ fn certificate() {
         for side in [PeerSide::Client, PeerSide::Server] {
             // Alone and below an authority of its own choice: only the issued one is accepted.
             for chain in [vec![der.clone()], vec![der.clone(), der.clone()]] {
-                if admit(&chain, side, &registry, at).is_ok() {
+                if authenticate(&chain, side, &registry, at).is_ok() {
                     assert_eq!(bytes, own, "accepted a certificate that was not issued");
                 }
             }

@@ -26,7 +26,7 @@ pub const MAX_CERTIFICATE: usize = 4 << 10;
 
 /// Validity of a self-signed certificate before and after its creation. Not checked: only the key
 /// counts.
-const SELF_MADE: Duration = Duration::from_hours(10 * 365 * 24);
+const SELF_SIGNED_VALIDITY: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// Id of the node that has this key: the SHA-256 of its 32 bytes.
 pub fn node_id(key: &PublicKey) -> NodeId {
@@ -41,7 +41,7 @@ pub fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
 
 /// Error of reading an identity key from a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublicKeyOfError {
+pub enum ParseCertificateError {
     #[error("the certificate has {found} bytes, more than the {MAX_CERTIFICATE} allowed")]
     TooLarge { found: usize },
     #[error("the bytes are not exactly one X.509 certificate (DER)")]
@@ -51,30 +51,32 @@ pub enum PublicKeyOfError {
 }
 
 /// Returns a certificate's key, which must be Ed25519. Does not check the certificate's signature.
-pub fn public_key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, PublicKeyOfError> {
+pub fn public_key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, ParseCertificateError> {
     let certificate = parse(certificate)?;
     let info = &certificate.tbs_certificate.subject_pki;
     let bits = &info.subject_public_key;
     let algorithm = &info.algorithm;
     if algorithm.algorithm != OID_SIG_ED25519 {
-        return Err(PublicKeyOfError::NotEd25519 { algorithm: algorithm.algorithm.to_string() });
+        return Err(ParseCertificateError::NotEd25519 {
+            algorithm: algorithm.algorithm.to_string(),
+        });
     }
     if algorithm.parameters.is_some() || bits.unused_bits != 0 {
-        return Err(PublicKeyOfError::Malformed);
+        return Err(ParseCertificateError::Malformed);
     }
-    PublicKey::try_from(bits.data.as_ref()).map_err(|_| PublicKeyOfError::Malformed)
+    PublicKey::try_from(bits.data.as_ref()).map_err(|_| ParseCertificateError::Malformed)
 }
 
 /// Parses one certificate of bounded size without trailing bytes.
 pub(crate) fn parse<'a>(
     certificate: &'a CertificateDer<'_>,
-) -> Result<X509Certificate<'a>, PublicKeyOfError> {
+) -> Result<X509Certificate<'a>, ParseCertificateError> {
     if certificate.len() > MAX_CERTIFICATE {
-        return Err(PublicKeyOfError::TooLarge { found: certificate.len() });
+        return Err(ParseCertificateError::TooLarge { found: certificate.len() });
     }
     match X509Certificate::from_der(certificate) {
         Ok(([], certificate)) => Ok(certificate),
-        Ok(_) | Err(_) => Err(PublicKeyOfError::Malformed),
+        Ok(_) | Err(_) => Err(ParseCertificateError::Malformed),
     }
 }
 
@@ -154,7 +156,7 @@ impl Identity {
         params.serial_number = Some(random_serial());
         params.is_ca = rcgen::IsCa::ExplicitNoCa;
         params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
-        Validity::around(now, SELF_MADE, SELF_MADE).write_to(&mut params);
+        Validity::new(now, SELF_SIGNED_VALIDITY, SELF_SIGNED_VALIDITY).apply_to(&mut params);
         let key = PrivateKey::from_pkcs8(Algorithm::Ed25519, &self.to_pkcs8())
             .expect("an identity is an Ed25519 key");
         let certificate = params
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_self_made_certificate_carries_the_key() {
+    fn a_self_signed_certificate_carries_the_key() {
         let identity = Identity::generate();
         let certified = identity.self_signed(now());
         assert_eq!(public_key_of(&certified.cert[0]), Ok(identity.public_key()));
@@ -241,13 +243,16 @@ mod tests {
     fn a_certificate_that_is_not_exactly_one_ed25519_certificate_names_nobody() {
         let good = Identity::generate().self_signed(now()).cert[0].to_vec();
         let longer = [good.clone(), vec![0]].concat();
-        assert_eq!(public_key_of(&longer.into()), Err(PublicKeyOfError::Malformed));
-        assert_eq!(public_key_of(&good[..99].into()), Err(PublicKeyOfError::Malformed));
+        assert_eq!(public_key_of(&longer.into()), Err(ParseCertificateError::Malformed));
+        assert_eq!(public_key_of(&good[..99].into()), Err(ParseCertificateError::Malformed));
         let huge = vec![0; MAX_CERTIFICATE + 1];
-        assert!(matches!(public_key_of(&huge.into()), Err(PublicKeyOfError::TooLarge { .. })));
+        assert!(matches!(public_key_of(&huge.into()), Err(ParseCertificateError::TooLarge { .. })));
         let other = PrivateKey::generate(Algorithm::P256);
         let other = rcgen::CertificateParams::default().self_signed(&other.signer()).unwrap();
-        assert!(matches!(public_key_of(other.der()), Err(PublicKeyOfError::NotEd25519 { .. })));
+        assert!(matches!(
+            public_key_of(other.der()),
+            Err(ParseCertificateError::NotEd25519 { .. })
+        ));
     }
 
     #[test]

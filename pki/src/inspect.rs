@@ -8,12 +8,12 @@ use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 
-use crate::identity::{PublicKeyOfError, parse};
+use crate::identity::{ParseCertificateError, parse};
 use crate::validity::Validity;
 
 /// The readable parts of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
+pub struct CertificateInfo {
     pub subject: String,
     pub issuer: String,
     /// `DNS:<name>` and `IP:<address>`, in the certificate's order.
@@ -28,12 +28,14 @@ pub struct Described {
 }
 
 /// Reads a certificate's details without verifying its signature.
-pub fn describe(certificate: &CertificateDer<'_>) -> Result<Described, PublicKeyOfError> {
+pub fn describe(
+    certificate: &CertificateDer<'_>,
+) -> Result<CertificateInfo, ParseCertificateError> {
     let parsed = parse(certificate)?;
-    let names = parsed.subject_alternative_name().map_err(|_| PublicKeyOfError::Malformed)?;
+    let names = parsed.subject_alternative_name().map_err(|_| ParseCertificateError::Malformed)?;
     let dates = parsed.validity();
     let validity = Validity::from_unix(dates.not_before.timestamp(), dates.not_after.timestamp());
-    Ok(Described {
+    Ok(CertificateInfo {
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
         alternative_names: names

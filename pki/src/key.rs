@@ -59,9 +59,9 @@ impl Algorithm {
 
 /// Error of reading a [`PrivateKey`] of a given algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a PKCS#8 private key for {wanted:?} ({found} bytes)")]
+#[error("not a PKCS#8 private key for {expected:?} ({found} bytes)")]
 pub struct KeyError {
-    wanted: Algorithm,
+    expected: Algorithm,
     found: usize,
 }
 
@@ -96,7 +96,7 @@ impl PrivateKey {
 
     pub(crate) fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self, KeyError> {
         let key = Self { algorithm, pkcs8: Zeroizing::new(pkcs8.to_vec()) };
-        key.open().ok_or(KeyError { wanted: algorithm, found: pkcs8.len() })?;
+        key.parse().ok_or(KeyError { expected: algorithm, found: pkcs8.len() })?;
         Ok(key)
     }
 
@@ -109,20 +109,20 @@ impl PrivateKey {
     }
 
     pub(crate) fn signer(&self) -> Signer {
-        self.open().expect("the key was parsed when it was created")
+        self.parse().expect("the key was parsed when it was created")
     }
 
     /// The public key, as certificates carry it.
-    pub(crate) fn public(&self) -> PublicHalf {
+    pub(crate) fn public(&self) -> RawPublicKey {
         self.signer().public
     }
 
-    fn open(&self) -> Option<Signer> {
+    fn parse(&self) -> Option<Signer> {
         let (pair, public) = match self.algorithm {
             Algorithm::Ed25519 => {
                 let pair = Ed25519KeyPair::from_seed_unchecked(ed25519_seed(&self.pkcs8)?).ok()?;
                 let public = pair.public_key().as_ref().to_vec();
-                (Pair::Ed25519(Box::new(pair)), public)
+                (RingKeyPair::Ed25519(Box::new(pair)), public)
             }
             Algorithm::P256 => {
                 let pair = EcdsaKeyPair::from_pkcs8(
@@ -132,10 +132,10 @@ impl PrivateKey {
                 )
                 .ok()?;
                 let public = pair.public_key().as_ref().to_vec();
-                (Pair::P256(Box::new(pair)), public)
+                (RingKeyPair::P256(Box::new(pair)), public)
             }
         };
-        Some(Signer { pair, public: PublicHalf { algorithm: self.algorithm, bytes: public } })
+        Some(Signer { pair, public: RawPublicKey { algorithm: self.algorithm, bytes: public } })
     }
 }
 
@@ -154,12 +154,12 @@ pub(crate) fn ed25519_seed(pkcs8: &[u8]) -> Option<&[u8; 32]> {
 
 /// A public key, as certificates carry it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PublicHalf {
+pub(crate) struct RawPublicKey {
     pub(crate) algorithm: Algorithm,
     pub(crate) bytes: Vec<u8>,
 }
 
-impl rcgen::PublicKeyData for PublicHalf {
+impl rcgen::PublicKeyData for RawPublicKey {
     fn der_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -169,15 +169,15 @@ impl rcgen::PublicKeyData for PublicHalf {
     }
 }
 
-enum Pair {
+enum RingKeyPair {
     Ed25519(Box<Ed25519KeyPair>),
     P256(Box<EcdsaKeyPair>),
 }
 
 /// A parsed private key, kept for one call only.
 pub(crate) struct Signer {
-    pair: Pair,
-    public: PublicHalf,
+    pair: RingKeyPair,
+    public: RawPublicKey,
 }
 
 impl rcgen::PublicKeyData for Signer {
@@ -193,8 +193,8 @@ impl rcgen::PublicKeyData for Signer {
 impl rcgen::SigningKey for Signer {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         match &self.pair {
-            Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
-            Pair::P256(pair) => pair
+            RingKeyPair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            RingKeyPair::P256(pair) => pair
                 .sign(&SystemRandom::new(), message)
                 .map(|signature| signature.as_ref().to_vec())
                 .map_err(|_| rcgen::Error::RingUnspecified),

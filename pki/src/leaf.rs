@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 pub use self::profile::{CONTROL_PLANE_NAME, Profile, node_dns_name};
 pub use self::request::{RequestError, public_key_of_request};
 use crate::authority::{Authority, AuthorityKind, MAX_COMMON_NAME, certificate_pem};
-use crate::identity::{self, PublicKeyOfError, parse};
-use crate::key::{Algorithm, PrivateKey, PublicHalf};
+use crate::identity::{self, ParseCertificateError, parse};
+use crate::key::{Algorithm, PrivateKey, RawPublicKey};
 use crate::serial::random_serial;
 use crate::validity::Validity;
 
@@ -35,11 +35,11 @@ pub const MAX_ADDRESSES: usize = 32;
 
 /// The public key that a leaf certifies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubjectKey(PublicHalf);
+pub struct SubjectKey(RawPublicKey);
 
 impl From<PublicKey> for SubjectKey {
     fn from(key: PublicKey) -> Self {
-        Self(PublicHalf { algorithm: Algorithm::Ed25519, bytes: key.to_vec() })
+        Self(RawPublicKey { algorithm: Algorithm::Ed25519, bytes: key.to_vec() })
     }
 }
 
@@ -81,10 +81,10 @@ impl KeyPair {
 /// Error of issuing a leaf.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
-    #[error("a {profile} certificate needs the {wanted} authority, not {found}")]
-    WrongAuthority { profile: &'static str, wanted: AuthorityKind, found: AuthorityKind },
+    #[error("a {profile} certificate needs the {expected} authority, not {found}")]
+    WrongAuthority { profile: &'static str, expected: AuthorityKind, found: AuthorityKind },
     #[error("the key to certify is not the identity key of node {id}")]
-    NotTheNodesKey { id: NodeId },
+    NodeKeyMismatch { id: NodeId },
     #[error("{found} addresses exceed the limit of {MAX_ADDRESSES} per certificate")]
     TooManyAddresses { found: usize },
     #[error("a common name has 1 to {MAX_COMMON_NAME} bytes without control characters")]
@@ -93,7 +93,7 @@ pub enum IssueError {
         "a {profile} certificate would not be within the validity of the {authority} authority; \
          check the clock of the issuing node, or rotate the authority"
     )]
-    OutsideAuthority { profile: &'static str, authority: AuthorityKind },
+    OutsideAuthorityValidity { profile: &'static str, authority: AuthorityKind },
 }
 
 /// Error of reading a [`Leaf`] from a chain.
@@ -102,7 +102,7 @@ pub enum LeafError {
     #[error("the chain is empty")]
     Empty,
     #[error("the chain's first certificate cannot be read")]
-    Certificate(#[from] PublicKeyOfError),
+    Certificate(#[from] ParseCertificateError),
 }
 
 /// An issued certificate with its chain.
@@ -143,7 +143,7 @@ pub fn issue(
     key: &SubjectKey,
     now: SystemTime,
 ) -> Result<Leaf, IssueError> {
-    let validity = Validity::around(now, BACKDATE, profile.lifetime());
+    let validity = Validity::new(now, BACKDATE, profile.lifetime());
     check(authority, profile, key, validity)?;
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -158,7 +158,7 @@ pub fn issue(
     });
     params.subject_alt_names =
         names.chain(profile.addresses().into_iter().map(SanType::IpAddress)).collect();
-    validity.write_to(&mut params);
+    validity.apply_to(&mut params);
     let certificate = params
         .signed_by(&key.0, &authority.issuer())
         .expect("a certificate with checked names can be encoded");
@@ -175,14 +175,14 @@ fn check(
     key: &SubjectKey,
     validity: Validity,
 ) -> Result<(), IssueError> {
-    let (name, wanted, found) = (profile.as_str(), profile.authority(), authority.kind());
-    if wanted != found {
-        return Err(IssueError::WrongAuthority { profile: name, wanted, found });
+    let (name, expected, found) = (profile.as_str(), profile.authority(), authority.kind());
+    if expected != found {
+        return Err(IssueError::WrongAuthority { profile: name, expected, found });
     }
     if let Profile::Node { id, .. } = profile {
         let certified = PublicKey::try_from(key.0.bytes.as_slice());
         if certified.map(|key| identity::node_id(&key)) != Ok(*id) {
-            return Err(IssueError::NotTheNodesKey { id: *id });
+            return Err(IssueError::NodeKeyMismatch { id: *id });
         }
     }
     let addresses = profile.addresses().len();
@@ -195,8 +195,8 @@ fn check(
     {
         return Err(IssueError::CommonName);
     }
-    if !authority.validity().encloses(&validity) {
-        return Err(IssueError::OutsideAuthority { profile: name, authority: found });
+    if !authority.validity().contains_period(&validity) {
+        return Err(IssueError::OutsideAuthorityValidity { profile: name, authority: found });
     }
     Ok(())
 }

@@ -10,7 +10,7 @@
 //! There is no resumption and no 0-RTT: every session is a full handshake. So a removed member has
 //! no ticket left, and no proof is bound to replayable bytes.
 
-mod admission;
+mod authentication;
 mod client;
 mod operator;
 mod server;
@@ -21,11 +21,13 @@ use std::sync::{Arc, LazyLock};
 use rustls::SignatureScheme;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 
-pub use self::admission::{Admission, Credentials, CredentialsError, PeerSide, admit};
-pub use self::client::{hello_client, node_client};
-pub use self::operator::{ALPN_OPERATOR, operator_client, operator_server};
-pub use self::server::quic_server;
-pub use self::verifier::{MAX_CHAIN, Refusal};
+pub use self::authentication::{
+    Credentials, CredentialsError, PeerSide, TrustSource, authenticate,
+};
+pub use self::client::{hello_client_config, node_client_config};
+pub use self::operator::{ALPN_OPERATOR, operator_client_config, operator_server_config};
+pub use self::server::quic_server_config;
+pub use self::verifier::{MAX_CHAIN, PeerError};
 
 /// ring, with TLS 1.3 suites and Ed25519 only. Passed to every builder, so that nothing depends on
 /// a process-wide default.

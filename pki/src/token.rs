@@ -17,19 +17,19 @@ use data_encoding::BASE32_NOPAD_NOCASE;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use self::checksum::{ALPHABET, CHECKSUM, checksum, value};
+use self::checksum::{ALPHABET, CHECKSUM_LEN, checksum, value};
 pub use self::verifier::{Verifier, VerifierError};
 use crate::key::random;
 
 /// Length of a token id, in characters.
-const ID: usize = 10;
+const ID_LEN: usize = 10;
 /// Length of the secret, in characters of five bits.
-const SECRET: usize = 32;
+const SECRET_LEN: usize = 32;
 /// Fewest characters with at least 128 bits.
-const STRONG: usize = 26;
+const MIN_SECRET_LEN: usize = 26;
 /// Fewest distinct characters of a secret. A random one has about 20, and fewer than this once in
 /// 10^10.
-const VARIED: usize = 10;
+const MIN_DISTINCT: usize = 10;
 
 /// The public part of a token. May be logged; names the token in `musterctl token revoke`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct TokenId(String);
 
 /// Error of parsing a [`TokenId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is not a token id: {ID} lower-case letters a-z or digits 2-7")]
+#[error("{found:?} is not a token id: {ID_LEN} lower-case letters a-z or digits 2-7")]
 pub struct TokenIdError {
     found: String,
 }
@@ -59,10 +59,10 @@ impl FromStr for TokenId {
     type Err = TokenIdError;
 
     fn from_str(text: &str) -> Result<Self, TokenIdError> {
-        if text.len() == ID && text.bytes().all(|byte| value(byte).is_some()) {
+        if text.len() == ID_LEN && text.bytes().all(|byte| value(byte).is_some()) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(TokenIdError { found: text.chars().take(2 * ID).collect() })
+            Err(TokenIdError { found: text.chars().take(2 * ID_LEN).collect() })
         }
     }
 }
@@ -85,7 +85,7 @@ impl From<TokenId> for String {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error("a token is written `id.secret`, with one dot; make one with `musterctl init`")]
-    Shape,
+    Format,
     #[error(
         "the token's secret has {found} characters, so less than 128 bits: it can be guessed from \
          one recorded handshake; use one made by `musterctl init` or `musterctl token create`"
@@ -93,11 +93,11 @@ pub enum TokenError {
     TooShort { found: usize },
     #[error(
         "the token's secret has {found} characters instead of {}: some were lost or added; copy \
-         it again", SECRET + CHECKSUM
+         it again", SECRET_LEN + CHECKSUM_LEN
     )]
     Length { found: usize },
     #[error(
-        "the part before the token's dot is not {ID} lower-case letters a-z or digits 2-7; copy it \
+        "the part before the token's dot is not {ID_LEN} lower-case letters a-z or digits 2-7; copy it \
          again"
     )]
     Id,
@@ -112,7 +112,7 @@ pub enum TokenError {
         "the secret of token {id} was made by hand (it repeats too few characters) and can be \
          guessed; use one made by `musterctl init` or `musterctl token create`"
     )]
-    HandMade { id: TokenId },
+    LowEntropy { id: TokenId },
 }
 
 /// A token with its secret; wiped when dropped, never printed.
@@ -131,11 +131,11 @@ impl fmt::Debug for Token {
 impl Token {
     /// Generates a new token from the kernel's randomness.
     pub fn generate() -> Self {
-        let id = random::<ID>().map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
+        let id = random::<ID_LEN>().map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
         let id = TokenId(id.iter().collect());
         loop {
             let token = Self { id: id.clone(), secret: random() };
-            if is_varied(token.expose_secret().as_bytes()) {
+            if has_enough_distinct(token.expose_secret().as_bytes()) {
                 return token;
             }
         }
@@ -148,7 +148,8 @@ impl Token {
     /// The whole token as text, for the operator's file. The only access to the secret.
     pub fn expose(&self) -> Zeroizing<String> {
         let secret = self.expose_secret();
-        let mut text = Zeroizing::new(String::with_capacity(ID + 1 + SECRET + CHECKSUM));
+        let mut text =
+            Zeroizing::new(String::with_capacity(ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN));
         text.push_str(self.id.as_str());
         text.push('.');
         text.push_str(&secret);
@@ -174,30 +175,30 @@ impl FromStr for Token {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let (id, secret) = text.split_once('.').ok_or(TokenError::Shape)?;
+        let (id, secret) = text.split_once('.').ok_or(TokenError::Format)?;
         let found = secret.chars().count();
         if secret.contains('.') {
-            return Err(TokenError::Shape);
+            return Err(TokenError::Format);
         }
-        if found < STRONG {
+        if found < MIN_SECRET_LEN {
             return Err(TokenError::TooShort { found });
         }
-        if found != SECRET + CHECKSUM {
+        if found != SECRET_LEN + CHECKSUM_LEN {
             return Err(TokenError::Length { found });
         }
         // Not the id's own error, which quotes the text: the part before the dot may be a secret.
         let id: TokenId = id.parse().map_err(|_| TokenError::Id)?;
-        let foreign = |c: char| u8::try_from(c).ok().and_then(value).is_none();
-        if let Some(position) = secret.chars().position(foreign) {
+        let is_invalid = |c: char| u8::try_from(c).ok().and_then(value).is_none();
+        if let Some(position) = secret.chars().position(is_invalid) {
             return Err(TokenError::Alphabet { position: position + 1 });
         }
-        let (secret, check) = secret.as_bytes().split_at(SECRET);
+        let (secret, check) = secret.as_bytes().split_at(SECRET_LEN);
         let expected = checksum(id.as_str().bytes().chain(secret.iter().copied()));
         if !check.iter().copied().map(value).eq(expected.map(Some)) {
             return Err(TokenError::Checksum { id });
         }
-        if !is_varied(secret) {
-            return Err(TokenError::HandMade { id });
+        if !has_enough_distinct(secret) {
+            return Err(TokenError::LowEntropy { id });
         }
         let mut bytes = Zeroizing::new([0; 20]);
         BASE32_NOPAD_NOCASE
@@ -207,9 +208,9 @@ impl FromStr for Token {
     }
 }
 
-fn is_varied(secret: &[u8]) -> bool {
+fn has_enough_distinct(secret: &[u8]) -> bool {
     let seen = secret.iter().filter_map(|&byte| value(byte)).fold(0_u32, |seen, v| seen | 1 << v);
-    seen.count_ones() as usize >= VARIED
+    seen.count_ones() as usize >= MIN_DISTINCT
 }
 
 #[cfg(test)]

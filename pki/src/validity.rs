@@ -14,7 +14,7 @@ pub(crate) struct Validity {
 
 impl Validity {
     /// The period from `backdate` before `now` until `lifetime` after it.
-    pub(crate) fn around(now: SystemTime, backdate: Duration, lifetime: Duration) -> Self {
+    pub(crate) fn new(now: SystemTime, backdate: Duration, lifetime: Duration) -> Self {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             not_before: whole_second(now.saturating_sub(backdate)),
@@ -27,11 +27,11 @@ impl Validity {
         Self { not_before: at(not_before), not_after: at(not_after) }
     }
 
-    pub(crate) fn encloses(&self, other: &Self) -> bool {
+    pub(crate) fn contains_period(&self, other: &Self) -> bool {
         self.not_before <= other.not_before && other.not_after <= self.not_after
     }
 
-    pub(crate) fn write_to(&self, params: &mut rcgen::CertificateParams) {
+    pub(crate) fn apply_to(&self, params: &mut rcgen::CertificateParams) {
         params.not_before = self.not_before.into();
         params.not_after = self.not_after.into();
     }

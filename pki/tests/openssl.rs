@@ -41,13 +41,13 @@ fn openssl(arguments: &[&str]) -> Output {
 /// Runs `openssl`, which must succeed, and returns its output.
 fn accepted(arguments: &[&str]) -> String {
     let output = openssl(arguments);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "openssl {arguments:?}: {said}{}",
+        "openssl {arguments:?}: {stdout}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    said
+    stdout
 }
 
 fn text_of(certificate: &Path) -> String {
@@ -175,8 +175,8 @@ fn openssl_describes_a_certificate_as_we_do() {
         let path = files.write("leaf.pem", &leaf.to_pem());
         let field = |name: &str| {
             let path = path.to_str().unwrap();
-            let said = accepted(&["x509", "-in", path, "-noout", "-sha256", name]);
-            let (_, value) = said.trim().split_once('=').unwrap();
+            let stdout = accepted(&["x509", "-in", path, "-noout", "-sha256", name]);
+            let (_, value) = stdout.trim().split_once('=').unwrap();
             value.replace(':', "").to_lowercase()
         };
         assert_eq!(field("-fingerprint"), ours.fingerprint);

@@ -1,12 +1,12 @@
 //! What a node in its first seconds keeps, as the victim of power cuts writes it and the judge
-//! expects it: contents that tell by themselves in which turn they were written.
+//! expects it: contents that tell by themselves in which epoch they were written.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
 use muster_formation::birth::{
-    Ballot, Bond, Certificate, Draft, Founder, Promise, Proposal, Record, Signer as _, Verdict,
+    Ballot, Bond, Certificate, Decision, Draft, Founder, Promise, Proposal, Record, Signer as _,
 };
 use muster_init::units::etcd::client::snapshot::Digest;
 use muster_init::units::etcd::{
@@ -25,39 +25,39 @@ use zeroize::Zeroizing;
 /// The cluster that it enters.
 pub const CLUSTER: [u8; 32] = [3; 32];
 
-/// What a file of a turn holds: of several sectors, so that it can be torn.
-fn sectors(turn: u64) -> Vec<u8> {
-    turn.to_be_bytes().repeat(200)
+/// What a file of an epoch holds: of several sectors, so that it can be torn.
+fn sectors(epoch: u64) -> Vec<u8> {
+    epoch.to_be_bytes().repeat(200)
 }
 
-/// What the node is bound to in this turn: every fourth time to nothing, and else to something of
+/// What the node is bound to in this epoch: every fourth time to nothing, and else to something of
 /// each kind. A node has one such life; this one has all of them, since it is the file that is tried.
-pub fn record(turn: u64, node: &Identity) -> Result<Record> {
-    let bond = match turn % 4 {
+pub fn record(epoch: u64, node: &Identity) -> Result<Record> {
+    let bond = match epoch % 4 {
         0 => Bond::Free,
         1 => {
-            let certificate = certificate(turn, node)?;
-            let ballot = Ballot { round: u32::try_from(turn)?, by: node.node_id() };
+            let certificate = certificate(epoch, node)?;
+            let ballot = Ballot { round: u32::try_from(epoch)?, by: node.node_id() };
             let proposal = Arc::clone(certificate.proposal());
             Bond::Promised(Promise {
                 proposal,
                 ballot,
-                vote: Some((ballot, Verdict::Born(certificate))),
+                vote: Some((ballot, Decision::Born(certificate))),
             })
         }
-        2 => Bond::Born(certificate(turn, node)?),
-        _ => Bond::Joined(ClusterId::from_bytes([u8::try_from(turn % 256)?; 32])),
+        2 => Bond::Born(certificate(epoch, node)?),
+        _ => Bond::Joined(ClusterId::from_bytes([u8::try_from(epoch % 256)?; 32])),
     };
-    Ok(Record { turn, bond })
+    Ok(Record { epoch, bond })
 }
 
-/// The turn in which the node was last free, and so could be told what etcd begins with.
-pub fn last_free(turn: u64) -> u64 {
-    turn - turn % 4
+/// The epoch in which the node was last free, and so could be told what etcd begins with.
+pub fn last_free(epoch: u64) -> u64 {
+    epoch - epoch % 4
 }
 
 /// Of a birth by this node and two others, whose keys are always the same.
-fn certificate(turn: u64, node: &Identity) -> Result<Arc<Certificate>> {
+fn certificate(epoch: u64, node: &Identity) -> Result<Arc<Certificate>> {
     let others = [seeded(1)?, seeded(2)?];
     let mut founders: Vec<&Identity> = others.iter().chain([node]).collect();
     founders.sort_by_key(|founder| founder.node_id());
@@ -66,13 +66,13 @@ fn certificate(turn: u64, node: &Identity) -> Result<Arc<Certificate>> {
             public_key: founder.public_key(),
             name: format!("cp-{number}").parse()?,
             addresses: vec![([192, 0, 2, 1], 50000).into()],
-            turn,
+            epoch,
         })
     };
     let proposal = Arc::new(Proposal::new(Draft {
         token_id: "abcdef".to_owned(),
         founders: founders.iter().enumerate().map(describe).collect::<Result<_>>()?,
-        nonce: [u8::try_from(turn % 256)?; 32],
+        nonce: [u8::try_from(epoch % 256)?; 32],
         config_digest: [8; 32],
         proposer: node.node_id(),
     })?);
@@ -87,11 +87,11 @@ fn seeded(seed: u8) -> Result<Identity> {
     Ok(Identity::from_pkcs8(&[&head[..], &[seed; 32]].concat())?)
 }
 
-pub fn membership(turn: u64) -> Result<Membership> {
-    let certificate = sectors(turn);
+pub fn membership(epoch: u64) -> Result<Membership> {
+    let certificate = sectors(epoch);
     let answer = Admitted {
         cluster_id: CLUSTER.to_vec(),
-        cluster_name: format!("turn-{turn}"),
+        cluster_name: format!("epoch-{epoch}"),
         credentials: Some(Issued {
             certificate_chain: vec![certificate.clone()],
             machine_authorities: vec![certificate],
@@ -101,31 +101,31 @@ pub fn membership(turn: u64) -> Result<Membership> {
     Ok(Membership::admitted(&answer, Role::ControlPlane)?)
 }
 
-/// As many peers as this is the turn.
-pub fn peers(turn: u64) -> Vec<Peer> {
+/// As many peers as this is the epoch.
+pub fn peers(epoch: u64) -> Vec<Peer> {
     let peer = |number: u64| Peer {
         id: NodeId::from_bytes([u8::try_from(number % 256).unwrap_or(0); 32]),
         name: format!("peer-{number}").parse().expect("a label"),
         role: Role::Worker,
         addresses: vec![([10, 0, 0, 1], 50000).into()],
     };
-    (0..turn).map(peer).collect()
+    (0..epoch).map(peer).collect()
 }
 
-/// The snapshot that etcd is to begin with, if one is wished for in this turn, which is one in which
+/// The snapshot that etcd is to begin with, if one is wished for in this epoch, which is one in which
 /// the node is free: two different ones, and then none, so that a wish is also taken back.
-pub fn snapshot(turn: u64) -> Option<(Digest, Vec<u8>)> {
-    if turn.is_multiple_of(12) {
+pub fn snapshot(epoch: u64) -> Option<(Digest, Vec<u8>)> {
+    if epoch.is_multiple_of(12) {
         return None;
     }
-    let database = vec![u8::try_from(turn % 256).unwrap_or(0); 512];
+    let database = vec![u8::try_from(epoch % 256).unwrap_or(0); 512];
     let hash = digest(&SHA256, &database);
     let digest = Digest(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"));
     Some((digest, [&database, hash.as_ref()].concat()))
 }
 
-/// The etcd member that the node is in this turn: each time another one.
-pub fn member(turn: u64) -> Result<Spec> {
+/// The etcd member that the node is in this epoch: each time another one.
+pub fn member(epoch: u64) -> Result<Spec> {
     let address = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
     let name: muster_types::NodeName = "cp-1".parse()?;
     Ok(Spec {
@@ -133,10 +133,10 @@ pub fn member(turn: u64) -> Result<Spec> {
             path: "/nowhere/etcd".into(),
             version: Version { major: 3, minor: 5, patch: 0 },
         },
-        generation: Generation(u32::try_from(turn)?),
+        generation: Generation(u32::try_from(epoch)?),
         initial: Initial {
             state: InitialState::New,
-            token: format!("turn-{turn}"),
+            token: format!("epoch-{epoch}"),
             // More than a sector, so that the record can be torn.
             members: (0..24)
                 .map(|number| Ok((format!("cp-{number}").parse()?, address(2380 + number))))
@@ -147,14 +147,14 @@ pub fn member(turn: u64) -> Result<Spec> {
         peer: address(2380),
         client: address(2379),
         tuning: Tuning::default(),
-        credentials: credentials(turn)?,
+        credentials: credentials(epoch)?,
     })
 }
 
-/// etcd's certificates and keys of this turn.
-pub fn credentials(turn: u64) -> Result<Credentials> {
-    let certificate = || CertificateDer::from(sectors(turn));
-    let credential = || Credential::new(vec![certificate()], Zeroizing::new(sectors(turn)));
+/// etcd's certificates and keys of this epoch.
+pub fn credentials(epoch: u64) -> Result<Credentials> {
+    let certificate = || CertificateDer::from(sectors(epoch));
+    let credential = || Credential::new(vec![certificate()], Zeroizing::new(sectors(epoch)));
     let authorities = Authorities::new(vec![certificate()]);
     Ok(Credentials {
         authorities: anyhow::Context::context(authorities, "one")?,

@@ -26,8 +26,16 @@ const SOON: Duration = Duration::from_mins(1);
 const CLUSTER: &str = "umbrella-corp";
 
 /// Calls of `muster-node/1`, as the attacker names them.
-const NODE_CALLS: [&str; 8] =
-    ["Append", "Vote", "Snapshot", "Propose", "ReadIndex", "Report", "Watch", "Operate"];
+const NODE_CALLS: [&str; 8] = [
+    "AppendEntries",
+    "RequestVote",
+    "InstallSnapshot",
+    "Propose",
+    "ReadIndex",
+    "Report",
+    "Watch",
+    "Forward",
+];
 
 fn started(lab: &Lab, plan: &Plan) -> Result<Cluster> {
     let mut cluster = Cluster::plan(lab, plan)?;

@@ -207,7 +207,7 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
             let refused = |call: &&str| {
                 said.contains(&format!("{call}: Unavailable this node's Raft has been stuck"))
             };
-            let calls = ["Append", "Vote", "Snapshot", "Propose", "ReadIndex"];
+            let calls = ["AppendEntries", "RequestVote", "InstallSnapshot", "Propose", "ReadIndex"];
             if calls.iter().all(refused) { Ok(()) } else { Err(said) }
         })?;
         write(&cluster, "still hanging")?;

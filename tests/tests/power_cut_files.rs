@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng};
 #[derive(Debug, Clone, Default)]
 struct Said {
     id: Option<String>,
-    /// Of each thing that it does: in which turns it began to, and in which it did.
+    /// Of each thing that it does: in which epochs it began to, and in which it did.
     doing: BTreeMap<String, BTreeSet<u64>>,
     did: BTreeMap<String, BTreeSet<u64>>,
 }
@@ -37,39 +37,39 @@ impl Said {
                 let before = self.id.replace(id.to_owned());
                 ensure!(before.is_none_or(|before| before == id), "it is another node now");
             }
-            ["doing", what, turn] => {
-                self.doing.entry(what.to_owned()).or_default().insert(turn.parse()?);
+            ["doing", what, epoch] => {
+                self.doing.entry(what.to_owned()).or_default().insert(epoch.parse()?);
             }
-            ["did", what, turn] => {
-                self.did.entry(what.to_owned()).or_default().insert(turn.parse()?);
+            ["did", what, epoch] => {
+                self.did.entry(what.to_owned()).or_default().insert(epoch.parse()?);
             }
             _ => anyhow::bail!("an odd line: {line}"),
         }
         Ok(())
     }
 
-    fn did(&self, what: &str, turn: u64) -> bool {
-        self.did.get(what).is_some_and(|turns| turns.contains(&turn))
+    fn did(&self, what: &str, epoch: u64) -> bool {
+        self.did.get(what).is_some_and(|epochs| epochs.contains(&epoch))
     }
 
-    /// The turns of which what there is may be, the newest first: none before the last that was
+    /// The epochs of which what there is may be, the newest first: none before the last that was
     /// done, and 0 for what was never written.
     fn possible(&self, what: &str) -> Vec<u64> {
         let last = |all: &BTreeMap<String, BTreeSet<u64>>| {
-            all.get(what).and_then(|turns| turns.last().copied()).unwrap_or(0)
+            all.get(what).and_then(|epochs| epochs.last().copied()).unwrap_or(0)
         };
         (last(&self.did)..=last(&self.doing)).rev().collect()
     }
 
-    /// The turn of which this is, by what `is_of` says of one.
-    fn turn(&self, what: &str, is_of: impl Fn(u64) -> Result<bool>) -> Result<u64> {
+    /// The epoch of which this is, by what `is_of` says of one.
+    fn epoch(&self, what: &str, is_of: impl Fn(u64) -> Result<bool>) -> Result<u64> {
         let possible = self.possible(what);
-        for turn in &possible {
-            if is_of(*turn)? {
-                return Ok(*turn);
+        for epoch in &possible {
+            if is_of(*epoch)? {
+                return Ok(*epoch);
             }
         }
-        anyhow::bail!("{what}: what there is, is of none of the turns {possible:?}")
+        anyhow::bail!("{what}: what there is, is of none of the epochs {possible:?}")
     }
 
     /// Starts the node on what a cut left in `dir`.
@@ -78,16 +78,16 @@ impl Said {
         let (identity, promises) = prepare::identity(&state, false)?;
         let id = identity.node_id().to_string();
         ensure!(self.id.as_ref().is_none_or(|said| *said == id), "it has become another node");
-        self.turn("bind", |turn| Ok(record(turn, &identity)? == promises.record))?;
+        self.epoch("bind", |epoch| Ok(record(epoch, &identity)? == promises.record))?;
         self.check_wish(&state, &promises.record)?;
         let found = Membership::load(&state.membership())?;
-        let is_of = |turn| Ok(found == (turn > 0).then(|| membership(turn)).transpose()?);
-        if self.turn("save", is_of)? > 0 {
+        let is_of = |epoch| Ok(found == (epoch > 0).then(|| membership(epoch)).transpose()?);
+        if self.epoch("save", is_of)? > 0 {
             // Else a member would begin with an empty store, and vote again.
             muster_storage::require(&state.raft()).context("it is a member")?;
         }
         let known = remembered::read(&state.peers())?;
-        self.turn("remember", |turn| Ok(known == peers(turn)))?;
+        self.epoch("remember", |epoch| Ok(known == peers(epoch)))?;
         self.check_etcd(&Home::new(state.etcd()))
     }
 
@@ -97,51 +97,51 @@ impl Said {
         let wished = |is_member| -> Result<_> {
             Ok(restore::check(state.path(), None, is_member)?.map(|restore| restore.digest))
         };
-        let agreed = |turn| snapshot(turn).map(|(digest, _)| digest);
+        let agreed = |epoch| snapshot(epoch).map(|(digest, _)| digest);
         let written = wished(true)?;
-        self.turn("wish", |turn| Ok(written == agreed(turn)))?;
+        self.epoch("wish", |epoch| Ok(written == agreed(epoch)))?;
         let bound = wished(false)?;
         // A free node begins with what it is told then, and this start tells it nothing.
-        let expected = if record.is_free() { None } else { agreed(last_free(record.turn)) };
-        ensure!(bound == expected, "bound in turn {}, it begins with {bound:?}", record.turn);
+        let expected = if record.is_free() { None } else { agreed(last_free(record.epoch)) };
+        ensure!(bound == expected, "bound in epoch {}, it begins with {bound:?}", record.epoch);
         Ok(())
     }
 
     /// A member of etcd that has begun never counts as new, and its certificates are whole.
     fn check_etcd(&self, home: &Home) -> Result<()> {
-        for turn in self.doing.get("start").into_iter().flatten().copied() {
-            let member = member(turn)?;
+        for epoch in self.doing.get("start").into_iter().flatten().copied() {
+            let member = member(epoch)?;
             let record = match home.presence(member.generation)? {
-                Presence::Strange => anyhow::bail!("etcd's data {turn} without a record of it"),
+                Presence::Strange => anyhow::bail!("etcd's data {epoch} without a record of it"),
                 Presence::Absent => None,
                 Presence::Begun(record) | Presence::Whole(record) | Presence::Lost(record) => {
                     Some(record)
                 }
             };
             ensure!(
-                record.is_some() || !self.did("start", turn),
-                "etcd's start {turn} is forgotten"
+                record.is_some() || !self.did("start", epoch),
+                "etcd's start {epoch} is forgotten"
             );
             if let Some(record) = record {
                 let same = record.name == member.name && record.initial == member.initial;
-                ensure!(same, "etcd's member {turn} is recorded as {record:?}");
-                let noted = record.had_data || !self.did("note", turn);
-                ensure!(noted, "etcd's member {turn} would start as new, without its data");
+                ensure!(same, "etcd's member {epoch} is recorded as {record:?}");
+                let noted = record.had_data || !self.did("note", epoch);
+                ensure!(noted, "etcd's member {epoch} would start as new, without its data");
             }
         }
         let paths = Paths::in_home(home.root());
         for (path, which) in [(paths.authorities, 0), (paths.server, 1), (paths.peer, 2)] {
             let found = there(fs::read(&path))?;
-            let pem = |turn| -> Result<String> {
-                let of = credentials(turn)?;
+            let pem = |epoch| -> Result<String> {
+                let of = credentials(epoch)?;
                 Ok(match which {
                     0 => chain_pem(of.authorities.certificates()),
                     1 => of.server.to_pem().to_string(),
                     _ => of.peer.to_pem().to_string(),
                 })
             };
-            self.turn("certify", |turn| {
-                Ok(found == (turn > 0).then(|| pem(turn).map(String::into_bytes)).transpose()?)
+            self.epoch("certify", |epoch| {
+                Ok(found == (epoch > 0).then(|| pem(epoch).map(String::into_bytes)).transpose()?)
             })
             .with_context(|| path.display().to_string())?;
         }

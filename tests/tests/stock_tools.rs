@@ -172,7 +172,7 @@ fn looked_at(stranger: &Host, address: &str, secrets: &Secrets) -> Result<()> {
         protocols += 1;
     }
     ensure!(protocols == 2, "certificates on {protocols} protocols, not on two: {seen}");
-    for call in ["Greet", "Birth", "Join", "Anchor", "Append", "Prove"] {
+    for call in ["Greet", "Birth", "Join", "Anchor", "AppendEntries", "Prove"] {
         let wanted = format!("answer {call}: PermissionDenied \"\"");
         ensure!(seen.contains(&wanted), "{call} was answered otherwise: {seen}");
     }

@@ -78,7 +78,7 @@ impl Plan {
             token: SecretText::new(token.expose().to_string()),
             operators: vec![first],
             mdns: true,
-            fixed: Vec::new(),
+            static_peers: Vec::new(),
             etcd_binary: None,
         };
         Self { template, identity, token, operator: operator.to_owned() }
@@ -131,7 +131,7 @@ impl Init {
         let directory = out.unwrap_or_else(|| PathBuf::from(name));
         let mut plan = Plan::new(name, control_planes, &operator);
         plan.template.mdns = !no_mdns;
-        plan.template.fixed = fixed;
+        plan.template.static_peers = fixed;
         let config = directory.join("node.yaml");
         let mut all = vec![(config.clone(), plan.document()?)];
         all.extend(plan.context(&directory, endpoints, None)?);

@@ -76,7 +76,7 @@ pub(super) struct LeafView {
     #[serde(skip)]
     not_after_ms: i64,
     #[serde(skip)]
-    renews_ms: i64,
+    renew_at_ms: i64,
     fingerprint: String,
 }
 
@@ -89,9 +89,9 @@ impl From<Leaf> for LeafView {
             alternative_names: leaf.alternative_names,
             not_before: rfc3339(leaf.not_before_ms),
             not_after: rfc3339(leaf.not_after_ms),
-            renews: rfc3339(leaf.renews_ms),
+            renews: rfc3339(leaf.renew_at_ms),
             not_after_ms: leaf.not_after_ms,
-            renews_ms: leaf.renews_ms,
+            renew_at_ms: leaf.renew_at_ms,
             fingerprint: leaf.fingerprint,
         }
     }
@@ -148,7 +148,7 @@ impl View for PkiView {
                     leaf.name.clone(),
                     leaf.authority.clone(),
                     from_now(leaf.not_after_ms, now),
-                    from_now(leaf.renews_ms, now),
+                    from_now(leaf.renew_at_ms, now),
                     short(&leaf.fingerprint),
                     dash(leaf.alternative_names.join(" ")),
                 ]
@@ -182,7 +182,7 @@ mod tests {
             alternative_names: vec!["cp-1".to_owned(), "10.0.0.1".to_owned()],
             not_before_ms: 1_700_000_000_000,
             not_after_ms: 1_700_086_400_000,
-            renews_ms: 1_700_086_400_000,
+            renew_at_ms: 1_700_086_400_000,
             fingerprint: "ab".repeat(32),
         };
         let authority = Authority {

@@ -48,8 +48,8 @@ fn is_name(text: &str) -> bool {
 
 /// Returns true for a token, even a mistyped one.
 fn is_token(text: &str) -> bool {
-    use TokenError::{Checksum, HandMade};
-    matches!(text.parse::<Token>(), Ok(_) | Err(Checksum { .. } | HandMade { .. }))
+    use TokenError::{Checksum, LowEntropy};
+    matches!(text.parse::<Token>(), Ok(_) | Err(Checksum { .. } | LowEntropy { .. }))
 }
 
 /// Resolves an endpoint to its addresses.

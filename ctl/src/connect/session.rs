@@ -8,7 +8,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
-use muster_pki::tls::operator_client;
+use muster_pki::tls::operator_client_config;
 use muster_types::wire::MAX_MESSAGE;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -112,7 +112,7 @@ async fn connect(
         .map_err(|_| Declined::Failed(format!("connect to TCP {address}: no answer in time")))?
         .map_err(|error| failed("connect to", error))?;
     stream.set_nodelay(true).map_err(|error| failed("set up", error))?;
-    let config = operator_client(identity.self_signed(clock::now()), &anchor.authorities);
+    let config = operator_client_config(identity.self_signed(clock::now()), &anchor.authorities);
     let name = ServerName::try_from(CONTROL_PLANE_NAME).expect("a constant DNS name");
     timeout_at(deadline, TlsConnector::from(Arc::new(config)).connect(name, stream))
         .await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use muster_messages::operator::{
-    self as wire, Check, EtcdClientConfigReply, EtcdSnapshotPiece, HealthReply, Member,
+    self as wire, Check, EtcdClientConfigReply, EtcdSnapshotChunk, HealthReply, Member,
     MembersReply, NodeStatusReply, RemoveNodeReply, StatusReply, Token, VersionReply,
 };
 use muster_pki::leaf::{self, Profile, public_key_of_request};
@@ -205,7 +205,7 @@ impl Operator for Scripted {
         Ok(Response::new(wire::EtcdStatusReply { members: vec![member] }))
     }
 
-    type EtcdSnapshotStream = Pin<Box<dyn Stream<Item = Result<EtcdSnapshotPiece, Status>> + Send>>;
+    type EtcdSnapshotStream = Pin<Box<dyn Stream<Item = Result<EtcdSnapshotChunk, Status>> + Send>>;
 
     async fn etcd_snapshot(
         &self,
@@ -213,7 +213,7 @@ impl Operator for Scripted {
     ) -> Reply<Self::EtcdSnapshotStream> {
         self.enter("etcd_snapshot", &request).await?;
         let pieces = self.0.script.lock().unwrap().snapshot.clone();
-        let pieces = pieces.into_iter().map(|body| Ok(EtcdSnapshotPiece { body }));
+        let pieces = pieces.into_iter().map(|body| Ok(EtcdSnapshotChunk { body }));
         Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
     }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::{self, Profile};
-use muster_pki::tls::{Admission, Credentials, operator_server};
+use muster_pki::tls::{Credentials, TrustSource, operator_server_config};
 use muster_services::operator::operator_server::OperatorServer;
 use muster_types::{NodeId, Role};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,7 +30,7 @@ use super::{Cluster, now};
 /// Credentials of a control-plane node.
 struct Certified(Arc<Credentials>);
 
-impl Admission for Certified {
+impl TrustSource for Certified {
     fn is_member(&self, _: &NodeId) -> bool {
         true
     }
@@ -50,10 +50,11 @@ fn certify(cluster: &Cluster) -> Certified {
 }
 
 pub(super) fn serve(runtime: &Runtime, listener: TcpListener, cluster: Arc<Cluster>) {
-    let admission = Arc::new(certify(&cluster));
+    let trust_source = Arc::new(certify(&cluster));
     let known = Arc::clone(&cluster);
-    let config =
-        operator_server(admission, move |key| known.operators.lock().unwrap().contains(key));
+    let config = operator_server_config(trust_source, move |key| {
+        known.operators.lock().unwrap().contains(key)
+    });
     let acceptor = TlsAcceptor::from(Arc::new(config));
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();

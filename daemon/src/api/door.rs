@@ -260,7 +260,7 @@ impl HelloHandler for Entrance {
                 .map_err(|error| Status::failed_precondition(error.to_string()));
         }
         let peers = wire::control_plane_hints(&self.trust.borrow().directory);
-        Ok(GreetReply { me: Some(self.me()), peers })
+        Ok(GreetReply { candidate: Some(self.me()), peers })
     }
 
     async fn birth(
@@ -281,7 +281,7 @@ impl HelloHandler for Entrance {
         request: JoinRequest,
     ) -> Result<JoinReply, Status> {
         let me = request
-            .me
+            .candidate
             .ok_or_else(|| Status::invalid_argument("join request without a candidate"))?;
         let outcome = match self.place() {
             Place::ControlPlane(group, _) => self.admit(&group, &peer, me).await,

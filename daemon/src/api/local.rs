@@ -179,7 +179,7 @@ fn leaf(name: &str, authority: AuthorityKind, der: CertificateDer<'static>) -> O
         alternative_names: described.alternative_names,
         not_before_ms: ms(leaf.not_before),
         not_after_ms: ms(leaf.not_after),
-        renews_ms: ms(leaf.renew_at()),
+        renew_at_ms: ms(leaf.renew_at()),
         fingerprint: described.fingerprint,
     })
 }

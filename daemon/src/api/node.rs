@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::{Stream, StreamExt as _, stream};
 use muster_messages::node::{
-    NotLeader, OperateReply, OperateRequest, ProposeReply, ProposeRequest, RaftMessage,
-    ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotPiece, Taken, View,
+    Accepted, ForwardReply, ForwardRequest, NotLeader, ProposeReply, ProposeRequest, RaftMessage,
+    ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotChunk, View,
     WatchRequest, propose_reply, read_index_reply, report_reply,
 };
 use muster_services::node::node_server::Node;
@@ -45,7 +45,7 @@ const PIECE: Duration = Duration::from_secs(5);
 /// A stream of replies.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The service. A worker has no Raft group and answers only `Operate`.
+/// The service. A worker has no Raft group and answers only `Forward`.
 #[derive(Debug, Clone)]
 pub struct NodeService {
     group: tokio::sync::watch::Receiver<Option<Group>>,
@@ -95,7 +95,10 @@ impl NodeService {
 
 #[tonic::async_trait]
 impl Node for NodeService {
-    async fn append(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+    async fn append_entries(
+        &self,
+        request: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
         let group = self.raft(&request).await?;
         let rpc = decode(&request.into_inner().body, "append")?;
         group.note_append();
@@ -103,16 +106,19 @@ impl Node for NodeService {
         Ok(Response::new(RaftMessage { body: encode(&answer) }))
     }
 
-    async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+    async fn request_vote(
+        &self,
+        request: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
         let group = self.raft(&request).await?;
         let rpc = decode(&request.into_inner().body, "vote request")?;
         let answer = group.raft().vote(rpc).await;
         Ok(Response::new(RaftMessage { body: encode(&answer) }))
     }
 
-    async fn snapshot(
+    async fn install_snapshot(
         &self,
-        request: Request<Streaming<SnapshotPiece>>,
+        request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<RaftMessage>, Status> {
         let group = self.raft(&request).await?;
         let mut pieces = request.into_inner();
@@ -197,7 +203,7 @@ impl Node for NodeService {
                 .into_result()
                 .map_err(|refusal| Status::failed_precondition(refusal.message))?;
         }
-        let outcome = Some(report_reply::Outcome::Taken(Taken {}));
+        let outcome = Some(report_reply::Outcome::Accepted(Accepted {}));
         Ok(Response::new(ReportReply { outcome }))
     }
 
@@ -220,27 +226,27 @@ impl Node for NodeService {
         Ok(Response::new(Box::pin(views)))
     }
 
-    type OperateStream = Answers<OperateReply>;
+    type ForwardStream = Answers<ForwardReply>;
 
-    async fn operate(
+    async fn forward(
         &self,
-        request: Request<OperateRequest>,
-    ) -> Result<Response<Self::OperateStream>, Status> {
+        request: Request<ForwardRequest>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
         Caller::of(&request)?.require_control_plane()?;
-        let OperateRequest { method, request, operator } = request.into_inner();
+        let ForwardRequest { method, request, operator } = request.into_inner();
         let operator = PublicKey::try_from(operator.as_slice())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if let Some(group) = self.group.borrow().as_ref() {
             super::operator::check_role(&group.state(), &operator, &method)?;
         }
         let answers = self.local.call(&method, &request)?;
-        let replies = answers.map(|answer| answer.map(|response| OperateReply { response }));
+        let replies = answers.map(|answer| answer.map(|response| ForwardReply { response }));
         Ok(Response::new(Box::pin(replies)))
     }
 }
 
 /// Reads the next piece of a snapshot.
-async fn next(pieces: &mut Streaming<SnapshotPiece>) -> Result<Option<SnapshotPiece>, Status> {
+async fn next(pieces: &mut Streaming<SnapshotChunk>) -> Result<Option<SnapshotChunk>, Status> {
     timeout(PIECE, pieces.message()).await.map_err(|_| {
         Status::deadline_exceeded("timed out waiting for the next piece of the snapshot")
     })?

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_pki::tls::{self, Admission, Credentials};
+use muster_pki::tls::{self, Credentials, TrustSource};
 use muster_services::operator::operator_server::OperatorServer;
 use muster_transport::endpoint::Trust;
 use muster_types::{NodeId, PublicKey};
@@ -20,7 +20,7 @@ use crate::raft::Group;
 /// TLS credentials for operators' connections: always the newest node certificate.
 struct Presented(watch::Receiver<Arc<Trust>>);
 
-impl Admission for Presented {
+impl TrustSource for Presented {
     fn is_member(&self, node: &NodeId) -> bool {
         self.0.borrow().directory.contains_key(node)
     }
@@ -39,7 +39,7 @@ pub(super) async fn serve_operators(
     stop: CancellationToken,
 ) {
     let is_operator = move |key: &PublicKey| group.state().operator(key).is_some();
-    let tls = tls::operator_server(Arc::new(Presented(trust)), is_operator);
+    let tls = tls::operator_server_config(Arc::new(Presented(trust)), is_operator);
     let (ready, connections) = mpsc::channel(16);
     let service = OperatorServer::new(OperatorService::new(Arc::new(desk)));
     let served = tonic::transport::Server::builder()

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use muster_messages::node::{RaftMessage, SnapshotPiece};
+use muster_messages::node::{RaftMessage, SnapshotChunk};
 use muster_services::node::node_client::NodeClient;
 use muster_transport::endpoint::{Endpoint, NodeChannel};
 use muster_types::NodeId;
@@ -170,7 +170,7 @@ impl RaftNetwork<TypeConfig> for Link {
                 .map_err(|error| unreachable(&error))?;
         }
         let mut client = self.client.clone();
-        let answer = self.ask(client.append(message(&rpc)), option.hard_ttl()).await;
+        let answer = self.ask(client.append_entries(message(&rpc)), option.hard_ttl()).await;
         self.note(&answer);
         answer
     }
@@ -181,7 +181,7 @@ impl RaftNetwork<TypeConfig> for Link {
         option: RPCOption,
     ) -> Result<VoteResponse<NodeId>, Failure> {
         let mut client = self.client.clone();
-        self.ask(client.vote(message(&rpc)), option.hard_ttl()).await
+        self.ask(client.request_vote(message(&rpc)), option.hard_ttl()).await
     }
 
     async fn full_snapshot(
@@ -193,10 +193,10 @@ impl RaftNetwork<TypeConfig> for Link {
     ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
         let header = encode(&(&vote, &snapshot.meta));
         let body = snapshot.snapshot.0;
-        let first = SnapshotPiece { header, body: Vec::new() };
+        let first = SnapshotChunk { header, body: Vec::new() };
         let rest = (0..body.len()).step_by(PIECE).map(move |start| {
             let end = body.len().min(start + PIECE);
-            SnapshotPiece { header: Vec::new(), body: body[start..end].to_vec() }
+            SnapshotChunk { header: Vec::new(), body: body[start..end].to_vec() }
         });
         let pieces = futures::stream::iter(std::iter::once(first).chain(rest));
         let mut client = self.bulk.clone();
@@ -206,7 +206,7 @@ impl RaftNetwork<TypeConfig> for Link {
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = timeout(option.hard_ttl(), client.snapshot(pieces)) => {
+            answer = timeout(option.hard_ttl(), client.install_snapshot(pieces)) => {
                 let answer = answer.map_err(|elapsed| lost(&elapsed))?;
                 let body = answer.map_err(|status| lost(&status))?.into_inner().body;
                 let answer: Result<SnapshotResponse<NodeId>, Fatal<NodeId>> =

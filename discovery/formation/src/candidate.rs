@@ -33,7 +33,7 @@ pub struct Candidate {
     pub name: NodeName,
     pub role: Role,
     pub addresses: Vec<SocketAddr>,
-    pub turn: u64,
+    pub epoch: u64,
     pub standing: Standing,
     pub birth_fields: BTreeMap<String, String>,
 }
@@ -48,7 +48,7 @@ impl Candidate {
             public_key: self.public_key,
             name: self.name.clone(),
             addresses: self.addresses.clone(),
-            turn: self.turn,
+            epoch: self.epoch,
         }
     }
 }
@@ -93,7 +93,7 @@ impl Candidate {
             name: wire.name.parse().map_err(|_| CandidateError("the name is not a node name"))?,
             role: wire.role.parse().map_err(|_| CandidateError("the role is unknown"))?,
             addresses: addresses.map_err(|_| CandidateError("an address is not ip:port"))?,
-            turn: wire.turn,
+            epoch: wire.epoch,
             standing,
             birth_fields: wire.birth_fields.into_iter().collect(),
         })
@@ -114,7 +114,7 @@ impl Candidate {
             state: state.into(),
             cluster_id,
             waiting_for,
-            turn: self.turn,
+            epoch: self.epoch,
         }
     }
 }

@@ -19,7 +19,8 @@ use ring::digest::{SHA256, digest};
 use crate::birth::proposal::{Draft, Founder, MAX_ADDRESSES, MAX_FOUNDERS, Proposal};
 use crate::birth::wire::{from_wire, to_wire};
 use crate::birth::{
-    Ballot, Bond, Certificate, Message, Promise, PromiseStore, Record, Signer as _, Verdict as Vote,
+    Ballot, Bond, Certificate, Decision as Vote, Message, Promise, PromiseStore, Record,
+    Signer as _,
 };
 use crate::candidate::Candidate;
 
@@ -40,7 +41,7 @@ fn proposal(founders: &[Identity]) -> Arc<Proposal> {
         public_key: identity.public_key(),
         name: format!("cp-{n}").parse().expect("a node name"),
         addresses: vec![format!("192.0.2.{n}:50000").parse().expect("an address")],
-        turn: n as u64,
+        epoch: n as u64,
     };
     let draft = Draft {
         token_id: "abcdefghij".to_owned(),
@@ -76,7 +77,7 @@ fn hello() {
         state: 1,
         cluster_id: Vec::new(),
         waiting_for: "2 more nodes".to_owned(),
-        turn: 1,
+        epoch: 1,
     };
     let peer = Hint {
         node_id: vec![1; 32],
@@ -85,8 +86,8 @@ fn hello() {
     };
     let prove = ProveRequest { token_id: "abcdefghij".to_owned(), proof: vec![1; 32] };
     let seeds = [
-        kind(0, &GreetRequest { me: Some(me.clone()), peers: vec![peer] }),
-        kind(1, &JoinRequest { me: Some(me) }),
+        kind(0, &GreetRequest { candidate: Some(me.clone()), peers: vec![peer] }),
+        kind(1, &JoinRequest { candidate: Some(me) }),
         kind(2, &prove),
     ];
     let key = PublicKey::from_bytes([1; 32]);
@@ -101,14 +102,14 @@ fn hello() {
                         return refused(status.message());
                     }
                     assert!(request.peers.len() <= 64);
-                    candidate(key, request.me)
+                    candidate(key, request.candidate)
                 }
             },
             1 => match JoinRequest::decode(body) {
                 Err(error) => refused(error),
                 Ok(request) => match bounds::join(&request) {
                     Err(status) => refused(status.message()),
-                    Ok(()) => candidate(key, request.me),
+                    Ok(()) => candidate(key, request.candidate),
                 },
             },
             _ => match ProveRequest::decode(body) {
@@ -129,7 +130,7 @@ fn candidate(key: PublicKey, wire: Option<WireCandidate>) -> Verdict {
         Err(error) => refused(error),
         Ok(candidate) => {
             let said = candidate.to_wire("nothing".to_owned());
-            let join = JoinRequest { me: Some(said.clone()) };
+            let join = JoinRequest { candidate: Some(said.clone()) };
             if let Err(status) = bounds::join(&join) {
                 panic!("our encoding of a candidate is rejected: {}", status.message());
             }
@@ -153,9 +154,9 @@ fn birth_message() {
         Message::Promise { proposal: id, signature },
         Message::Refuse { proposal: id, reason: "later".to_owned() },
         Message::Inquire { proposal: Arc::clone(&proposal), ballot },
-        Message::Standing { proposal: id, ballot, vote: Some((ballot, born.clone())) },
-        Message::Settle { proposal: Arc::clone(&proposal), ballot, verdict: born },
-        Message::Settle { proposal, ballot, verdict: Vote::Abandoned },
+        Message::InquiryReply { proposal: id, ballot, vote: Some((ballot, born.clone())) },
+        Message::Settle { proposal: Arc::clone(&proposal), ballot, decision: born },
+        Message::Settle { proposal, ballot, decision: Vote::Abandoned },
         Message::Vote { proposal: id, ballot },
         Message::Born(certificate),
         Message::Abandoned(id),
@@ -228,7 +229,7 @@ fn birth_record() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("birth");
     let store = PromiseStore::create(directory.path(), node).expect("a record is made");
-    let files = bonds.map(|bond| store.compose(&Record { turn: 3, bond }));
+    let files = bonds.map(|bond| store.compose(&Record { epoch: 3, bond }));
     let behind = files.clone().map(|file| [b"=", &file[8..file.len() - 32]].concat());
     let [whole, ..] = files;
     target("birth_record").seed(whole).seeds(behind).longest(8 << 10).run(move |bytes| {

@@ -127,7 +127,7 @@ pub fn prepare<N: Network>(
         name,
         role,
         addresses: addresses.borrow_and_update().clone(),
-        turn: 0,
+        epoch: 0,
         standing: Standing::Fresh,
         birth_fields,
     };
@@ -148,7 +148,7 @@ impl Handle {
         remote: SocketAddr,
         request: GreetRequest,
     ) -> Result<GreetReply, AnswerError> {
-        let mut candidate = Candidate::from_wire(from, request.me)?;
+        let mut candidate = Candidate::from_wire(from, request.candidate)?;
         if candidate.addresses.is_empty() {
             candidate.addresses.push(remote);
         }

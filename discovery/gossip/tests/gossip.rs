@@ -150,7 +150,7 @@ async fn a_datagram_on_a_proven_hello_session_never_reaches_gossip() {
     hello.anchor(AnchorRequest {}).await.expect("the session goes on");
     assert!(connection.stats().frame_tx.datagram >= 100, "they were sent");
     // A member's datagram on its own protocol arrives, and none arrived before it.
-    a.client(&b).append(message("x")).await.unwrap();
+    a.client(&b).append_entries(message("x")).await.unwrap();
     a.endpoint.send_datagram(b.id(), bytes::Bytes::from_static(b"gossip of a member"));
     let (from, said) = bounded("gossip of a member", gossip.recv()).await.unwrap();
     assert_eq!((from, &*said), (a.id(), &b"gossip of a member"[..]));

@@ -12,7 +12,7 @@ use muster_messages::hello::{
     AnchorReply, AnchorRequest, BirthReply, BirthRequest, GreetReply, GreetRequest, JoinReply,
     JoinRequest, ProveReply, ProveRequest, RenewReply, RenewRequest,
 };
-use muster_messages::node::{ReportRequest, SnapshotPiece};
+use muster_messages::node::{ReportRequest, SnapshotChunk};
 use muster_pki::CertificateDer;
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::bundle::TrustBundle;
@@ -308,10 +308,10 @@ async fn each_protocol_serves_its_own_calls_only() {
     b.accept_token(&token);
     let session = a.endpoint.dial_hello(b.address).await.unwrap();
     let mut raft = muster_services::node::node_client::NodeClient::new(session.channel());
-    let status = raft.append(message("x")).await.unwrap_err();
+    let status = raft.append_entries(message("x")).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, ""));
     session.prove(&token).await.unwrap();
-    let status = raft.append(message("x")).await.unwrap_err();
+    let status = raft.append_entries(message("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
     let channel = a.endpoint.channel(b.id());
     let mut hello = HelloClient::new(channel);
@@ -337,9 +337,9 @@ async fn an_oversize_message_is_refused_in_bounded_memory() {
         assert_eq!(status.code(), Code::OutOfRange, "{status}");
     }
     let body = message(vec![0; MAX_MESSAGE + 1]);
-    let status = bounded("an answer", a.client(&b).append(body)).await.unwrap_err();
+    let status = bounded("an answer", a.client(&b).append_entries(body)).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status}");
-    a.client(&b).append(message("x")).await.expect("the session goes on");
+    a.client(&b).append_entries(message("x")).await.expect("the session goes on");
     // The sender's own copies are included.
     let grown = resident().saturating_sub(before);
     assert!(grown < 100 << 20, "grown by {} MiB", grown >> 20);
@@ -350,7 +350,7 @@ async fn garbage_does_not_disturb() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     form_cluster(&[&a, &b]);
     let mut client = a.client(&b);
-    client.append(message("x")).await.unwrap();
+    client.append_entries(message("x")).await.unwrap();
     let socket = UdpSocket::bind(ANY).unwrap();
     let mut noise = 0x2545_f491_4f6c_dd1d_u64;
     for round in 0..5000_usize {
@@ -364,10 +364,12 @@ async fn garbage_does_not_disturb() {
         // A full send buffer is acceptable noise.
         socket.send_to(&packet, b.address).ok();
         if round % 500 == 0 {
-            bounded("an answer during the noise", client.append(message("x"))).await.unwrap();
+            bounded("an answer during the noise", client.append_entries(message("x")))
+                .await
+                .unwrap();
         }
     }
-    bounded("an answer after the noise", client.append(message("x"))).await.unwrap();
+    bounded("an answer after the noise", client.append_entries(message("x"))).await.unwrap();
     assert_eq!(a.endpoint.handshakes().dialled, 1, "the session is still the first");
 }
 
@@ -410,7 +412,7 @@ async fn half_open_handshakes_do_not_keep_the_honest_out() {
     }
     let session = honest.endpoint.dial_hello(b.address).await.expect("an honest peer");
     bounded("the proof", session.prove(&token)).await.unwrap();
-    bounded("a member", member.client(&b).append(message("x"))).await.unwrap();
+    bounded("a member", member.client(&b).append_entries(message("x"))).await.unwrap();
     let grown = resident().saturating_sub(before);
     eprintln!("2000 half-open handshakes: {} KiB, {:?}", grown >> 10, b.endpoint.handshakes());
     assert!(grown < 32 << 20, "grown by {} MiB", grown >> 20);
@@ -455,9 +457,9 @@ async fn a_worker_is_rejected_before_its_message_is_read_and_may_send_little() {
     let mut client = a.client(&b);
     // An endless message, in a call for control-plane nodes only.
     let (pieces, stream) = tokio::sync::mpsc::channel(1);
-    pieces.send(SnapshotPiece { body: vec![0; 1024], ..Default::default() }).await.unwrap();
+    pieces.send(SnapshotChunk { body: vec![0; 1024], ..Default::default() }).await.unwrap();
     let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
-    let status = bounded("an answer", client.snapshot(stream)).await.unwrap_err();
+    let status = bounded("an answer", client.install_snapshot(stream)).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     drop(pieces);
     let report = |bytes| ReportRequest { version: "x".repeat(bytes), ..Default::default() };

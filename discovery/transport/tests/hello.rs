@@ -18,7 +18,7 @@ fn me() -> Candidate {
 }
 
 fn greeting() -> GreetRequest {
-    GreetRequest { me: Some(me()), peers: vec![] }
+    GreetRequest { candidate: Some(me()), peers: vec![] }
 }
 
 #[tokio::test]
@@ -30,7 +30,7 @@ async fn a_peer_with_the_token_is_greeted() {
     assert_eq!(session.peer(), b.identity.public_key());
     session.prove(&token).await.unwrap();
     let reply = session.client().greet(greeting()).await.unwrap().into_inner();
-    assert_eq!(reply.me, Some(me()));
+    assert_eq!(reply.candidate, Some(me()));
     let peers = b.handler.peers.lock().unwrap().clone();
     assert_eq!(peers.len(), 1);
     assert_eq!(peers[0].caller.public_key, a.identity.public_key());
@@ -46,7 +46,7 @@ async fn unauthenticated_peers_get_nothing() {
     let refusals = [
         client.greet(greeting()).await.err(),
         client.anchor(AnchorRequest {}).await.err(),
-        client.join(JoinRequest { me: Some(me()) }).await.err(),
+        client.join(JoinRequest { candidate: Some(me()) }).await.err(),
     ];
     for refusal in refusals {
         let status = refusal.unwrap();

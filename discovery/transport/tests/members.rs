@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use muster_kit::cable::Cable;
 use muster_kit::{TIMEOUT, TestNode, bounded, form_cluster, message, now, until, within};
-use muster_messages::node::{SnapshotPiece, WatchRequest};
+use muster_messages::node::{SnapshotChunk, WatchRequest};
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::{Identity, node_id};
@@ -25,9 +25,9 @@ const ANY: &str = "127.0.0.1:0";
 async fn members_call_each_other_over_one_connection() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     form_cluster(&[&a, &b]);
-    let echoed = bounded("a calls b", a.client(&b).append(message("x"))).await.unwrap();
+    let echoed = bounded("a calls b", a.client(&b).append_entries(message("x"))).await.unwrap();
     assert_eq!(echoed.into_inner(), message("x"));
-    let echoed = bounded("b calls a", b.client(&a).append(message("y"))).await.unwrap();
+    let echoed = bounded("b calls a", b.client(&a).append_entries(message("y"))).await.unwrap();
     assert_eq!(echoed.into_inner(), message("y"));
     let dialled = [&a, &b].map(|node| node.endpoint.handshakes().dialled);
     assert_eq!(dialled, [1, 0]);
@@ -67,13 +67,17 @@ async fn a_simultaneous_dial_loses_no_call() {
         let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
         form_cluster(&[&a, &b]);
         let (mut to_b, mut to_a) = (a.client(&b), b.client(&a));
-        let both = async { tokio::join!(to_b.append(message("x")), to_a.append(message("y"))) };
+        let both = async {
+            tokio::join!(to_b.append_entries(message("x")), to_a.append_entries(message("y")))
+        };
         let (x, y) = bounded("both answers", both).await;
         assert_eq!(
             (x.unwrap().into_inner(), y.unwrap().into_inner()),
             (message("x"), message("y"))
         );
-        let again = async { tokio::join!(to_b.append(message("x")), to_a.append(message("y"))) };
+        let again = async {
+            tokio::join!(to_b.append_entries(message("x")), to_a.append_entries(message("y")))
+        };
         let (x, y) = bounded("both answers again", again).await;
         x.unwrap();
         y.unwrap();
@@ -91,7 +95,7 @@ async fn a_thousand_small_calls_are_answered_one_after_the_other() {
     for round in 0..1100 {
         let begun = Instant::now();
         let request = within(TIMEOUT, message(vec![7; 256]));
-        client.append(request).await.unwrap();
+        client.append_entries(request).await.unwrap();
         if round >= 100 {
             times.push(begun.elapsed());
         }
@@ -110,7 +114,8 @@ async fn a_worker_is_refused_what_only_control_planes_may_call() {
         now.directory.insert(a.id(), a.peer(Role::Worker));
         *trust = Arc::new(now);
     });
-    let refused = bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
+    let refused =
+        bounded("an answer", a.client(&b).append_entries(message("x"))).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 }
 
@@ -120,12 +125,12 @@ async fn a_worker_is_refused_what_only_control_planes_may_call() {
 async fn sessions_outlive_the_trust_sender() {
     let (a, mut b) = (TestNode::start(ANY), TestNode::start(ANY));
     form_cluster(&[&a, &b]);
-    bounded("an answer", a.client(&b).append(message("x"))).await.unwrap();
+    bounded("an answer", a.client(&b).append_entries(message("x"))).await.unwrap();
     let known = Arc::clone(&b.trust.borrow());
     b.trust = tokio::sync::watch::Sender::new(known); // the one that b's endpoint watches is gone
     for _ in 0..3 {
         tokio::task::yield_now().await;
-        bounded("an answer", a.client(&b).append(message("y"))).await.unwrap();
+        bounded("an answer", a.client(&b).append_entries(message("y"))).await.unwrap();
     }
 }
 
@@ -142,22 +147,25 @@ async fn the_sessions_of_a_removed_member_end_at_once() {
     bounded("the stream ends", end).await;
     until("the hello session ends", async || hello.is_closed().then_some(())).await;
 
-    let refused = until("a refusal", async || a.client(&b).append(message("x")).await.err()).await;
+    let refused =
+        until("a refusal", async || a.client(&b).append_entries(message("x")).await.err()).await;
     assert!(matches!(refused.code(), Code::Unauthenticated | Code::Unavailable), "{refused}");
-    let refused = bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
+    let refused =
+        bounded("an answer", a.client(&b).append_entries(message("x"))).await.unwrap_err();
     assert!(!refused.message().is_empty(), "gives a reason");
 }
 
 #[tokio::test]
 async fn a_node_outside_the_directory_is_neither_called_nor_accepted() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
-    let refused = bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
+    let refused =
+        bounded("an answer", a.client(&b).append_entries(message("x"))).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     // a knows b, b does not know a.
     form_cluster(&[&a, &b]);
     b.trust.send_replace(Arc::new(Trust::default()));
     let refused = until("the refusal of b", async || {
-        let status = a.client(&b).append(message("x")).await.unwrap_err();
+        let status = a.client(&b).append_entries(message("x")).await.unwrap_err();
         (status.code() == Code::Unauthenticated).then_some(status)
     });
     assert!(refused.await.message().contains("the peer rejected this node"));
@@ -175,20 +183,20 @@ async fn a_call_through_a_partition_ends_with_its_deadline_and_resumes_after_hea
         *trust = Arc::new(now);
     });
     let mut client = a.client(&b);
-    client.append(message("x")).await.unwrap();
+    client.append_entries(message("x")).await.unwrap();
     for partition in [300, 1500, 2500, 6000].map(Duration::from_millis) {
         cable.cut();
         let cut = Instant::now();
         while cut.elapsed() < partition {
             let request = within(Duration::from_millis(150), message("x"));
-            let answer = bounded("the end of a call", client.append(request)).await;
+            let answer = bounded("the end of a call", client.append_entries(request)).await;
             answer.expect_err("nothing arrives");
         }
         cable.heal();
         let healed = Instant::now();
         until("an answer after healing", async || {
             let request = within(Duration::from_millis(150), message("x"));
-            client.append(request).await.ok()
+            client.append_entries(request).await.ok()
         })
         .await;
         eprintln!("partition of {partition:?}: an answer {:?} after it healed", healed.elapsed());
@@ -205,10 +213,10 @@ async fn a_call_without_a_deadline_fails_soon_when_the_peer_falls_silent() {
         now.directory.get_mut(&b.id()).unwrap().addresses = vec![cable.address];
         *trust = Arc::new(now);
     });
-    a.client(&b).append(message("x")).await.unwrap();
+    a.client(&b).append_entries(message("x")).await.unwrap();
     cable.cut();
     // Sooner than the session's idle timeout, which is longer than `bounded` waits.
-    let error = bounded("an error", a.client(&b).append(message("x"))).await.unwrap_err();
+    let error = bounded("an error", a.client(&b).append_entries(message("x"))).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
 }
 
@@ -233,7 +241,7 @@ async fn answer_after_restart() -> Duration {
         TestNode::start(ANY)
     };
     form_cluster(&[&a, &b]);
-    a.client(&b).append(message("x")).await.unwrap();
+    a.client(&b).append_entries(message("x")).await.unwrap();
     let (address, trust) = (b.address, Arc::clone(&b.trust.borrow()));
     let identity = Arc::clone(&b.identity);
     // The runtime stops abruptly; no close frame is sent.
@@ -245,7 +253,7 @@ async fn answer_after_restart() -> Duration {
     let begun = Instant::now();
     until("an answer of the restarted peer", async || {
         let request = within(Duration::from_millis(300), message("x"));
-        a.client(&b).append(request).await.ok()
+        a.client(&b).append_entries(request).await.ok()
     })
     .await;
     begun.elapsed()
@@ -256,9 +264,9 @@ async fn a_peer_that_stops_in_order_is_unavailable_at_once() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     form_cluster(&[&a, &b]);
     let mut client = a.client(&b);
-    client.append(message("x")).await.unwrap();
+    client.append_entries(message("x")).await.unwrap();
     let mut hanging = a.client(&b);
-    let hanging = hanging.vote(message("x"));
+    let hanging = hanging.request_vote(message("x"));
     let (answer, _) = tokio::join!(bounded("the call fails", hanging), b.shut_down());
     assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
 }
@@ -297,7 +305,7 @@ async fn new_credentials_leave_a_running_stream_alone() {
             last = view.index;
         }
     }
-    bounded("a new session under the certificates", c.client(&b).append(message("x")))
+    bounded("a new session under the certificates", c.client(&b).append_entries(message("x")))
         .await
         .unwrap();
 }
@@ -308,7 +316,7 @@ async fn a_member_under_another_authority_is_refused() {
     form_cluster(&[&a, &b]);
     certify(&authority(), &a);
     certify(&authority(), &b);
-    bounded("an answer", a.client(&b).append(message("x"))).await.unwrap_err();
+    bounded("an answer", a.client(&b).append_entries(message("x"))).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -333,16 +341,16 @@ async fn a_snapshot_does_not_hold_up_small_calls() {
     let (a, b) = (TestNode::start(ANY), TestNode::start(ANY));
     form_cluster(&[&a, &b]);
     let mut small = a.client(&b);
-    small.append(message("warm")).await.unwrap();
+    small.append_entries(message("warm")).await.unwrap();
     let mut bulk =
         muster_services::node::node_client::NodeClient::new(a.endpoint.bulk_channel(b.id()));
-    let piece = SnapshotPiece { header: vec![], body: vec![7; PIECE] };
+    let piece = SnapshotChunk { header: vec![], body: vec![7; PIECE] };
     let pieces = tokio_stream::iter((0..PIECES).map(move |_| piece.clone()));
-    let snapshot = async { bulk.snapshot(pieces).await.unwrap().into_inner() };
+    let snapshot = async { bulk.install_snapshot(pieces).await.unwrap().into_inner() };
     let answered = std::cell::Cell::new(0);
     let calls = async {
         loop {
-            small.append(message(vec![1; 256])).await.unwrap();
+            small.append_entries(message(vec![1; 256])).await.unwrap();
             answered.set(answered.get() + 1);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -374,7 +382,7 @@ async fn thirty_members_reach_each_other_all_at_once() {
     for from in &nodes {
         for to in nodes.iter().filter(|to| to.id() != from.id()) {
             let mut client = from.client(to);
-            calls.spawn(async move { client.append(message("x")).await.map(|_| ()) });
+            calls.spawn(async move { client.append_entries(message("x")).await.map(|_| ()) });
         }
     }
     while let Some(answer) = bounded("every answer", calls.join_next()).await {

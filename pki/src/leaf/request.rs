@@ -10,7 +10,7 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::FromDer as _;
 
 use super::SubjectKey;
-use crate::key::{Algorithm, PublicHalf};
+use crate::key::{Algorithm, RawPublicKey};
 
 /// Largest request that is parsed, in bytes.
 const MAX_REQUEST: usize = 4 << 10;
@@ -57,7 +57,7 @@ pub fn public_key_of_request(request: &[u8]) -> Result<SubjectKey, RequestError>
     UnparsedPublicKey::new(verification, key)
         .verify(request.certification_request_info.raw, &request.signature_value.data)
         .map_err(|_| RequestError::BadSignature)?;
-    Ok(SubjectKey(PublicHalf { algorithm, bytes: key.to_vec() }))
+    Ok(SubjectKey(RawPublicKey { algorithm, bytes: key.to_vec() }))
 }
 
 #[cfg(test)]

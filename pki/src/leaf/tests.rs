@@ -76,7 +76,7 @@ fn a_node_certificate_is_issued_only_over_the_nodes_own_key() {
     let authority = authority(AuthorityKind::Machine);
     for key in [two.public_key().into(), KeyPair::generate().public()] {
         let refused = issue(&authority, &node(&one, Role::Worker), &key, now());
-        assert_eq!(refused, Err(IssueError::NotTheNodesKey { id: one.node_id() }));
+        assert_eq!(refused, Err(IssueError::NodeKeyMismatch { id: one.node_id() }));
     }
 }
 
@@ -93,7 +93,7 @@ fn a_leaf_comes_only_from_the_authority_of_its_profile() {
 fn a_leaf_lies_within_its_authority() {
     for wrong in [now() - Duration::from_hours(48), now() + Duration::from_hours(10 * 365 * 24)] {
         let (_, leaf) = issue_node(Role::Worker, wrong);
-        assert!(matches!(leaf, Err(IssueError::OutsideAuthority { .. })), "{leaf:?}");
+        assert!(matches!(leaf, Err(IssueError::OutsideAuthorityValidity { .. })), "{leaf:?}");
     }
 }
 

@@ -10,36 +10,36 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 
 use super::PROVIDER;
-use super::admission::{Admission, PeerSide, member};
-use super::verifier::{Refusal, Verifier};
+use super::authentication::{PeerSide, TrustSource, authenticate_member};
+use super::verifier::{CertVerifier, PeerError};
 use crate::identity::{node_id, public_key_of};
 
 /// Configuration to dial `muster-hello/1`: presents `own` (self-signed), accepts any peer that
 /// proves an Ed25519 key. The caller reads the key from the peer's certificate and trusts it only
 /// after the token proof.
-pub fn hello_client(own: Arc<CertifiedKey>) -> ClientConfig {
-    let verifier = Verifier::new(|presented, _| {
-        public_key_of(presented.leaf).map(|_| ()).map_err(Refusal::Key)
+pub fn hello_client_config(own: Arc<CertifiedKey>) -> ClientConfig {
+    let verifier = CertVerifier::new(|presented, _| {
+        public_key_of(presented.leaf).map(|_| ()).map_err(PeerError::Key)
     });
     client(verifier, own, ALPN_HELLO)
 }
 
 /// Configuration to dial one member on `muster-node/1`: presents the node certificate (at genesis
 /// `own`), accepts only the member `expected`. For one dial: it uses the current certificate.
-pub fn node_client(
+pub fn node_client_config(
     own: &Arc<CertifiedKey>,
-    admission: &Arc<dyn Admission>,
+    trust_source: &Arc<dyn TrustSource>,
     expected: NodeId,
 ) -> ClientConfig {
-    let credentials = admission.credentials();
+    let credentials = trust_source.credentials();
     let presented = credentials.map_or_else(|| Arc::clone(own), |mine| mine.certified());
-    let admission = Arc::clone(admission);
-    let verifier = Verifier::new(move |presented, now| {
+    let trust_source = Arc::clone(trust_source);
+    let verifier = CertVerifier::new(move |presented, now| {
         let found = node_id(&public_key_of(presented.leaf)?);
         if found != expected {
-            return Err(Refusal::OtherNode { expected, found });
+            return Err(PeerError::UnexpectedNode { expected, found });
         }
-        member(presented, PeerSide::Server, &*admission, now).map(|_| ())
+        authenticate_member(presented, PeerSide::Server, &*trust_source, now).map(|_| ())
     });
     client(verifier, presented, ALPN_NODE)
 }
@@ -47,7 +47,7 @@ pub fn node_client(
 /// Common settings of all clients: mutual TLS 1.3 without resumption, early data, or the server's
 /// name in the clear (SNI).
 pub(super) fn client(
-    verifier: Arc<Verifier>,
+    verifier: Arc<CertVerifier>,
     own: Arc<CertifiedKey>,
     protocol: &[u8],
 ) -> ClientConfig {

@@ -9,10 +9,10 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
-use super::admission::{Admission, check_server, is_named};
+use super::authentication::{TrustSource, check_server, is_named};
 use super::client::client;
 use super::server::server;
-use super::verifier::{Refusal, Verifier};
+use super::verifier::{CertVerifier, PeerError};
 use crate::bundle::TrustBundle;
 use crate::identity::public_key_of;
 use crate::leaf::CONTROL_PLANE_NAME;
@@ -23,44 +23,44 @@ pub const ALPN_OPERATOR: &[u8] = b"h2";
 /// Server configuration: accepts clients that prove a key which `is_operator` accepts, and presents
 /// this node's certificate; both are evaluated at each handshake. Without credentials every
 /// handshake fails. One configuration serves all connections.
-pub fn operator_server(
-    admission: Arc<dyn Admission>,
+pub fn operator_server_config(
+    trust_source: Arc<dyn TrustSource>,
     is_operator: impl Fn(&PublicKey) -> bool + Send + Sync + 'static,
 ) -> ServerConfig {
-    let verifier = Verifier::new(move |presented, _| {
+    let verifier = CertVerifier::new(move |presented, _| {
         let key = public_key_of(presented.leaf)?;
-        if is_operator(&key) { Ok(()) } else { Err(Refusal::NotAnOperator { key }) }
+        if is_operator(&key) { Ok(()) } else { Err(PeerError::NotAnOperator { key }) }
     });
-    let mut config = server(verifier, Arc::new(NodeCertificate(admission)));
+    let mut config = server(verifier, Arc::new(NodeCertResolver(trust_source)));
     config.alpn_protocols = vec![ALPN_OPERATOR.to_vec()];
     config
 }
 
 /// Client configuration: presents `own` (self-signed with the operator's key), accepts
 /// control-plane nodes under the pinned authorities. The dialled name or address is not checked.
-pub fn operator_client(own: Arc<CertifiedKey>, pinned: &TrustBundle) -> ClientConfig {
+pub fn operator_client_config(own: Arc<CertifiedKey>, pinned: &TrustBundle) -> ClientConfig {
     let roots = pinned.roots();
-    let verifier = Verifier::new(move |presented, now| {
+    let verifier = CertVerifier::new(move |presented, now| {
         public_key_of(presented.leaf)?;
         check_server(presented, &roots, now)?;
         if is_named(presented.leaf, CONTROL_PLANE_NAME.to_owned())? {
             Ok(())
         } else {
-            Err(Refusal::NotControlPlane)
+            Err(PeerError::NotControlPlane)
         }
     });
     client(verifier, own, ALPN_OPERATOR)
 }
 
-struct NodeCertificate(Arc<dyn Admission>);
+struct NodeCertResolver(Arc<dyn TrustSource>);
 
-impl fmt::Debug for NodeCertificate {
+impl fmt::Debug for NodeCertResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeCertificate").finish_non_exhaustive()
+        f.debug_struct("NodeCertResolver").finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for NodeCertificate {
+impl ResolvesServerCert for NodeCertResolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.credentials().map(|credentials| credentials.certified())
     }

@@ -10,8 +10,8 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 
 use super::PROVIDER;
-use super::admission::{Admission, PeerSide, member};
-use super::verifier::{Refusal, Verifier};
+use super::authentication::{PeerSide, TrustSource, authenticate_member};
+use super::verifier::{CertVerifier, PeerError};
 use crate::identity::public_key_of;
 
 /// The two protocols of the QUIC endpoint.
@@ -32,65 +32,70 @@ enum Protocol {
 /// - `muster-node/1`: presents the node certificate (at genesis `own`); accepts members.
 ///
 /// A client that offers both protocols, or none of them, is rejected.
-pub fn quic_server(own: &Arc<CertifiedKey>, admission: &Arc<dyn Admission>) -> ServerConfig {
+pub fn quic_server_config(
+    own: &Arc<CertifiedKey>,
+    trust_source: &Arc<dyn TrustSource>,
+) -> ServerConfig {
     let protocol = Arc::new(OnceLock::new());
-    let presenter = Presenter {
+    let resolver = CertResolver {
         own: Arc::clone(own),
-        admission: Arc::clone(admission),
+        trust_source: Arc::clone(trust_source),
         protocol: Arc::clone(&protocol),
     };
-    let admission = Arc::clone(admission);
-    let verifier = Verifier::new(move |presented, now| match protocol.get() {
-        Some(Protocol::Hello) => public_key_of(presented.leaf).map(|_| ()).map_err(Refusal::Key),
-        Some(Protocol::Node) => member(presented, PeerSide::Client, &*admission, now).map(|_| ()),
-        None => Err(Refusal::Protocol),
+    let trust_source = Arc::clone(trust_source);
+    let verifier = CertVerifier::new(move |presented, now| match protocol.get() {
+        Some(Protocol::Hello) => public_key_of(presented.leaf).map(|_| ()).map_err(PeerError::Key),
+        Some(Protocol::Node) => {
+            authenticate_member(presented, PeerSide::Client, &*trust_source, now).map(|_| ())
+        }
+        None => Err(PeerError::Protocol),
     });
-    let mut config = server(verifier, Arc::new(presenter));
+    let mut config = server(verifier, Arc::new(resolver));
     config.alpn_protocols = vec![ALPN_HELLO.to_vec(), ALPN_NODE.to_vec()];
     config
 }
 
 /// Common settings of all servers: mutual TLS 1.3 without resumption.
 pub(super) fn server(
-    verifier: Arc<Verifier>,
-    presenter: Arc<dyn ResolvesServerCert>,
+    verifier: Arc<CertVerifier>,
+    resolver: Arc<dyn ResolvesServerCert>,
 ) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has TLS 1.3 suites")
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(presenter);
+        .with_cert_resolver(resolver);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config
 }
 
-struct Presenter {
+struct CertResolver {
     own: Arc<CertifiedKey>,
-    admission: Arc<dyn Admission>,
+    trust_source: Arc<dyn TrustSource>,
     protocol: Arc<OnceLock<Protocol>>,
 }
 
-impl fmt::Debug for Presenter {
+impl fmt::Debug for CertResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presenter").field("protocol", &self.protocol).finish_non_exhaustive()
+        f.debug_struct("CertResolver").field("protocol", &self.protocol).finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for Presenter {
+impl ResolvesServerCert for CertResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let mut offered = hello.alpn()?;
-        let asked = match offered.next()? {
+        let requested = match offered.next()? {
             name if name == ALPN_HELLO => Protocol::Hello,
             name if name == ALPN_NODE => Protocol::Node,
             _ => return None,
         };
-        if offered.next().is_some() || *self.protocol.get_or_init(|| asked) != asked {
+        if offered.next().is_some() || *self.protocol.get_or_init(|| requested) != requested {
             return None;
         }
-        let node = || self.admission.credentials().map(|credentials| credentials.certified());
-        match asked {
+        let node = || self.trust_source.credentials().map(|credentials| credentials.certified());
+        match requested {
             Protocol::Hello => None,
             Protocol::Node => node(),
         }

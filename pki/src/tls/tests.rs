@@ -48,9 +48,9 @@ struct State {
 }
 
 #[derive(Default)]
-struct Live(Mutex<State>);
+struct TestTrust(Mutex<State>);
 
-impl Admission for Live {
+impl TrustSource for TestTrust {
     fn is_member(&self, node: &NodeId) -> bool {
         self.0.lock().unwrap().members.contains(node)
     }
@@ -63,26 +63,26 @@ impl Admission for Live {
 struct Node {
     identity: Identity,
     own: Arc<CertifiedKey>,
-    live: Arc<Live>,
+    trust: Arc<TestTrust>,
 }
 
 impl Node {
     fn new() -> Self {
         let identity = Identity::generate();
         let own = identity.self_signed(now());
-        Self { identity, own, live: Arc::default() }
+        Self { identity, own, trust: Arc::default() }
     }
 
     fn id(&self) -> NodeId {
         self.identity.node_id()
     }
 
-    fn admission(&self) -> Arc<dyn Admission> {
-        Arc::clone(&self.live) as _
+    fn trust_source(&self) -> Arc<dyn TrustSource> {
+        Arc::clone(&self.trust) as _
     }
 
-    fn knows(&self, members: &[&Node]) {
-        self.live.0.lock().unwrap().members = members.iter().map(|node| node.id()).collect();
+    fn set_members(&self, members: &[&Node]) {
+        self.trust.0.lock().unwrap().members = members.iter().map(|node| node.id()).collect();
     }
 
     fn certify(&self, authority: &Authority, role: Role, issued: SystemTime) {
@@ -91,15 +91,15 @@ impl Node {
         let leaf = leaf::issue(authority, &profile, &key, issued).unwrap();
         let bundle = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();
         let credentials = Credentials::new(&self.identity, leaf.chain, bundle).unwrap();
-        self.live.0.lock().unwrap().credentials = Some(Arc::new(credentials));
+        self.trust.0.lock().unwrap().credentials = Some(Arc::new(credentials));
     }
 
     fn server(&self) -> ServerConfig {
-        quic_server(&self.own, &self.admission())
+        quic_server_config(&self.own, &self.trust_source())
     }
 
-    fn dials(&self, expected: &Node) -> ClientConfig {
-        node_client(&self.own, &self.admission(), expected.id())
+    fn client_config(&self, expected: &Node) -> ClientConfig {
+        node_client_config(&self.own, &self.trust_source(), expected.id())
     }
 }
 
@@ -107,7 +107,7 @@ impl Node {
 fn members() -> (Node, Node, Authority) {
     let (a, b, authority) = (Node::new(), Node::new(), machine_authority());
     for node in [&a, &b] {
-        node.knows(&[&a, &b]);
+        node.set_members(&[&a, &b]);
         node.certify(&authority, Role::ControlPlane, now());
     }
     (a, b, authority)
@@ -117,7 +117,7 @@ fn members() -> (Node, Node, Authority) {
 fn founders() -> (Node, Node) {
     let (a, b) = (Node::new(), Node::new());
     for node in [&a, &b] {
-        node.knows(&[&a, &b]);
+        node.set_members(&[&a, &b]);
     }
     (a, b)
 }
@@ -146,20 +146,20 @@ impl Established {
 
 /// Side that rejected the handshake, with its error.
 #[derive(Debug)]
-enum Refused {
+enum HandshakeError {
     ByClient(Error),
     ByServer(Error),
 }
 
 /// Runs a handshake to completion on both sides.
-fn handshake(client: ClientConfig, server: ServerConfig) -> Result<Established, Refused> {
+fn handshake(client: ClientConfig, server: ServerConfig) -> Result<Established, HandshakeError> {
     handshake_with(Arc::new(client), Arc::new(server))
 }
 
 fn handshake_with(
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
-) -> Result<Established, Refused> {
+) -> Result<Established, HandshakeError> {
     let name = ServerName::try_from("muster.internal").unwrap();
     let mut client = ClientConnection::new(client, name).unwrap();
     let mut server = ServerConnection::new(server).unwrap();
@@ -171,7 +171,7 @@ fn handshake_with(
         let mut wire = wire.as_slice();
         while !wire.is_empty() {
             server.read_tls(&mut wire).unwrap();
-            server.process_new_packets().map_err(Refused::ByServer)?;
+            server.process_new_packets().map_err(HandshakeError::ByServer)?;
         }
         let mut wire = Vec::new();
         while server.wants_write() {
@@ -180,7 +180,7 @@ fn handshake_with(
         let mut wire = wire.as_slice();
         while !wire.is_empty() {
             client.read_tls(&mut wire).unwrap();
-            client.process_new_packets().map_err(Refused::ByClient)?;
+            client.process_new_packets().map_err(HandshakeError::ByClient)?;
         }
         let is_done = !client.is_handshaking()
             && !server.is_handshaking()
@@ -193,28 +193,28 @@ fn handshake_with(
     panic!("the handshake did not complete");
 }
 
-/// The [`Refusal`] inside a rustls error.
-fn refusal(error: &Error) -> Refusal {
+/// The [`PeerError`] inside a rustls error.
+fn peer_error(error: &Error) -> PeerError {
     match error {
         Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
-            other.0.downcast_ref::<Refusal>().unwrap().clone()
+            other.0.downcast_ref::<PeerError>().unwrap().clone()
         }
-        error => panic!("not a refusal of ours: {error:?}"),
+        error => panic!("not a PeerError: {error:?}"),
     }
 }
 
 #[track_caller]
-fn refused_by_server(result: Result<Established, Refused>) -> Error {
+fn refused_by_server(result: Result<Established, HandshakeError>) -> Error {
     match result {
-        Err(Refused::ByServer(error)) => error,
+        Err(HandshakeError::ByServer(error)) => error,
         other => panic!("the server did not refuse: {other:?}"),
     }
 }
 
 #[track_caller]
-fn refused_by_client(result: Result<Established, Refused>) -> Error {
+fn refused_by_client(result: Result<Established, HandshakeError>) -> Error {
     match result {
-        Err(Refused::ByClient(error)) => error,
+        Err(HandshakeError::ByClient(error)) => error,
         other => panic!("the client did not refuse: {other:?}"),
     }
 }
@@ -236,9 +236,9 @@ fn stolen(chain: &[CertificateDer<'static>], thief: &Identity) -> Arc<CertifiedK
 
 /// A client that presents no certificate.
 #[derive(Debug)]
-struct Nothing;
+struct NoCertificate;
 
-impl rustls::client::ResolvesClientCert for Nothing {
+impl rustls::client::ResolvesClientCert for NoCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         None
     }

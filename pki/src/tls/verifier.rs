@@ -14,28 +14,28 @@ use rustls::{
 };
 
 use super::PROVIDER;
-use crate::identity::{MAX_CERTIFICATE, PublicKeyOfError};
+use crate::identity::{MAX_CERTIFICATE, ParseCertificateError};
 
 /// Most certificates that a peer may send.
 pub const MAX_CHAIN: usize = 3;
 
 /// Reason for rejecting a peer. The peer sees only a TLS alert, without this text.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Refusal {
+pub enum PeerError {
     #[error("the peer sent {found} certificates, more than {MAX_CHAIN}")]
     ChainLength { found: usize },
     #[error("the peer sent a certificate of {found} bytes, more than {MAX_CERTIFICATE}")]
     CertificateSize { found: usize },
     #[error("the peer's certificate has no Ed25519 key")]
-    Key(#[from] PublicKeyOfError),
+    Key(#[from] ParseCertificateError),
     #[error("the peer offered zero or several of our ALPN protocols")]
     Protocol,
     #[error("the peer is node {found}, not the expected node {expected}")]
-    OtherNode { expected: NodeId, found: NodeId },
+    UnexpectedNode { expected: NodeId, found: NodeId },
     #[error("node {id} is not a member of this cluster")]
     NotAMember { id: NodeId },
     #[error("the certificate of node {id} does not name it")]
-    NotNamed { id: NodeId },
+    NameMismatch { id: NodeId },
     #[error("the peer's certificate is not a control-plane node's")]
     NotControlPlane,
     #[error("{key} is not the key of an operator of this cluster")]
@@ -44,10 +44,10 @@ pub enum Refusal {
     Chain(#[source] Error),
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Chain(source) => source,
+impl From<PeerError> for Error {
+    fn from(error: PeerError) -> Self {
+        match error {
+            PeerError::Chain(source) => source,
             other => CertificateError::Other(OtherError(Arc::new(other))).into(),
         }
     }
@@ -55,23 +55,23 @@ impl From<Refusal> for Error {
 
 /// Certificates of a peer, within bounds but not verified yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Presented<'a> {
+pub(super) struct PresentedChain<'a> {
     pub(super) leaf: &'a CertificateDer<'a>,
     pub(super) intermediates: &'a [CertificateDer<'a>],
 }
 
-impl<'a> Presented<'a> {
+impl<'a> PresentedChain<'a> {
     pub(super) fn new(
         leaf: &'a CertificateDer<'a>,
         intermediates: &'a [CertificateDer<'a>],
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, PeerError> {
         let found = 1 + intermediates.len();
         if found > MAX_CHAIN {
-            return Err(Refusal::ChainLength { found });
+            return Err(PeerError::ChainLength { found });
         }
         for certificate in std::iter::once(leaf).chain(intermediates) {
             if certificate.len() > MAX_CERTIFICATE {
-                return Err(Refusal::CertificateSize { found: certificate.len() });
+                return Err(PeerError::CertificateSize { found: certificate.len() });
             }
         }
         Ok(Self { leaf, intermediates })
@@ -79,35 +79,35 @@ impl<'a> Presented<'a> {
 }
 
 /// Decides at a handshake whether a peer is accepted.
-type Judge = dyn Fn(Presented<'_>, UnixTime) -> Result<(), Refusal> + Send + Sync;
+type CheckPeer = dyn Fn(PresentedChain<'_>, UnixTime) -> Result<(), PeerError> + Send + Sync;
 
 /// Adapts such a decision to rustls, for either side of a connection.
-pub(super) struct Verifier(Box<Judge>);
+pub(super) struct CertVerifier(Box<CheckPeer>);
 
-impl fmt::Debug for Verifier {
+impl fmt::Debug for CertVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").finish_non_exhaustive()
+        f.debug_struct("CertVerifier").finish_non_exhaustive()
     }
 }
 
-impl Verifier {
+impl CertVerifier {
     pub(super) fn new(
-        judge: impl Fn(Presented<'_>, UnixTime) -> Result<(), Refusal> + Send + Sync + 'static,
+        check: impl Fn(PresentedChain<'_>, UnixTime) -> Result<(), PeerError> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self(Box::new(judge)))
+        Arc::new(Self(Box::new(check)))
     }
 
-    fn judge(
+    fn check(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        Ok((self.0)(Presented::new(leaf, intermediates)?, now)?)
+        Ok((self.0)(PresentedChain::new(leaf, intermediates)?, now)?)
     }
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for CertVerifier {
     /// Ignores the dialled name: the decision functions check node ids and names of their own.
     fn verify_server_cert(
         &self,
@@ -117,7 +117,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
+        self.check(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -145,7 +145,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-impl ClientCertVerifier for Verifier {
+impl ClientCertVerifier for CertVerifier {
     /// Empty, so that an unauthenticated peer learns no authority's name.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
@@ -157,7 +157,7 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
+        self.check(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

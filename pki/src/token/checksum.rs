@@ -1,7 +1,7 @@
 //! The alphabet of tokens and their Bech32m checksum (BIP 350).
 
 /// Length of the checksum, in characters.
-pub(super) const CHECKSUM: usize = 6;
+pub(super) const CHECKSUM_LEN: usize = 6;
 
 /// RFC 4648 base32 in lower case.
 pub(super) const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -16,11 +16,11 @@ pub(super) fn value(byte: u8) -> Option<u8> {
 }
 
 /// Bech32m checksum (BIP 350) of base32 characters, as six symbols.
-pub(super) fn checksum(characters: impl Iterator<Item = u8>) -> [u8; CHECKSUM] {
-    let symbols = characters.filter_map(value).chain([0; CHECKSUM]);
+pub(super) fn checksum(characters: impl Iterator<Item = u8>) -> [u8; CHECKSUM_LEN] {
+    let symbols = characters.filter_map(value).chain([0; CHECKSUM_LEN]);
     let remainder = symbols.fold(1, polymod) ^ 0x2bc8_30a3;
     std::array::from_fn(|i| {
-        u8::try_from((remainder >> (5 * (CHECKSUM - 1 - i))) & 31).expect("five bits")
+        u8::try_from((remainder >> (5 * (CHECKSUM_LEN - 1 - i))) & 31).expect("five bits")
     })
 }
 

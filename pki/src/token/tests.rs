@@ -37,15 +37,15 @@ fn a_hand_made_secret_is_refused_even_with_a_right_checksum() {
     let check = checksum(id.bytes().chain(secret.bytes()))
         .map(|symbol| char::from(ALPHABET[usize::from(symbol)]));
     let text = format!("{id}.{secret}{}", check.iter().collect::<String>());
-    assert!(matches!(parse_error(&text), TokenError::HandMade { .. }));
+    assert!(matches!(parse_error(&text), TokenError::LowEntropy { .. }));
 }
 
 #[test]
 fn every_kind_of_damage_has_its_name() {
     let good = Token::generate().expose();
-    assert_eq!(parse_error(""), TokenError::Shape);
-    assert_eq!(parse_error(&good.replace('.', "")), TokenError::Shape);
-    assert_eq!(parse_error(&format!("{}.", *good)), TokenError::Shape);
+    assert_eq!(parse_error(""), TokenError::Format);
+    assert_eq!(parse_error(&good.replace('.', "")), TokenError::Format);
+    assert_eq!(parse_error(&format!("{}.", *good)), TokenError::Format);
     assert_eq!(parse_error(&good[..48]), TokenError::Length { found: 37 });
     assert_eq!(parse_error(&format!("{}a", *good)), TokenError::Length { found: 39 });
     assert_eq!(parse_error(&good[1..]), TokenError::Id);
@@ -75,7 +75,7 @@ fn nothing_printed_holds_the_secret() {
 #[test]
 fn every_single_change_and_every_transposition_is_found() {
     let text = Token::generate().expose();
-    for position in (0..text.len()).filter(|&i| i != ID) {
+    for position in (0..text.len()).filter(|&i| i != ID_LEN) {
         for &other in ALPHABET {
             let mut bytes = text.as_bytes().to_vec();
             if std::mem::replace(&mut bytes[position], other) == other {
@@ -102,7 +102,7 @@ proptest! {
     ) {
         let mut bytes = Token::generate().expose().as_bytes().to_vec();
         for (&position, &step) in &changes {
-            let position = if position >= ID { position + 1 } else { position };
+            let position = if position >= ID_LEN { position + 1 } else { position };
             let symbol = (value(bytes[position]).unwrap() + step) % 32;
             bytes[position] = ALPHABET[usize::from(symbol)];
         }

@@ -1,7 +1,7 @@
 //! Compares a tree with the schema and reports every difference.
 
 use super::problem::Problems;
-use super::schema::{self, DOCUMENT, Field, Shape, join};
+use super::schema::{self, DOCUMENT, Field, Shape, child_path};
 use super::tree::{Entry, Node, Value};
 use super::value::{nearest, quoted};
 
@@ -10,30 +10,30 @@ pub(super) type CheckToken<'a> = &'a dyn Fn(&str) -> Result<(), String>;
 
 /// Reports every field of `root` that the schema does not know, and every invalid value.
 pub(super) fn document(root: &Node, check_token: CheckToken<'_>, problems: &mut Problems) {
-    let mut walk = Walk { check_token, problems };
+    let mut checker = Checker { check_token, problems };
     match &root.value {
-        Value::Map(entries) => walk.map(entries, DOCUMENT, ""),
-        Value::Null => walk.problems.add(1, "", "is empty; create one with `musterctl init`"),
+        Value::Map(entries) => checker.map(entries, DOCUMENT, ""),
+        Value::Null => checker.problems.add(1, "", "is empty; create one with `musterctl init`"),
         Value::Scalar { .. } | Value::List(_) => {
-            walk.problems.add(root.line, "", "is not a mapping with `machine` and `cluster`");
+            checker.problems.add(root.line, "", "is not a mapping with `machine` and `cluster`");
         }
     }
 }
 
-struct Walk<'a> {
+struct Checker<'a> {
     check_token: CheckToken<'a>,
     problems: &'a mut Problems,
 }
 
-impl Walk<'_> {
+impl Checker<'_> {
     fn map(&mut self, entries: &[Entry], fields: &[Field], path: &str) {
         for entry in entries {
             let shown: String = entry.key.chars().take(64).collect();
-            let here = join(path, &shown);
+            let here = child_path(path, &shown);
             if let Some(field) = fields.iter().find(|field| field.name == entry.key) {
                 self.node(&entry.node, &field.shape, &here);
             } else {
-                let hint = hint(&entry.key, fields, path);
+                let hint = suggestion(&entry.key, fields, path);
                 self.problems.add(entry.line, &here, format!("unknown field{hint}"));
             }
         }
@@ -51,11 +51,15 @@ impl Walk<'_> {
             }
             (Shape::OneOrList { of, .. }, Value::Scalar { .. }) => self.node(node, of, path),
             (
-                Shape::Text(_) | Shape::Token | Shape::Integer { .. } | Shape::Flag,
+                Shape::Text(_) | Shape::Token | Shape::Integer { .. } | Shape::Boolean,
                 Value::Scalar { text, quoted },
             ) => self.scalar(node.line, (text, *quoted), shape, path),
             _ => {
-                let message = format!("must be {}, not {}", wanted(shape), kind(&node.value));
+                let message = format!(
+                    "must be {}, not {}",
+                    describe_shape(shape),
+                    describe_value(&node.value)
+                );
                 self.problems.add(node.line, path, message);
             }
         }
@@ -77,26 +81,30 @@ impl Walk<'_> {
     }
 
     fn scalar(&mut self, line: usize, (text, quote): (&str, bool), shape: &Shape, path: &str) {
-        let wrong_type = || format!("must be {}, not {}", wanted(shape), described(text, quote));
-        let verdict = match shape {
-            Shape::Token if typed(text, quote) == Typed::Text => (self.check_token)(text),
+        let wrong_type =
+            || format!("must be {}, not {}", describe_shape(shape), describe_scalar(text, quote));
+        let result = match shape {
+            Shape::Token if scalar_type(text, quote) == ScalarType::Text => {
+                (self.check_token)(text)
+            }
             Shape::Token => Err("must be text: put it in quotes".to_owned()),
-            Shape::Text(check) if typed(text, quote) == Typed::Text => check(text),
+            Shape::Text(check) if scalar_type(text, quote) == ScalarType::Text => check(text),
             Shape::Text(_) => Err(format!("{}: put it in quotes", wrong_type())),
-            Shape::Flag => match typed(text, quote) {
-                Typed::Flag => Ok(()),
-                Typed::Number | Typed::Text => Err(wrong_type()),
+            Shape::Boolean => match scalar_type(text, quote) {
+                ScalarType::Boolean => Ok(()),
+                ScalarType::Number | ScalarType::Text => Err(wrong_type()),
             },
-            Shape::Integer { min, max } => match (typed(text, quote), text.parse::<u64>()) {
-                (Typed::Number, Ok(number)) if (*min..=*max).contains(&number) => Ok(()),
-                (Typed::Number, _) => {
-                    Err(format!("must be a whole number from {min} to {max}, not {}", short(text)))
-                }
-                (Typed::Text | Typed::Flag, _) => Err(wrong_type()),
+            Shape::Integer { min, max } => match (scalar_type(text, quote), text.parse::<u64>()) {
+                (ScalarType::Number, Ok(number)) if (*min..=*max).contains(&number) => Ok(()),
+                (ScalarType::Number, _) => Err(format!(
+                    "must be a whole number from {min} to {max}, not {}",
+                    truncated(text)
+                )),
+                (ScalarType::Text | ScalarType::Boolean, _) => Err(wrong_type()),
             },
             Shape::Map(_) | Shape::List { .. } | Shape::OneOrList { .. } => Err(wrong_type()),
         };
-        if let Err(message) = verdict {
+        if let Err(message) = result {
             self.problems.add(line, path, message);
         }
     }
@@ -104,42 +112,42 @@ impl Walk<'_> {
 
 /// Type of a scalar by YAML's core schema, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
-enum Typed {
+enum ScalarType {
     Text,
-    Flag,
+    Boolean,
     Number,
 }
 
-fn typed(text: &str, quoted: bool) -> Typed {
+fn scalar_type(text: &str, quoted: bool) -> ScalarType {
     if quoted {
-        return Typed::Text;
+        return ScalarType::Text;
     }
     if matches!(text, "true" | "false" | "True" | "False" | "TRUE" | "FALSE") {
-        return Typed::Flag;
+        return ScalarType::Boolean;
     }
     let starts = text.trim_start_matches(['-', '+', '.']);
     let number = starts.starts_with(|c: char| c.is_ascii_digit())
         && (text.parse::<f64>().is_ok() || text.starts_with("0x") || text.starts_with("0o"));
-    if number { Typed::Number } else { Typed::Text }
+    if number { ScalarType::Number } else { ScalarType::Text }
 }
 
-fn described(text: &str, quote: bool) -> String {
-    match typed(text, quote) {
-        Typed::Text => format!("the text {}", quoted(text)),
-        Typed::Flag => format!("{} (true or false)", short(text)),
-        Typed::Number => format!("the number {}", short(text)),
+fn describe_scalar(text: &str, quote: bool) -> String {
+    match scalar_type(text, quote) {
+        ScalarType::Text => format!("the text {}", quoted(text)),
+        ScalarType::Boolean => format!("{} (true or false)", truncated(text)),
+        ScalarType::Number => format!("the number {}", truncated(text)),
     }
 }
 
-fn short(text: &str) -> String {
+fn truncated(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-fn wanted(shape: &Shape) -> String {
+fn describe_shape(shape: &Shape) -> String {
     match shape {
         Shape::Text(_) | Shape::Token => "text".to_owned(),
         Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
-        Shape::Flag => "true or false".to_owned(),
+        Shape::Boolean => "true or false".to_owned(),
         Shape::Map(fields) => {
             let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
             format!("a mapping with {}", names.join(", "))
@@ -149,7 +157,7 @@ fn wanted(shape: &Shape) -> String {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+fn describe_value(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Scalar { .. } => "a single value",
@@ -160,7 +168,7 @@ fn kind(value: &Value) -> &'static str {
 
 /// Suggestion for an unknown field: the nearest field of the same mapping, else a field of that
 /// name elsewhere, else the known fields.
-fn hint(key: &str, fields: &[Field], path: &str) -> String {
+fn suggestion(key: &str, fields: &[Field], path: &str) -> String {
     let below: Vec<&str> = path.split('.').skip(1).collect();
     if below == ["patch"] && key == "cluster" {
         return ": the cluster's settings are the same for every node and cannot be patched".into();
@@ -169,7 +177,7 @@ fn hint(key: &str, fields: &[Field], path: &str) -> String {
         return ": patches are selected by the host name and cannot change it".into();
     }
     if let Some(name) = nearest(key, fields.iter().map(|field| field.name)) {
-        return format!(", did you mean {}?", join(path, name));
+        return format!(", did you mean {}?", child_path(path, name));
     }
     let paths = schema::paths();
     let last = |path: &'_ str| path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();

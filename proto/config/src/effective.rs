@@ -64,7 +64,7 @@ pub struct Discovery {
     pub mdns: bool,
     pub dns: Option<Dns>,
     /// Static peers as `host:port`, an IPv6 address in brackets.
-    pub fixed: Vec<String>,
+    pub static_peers: Vec<String>,
 }
 
 /// Discovery by DNS.
@@ -135,8 +135,8 @@ pub(super) fn config(tree: &Node, name: &NodeName, problems: &mut Problems) -> O
 /// schema check has already reported.
 pub(super) fn cluster(tree: &Node, problems: &mut Problems) -> Option<Cluster> {
     let wrong = problems.len();
-    present(tree, "cluster.clusterName", problems);
-    present(tree, "cluster.expect", problems);
+    require(tree, "cluster.clusterName", problems);
+    require(tree, "cluster.expect", problems);
     let name = read(tree, "cluster.clusterName", value::cluster_name);
     let expect = expect(tree, problems);
     let founders = founders(tree);
@@ -232,10 +232,10 @@ const PORT: &str = "machine.network.port";
 /// Reads the `machine` part; see [`cluster`].
 pub(super) fn machine(tree: &Node, problems: &mut Problems) -> Option<Machine> {
     let wrong = problems.len();
-    present(tree, "machine.type", problems);
-    present(tree, "machine.token", problems);
+    require(tree, "machine.type", problems);
+    require(tree, "machine.token", problems);
     if tree.at("machine.discovery.dns").is_some() {
-        present(tree, "machine.discovery.dns.domain", problems);
+        require(tree, "machine.discovery.dns.domain", problems);
     }
     let etcd = Etcd { binary: read(tree, "machine.etcd.binary", value::path) };
     let network = Network {
@@ -269,7 +269,7 @@ fn discovery(tree: &Node, port: u16) -> Discovery {
             domain,
             servers: read_list(tree, "machine.discovery.dns.servers", value::dns_server),
         }),
-        fixed: peers
+        static_peers: peers
             .into_iter()
             .map(|(host, given)| format!("{host}:{}", given.unwrap_or(port)))
             .collect(),
@@ -290,8 +290,8 @@ fn read_list<T>(tree: &Node, path: &str, parse: impl Fn(&str) -> Result<T, Strin
 }
 
 /// Reports a required field that is missing.
-fn present(tree: &Node, path: &str, problems: &mut Problems) {
-    if tree.at(path).is_none() && tree.reaches(path) {
+fn require(tree: &Node, path: &str, problems: &mut Problems) {
+    if tree.at(path).is_none() && tree.can_contain(path) {
         problems.add(line_of(tree, path), path, "is missing");
     }
 }

@@ -10,7 +10,7 @@ use crate::{Config, ConfigError, Document, MAX_OPERATORS, Subnet, Template};
 use muster_types::{ClusterId, NodeId, NodeName, OperatorRole, PublicKey, Role};
 
 /// Checks that a parsed value prints exactly as it was written.
-fn spelled_once<T>(text: &str) -> Verdict
+fn round_trip<T>(text: &str) -> Verdict
 where
     T: FromStr<Err: Display> + Display + PartialEq + Debug,
 {
@@ -30,9 +30,9 @@ fn identifiers() {
         |bytes| {
             let Ok(text) = std::str::from_utf8(bytes) else { return refused("not text") };
             let verdicts = [
-                spelled_once::<NodeId>(text),
-                spelled_once::<ClusterId>(text),
-                spelled_once::<PublicKey>(text),
+                round_trip::<NodeId>(text),
+                round_trip::<ClusterId>(text),
+                round_trip::<PublicKey>(text),
             ];
             assert_eq!(verdicts[0], verdicts[1]);
             if verdicts.contains(&Verdict::Accepted) { Verdict::Accepted } else { verdicts[0] }
@@ -49,9 +49,9 @@ fn words() {
             assert_eq!(subnet.to_string().parse(), Ok(subnet));
             return Verdict::Accepted;
         }
-        spelled_once::<Role>(text);
-        spelled_once::<OperatorRole>(text);
-        spelled_once::<NodeName>(text)
+        round_trip::<Role>(text);
+        round_trip::<OperatorRole>(text);
+        round_trip::<NodeName>(text)
     });
 }
 
@@ -78,13 +78,13 @@ fn config() {
             Ok(document) => {
                 let config = |name: &str| document.effective(&name.parse().expect("a node name"));
                 let found: Vec<_> = NAMES.iter().map(|name| config(name)).collect();
-                found.iter().flatten().for_each(fits_the_contract);
+                found.iter().flatten().for_each(check_config);
                 found.into_iter().filter_map(Result::err).collect()
             }
         };
         for error in &errors {
-            named(error, text);
-            hidden(error, text, &tokens.0.borrow());
+            check_positions(error, text);
+            check_redaction(error, text, &tokens.0.borrow());
         }
         match parsed {
             Ok(_) => Verdict::Accepted,
@@ -94,7 +94,7 @@ fn config() {
 }
 
 /// Checks the guarantees of every `Config`.
-fn fits_the_contract(config: &Config) {
+fn check_config(config: &Config) {
     let fields = config.birth_fields();
     assert!(fields.len() <= MAX_OPERATORS + 4, "{} birth fields", fields.len());
     for (path, value) in &fields {
@@ -113,7 +113,7 @@ fn fits_the_contract(config: &Config) {
         token: config.token.clone(),
         operators: cluster.operators.clone(),
         mdns: config.discovery.mdns,
-        fixed: config.discovery.fixed.clone(),
+        static_peers: config.discovery.static_peers.clone(),
         etcd_binary: config.etcd.binary.clone(),
     };
     let text = template.render();
@@ -125,11 +125,11 @@ fn fits_the_contract(config: &Config) {
     assert_eq!((&again.cluster.name, again.cluster.expect), (&cluster.name, cluster.expect));
     assert_eq!(again.token, config.token);
     assert_eq!(again.etcd, config.etcd);
-    assert_eq!(again.discovery.fixed, config.discovery.fixed);
+    assert_eq!(again.discovery.static_peers, config.discovery.static_peers);
 }
 
 /// Checks that each problem has a line of this document and a message.
-fn named(error: &ConfigError, text: &str) {
+fn check_positions(error: &ConfigError, text: &str) {
     assert!(!error.problems.is_empty(), "rejected without a problem");
     let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
     for problem in &error.problems {
@@ -139,11 +139,11 @@ fn named(error: &ConfigError, text: &str) {
 }
 
 /// Checks that no problem repeats a token field's value, unless that text also occurs elsewhere.
-fn hidden(error: &ConfigError, text: &str, tokens: &[String]) {
+fn check_redaction(error: &ConfigError, text: &str, tokens: &[String]) {
     for token in tokens.iter().filter(|token| token.len() >= 12) {
         if text.matches(token.as_str()).count() == 1 {
-            let told = error.in_file("node.yaml");
-            assert!(!told.contains(token.as_str()), "{told}");
+            let report = error.in_file("node.yaml");
+            assert!(!report.contains(token.as_str()), "{report}");
         }
     }
 }

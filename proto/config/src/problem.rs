@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Most problems printed for one document; a file of another kind has thousands.
-const MAX_TOLD: usize = 50;
+const MAX_REPORTED: usize = 50;
 
 /// One problem of a document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ impl fmt::Display for Problem {
 
 /// All problems of a document, in file order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration has {}:\n{}", counted(problems.len()), self.render("line "))]
+#[error("the configuration has {}:\n{}", count(problems.len()), self.render("line "))]
 pub struct ConfigError {
     pub problems: Vec<Problem>,
 }
@@ -41,15 +41,15 @@ impl ConfigError {
 
     fn render(&self, prefix: &str) -> String {
         let mut lines: Vec<String> =
-            self.problems.iter().take(MAX_TOLD).map(|p| format!("{prefix}{p}")).collect();
-        if let Some(more) = self.problems.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {
+            self.problems.iter().take(MAX_REPORTED).map(|p| format!("{prefix}{p}")).collect();
+        if let Some(more) = self.problems.len().checked_sub(MAX_REPORTED).filter(|more| *more > 0) {
             lines.push(format!("… and {more} more"));
         }
         lines.join("\n")
     }
 }
 
-fn counted(problems: usize) -> String {
+fn count(problems: usize) -> String {
     if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") }
 }
 

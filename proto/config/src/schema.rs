@@ -14,7 +14,7 @@ pub(super) enum Shape {
         min: u64,
         max: u64,
     },
-    Flag,
+    Boolean,
     Map(&'static [Field]),
     List {
         of: &'static Shape,
@@ -52,7 +52,7 @@ const DNS: &[Field] = &[
 ];
 
 const DISCOVERY: &[Field] = &[
-    field("mdns", Shape::Flag),
+    field("mdns", Shape::Boolean),
     field("dns", Shape::Map(DNS)),
     field("static", Shape::List { of: &text!(value::peer), max: 64 }),
 ];
@@ -126,7 +126,7 @@ pub(super) const DOCUMENT: &[Field] = &[
 pub(super) fn paths() -> Vec<String> {
     fn walk(fields: &[Field], above: &str, found: &mut Vec<String>) {
         for field in fields {
-            let path = join(above, field.name);
+            let path = child_path(above, field.name);
             if let Shape::Map(below) = &field.shape {
                 walk(below, &path, found);
             }
@@ -139,6 +139,6 @@ pub(super) fn paths() -> Vec<String> {
 }
 
 /// The dotted path of a child.
-pub(super) fn join(above: &str, name: &str) -> String {
+pub(super) fn child_path(above: &str, name: &str) -> String {
     if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") }
 }

@@ -18,7 +18,7 @@ pub struct Template {
     pub operators: Vec<Operator>,
     pub mdns: bool,
     /// Static peers as `host:port`; if empty, an example is written as a comment.
-    pub fixed: Vec<String>,
+    pub static_peers: Vec<String>,
     pub etcd_binary: Option<PathBuf>,
 }
 
@@ -35,7 +35,7 @@ impl Template {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let Self { cluster_name, expect, token, operators, mdns, fixed, etcd_binary } = self;
+        let Self { cluster_name, expect, token, operators, mdns, static_peers, etcd_binary } = self;
         writeln!(
             out,
             "# The configuration of every node of the cluster {cluster_name}: the same file on each.\n\
@@ -59,11 +59,11 @@ impl Template {
              \x20   # dns:                       # SRV _muster._udp.DOMAIN, A and AAAA of DOMAIN\n\
              \x20   #   domain: nodes.example.com"
         )?;
-        if fixed.is_empty() {
+        if static_peers.is_empty() {
             writeln!(out, "    # static: [10.0.0.11, 10.0.0.12]   # HOST or HOST:PORT")?;
         } else {
             writeln!(out, "    static:")?;
-            for peer in fixed {
+            for peer in static_peers {
                 writeln!(out, "      - \"{peer}\"")?;
             }
         }

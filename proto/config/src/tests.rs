@@ -15,7 +15,7 @@ fn parse(text: &str) -> Result<Document, ConfigError> {
     Document::parse(text, &check_token)
 }
 
-fn told(text: &str) -> String {
+fn problems_in(text: &str) -> String {
     parse(text).map_or_else(|error| error.in_file("node.yaml"), |_| "nothing".to_owned())
 }
 
@@ -38,13 +38,13 @@ fn template() -> Template {
             role: OperatorRole::Admin,
         }],
         mdns: true,
-        fixed: Vec::new(),
+        static_peers: Vec::new(),
         etcd_binary: None,
     }
 }
 
 /// A valid document with one text replaced.
-fn with(from: &str, to: &str) -> String {
+fn template_with(from: &str, to: &str) -> String {
     let text = template().render();
     assert!(text.contains(from), "{from:?} is not in the template");
     text.replacen(from, to, 1)
@@ -71,7 +71,7 @@ fn the_template_gives_every_node_its_config() {
 
 #[test]
 fn all_problems_are_told_at_once_in_the_order_of_the_file() {
-    insta::assert_snapshot!(told(&format!(
+    insta::assert_snapshot!(problems_in(&format!(
         "
 machine:
   type: controlplane
@@ -111,7 +111,7 @@ extra: 1
 
 #[test]
 fn what_only_the_whole_can_know_is_told_too() {
-    insta::assert_snapshot!(told(&format!(
+    insta::assert_snapshot!(problems_in(&format!(
         "
 machine:
   type: control-plane
@@ -131,26 +131,29 @@ cluster:
 
 #[test]
 fn even_and_too_many_founders_are_refused_with_the_reason() {
-    let even = told(&with("expect: 3", "expect: 4"));
+    let even = problems_in(&template_with("expect: 3", "expect: 4"));
     assert!(even.contains("survives no more failures than 3; use 1, 3, 5 or 7"), "{even}");
-    let nine = told(&with("expect: 3", "expect: 9"));
+    let nine = problems_in(&template_with("expect: 3", "expect: 9"));
     assert!(nine.contains("must be a whole number from 1 to 7, not 9"), "{nine}");
-    let text = told(&with("expect: 3", "expect: three"));
+    let text = problems_in(&template_with("expect: 3", "expect: three"));
     assert!(text.contains("must be a whole number from 1 to 7, not the text"), "{text}");
 }
 
 #[test]
 fn a_founder_that_a_patch_makes_a_worker_is_refused() {
-    let text = with("  expect: 3", "  expect: 3\n  founders: [cp-1, cp-2, worker-1]");
-    assert!(told(&text).contains("worker-1 is a worker"), "{}", told(&text));
+    let text = template_with("  expect: 3", "  expect: 3\n  founders: [cp-1, cp-2, worker-1]");
+    assert!(problems_in(&text).contains("worker-1 is a worker"), "{}", problems_in(&text));
 }
 
 #[test]
 fn the_wrong_token_is_told_without_showing_it() {
-    for text in [with(SECRET, "sesame-open"), with(&format!("\"{SECRET}\""), "[sesame-open]")] {
-        let told = told(&text);
-        assert!(told.contains("machine.token"), "{told}");
-        assert!(!told.contains("sesame"), "{told}");
+    for text in [
+        template_with(SECRET, "sesame-open"),
+        template_with(&format!("\"{SECRET}\""), "[sesame-open]"),
+    ] {
+        let report = problems_in(&text);
+        assert!(report.contains("machine.token"), "{report}");
+        assert!(!report.contains("sesame"), "{report}");
     }
     let document = parse(&template().render()).unwrap();
     let config = document.effective(&name("a")).unwrap();
@@ -161,20 +164,20 @@ fn the_wrong_token_is_told_without_showing_it() {
 #[test]
 fn yaml_that_could_expand_or_surprise_is_refused() {
     let bomb = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n";
-    assert!(told(bomb).contains("is an alias"), "{}", told(bomb));
-    assert!(told("machine: !!str x\n").contains("has a tag"));
-    assert!(told("machine: {}\n---\ncluster: {}\n").contains("second document"));
-    assert!(told(&"[".repeat(100)).contains("nested deeper"));
-    assert!(told("? [a]\n: b\n").contains("keys are text"));
-    assert!(told("machine:\n\ttype: x\n").contains("is not YAML"));
-    assert!(told(&" ".repeat(MAX_BYTES + 1)).contains("at most 262144"));
-    assert!(told("").contains("is empty"));
-    assert!(told("hello").contains("is not a mapping"));
+    assert!(problems_in(bomb).contains("is an alias"), "{}", problems_in(bomb));
+    assert!(problems_in("machine: !!str x\n").contains("has a tag"));
+    assert!(problems_in("machine: {}\n---\ncluster: {}\n").contains("second document"));
+    assert!(problems_in(&"[".repeat(100)).contains("nested deeper"));
+    assert!(problems_in("? [a]\n: b\n").contains("keys are text"));
+    assert!(problems_in("machine:\n\ttype: x\n").contains("is not YAML"));
+    assert!(problems_in(&" ".repeat(MAX_BYTES + 1)).contains("at most 262144"));
+    assert!(problems_in("").contains("is empty"));
+    assert!(problems_in("hello").contains("is not a mapping"));
 }
 
 #[test]
 fn patches_apply_in_order_and_null_removes() {
-    let text = with(
+    let text = template_with(
         "patches:",
         "patches:
   - match: {name: [worker-*, cp-2], role: worker}
@@ -195,17 +198,17 @@ fn patches_apply_in_order_and_null_removes() {
 
 #[test]
 fn a_patch_that_takes_away_what_a_node_needs_is_told() {
-    let text = with("type: worker", "token: null");
+    let text = template_with("type: worker", "token: null");
     let document = parse(&text).unwrap();
     let error = document.effective(&name("worker-1")).unwrap_err().in_file("node.yaml");
     assert!(error.contains("machine.token: is missing"), "{error}");
-    let named = with("name: worker-*", "name: w").replace("type: worker", "token: null");
-    assert!(told(&named).contains("machine.token: is missing"), "{}", told(&named));
+    let named = template_with("name: worker-*", "name: w").replace("type: worker", "token: null");
+    assert!(problems_in(&named).contains("machine.token: is missing"), "{}", problems_in(&named));
 }
 
 #[test]
 fn a_file_for_one_node_refuses_another_name() {
-    let text = with("  discovery:", "  network: {hostname: cp-1}\n  discovery:");
+    let text = template_with("  discovery:", "  network: {hostname: cp-1}\n  discovery:");
     let document = parse(&text).unwrap();
     assert_eq!(document.hostname(), Some(name("cp-1")));
     assert!(document.effective(&name("cp-1")).is_ok());
@@ -215,7 +218,7 @@ fn a_file_for_one_node_refuses_another_name() {
 
 #[test]
 fn peers_and_servers_take_every_usual_form() {
-    let text = with(
+    let text = template_with(
         "    mdns: true",
         "    mdns: true
     dns: {domain: Nodes.Example.com., servers: [8.8.8.8, \"[::1]:53\", \"::1\", 127.0.0.1:5353]}
@@ -227,7 +230,7 @@ fn peers_and_servers_take_every_usual_form() {
     let servers: Vec<String> = dns.servers.iter().map(ToString::to_string).collect();
     assert_eq!(servers, ["8.8.8.8:53", "[::1]:53", "[::1]:53", "127.0.0.1:5353"]);
     assert_eq!(
-        discovery.fixed,
+        discovery.static_peers,
         ["10.0.0.1:50000", "10.0.0.2:6000", "[::1]:50000", "[::2]:1", "node.example.com:50000"]
     );
 }

@@ -73,7 +73,7 @@ impl Node {
     }
 
     /// Returns whether every existing parent on the path is a mapping.
-    pub(super) fn reaches(&self, path: &str) -> bool {
+    pub(super) fn can_contain(&self, path: &str) -> bool {
         let mut node = self;
         for key in path.split('.') {
             if !node.is_map() {
@@ -127,7 +127,7 @@ pub(super) fn load(text: &str, problems: &mut Problems) -> Option<Node> {
     let mut builder = Builder { open: Vec::new(), root: None, documents: 0 };
     while let Some(next) = parser.next_event() {
         match next {
-            Ok((event, span)) => builder.take(event, span, problems)?,
+            Ok((event, span)) => builder.on_event(event, span, problems)?,
             Err(error) => {
                 let line = error.marker().line().max(1);
                 problems.add(line, "", format!("is not YAML: {}", error.info()));
@@ -161,7 +161,7 @@ struct Builder {
 
 impl Builder {
     /// Handles one parser event; `None` stops reading.
-    fn take(&mut self, event: Event<'_>, span: Span, problems: &mut Problems) -> Option<()> {
+    fn on_event(&mut self, event: Event<'_>, span: Span, problems: &mut Problems) -> Option<()> {
         let line = span.start.line().max(1);
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Some(()),
@@ -175,22 +175,22 @@ impl Builder {
             }
             Event::Alias(_) => {
                 problems.add(line, &self.path(), "is an alias (`*name`): write the value out");
-                self.put(Node::null(line), problems)
+                self.insert(Node::null(line), problems)
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.plain_only(line, anchor, tag.is_some(), problems);
+                self.reject_anchor_and_tag(line, anchor, tag.is_some(), problems);
                 let quoted = style != ScalarStyle::Plain;
                 let null = !quoted && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let text = Zeroizing::new(text.into_owned());
                 let value = if null { Value::Null } else { Value::Scalar { text, quoted } };
-                self.put(Node { line, value }, problems)
+                self.insert(Node { line, value }, problems)
             }
             Event::SequenceStart(anchor, tag) => {
-                self.plain_only(line, anchor, tag.is_some(), problems);
+                self.reject_anchor_and_tag(line, anchor, tag.is_some(), problems);
                 self.push(Open::List { line, items: Vec::new() }, line, problems)
             }
             Event::MappingStart(anchor, tag) => {
-                self.plain_only(line, anchor, tag.is_some(), problems);
+                self.reject_anchor_and_tag(line, anchor, tag.is_some(), problems);
                 self.push(Open::Map { line, entries: Vec::new(), key: None }, line, problems)
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -198,12 +198,18 @@ impl Builder {
                     Open::List { line, items } => Node { line, value: Value::List(items) },
                     Open::Map { line, entries, .. } => Node { line, value: Value::Map(entries) },
                 };
-                self.put(node, problems)
+                self.insert(node, problems)
             }
         }
     }
 
-    fn plain_only(&self, line: usize, anchor: usize, tagged: bool, problems: &mut Problems) {
+    fn reject_anchor_and_tag(
+        &self,
+        line: usize,
+        anchor: usize,
+        tagged: bool,
+        problems: &mut Problems,
+    ) {
         if anchor != 0 {
             problems.add(line, &self.path(), "has an anchor (`&name`): write each value out");
         }
@@ -225,7 +231,7 @@ impl Builder {
         Some(())
     }
 
-    fn put(&mut self, node: Node, problems: &mut Problems) -> Option<()> {
+    fn insert(&mut self, node: Node, problems: &mut Problems) -> Option<()> {
         let path = self.path();
         if self.open.last().is_some_and(|open| open.len() >= MAX_ENTRIES) {
             problems.add(node.line, "", format!("has over {MAX_ENTRIES} items or keys"));

@@ -67,7 +67,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Parses one of the known words; the error suggests the nearest one.
-fn known<T: FromStr>(text: &str, words: &[&str]) -> Result<T, String> {
+fn parse_one_of<T: FromStr>(text: &str, words: &[&str]) -> Result<T, String> {
     text.parse().map_err(|_| {
         let near = nearest(text, words.iter().copied());
         let hint = near.map(|word| format!(", did you mean {word}?")).unwrap_or_default();
@@ -86,11 +86,11 @@ pub(super) fn nearest<'a>(text: &str, words: impl Iterator<Item = &'a str>) -> O
 }
 
 pub(super) fn role(text: &str) -> Result<Role, String> {
-    known(text, &["control-plane", "worker"])
+    parse_one_of(text, &["control-plane", "worker"])
 }
 
 pub(super) fn operator_role(text: &str) -> Result<OperatorRole, String> {
-    known(text, &["admin", "operator", "reader", "backup"])
+    parse_one_of(text, &["admin", "operator", "reader", "backup"])
 }
 
 pub(super) fn node_name(text: &str) -> Result<NodeName, String> {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Error of parsing an identifier from text or bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    #[error("a {what} is {wanted}, not {found:?}")]
-    Text { what: &'static str, wanted: &'static str, found: String },
+    #[error("a {what} is {expected}, not {found:?}")]
+    Text { what: &'static str, expected: &'static str, found: String },
     #[error("a {what} has 32 bytes, not {found}")]
     Length { what: &'static str, found: usize },
 }
@@ -62,7 +62,7 @@ macro_rules! id {
             fn from_str(text: &str) -> Result<Self, IdError> {
                 let wrong = || IdError::Text {
                     what: $what,
-                    wanted: "52 characters of lower-case base32",
+                    expected: "52 characters of lower-case base32",
                     found: text.chars().take(64).collect(),
                 };
                 if text.len() != 52 || text.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -165,7 +165,7 @@ impl FromStr for PublicKey {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let wrong = || IdError::Text {
             what: "public key",
-            wanted: "`ed25519:` and 44 characters of base64",
+            expected: "`ed25519:` and 44 characters of base64",
             found: text.chars().take(64).collect(),
         };
         let encoded = text.strip_prefix(Self::PREFIX).ok_or_else(wrong)?;

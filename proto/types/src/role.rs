@@ -13,7 +13,7 @@ pub struct RoleError {
     known: &'static str,
 }
 
-macro_rules! spelled {
+macro_rules! string_enum {
     ($name:ident: $($variant:ident = $text:literal),+; $known:literal) => {
         impl $name {
             pub const fn as_str(self) -> &'static str {
@@ -55,7 +55,7 @@ pub enum Role {
     Worker,
 }
 
-spelled!(Role: ControlPlane = "control-plane", Worker = "worker"; "control-plane, worker");
+string_enum!(Role: ControlPlane = "control-plane", Worker = "worker"; "control-plane, worker");
 
 /// Role of an operator. `admin` may make every call; `muster/operator/v1/operator.proto` lists the
 /// other roles call by call.
@@ -68,5 +68,5 @@ pub enum OperatorRole {
     Backup,
 }
 
-spelled!(OperatorRole: Admin = "admin", Operator = "operator", Reader = "reader", Backup = "backup";
+string_enum!(OperatorRole: Admin = "admin", Operator = "operator", Reader = "reader", Backup = "backup";
     "admin, operator, reader, backup");

@@ -16,8 +16,8 @@ use muster_messages::hello::{
     AnchorReply, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, RenewReply,
 };
 use muster_messages::node::{
-    OperateReply, OperateRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply,
-    ReadIndexRequest, ReportReply, ReportRequest, SnapshotPiece, View, WatchRequest,
+    ForwardReply, ForwardRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply,
+    ReadIndexRequest, ReportReply, ReportRequest, SnapshotChunk, View, WatchRequest,
 };
 use muster_pki::identity::Identity;
 use muster_pki::token::{Token, TokenId, Verifier};
@@ -70,7 +70,7 @@ impl HelloHandler for TestHelloHandler {
         request: GreetRequest,
     ) -> Result<GreetReply, Status> {
         self.peers.lock().unwrap().push(peer);
-        Ok(GreetReply { me: request.me, peers: vec![] })
+        Ok(GreetReply { candidate: request.candidate, peers: vec![] })
     }
 
     async fn birth(
@@ -107,21 +107,24 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl Node for Echo {
     type WatchStream = Streamed<View>;
-    type OperateStream = Streamed<OperateReply>;
+    type ForwardStream = Streamed<ForwardReply>;
 
-    async fn append(&self, r: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+    async fn append_entries(
+        &self,
+        r: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
         Caller::of(&r)?.require_control_plane()?;
         Ok(Response::new(r.into_inner()))
     }
 
     /// Never replies.
-    async fn vote(&self, _: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+    async fn request_vote(&self, _: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         std::future::pending().await
     }
 
-    async fn snapshot(
+    async fn install_snapshot(
         &self,
-        request: Request<Streaming<SnapshotPiece>>,
+        request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<RaftMessage>, Status> {
         let mut pieces = request.into_inner();
         let mut total = 0u64;
@@ -158,10 +161,10 @@ impl Node for Echo {
         Ok(Response::new(Box::pin(views)))
     }
 
-    async fn operate(
+    async fn forward(
         &self,
-        _: Request<OperateRequest>,
-    ) -> Result<Response<Self::OperateStream>, Status> {
+        _: Request<ForwardRequest>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
         Err(Status::unimplemented(""))
     }
 }

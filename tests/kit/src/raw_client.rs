@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use muster_pki::identity::Identity;
-use muster_pki::tls::hello_client;
+use muster_pki::tls::hello_client_config;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::sign::CertifiedKey;
 
@@ -24,7 +24,7 @@ pub fn raw_client_with(
 ) -> (quinn::Endpoint, quinn::ClientConfig) {
     let no_certificate = certified.is_none();
     let own = certified.unwrap_or_else(|| Identity::generate().self_signed(now()));
-    let mut config = hello_client(own);
+    let mut config = hello_client_config(own);
     if no_certificate {
         config.client_auth_cert_resolver = Arc::new(Nothing);
     }

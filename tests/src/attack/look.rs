@@ -71,7 +71,7 @@ async fn ask(target: SocketAddr) -> Result<()> {
     answered("Anchor", hello.anchor(AnchorRequest {}).await)?;
     answered("Renew", hello.renew(RenewRequest {}).await)?;
     let mut node = NodeClient::new(session.channel());
-    answered("Append", node.append(RaftMessage::default()).await)?;
+    answered("AppendEntries", node.append_entries(RaftMessage::default()).await)?;
     answered("Prove", hello.prove(ProveRequest::default()).await)?;
     drop(trust);
     Ok(())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use muster_messages::hello::{RenewRequest, renew_reply};
 use muster_messages::node::{
-    OperateRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotPiece,
+    ForwardRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotChunk,
     WatchRequest,
 };
 use muster_pki::bundle::TrustBundle;
@@ -126,11 +126,11 @@ fn ended(reason: &quinn::ConnectionError) -> String {
 async fn call_everything(endpoint: &Endpoint, id: muster_types::NodeId) -> Result<()> {
     let mut client = NodeClient::new(endpoint.channel(id));
     let body = || in_time(RaftMessage::default());
-    said("Append", client.append(body()).await.map(|_| "answered".to_owned()))?;
-    said("Vote", client.vote(body()).await.map(|_| "answered".to_owned()))?;
-    let mut pieces = Request::new(tokio_stream::once(SnapshotPiece::default()));
+    said("AppendEntries", client.append_entries(body()).await.map(|_| "answered".to_owned()))?;
+    said("RequestVote", client.request_vote(body()).await.map(|_| "answered".to_owned()))?;
+    let mut pieces = Request::new(tokio_stream::once(SnapshotChunk::default()));
     pieces.set_timeout(PATIENCE);
-    said("Snapshot", client.snapshot(pieces).await.map(|_| "answered".to_owned()))?;
+    said("InstallSnapshot", client.install_snapshot(pieces).await.map(|_| "answered".to_owned()))?;
     let propose = in_time(ProposeRequest::default());
     said("Propose", client.propose(propose).await.map(|_| "answered".to_owned()))?;
     let read = in_time(ReadIndexRequest {});
@@ -143,8 +143,8 @@ async fn call_everything(endpoint: &Endpoint, id: muster_types::NodeId) -> Resul
     said("Report", client.report(report).await.map(|_| "answered".to_owned()))?;
     let watched = client.watch(in_time(WatchRequest {})).await.map(|_| "answered".to_owned());
     said("Watch", watched)?;
-    let operate = OperateRequest { method: "NodeStatus".to_owned(), ..Default::default() };
-    said("Operate", client.operate(in_time(operate)).await.map(|_| "answered".to_owned()))?;
+    let forward = ForwardRequest { method: "NodeStatus".to_owned(), ..Default::default() };
+    said("Forward", client.forward(in_time(forward)).await.map(|_| "answered".to_owned()))?;
     endpoint.send_datagram(id, bytes::Bytes::from_static(b"gossip of nobody"));
     Ok(())
 }

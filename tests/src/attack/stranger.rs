@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::identity::Identity;
 use muster_pki::leaf::{self, Profile};
-use muster_pki::tls::{Admission, Credentials, hello_client, quic_server};
+use muster_pki::tls::{Credentials, TrustSource, hello_client_config, quic_server_config};
 use muster_types::{ClusterId, NodeId, Role};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -98,7 +98,7 @@ pub fn presenting(
     certified: Arc<CertifiedKey>,
     shown: &Shown,
 ) -> Result<quinn::ClientConfig> {
-    let mut config = hello_client(certified);
+    let mut config = hello_client_config(certified);
     config.alpn_protocols = vec![alpn.to_vec()];
     config.dangerous().set_certificate_verifier(Arc::new(shown.clone()));
     Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?)))
@@ -112,7 +112,7 @@ pub fn socket() -> Result<quinn::Endpoint> {
 /// Belongs to nothing.
 struct Nobody;
 
-impl Admission for Nobody {
+impl TrustSource for Nobody {
     fn is_member(&self, _: &NodeId) -> bool {
         false
     }
@@ -124,7 +124,7 @@ impl Admission for Nobody {
 
 /// Takes one handshake on `muster-hello/1`, as a node would.
 pub fn server(identity: &Identity) -> Result<quinn::ServerConfig> {
-    let admission: Arc<dyn Admission> = Arc::new(Nobody);
-    let config = quic_server(&identity.self_signed(now()), &admission);
+    let trust_source: Arc<dyn TrustSource> = Arc::new(Nobody);
+    let config = quic_server_config(&identity.self_signed(now()), &trust_source);
     Ok(quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config)?)))
 }

@@ -129,7 +129,7 @@ async fn join(host: &Host, joining: &Joining, number: u32) -> Result<()> {
         state: candidate::State::Fresh.into(),
         ..Candidate::default()
     };
-    let reply = session.client().join(JoinRequest { me: Some(me) }).await?.into_inner();
+    let reply = session.client().join(JoinRequest { candidate: Some(me) }).await?.into_inner();
     match reply.outcome {
         Some(join_reply::Outcome::Admitted(_)) => Ok(()),
         Some(join_reply::Outcome::Refused(why)) => bail!("not admitted: {}", why.message),

@@ -11,7 +11,7 @@ use muster_messages::operator::CreateTokenRequest;
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
-use muster_pki::tls::operator_client;
+use muster_pki::tls::operator_client_config;
 use muster_pki::token::Token;
 use muster_services::operator::operator_client::OperatorClient;
 use muster_types::DEFAULT_PORT;
@@ -53,7 +53,7 @@ impl Operator {
     pub async fn connect(&self, node: Ipv4Addr) -> Result<Client> {
         let stream = TcpStream::connect(SocketAddr::new(node.into(), DEFAULT_PORT)).await?;
         stream.set_nodelay(true)?;
-        let config = operator_client(self.identity.self_signed(now()), &self.pinned);
+        let config = operator_client_config(self.identity.self_signed(now()), &self.pinned);
         let name = ServerName::try_from(CONTROL_PLANE_NAME)?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         let stream = Mutex::new(Some(TokioIo::new(stream)));

@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     let (identity, promises) = prepare::identity(&state, false)?;
     say(&format!("is {}", identity.node_id()))?;
     // A node acts on the promises it finds, so they count as made.
-    let found = promises.record.turn;
+    let found = promises.record.epoch;
     does("bind", found, || Ok(()))?;
     // Not on the disk that is watched: it is the operator's.
     let elsewhere = tempfile::tempdir()?;
@@ -39,15 +39,15 @@ fn main() -> Result<()> {
     let owner = Owner { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
     muster_storage::make(&state.raft(), &owner, SLED)?;
     let home = Home::new(state.etcd());
-    for turn in found + 1..=found + TURNS {
-        let record = record(turn, &identity)?;
-        does("bind", turn, || Ok(promises.store.write(&record)?))?;
+    for epoch in found + 1..=found + TURNS {
+        let record = record(epoch, &identity)?;
+        does("bind", epoch, || Ok(promises.store.write(&record)?))?;
         if record.is_free() {
-            does("wish", turn, || wish(&state, &record, elsewhere.path()))?;
+            does("wish", epoch, || wish(&state, &record, elsewhere.path()))?;
         }
-        does("save", turn, || Ok(membership(turn)?.save(&state.membership())?))?;
-        does("remember", turn, || Ok(remembered::write(&state.peers(), &peers(turn))?))?;
-        begin_etcd(&home, turn)?;
+        does("save", epoch, || Ok(membership(epoch)?.save(&state.membership())?))?;
+        does("remember", epoch, || Ok(remembered::write(&state.peers(), &peers(epoch))?))?;
+        begin_etcd(&home, epoch)?;
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
 /// What `musterd --restore-etcd` does before anything can be promised.
 fn wish(state: &StateDir, record: &Record, elsewhere: &Path) -> Result<()> {
     let file = elsewhere.join("snapshot");
-    let given = match snapshot(record.turn) {
+    let given = match snapshot(record.epoch) {
         Some((_, bytes)) => {
             fs::write(&file, bytes)?;
             Some(file.as_path())
@@ -68,29 +68,29 @@ fn wish(state: &StateDir, record: &Record, elsewhere: &Path) -> Result<()> {
 
 /// What the etcd unit does around the first start of a member, and etcd itself. etcd syncs its data;
 /// here it does not, since the record is there to outlive the data.
-fn begin_etcd(home: &Home, turn: u64) -> Result<()> {
-    let member = member(turn)?;
+fn begin_etcd(home: &Home, epoch: u64) -> Result<()> {
+    let member = member(epoch)?;
     muster_files::create_private_directory(home.root())?;
     let paths = Paths::in_home(home.root());
-    does("certify", turn, || Ok(credentials::write(&paths, &member.credentials)?))?;
-    does("start", turn, || Ok(home.admit(&member)?))?;
+    does("certify", epoch, || Ok(credentials::write(&paths, &member.credentials)?))?;
+    does("start", epoch, || Ok(home.admit(&member)?))?;
     let data = home.data(member.generation).join("member");
     for file in ["wal/0.wal", "snap/db"] {
         let file = data.join(file);
         fs::create_dir_all(file.parent().context("it has one")?)?;
         fs::write(file, "etcd's own")?;
     }
-    does("note", turn, || {
+    does("note", epoch, || {
         anyhow::ensure!(home.note_data(member.generation)?, "etcd's data is not seen");
         Ok(())
     })
 }
 
 /// Says that it does something, does it, and says that it did.
-fn does(what: &str, turn: u64, something: impl FnOnce() -> Result<()>) -> Result<()> {
-    say(&format!("doing {what} {turn}"))?;
+fn does(what: &str, epoch: u64, something: impl FnOnce() -> Result<()>) -> Result<()> {
+    say(&format!("doing {what} {epoch}"))?;
     something()?;
-    say(&format!("did {what} {turn}"))
+    say(&format!("did {what} {epoch}"))
 }
 
 /// One line, one write: so that it stands at its place among the file operations.

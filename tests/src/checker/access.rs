@@ -15,7 +15,7 @@ use muster_init::units::etcd::{Authorities, Credential};
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
-use muster_pki::tls::operator_client;
+use muster_pki::tls::operator_client_config;
 use muster_services::operator::operator_client::OperatorClient;
 use muster_types::wire::MAX_MESSAGE;
 use rustls::ClientConfig;
@@ -76,7 +76,7 @@ impl Access {
         #[allow(clippy::disallowed_methods, reason = "clients are an edge: they live now")]
         let now = std::time::SystemTime::now();
         Ok(Self {
-            operator: Arc::new(operator_client(identity.self_signed(now), &pinned)),
+            operator: Arc::new(operator_client_config(identity.self_signed(now), &pinned)),
             etcd: Tls::new(&authorities, &own)?,
             addresses,
         })

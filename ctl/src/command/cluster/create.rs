@@ -114,7 +114,7 @@ impl Create {
 
         let mut plan = Plan::new(name, control_planes, "admin");
         plan.template.mdns = false;
-        plan.template.fixed.clone_from(&endpoints);
+        plan.template.static_peers.clone_from(&endpoints);
         plan.template.etcd_binary = etcd
             .map(|path| std::path::absolute(&path).map_err(|e| FileError::Read(path, e)))
             .transpose()?;

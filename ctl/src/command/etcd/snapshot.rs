@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use muster_messages::operator::{EtcdSnapshotPiece, EtcdSnapshotRequest};
+use muster_messages::operator::{EtcdSnapshotChunk, EtcdSnapshotRequest};
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 use tokio::time::timeout;
@@ -48,7 +48,7 @@ impl Snapshot {
 
 async fn receive(
     api: &Api,
-    mut stream: Streaming<EtcdSnapshotPiece>,
+    mut stream: Streaming<EtcdSnapshotChunk>,
     file: &mut Pending,
     progress: &mut Progress,
 ) -> Result<(u64, String), EtcdError> {
@@ -64,7 +64,7 @@ async fn receive(
                 let why = status.message().to_owned();
                 EtcdError::BrokenOff { endpoint: endpoint(), bytes, why }
             })?;
-        let Some(EtcdSnapshotPiece { body }) = piece else { break };
+        let Some(EtcdSnapshotChunk { body }) = piece else { break };
         file.write(&body)?;
         check.take(&body);
         // One plain line each time the size has doubled.

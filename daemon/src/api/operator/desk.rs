@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use muster_messages::node::OperateRequest;
+use muster_messages::node::ForwardRequest;
 use muster_services::node::node_client::NodeClient;
 use muster_transport::endpoint::Endpoint;
 use muster_types::wire::MAX_MESSAGE;
@@ -155,8 +155,8 @@ impl Desk {
         let mut client =
             NodeClient::new(self.endpoint.channel(node)).max_decoding_message_size(MAX_MESSAGE);
         let method = call.as_str().to_owned();
-        let operate = OperateRequest { method, request, operator: caller.to_vec() };
-        let answer = client.operate(operate).await?.into_inner().message().await?;
+        let forward = ForwardRequest { method, request, operator: caller.to_vec() };
+        let answer = client.forward(forward).await?.into_inner().message().await?;
         answer.map(|answer| answer.response).ok_or_else(silent)
     }
 

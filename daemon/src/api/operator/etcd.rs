@@ -27,7 +27,7 @@ const MAX_TTL: Duration = Duration::from_hours(24 * 30);
 /// Lifetime of a client certificate if the operator requests none.
 const DEFAULT_TTL: Duration = Duration::from_hours(1);
 
-type Pieces = Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotPiece, Status>> + Send>>;
+type Pieces = Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotChunk, Status>> + Send>>;
 
 impl Desk {
     fn etcd(&self, state: &ClusterState) -> Result<Client, Status> {
@@ -99,7 +99,7 @@ impl Desk {
         let pieces = snapshot::stream(&member).await.map_err(|e| failed(&e))?;
         self.note(caller, "etcd snapshot", &self.name(&node)).await;
         Ok(Box::pin(pieces.map(|piece| match piece {
-            Ok(body) => Ok(wire::EtcdSnapshotPiece { body }),
+            Ok(body) => Ok(wire::EtcdSnapshotChunk { body }),
             Err(error) => Err(failed(&error)),
         })))
     }

@@ -165,7 +165,7 @@ impl Operator for OperatorService {
     }
 
     type EtcdSnapshotStream =
-        Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotPiece, Status>> + Send>>;
+        Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotChunk, Status>> + Send>>;
 
     async fn etcd_snapshot(
         &self,

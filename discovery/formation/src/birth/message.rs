@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::certificate::{Certificate, Signature};
 use super::proposal::{Proposal, ProposalId};
-use super::record::{Ballot, Verdict};
+use super::record::{Ballot, Decision};
 
 /// One message of the birth protocol. Syntax and signatures are checked, its meaning is not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,9 +19,9 @@ pub enum Message {
     /// on (Paxos: prepare).
     Inquire { proposal: Arc<Proposal>, ballot: Ballot },
     /// Reply of a signer to an inquiry: its highest ballot and its last vote (Paxos: promise).
-    Standing { proposal: ProposalId, ballot: Ballot, vote: Option<(Ballot, Verdict)> },
+    InquiryReply { proposal: ProposalId, ballot: Ballot, vote: Option<(Ballot, Decision)> },
     /// Founder to founder: request to vote for this value (Paxos: accept).
-    Settle { proposal: Arc<Proposal>, ballot: Ballot, verdict: Verdict },
+    Settle { proposal: Arc<Proposal>, ballot: Ballot, decision: Decision },
     /// Reply: voted in that ballot, and durable on the sender's disk (Paxos: accepted).
     Vote { proposal: ProposalId, ballot: Ballot },
     /// A majority of the founders voted for this certificate: the cluster exists.

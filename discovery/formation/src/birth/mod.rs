@@ -25,5 +25,5 @@ pub mod wire;
 pub use certificate::{Certificate, Signature, Signer};
 pub use message::Message;
 pub use proposal::{Draft, Founder, Proposal, ProposalId, config_digest};
-pub use record::{Ballot, Bond, Promise, Record, Verdict};
+pub use record::{Ballot, Bond, Decision, Promise, Record};
 pub use store::{PromiseStore, StoreError};

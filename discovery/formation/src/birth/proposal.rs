@@ -27,7 +27,7 @@ pub struct Founder {
     /// Addresses of the founder, in order of preference.
     pub addresses: Vec<SocketAddr>,
     /// The founder's epoch when the proposal was drafted: it signs one proposal per epoch.
-    pub turn: u64,
+    pub epoch: u64,
 }
 
 impl Founder {
@@ -214,7 +214,7 @@ impl Draft {
             for address in &founder.addresses {
                 encoder.bytes(address.to_string().as_bytes());
             }
-            encoder.bytes(&founder.turn.to_be_bytes());
+            encoder.bytes(&founder.epoch.to_be_bytes());
         }
         encoder.bytes(&self.nonce);
         encoder.bytes(&self.config_digest);

@@ -18,7 +18,7 @@ pub struct Ballot {
 
 /// Value that the founders vote on (Paxos: value).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Verdict {
+pub enum Decision {
     /// The cluster exists. Proposing this value requires the certificate.
     Born(Arc<Certificate>),
     /// The cluster will never exist.
@@ -32,7 +32,7 @@ pub struct Promise {
     /// The highest ballot answered; lower ones are ignored from then on.
     pub ballot: Ballot,
     /// The last vote, with the ballot that asked for it.
-    pub vote: Option<(Ballot, Verdict)>,
+    pub vote: Option<(Ballot, Decision)>,
 }
 
 /// A node's commitment to a proposal or a cluster.
@@ -53,13 +53,13 @@ pub enum Bond {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// Number of times that this node was released from a promise.
-    pub turn: u64,
+    pub epoch: u64,
     pub bond: Bond,
 }
 
 impl Record {
     /// The record of a node that has never signed anything.
-    pub const NEW: Self = Self { turn: 0, bond: Bond::Free };
+    pub const NEW: Self = Self { epoch: 0, bond: Bond::Free };
 
     pub fn is_free(&self) -> bool {
         matches!(self.bond, Bond::Free)

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::failpoint::Hook;
 use super::message::Message;
-use super::record::{Bond, Record, Verdict};
+use super::record::{Bond, Decision, Record};
 use super::step::{Charter, Effect, Event, State};
 use super::store::{PromiseStore, StoreError};
 
@@ -88,8 +88,8 @@ fn stage(record: &Record) -> &'static str {
     match &record.bond {
         Bond::Free => "free",
         Bond::Promised(promise) => match &promise.vote {
-            Some((_, Verdict::Born(_))) => "certified",
-            Some((_, Verdict::Abandoned)) => "abandoned",
+            Some((_, Decision::Born(_))) => "certified",
+            Some((_, Decision::Abandoned)) => "abandoned",
             None if promise.ballot.round > 0 => "inquired",
             None => "promised",
         },
@@ -105,7 +105,7 @@ fn kind(message: &Message) -> &'static str {
         Message::Promise { .. } => "promise",
         Message::Refuse { .. } => "refuse",
         Message::Inquire { .. } => "inquire",
-        Message::Standing { .. } => "standing",
+        Message::InquiryReply { .. } => "standing",
         Message::Settle { .. } => "settle",
         Message::Vote { .. } => "vote",
         Message::Born(_) => "born",

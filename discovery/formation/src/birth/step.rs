@@ -26,7 +26,7 @@ use muster_types::{ClusterId, NodeId};
 use super::certificate::{Certificate, Signature, Signer};
 use super::message::Message;
 use super::proposal::{Proposal, ProposalId};
-use super::record::{Ballot, Bond, Promise, Record, Verdict};
+use super::record::{Ballot, Bond, Decision, Promise, Record};
 
 /// Numbers of founders needed at each stage. A value, so that the model check can show that no
 /// smaller number is safe.
@@ -93,8 +93,8 @@ pub enum Effect {
 pub(super) enum Task {
     Idle,
     Gathering(BTreeMap<NodeId, Signature>),
-    Asking { ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Verdict)>> },
-    Settling { ballot: Ballot, verdict: Verdict, votes: BTreeSet<NodeId> },
+    Asking { ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Decision)>> },
+    Settling { ballot: Ballot, decision: Decision, votes: BTreeSet<NodeId> },
 }
 
 /// Protocol state of one node.
@@ -130,14 +130,14 @@ impl State {
 
     /// Handles one event. Events that are invalid or outdated have no effects.
     pub fn step(&mut self, charter: &Charter, signer: &dyn Signer, event: Event) -> Vec<Effect> {
-        let mut turn = Turn { state: self, charter, signer, effects: Vec::new() };
+        let mut step = Turn { state: self, charter, signer, effects: Vec::new() };
         match event {
-            Event::Propose(proposal) => turn.propose(&proposal),
-            Event::Received { from, message } => turn.received(from, message),
-            Event::Impatient => turn.inquire(),
-            Event::Admitted(cluster) => turn.admitted(cluster),
+            Event::Propose(proposal) => step.propose(&proposal),
+            Event::Received { from, message } => step.received(from, message),
+            Event::Impatient => step.inquire(),
+            Event::Admitted(cluster) => step.admitted(cluster),
         }
-        turn.effects
+        step.effects
     }
 
     /// True if the proposal can never bind this node again.
@@ -156,8 +156,8 @@ impl State {
                 Stand::Born(Arc::clone(certificate))
             }
             Bond::Born(_) | Bond::Joined(_) => Stand::Over,
-            Bond::Free if founder.turn == self.record.turn => Stand::Open,
-            Bond::Free | Bond::Promised(_) if founder.turn <= self.record.turn => Stand::Over,
+            Bond::Free if founder.epoch == self.record.epoch => Stand::Open,
+            Bond::Free | Bond::Promised(_) if founder.epoch <= self.record.epoch => Stand::Over,
             Bond::Free | Bond::Promised(_) => Stand::Stranger,
         }
     }
@@ -219,8 +219,8 @@ impl Turn<'_> {
         match message {
             Message::Propose(proposal) => self.on_propose(from, &proposal),
             Message::Inquire { proposal, ballot } => self.on_inquire(from, &proposal, ballot),
-            Message::Settle { proposal, ballot, verdict } => {
-                self.on_settle(from, &proposal, ballot, verdict);
+            Message::Settle { proposal, ballot, decision } => {
+                self.on_settle(from, &proposal, ballot, decision);
             }
             Message::Promise { proposal, signature } => {
                 let gathering = match &self.state.task {
@@ -232,7 +232,7 @@ impl Turn<'_> {
                     self.gathered(signatures);
                 }
             }
-            Message::Standing { proposal, ballot, vote } => {
+            Message::InquiryReply { proposal, ballot, vote } => {
                 if self.is_about(from, &proposal) {
                     self.on_standing(from, ballot, vote);
                 }
@@ -307,7 +307,7 @@ impl Turn<'_> {
             return;
         }
         let certificate = Arc::new(Certificate::new(proposal, signatures));
-        self.put_to_vote(ballot, Verdict::Born(certificate));
+        self.put_to_vote(ballot, Decision::Born(certificate));
     }
 
     /// Opens a round higher than any seen.
@@ -335,12 +335,12 @@ impl Turn<'_> {
                     self.persist(Bond::Promised(promise.clone()));
                 }
                 let Promise { ballot, vote, .. } = promise;
-                self.send(from, Message::Standing { proposal: id, ballot, vote });
+                self.send(from, Message::InquiryReply { proposal: id, ballot, vote });
             }
             Stand::Open => {
                 // A founder waits for a proposal that this node has not signed. Ending the epoch
                 // means that it never will, which releases all founders.
-                self.state.record.turn += 1;
+                self.state.record.epoch += 1;
                 self.persist(Bond::Free);
                 self.send(from, Message::Abandoned(id));
             }
@@ -350,7 +350,7 @@ impl Turn<'_> {
         }
     }
 
-    fn on_standing(&mut self, from: NodeId, ballot: Ballot, vote: Option<(Ballot, Verdict)>) {
+    fn on_standing(&mut self, from: NodeId, ballot: Ballot, vote: Option<(Ballot, Decision)>) {
         self.state.heard = self.state.heard.max(ballot.round);
         let Task::Asking { ballot: asked, standings } = &self.state.task else { return };
         if *asked == ballot {
@@ -361,33 +361,33 @@ impl Turn<'_> {
     }
 
     /// Handles one more reply at the inquirer.
-    fn asked(&mut self, ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Verdict)>>) {
+    fn asked(&mut self, ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Decision)>>) {
         let Some(promise) = self.state.record.promise() else { return };
         if standings.len() < self.quorums(&promise.proposal).standings {
             self.state.task = Task::Asking { ballot, standings };
             return;
         }
         let highest = standings.into_values().flatten().max_by_key(|(ballot, _)| *ballot);
-        self.put_to_vote(ballot, highest.map_or(Verdict::Abandoned, |(_, verdict)| verdict));
+        self.put_to_vote(ballot, highest.map_or(Decision::Abandoned, |(_, decision)| decision));
     }
 
     /// Votes first, then asks the other founders to vote.
-    fn put_to_vote(&mut self, ballot: Ballot, verdict: Verdict) {
+    fn put_to_vote(&mut self, ballot: Ballot, decision: Decision) {
         let Some(promise) = self.state.record.promise() else { return };
         if promise.ballot != ballot {
             self.state.task = Task::Idle; // superseded by a higher ballot
             return;
         }
         let proposal = Arc::clone(&promise.proposal);
-        self.vote(&proposal, ballot, &verdict);
+        self.vote(&proposal, ballot, &decision);
         let settle =
-            Message::Settle { proposal: Arc::clone(&proposal), ballot, verdict: verdict.clone() };
+            Message::Settle { proposal: Arc::clone(&proposal), ballot, decision: decision.clone() };
         self.send_others(&proposal, &settle);
-        self.voted(ballot, verdict, BTreeSet::from([self.me()]));
+        self.voted(ballot, decision, BTreeSet::from([self.me()]));
     }
 
-    fn vote(&mut self, proposal: &Arc<Proposal>, ballot: Ballot, verdict: &Verdict) {
-        let vote = Some((ballot, verdict.clone()));
+    fn vote(&mut self, proposal: &Arc<Proposal>, ballot: Ballot, decision: &Decision) {
+        let vote = Some((ballot, decision.clone()));
         self.persist(Bond::Promised(Promise { proposal: Arc::clone(proposal), ballot, vote }));
     }
 
@@ -396,7 +396,7 @@ impl Turn<'_> {
         from: NodeId,
         proposal: &Arc<Proposal>,
         ballot: Ballot,
-        verdict: Verdict,
+        decision: Decision,
     ) {
         let id = proposal.id();
         if proposal.founder(&from).is_none() || ballot.by != from {
@@ -407,10 +407,10 @@ impl Turn<'_> {
             Stand::Signed(_) => {
                 // The sender has voted already: with three founders these two votes settle it.
                 let votes = BTreeSet::from([from, self.me()]);
-                if self.is_settled(proposal, &verdict, &votes) {
-                    self.settled(verdict);
+                if self.is_settled(proposal, &decision, &votes) {
+                    self.settled(decision);
                 } else {
-                    self.vote(proposal, ballot, &verdict);
+                    self.vote(proposal, ballot, &decision);
                 }
                 self.send(from, Message::Vote { proposal: id, ballot });
             }
@@ -421,27 +421,27 @@ impl Turn<'_> {
     }
 
     fn on_vote(&mut self, from: NodeId, ballot: Ballot) {
-        let Task::Settling { ballot: asked, verdict, votes } = &self.state.task else { return };
+        let Task::Settling { ballot: asked, decision, votes } = &self.state.task else { return };
         if *asked == ballot {
-            let (verdict, mut votes) = (verdict.clone(), votes.clone());
+            let (decision, mut votes) = (decision.clone(), votes.clone());
             votes.insert(from);
-            self.voted(ballot, verdict, votes);
+            self.voted(ballot, decision, votes);
         }
     }
 
     /// Handles one more vote at the node that opened the ballot.
-    fn voted(&mut self, ballot: Ballot, verdict: Verdict, votes: BTreeSet<NodeId>) {
+    fn voted(&mut self, ballot: Ballot, decision: Decision, votes: BTreeSet<NodeId>) {
         let Some(promise) = self.state.record.promise() else { return };
         let proposal = Arc::clone(&promise.proposal);
-        if !self.is_settled(&proposal, &verdict, &votes) {
-            self.state.task = Task::Settling { ballot, verdict, votes };
+        if !self.is_settled(&proposal, &decision, &votes) {
+            self.state.task = Task::Settling { ballot, decision, votes };
             return;
         }
-        let news = match &verdict {
-            Verdict::Born(certificate) => Message::Born(Arc::clone(certificate)),
-            Verdict::Abandoned => Message::Abandoned(proposal.id()),
+        let news = match &decision {
+            Decision::Born(certificate) => Message::Born(Arc::clone(certificate)),
+            Decision::Abandoned => Message::Abandoned(proposal.id()),
         };
-        self.settled(verdict);
+        self.settled(decision);
         self.send_others(&proposal, &news);
     }
 
@@ -449,19 +449,24 @@ impl Turn<'_> {
         (self.charter.quorums)(proposal.founders().len())
     }
 
-    fn is_settled(&self, proposal: &Proposal, verdict: &Verdict, votes: &BTreeSet<NodeId>) -> bool {
+    fn is_settled(
+        &self,
+        proposal: &Proposal,
+        decision: &Decision,
+        votes: &BTreeSet<NodeId>,
+    ) -> bool {
         let quorums = self.quorums(proposal);
-        let needed = match verdict {
-            Verdict::Born(_) => quorums.born,
-            Verdict::Abandoned => quorums.abandoned,
+        let needed = match decision {
+            Decision::Born(_) => quorums.born,
+            Decision::Abandoned => quorums.abandoned,
         };
         votes.len() >= needed
     }
 
-    fn settled(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::Born(certificate) => self.born(certificate),
-            Verdict::Abandoned => self.abandoned(),
+    fn settled(&mut self, decision: Decision) {
+        match decision {
+            Decision::Born(certificate) => self.born(certificate),
+            Decision::Abandoned => self.abandoned(),
         }
     }
 
@@ -472,7 +477,7 @@ impl Turn<'_> {
 
     fn abandoned(&mut self) {
         self.state.task = Task::Idle;
-        self.state.record.turn += 1;
+        self.state.record.epoch += 1;
         self.persist(Bond::Free);
     }
 
@@ -486,7 +491,7 @@ impl Turn<'_> {
         };
         if elsewhere {
             self.state.task = Task::Idle;
-            self.state.record.turn += 1;
+            self.state.record.epoch += 1;
             self.persist(Bond::Joined(cluster));
         }
     }

@@ -7,7 +7,7 @@ use muster_types::{ClusterId, NodeId};
 
 use super::message::Message;
 use super::proposal::{Draft, Proposal};
-use super::record::{Ballot, Bond, Record, Verdict};
+use super::record::{Ballot, Bond, Decision, Record};
 use super::step::{Charter, Effect, Event, Quorums, State};
 use super::testing::{certificate, draft, founders};
 
@@ -30,7 +30,7 @@ fn three() -> ([Founder; 3], Arc<Proposal>) {
             config_digest: draft.config_digest,
             quorums: Quorums::of,
         },
-        state: State::restored(Record { turn: n as u64, bond: Bond::Free }),
+        state: State::restored(Record { epoch: n as u64, bond: Bond::Free }),
         identity,
     };
     let all: Vec<_> = identities.into_iter().enumerate().map(founder).collect();
@@ -74,7 +74,7 @@ fn a_promise_is_durable_before_it_is_answered() {
 }
 
 #[test]
-fn a_founder_signs_one_proposal_per_turn() {
+fn a_founder_signs_one_proposal_per_epoch() {
     let ([a, mut b, _], first) = three();
     b.hears(a.id(), Message::Propose(Arc::clone(&first)));
     let second = Draft { nonce: [9; 32], ..Draft::from((*first).clone()) };
@@ -90,13 +90,13 @@ fn a_founder_signs_one_proposal_per_turn() {
 fn a_proposal_that_does_not_fit_is_refused_and_binds_no_founder() {
     let ([a, mut b, _], proposal) = three();
     let fitting = Draft::from((*proposal).clone());
-    let turn = |draft: &mut Draft| draft.founders[1].turn += 1;
+    let epoch = |draft: &mut Draft| draft.founders[1].epoch += 1;
     let changes: [fn(&mut Draft); 3] = [
         |draft| draft.config_digest = [1; 32],
         |draft| draft.token_id = "other".to_owned(),
         |draft| draft.founders.truncate(2),
     ];
-    for change in changes.into_iter().chain([turn as fn(&mut Draft)]) {
+    for change in changes.into_iter().chain([epoch as fn(&mut Draft)]) {
         let mut draft = fitting.clone();
         change(&mut draft);
         let proposal = Arc::new(Proposal::new(draft).unwrap());
@@ -120,7 +120,7 @@ fn only_the_proposer_may_propose_and_only_founders_are_heard() {
     for message in [
         Message::Abandoned(proposal.id()),
         Message::Inquire { proposal: Arc::clone(&proposal), ballot },
-        Message::Settle { proposal, ballot, verdict: Verdict::Abandoned },
+        Message::Settle { proposal, ballot, decision: Decision::Abandoned },
     ] {
         assert_eq!(b.hears(stranger, message), []);
         assert_eq!(b.state, before);
@@ -132,16 +132,16 @@ fn a_ballot_of_another_founder_gets_no_vote() {
     let ([a, mut b, c], proposal) = three();
     b.hears(a.id(), Message::Propose(Arc::clone(&proposal)));
     let ballot = Ballot { round: 1, by: c.id() };
-    let settle = Message::Settle { proposal, ballot, verdict: Verdict::Abandoned };
+    let settle = Message::Settle { proposal, ballot, decision: Decision::Abandoned };
     assert_eq!(b.hears(a.id(), settle), []);
 }
 
 #[test]
-fn a_founder_that_has_not_signed_ends_the_proposal_with_its_turn() {
+fn a_founder_that_has_not_signed_ends_the_proposal_with_its_epoch() {
     let ([_, mut b, c], proposal) = three();
     let ballot = Ballot { round: 1, by: c.id() };
     let effects = b.hears(c.id(), Message::Inquire { proposal: Arc::clone(&proposal), ballot });
-    let over = Record { turn: 2, bond: Bond::Free };
+    let over = Record { epoch: 2, bond: Bond::Free };
     assert_eq!(effects[0], Effect::Persist(over));
     assert_eq!(sent(&effects), [&Message::Abandoned(proposal.id())]);
     let effects = b.hears(proposal.proposer(), Message::Propose(Arc::clone(&proposal)));
@@ -164,7 +164,7 @@ fn a_promise_is_settled_by_its_own_founders_even_if_the_config_changes_later() {
         let Some(Message::Inquire { ballot, .. }) = sent(&effects).first().copied().cloned() else {
             panic!("{effects:?}")
         };
-        let standing = Message::Standing { proposal: proposal.id(), ballot, vote: None };
+        let standing = Message::InquiryReply { proposal: proposal.id(), ballot, vote: None };
         b.hears(c.id(), standing);
         assert!(b.state.record().promise().is_some(), "released by one vote of three");
         b.hears(c.id(), Message::Vote { proposal: proposal.id(), ballot });
@@ -181,8 +181,8 @@ fn no_lower_ballot_is_answered_after_a_higher_one() {
     a.step(Event::Propose(Arc::clone(&proposal)));
     let certificate = certificate(&[a.identity, b.identity_again(), c.identity]);
     let ballot = Ballot { round: 0, by: proposal.proposer() };
-    let verdict = Verdict::Born(Arc::new(certificate));
-    let settle = Message::Settle { proposal, ballot, verdict };
+    let decision = Decision::Born(Arc::new(certificate));
+    let settle = Message::Settle { proposal, ballot, decision };
     assert_eq!(b.hears(a.charter.me, settle), []);
 }
 
@@ -199,7 +199,7 @@ fn a_founder_admitted_to_its_own_cluster_stays_a_founder() {
     assert_eq!(b.step(Event::Admitted(proposal.cluster_id())), []);
     let effects = b.step(Event::Admitted(ClusterId::from_bytes([3; 32])));
     let joined = Bond::Joined(ClusterId::from_bytes([3; 32]));
-    assert_eq!(effects, [Effect::Persist(Record { turn: 2, bond: joined })]);
+    assert_eq!(effects, [Effect::Persist(Record { epoch: 2, bond: joined })]);
 }
 
 #[test]

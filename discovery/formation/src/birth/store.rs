@@ -13,7 +13,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::certificate::CertificateError;
-use super::record::{Bond, Record, Verdict};
+use super::record::{Bond, Decision, Record};
 use muster_files::{PRIVATE, replace};
 
 /// File name in the state directory.
@@ -111,8 +111,8 @@ impl PromiseStore {
         let certificate = match &record.bond {
             Bond::Born(certificate) => Some(certificate),
             Bond::Promised(promise) => match &promise.vote {
-                Some((_, Verdict::Born(certificate))) => Some(certificate),
-                Some((_, Verdict::Abandoned)) | None => None,
+                Some((_, Decision::Born(certificate))) => Some(certificate),
+                Some((_, Decision::Abandoned)) | None => None,
             },
             Bond::Free | Bond::Joined(_) => None,
         };
@@ -205,7 +205,7 @@ mod tests {
     fn promised() -> Record {
         let proposal = Arc::new(proposal(&founders(3)));
         let ballot = Ballot { round: 0, by: proposal.proposer() };
-        Record { turn: 4, bond: Bond::Promised(Promise { proposal, ballot, vote: None }) }
+        Record { epoch: 4, bond: Bond::Promised(Promise { proposal, ballot, vote: None }) }
     }
 
     #[test]
@@ -213,8 +213,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = PromiseStore::create(dir.path(), node(1)).unwrap();
         assert_eq!(store.read().unwrap(), Record::NEW);
-        let born = Record { turn: 7, bond: Bond::Born(Arc::new(born(3))) };
-        for record in [promised(), born, Record { turn: 9, bond: Bond::Free }] {
+        let born = Record { epoch: 7, bond: Bond::Born(Arc::new(born(3))) };
+        for record in [promised(), born, Record { epoch: 9, bond: Bond::Free }] {
             store.write(&record).unwrap();
             assert_eq!(PromiseStore::open(dir.path(), node(1)).unwrap().1, record);
         }
@@ -285,7 +285,7 @@ mod tests {
         let mut signatures = whole.signatures().clone();
         signatures.pop_first();
         let lacking = crate::birth::Certificate::new(Arc::clone(whole.proposal()), signatures);
-        store.write(&Record { turn: 0, bond: Bond::Born(Arc::new(lacking)) }).unwrap();
+        store.write(&Record { epoch: 0, bond: Bond::Born(Arc::new(lacking)) }).unwrap();
         assert!(matches!(store.read().unwrap_err(), StoreError::Certificate { .. }));
     }
 }

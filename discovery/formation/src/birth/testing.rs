@@ -26,7 +26,7 @@ pub(crate) fn draft(founders: &[Identity]) -> Draft {
         public_key: identity.public_key(),
         name: format!("cp-{n}").parse().unwrap(),
         addresses: vec![format!("192.0.2.{n}:50000").parse().unwrap()],
-        turn: n as u64,
+        epoch: n as u64,
     };
     Draft {
         token_id: "abcdef".to_owned(),

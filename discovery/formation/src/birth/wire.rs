@@ -13,7 +13,7 @@ use super::message::Message;
 use super::proposal::{
     Draft, Founder, MAX_ADDRESSES, MAX_FOUNDERS, Proposal, ProposalError, ProposalId,
 };
-use super::record::{Ballot, Verdict};
+use super::record::{Ballot, Decision};
 
 /// Maximum length of the reason of a refusal, in bytes.
 const MAX_REASON: usize = 512;
@@ -55,16 +55,18 @@ pub fn to_wire(message: &Message) -> hello::BirthMessage {
             proposal: Some(proposal_out(proposal)),
             ballot: Some(ballot_out(ballot)),
         }),
-        Message::Standing { proposal, ballot, vote } => Kind::Standing(hello::Standing {
-            proposal_id: id(proposal),
-            ballot: Some(ballot_out(ballot)),
-            voted: vote.as_ref().map(|(ballot, _)| ballot_out(ballot)),
-            verdict: vote.as_ref().map(|(_, verdict)| verdict_out(verdict)),
-        }),
-        Message::Settle { proposal, ballot, verdict } => Kind::Settle(hello::Settle {
+        Message::InquiryReply { proposal, ballot, vote } => {
+            Kind::InquiryReply(hello::InquiryReply {
+                proposal_id: id(proposal),
+                ballot: Some(ballot_out(ballot)),
+                voted_ballot: vote.as_ref().map(|(ballot, _)| ballot_out(ballot)),
+                decision: vote.as_ref().map(|(_, decision)| decision_out(decision)),
+            })
+        }
+        Message::Settle { proposal, ballot, decision } => Kind::Settle(hello::Settle {
             proposal: Some(proposal_out(proposal)),
             ballot: Some(ballot_out(ballot)),
-            verdict: Some(verdict_out(verdict)),
+            decision: Some(decision_out(decision)),
         }),
         Message::Vote { proposal, ballot } => {
             Kind::Vote(hello::Vote { proposal_id: id(proposal), ballot: Some(ballot_out(ballot)) })
@@ -102,18 +104,20 @@ pub fn from_wire(from: &PublicKey, message: hello::BirthMessage) -> Result<Messa
         Kind::Inquire(hello::Inquire { proposal, ballot }) => {
             Message::Inquire { proposal: proposal_in(proposal)?, ballot: ballot_in(ballot)? }
         }
-        Kind::Standing(hello::Standing { proposal_id, ballot, voted, verdict }) => {
+        Kind::InquiryReply(hello::InquiryReply { proposal_id, ballot, voted_ballot, decision }) => {
             let proposal = id_in(&proposal_id)?;
-            let vote = match (voted, verdict) {
+            let vote = match (voted_ballot, decision) {
                 (None, None) => None,
-                (voted, verdict) => Some((ballot_in(voted)?, verdict_in(verdict, &proposal)?)),
+                (voted_ballot, decision) => {
+                    Some((ballot_in(voted_ballot)?, decision_in(decision, &proposal)?))
+                }
             };
-            Message::Standing { proposal, ballot: ballot_in(ballot)?, vote }
+            Message::InquiryReply { proposal, ballot: ballot_in(ballot)?, vote }
         }
-        Kind::Settle(hello::Settle { proposal, ballot, verdict }) => {
+        Kind::Settle(hello::Settle { proposal, ballot, decision }) => {
             let proposal = proposal_in(proposal)?;
-            let verdict = verdict_in(verdict, &proposal.id())?;
-            Message::Settle { proposal, ballot: ballot_in(ballot)?, verdict }
+            let decision = decision_in(decision, &proposal.id())?;
+            Message::Settle { proposal, ballot: ballot_in(ballot)?, decision }
         }
         Kind::Vote(hello::Vote { proposal_id, ballot }) => {
             Message::Vote { proposal: id_in(&proposal_id)?, ballot: ballot_in(ballot)? }
@@ -164,7 +168,7 @@ fn proposal_out(proposal: &Proposal) -> hello::Proposal {
         public_key: founder.public_key.to_vec(),
         name: founder.name.to_string(),
         addresses: founder.addresses.iter().map(ToString::to_string).collect(),
-        turn: founder.turn,
+        epoch: founder.epoch,
     };
     hello::Proposal {
         token_id: proposal.token_id().to_owned(),
@@ -201,7 +205,7 @@ fn founder_in(founder: &hello::Founder) -> Result<Founder, WireError> {
         public_key: PublicKey::from_bytes(exact("a public key", &founder.public_key)?),
         name: founder.name.parse().map_err(|_| WireError::Malformed { what: "a node name" })?,
         addresses: founder.addresses.iter().map(address).collect::<Result<_, _>>()?,
-        turn: founder.turn,
+        epoch: founder.epoch,
     })
 }
 
@@ -217,22 +221,25 @@ fn ballot_in(ballot: Option<hello::Ballot>) -> Result<Ballot, WireError> {
     })
 }
 
-fn verdict_out(verdict: &Verdict) -> hello::Verdict {
-    let certificate = match verdict {
-        Verdict::Born(certificate) => Some(certificate.as_ref().into()),
-        Verdict::Abandoned => None,
+fn decision_out(decision: &Decision) -> hello::Decision {
+    let certificate = match decision {
+        Decision::Born(certificate) => Some(certificate.as_ref().into()),
+        Decision::Abandoned => None,
     };
-    hello::Verdict { certificate }
+    hello::Decision { certificate }
 }
 
-fn verdict_in(verdict: Option<hello::Verdict>, about: &ProposalId) -> Result<Verdict, WireError> {
-    let verdict = verdict.ok_or(WireError::Lacks("a decision"))?;
-    let Some(certificate) = verdict.certificate else { return Ok(Verdict::Abandoned) };
+fn decision_in(
+    decision: Option<hello::Decision>,
+    about: &ProposalId,
+) -> Result<Decision, WireError> {
+    let decision = decision.ok_or(WireError::Lacks("a decision"))?;
+    let Some(certificate) = decision.certificate else { return Ok(Decision::Abandoned) };
     let certificate = Certificate::try_from(certificate)?;
     if certificate.proposal().id() != *about {
         return Err(WireError::Mixed);
     }
-    Ok(Verdict::Born(Arc::new(certificate)))
+    Ok(Decision::Born(Arc::new(certificate)))
 }
 
 fn id_in(bytes: &[u8]) -> Result<ProposalId, WireError> {
@@ -261,17 +268,17 @@ mod tests {
         let id = proposal.id();
         let certificate = Arc::new(certificate(&founders));
         let ballot = Ballot { round: 3, by: founders[1].node_id() };
-        let born = Verdict::Born(Arc::clone(&certificate));
+        let born = Decision::Born(Arc::clone(&certificate));
         let vote = Some((ballot, born.clone()));
         for message in [
             Message::Propose(Arc::clone(&proposal)),
             Message::Promise { proposal: id, signature: founders[0].sign_promise(&id) },
             Message::Refuse { proposal: id, reason: "later".to_owned() },
             Message::Inquire { proposal: Arc::clone(&proposal), ballot },
-            Message::Standing { proposal: id, ballot, vote },
-            Message::Standing { proposal: id, ballot, vote: None },
-            Message::Settle { proposal: Arc::clone(&proposal), ballot, verdict: born },
-            Message::Settle { proposal, ballot, verdict: Verdict::Abandoned },
+            Message::InquiryReply { proposal: id, ballot, vote },
+            Message::InquiryReply { proposal: id, ballot, vote: None },
+            Message::Settle { proposal: Arc::clone(&proposal), ballot, decision: born },
+            Message::Settle { proposal, ballot, decision: Decision::Abandoned },
             Message::Vote { proposal: id, ballot },
             Message::Born(certificate),
             Message::Abandoned(id),

@@ -115,10 +115,10 @@ impl<N: Network> Room<N> {
         match &record.bond {
             Bond::Promised(_) => self.patience = Some(now + patience(self.setbacks)),
             Bond::Free => {
-                info!(turn = record.turn, "birth abandoned");
+                info!(epoch = record.epoch, "birth abandoned");
                 self.patience = None;
                 self.setbacks = self.setbacks.saturating_add(1);
-                self.view.start_over(record.turn, up_to(PAUSE), now);
+                self.view.start_over(record.epoch, up_to(PAUSE), now);
             }
             Bond::Born(_) | Bond::Joined(_) => self.patience = None,
         }

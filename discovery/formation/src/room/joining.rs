@@ -159,7 +159,7 @@ impl<N: Network> Room<N> {
         let addresses =
             self.view.peer(&asked).map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
         let route = jobs::Route { to: asked, session: self.session(&asked), addresses };
-        let request = JoinRequest { me: Some(self.candidate.borrow().clone()) };
+        let request = JoinRequest { candidate: Some(self.candidate.borrow().clone()) };
         self.jobs.spawn(jobs::join(Arc::clone(&self.network), route, request));
     }
 

@@ -93,8 +93,8 @@ impl<N: Network> Room<N> {
             candidate: watch::Sender::new(candidate),
             formed: watch::Sender::new(None),
         };
-        let turn = room.birth.record().turn;
-        room.view.start_over(turn, Duration::ZERO, now);
+        let epoch = room.birth.record().epoch;
+        room.view.start_over(epoch, Duration::ZERO, now);
         room.publish();
         room
     }
@@ -211,7 +211,7 @@ impl<N: Network> Room<N> {
                 self.view.failed(address, why.to_string(), now);
             }
             Answer::Greeted { address, reply: Ok((key, reply)) } => {
-                match Candidate::from_wire(key, reply.me) {
+                match Candidate::from_wire(key, reply.candidate) {
                     Ok(candidate) => self.view.met(candidate, Some(address), now),
                     Err(error) => self.view.failed(address, format!("{address}: {error}"), now),
                 }
@@ -238,9 +238,9 @@ impl<N: Network> Room<N> {
                     self.view.met(candidate, None, now);
                     self.view.relayed(&hints, now);
                 }
-                let GreetRequest { me, peers } = self.greeting(now);
+                let GreetRequest { candidate: me, peers } = self.greeting(now);
                 // The peer may have disconnected.
-                reply.send(GreetReply { me, peers }).ok();
+                reply.send(GreetReply { candidate: me, peers }).ok();
             }
             Request::Birth { from, message, reply } => {
                 let replies = if let Some(refusal) = self.reluctance(&message, now) {
@@ -262,7 +262,7 @@ impl<N: Network> Room<N> {
             reachable,
         };
         let peers = self.view.worth_telling(now).take(candidate::MAX_HINTS).map(hint).collect();
-        GreetRequest { me: Some(self.candidate.borrow().clone()), peers }
+        GreetRequest { candidate: Some(self.candidate.borrow().clone()), peers }
     }
 
     /// Publishes this node's current description.
@@ -276,7 +276,7 @@ impl<N: Network> Room<N> {
             Bond::Joined(_) if !self.is_formed() => Standing::Bound,
             Bond::Joined(cluster) => Standing::Member(*cluster),
         };
-        let own = Candidate { standing, turn: record.turn, ..self.view.own().candidate.clone() };
+        let own = Candidate { standing, epoch: record.epoch, ..self.view.own().candidate.clone() };
         let waiting_for = if self.is_formed() {
             String::new()
         } else {

@@ -289,7 +289,7 @@ impl Lab {
             Some(handle) => {
                 let now = handle.candidate().borrow().clone();
                 let state = now.state();
-                format!("{}: {state:?} epoch {}: {}", now.name, now.turn, now.waiting_for)
+                format!("{}: {state:?} epoch {}: {}", now.name, now.epoch, now.waiting_for)
             }
         };
         self.machines.iter().map(line).collect::<Vec<_>>().join("\n")

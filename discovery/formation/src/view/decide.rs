@@ -147,7 +147,7 @@ impl View {
 
     /// Decides if these founders are to be proposed now or later.
     fn time(&mut self, founders: Vec<Founder>, now: Instant) -> Decision {
-        let chosen: Vec<_> = founders.iter().map(|f| (f.id(), f.turn)).collect();
+        let chosen: Vec<_> = founders.iter().map(|f| (f.id(), f.epoch)).collect();
         if self.chosen.0 != chosen {
             self.chosen = (chosen, now);
         }

@@ -187,7 +187,7 @@ impl View {
         let before = self.peers.get(&id);
         let is_bound = candidate.standing == Standing::Bound;
         let bound_since = is_bound.then(|| {
-            let same = before.filter(|before| before.candidate.turn == candidate.turn);
+            let same = before.filter(|before| before.candidate.epoch == candidate.epoch);
             same.and_then(|before| before.bound_since).unwrap_or(now)
         });
         let reached = via.map(|_| now).or(before.and_then(|before| before.reached));
@@ -200,8 +200,8 @@ impl View {
     }
 
     /// Restarts after an abandoned birth: greets all peers again and proposes nothing for `pause`.
-    pub fn start_over(&mut self, turn: u64, pause: Duration, now: Instant) {
-        self.own.candidate.turn = turn;
+    pub fn start_over(&mut self, epoch: u64, pause: Duration, now: Instant) {
+        self.own.candidate.epoch = epoch;
         self.not_before = now + pause;
         self.chosen = (Vec::new(), now);
         for peer in self.peers.values_mut() {

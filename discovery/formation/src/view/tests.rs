@@ -27,7 +27,7 @@ fn candidates(count: usize) -> Vec<Candidate> {
         name: "x".parse().unwrap(),
         role: Role::ControlPlane,
         addresses: Vec::new(),
-        turn: 0,
+        epoch: 0,
         standing: Standing::Fresh,
         birth_fields: BTreeMap::new(),
     };
@@ -147,7 +147,7 @@ fn a_member_is_joined_by_all_but_those_of_another_cluster() {
     story.reaches(&[3], LOOK);
     let id = story.all[3].id();
     assert_eq!(story.decide(LOOK + SETTLE), Decision::Join(vec![id]));
-    let elsewhere = Record { turn: 1, bond: Bond::Joined(ClusterId::from_bytes([8; 32])) };
+    let elsewhere = Record { epoch: 1, bond: Bond::Joined(ClusterId::from_bytes([8; 32])) };
     let decision = story.view.decide(&elsewhere, story.start + LOOK + SETTLE);
     assert!(matches!(decision, Decision::Wait { .. }), "{decision:?}");
     // A member that has gone does not delay the birth.
@@ -199,11 +199,11 @@ fn after_an_abandoned_birth_everyone_is_asked_anew() {
     let pause = SETTLE * 3;
     story.view.start_over(1, pause, story.start + LOOK * 2);
     story.waits(LOOK * 2 + pause);
-    story.all[1].turn = 4;
+    story.all[1].epoch = 4;
     story.reaches(&[1, 2], LOOK * 3 + pause);
     story.waits(LOOK * 3 + pause);
     let Decision::Propose(founders) = story.decide(LOOK * 3 + pause + SETTLE) else { panic!() };
-    assert_eq!(founders.iter().map(|founder| founder.turn).collect::<Vec<_>>(), [1, 4, 0]);
+    assert_eq!(founders.iter().map(|founder| founder.epoch).collect::<Vec<_>>(), [1, 4, 0]);
 }
 
 #[test]

@@ -171,7 +171,7 @@ impl Endpoint {
     /// Opens a session with the peer at an address. No token is proved yet: call
     /// [`HelloSession::prove`] next.
     pub async fn dial_hello(&self, address: SocketAddr) -> Result<HelloSession, DialError> {
-        let config = self.tls.hello_client();
+        let config = self.tls.hello_client_config();
         let connection = dial::race(&self.quic, &config, &[address]).await?;
         let failed = |why| DialError::Failed { address, why };
         let handshake = tls::Handshake::of(connection).map_err(failed)?;

@@ -167,7 +167,7 @@ impl SessionManager {
 
     fn dial(&mut self, plan: DialPlan) {
         let DialPlan { peer, addresses, not_before } = plan;
-        let config = self.tls.node_client(peer);
+        let config = self.tls.node_client_config(peer);
         let quic = self.quic.clone();
         self.tasks.spawn(async move {
             sleep_until(not_before).await;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use muster_pki::identity::{Identity, node_id, public_key_of};
 use muster_pki::proof::EXPORTER_LABEL;
-use muster_pki::tls::{self as pki, Admission, Credentials};
+use muster_pki::tls::{self as pki, Credentials, TrustSource};
 use muster_types::NodeId;
 use muster_types::wire::{ALPN_HELLO, ALPN_NODE};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
@@ -68,7 +68,7 @@ pub(crate) fn exporter(connection: &quinn::Connection) -> Option<[u8; 32]> {
 #[derive(Clone)]
 pub(crate) struct Tls {
     own: Arc<CertifiedKey>,
-    admission: Arc<dyn Admission>,
+    trust_source: Arc<dyn TrustSource>,
     transport: Arc<quinn::TransportConfig>,
 }
 
@@ -81,7 +81,7 @@ impl fmt::Debug for Tls {
 /// Answers the verifiers' questions from the watch.
 struct WatchedTrust(watch::Receiver<Arc<Trust>>);
 
-impl Admission for WatchedTrust {
+impl TrustSource for WatchedTrust {
     fn is_member(&self, node: &NodeId) -> bool {
         self.0.borrow().directory.contains_key(node)
     }
@@ -100,14 +100,14 @@ impl Tls {
         let now = SystemTime::now();
         Self {
             own: identity.self_signed(now),
-            admission: Arc::new(WatchedTrust(trust)),
+            trust_source: Arc::new(WatchedTrust(trust)),
             transport: transport(),
         }
     }
 
     /// Returns the configuration for **one** incoming handshake, on either ALPN.
     pub(crate) fn server(&self) -> quinn::ServerConfig {
-        let config = pki::quic_server(&self.own, &self.admission);
+        let config = pki::quic_server_config(&self.own, &self.trust_source);
         let config = QuicServerConfig::try_from(config).expect("pki offers QUIC's first suite");
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(RedactReasons::new(config)));
         config
@@ -122,14 +122,14 @@ impl Tls {
     }
 
     /// Returns the configuration for dialling any peer.
-    pub(crate) fn hello_client(&self) -> quinn::ClientConfig {
-        self.client(pki::hello_client(Arc::clone(&self.own)))
+    pub(crate) fn hello_client_config(&self) -> quinn::ClientConfig {
+        self.client(pki::hello_client_config(Arc::clone(&self.own)))
     }
 
     /// Returns the configuration for dialling exactly this member, with this node's current
     /// certificate.
-    pub(crate) fn node_client(&self, peer: NodeId) -> quinn::ClientConfig {
-        self.client(pki::node_client(&self.own, &self.admission, peer))
+    pub(crate) fn node_client_config(&self, peer: NodeId) -> quinn::ClientConfig {
+        self.client(pki::node_client_config(&self.own, &self.trust_source, peer))
     }
 
     fn client(&self, config: rustls::ClientConfig) -> quinn::ClientConfig {

@@ -25,13 +25,13 @@ fn require(fits: bool, what: &str) -> Result<(), Status> {
 }
 
 pub fn greet(request: &GreetRequest) -> Result<(), Status> {
-    candidate(request.me.as_ref())?;
+    candidate(request.candidate.as_ref())?;
     require(request.peers.len() <= HINTS, "more than 64 peers")?;
     request.peers.iter().try_for_each(hint)
 }
 
 pub fn join(request: &JoinRequest) -> Result<(), Status> {
-    candidate(request.me.as_ref())
+    candidate(request.candidate.as_ref())
 }
 
 fn candidate(candidate: Option<&Candidate>) -> Result<(), Status> {
@@ -74,9 +74,9 @@ mod tests {
 
     #[test]
     fn a_candidate_within_the_contract_passes() {
-        join(&JoinRequest { me: Some(me()) }).unwrap();
+        join(&JoinRequest { candidate: Some(me()) }).unwrap();
         let hint = Hint { node_id: vec![1; 32], addresses: vec![], reachable: true };
-        greet(&GreetRequest { me: Some(me()), peers: vec![hint; 64] }).unwrap();
+        greet(&GreetRequest { candidate: Some(me()), peers: vec![hint; 64] }).unwrap();
     }
 
     #[test]
@@ -94,10 +94,10 @@ mod tests {
             Candidate { birth_fields: fields(1, 1025).collect(), ..me() },
         ];
         for me in wrong {
-            assert!(join(&JoinRequest { me: Some(me.clone()) }).is_err(), "{me:?}");
+            assert!(join(&JoinRequest { candidate: Some(me.clone()) }).is_err(), "{me:?}");
         }
-        assert!(join(&JoinRequest { me: None }).is_err());
-        let greeting = |hint: Hint, n| GreetRequest { me: Some(me()), peers: vec![hint; n] };
+        assert!(join(&JoinRequest { candidate: None }).is_err());
+        let greeting = |hint: Hint, n| GreetRequest { candidate: Some(me()), peers: vec![hint; n] };
         assert!(greet(&greeting(Hint::default(), 65)).is_err());
         let hint = Hint { node_id: vec![0; 31], ..Hint::default() };
         assert!(greet(&greeting(hint, 1)).is_err());

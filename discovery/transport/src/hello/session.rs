@@ -144,7 +144,7 @@ mod tests {
             ("/muster.hello.v1.Hello/Join", false),
             ("/muster.hello.v1.Hello/Birth", false),
             ("/muster.hello.v1.Hello/Anchor", false),
-            ("/muster.node.v1.Node/Append", false),
+            ("/muster.node.v1.Node/AppendEntries", false),
             ("/", false),
         ] {
             assert_eq!(session.may_call(path), open, "{path}");

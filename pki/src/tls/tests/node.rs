@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn a_member_is_accepted() {
     let (a, b, _) = members();
-    let session = handshake(a.dials(&b), b.server()).unwrap();
+    let session = handshake(a.client_config(&b), b.server()).unwrap();
     assert_eq!(node_id(&session.client_key()), a.id());
     assert_eq!(node_id(&session.server_key()), b.id());
     assert_eq!(session.server.alpn_protocol(), Some(ALPN_NODE));
@@ -12,11 +12,11 @@ fn a_member_is_accepted() {
 #[test]
 fn a_non_member_is_refused_even_with_a_good_certificate() {
     let (a, b, _) = members();
-    b.knows(&[&b]);
-    let error = refused_by_server(handshake(a.dials(&b), b.server()));
-    assert_eq!(refusal(&error), Refusal::NotAMember { id: a.id() });
-    let error = refused_by_client(handshake(b.dials(&a), a.server()));
-    assert_eq!(refusal(&error), Refusal::NotAMember { id: a.id() });
+    b.set_members(&[&b]);
+    let error = refused_by_server(handshake(a.client_config(&b), b.server()));
+    assert_eq!(peer_error(&error), PeerError::NotAMember { id: a.id() });
+    let error = refused_by_client(handshake(b.client_config(&a), a.server()));
+    assert_eq!(peer_error(&error), PeerError::NotAMember { id: a.id() });
 }
 
 #[test]
@@ -27,17 +27,17 @@ fn an_expired_certificate_is_refused_on_both_sides() {
     let (a, b) = founders();
     a.certify(&authority, Role::ControlPlane, now() - Duration::from_hours(25));
     b.certify(&authority, Role::ControlPlane, now());
-    assert!(is_expired(&refused_by_server(handshake(a.dials(&b), b.server()))));
-    assert!(is_expired(&refused_by_client(handshake(b.dials(&a), a.server()))));
+    assert!(is_expired(&refused_by_server(handshake(a.client_config(&b), b.server()))));
+    assert!(is_expired(&refused_by_client(handshake(b.client_config(&a), a.server()))));
 }
 
 #[test]
 fn a_certificate_from_a_clock_two_hours_ahead_is_good_and_one_from_four_is_not_yet() {
     let (a, b, authority) = members();
     a.certify(&authority, Role::Worker, now() + Duration::from_hours(2));
-    handshake(a.dials(&b), b.server()).unwrap();
+    handshake(a.client_config(&b), b.server()).unwrap();
     a.certify(&authority, Role::Worker, now() + Duration::from_hours(4));
-    let error = refused_by_server(handshake(a.dials(&b), b.server()));
+    let error = refused_by_server(handshake(a.client_config(&b), b.server()));
     assert!(error.to_string().contains("not valid yet"), "{error}");
 }
 
@@ -45,12 +45,18 @@ fn a_certificate_from_a_clock_two_hours_ahead_is_good_and_one_from_four_is_not_y
 fn a_certificate_of_another_cluster_is_refused_on_both_sides() {
     let (a, b, _) = members();
     a.certify(&machine_authority(), Role::ControlPlane, now());
-    assert!(is_of_another_authority(&refused_by_client(handshake(a.dials(&b), b.server()))));
-    assert!(is_of_another_authority(&refused_by_client(handshake(b.dials(&a), a.server()))));
+    assert!(is_of_another_authority(&refused_by_client(handshake(
+        a.client_config(&b),
+        b.server()
+    ))));
+    assert!(is_of_another_authority(&refused_by_client(handshake(
+        b.client_config(&a),
+        a.server()
+    ))));
     // A client that does not verify the server shows the server's rejection.
-    let mut careless = hello_client(a.live.credentials().unwrap().certified());
-    careless.alpn_protocols = vec![ALPN_NODE.to_vec()];
-    assert!(is_of_another_authority(&refused_by_server(handshake(careless, b.server()))));
+    let mut unverifying = hello_client_config(a.trust.credentials().unwrap().certified());
+    unverifying.alpn_protocols = vec![ALPN_NODE.to_vec()];
+    assert!(is_of_another_authority(&refused_by_server(handshake(unverifying, b.server()))));
 }
 
 #[test]
@@ -59,27 +65,27 @@ fn a_dialer_that_expects_another_node_refuses() {
     let c = Node::new();
     c.certify(&authority, Role::ControlPlane, now());
     for node in [&a, &b, &c] {
-        node.knows(&[&a, &b, &c]);
+        node.set_members(&[&a, &b, &c]);
     }
-    let error = refused_by_client(handshake(a.dials(&b), c.server()));
-    assert_eq!(refusal(&error), Refusal::OtherNode { expected: b.id(), found: c.id() });
+    let error = refused_by_client(handshake(a.client_config(&b), c.server()));
+    assert_eq!(peer_error(&error), PeerError::UnexpectedNode { expected: b.id(), found: c.id() });
 }
 
 #[test]
-fn at_genesis_a_self_made_certificate_of_a_member_is_enough() {
+fn at_genesis_a_self_signed_certificate_of_a_member_is_enough() {
     let (a, b) = founders();
-    let session = handshake(a.dials(&b), b.server()).unwrap();
+    let session = handshake(a.client_config(&b), b.server()).unwrap();
     assert_eq!(node_id(&session.client_key()), a.id());
 }
 
 #[test]
 fn at_genesis_a_non_member_is_refused() {
     let (a, b) = founders();
-    b.knows(&[&b]);
-    let error = refused_by_server(handshake(a.dials(&b), b.server()));
-    assert_eq!(refusal(&error), Refusal::NotAMember { id: a.id() });
-    let error = refused_by_client(handshake(b.dials(&a), a.server()));
-    assert_eq!(refusal(&error), Refusal::NotAMember { id: a.id() });
+    b.set_members(&[&b]);
+    let error = refused_by_server(handshake(a.client_config(&b), b.server()));
+    assert_eq!(peer_error(&error), PeerError::NotAMember { id: a.id() });
+    let error = refused_by_client(handshake(b.client_config(&a), a.server()));
+    assert_eq!(peer_error(&error), PeerError::NotAMember { id: a.id() });
 }
 
 #[test]
@@ -88,19 +94,25 @@ fn genesis_ends_when_a_bundle_exists() {
     b.certify(&machine_authority(), Role::ControlPlane, now());
     // `a` is still at genesis and checks only the key of `b`, in any certificate. `b` now verifies
     // with its authorities.
-    assert!(is_of_another_authority(&refused_by_server(handshake(a.dials(&b), b.server()))));
-    assert!(is_of_another_authority(&refused_by_client(handshake(b.dials(&a), a.server()))));
+    assert!(is_of_another_authority(&refused_by_server(handshake(
+        a.client_config(&b),
+        b.server()
+    ))));
+    assert!(is_of_another_authority(&refused_by_client(handshake(
+        b.client_config(&a),
+        a.server()
+    ))));
 }
 
 #[test]
 fn a_renewed_certificate_is_presented_at_the_next_handshake() {
     let (a, b, authority) = members();
-    let first = handshake(a.dials(&b), b.server()).unwrap();
+    let first = handshake(a.client_config(&b), b.server()).unwrap();
     b.certify(&authority, Role::ControlPlane, now());
-    let second = handshake(a.dials(&b), b.server()).unwrap();
+    let second = handshake(a.client_config(&b), b.server()).unwrap();
     let shown = |session: &Established| session.client.peer_certificates().unwrap().to_vec();
     assert_ne!(shown(&first), shown(&second));
-    assert_eq!(shown(&second), b.live.credentials().unwrap().chain());
+    assert_eq!(shown(&second), b.trust.credentials().unwrap().chain());
 }
 
 #[test]
@@ -113,27 +125,27 @@ fn both_authorities_are_good_while_one_replaces_the_other() {
         TrustBundle::new(vec![old.certificate().clone(), new.certificate().clone()]).unwrap();
     for (node, authority) in [(&a, &old), (&b, &new)] {
         node.certify(authority, Role::ControlPlane, now());
-        let chain = node.live.credentials().unwrap().chain().to_vec();
+        let chain = node.trust.credentials().unwrap().chain().to_vec();
         let credentials = Credentials::new(&node.identity, chain, both.clone()).unwrap();
-        node.live.0.lock().unwrap().credentials = Some(Arc::new(credentials));
+        node.trust.0.lock().unwrap().credentials = Some(Arc::new(credentials));
     }
-    handshake(a.dials(&b), b.server()).unwrap();
-    handshake(b.dials(&a), a.server()).unwrap();
+    handshake(a.client_config(&b), b.server()).unwrap();
+    handshake(b.client_config(&a), a.server()).unwrap();
 }
 
 #[test]
 fn a_members_certificate_without_its_key_is_refused_on_both_sides() {
     let (a, b, _) = members();
     let thief = Identity::generate();
-    let chain = |node: &Node| node.live.credentials().unwrap().chain().to_vec();
-    let mut client = a.dials(&b);
+    let chain = |node: &Node| node.trust.credentials().unwrap().chain().to_vec();
+    let mut client = a.client_config(&b);
     let presented = rustls::sign::SingleCertAndKey::from(stolen(&chain(&a), &thief));
     client.client_auth_cert_resolver = Arc::new(presented);
     refused_by_server(handshake(client, b.server()));
     let mut server = b.server();
     let presented = rustls::sign::SingleCertAndKey::from(stolen(&chain(&b), &thief));
     server.cert_resolver = Arc::new(presented);
-    refused_by_client(handshake(a.dials(&b), server));
+    refused_by_client(handshake(a.client_config(&b), server));
 }
 
 #[test]
@@ -148,34 +160,34 @@ fn a_certificate_that_names_another_node_is_refused() {
     let forged = params.signed_by(&key.signer(), &authority.issuer()).unwrap();
     let bundle = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();
     let credentials = Credentials::new(&a.identity, vec![forged.into()], bundle).unwrap();
-    a.live.0.lock().unwrap().credentials = Some(Arc::new(credentials));
-    let error = refused_by_server(handshake(a.dials(&b), b.server()));
-    assert_eq!(refusal(&error), Refusal::NotNamed { id: a.id() });
+    a.trust.0.lock().unwrap().credentials = Some(Arc::new(credentials));
+    let error = refused_by_server(handshake(a.client_config(&b), b.server()));
+    assert_eq!(peer_error(&error), PeerError::NameMismatch { id: a.id() });
 }
 
 #[test]
-fn a_session_that_is_there_can_be_judged_again() {
+fn an_existing_session_can_be_authenticated_again() {
     let (a, b, _) = members();
-    let session = handshake(a.dials(&b), b.server()).unwrap();
+    let session = handshake(a.client_config(&b), b.server()).unwrap();
     let chain = session.server.peer_certificates().unwrap();
     let now = UnixTime::since_unix_epoch(now().duration_since(std::time::UNIX_EPOCH).unwrap());
-    let judged = |at| admit(chain, PeerSide::Client, &*b.live, at);
-    assert_eq!(judged(now), Ok(a.identity.public_key()));
+    let authenticated = |at| authenticate(chain, PeerSide::Client, &*b.trust, at);
+    assert_eq!(authenticated(now), Ok(a.identity.public_key()));
     let tomorrow =
         UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + leaf::NODE_LIFETIME * 2);
-    assert!(matches!(judged(tomorrow), Err(Refusal::Chain(_))));
-    b.knows(&[&b]);
-    assert_eq!(judged(now), Err(Refusal::NotAMember { id: a.id() }));
-    assert!(admit(&[], PeerSide::Client, &*b.live, now).is_err());
+    assert!(matches!(authenticated(tomorrow), Err(PeerError::Chain(_))));
+    b.set_members(&[&b]);
+    assert_eq!(authenticated(now), Err(PeerError::NotAMember { id: a.id() }));
+    assert!(authenticate(&[], PeerSide::Client, &*b.trust, now).is_err());
 }
 
 #[test]
 fn credentials_are_only_made_of_a_certificate_of_ones_own() {
     let (a, b, authority) = members();
-    let chain = a.live.credentials().unwrap().chain().to_vec();
+    let chain = a.trust.credentials().unwrap().chain().to_vec();
     let bundle = TrustBundle::new(vec![authority.certificate().clone()]).unwrap();
     let wrong = Credentials::new(&b.identity, chain, bundle.clone());
-    assert_eq!(wrong.unwrap_err(), CredentialsError::OtherKey);
+    assert_eq!(wrong.unwrap_err(), CredentialsError::KeyMismatch);
     let none = Credentials::new(&b.identity, vec![], bundle);
     assert_eq!(none.unwrap_err(), CredentialsError::Empty);
 }

@@ -53,7 +53,7 @@ fn proposal_of(message: &Message) -> Option<&Arc<Proposal>> {
         Message::Born(certificate) => Some(certificate.proposal()),
         Message::Promise { .. }
         | Message::Refuse { .. }
-        | Message::Standing { .. }
+        | Message::InquiryReply { .. }
         | Message::Vote { .. }
         | Message::Abandoned(_) => None,
     }
@@ -75,7 +75,7 @@ fn is_spent(from: &End<'_>, to: &End<'_>, message: &Message, proposals: &[Arc<Pr
                 if own == ballot && !votes.contains(from.id));
             !(is_wanted && to.promise(proposal).is_some())
         }
-        Message::Standing { proposal, ballot, .. } => {
+        Message::InquiryReply { proposal, ballot, .. } => {
             let is_wanted = matches!(task, Task::Asking { ballot: own, standings }
                 if own == ballot && !standings.contains_key(from.id));
             to.promise(proposal).is_none_or(|promise| {

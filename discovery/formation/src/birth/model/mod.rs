@@ -220,7 +220,7 @@ impl Birth {
             public_key: self.keys[*machine],
             name: format!("m{machine}").parse().unwrap(),
             addresses: Vec::new(),
-            turn: records[*machine].turn,
+            epoch: records[*machine].epoch,
         };
         let draft = Draft {
             token_id: "token".to_owned(),
@@ -412,7 +412,7 @@ impl Model for Birth {
                 world.clusters().next().is_some()
             }),
             Property::sometimes("a proposal is abandoned", |_, world: &World| {
-                world.machines.iter().any(|machine| machine.value.record().turn > 0)
+                world.machines.iter().any(|machine| machine.value.record().epoch > 0)
             }),
         ];
         if self.drain_every > 0 {

@@ -13,7 +13,7 @@ use super::tests::{Found, SPLIT, disjoint_but_one, plan, search, story};
 use super::{Act, Birth, Budget, Cause, Defect, Plan, World};
 use crate::birth::certificate::Certificate;
 use crate::birth::message::Message;
-use crate::birth::record::{Record, Verdict};
+use crate::birth::record::{Decision, Record};
 use crate::birth::step::Quorums;
 
 /// A path to two clusters.
@@ -36,11 +36,11 @@ impl Split {
     }
 
     /// The epochs at which the two certificates name their common founder.
-    fn turns_of_the_common_founder(&self) -> [u64; 2] {
+    fn epochs_of_the_common_founder(&self) -> [u64; 2] {
         let [one, other] = self.certificates();
         let common = |id: &&NodeId| other.proposal().founder(id).is_some();
         let id = *one.proposal().ids().iter().find(common).expect("one founder in common");
-        [one, other].map(|born| born.proposal().founder(&id).unwrap().turn)
+        [one, other].map(|born| born.proposal().founder(&id).unwrap().epoch)
     }
 
     /// For each cluster, the number of founders that voted to abandon it or are past the epoch at
@@ -53,8 +53,8 @@ impl Split {
             let left = |founder: &&crate::birth::Founder| {
                 let record = self.end().records()[birth.machine(&founder.id())].clone();
                 let vote = record.promise().and_then(|promise| promise.vote.clone());
-                record.turn > founder.turn
-                    || matches!(vote, Some((_, Verdict::Abandoned)) if is_of(&record, &born))
+                record.epoch > founder.epoch
+                    || matches!(vote, Some((_, Decision::Abandoned)) if is_of(&record, &born))
             };
             born.founders().iter().filter(left).count()
         })
@@ -117,7 +117,7 @@ fn a_promise_answered_before_it_is_durable_splits() {
         let Cause::Deliver(at) = act.cause else { return false };
         act.crash_after.is_some() && matches!(world.sent[at].value.message, Message::Propose(_))
     }));
-    assert_eq!(split.turns_of_the_common_founder(), [0, 0]);
+    assert_eq!(split.epochs_of_the_common_founder(), [0, 0]);
 }
 
 #[test]
@@ -130,9 +130,9 @@ fn abandoning_without_a_majority_splits() {
     let mut left = split.founders_that_left(&birth);
     left.sort_unstable();
     assert_eq!(left, [0, 1]);
-    let mut turns = split.turns_of_the_common_founder();
-    turns.sort_unstable();
-    assert_eq!(turns, [0, 1]);
+    let mut epochs = split.epochs_of_the_common_founder();
+    epochs.sort_unstable();
+    assert_eq!(epochs, [0, 1]);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn an_old_promise_beside_its_key_splits() {
     let case = Case { machines: 5, ..Case::new("old image of a disk", [2, 0, 0, 1]) };
     let (_, split) = case.split(|birth| birth.defect = Defect::KeepsItsKey);
     assert!(split.some(|_, act| matches!(act.cause, Cause::Wipe(2))));
-    assert_eq!(split.turns_of_the_common_founder(), [0, 0]);
+    assert_eq!(split.epochs_of_the_common_founder(), [0, 0]);
 }
 
 /// A limit: a wiped machine counts again. Five machines, one of them wiped after it signed, are six

@@ -13,14 +13,14 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
 use super::PROVIDER;
-use super::verifier::{Presented, Refusal};
+use super::verifier::{PeerError, PresentedChain};
 use crate::bundle::TrustBundle;
-use crate::identity::{Identity, PublicKeyOfError, node_id, public_key_of};
+use crate::identity::{Identity, ParseCertificateError, node_id, public_key_of};
 use crate::leaf::node_dns_name;
 
 /// Current membership and credentials of the node. Called within the handshake, so implementations
 /// answer from memory without blocking.
-pub trait Admission: Send + Sync {
+pub trait TrustSource: Send + Sync {
     /// Returns whether the registry (at genesis: the birth certificate) contains this node.
     fn is_member(&self, node: &NodeId) -> bool;
 
@@ -34,9 +34,9 @@ pub enum CredentialsError {
     #[error("the certificate chain is empty")]
     Empty,
     #[error("the node certificate cannot be read")]
-    Certificate(#[from] PublicKeyOfError),
+    Certificate(#[from] ParseCertificateError),
     #[error("the node certificate is not for this node's identity key")]
-    OtherKey,
+    KeyMismatch,
 }
 
 /// A node certificate with its key, and the authorities that verify peers, ready for handshakes.
@@ -63,7 +63,7 @@ impl Credentials {
     ) -> Result<Self, CredentialsError> {
         let leaf = chain.first().ok_or(CredentialsError::Empty)?;
         if public_key_of(leaf)? != identity.public_key() {
-            return Err(CredentialsError::OtherKey);
+            return Err(CredentialsError::KeyMismatch);
         }
         let roots = bundle.roots();
         let provider = Arc::clone(&PROVIDER);
@@ -87,17 +87,17 @@ impl Credentials {
 
     fn check(
         &self,
-        presented: Presented<'_>,
+        presented: PresentedChain<'_>,
         side: PeerSide,
         now: UnixTime,
-    ) -> Result<(), Refusal> {
-        let Presented { leaf, intermediates } = presented;
+    ) -> Result<(), PeerError> {
+        let PresentedChain { leaf, intermediates } = presented;
         match side {
             PeerSide::Client => self
                 .clients
                 .verify_client_cert(leaf, intermediates, now)
                 .map(|_| ())
-                .map_err(Refusal::Chain),
+                .map_err(PeerError::Chain),
             PeerSide::Server => check_server(presented, &self.roots, now),
         }
     }
@@ -112,32 +112,32 @@ pub enum PeerSide {
 
 /// Checks that the peer with this certificate chain (leaf first, as in rustls) is a member now.
 /// For an existing session, the handshake has proved possession of the key.
-pub fn admit(
+pub fn authenticate(
     chain: &[CertificateDer<'_>],
     side: PeerSide,
-    admission: &dyn Admission,
+    trust_source: &dyn TrustSource,
     now: UnixTime,
-) -> Result<PublicKey, Refusal> {
-    let (leaf, rest) = chain.split_first().ok_or(Refusal::ChainLength { found: 0 })?;
-    member(Presented::new(leaf, rest)?, side, admission, now)
+) -> Result<PublicKey, PeerError> {
+    let (leaf, rest) = chain.split_first().ok_or(PeerError::ChainLength { found: 0 })?;
+    authenticate_member(PresentedChain::new(leaf, rest)?, side, trust_source, now)
 }
 
-pub(super) fn member(
-    presented: Presented<'_>,
+pub(super) fn authenticate_member(
+    presented: PresentedChain<'_>,
     side: PeerSide,
-    admission: &dyn Admission,
+    trust_source: &dyn TrustSource,
     now: UnixTime,
-) -> Result<PublicKey, Refusal> {
+) -> Result<PublicKey, PeerError> {
     let key = public_key_of(presented.leaf)?;
     let id = node_id(&key);
-    if !admission.is_member(&id) {
-        return Err(Refusal::NotAMember { id });
+    if !trust_source.is_member(&id) {
+        return Err(PeerError::NotAMember { id });
     }
     // At genesis members have no certificates, so only the key can be checked.
-    if let Some(credentials) = admission.credentials() {
+    if let Some(credentials) = trust_source.credentials() {
         credentials.check(presented, side, now)?;
         if !is_named(presented.leaf, node_dns_name(&id))? {
-            return Err(Refusal::NotNamed { id });
+            return Err(PeerError::NameMismatch { id });
         }
     }
     Ok(key)
@@ -145,11 +145,11 @@ pub(super) fn member(
 
 /// Checks that a server's chain ends at one of `roots` and is valid at `now`.
 pub(super) fn check_server(
-    presented: Presented<'_>,
+    presented: PresentedChain<'_>,
     roots: &RootCertStore,
     now: UnixTime,
-) -> Result<(), Refusal> {
-    let leaf = ParsedCertificate::try_from(presented.leaf).map_err(Refusal::Chain)?;
+) -> Result<(), PeerError> {
+    let leaf = ParsedCertificate::try_from(presented.leaf).map_err(PeerError::Chain)?;
     let algorithms = PROVIDER.signature_verification_algorithms.all;
     verify_server_cert_signed_by_trust_anchor(
         &leaf,
@@ -158,11 +158,11 @@ pub(super) fn check_server(
         now,
         algorithms,
     )
-    .map_err(Refusal::Chain)
+    .map_err(PeerError::Chain)
 }
 
-pub(super) fn is_named(leaf: &CertificateDer<'_>, name: String) -> Result<bool, Refusal> {
-    let leaf = ParsedCertificate::try_from(leaf).map_err(Refusal::Chain)?;
+pub(super) fn is_named(leaf: &CertificateDer<'_>, name: String) -> Result<bool, PeerError> {
+    let leaf = ParsedCertificate::try_from(leaf).map_err(PeerError::Chain)?;
     let name = ServerName::try_from(name).expect("names of nodes are DNS names");
     Ok(verify_server_name(&leaf, &name).is_ok())
 }
