@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_formation::birth::failpoint::Hook;
+use muster_formation::birth::failpoint::FailPointHook;
 use muster_init::facts::{self, Interface};
 use muster_services::node::node_server::NodeServer;
 use muster_sources::{self, Sources, mdns};
@@ -138,8 +138,8 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
         // A founder's record shows that it was born; formation still answers late birth messages.
         Some(_) if prepared.promises.record.born().is_none() => None,
         _ => {
-            let (handle, room) = formation(&prepared, &endpoint, &sources, &own)?;
-            tasks.spawn("formation", run_formation(room, ends.clone(), stop.clone()));
+            let (handle, task) = formation(&prepared, &endpoint, &sources, &own)?;
+            tasks.spawn("formation", run_formation(task, ends.clone(), stop.clone()));
             Some(handle)
         }
     };
@@ -222,24 +222,26 @@ fn sources(
         mdns::Settings {
             me: identity.node_id(),
             token_id: token.id().to_string(),
-            chosen: Arc::new(move |ip| !ip.is_loopback() && addresses.wants(ip)),
+            address_filter: Arc::new(move |ip| !ip.is_loopback() && addresses.wants(ip)),
         }
     });
     let settings = muster_sources::Settings {
         port: config.network.port,
         own: own.borrow().iter().copied().collect(),
-        fixed: discovery.static_peers.clone(),
+        static_peers: discovery.static_peers.clone(),
         servers: discovery.dns.as_ref().map(|dns| dns.servers.clone()).unwrap_or_default(),
         domain: discovery.dns.as_ref().map(|dns| dns.domain.clone()),
         mdns,
         remembered: state.peers(),
     };
-    let (sources, driver) = Sources::new(settings, stop.clone());
-    tasks.spawn("candidates", driver.run());
+    let (sources, sources_task) = Sources::new(settings, stop.clone());
+    tasks.spawn("sources", sources_task.run());
     let (mut own, follow, stop) = (own.clone(), sources.clone(), stop.clone());
-    tasks.spawn("own-candidates", async move {
+    tasks.spawn("own-addresses", async move {
         while let Some(Ok(())) = stop.run_until_cancelled(own.changed()).await {
-            follow.set_own(own.borrow_and_update().iter().copied().collect::<BTreeSet<_>>());
+            follow.set_own_addresses(
+                own.borrow_and_update().iter().copied().collect::<BTreeSet<_>>(),
+            );
         }
         stop.cancelled().await;
     });
@@ -275,9 +277,13 @@ fn formation(
     endpoint: &Endpoint,
     sources: &Sources,
     own: &watch::Receiver<Vec<SocketAddr>>,
-) -> Result<(muster_formation::Handle, muster_formation::Room<muster_formation::Remote>), Fatal> {
+) -> Result<
+    (muster_formation::Formation, muster_formation::FormationTask<muster_formation::QuicNetwork>),
+    Fatal,
+> {
     let config = &prepared.config;
-    let hook = Hook::from_environment().map_err(|error| Fatal::start("arm a fail point", error))?;
+    let hook = FailPointHook::from_environment()
+        .map_err(|error| Fatal::start("arm a fail point", error))?;
     let settings = muster_formation::Settings {
         identity: Arc::clone(&prepared.identity),
         name: config.name.clone(),
@@ -290,18 +296,18 @@ fn formation(
         hook,
     };
     let store = prepared.promises.store.clone();
-    let network = muster_formation::Remote::new(endpoint.clone(), prepared.token.clone());
+    let network = muster_formation::QuicNetwork::new(endpoint.clone(), prepared.token.clone());
     muster_formation::prepare(settings, store, network, sources.hints())
         .map_err(|error| Fatal::start("read this node's promises", error))
 }
 
 /// Runs formation. Only an error stops the node.
 async fn run_formation(
-    room: muster_formation::Room<muster_formation::Remote>,
+    task: muster_formation::FormationTask<muster_formation::QuicNetwork>,
     ends: mpsc::Sender<Fatal>,
     stop: CancellationToken,
 ) {
-    if let Err(error) = room.run(stop.clone()).await {
+    if let Err(error) = task.run(stop.clone()).await {
         ends.send(Fatal::Store(muster_types::error::chain(&error))).await.ok();
     }
     stop.cancelled().await;

@@ -65,7 +65,7 @@ pub struct Life {
     /// Discovery sources.
     pub sources: Sources,
     /// Handle to formation. `None` on a node that joined in an earlier run.
-    pub formation: Option<muster_formation::Handle>,
+    pub formation: Option<muster_formation::Formation>,
     /// Addresses at which other nodes reach this one.
     pub own: watch::Receiver<Vec<SocketAddr>>,
     /// Status channels.
@@ -135,7 +135,7 @@ impl Life {
 
     /// Waits for the end of formation and publishes what it waits for. Meanwhile, closes operators'
     /// connections: only the hello protocol is served yet.
-    async fn formed(&self, formation: &muster_formation::Handle) -> Option<Formed> {
+    async fn formed(&self, formation: &muster_formation::Formation) -> Option<Formed> {
         let mut candidate = formation.candidate();
         let formed = formation.formed();
         tokio::pin!(formed);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_config::{Config, Document, MAX_BYTES, Subnet};
-use muster_formation::birth::{PromiseStore, Record};
+use muster_formation::birth::{BirthRecord, PromiseStore};
 use muster_init::facts::{self, Interface, Reach};
 use muster_init::units::etcd;
 use muster_pki::identity::Identity;
@@ -59,8 +59,8 @@ pub struct Prepared {
 pub struct Promises {
     /// File that holds the promises.
     pub store: PromiseStore,
-    /// Record as it was when the node started.
-    pub record: Record,
+    /// BirthRecord as it was when the node started.
+    pub record: BirthRecord,
 }
 
 /// Address to bind, and the rule for the addresses at which other nodes reach this one.
@@ -345,7 +345,7 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
             })?;
             let opened = PromiseStore::open(state.path(), identity.node_id());
             let (store, record) = opened.map_err(|error| {
-                if error.is_loss() {
+                if error.is_permanent() {
                     problem(format!("{}; {BEGIN_ANEW}", muster_types::error::chain(&error)))
                 } else {
                     broken(&error)
@@ -359,7 +359,7 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
                 .map_err(|error| broken(&error))?;
             muster_files::replace(&path, &identity.to_pkcs8(), muster_files::PRIVATE)
                 .map_err(|error| broken(&error))?;
-            Ok((identity, Promises { store, record: Record::NEW }))
+            Ok((identity, Promises { store, record: BirthRecord::NEW }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(problem(format!("identity.key is missing; {BEGIN_ANEW}")))

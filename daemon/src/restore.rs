@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use muster_formation::birth::{Bond, PromiseStore, Record};
+use muster_formation::birth::{BirthRecord, Commitment, PromiseStore};
 use muster_init::units::etcd::client::snapshot::{self, Digest};
 use muster_init::units::etcd::home::Home;
 use muster_init::units::etcd::restore::{RestoreError, Restored, restore};
@@ -102,10 +102,10 @@ pub fn check(dir: &Path, given: Option<&Path>, is_member: bool) -> Result<Option
 /// Persists the requested restore of a node that has promised nothing, before it can promise.
 pub fn write_down(
     state: &StateDir,
-    promises: &Record,
+    promises: &BirthRecord,
     restore: Option<&Restore>,
 ) -> Result<(), Fatal> {
-    if !promises.is_free() {
+    if !promises.is_uncommitted() {
         return Ok(());
     }
     let record = StateDir::restore_in(state.path());
@@ -122,15 +122,15 @@ pub fn write_down(
 /// Returns the birth progress, as far as it can be read. The later open reports problems of the
 /// files.
 fn standing(dir: &Path) -> Standing {
-    let bond = || {
+    let commitment = || {
         let key = muster_pki::Zeroizing::new(fs::read(StateDir::identity_in(dir)).ok()?);
         let identity = Identity::from_pkcs8(&key).ok()?;
-        Some(PromiseStore::open(dir, identity.node_id()).ok()?.1.bond)
+        Some(PromiseStore::open(dir, identity.node_id()).ok()?.1.commitment)
     };
-    match bond() {
-        None | Some(Bond::Free) => Standing::Free,
-        Some(Bond::Promised(_)) => Standing::Promised,
-        Some(Bond::Born(_) | Bond::Joined(_)) => Standing::Member,
+    match commitment() {
+        None | Some(Commitment::None) => Standing::Free,
+        Some(Commitment::Promised(_)) => Standing::Promised,
+        Some(Commitment::Born(_) | Commitment::Joined(_)) => Standing::Member,
     }
 }
 
@@ -241,11 +241,11 @@ mod tests {
         let state = StateDir::open(&dir.path().join("state")).unwrap();
         let record = StateDir::restore_in(state.path());
         let restore = Restore { digest: Digest([1; 32]), file: None, record: record.clone() };
-        write_down(&state, &Record::NEW, Some(&restore)).unwrap();
+        write_down(&state, &BirthRecord::NEW, Some(&restore)).unwrap();
         // As a member, and without promises: only the marker file counts.
         assert_eq!(check(state.path(), None, true).unwrap(), Some(restore));
         assert_eq!(check(state.path(), None, false).unwrap(), None, "a free node restores nothing");
-        write_down(&state, &Record::NEW, None).unwrap();
+        write_down(&state, &BirthRecord::NEW, None).unwrap();
         assert_eq!(check(state.path(), None, true).unwrap(), None);
         fs::write(&record, "nonsense").unwrap();
         let refused = check(state.path(), None, true).unwrap_err().to_string();

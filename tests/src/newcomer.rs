@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use muster_formation::birth::{
-    Ballot, Bond, Certificate, Decision, Draft, Founder, Promise, Proposal, Record, Signer as _,
+    Ballot, BirthRecord, Certificate, Commitment, Decision, Draft, Founder, Promise, Proposal,
+    Signer as _,
 };
 use muster_init::units::etcd::client::snapshot::Digest;
 use muster_init::units::etcd::{
@@ -15,7 +16,7 @@ use muster_init::units::etcd::{
 };
 use muster_messages::hello::{Admitted, Credentials as Issued};
 use muster_pki::identity::Identity;
-use muster_sources::Peer;
+use muster_sources::RememberedPeer;
 use muster_types::{ClusterId, NodeId, Role};
 use musterd::membership::Membership;
 use ring::digest::{SHA256, digest};
@@ -32,23 +33,23 @@ fn sectors(epoch: u64) -> Vec<u8> {
 
 /// What the node is bound to in this epoch: every fourth time to nothing, and else to something of
 /// each kind. A node has one such life; this one has all of them, since it is the file that is tried.
-pub fn record(epoch: u64, node: &Identity) -> Result<Record> {
-    let bond = match epoch % 4 {
-        0 => Bond::Free,
+pub fn record(epoch: u64, node: &Identity) -> Result<BirthRecord> {
+    let commitment = match epoch % 4 {
+        0 => Commitment::None,
         1 => {
             let certificate = certificate(epoch, node)?;
             let ballot = Ballot { round: u32::try_from(epoch)?, by: node.node_id() };
             let proposal = Arc::clone(certificate.proposal());
-            Bond::Promised(Promise {
+            Commitment::Promised(Promise {
                 proposal,
                 ballot,
                 vote: Some((ballot, Decision::Born(certificate))),
             })
         }
-        2 => Bond::Born(certificate(epoch, node)?),
-        _ => Bond::Joined(ClusterId::from_bytes([u8::try_from(epoch % 256)?; 32])),
+        2 => Commitment::Born(certificate(epoch, node)?),
+        _ => Commitment::Joined(ClusterId::from_bytes([u8::try_from(epoch % 256)?; 32])),
     };
-    Ok(Record { epoch, bond })
+    Ok(BirthRecord { epoch, commitment })
 }
 
 /// The epoch in which the node was last free, and so could be told what etcd begins with.
@@ -102,8 +103,8 @@ pub fn membership(epoch: u64) -> Result<Membership> {
 }
 
 /// As many peers as this is the epoch.
-pub fn peers(epoch: u64) -> Vec<Peer> {
-    let peer = |number: u64| Peer {
+pub fn peers(epoch: u64) -> Vec<RememberedPeer> {
+    let peer = |number: u64| RememberedPeer {
         id: NodeId::from_bytes([u8::try_from(number % 256).unwrap_or(0); 32]),
         name: format!("peer-{number}").parse().expect("a label"),
         role: Role::Worker,

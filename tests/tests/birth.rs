@@ -71,7 +71,7 @@ fn founders_may_start_in_any_order_half_a_minute_apart() {
 }
 
 #[test]
-fn of_five_candidates_three_found_and_two_join() {
+fn three_of_five_candidates_found_and_two_join() {
     scenario("five", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(5).expect(3).found_by(Discovery::Mdns))?;
         cluster.start_all()?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use muster_formation::birth::Record;
+use muster_formation::birth::BirthRecord;
 use muster_init::units::etcd::credentials::{Paths, chain_pem};
 use muster_init::units::etcd::home::{Home, Presence};
 use muster_sources::remembered;
@@ -93,7 +93,7 @@ impl Said {
 
     /// What etcd is to begin with is what was written down, and what this node's birth was promised
     /// with is not forgotten.
-    fn check_wish(&self, state: &StateDir, record: &Record) -> Result<()> {
+    fn check_wish(&self, state: &StateDir, record: &BirthRecord) -> Result<()> {
         let wished = |is_member| -> Result<_> {
             Ok(restore::check(state.path(), None, is_member)?.map(|restore| restore.digest))
         };
@@ -102,7 +102,7 @@ impl Said {
         self.epoch("wish", |epoch| Ok(written == agreed(epoch)))?;
         let bound = wished(false)?;
         // A free node begins with what it is told then, and this start tells it nothing.
-        let expected = if record.is_free() { None } else { agreed(last_free(record.epoch)) };
+        let expected = if record.is_uncommitted() { None } else { agreed(last_free(record.epoch)) };
         ensure!(bound == expected, "bound in epoch {}, it begins with {bound:?}", record.epoch);
         Ok(())
     }

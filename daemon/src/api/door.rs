@@ -39,7 +39,7 @@ pub struct Entrance {
     /// The token of this node's own configuration.
     pub token: Token,
     /// Answers until this node is a member, and late messages about the birth afterwards.
-    pub formation: Option<muster_formation::Handle>,
+    pub formation: Option<muster_formation::Formation>,
     /// Handle to the Raft group. `None` on a worker, and before Raft has started.
     pub group: watch::Receiver<Option<Group>>,
     /// Current credentials and directory.

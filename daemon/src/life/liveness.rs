@@ -58,7 +58,7 @@ async fn remember(
 ) {
     loop {
         let believed = Arc::clone(&trust.borrow_and_update());
-        let peers = believed.directory.iter().map(|(id, peer)| muster_sources::Peer {
+        let peers = believed.directory.iter().map(|(id, peer)| muster_sources::RememberedPeer {
             id: *id,
             name: peer.name.clone(),
             role: peer.role,

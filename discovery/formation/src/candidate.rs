@@ -18,7 +18,7 @@ pub(super) const MAX_HINTS: usize = 64;
 
 /// State that a candidate reports of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum CandidateState {
     /// Committed to no proposal and no cluster.
     Fresh,
     /// Committed to a proposal, or to a cluster that has yet to admit it again.
@@ -34,7 +34,7 @@ pub struct Candidate {
     pub role: Role,
     pub addresses: Vec<SocketAddr>,
     pub epoch: u64,
-    pub standing: Standing,
+    pub state: CandidateState,
     pub birth_fields: BTreeMap<String, String>,
 }
 
@@ -77,13 +77,13 @@ impl Candidate {
         if wire.birth_fields.len() > MAX_FIELDS || !wire.birth_fields.iter().all(fits) {
             return Err(CandidateError("birth fields are too many or too long"));
         }
-        let standing = match wire.state() {
-            State::Fresh => Standing::Fresh,
-            State::Bound => Standing::Bound,
+        let state = match wire.state() {
+            State::Fresh => CandidateState::Fresh,
+            State::Bound => CandidateState::Bound,
             // A member that cannot name its cluster yet: neither join it nor found a
             // cluster next to it.
             State::Member => ClusterId::try_from(wire.cluster_id.as_slice())
-                .map_or(Standing::Bound, Standing::Member),
+                .map_or(CandidateState::Bound, CandidateState::Member),
             State::Unspecified => return Err(CandidateError("the state is missing")),
         };
         let addresses: Result<_, _> =
@@ -94,16 +94,16 @@ impl Candidate {
             role: wire.role.parse().map_err(|_| CandidateError("the role is unknown"))?,
             addresses: addresses.map_err(|_| CandidateError("an address is not ip:port"))?,
             epoch: wire.epoch,
-            standing,
+            state,
             birth_fields: wire.birth_fields.into_iter().collect(),
         })
     }
 
     pub fn to_wire(&self, waiting_for: String) -> hello::Candidate {
-        let (state, cluster_id) = match &self.standing {
-            Standing::Fresh => (State::Fresh, Vec::new()),
-            Standing::Bound => (State::Bound, Vec::new()),
-            Standing::Member(cluster) => (State::Member, cluster.to_vec()),
+        let (state, cluster_id) = match &self.state {
+            CandidateState::Fresh => (State::Fresh, Vec::new()),
+            CandidateState::Bound => (State::Bound, Vec::new()),
+            CandidateState::Member(cluster) => (State::Member, cluster.to_vec()),
         };
         hello::Candidate {
             name: self.name.to_string(),
@@ -124,7 +124,7 @@ fn has_control(path: &str, value: &str) -> bool {
 }
 
 /// Addresses in a peer's hints about other nodes.
-pub(super) fn hinted(hints: &[hello::Hint]) -> Vec<SocketAddr> {
+pub(super) fn hint_addresses(hints: &[hello::Hint]) -> Vec<SocketAddr> {
     let addresses =
         |hint: &hello::Hint| hint.addresses.iter().take(MAX_ADDRESSES).cloned().collect();
     let texts = hints.iter().take(MAX_HINTS).flat_map::<Vec<String>, _>(addresses);

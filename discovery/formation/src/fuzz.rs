@@ -19,7 +19,7 @@ use ring::digest::{SHA256, digest};
 use crate::birth::proposal::{Draft, Founder, MAX_ADDRESSES, MAX_FOUNDERS, Proposal};
 use crate::birth::wire::{from_wire, to_wire};
 use crate::birth::{
-    Ballot, Bond, Certificate, Decision as Vote, Message, Promise, PromiseStore, Record,
+    Ballot, BirthRecord, Certificate, Commitment, Decision as Vote, Message, Promise, PromiseStore,
     Signer as _,
 };
 use crate::candidate::Candidate;
@@ -220,16 +220,16 @@ fn birth_record() {
     let (proposal, certificate) = (proposal(&founders), certificate(&founders));
     let (node, ballot) = (founders[0].node_id(), Ballot { round: 2, by: founders[1].node_id() });
     let vote = Some((ballot, Vote::Born(Arc::clone(&certificate))));
-    let bonds = [
-        Bond::Free,
-        Bond::Promised(Promise { proposal, ballot, vote }),
-        Bond::Born(certificate),
-        Bond::Joined(muster_types::ClusterId::from_bytes([4; 32])),
+    let commitments = [
+        Commitment::None,
+        Commitment::Promised(Promise { proposal, ballot, vote }),
+        Commitment::Born(certificate),
+        Commitment::Joined(muster_types::ClusterId::from_bytes([4; 32])),
     ];
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("birth");
     let store = PromiseStore::create(directory.path(), node).expect("a record is made");
-    let files = bonds.map(|bond| store.compose(&Record { epoch: 3, bond }));
+    let files = commitments.map(|commitment| store.encode(&BirthRecord { epoch: 3, commitment }));
     let behind = files.clone().map(|file| [b"=", &file[8..file.len() - 32]].concat());
     let [whole, ..] = files;
     target("birth_record").seed(whole).seeds(behind).longest(8 << 10).run(move |bytes| {
@@ -242,7 +242,7 @@ fn birth_record() {
                 refused(error)
             }
             Ok(record) => {
-                fs::write(&path, store.compose(&record)).expect("a small file is written");
+                fs::write(&path, store.encode(&record)).expect("a small file is written");
                 assert_eq!(store.read().expect("just written"), record);
                 Verdict::Accepted
             }

@@ -1,10 +1,10 @@
 //! From an unconfigured node to a member: finds the other nodes, then takes part in the birth or
 //! joins an existing cluster.
 //!
-//! - [`view`]: known peers and addresses, and the decisions that follow from them; pure;
-//! - [`network`]: the interface to other nodes; [`Remote`] implements it over QUIC;
-//! - `room`: the one task that owns the state and never blocks on a peer;
-//! - [`Handle`]: replies to requests of peers before this node is a member.
+//! - [`peers`]: known peers and addresses, and the decisions that follow from them; pure;
+//! - [`network`]: the interface to other nodes; [`QuicNetwork`] implements it over QUIC;
+//! - `task`: the one task that owns the state and never blocks on a peer;
+//! - [`Formation`]: replies to requests of peers before this node is a member.
 //!
 //! Knows nothing of Raft: it ends with [`Formed`]. After that its task only answers late messages
 //! about the birth.
@@ -15,11 +15,11 @@ pub mod candidate;
 mod fuzz;
 mod jobs;
 pub mod network;
-mod remote;
-mod room;
+pub mod peers;
+mod quic_network;
+mod task;
 #[cfg(test)]
 mod tests;
-pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -31,15 +31,15 @@ use muster_types::{NodeName, PublicKey, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::birth::failpoint::Hook;
-use crate::birth::step::{Charter, Quorums};
+use crate::birth::failpoint::FailPointHook;
+use crate::birth::step::{BirthParams, Quorums};
 use crate::birth::wire::{WireError, from_wire, to_wire};
-use crate::birth::{Certificate, Message, PromiseStore, StoreError, config_digest, run};
-pub use candidate::{Candidate, CandidateError, Standing};
+use crate::birth::{Certificate, Message, PromiseStore, StoreError, config_digest, driver};
+pub use candidate::{Candidate, CandidateError, CandidateState};
 use network::Network;
-pub use remote::Remote;
-pub use room::Room;
-use view::{Own, View};
+use peers::{LocalNode, PeerTable};
+pub use quic_network::QuicNetwork;
+pub use task::FormationTask;
 
 /// Capacity of the queue of peers' requests.
 const INBOX: usize = 64;
@@ -60,7 +60,7 @@ pub struct Settings {
     pub founders: Vec<NodeName>,
     /// The birth fields by path; public values only.
     pub birth_fields: BTreeMap<String, String>,
-    pub hook: Hook,
+    pub hook: FailPointHook,
 }
 
 /// The result of formation.
@@ -81,7 +81,7 @@ pub enum FormationError {
 
 /// Reasons why a peer's request was not answered.
 #[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
+pub enum RequestError {
     #[error(transparent)]
     Candidate(#[from] CandidateError),
     #[error(transparent)]
@@ -92,7 +92,7 @@ pub enum AnswerError {
 
 /// Handle to the formation task, for peers' requests and the daemon.
 #[derive(Debug, Clone)]
-pub struct Handle {
+pub struct Formation {
     requests: mpsc::Sender<Request>,
     candidate: watch::Receiver<hello::Candidate>,
     formed: watch::Receiver<Option<Formed>>,
@@ -103,7 +103,7 @@ enum Request {
     Birth { from: PublicKey, message: Message, reply: oneshot::Sender<Vec<Message>> },
 }
 
-/// Creates the handle and the task of formation; the caller spawns [`Room::run`].
+/// Creates the handle and the task of formation; the caller spawns [`FormationTask::run`].
 ///
 /// # Errors
 /// When the promise store cannot be read.
@@ -112,10 +112,10 @@ pub fn prepare<N: Network>(
     store: PromiseStore,
     network: N,
     hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
-) -> Result<(Handle, Room<N>), FormationError> {
+) -> Result<(Formation, FormationTask<N>), FormationError> {
     let Settings { identity, name, role, mut addresses, token_id, .. } = settings;
     let Settings { expect, founders, birth_fields, hook, .. } = settings;
-    let charter = Charter {
+    let params = BirthParams {
         me: identity.node_id(),
         token_id,
         expect,
@@ -128,31 +128,35 @@ pub fn prepare<N: Network>(
         role,
         addresses: addresses.borrow_and_update().clone(),
         epoch: 0,
-        standing: Standing::Fresh,
+        state: CandidateState::Fresh,
         birth_fields,
     };
-    let birth = run::Driver::new(charter, identity, store, hook)?;
-    let view = View::new(Own { candidate, expect, founders }, Instant::now().into_std());
+    let birth = driver::BirthDriver::new(params, identity, store, hook)?;
+    let peers =
+        PeerTable::new(LocalNode { candidate, expect, founders }, Instant::now().into_std());
     let (requests, inbox) = mpsc::channel(INBOX);
-    let room = Room::new(view, birth, network, room::Ears { inbox, hints, addresses });
-    let handle =
-        Handle { requests, candidate: room.candidate.subscribe(), formed: room.formed.subscribe() };
-    Ok((handle, room))
+    let task = FormationTask::new(peers, birth, network, task::Inputs { inbox, hints, addresses });
+    let handle = Formation {
+        requests,
+        candidate: task.candidate.subscribe(),
+        formed: task.formed.subscribe(),
+    };
+    Ok((handle, task))
 }
 
-impl Handle {
+impl Formation {
     /// Answers a greeting of a peer at `remote` that has proved the token.
     pub async fn greet(
         &self,
         from: PublicKey,
         remote: SocketAddr,
         request: GreetRequest,
-    ) -> Result<GreetReply, AnswerError> {
+    ) -> Result<GreetReply, RequestError> {
         let mut candidate = Candidate::from_wire(from, request.candidate)?;
         if candidate.addresses.is_empty() {
             candidate.addresses.push(remote);
         }
-        let hints = candidate::hinted(&request.peers);
+        let hints = candidate::hint_addresses(&request.peers);
         self.ask(|reply| Request::Greet { candidate, hints, reply }).await
     }
 
@@ -161,7 +165,7 @@ impl Handle {
         &self,
         from: PublicKey,
         message: BirthMessage,
-    ) -> Result<Vec<BirthMessage>, AnswerError> {
+    ) -> Result<Vec<BirthMessage>, RequestError> {
         let message = from_wire(&from, message)?;
         let replies = self.ask(|reply| Request::Birth { from, message, reply }).await?;
         Ok(replies.iter().map(to_wire).collect())
@@ -181,9 +185,9 @@ impl Handle {
     async fn ask<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
-    ) -> Result<T, AnswerError> {
+    ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| AnswerError::Stopped)?;
-        answer.await.map_err(|_| AnswerError::Stopped)
+        self.requests.send(request(reply)).await.map_err(|_| RequestError::Stopped)?;
+        answer.await.map_err(|_| RequestError::Stopped)
     }
 }

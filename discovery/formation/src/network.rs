@@ -10,7 +10,7 @@ use muster_types::PublicKey;
 /// Reason why a peer did not answer; human-readable, with the address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreached(pub String);
+pub struct Unreachable(pub String);
 
 /// Opens sessions with other nodes. Every call ends within a bounded time.
 pub trait Network: Send + Sync + 'static {
@@ -20,7 +20,7 @@ pub trait Network: Send + Sync + 'static {
     fn open(
         &self,
         address: SocketAddr,
-    ) -> impl Future<Output = Result<Self::Session, Unreached>> + Send;
+    ) -> impl Future<Output = Result<Self::Session, Unreachable>> + Send;
 }
 
 /// A session with a peer that holds the token. Closed when dropped.
@@ -33,15 +33,15 @@ pub trait Session: Send + Sync + 'static {
     fn greet(
         &self,
         request: GreetRequest,
-    ) -> impl Future<Output = Result<GreetReply, Unreached>> + Send;
+    ) -> impl Future<Output = Result<GreetReply, Unreachable>> + Send;
 
     fn birth(
         &self,
         message: BirthMessage,
-    ) -> impl Future<Output = Result<Vec<BirthMessage>, Unreached>> + Send;
+    ) -> impl Future<Output = Result<Vec<BirthMessage>, Unreachable>> + Send;
 
     fn join(
         &self,
         request: JoinRequest,
-    ) -> impl Future<Output = Result<JoinReply, Unreached>> + Send;
+    ) -> impl Future<Output = Result<JoinReply, Unreachable>> + Send;
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_formation::birth::PromiseStore;
-use muster_formation::birth::failpoint::Hook;
-use muster_formation::{self, Formed, Handle, Remote, Settings};
+use muster_formation::birth::failpoint::FailPointHook;
+use muster_formation::{self, Formation, Formed, QuicNetwork, Settings};
 use muster_messages::hello::{
     AnchorReply, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, RenewReply,
 };
@@ -29,7 +29,7 @@ use tonic::Status;
 /// Hello handler like the daemon's before the cluster exists.
 struct FormationHandler {
     token: Token,
-    formation: Handle,
+    formation: Formation,
 }
 
 #[tonic::async_trait]
@@ -73,7 +73,7 @@ impl HelloHandler for FormationHandler {
 }
 
 struct Node {
-    handle: Handle,
+    handle: Formation,
     address: SocketAddr,
     hints: watch::Sender<Arc<BTreeSet<SocketAddr>>>,
     stop: CancellationToken,
@@ -102,10 +102,10 @@ impl Node {
             expect: 3,
             founders: Vec::new(),
             birth_fields: BTreeMap::new(),
-            hook: Hook::inert(),
+            hook: FailPointHook::noop(),
         };
-        let network = Remote::new(endpoint, token.clone());
-        let (handle, room) = muster_formation::prepare(settings, store, network, seen).unwrap();
+        let network = QuicNetwork::new(endpoint, token.clone());
+        let (handle, task) = muster_formation::prepare(settings, store, network, seen).unwrap();
         let handler = FormationHandler { token: token.clone(), formation: handle.clone() };
         let hello = hello::Server::new(Arc::new(handler)).service();
         let stop = CancellationToken::new();
@@ -113,7 +113,7 @@ impl Node {
         let (ended, running) = (stop.clone(), stop.clone());
         let node = endpoint::service(NodeServer::new(muster_kit::Echo));
         tasks.spawn(async move { listener.run(hello, node, ended).await });
-        tasks.spawn(async move { room.run(running).await.unwrap() });
+        tasks.spawn(async move { task.run(running).await.unwrap() });
         Self { handle, address, hints, stop, _tasks: tasks, _disk: disk, _trust: trusting }
     }
 }

@@ -14,7 +14,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tracing::{debug, warn};
 
-use super::{MAX_HINTS_PER_SOURCE, Outlet};
+use super::{MAX_HINTS_PER_SOURCE, Reporter};
 
 /// Service label (RFC 2782) under which a domain lists its nodes.
 pub const SERVICE: &str = "_muster._udp";
@@ -26,31 +26,31 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Bounds on a TTL. The lower one prevents floods; the upper one ensures that changes are seen.
 const REFRESH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
 /// Timeouts of one query to one server, and of one complete lookup.
-const QUESTION: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_secs(10);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reasons why a lookup failed. "No such record" is an answer, not an error.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum LookupError {
     #[error("{name:?} is not a DNS name")]
     Name { name: String },
     #[error("no DNS server answered the query for {name}: {reason}")]
     Unanswered { name: String, reason: String },
-    #[error("DNS query for {name} timed out after {} s", LOOK.as_secs())]
-    Late { name: String },
+    #[error("DNS query for {name} timed out after {} s", LOOKUP_TIMEOUT.as_secs())]
+    TimedOut { name: String },
     #[error("system DNS configuration is unusable: {reason}; set discovery.dns.servers")]
     System { reason: String },
 }
 
 /// Addresses with their TTL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct LookupAnswer {
     pub addresses: BTreeSet<SocketAddr>,
     pub ttl: Duration,
 }
 
-impl Answer {
-    fn none() -> Self {
+impl LookupAnswer {
+    fn empty() -> Self {
         Self { addresses: BTreeSet::new(), ttl: REFRESH.1 }
     }
 
@@ -76,10 +76,10 @@ impl Resolver {
     }
 
     /// Resolves the addresses of `host`, with `port`; empty if there are none.
-    pub async fn addresses(&self, host: &str, port: u16) -> Result<Answer, LookError> {
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<LookupAnswer, LookupError> {
         let name = absolute(host)?;
-        in_time(host, async {
-            let mut answer = Answer::none();
+        with_timeout(host, async {
+            let mut answer = LookupAnswer::empty();
             let (ips, ttl) = ips(&self.build()?, &name).await?;
             answer.add(ips.into_iter().map(|ip| SocketAddr::new(ip, port)), ttl);
             Ok(answer)
@@ -88,15 +88,15 @@ impl Resolver {
     }
 
     /// Resolves the targets of `_muster._udp.<domain>`, each with its port; empty without a record.
-    pub async fn service(&self, domain: &str) -> Result<Answer, LookError> {
+    pub async fn service(&self, domain: &str) -> Result<LookupAnswer, LookupError> {
         let name = absolute(&format!("{SERVICE}.{domain}"))?;
-        in_time(domain, async {
+        with_timeout(domain, async {
             let resolver = self.build()?;
-            let mut answer = Answer::none();
+            let mut answer = LookupAnswer::empty();
             let found = match resolver.lookup(name.clone(), RecordType::SRV).await {
                 Err(error) => none_or_error(&name, &error).map(|()| Vec::new())?,
                 Ok(lookup) => {
-                    answer.ttl = left(lookup.valid_until());
+                    answer.ttl = remaining_ttl(lookup.valid_until());
                     let targets = lookup.answers().iter().filter_map(|record| match &record.data {
                         RData::SRV(srv) => Some((srv.target.clone(), srv.port)),
                         _ => None,
@@ -118,8 +118,8 @@ impl Resolver {
         .await
     }
 
-    fn build(&self) -> Result<TokioResolver, LookError> {
-        let system = |error: NetError| LookError::System { reason: error.to_string() };
+    fn build(&self) -> Result<TokioResolver, LookupError> {
+        let system = |error: NetError| LookupError::System { reason: error.to_string() };
         let mut builder = if self.servers.is_empty() {
             TokioResolver::builder_tokio().map_err(system)?
         } else {
@@ -128,7 +128,7 @@ impl Resolver {
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
         let options = builder.options_mut();
-        options.timeout = QUESTION;
+        options.timeout = QUERY_TIMEOUT;
         options.attempts = 1;
         options.cache_size = 0; // our backoff honours TTLs; lookups must see current records
         builder.build().map_err(system)
@@ -144,114 +144,119 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
 }
 
 /// Parses an absolute name, so that the resolver applies no search list.
-fn absolute(host: &str) -> Result<Name, LookError> {
-    let mut name = Name::from_ascii(host).map_err(|_| LookError::Name { name: host.to_owned() })?;
+fn absolute(host: &str) -> Result<Name, LookupError> {
+    let mut name =
+        Name::from_ascii(host).map_err(|_| LookupError::Name { name: host.to_owned() })?;
     name.set_fqdn(true);
     Ok(name)
 }
 
-async fn ips(resolver: &TokioResolver, name: &Name) -> Result<(Vec<IpAddr>, Duration), LookError> {
+async fn ips(
+    resolver: &TokioResolver,
+    name: &Name,
+) -> Result<(Vec<IpAddr>, Duration), LookupError> {
     match resolver.lookup_ip(name.clone()).await {
-        Ok(lookup) => {
-            Ok((lookup.iter().take(MAX_HINTS_PER_SOURCE).collect(), left(lookup.valid_until())))
-        }
+        Ok(lookup) => Ok((
+            lookup.iter().take(MAX_HINTS_PER_SOURCE).collect(),
+            remaining_ttl(lookup.valid_until()),
+        )),
         Err(error) => none_or_error(name, &error).map(|()| (Vec::new(), REFRESH.1)),
     }
 }
 
-fn none_or_error(name: &Name, error: &NetError) -> Result<(), LookError> {
+fn none_or_error(name: &Name, error: &NetError) -> Result<(), LookupError> {
     if error.is_no_records_found() {
         return Ok(());
     }
-    Err(LookError::Unanswered { name: name.to_string(), reason: error.to_string() })
+    Err(LookupError::Unanswered { name: name.to_string(), reason: error.to_string() })
 }
 
-fn left(until: Instant) -> Duration {
+fn remaining_ttl(until: Instant) -> Duration {
     until.saturating_duration_since(tokio::time::Instant::now().into_std())
 }
 
-async fn in_time<T>(
+async fn with_timeout<T>(
     name: &str,
-    look: impl Future<Output = Result<T, LookError>>,
-) -> Result<T, LookError> {
-    let late = || LookError::Late { name: name.to_owned() };
-    tokio::time::timeout(LOOK, look).await.map_err(|_| late())?
+    lookup: impl Future<Output = Result<T, LookupError>>,
+) -> Result<T, LookupError> {
+    let timed_out = || LookupError::TimedOut { name: name.to_owned() };
+    tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await.map_err(|_| timed_out())?
 }
 
 /// Delay until the next lookup: the TTL if something was found, otherwise exponential backoff.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Backoff {
     next_retry: Duration,
 }
 
-impl Pace {
+impl Backoff {
     pub(super) fn new() -> Self {
         Self { next_retry: RETRY.0 }
     }
 
     /// Returns the delay after a lookup that found records valid for `ttl`.
-    pub(super) fn found(&mut self, ttl: Duration) -> Duration {
+    pub(super) fn on_found(&mut self, ttl: Duration) -> Duration {
         self.next_retry = RETRY.0;
         ttl.clamp(REFRESH.0, REFRESH.1)
     }
 
     /// Returns the delay after a lookup that found nothing or failed.
-    pub(super) fn empty(&mut self) -> Duration {
+    pub(super) fn on_empty(&mut self) -> Duration {
         let pause = self.next_retry;
         self.next_retry = (pause * 2).min(RETRY.1);
         pause
     }
 
     /// Resets the delay after an explicit request for a lookup.
-    pub(super) fn hurry(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.next_retry = RETRY.0;
     }
 }
 
 /// Looks up `domain` until the task is aborted.
-pub(super) async fn run(domain: String, port: u16, resolver: Resolver, mut outlet: Outlet) {
+pub(super) async fn run(domain: String, port: u16, resolver: Resolver, mut reporter: Reporter) {
     let domain = domain.trim_end_matches('.').to_owned();
     let mut last: BTreeSet<SocketAddr> = BTreeSet::new();
-    let mut pace = Pace::new();
+    let mut backoff = Backoff::new();
     let mut was_failing = false;
     loop {
         let (service, plain) =
             tokio::join!(resolver.service(&domain), resolver.addresses(&domain, port));
-        let look = judge(&domain, service, plain);
-        let failing = look.failed.is_some();
-        let pause = match &look.answer {
+        let lookup_result = combine(&domain, service, plain);
+        let failing = lookup_result.failed.is_some();
+        let pause = match &lookup_result.answer {
             Some(answer) => {
                 last.clone_from(&answer.addresses);
-                if last.is_empty() { pace.empty() } else { pace.found(answer.ttl) }
+                if last.is_empty() { backoff.on_empty() } else { backoff.on_found(answer.ttl) }
             }
-            None => pace.empty(), // keeps the last good answer
+            None => backoff.on_empty(), // keeps the last good answer
         };
-        if let Some(error) = look.failed.filter(|_| !was_failing) {
+        if let Some(error) = lookup_result.failed.filter(|_| !was_failing) {
             warn!(%error, retry_in = ?pause, "DNS discovery failed");
         }
         was_failing = failing;
-        outlet.say(last.clone(), look.phrase, failing).await;
-        if outlet.rest(pause).await {
-            pace.hurry();
+        reporter.report(last.clone(), lookup_result.description, failing).await;
+        if reporter.wait(pause).await {
+            backoff.reset();
         }
     }
 }
 
-struct Look {
+struct LookupResult {
     /// `None` if both lookups failed to return an address.
-    answer: Option<Answer>,
-    phrase: String,
-    failed: Option<LookError>,
+    answer: Option<LookupAnswer>,
+    description: String,
+    failed: Option<LookupError>,
 }
 
 /// Combines both lookups into one answer and one description. A failed one does not invalidate the
 /// other's answer.
-fn judge(
+fn combine(
     domain: &str,
-    service: Result<Answer, LookError>,
-    plain: Result<Answer, LookError>,
-) -> Look {
-    let mut all = Answer::none();
+    service: Result<LookupAnswer, LookupError>,
+    plain: Result<LookupAnswer, LookupError>,
+) -> LookupResult {
+    let mut all = LookupAnswer::empty();
     let mut failed = None;
     let mut counts = [0, 0];
     for (count, result) in counts.iter_mut().zip([service, plain]) {
@@ -263,14 +268,14 @@ fn judge(
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    let phrase = match (&failed, counts) {
+    let description = match (&failed, counts) {
         (Some(error), [0, 0]) => error.to_string(),
         (_, [0, 0]) => format!("no SRV record for {SERVICE}.{domain} and no address for {domain}"),
         (_, [0, n]) => format!("{n} addresses for {domain}, no SRV record for {SERVICE}.{domain}"),
         (_, [n, _]) => format!("{n} addresses by SRV record {SERVICE}.{domain}"),
     };
     let answer = (failed.is_none() || counts != [0, 0]).then_some(all);
-    Look { answer, phrase, failed }
+    LookupResult { answer, description, failed }
 }
 
 #[cfg(test)]
@@ -278,40 +283,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_look_is_repeated_ever_more_slowly() {
-        let mut pace = Pace::new();
-        let pauses: Vec<_> = (0..7).map(|_| pace.empty().as_secs()).collect();
+    fn an_empty_lookup_is_repeated_with_backoff() {
+        let mut backoff = Backoff::new();
+        let pauses: Vec<_> = (0..7).map(|_| backoff.on_empty().as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
-        pace.hurry();
-        assert_eq!(pace.empty(), RETRY.0);
-        assert_eq!(pace.found(Duration::ZERO), REFRESH.0);
-        assert_eq!(pace.found(Duration::from_hours(24)), REFRESH.1);
+        backoff.reset();
+        assert_eq!(backoff.on_empty(), RETRY.0);
+        assert_eq!(backoff.on_found(Duration::ZERO), REFRESH.0);
+        assert_eq!(backoff.on_found(Duration::from_hours(24)), REFRESH.1);
     }
 
     #[test]
     fn one_failing_lookup_does_not_spoil_the_other() {
-        let error = || LookError::Late { name: "example.com".to_owned() };
-        let mut some = Answer::none();
+        let error = || LookupError::TimedOut { name: "example.com".to_owned() };
+        let mut some = LookupAnswer::empty();
         some.add(["192.0.2.1:50000".parse().unwrap()], Duration::from_secs(5));
-        let look = judge("example.com", Err(error()), Ok(some.clone()));
-        assert_eq!(look.answer, Some(some));
-        assert!(look.failed.is_some());
+        let lookup_result = combine("example.com", Err(error()), Ok(some.clone()));
+        assert_eq!(lookup_result.answer, Some(some));
+        assert!(lookup_result.failed.is_some());
 
-        let look = judge("example.com", Err(error()), Ok(Answer::none()));
-        assert!(look.answer.is_none(), "the last good answer must stay");
-        assert_eq!(look.phrase, "DNS query for example.com timed out after 10 s");
+        let lookup_result = combine("example.com", Err(error()), Ok(LookupAnswer::empty()));
+        assert!(lookup_result.answer.is_none(), "the last good answer must stay");
+        assert_eq!(lookup_result.description, "DNS query for example.com timed out after 10 s");
 
-        let look = judge("example.com", Ok(Answer::none()), Ok(Answer::none()));
-        assert_eq!(look.answer, Some(Answer::none()));
+        let lookup_result =
+            combine("example.com", Ok(LookupAnswer::empty()), Ok(LookupAnswer::empty()));
+        assert_eq!(lookup_result.answer, Some(LookupAnswer::empty()));
         assert_eq!(
-            look.phrase,
+            lookup_result.description,
             "no SRV record for _muster._udp.example.com and no address for example.com"
         );
     }
 
     #[test]
     fn a_flood_of_addresses_is_cut() {
-        let mut answer = Answer::none();
+        let mut answer = LookupAnswer::empty();
         let flood = (0..10_000u16).map(|n| SocketAddr::from(([192, 0, 2, 1], n + 1)));
         answer.add(flood, Duration::from_secs(1));
         assert_eq!(answer.addresses.len(), MAX_HINTS_PER_SOURCE);

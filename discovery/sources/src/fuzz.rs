@@ -5,14 +5,14 @@ use std::fs;
 use muster_fuzz::{Verdict, refused, target};
 use muster_types::{NodeId, Role};
 
-use crate::remembered::{self, Peer};
+use crate::remembered::{self, RememberedPeer};
 
 /// `peers.json`.
 #[test]
 fn remembered_peers() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("peers.json");
-    let peer = |number| Peer {
+    let peer = |number| RememberedPeer {
         id: NodeId::from_bytes([number; 32]),
         name: format!("cp-{number}").parse().expect("a node name"),
         role: Role::ControlPlane,
@@ -28,7 +28,7 @@ fn remembered_peers() {
             Err(error) => refused(error),
             Ok(peers) => {
                 assert!(peers.iter().all(|peer| peer.addresses.len() <= 16));
-                let text = remembered::compose(&peers).expect("plain data");
+                let text = remembered::encode(&peers).expect("plain data");
                 fs::write(&path, text).expect("a small file is written");
                 assert_eq!(remembered::read(&path).expect("just written"), peers);
                 Verdict::Accepted

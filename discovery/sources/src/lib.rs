@@ -5,11 +5,11 @@
 //! it in [`Sources::state`] and retries.
 
 pub mod dns;
-pub mod fixed;
 #[cfg(test)]
 mod fuzz;
 pub mod mdns;
 pub mod remembered;
+pub mod static_peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
-pub use remembered::Peer;
+pub use remembered::RememberedPeer;
 
 /// Maximum number of addresses per source: bounds the dials that a hostile answer can cause.
 pub const MAX_HINTS_PER_SOURCE: usize = 64;
@@ -33,10 +33,10 @@ pub const MAX_HINTS_PER_SOURCE: usize = 64;
 pub struct Settings {
     /// This node's port, and the default for addresses without one.
     pub port: u16,
-    /// Addresses that this node listens on: never offered as hints. See [`Sources::set_own`].
+    /// Addresses that this node listens on: never offered as hints. See [`Sources::set_own_addresses`].
     pub own: BTreeSet<SocketAddr>,
     /// Static peers: `host:port`, `address:port`, or either without a port.
-    pub fixed: Vec<String>,
+    pub static_peers: Vec<String>,
     /// DNS servers for every lookup; empty means the system's servers.
     pub servers: Vec<SocketAddr>,
     /// The domain that lists the nodes in DNS; `None` disables this source.
@@ -50,7 +50,7 @@ pub struct Settings {
 /// A kind of source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    Fixed,
+    Static,
     Dns,
     Mdns,
     Remembered,
@@ -59,7 +59,7 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Fixed => "static",
+            Self::Static => "static",
             Self::Dns => "dns",
             Self::Mdns => "mdns",
             Self::Remembered => "remembered",
@@ -69,62 +69,62 @@ impl fmt::Display for Source {
 
 /// Latest report of one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub struct SourceState {
     pub source: Source,
     /// Current hints.
     pub hints: BTreeSet<SocketAddr>,
     /// Description for `musterctl status`, such as `no SRV record for _muster._udp.example.com`.
-    pub phrase: String,
+    pub description: String,
     /// True if the source could not be queried; the hints are then the last good result.
     pub failing: bool,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for SourceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.source, self.phrase)
+        write!(f, "{}: {}", self.source, self.description)
     }
 }
 
-/// Handle to all sources. Clones share the same sources, which end with the [`Driver`].
+/// Handle to all sources. Clones share the same sources, which end with the [`SourcesTask`].
 #[derive(Debug, Clone)]
 pub struct Sources {
     hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
-    states: watch::Receiver<Arc<BTreeMap<Source, State>>>,
+    states: watch::Receiver<Arc<BTreeMap<Source, SourceState>>>,
     own: watch::Sender<BTreeSet<SocketAddr>>,
-    poke: watch::Sender<u64>,
-    remember: mpsc::Sender<Vec<Peer>>,
+    refresh: watch::Sender<u64>,
+    remember: mpsc::Sender<Vec<RememberedPeer>>,
 }
 
-/// Task behind [`Sources`]: the caller spawns [`Driver::run`].
+/// Task behind [`Sources`]: the caller spawns [`SourcesTask::run`].
 #[derive(Debug)]
-pub struct Driver {
+pub struct SourcesTask {
     settings: Settings,
     stop: CancellationToken,
     hints: watch::Sender<Arc<BTreeSet<SocketAddr>>>,
-    states: watch::Sender<Arc<BTreeMap<Source, State>>>,
+    states: watch::Sender<Arc<BTreeMap<Source, SourceState>>>,
     own: watch::Receiver<BTreeSet<SocketAddr>>,
-    poke: watch::Receiver<u64>,
-    remember: mpsc::Receiver<Vec<Peer>>,
+    refresh: watch::Receiver<u64>,
+    remember: mpsc::Receiver<Vec<RememberedPeer>>,
 }
 
 impl Sources {
-    /// Prepares the sources. Nothing is read or sent before the driver runs.
-    pub fn new(settings: Settings, stop: CancellationToken) -> (Self, Driver) {
+    /// Prepares the sources. Nothing is read or sent before the task runs.
+    pub fn new(settings: Settings, stop: CancellationToken) -> (Self, SourcesTask) {
         let (hints, hints_seen) = watch::channel(Arc::default());
         let (states, states_seen) = watch::channel(Arc::default());
         let (own, own_seen) = watch::channel(settings.own.clone());
-        let (poke, poked) = watch::channel(0);
+        let (refresh, refresh_requested) = watch::channel(0);
         let (remember, to_remember) = mpsc::channel(4);
-        let driver = Driver {
+        let task = SourcesTask {
             settings,
             stop,
             hints,
             states,
             own: own_seen,
-            poke: poked,
+            refresh: refresh_requested,
             remember: to_remember,
         };
-        (Self { hints: hints_seen, states: states_seen, own, poke, remember }, driver)
+        (Self { hints: hints_seen, states: states_seen, own, refresh, remember }, task)
     }
 
     /// All addresses to dial now, without this node's own.
@@ -133,41 +133,42 @@ impl Sources {
     }
 
     /// The latest report of each enabled source.
-    pub fn state(&self) -> Arc<BTreeMap<Source, State>> {
+    pub fn state(&self) -> Arc<BTreeMap<Source, SourceState>> {
         Arc::clone(&self.states.borrow())
     }
 
     /// Receiver of the reports in [`Sources::state`].
-    pub fn states(&self) -> watch::Receiver<Arc<BTreeMap<Source, State>>> {
+    pub fn states(&self) -> watch::Receiver<Arc<BTreeMap<Source, SourceState>>> {
         self.states.clone()
     }
 
     /// Replaces this node's own addresses after a change.
-    pub fn set_own(&self, own: BTreeSet<SocketAddr>) {
+    pub fn set_own_addresses(&self, own: BTreeSet<SocketAddr>) {
         self.own.send_replace(own);
     }
 
     /// Makes all sources query immediately instead of at the next interval.
-    pub fn poke(&self) {
-        self.poke.send_modify(|turn| *turn = turn.wrapping_add(1));
+    pub fn refresh(&self) {
+        self.refresh.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Replaces the peers on disk for the next start. Written asynchronously: a power cut may lose
-    /// the latest list, but never corrupts the file. Ignored once the driver has stopped.
-    pub async fn remember(&self, peers: Vec<Peer>) {
+    /// the latest list, but never corrupts the file. Ignored once the task has stopped.
+    pub async fn remember(&self, peers: Vec<RememberedPeer>) {
         self.remember.send(peers).await.ok();
     }
 }
 
-impl Driver {
+impl SourcesTask {
     /// Runs every source until `stop`.
     pub async fn run(self) {
-        let Self { settings, stop, hints, states, mut own, poke, remember } = self;
+        let Self { settings, stop, hints, states, mut own, refresh, remember } = self;
         let (reports, mut inbox) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
-        let outlet = |source| Outlet { source, reports: reports.clone(), poke: poke.clone() };
-        spawn_sources(&mut tasks, &settings, remember, outlet);
-        let mut known: BTreeMap<Source, State> = BTreeMap::new();
+        let reporter =
+            |source| Reporter { source, reports: reports.clone(), refresh: refresh.clone() };
+        spawn_sources(&mut tasks, &settings, remember, reporter);
+        let mut known: BTreeMap<Source, SourceState> = BTreeMap::new();
         loop {
             tokio::select! {
                 biased;
@@ -197,35 +198,38 @@ impl Driver {
 fn spawn_sources(
     tasks: &mut JoinSet<()>,
     settings: &Settings,
-    remember: mpsc::Receiver<Vec<Peer>>,
-    outlet: impl Fn(Source) -> Outlet,
+    remember: mpsc::Receiver<Vec<RememberedPeer>>,
+    reporter: impl Fn(Source) -> Reporter,
 ) {
     let port = settings.port;
     let resolver = dns::Resolver::new(settings.servers.clone());
-    let span = |source: Source| info_span!("candidates", %source);
+    let span = |source: Source| info_span!("sources", %source);
     let path = settings.remembered.clone();
     tasks.spawn(
-        remembered::run(path, outlet(Source::Remembered), remember)
+        remembered::run(path, reporter(Source::Remembered), remember)
             .instrument(span(Source::Remembered)),
     );
-    if !settings.fixed.is_empty() {
-        let entries = settings.fixed.clone();
+    if !settings.static_peers.is_empty() {
+        let entries = settings.static_peers.clone();
         tasks.spawn(
-            fixed::run(entries, port, resolver.clone(), outlet(Source::Fixed))
-                .instrument(span(Source::Fixed)),
+            static_peers::run(entries, port, resolver.clone(), reporter(Source::Static))
+                .instrument(span(Source::Static)),
         );
     }
     if let Some(domain) = settings.domain.clone() {
         tasks.spawn(
-            dns::run(domain, port, resolver, outlet(Source::Dns)).instrument(span(Source::Dns)),
+            dns::run(domain, port, resolver, reporter(Source::Dns)).instrument(span(Source::Dns)),
         );
     }
     if let Some(mdns) = settings.mdns.clone() {
-        tasks.spawn(mdns::run(mdns, port, outlet(Source::Mdns)).instrument(span(Source::Mdns)));
+        tasks.spawn(mdns::run(mdns, port, reporter(Source::Mdns)).instrument(span(Source::Mdns)));
     }
 }
 
-fn merge(known: &BTreeMap<Source, State>, own: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
+fn merge(
+    known: &BTreeMap<Source, SourceState>,
+    own: &BTreeSet<SocketAddr>,
+) -> BTreeSet<SocketAddr> {
     known
         .values()
         .flat_map(|state| state.hints.iter().take(MAX_HINTS_PER_SOURCE))
@@ -240,31 +244,34 @@ fn is_dialable(address: &SocketAddr) -> bool {
 
 /// Reports the results of one source and waits for its next query.
 #[derive(Debug)]
-struct Outlet {
+struct Reporter {
     source: Source,
-    reports: mpsc::Sender<State>,
-    poke: watch::Receiver<u64>,
+    reports: mpsc::Sender<SourceState>,
+    refresh: watch::Receiver<u64>,
 }
 
-impl Outlet {
+impl Reporter {
     /// Replaces the report of this source.
-    async fn say(&self, hints: BTreeSet<SocketAddr>, phrase: String, failing: bool) {
-        // The driver outlives its sources: a failed send means that the driver is ending.
-        self.reports.send(State { source: self.source, hints, phrase, failing }).await.ok();
+    async fn report(&self, hints: BTreeSet<SocketAddr>, description: String, failing: bool) {
+        // The task outlives its sources: a failed send means that the task is ending.
+        self.reports
+            .send(SourceState { source: self.source, hints, description, failing })
+            .await
+            .ok();
     }
 
     /// Waits for `pause` or for a refresh request; returns true for the latter. Cancel safe.
-    async fn rest(&mut self, pause: Duration) -> bool {
+    async fn wait(&mut self, pause: Duration) -> bool {
         tokio::select! {
             biased;
-            poked = self.poked() => poked,
+            refresh_requested = self.refresh_requested() => refresh_requested,
             () = tokio::time::sleep(pause) => false,
         }
     }
 
     /// Waits for a refresh request; never returns once all handles were dropped. Cancel safe.
-    async fn poked(&mut self) -> bool {
-        if self.poke.changed().await.is_err() {
+    async fn refresh_requested(&mut self) -> bool {
+        if self.refresh.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
         true

@@ -27,7 +27,7 @@ use ring::digest::{SHA256, digest};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use super::{MAX_HINTS_PER_SOURCE, Outlet};
+use super::{MAX_HINTS_PER_SOURCE, Reporter};
 
 /// The DNS-SD service type.
 pub const SERVICE: &str = "_muster._udp.local.";
@@ -39,8 +39,8 @@ const MAX_INSTANCES: usize = 256;
 const RETRY: Duration = Duration::from_secs(5);
 /// Delay before browsing again after the start and after the link has come up. It doubles each
 /// time, up to the maximum.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_mins(2);
+const MIN_BROWSE_DELAY: Duration = Duration::from_secs(2);
+const MAX_BROWSE_DELAY: Duration = Duration::from_mins(2);
 /// Interval at which the library polls interfaces: a link may come up after the node.
 const INTERFACES_EVERY_SECONDS: u32 = 2;
 
@@ -52,7 +52,7 @@ pub struct Settings {
     /// The public id of the token the cluster is founded with.
     pub token_id: String,
     /// Selects the addresses to announce, on their interfaces only.
-    pub chosen: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    pub address_filter: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
 impl fmt::Debug for Settings {
@@ -62,32 +62,36 @@ impl fmt::Debug for Settings {
 }
 
 /// Distinguishes clusters on one link: 64 bits of a hash of the token's public id.
-fn tag(token_id: &str) -> String {
+fn token_tag(token_id: &str) -> String {
     let hash = digest(&SHA256, format!("muster mdns tag 1\n{token_id}").as_bytes());
     let first = hash.as_ref()[..8].try_into().expect("SHA-256 has 32 bytes");
     format!("{:016x}", u64::from_be_bytes(first))
 }
 
 /// Announces and browses until the task is aborted.
-pub(super) async fn run(settings: Settings, port: u16, mut outlet: Outlet) {
+pub(super) async fn run(settings: Settings, port: u16, mut reporter: Reporter) {
     loop {
-        if let Err(error) = watch(&settings, port, &mut outlet).await {
+        if let Err(error) = run_once(&settings, port, &mut reporter).await {
             warn!(%error, retry_in = ?RETRY, "mDNS failed");
-            outlet.say(BTreeSet::new(), format!("mDNS failed: {error}"), true).await;
+            reporter.report(BTreeSet::new(), format!("mDNS failed: {error}"), true).await;
         }
-        outlet.rest(RETRY).await;
+        reporter.wait(RETRY).await;
     }
 }
 
 /// Returns only when the library fails or drops the subscription.
-async fn watch(settings: &Settings, port: u16, outlet: &mut Outlet) -> Result<(), mdns_sd::Error> {
+async fn run_once(
+    settings: &Settings,
+    port: u16,
+    reporter: &mut Reporter,
+) -> Result<(), mdns_sd::Error> {
     let library = Library::start(settings, port)?;
     let interfaces = library.daemon.monitor()?;
-    let mut events = library.look()?;
-    let mut link = Link::new(&settings.token_id, settings.me);
-    let mut pauses = Pauses::new();
-    let mut again = Instant::now() + pauses.next();
-    outlet.say(BTreeSet::new(), link.phrase(), false).await;
+    let mut events = library.browse()?;
+    let mut link = LinkState::new(&settings.token_id, settings.me);
+    let mut backoff = BrowseBackoff::new();
+    let mut next_browse = Instant::now() + backoff.next();
+    reporter.report(BTreeSet::new(), link.description(), false).await;
     loop {
         let changed = tokio::select! {
             biased;
@@ -98,19 +102,19 @@ async fn watch(settings: &Settings, port: u16, outlet: &mut Outlet) -> Result<()
             interface = interfaces.recv_async() => {
                 let Ok(interface) = interface else { return Ok(()) };
                 if matches!(interface, DaemonEvent::IpAdd(_)) {
-                    pauses = Pauses::new();
-                    again = Instant::now() + pauses.next();
+                    backoff = BrowseBackoff::new();
+                    next_browse = Instant::now() + backoff.next();
                 }
                 false
             }
-            _ = outlet.poked() => {
-                pauses = Pauses::new();
-                again = Instant::now();
+            _ = reporter.refresh_requested() => {
+                backoff = BrowseBackoff::new();
+                next_browse = Instant::now();
                 false
             }
-            () = sleep_until(again) => {
-                again = Instant::now() + pauses.next();
-                let before = std::mem::replace(&mut events, library.look()?);
+            () = sleep_until(next_browse) => {
+                next_browse = Instant::now() + backoff.next();
+                let before = std::mem::replace(&mut events, library.browse()?);
                 // The library drops the old sender when it accepts the new subscription.
                 let mut changed = false;
                 while let Ok(event) = before.recv_async().await {
@@ -120,22 +124,22 @@ async fn watch(settings: &Settings, port: u16, outlet: &mut Outlet) -> Result<()
             }
         };
         if changed {
-            outlet.say(link.hints(), link.phrase(), false).await;
+            reporter.report(link.hints(), link.description(), false).await;
         }
     }
 }
 
 /// Delays between browse requests: each twice as long as the previous one.
-struct Pauses(Duration);
+struct BrowseBackoff(Duration);
 
-impl Pauses {
+impl BrowseBackoff {
     fn new() -> Self {
-        Self(FIRST_PAUSE)
+        Self(MIN_BROWSE_DELAY)
     }
 
     fn next(&mut self) -> Duration {
         let pause = self.0;
-        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        self.0 = (pause * 2).min(MAX_BROWSE_DELAY);
         pause
     }
 }
@@ -153,13 +157,14 @@ impl Drop for Library {
 }
 
 impl Library {
-    /// Starts the library. Nothing is sent before the first [`Library::look`].
+    /// Starts the library. Nothing is sent before the first [`Library::browse`].
     fn start(settings: &Settings, port: u16) -> Result<Self, mdns_sd::Error> {
-        let chosen = Arc::clone(&settings.chosen);
-        let here = IfKind::Predicate(IfPredicate::new(move |interface| chosen(interface.ip())));
+        let address_filter = Arc::clone(&settings.address_filter);
+        let here =
+            IfKind::Predicate(IfPredicate::new(move |interface| address_filter(interface.ip())));
         let short = settings.me.short();
         let host = format!("muster-{short}.local.");
-        let txt = [("v", VERSION.to_owned()), ("t", tag(&settings.token_id))];
+        let txt = [("v", VERSION.to_owned()), ("t", token_tag(&settings.token_id))];
         let mut me =
             ServiceInfo::new(SERVICE, &short, &host, "", port, &txt[..])?.enable_addr_auto();
         me.set_interfaces(vec![here.clone()]);
@@ -175,7 +180,7 @@ impl Library {
 
     /// Sends a query within 120 ms and announces this node at its current addresses. The receiver
     /// first gets all instances in the library's cache.
-    fn look(&self) -> Result<Receiver<ServiceEvent>, mdns_sd::Error> {
+    fn browse(&self) -> Result<Receiver<ServiceEvent>, mdns_sd::Error> {
         let events = self.daemon.browse(SERVICE)?;
         self.daemon.register(self.me.clone())?;
         Ok(events)
@@ -183,20 +188,20 @@ impl Library {
 }
 
 /// Instances announced on the link.
-struct Link {
-    tag: String,
+struct LinkState {
+    token_tag: String,
     me: String,
     instances: BTreeMap<String, BTreeSet<SocketAddr>>,
-    strangers: BTreeSet<String>,
+    foreign: BTreeSet<String>,
 }
 
-impl Link {
+impl LinkState {
     fn new(token_id: &str, me: NodeId) -> Self {
         Self {
-            tag: tag(token_id),
+            token_tag: token_tag(token_id),
             me: format!("{}.{SERVICE}", me.short()),
             instances: BTreeMap::new(),
-            strangers: BTreeSet::new(),
+            foreign: BTreeSet::new(),
         }
     }
 
@@ -205,7 +210,7 @@ impl Link {
         match event {
             ServiceEvent::ServiceResolved(service) => self.resolved(&service),
             ServiceEvent::ServiceRemoved(_, name) => {
-                self.strangers.remove(&name) | self.instances.remove(&name).is_some()
+                self.foreign.remove(&name) | self.instances.remove(&name).is_some()
             }
             _ => false,
         }
@@ -213,24 +218,24 @@ impl Link {
 
     fn resolved(&mut self, service: &ResolvedService) -> bool {
         let name = service.get_fullname().to_owned();
-        let known = self.instances.contains_key(&name) || self.strangers.contains(&name);
-        let full = self.instances.len() + self.strangers.len() >= MAX_INSTANCES;
+        let known = self.instances.contains_key(&name) || self.foreign.contains(&name);
+        let full = self.instances.len() + self.foreign.len() >= MAX_INSTANCES;
         if name == self.me || (full && !known) {
             return false;
         }
         let ours = service.get_property_val_str("v") == Some(VERSION)
-            && service.get_property_val_str("t") == Some(self.tag.as_str());
+            && service.get_property_val_str("t") == Some(self.token_tag.as_str());
         if !ours {
             debug!(name, "another cluster on this link");
-            return self.strangers.insert(name.clone()) | self.instances.remove(&name).is_some();
+            return self.foreign.insert(name.clone()) | self.instances.remove(&name).is_some();
         }
         let addresses: BTreeSet<_> = service
             .get_addresses()
             .iter()
-            .map(|ip| at(ip, service.get_port()))
+            .map(|ip| socket_address(ip, service.get_port()))
             .take(MAX_HINTS_PER_SOURCE)
             .collect();
-        self.strangers.remove(&name);
+        self.foreign.remove(&name);
         debug!(name, ?addresses, "node on this link");
         self.instances.insert(name, addresses.clone()) != Some(addresses)
     }
@@ -239,11 +244,11 @@ impl Link {
         self.instances.values().flatten().copied().take(MAX_HINTS_PER_SOURCE).collect()
     }
 
-    fn phrase(&self) -> String {
-        match (self.instances.len(), self.strangers.len()) {
+    fn description(&self) -> String {
+        match (self.instances.len(), self.foreign.len()) {
             (0, 0) => "no other node announces itself on this link".to_owned(),
-            (0, strangers) => {
-                format!("only nodes with another token on this link ({strangers})")
+            (0, foreign) => {
+                format!("only nodes with another token on this link ({foreign})")
             }
             (nodes, _) => format!("{nodes} nodes on this link"),
         }
@@ -252,7 +257,7 @@ impl Link {
 
 /// Builds a socket address. A link-local address is reachable only through the interface on which
 /// it was received.
-fn at(ip: &ScopedIp, port: u16) -> SocketAddr {
+fn socket_address(ip: &ScopedIp, port: u16) -> SocketAddr {
     match ip {
         ScopedIp::V6(v6) if v6.addr().is_unicast_link_local() => {
             SocketAddrV6::new(*v6.addr(), port, 0, v6.scope_id().index).into()

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::{MAX_HINTS_PER_SOURCE, Outlet};
+use super::{MAX_HINTS_PER_SOURCE, Reporter};
 use muster_files::{PRIVATE, replace};
 
 /// Format version that this build writes and reads.
@@ -30,7 +30,7 @@ const MAX_BYTES: u64 = 4 << 20;
 /// A peer as it was last known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Peer {
+pub struct RememberedPeer {
     pub id: NodeId,
     pub name: NodeName,
     pub role: Role,
@@ -41,7 +41,7 @@ pub struct Peer {
 #[serde(deny_unknown_fields)]
 struct Contents {
     version: u32,
-    peers: Vec<Peer>,
+    peers: Vec<RememberedPeer>,
 }
 
 /// Failures to read the remembered peers.
@@ -66,7 +66,7 @@ pub struct WriteError {
 }
 
 /// Reads the peers in the file; empty if there is no file.
-pub fn read(path: &Path) -> Result<Vec<Peer>, ReadError> {
+pub fn read(path: &Path) -> Result<Vec<RememberedPeer>, ReadError> {
     let fail = |source| ReadError::Read { path: path.to_owned(), source };
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -91,8 +91,8 @@ pub fn read(path: &Path) -> Result<Vec<Peer>, ReadError> {
 }
 
 /// Replaces the file. Peers and addresses beyond the limits are omitted.
-pub fn write(path: &Path, peers: &[Peer]) -> Result<(), WriteError> {
-    compose(peers)
+pub fn write(path: &Path, peers: &[RememberedPeer]) -> Result<(), WriteError> {
+    encode(peers)
         .map_err(io::Error::from)
         .and_then(|text| replace(path, &text, PRIVATE).map_err(io::Error::from))
         .map_err(|source| WriteError { path: path.to_owned(), source })
@@ -107,8 +107,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Encodes the file for `peers`.
-pub(crate) fn compose(peers: &[Peer]) -> serde_json::Result<Vec<u8>> {
-    let mut peers: Vec<Peer> = peers.iter().take(MAX_PEERS).cloned().collect();
+pub(crate) fn encode(peers: &[RememberedPeer]) -> serde_json::Result<Vec<u8>> {
+    let mut peers: Vec<RememberedPeer> = peers.iter().take(MAX_PEERS).cloned().collect();
     for peer in &mut peers {
         peer.addresses.truncate(MAX_ADDRESSES);
     }
@@ -116,7 +116,7 @@ pub(crate) fn compose(peers: &[Peer]) -> serde_json::Result<Vec<u8>> {
 }
 
 /// Reads the file. An unreadable one is renamed to `<file>.unreadable` and ignored.
-fn recall(path: &Path) -> (Vec<Peer>, Option<ReadError>) {
+fn load(path: &Path) -> (Vec<RememberedPeer>, Option<ReadError>) {
     match read(path) {
         Ok(peers) => (peers, None),
         Err(error) => {
@@ -131,24 +131,28 @@ fn recall(path: &Path) -> (Vec<Peer>, Option<ReadError>) {
 }
 
 /// Reports the remembered peers and writes updates until the task is aborted.
-pub(super) async fn run(path: PathBuf, outlet: Outlet, mut inbox: mpsc::Receiver<Vec<Peer>>) {
+pub(super) async fn run(
+    path: PathBuf,
+    reporter: Reporter,
+    mut inbox: mpsc::Receiver<Vec<RememberedPeer>>,
+) {
     let file = path.clone();
-    let (mut peers, error) = blocking(move || recall(&file)).await.unwrap_or_default();
-    let mut trouble = error.map(|error| error.to_string());
+    let (mut peers, error) = blocking(move || load(&file)).await.unwrap_or_default();
+    let mut problem = error.map(|error| error.to_string());
     loop {
-        let phrase = match &trouble {
+        let description = match &problem {
             Some(text) => text.clone(),
             None if peers.is_empty() => "no peers known yet".to_owned(),
             None => format!("{} peers", peers.len()),
         };
-        outlet.say(hints(&peers), phrase, trouble.is_some()).await;
+        reporter.report(hints(&peers), description, problem.is_some()).await;
         let Some(latest) = inbox.recv().await else { return std::future::pending().await };
-        if latest == peers && trouble.is_none() {
+        if latest == peers && problem.is_none() {
             continue;
         }
         peers = latest;
         let (file, list) = (path.clone(), peers.clone());
-        trouble = match blocking(move || write(&file, &list)).await {
+        problem = match blocking(move || write(&file, &list)).await {
             Some(Err(error)) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot write the peers file");
                 Some(error.to_string())
@@ -161,7 +165,7 @@ pub(super) async fn run(path: PathBuf, outlet: Outlet, mut inbox: mpsc::Receiver
 
 /// Returns the addresses, one of each peer first, so that the limit never omits a peer in favour of
 /// another's many addresses.
-fn hints(peers: &[Peer]) -> BTreeSet<SocketAddr> {
+fn hints(peers: &[RememberedPeer]) -> BTreeSet<SocketAddr> {
     let nth = |n: usize| peers.iter().filter_map(move |peer| peer.addresses.get(n)).copied();
     let mut hints = BTreeSet::new();
     for address in (0..MAX_ADDRESSES).flat_map(nth) {
@@ -186,8 +190,8 @@ mod tests {
 
     use super::*;
 
-    fn peer(n: u8, addresses: usize) -> Peer {
-        Peer {
+    fn peer(n: u8, addresses: usize) -> RememberedPeer {
+        RememberedPeer {
             id: NodeId::from_bytes([n; 32]),
             name: format!("cp-{n}").parse().unwrap(),
             role: Role::ControlPlane,
@@ -217,13 +221,13 @@ mod tests {
         for wrong in ["", "{", "[]", r#"{"version":2,"peers":[]}"#, r#"{"version":1,"peers":[1]}"#]
         {
             fs::write(&path, wrong).unwrap();
-            let (peers, error) = recall(&path);
+            let (peers, error) = load(&path);
             assert!(peers.is_empty() && error.is_some(), "{wrong}");
             assert!(!path.exists(), "{wrong}");
             assert_eq!(fs::read_to_string(with_suffix(&path, "unreadable")).unwrap(), wrong);
         }
         write(&path, &[peer(1, 1)]).unwrap();
-        assert_eq!(recall(&path).0.len(), 1);
+        assert_eq!(load(&path).0.len(), 1);
     }
 
     #[test]

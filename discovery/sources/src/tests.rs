@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Starts a DNS server for `muster.test` with these records.
 async fn serve(records: &[(&str, RData)]) -> (Server<Catalog>, SocketAddr) {
@@ -41,20 +41,20 @@ fn srv(port: u16, target: &str) -> RData {
     RData::SRV(SRV::new(0, 0, port, Name::from_str(target).unwrap()))
 }
 
-struct Rig {
+struct Fixture {
     sources: Sources,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     directory: tempfile::TempDir,
 }
 
-impl Rig {
+impl Fixture {
     fn start(change: impl FnOnce(&mut Settings)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut settings = Settings {
             port: 50_000,
             own: BTreeSet::new(),
-            fixed: Vec::new(),
+            static_peers: Vec::new(),
             servers: Vec::new(),
             domain: None,
             mdns: None,
@@ -62,9 +62,9 @@ impl Rig {
         };
         change(&mut settings);
         let stop = CancellationToken::new();
-        let (sources, driver) = Sources::new(settings, stop.clone());
+        let (sources, task) = Sources::new(settings, stop.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(driver.run());
+        tasks.spawn(task.run());
         Self { sources, stop, tasks, directory }
     }
 
@@ -72,14 +72,14 @@ impl Rig {
         let wanted: BTreeSet<SocketAddr> = wanted.iter().map(|a| a.parse().unwrap()).collect();
         let mut hints = self.sources.hints();
         let seen = hints.wait_for(|now| **now == wanted);
-        let seen = tokio::time::timeout(PATIENCE, seen).await.is_ok();
+        let seen = tokio::time::timeout(TIMEOUT, seen).await.is_ok();
         assert!(seen, "wanted hints {wanted:?}, have {:?}", self.sources.state());
     }
 
-    async fn phrase(&self, source: Source, wanted: impl Fn(&State) -> bool) -> String {
+    async fn description(&self, source: Source, wanted: impl Fn(&SourceState) -> bool) -> String {
         let mut states = self.sources.states.clone();
         let seen = states.wait_for(|now| now.get(&source).is_some_and(&wanted));
-        let Ok(states) = tokio::time::timeout(PATIENCE, seen).await else {
+        let Ok(states) = tokio::time::timeout(TIMEOUT, seen).await else {
             panic!("{source} did not report the expected state: {:?}", self.sources.state());
         };
         states.unwrap()[&source].to_string()
@@ -102,101 +102,106 @@ async fn dns_offers_srv_targets_with_their_ports_and_the_domains_own_addresses()
         ("muster.test.", a(3)),
     ])
     .await;
-    let rig = Rig::start(|settings| {
+    let fixture = Fixture::start(|settings| {
         settings.servers = vec![dns];
         settings.domain = Some("muster.test".to_owned());
-        settings.fixed = vec!["cp-1.muster.test".to_owned(), "192.0.2.9:7".to_owned()];
+        settings.static_peers = vec!["cp-1.muster.test".to_owned(), "192.0.2.9:7".to_owned()];
     });
-    rig.hints(&[
-        "192.0.2.1:4001",
-        "192.0.2.2:4002",
-        "192.0.2.3:50000",
-        "192.0.2.1:50000",
-        "192.0.2.9:7",
-    ])
-    .await;
-    let phrase = rig.phrase(Source::Dns, |state| !state.failing).await;
-    assert_eq!(phrase, "dns: 2 addresses by SRV record _muster._udp.muster.test");
-    rig.end().await;
+    fixture
+        .hints(&[
+            "192.0.2.1:4001",
+            "192.0.2.2:4002",
+            "192.0.2.3:50000",
+            "192.0.2.1:50000",
+            "192.0.2.9:7",
+        ])
+        .await;
+    let description = fixture.description(Source::Dns, |state| !state.failing).await;
+    assert_eq!(description, "dns: 2 addresses by SRV record _muster._udp.muster.test");
+    fixture.end().await;
     server.shutdown_gracefully().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_domain_that_lists_no_node_is_named() {
     let (mut server, dns) = serve(&[("other.muster.test.", a(1))]).await;
-    let rig = Rig::start(|settings| {
+    let fixture = Fixture::start(|settings| {
         settings.servers = vec![dns];
         settings.domain = Some("none.muster.test".to_owned());
     });
-    let phrase = rig.phrase(Source::Dns, |_| true).await;
+    let description = fixture.description(Source::Dns, |_| true).await;
     assert_eq!(
-        phrase,
+        description,
         "dns: no SRV record for _muster._udp.none.muster.test and no address for none.muster.test"
     );
-    rig.end().await;
+    fixture.end().await;
     server.shutdown_gracefully().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_dead_dns_server_is_a_state_and_stops_nothing_else() {
     let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let rig = Rig::start(|settings| {
+    let fixture = Fixture::start(|settings| {
         settings.servers = vec![closed];
         settings.domain = Some("muster.test".to_owned());
-        settings.fixed = vec!["192.0.2.9:7".to_owned()];
+        settings.static_peers = vec!["192.0.2.9:7".to_owned()];
     });
-    rig.hints(&["192.0.2.9:7"]).await;
-    let phrase = rig.phrase(Source::Dns, |state| state.failing).await;
-    assert!(phrase.starts_with("dns: "), "{phrase}");
-    rig.end().await;
+    fixture.hints(&["192.0.2.9:7"]).await;
+    let description = fixture.description(Source::Dns, |state| state.failing).await;
+    assert!(description.starts_with("dns: "), "{description}");
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn an_answer_found_once_survives_a_dns_outage() {
     let (mut server, dns) = serve(&[("muster.test.", a(3))]).await;
-    let rig = Rig::start(|settings| {
+    let fixture = Fixture::start(|settings| {
         settings.servers = vec![dns];
         settings.domain = Some("muster.test".to_owned());
     });
-    rig.hints(&["192.0.2.3:50000"]).await;
+    fixture.hints(&["192.0.2.3:50000"]).await;
     server.shutdown_gracefully().await.unwrap();
     drop(server);
-    rig.sources.poke();
-    rig.phrase(Source::Dns, |state| state.failing).await;
-    rig.hints(&["192.0.2.3:50000"]).await;
-    rig.end().await;
+    fixture.sources.refresh();
+    fixture.description(Source::Dns, |state| state.failing).await;
+    fixture.hints(&["192.0.2.3:50000"]).await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn own_addresses_are_never_offered_even_after_they_change() {
-    let rig = Rig::start(|settings| {
-        settings.fixed = ["192.0.2.1", "192.0.2.2", "0.0.0.0", "224.0.0.1"].map(Into::into).into();
+    let fixture = Fixture::start(|settings| {
+        settings.static_peers =
+            ["192.0.2.1", "192.0.2.2", "0.0.0.0", "224.0.0.1"].map(Into::into).into();
         settings.own = BTreeSet::from(["192.0.2.1:50000".parse().unwrap()]);
     });
-    rig.hints(&["192.0.2.2:50000"]).await;
-    rig.sources.set_own(BTreeSet::from(["192.0.2.2:50000".parse().unwrap()]));
-    rig.hints(&["192.0.2.1:50000"]).await;
-    rig.end().await;
+    fixture.hints(&["192.0.2.2:50000"]).await;
+    fixture.sources.set_own_addresses(BTreeSet::from(["192.0.2.2:50000".parse().unwrap()]));
+    fixture.hints(&["192.0.2.1:50000"]).await;
+    fixture.end().await;
 }
 
 #[tokio::test]
 async fn remembered_peers_are_offered_at_once_and_at_the_next_start() {
-    let rig = Rig::start(|_| {});
-    let peer = Peer {
+    let fixture = Fixture::start(|_| {});
+    let peer = RememberedPeer {
         id: NodeId::from_bytes([1; 32]),
         name: "cp-1".parse().unwrap(),
         role: Role::ControlPlane,
         addresses: vec!["192.0.2.1:50000".parse().unwrap()],
     };
-    assert_eq!(rig.phrase(Source::Remembered, |_| true).await, "remembered: no peers known yet");
-    rig.sources.remember(vec![peer.clone()]).await;
-    rig.hints(&["192.0.2.1:50000"]).await;
-    let path = rig.directory.path().join("peers.json");
+    assert_eq!(
+        fixture.description(Source::Remembered, |_| true).await,
+        "remembered: no peers known yet"
+    );
+    fixture.sources.remember(vec![peer.clone()]).await;
+    fixture.hints(&["192.0.2.1:50000"]).await;
+    let path = fixture.directory.path().join("peers.json");
     assert_eq!(remembered::read(&path).unwrap(), [peer]);
 
     let kept = path.clone();
-    let next = Rig::start(|settings| settings.remembered = kept);
+    let next = Fixture::start(|settings| settings.remembered = kept);
     next.hints(&["192.0.2.1:50000"]).await;
     next.end().await;
-    rig.end().await;
+    fixture.end().await;
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use muster_formation::birth::Record;
+use muster_formation::birth::BirthRecord;
 use muster_init::units::etcd::credentials::{self, Paths};
 use muster_init::units::etcd::home::Home;
 use muster_sources::remembered;
@@ -19,7 +19,7 @@ use musterd::state_dir::StateDir;
 use musterd::{prepare, restore};
 
 /// Turns it takes, in each of which everything is written anew.
-const TURNS: u64 = 9;
+const EPOCHS: u64 = 9;
 
 fn main() -> Result<()> {
     let dir =
@@ -32,17 +32,17 @@ fn main() -> Result<()> {
     does("bind", found, || Ok(()))?;
     // Not on the disk that is watched: it is the operator's.
     let elsewhere = tempfile::tempdir()?;
-    if promises.record.is_free() {
+    if promises.record.is_uncommitted() {
         does("wish", found, || wish(&state, &promises.record, elsewhere.path()))?;
     }
     // As a member does: what the membership implies is there before it.
     let owner = Owner { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
     muster_storage::make(&state.raft(), &owner, SLED)?;
     let home = Home::new(state.etcd());
-    for epoch in found + 1..=found + TURNS {
+    for epoch in found + 1..=found + EPOCHS {
         let record = record(epoch, &identity)?;
         does("bind", epoch, || Ok(promises.store.write(&record)?))?;
-        if record.is_free() {
+        if record.is_uncommitted() {
             does("wish", epoch, || wish(&state, &record, elsewhere.path()))?;
         }
         does("save", epoch, || Ok(membership(epoch)?.save(&state.membership())?))?;
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
 }
 
 /// What `musterd --restore-etcd` does before anything can be promised.
-fn wish(state: &StateDir, record: &Record, elsewhere: &Path) -> Result<()> {
+fn wish(state: &StateDir, record: &BirthRecord, elsewhere: &Path) -> Result<()> {
     let file = elsewhere.join("snapshot");
     let given = match snapshot(record.epoch) {
         Some((_, bytes)) => {

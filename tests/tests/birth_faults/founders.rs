@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use muster_formation::birth::failpoint::Hook;
+use muster_formation::birth::failpoint::FailPointHook;
 use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::{Said, binary};
 use muster_tests::lab::Process;
@@ -59,7 +59,7 @@ impl Founders {
         let config = self.cluster.config.clone();
         let node = self.cluster.node_mut(name);
         let mut command = node.host.command(binary("musterd")?);
-        command.env(Hook::VARIABLE, setting).arg("--config").arg(config);
+        command.env(FailPointHook::VARIABLE, setting).arg("--config").arg(config);
         command.arg("--state-dir").arg(node.host.dir().join("state"));
         node.process = Some(node.host.spawn(command, "musterd")?);
         Ok(())

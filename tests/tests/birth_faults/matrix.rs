@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use muster_formation::birth::failpoint::places;
+use muster_formation::birth::failpoint::fail_point_names;
 use muster_tests::tell;
 
 /// A place where a founder can be caught, and which founder: by rank, the first proposes.
@@ -46,7 +46,7 @@ pub(crate) const OF_A_SETTLER: [&str; 13] = [
     "birth.persist.inquired.after",
     "birth.send.inquire.before",
     "birth.send.inquire.after",
-    "birth.send.standing.before",
+    "birth.send.inquiry-reply.before",
     "birth.persist.abandoned.before",
     "birth.persist.abandoned.after",
     "birth.send.settle.before",
@@ -109,6 +109,6 @@ fn every_place_that_there_is_is_tried_and_every_one_tried_exists() {
         [&OF_THE_PROPOSER, &OF_A_SIGNER, &OF_A_SETTLER, &OF_A_JOINER, &OF_A_REFUSER];
     let tried: BTreeSet<String> =
         lists.into_iter().flatten().map(|place| (*place).to_owned()).collect();
-    assert_eq!(tried, places().collect());
+    assert_eq!(tried, fail_point_names().collect());
     assert!(INDISPENSABLE.iter().all(|case| all().contains(case)));
 }

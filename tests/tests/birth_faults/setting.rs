@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use muster_formation::birth::failpoint::Hook;
+use muster_formation::birth::failpoint::FailPointHook;
 use muster_tests::{Plan, scenario, until};
 
 use crate::founders::Founders;
@@ -18,7 +18,7 @@ fn a_setting_that_names_no_fail_point_keeps_the_node_from_starting() {
         let status = process.ended(Duration::from_secs(20))?;
         ensure!(status.code() == Some(71), "{status}");
         let log = std::fs::read_to_string(process.log())?;
-        ensure!(log.contains(Hook::VARIABLE) && log.contains("promise.before"), "{log}");
+        ensure!(log.contains(FailPointHook::VARIABLE) && log.contains("promise.before"), "{log}");
         ensure!(founders.on_disk()?.is_empty(), "it was born all the same");
         Ok(())
     });
@@ -29,7 +29,7 @@ fn a_node_says_that_a_fail_point_is_armed_and_is_quiet_without_the_setting() {
     scenario("birth-failpoint-armed", |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(1).workers(1))?;
         // A message that no birth without faults has.
-        founders.start_armed(&["cp-1"], "birth.send.standing.before")?;
+        founders.start_armed(&["cp-1"], "birth.send.inquiry-reply.before")?;
         founders.cluster.until_healthy()?;
         let log = |name: &str| {
             let path = founders.cluster.node(name).host.dir().join("musterd.log");

@@ -14,7 +14,7 @@ use crate::matrix::{OF_A_SETTLER, PROPOSER, either};
 const USUAL: [&str; 8] = [
     "birth.persist.inquired.before",
     "birth.send.inquire.before",
-    "birth.send.standing.before",
+    "birth.send.inquiry-reply.before",
     "birth.persist.abandoned.before",
     "birth.send.settle.before",
     "birth.persist.free.before",

@@ -100,7 +100,7 @@ pub enum CertificateError {
     #[error("birth certificate: signature of founder {0} is missing")]
     Missing(NodeName),
     #[error("birth certificate: {} signed it but is not a founder", .0.short())]
-    Stranger(NodeId),
+    NotFounder(NodeId),
     #[error("birth certificate: signature of founder {0} is invalid")]
     Forged(NodeName),
 }
@@ -132,8 +132,8 @@ impl Certificate {
                 return Err(CertificateError::Forged(founder.name.clone()));
             }
         }
-        let stranger = self.signatures.keys().find(|id| self.proposal.founder(id).is_none());
-        stranger.map_or(Ok(()), |id| Err(CertificateError::Stranger(*id)))
+        let extra = self.signatures.keys().find(|id| self.proposal.founder(id).is_none());
+        extra.map_or(Ok(()), |id| Err(CertificateError::NotFounder(*id)))
     }
 
     pub fn proposal(&self) -> &Arc<Proposal> {

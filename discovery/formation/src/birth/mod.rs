@@ -4,16 +4,16 @@
 //! - [`proposal`], [`certificate`]: the content of the agreement, and the proof that all signed it;
 //! - [`record`]: the durable state of a node; [`store`] writes it;
 //! - [`step`]: the protocol, pure; `model` checks it;
-//! - [`wire`], [`run`], [`failpoint`]: message encoding, execution of effects, fault injection.
+//! - [`wire`], [`driver`], [`failpoint`]: message encoding, execution of effects, fault injection.
 
 pub mod certificate;
+pub mod driver;
 pub mod failpoint;
 pub mod message;
 #[cfg(test)]
 mod model;
 pub mod proposal;
 pub mod record;
-pub mod run;
 pub mod step;
 #[cfg(test)]
 mod step_test;
@@ -25,5 +25,5 @@ pub mod wire;
 pub use certificate::{Certificate, Signature, Signer};
 pub use message::Message;
 pub use proposal::{Draft, Founder, Proposal, ProposalId, config_digest};
-pub use record::{Ballot, Bond, Decision, Promise, Record};
+pub use record::{Ballot, BirthRecord, Commitment, Decision, Promise};
 pub use store::{PromiseStore, StoreError};

@@ -37,9 +37,9 @@ pub struct Promise {
 
 /// A node's commitment to a proposal or a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Bond {
+pub enum Commitment {
     /// None: the node may sign a proposal.
-    Free,
+    None,
     /// One proposal, until it is settled.
     Promised(Promise),
     /// The cluster that it founded. Permanent.
@@ -51,42 +51,42 @@ pub enum Bond {
 /// The durable birth record of a node. A node signs at most one proposal per epoch, and only one
 /// that names its current epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Record {
+pub struct BirthRecord {
     /// Number of times that this node was released from a promise.
     pub epoch: u64,
-    pub bond: Bond,
+    pub commitment: Commitment,
 }
 
-impl Record {
+impl BirthRecord {
     /// The record of a node that has never signed anything.
-    pub const NEW: Self = Self { epoch: 0, bond: Bond::Free };
+    pub const NEW: Self = Self { epoch: 0, commitment: Commitment::None };
 
-    pub fn is_free(&self) -> bool {
-        matches!(self.bond, Bond::Free)
+    pub fn is_uncommitted(&self) -> bool {
+        matches!(self.commitment, Commitment::None)
     }
 
     /// The proposal that is signed but not settled.
     pub fn promise(&self) -> Option<&Promise> {
-        match &self.bond {
-            Bond::Promised(promise) => Some(promise),
-            Bond::Free | Bond::Born(_) | Bond::Joined(_) => None,
+        match &self.commitment {
+            Commitment::Promised(promise) => Some(promise),
+            Commitment::None | Commitment::Born(_) | Commitment::Joined(_) => None,
         }
     }
 
     /// The certificate of the cluster that this node founded.
     pub fn born(&self) -> Option<&Arc<Certificate>> {
-        match &self.bond {
-            Bond::Born(certificate) => Some(certificate),
-            Bond::Free | Bond::Promised(_) | Bond::Joined(_) => None,
+        match &self.commitment {
+            Commitment::Born(certificate) => Some(certificate),
+            Commitment::None | Commitment::Promised(_) | Commitment::Joined(_) => None,
         }
     }
 
     /// The cluster that this node belongs to.
     pub fn cluster_id(&self) -> Option<ClusterId> {
-        match &self.bond {
-            Bond::Born(certificate) => Some(certificate.cluster_id()),
-            Bond::Joined(cluster) => Some(*cluster),
-            Bond::Free | Bond::Promised(_) => None,
+        match &self.commitment {
+            Commitment::Born(certificate) => Some(certificate.cluster_id()),
+            Commitment::Joined(cluster) => Some(*cluster),
+            Commitment::None | Commitment::Promised(_) => None,
         }
     }
 }

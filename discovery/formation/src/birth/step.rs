@@ -26,7 +26,7 @@ use muster_types::{ClusterId, NodeId};
 use super::certificate::{Certificate, Signature, Signer};
 use super::message::Message;
 use super::proposal::{Proposal, ProposalId};
-use super::record::{Ballot, Bond, Decision, Promise, Record};
+use super::record::{Ballot, BirthRecord, Commitment, Decision, Promise};
 
 /// Numbers of founders needed at each stage. A value, so that the model check can show that no
 /// smaller number is safe.
@@ -35,7 +35,7 @@ pub struct Quorums {
     /// Signatures that make a certificate.
     pub signatures: usize,
     /// Replies to an inquiry before a decision may be put to the vote.
-    pub standings: usize,
+    pub replies: usize,
     /// Votes that make a birth.
     pub born: usize,
     /// Votes that make an abandonment.
@@ -46,13 +46,13 @@ impl Quorums {
     /// The numbers for a birth of `founders`: all sign, a majority settles.
     pub const fn of(founders: usize) -> Self {
         let majority = founders / 2 + 1;
-        Self { signatures: founders, standings: majority, born: majority, abandoned: majority }
+        Self { signatures: founders, replies: majority, born: majority, abandoned: majority }
     }
 }
 
 /// A node's own birth parameters, known before any proposal.
 #[derive(Debug, Clone)]
-pub struct Charter {
+pub struct BirthParams {
     pub me: NodeId,
     pub token_id: String,
     /// Number of founders that a proposal must name.
@@ -72,7 +72,7 @@ pub enum Event {
     /// A message from a peer that has proved its key and the token.
     Received { from: NodeId, message: Message },
     /// The promised proposal has not been settled for too long.
-    Impatient,
+    SettleTimeout,
     /// An existing cluster has admitted this node.
     Admitted(ClusterId),
 }
@@ -81,7 +81,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Make the record durable before the next effect.
-    Persist(Record),
+    Persist(BirthRecord),
     Send {
         to: NodeId,
         message: Message,
@@ -90,52 +90,52 @@ pub enum Effect {
 
 /// Progress with the promised proposal. Volatile: lost in a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Task {
+pub(super) enum Progress {
     Idle,
     Gathering(BTreeMap<NodeId, Signature>),
-    Asking { ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Decision)>> },
+    Inquiring { ballot: Ballot, replies: BTreeMap<NodeId, Option<(Ballot, Decision)>> },
     Settling { ballot: Ballot, decision: Decision, votes: BTreeSet<NodeId> },
 }
 
 /// Protocol state of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
-    record: Record,
-    pub(super) task: Task,
+    record: BirthRecord,
+    pub(super) progress: Progress,
     /// The highest round seen, so that the next one supersedes it.
-    pub(super) heard: u32,
+    pub(super) highest_round: u32,
 }
 
 /// Relation of a node to a received proposal.
-enum Stand {
+enum ProposalRelation {
     /// Not a founder of it, or named with an epoch that it has not reached.
-    Stranger,
+    NotFounder,
     /// May still sign it.
     Open,
     Signed(Promise),
     Born(Arc<Certificate>),
     /// Did not sign it and never will, or knows that it is abandoned.
-    Over,
+    Closed,
 }
 
 impl State {
     /// Returns the state of a node that has just started.
-    pub fn restored(record: Record) -> Self {
-        Self { record, task: Task::Idle, heard: 0 }
+    pub fn restored(record: BirthRecord) -> Self {
+        Self { record, progress: Progress::Idle, highest_round: 0 }
     }
 
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &BirthRecord {
         &self.record
     }
 
     /// Handles one event. Events that are invalid or outdated have no effects.
-    pub fn step(&mut self, charter: &Charter, signer: &dyn Signer, event: Event) -> Vec<Effect> {
-        let mut step = Turn { state: self, charter, signer, effects: Vec::new() };
+    pub fn step(&mut self, params: &BirthParams, signer: &dyn Signer, event: Event) -> Vec<Effect> {
+        let mut step = Transition { state: self, params, signer, effects: Vec::new() };
         match event {
             Event::Propose(proposal) => step.propose(&proposal),
-            Event::Received { from, message } => step.received(from, message),
-            Event::Impatient => step.inquire(),
-            Event::Admitted(cluster) => step.admitted(cluster),
+            Event::Received { from, message } => step.on_message(from, message),
+            Event::SettleTimeout => step.inquire(),
+            Event::Admitted(cluster) => step.on_admitted(cluster),
         }
         step.effects
     }
@@ -143,41 +143,43 @@ impl State {
     /// True if the proposal can never bind this node again.
     #[cfg(test)]
     pub(super) fn is_done_with(&self, me: &NodeId, proposal: &Proposal) -> bool {
-        matches!(self.stand(me, proposal), Stand::Over | Stand::Born(_))
+        matches!(self.relation(me, proposal), ProposalRelation::Closed | ProposalRelation::Born(_))
     }
 
-    fn stand(&self, me: &NodeId, proposal: &Proposal) -> Stand {
-        let Some(founder) = proposal.founder(me) else { return Stand::Stranger };
-        match &self.record.bond {
-            Bond::Promised(promise) if promise.proposal.id() == proposal.id() => {
-                Stand::Signed(promise.clone())
+    fn relation(&self, me: &NodeId, proposal: &Proposal) -> ProposalRelation {
+        let Some(founder) = proposal.founder(me) else { return ProposalRelation::NotFounder };
+        match &self.record.commitment {
+            Commitment::Promised(promise) if promise.proposal.id() == proposal.id() => {
+                ProposalRelation::Signed(promise.clone())
             }
-            Bond::Born(certificate) if certificate.proposal().id() == proposal.id() => {
-                Stand::Born(Arc::clone(certificate))
+            Commitment::Born(certificate) if certificate.proposal().id() == proposal.id() => {
+                ProposalRelation::Born(Arc::clone(certificate))
             }
-            Bond::Born(_) | Bond::Joined(_) => Stand::Over,
-            Bond::Free if founder.epoch == self.record.epoch => Stand::Open,
-            Bond::Free | Bond::Promised(_) if founder.epoch <= self.record.epoch => Stand::Over,
-            Bond::Free | Bond::Promised(_) => Stand::Stranger,
+            Commitment::Born(_) | Commitment::Joined(_) => ProposalRelation::Closed,
+            Commitment::None if founder.epoch == self.record.epoch => ProposalRelation::Open,
+            Commitment::None | Commitment::Promised(_) if founder.epoch <= self.record.epoch => {
+                ProposalRelation::Closed
+            }
+            Commitment::None | Commitment::Promised(_) => ProposalRelation::NotFounder,
         }
     }
 }
 
 /// Handling of one event: the state being changed and the effects so far.
-struct Turn<'a> {
+struct Transition<'a> {
     state: &'a mut State,
-    charter: &'a Charter,
+    params: &'a BirthParams,
     signer: &'a dyn Signer,
     effects: Vec<Effect>,
 }
 
-impl Turn<'_> {
+impl Transition<'_> {
     fn me(&self) -> NodeId {
-        self.charter.me
+        self.params.me
     }
 
-    fn persist(&mut self, bond: Bond) {
-        self.state.record.bond = bond;
+    fn persist(&mut self, commitment: Commitment) {
+        self.state.record.commitment = commitment;
         self.effects.push(Effect::Persist(self.state.record.clone()));
     }
 
@@ -194,28 +196,28 @@ impl Turn<'_> {
 
     /// Sends this node's own proposal to its founders.
     fn propose(&mut self, proposal: &Arc<Proposal>) {
-        let fits = matches!(self.state.stand(&self.me(), proposal), Stand::Open)
+        let fits = matches!(self.state.relation(&self.me(), proposal), ProposalRelation::Open)
             && proposal.proposer() == self.me()
-            && objection(self.charter, proposal).is_none();
+            && rejection_reason(self.params, proposal).is_none();
         if !fits {
             return;
         }
         let signature = self.sign(proposal);
         self.send_others(proposal, &Message::Propose(Arc::clone(proposal)));
-        self.gathered(BTreeMap::from([(self.me(), signature)]));
+        self.on_signatures(BTreeMap::from([(self.me(), signature)]));
     }
 
     /// Promises a proposal. The record is durable before the signature leaves this node.
     fn sign(&mut self, proposal: &Arc<Proposal>) -> Signature {
         let ballot = Ballot { round: 0, by: proposal.proposer() };
         let promise = Promise { proposal: Arc::clone(proposal), ballot, vote: None };
-        self.state.task = Task::Idle;
-        self.state.heard = 0;
-        self.persist(Bond::Promised(promise));
+        self.state.progress = Progress::Idle;
+        self.state.highest_round = 0;
+        self.persist(Commitment::Promised(promise));
         self.signer.sign_promise(&proposal.id())
     }
 
-    fn received(&mut self, from: NodeId, message: Message) {
+    fn on_message(&mut self, from: NodeId, message: Message) {
         match message {
             Message::Propose(proposal) => self.on_propose(from, &proposal),
             Message::Inquire { proposal, ballot } => self.on_inquire(from, &proposal, ballot),
@@ -223,48 +225,50 @@ impl Turn<'_> {
                 self.on_settle(from, &proposal, ballot, decision);
             }
             Message::Promise { proposal, signature } => {
-                let gathering = match &self.state.task {
-                    Task::Gathering(signatures) => Some(signatures.clone()),
-                    Task::Idle | Task::Asking { .. } | Task::Settling { .. } => None,
+                let gathering = match &self.state.progress {
+                    Progress::Gathering(signatures) => Some(signatures.clone()),
+                    Progress::Idle | Progress::Inquiring { .. } | Progress::Settling { .. } => None,
                 };
-                if let (Some(mut signatures), true) = (gathering, self.is_about(from, &proposal)) {
+                if let (Some(mut signatures), true) =
+                    (gathering, self.concerns_promise(from, &proposal))
+                {
                     signatures.insert(from, signature);
-                    self.gathered(signatures);
+                    self.on_signatures(signatures);
                 }
             }
             Message::InquiryReply { proposal, ballot, vote } => {
-                if self.is_about(from, &proposal) {
-                    self.on_standing(from, ballot, vote);
+                if self.concerns_promise(from, &proposal) {
+                    self.on_inquiry_reply(from, ballot, vote);
                 }
             }
             Message::Vote { proposal, ballot } => {
-                if self.is_about(from, &proposal) {
+                if self.concerns_promise(from, &proposal) {
                     self.on_vote(from, ballot);
                 }
             }
             Message::Refuse { proposal, .. } => {
-                let gathering = matches!(self.state.task, Task::Gathering(_));
-                if gathering && self.is_about(from, &proposal) {
+                let gathering = matches!(self.state.progress, Progress::Gathering(_));
+                if gathering && self.concerns_promise(from, &proposal) {
                     self.inquire();
                 }
             }
             Message::Born(certificate) => {
-                let stand = self.state.stand(&self.me(), certificate.proposal());
+                let relation = self.state.relation(&self.me(), certificate.proposal());
                 let known = certificate.proposal().founder(&from).is_some();
-                if let (Stand::Signed(_), true) = (stand, known) {
-                    self.born(certificate);
+                if let (ProposalRelation::Signed(_), true) = (relation, known) {
+                    self.become_born(certificate);
                 }
             }
             Message::Abandoned(proposal) => {
-                if self.is_about(from, &proposal) {
-                    self.abandoned();
+                if self.concerns_promise(from, &proposal) {
+                    self.release();
                 }
             }
         }
     }
 
     /// True if `from` is a founder of `proposal` and this node has promised that proposal.
-    fn is_about(&self, from: NodeId, proposal: &ProposalId) -> bool {
+    fn concerns_promise(&self, from: NodeId, proposal: &ProposalId) -> bool {
         self.state.record.promise().is_some_and(|promise| {
             promise.proposal.id() == *proposal && promise.proposal.founder(&from).is_some()
         })
@@ -275,22 +279,22 @@ impl Turn<'_> {
         if from != proposal.proposer() {
             return;
         }
-        match self.state.stand(&self.me(), proposal) {
-            Stand::Open => {
-                if let Some(reason) = objection(self.charter, proposal) {
+        match self.state.relation(&self.me(), proposal) {
+            ProposalRelation::Open => {
+                if let Some(reason) = rejection_reason(self.params, proposal) {
                     self.send(from, Message::Refuse { proposal: id, reason });
                 } else {
                     let signature = self.sign(proposal);
                     self.send(from, Message::Promise { proposal: id, signature });
                 }
             }
-            Stand::Signed(_) => {
+            ProposalRelation::Signed(_) => {
                 let signature = self.signer.sign_promise(&id);
                 self.send(from, Message::Promise { proposal: id, signature });
             }
-            Stand::Born(certificate) => self.send(from, Message::Born(certificate)),
-            Stand::Over => self.send(from, Message::Abandoned(id)),
-            Stand::Stranger => {
+            ProposalRelation::Born(certificate) => self.send(from, Message::Born(certificate)),
+            ProposalRelation::Closed => self.send(from, Message::Abandoned(id)),
+            ProposalRelation::NotFounder => {
                 let reason = "the proposal does not name this node at its current epoch".to_owned();
                 self.send(from, Message::Refuse { proposal: id, reason });
             }
@@ -298,12 +302,12 @@ impl Turn<'_> {
     }
 
     /// Handles one more signature at the proposer.
-    fn gathered(&mut self, signatures: BTreeMap<NodeId, Signature>) {
+    fn on_signatures(&mut self, signatures: BTreeMap<NodeId, Signature>) {
         let Some(promise) = self.state.record.promise() else { return };
         let (proposal, ballot) = (Arc::clone(&promise.proposal), promise.ballot);
         let enough = signatures.len() >= self.quorums(&proposal).signatures;
         if !enough || ballot.round > 0 {
-            self.state.task = Task::Gathering(signatures);
+            self.state.progress = Progress::Gathering(signatures);
             return;
         }
         let certificate = Arc::new(Certificate::new(proposal, signatures));
@@ -313,14 +317,14 @@ impl Turn<'_> {
     /// Opens a round higher than any seen.
     fn inquire(&mut self) {
         let Some(mut promise) = self.state.record.promise().cloned() else { return };
-        let round = self.state.heard.max(promise.ballot.round).saturating_add(1);
+        let round = self.state.highest_round.max(promise.ballot.round).saturating_add(1);
         let ballot = Ballot { round, by: self.me() };
         let proposal = Arc::clone(&promise.proposal);
-        let standings = BTreeMap::from([(self.me(), promise.vote.clone())]);
+        let replies = BTreeMap::from([(self.me(), promise.vote.clone())]);
         promise.ballot = ballot;
-        self.persist(Bond::Promised(promise));
+        self.persist(Commitment::Promised(promise));
         self.send_others(&proposal, &Message::Inquire { proposal: Arc::clone(&proposal), ballot });
-        self.asked(ballot, standings);
+        self.on_inquiry_replies(ballot, replies);
     }
 
     fn on_inquire(&mut self, from: NodeId, proposal: &Arc<Proposal>, ballot: Ballot) {
@@ -328,46 +332,50 @@ impl Turn<'_> {
         if proposal.founder(&from).is_none() || ballot.by != from {
             return;
         }
-        match self.state.stand(&self.me(), proposal) {
-            Stand::Signed(mut promise) => {
+        match self.state.relation(&self.me(), proposal) {
+            ProposalRelation::Signed(mut promise) => {
                 if ballot > promise.ballot {
                     promise.ballot = ballot;
-                    self.persist(Bond::Promised(promise.clone()));
+                    self.persist(Commitment::Promised(promise.clone()));
                 }
                 let Promise { ballot, vote, .. } = promise;
                 self.send(from, Message::InquiryReply { proposal: id, ballot, vote });
             }
-            Stand::Open => {
+            ProposalRelation::Open => {
                 // A founder waits for a proposal that this node has not signed. Ending the epoch
                 // means that it never will, which releases all founders.
                 self.state.record.epoch += 1;
-                self.persist(Bond::Free);
+                self.persist(Commitment::None);
                 self.send(from, Message::Abandoned(id));
             }
-            Stand::Born(certificate) => self.send(from, Message::Born(certificate)),
-            Stand::Over => self.send(from, Message::Abandoned(id)),
-            Stand::Stranger => {}
+            ProposalRelation::Born(certificate) => self.send(from, Message::Born(certificate)),
+            ProposalRelation::Closed => self.send(from, Message::Abandoned(id)),
+            ProposalRelation::NotFounder => {}
         }
     }
 
-    fn on_standing(&mut self, from: NodeId, ballot: Ballot, vote: Option<(Ballot, Decision)>) {
-        self.state.heard = self.state.heard.max(ballot.round);
-        let Task::Asking { ballot: asked, standings } = &self.state.task else { return };
-        if *asked == ballot {
-            let mut standings = standings.clone();
-            standings.insert(from, vote);
-            self.asked(ballot, standings);
+    fn on_inquiry_reply(&mut self, from: NodeId, ballot: Ballot, vote: Option<(Ballot, Decision)>) {
+        self.state.highest_round = self.state.highest_round.max(ballot.round);
+        let Progress::Inquiring { ballot: current, replies } = &self.state.progress else { return };
+        if *current == ballot {
+            let mut replies = replies.clone();
+            replies.insert(from, vote);
+            self.on_inquiry_replies(ballot, replies);
         }
     }
 
     /// Handles one more reply at the inquirer.
-    fn asked(&mut self, ballot: Ballot, standings: BTreeMap<NodeId, Option<(Ballot, Decision)>>) {
+    fn on_inquiry_replies(
+        &mut self,
+        ballot: Ballot,
+        replies: BTreeMap<NodeId, Option<(Ballot, Decision)>>,
+    ) {
         let Some(promise) = self.state.record.promise() else { return };
-        if standings.len() < self.quorums(&promise.proposal).standings {
-            self.state.task = Task::Asking { ballot, standings };
+        if replies.len() < self.quorums(&promise.proposal).replies {
+            self.state.progress = Progress::Inquiring { ballot, replies };
             return;
         }
-        let highest = standings.into_values().flatten().max_by_key(|(ballot, _)| *ballot);
+        let highest = replies.into_values().flatten().max_by_key(|(ballot, _)| *ballot);
         self.put_to_vote(ballot, highest.map_or(Decision::Abandoned, |(_, decision)| decision));
     }
 
@@ -375,7 +383,7 @@ impl Turn<'_> {
     fn put_to_vote(&mut self, ballot: Ballot, decision: Decision) {
         let Some(promise) = self.state.record.promise() else { return };
         if promise.ballot != ballot {
-            self.state.task = Task::Idle; // superseded by a higher ballot
+            self.state.progress = Progress::Idle; // superseded by a higher ballot
             return;
         }
         let proposal = Arc::clone(&promise.proposal);
@@ -383,12 +391,16 @@ impl Turn<'_> {
         let settle =
             Message::Settle { proposal: Arc::clone(&proposal), ballot, decision: decision.clone() };
         self.send_others(&proposal, &settle);
-        self.voted(ballot, decision, BTreeSet::from([self.me()]));
+        self.on_votes(ballot, decision, BTreeSet::from([self.me()]));
     }
 
     fn vote(&mut self, proposal: &Arc<Proposal>, ballot: Ballot, decision: &Decision) {
         let vote = Some((ballot, decision.clone()));
-        self.persist(Bond::Promised(Promise { proposal: Arc::clone(proposal), ballot, vote }));
+        self.persist(Commitment::Promised(Promise {
+            proposal: Arc::clone(proposal),
+            ballot,
+            vote,
+        }));
     }
 
     fn on_settle(
@@ -402,51 +414,53 @@ impl Turn<'_> {
         if proposal.founder(&from).is_none() || ballot.by != from {
             return;
         }
-        match self.state.stand(&self.me(), proposal) {
-            Stand::Signed(promise) if ballot < promise.ballot => {}
-            Stand::Signed(_) => {
+        match self.state.relation(&self.me(), proposal) {
+            ProposalRelation::Signed(promise) if ballot < promise.ballot => {}
+            ProposalRelation::Signed(_) => {
                 // The sender has voted already: with three founders these two votes settle it.
                 let votes = BTreeSet::from([from, self.me()]);
                 if self.is_settled(proposal, &decision, &votes) {
-                    self.settled(decision);
+                    self.apply_decision(decision);
                 } else {
                     self.vote(proposal, ballot, &decision);
                 }
                 self.send(from, Message::Vote { proposal: id, ballot });
             }
-            Stand::Born(certificate) => self.send(from, Message::Born(certificate)),
-            Stand::Over => self.send(from, Message::Abandoned(id)),
-            Stand::Open | Stand::Stranger => {}
+            ProposalRelation::Born(certificate) => self.send(from, Message::Born(certificate)),
+            ProposalRelation::Closed => self.send(from, Message::Abandoned(id)),
+            ProposalRelation::Open | ProposalRelation::NotFounder => {}
         }
     }
 
     fn on_vote(&mut self, from: NodeId, ballot: Ballot) {
-        let Task::Settling { ballot: asked, decision, votes } = &self.state.task else { return };
-        if *asked == ballot {
+        let Progress::Settling { ballot: current, decision, votes } = &self.state.progress else {
+            return;
+        };
+        if *current == ballot {
             let (decision, mut votes) = (decision.clone(), votes.clone());
             votes.insert(from);
-            self.voted(ballot, decision, votes);
+            self.on_votes(ballot, decision, votes);
         }
     }
 
     /// Handles one more vote at the node that opened the ballot.
-    fn voted(&mut self, ballot: Ballot, decision: Decision, votes: BTreeSet<NodeId>) {
+    fn on_votes(&mut self, ballot: Ballot, decision: Decision, votes: BTreeSet<NodeId>) {
         let Some(promise) = self.state.record.promise() else { return };
         let proposal = Arc::clone(&promise.proposal);
         if !self.is_settled(&proposal, &decision, &votes) {
-            self.state.task = Task::Settling { ballot, decision, votes };
+            self.state.progress = Progress::Settling { ballot, decision, votes };
             return;
         }
-        let news = match &decision {
+        let outcome = match &decision {
             Decision::Born(certificate) => Message::Born(Arc::clone(certificate)),
             Decision::Abandoned => Message::Abandoned(proposal.id()),
         };
-        self.settled(decision);
-        self.send_others(&proposal, &news);
+        self.apply_decision(decision);
+        self.send_others(&proposal, &outcome);
     }
 
     fn quorums(&self, proposal: &Proposal) -> Quorums {
-        (self.charter.quorums)(proposal.founders().len())
+        (self.params.quorums)(proposal.founders().len())
     }
 
     fn is_settled(
@@ -463,48 +477,48 @@ impl Turn<'_> {
         votes.len() >= needed
     }
 
-    fn settled(&mut self, decision: Decision) {
+    fn apply_decision(&mut self, decision: Decision) {
         match decision {
-            Decision::Born(certificate) => self.born(certificate),
-            Decision::Abandoned => self.abandoned(),
+            Decision::Born(certificate) => self.become_born(certificate),
+            Decision::Abandoned => self.release(),
         }
     }
 
-    fn born(&mut self, certificate: Arc<Certificate>) {
-        self.state.task = Task::Idle;
-        self.persist(Bond::Born(certificate));
+    fn become_born(&mut self, certificate: Arc<Certificate>) {
+        self.state.progress = Progress::Idle;
+        self.persist(Commitment::Born(certificate));
     }
 
-    fn abandoned(&mut self) {
-        self.state.task = Task::Idle;
+    fn release(&mut self) {
+        self.state.progress = Progress::Idle;
         self.state.record.epoch += 1;
-        self.persist(Bond::Free);
+        self.persist(Commitment::None);
     }
 
     /// A cluster for this token exists, so the cluster of this node's promise never will.
-    fn admitted(&mut self, cluster: ClusterId) {
-        let elsewhere = match &self.state.record.bond {
-            Bond::Free => true,
+    fn on_admitted(&mut self, cluster: ClusterId) {
+        let elsewhere = match &self.state.record.commitment {
+            Commitment::None => true,
             // Its own proposal was born: it takes part as a founder, once it has inquired.
-            Bond::Promised(promise) => promise.proposal.cluster_id() != cluster,
-            Bond::Born(_) | Bond::Joined(_) => false,
+            Commitment::Promised(promise) => promise.proposal.cluster_id() != cluster,
+            Commitment::Born(_) | Commitment::Joined(_) => false,
         };
         if elsewhere {
-            self.state.task = Task::Idle;
+            self.state.progress = Progress::Idle;
             self.state.record.epoch += 1;
-            self.persist(Bond::Joined(cluster));
+            self.persist(Commitment::Joined(cluster));
         }
     }
 }
 
 /// Returns the reason to reject a proposal that this node is free to sign, if any.
-fn objection(charter: &Charter, proposal: &Proposal) -> Option<String> {
+fn rejection_reason(params: &BirthParams, proposal: &Proposal) -> Option<String> {
     let found = proposal.founders().len();
-    if found != charter.expect {
-        Some(format!("the proposal names {found} founders, this node expects {}", charter.expect))
-    } else if proposal.token_id() != charter.token_id {
-        Some(format!("the proposal is for token {}, not {}", proposal.token_id(), charter.token_id))
-    } else if *proposal.config_digest() != charter.config_digest {
+    if found != params.expect {
+        Some(format!("the proposal names {found} founders, this node expects {}", params.expect))
+    } else if proposal.token_id() != params.token_id {
+        Some(format!("the proposal is for token {}, not {}", proposal.token_id(), params.token_id))
+    } else if *proposal.config_digest() != params.config_digest {
         Some("the birth fields of proposer and founder differ".to_owned())
     } else {
         None

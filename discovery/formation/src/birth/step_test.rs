@@ -7,14 +7,14 @@ use muster_types::{ClusterId, NodeId};
 
 use super::message::Message;
 use super::proposal::{Draft, Proposal};
-use super::record::{Ballot, Bond, Decision, Record};
-use super::step::{Charter, Effect, Event, Quorums, State};
+use super::record::{Ballot, BirthRecord, Commitment, Decision};
+use super::step::{BirthParams, Effect, Event, Quorums, State};
 use super::testing::{certificate, draft, founders};
 
 /// One of three founders, at its epoch.
 struct Founder {
     identity: Identity,
-    charter: Charter,
+    params: BirthParams,
     state: State,
 }
 
@@ -23,14 +23,14 @@ fn three() -> ([Founder; 3], Arc<Proposal>) {
     let identities = founders(3);
     let draft = draft(&identities);
     let founder = |(n, identity): (usize, Identity)| Founder {
-        charter: Charter {
+        params: BirthParams {
             me: identity.node_id(),
             token_id: draft.token_id.clone(),
             expect: 3,
             config_digest: draft.config_digest,
             quorums: Quorums::of,
         },
-        state: State::restored(Record { epoch: n as u64, bond: Bond::Free }),
+        state: State::restored(BirthRecord { epoch: n as u64, commitment: Commitment::None }),
         identity,
     };
     let all: Vec<_> = identities.into_iter().enumerate().map(founder).collect();
@@ -40,14 +40,14 @@ fn three() -> ([Founder; 3], Arc<Proposal>) {
 
 impl Founder {
     fn id(&self) -> NodeId {
-        self.charter.me
+        self.params.me
     }
 
     fn step(&mut self, event: Event) -> Vec<Effect> {
-        self.state.step(&self.charter, &self.identity, event)
+        self.state.step(&self.params, &self.identity, event)
     }
 
-    fn hears(&mut self, from: NodeId, message: Message) -> Vec<Effect> {
+    fn receive(&mut self, from: NodeId, message: Message) -> Vec<Effect> {
         self.step(Event::Received { from, message })
     }
 }
@@ -65,7 +65,7 @@ fn sent(effects: &[Effect]) -> Vec<&Message> {
 #[test]
 fn a_promise_is_durable_before_it_is_answered() {
     let ([a, mut b, _], proposal) = three();
-    let effects = b.hears(a.id(), Message::Propose(proposal));
+    let effects = b.receive(a.id(), Message::Propose(proposal));
     assert!(matches!(
         effects.as_slice(),
         [Effect::Persist(_), Effect::Send { message: Message::Promise { .. }, .. }]
@@ -76,13 +76,13 @@ fn a_promise_is_durable_before_it_is_answered() {
 #[test]
 fn a_founder_signs_one_proposal_per_epoch() {
     let ([a, mut b, _], first) = three();
-    b.hears(a.id(), Message::Propose(Arc::clone(&first)));
+    b.receive(a.id(), Message::Propose(Arc::clone(&first)));
     let second = Draft { nonce: [9; 32], ..Draft::from((*first).clone()) };
     let second = Arc::new(Proposal::new(second).unwrap());
-    let effects = b.hears(a.id(), Message::Propose(Arc::clone(&second)));
+    let effects = b.receive(a.id(), Message::Propose(Arc::clone(&second)));
     assert_eq!(sent(&effects), [&Message::Abandoned(second.id())]);
     // A repeated first proposal gets the same reply.
-    let effects = b.hears(a.id(), Message::Propose(first));
+    let effects = b.receive(a.id(), Message::Propose(first));
     assert!(matches!(sent(&effects).as_slice(), [Message::Promise { .. }]));
 }
 
@@ -100,20 +100,20 @@ fn a_proposal_that_does_not_fit_is_refused_and_binds_no_founder() {
         let mut draft = fitting.clone();
         change(&mut draft);
         let proposal = Arc::new(Proposal::new(draft).unwrap());
-        let effects = b.hears(a.id(), Message::Propose(proposal));
+        let effects = b.receive(a.id(), Message::Propose(proposal));
         assert!(
             matches!(effects.as_slice(), [Effect::Send { message: Message::Refuse { .. }, .. }]),
             "{effects:?}"
         );
-        assert!(b.state.record().is_free());
+        assert!(b.state.record().is_uncommitted());
     }
 }
 
 #[test]
-fn only_the_proposer_may_propose_and_only_founders_are_heard() {
+fn only_the_proposer_may_propose_and_only_founders_are_answered() {
     let ([a, mut b, c], proposal) = three();
-    assert_eq!(b.hears(c.id(), Message::Propose(Arc::clone(&proposal))), []);
-    b.hears(a.id(), Message::Propose(Arc::clone(&proposal)));
+    assert_eq!(b.receive(c.id(), Message::Propose(Arc::clone(&proposal))), []);
+    b.receive(a.id(), Message::Propose(Arc::clone(&proposal)));
     let stranger = NodeId::from_bytes([5; 32]);
     let before = b.state.clone();
     let ballot = Ballot { round: 1, by: stranger };
@@ -122,7 +122,7 @@ fn only_the_proposer_may_propose_and_only_founders_are_heard() {
         Message::Inquire { proposal: Arc::clone(&proposal), ballot },
         Message::Settle { proposal, ballot, decision: Decision::Abandoned },
     ] {
-        assert_eq!(b.hears(stranger, message), []);
+        assert_eq!(b.receive(stranger, message), []);
         assert_eq!(b.state, before);
     }
 }
@@ -130,21 +130,21 @@ fn only_the_proposer_may_propose_and_only_founders_are_heard() {
 #[test]
 fn a_ballot_of_another_founder_gets_no_vote() {
     let ([a, mut b, c], proposal) = three();
-    b.hears(a.id(), Message::Propose(Arc::clone(&proposal)));
+    b.receive(a.id(), Message::Propose(Arc::clone(&proposal)));
     let ballot = Ballot { round: 1, by: c.id() };
     let settle = Message::Settle { proposal, ballot, decision: Decision::Abandoned };
-    assert_eq!(b.hears(a.id(), settle), []);
+    assert_eq!(b.receive(a.id(), settle), []);
 }
 
 #[test]
 fn a_founder_that_has_not_signed_ends_the_proposal_with_its_epoch() {
     let ([_, mut b, c], proposal) = three();
     let ballot = Ballot { round: 1, by: c.id() };
-    let effects = b.hears(c.id(), Message::Inquire { proposal: Arc::clone(&proposal), ballot });
-    let over = Record { epoch: 2, bond: Bond::Free };
+    let effects = b.receive(c.id(), Message::Inquire { proposal: Arc::clone(&proposal), ballot });
+    let over = BirthRecord { epoch: 2, commitment: Commitment::None };
     assert_eq!(effects[0], Effect::Persist(over));
     assert_eq!(sent(&effects), [&Message::Abandoned(proposal.id())]);
-    let effects = b.hears(proposal.proposer(), Message::Propose(Arc::clone(&proposal)));
+    let effects = b.receive(proposal.proposer(), Message::Propose(Arc::clone(&proposal)));
     assert_eq!(sent(&effects), [&Message::Abandoned(proposal.id())]);
 }
 
@@ -156,38 +156,38 @@ fn a_promise_is_settled_by_its_own_founders_even_if_the_config_changes_later() {
     for expect in [1, 5] {
         let ([mut a, mut b, c], proposal) = three();
         a.step(Event::Propose(Arc::clone(&proposal)));
-        b.hears(a.id(), Message::Propose(Arc::clone(&proposal)));
-        b.charter.expect = expect;
+        b.receive(a.id(), Message::Propose(Arc::clone(&proposal)));
+        b.params.expect = expect;
         b.state = State::restored(b.state.record().clone());
-        let effects = b.step(Event::Impatient);
+        let effects = b.step(Event::SettleTimeout);
         assert!(b.state.record().promise().is_some(), "released by its own vote");
         let Some(Message::Inquire { ballot, .. }) = sent(&effects).first().copied().cloned() else {
             panic!("{effects:?}")
         };
-        let standing = Message::InquiryReply { proposal: proposal.id(), ballot, vote: None };
-        b.hears(c.id(), standing);
+        let reply = Message::InquiryReply { proposal: proposal.id(), ballot, vote: None };
+        b.receive(c.id(), reply);
         assert!(b.state.record().promise().is_some(), "released by one vote of three");
-        b.hears(c.id(), Message::Vote { proposal: proposal.id(), ballot });
-        assert!(b.state.record().is_free(), "two of three have voted");
+        b.receive(c.id(), Message::Vote { proposal: proposal.id(), ballot });
+        assert!(b.state.record().is_uncommitted(), "two of three have voted");
     }
 }
 
 #[test]
 fn no_lower_ballot_is_answered_after_a_higher_one() {
     let ([mut a, mut b, c], proposal) = three();
-    b.hears(a.id(), Message::Propose(Arc::clone(&proposal)));
+    b.receive(a.id(), Message::Propose(Arc::clone(&proposal)));
     let ballot = Ballot { round: 1, by: c.id() };
-    b.hears(c.id(), Message::Inquire { proposal: Arc::clone(&proposal), ballot });
+    b.receive(c.id(), Message::Inquire { proposal: Arc::clone(&proposal), ballot });
     a.step(Event::Propose(Arc::clone(&proposal)));
-    let certificate = certificate(&[a.identity, b.identity_again(), c.identity]);
+    let certificate = certificate(&[a.identity, b.clone_identity(), c.identity]);
     let ballot = Ballot { round: 0, by: proposal.proposer() };
     let decision = Decision::Born(Arc::new(certificate));
     let settle = Message::Settle { proposal, ballot, decision };
-    assert_eq!(b.hears(a.charter.me, settle), []);
+    assert_eq!(b.receive(a.params.me, settle), []);
 }
 
 impl Founder {
-    fn identity_again(&self) -> Identity {
+    fn clone_identity(&self) -> Identity {
         Identity::from_pkcs8(&self.identity.to_pkcs8()).unwrap()
     }
 }
@@ -195,11 +195,11 @@ impl Founder {
 #[test]
 fn a_founder_admitted_to_its_own_cluster_stays_a_founder() {
     let ([a, mut b, _], proposal) = three();
-    b.hears(a.id(), Message::Propose(Arc::clone(&proposal)));
+    b.receive(a.id(), Message::Propose(Arc::clone(&proposal)));
     assert_eq!(b.step(Event::Admitted(proposal.cluster_id())), []);
     let effects = b.step(Event::Admitted(ClusterId::from_bytes([3; 32])));
-    let joined = Bond::Joined(ClusterId::from_bytes([3; 32]));
-    assert_eq!(effects, [Effect::Persist(Record { epoch: 2, bond: joined })]);
+    let joined = Commitment::Joined(ClusterId::from_bytes([3; 32]));
+    assert_eq!(effects, [Effect::Persist(BirthRecord { epoch: 2, commitment: joined })]);
 }
 
 #[test]
@@ -207,16 +207,16 @@ fn an_only_founder_is_born_in_one_step() {
     let identities = founders(1);
     let draft = draft(&identities);
     let [identity] = <[Identity; 1]>::try_from(identities).unwrap_or_else(|_| panic!("one"));
-    let charter = Charter {
+    let params = BirthParams {
         me: identity.node_id(),
         token_id: draft.token_id.clone(),
         expect: 1,
         config_digest: draft.config_digest,
         quorums: Quorums::of,
     };
-    let mut state = State::restored(Record::NEW);
+    let mut state = State::restored(BirthRecord::NEW);
     let proposal = Arc::new(Proposal::new(draft).unwrap());
-    let effects = state.step(&charter, &identity, Event::Propose(proposal));
+    let effects = state.step(&params, &identity, Event::Propose(proposal));
     assert!(sent(&effects).is_empty());
     state.record().born().expect("born").verify().unwrap();
 }

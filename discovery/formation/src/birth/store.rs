@@ -13,7 +13,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::certificate::CertificateError;
-use super::record::{Bond, Decision, Record};
+use super::record::{BirthRecord, Commitment, Decision};
 use muster_files::{PRIVATE, replace};
 
 /// File name in the state directory.
@@ -33,9 +33,9 @@ pub enum StoreError {
     #[error("birth record {} is missing, but this node has an identity", .0.display())]
     Missing(PathBuf),
     #[error("birth record {} belongs to another node ({})", path.display(), found.short())]
-    Foreign { path: PathBuf, found: NodeId },
+    WrongNode { path: PathBuf, found: NodeId },
     #[error("birth record {} is corrupt ({why})", path.display())]
-    Damaged { path: PathBuf, why: String },
+    Corrupt { path: PathBuf, why: String },
     #[error("birth record {} has format {found}, this build reads format 1; start the version \
         of musterd that wrote it", path.display())]
     Version { path: PathBuf, found: u8 },
@@ -48,11 +48,11 @@ pub enum StoreError {
 impl StoreError {
     /// True if the record is lost for good, so that this node needs a new identity. An older copy
     /// of the file does not help: the node could promise again what it has promised since.
-    pub fn is_loss(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         match self {
             Self::Missing(_)
-            | Self::Foreign { .. }
-            | Self::Damaged { .. }
+            | Self::WrongNode { .. }
+            | Self::Corrupt { .. }
             | Self::Certificate { .. } => true,
             Self::Version { .. } | Self::Io { .. } => false,
         }
@@ -62,7 +62,7 @@ impl StoreError {
 #[derive(Serialize, Deserialize)]
 struct Contents {
     node: NodeId,
-    record: Record,
+    record: BirthRecord,
 }
 
 /// Handle to the record file of one node. The only writer; the daemon locks the state directory.
@@ -82,13 +82,13 @@ impl PromiseStore {
         let store = Self { path: directory.join(FILE), node };
         match store.contents() {
             Err(StoreError::Missing(_)) => {}
-            Ok(Contents { record, .. }) if record == Record::NEW => {}
+            Ok(Contents { record, .. }) if record == BirthRecord::NEW => {}
             Ok(Contents { node, .. }) => {
-                return Err(StoreError::Foreign { path: store.path, found: node });
+                return Err(StoreError::WrongNode { path: store.path, found: node });
             }
             Err(error) => return Err(error),
         }
-        store.write(&Record::NEW)?;
+        store.write(&BirthRecord::NEW)?;
         Ok(store)
     }
 
@@ -96,25 +96,25 @@ impl PromiseStore {
     ///
     /// # Errors
     /// When it is missing, belongs to another node or is corrupt.
-    pub fn open(directory: &Path, node: NodeId) -> Result<(Self, Record), StoreError> {
+    pub fn open(directory: &Path, node: NodeId) -> Result<(Self, BirthRecord), StoreError> {
         let store = Self { path: directory.join(FILE), node };
         let record = store.read()?;
         Ok((store, record))
     }
 
     /// The record as it is on disk.
-    pub fn read(&self) -> Result<Record, StoreError> {
+    pub fn read(&self) -> Result<BirthRecord, StoreError> {
         let Contents { node, record } = self.contents()?;
         if node != self.node {
-            return Err(StoreError::Foreign { path: self.path.clone(), found: node });
+            return Err(StoreError::WrongNode { path: self.path.clone(), found: node });
         }
-        let certificate = match &record.bond {
-            Bond::Born(certificate) => Some(certificate),
-            Bond::Promised(promise) => match &promise.vote {
+        let certificate = match &record.commitment {
+            Commitment::Born(certificate) => Some(certificate),
+            Commitment::Promised(promise) => match &promise.vote {
                 Some((_, Decision::Born(certificate))) => Some(certificate),
                 Some((_, Decision::Abandoned)) | None => None,
             },
-            Bond::Free | Bond::Joined(_) => None,
+            Commitment::None | Commitment::Joined(_) => None,
         };
         if let Some(certificate) = certificate {
             let path = || self.path.clone();
@@ -127,13 +127,13 @@ impl PromiseStore {
 
     /// Makes the record durable. On success a power cut cannot lose it; on failure either record
     /// may be on disk.
-    pub fn write(&self, record: &Record) -> Result<(), StoreError> {
-        replace(&self.path, &self.compose(record), PRIVATE)
+    pub fn write(&self, record: &BirthRecord) -> Result<(), StoreError> {
+        replace(&self.path, &self.encode(record), PRIVATE)
             .map_err(|error| self.io("write", error.into()))
     }
 
     /// Encodes the file for `record`.
-    pub(crate) fn compose(&self, record: &Record) -> Vec<u8> {
+    pub(crate) fn encode(&self, record: &BirthRecord) -> Vec<u8> {
         let contents = Contents { node: self.node, record: record.clone() };
         let payload = postcard::to_stdvec(&contents).expect("a record has no unsized parts");
         let mut bytes = MAGIC.to_vec();
@@ -157,29 +157,29 @@ impl PromiseStore {
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<Contents, StoreError> {
-        let damaged =
-            |why: &str| StoreError::Damaged { path: self.path.clone(), why: why.to_owned() };
+        let corrupt =
+            |why: &str| StoreError::Corrupt { path: self.path.clone(), why: why.to_owned() };
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(damaged("too long"));
+            return Err(corrupt("too long"));
         }
         if bytes.len() < MAGIC.len() + CHECKSUM {
-            return Err(damaged("too short"));
+            return Err(corrupt("too short"));
         }
         let (body, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
         let (magic, payload) = body.split_at(MAGIC.len());
         if magic[..7] != MAGIC[..7] {
-            return Err(damaged("wrong magic bytes"));
+            return Err(corrupt("wrong magic bytes"));
         }
         if magic[7] != MAGIC[7] {
             return Err(StoreError::Version { path: self.path.clone(), found: magic[7] });
         }
         if digest(&SHA256, body).as_ref() != checksum {
-            return Err(damaged("checksum mismatch"));
+            return Err(corrupt("checksum mismatch"));
         }
         match postcard::take_from_bytes(payload) {
             Ok((contents, [])) => Ok(contents),
-            Ok(_) => Err(damaged("trailing data")),
-            Err(error) => Err(damaged(&error.to_string())),
+            Ok(_) => Err(corrupt("trailing data")),
+            Err(error) => Err(corrupt(&error.to_string())),
         }
     }
 
@@ -202,19 +202,22 @@ mod tests {
         NodeId::from_bytes([n; 32])
     }
 
-    fn promised() -> Record {
+    fn promised() -> BirthRecord {
         let proposal = Arc::new(proposal(&founders(3)));
         let ballot = Ballot { round: 0, by: proposal.proposer() };
-        Record { epoch: 4, bond: Bond::Promised(Promise { proposal, ballot, vote: None }) }
+        BirthRecord {
+            epoch: 4,
+            commitment: Commitment::Promised(Promise { proposal, ballot, vote: None }),
+        }
     }
 
     #[test]
     fn a_record_comes_back_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let store = PromiseStore::create(dir.path(), node(1)).unwrap();
-        assert_eq!(store.read().unwrap(), Record::NEW);
-        let born = Record { epoch: 7, bond: Bond::Born(Arc::new(born(3))) };
-        for record in [promised(), born, Record { epoch: 9, bond: Bond::Free }] {
+        assert_eq!(store.read().unwrap(), BirthRecord::NEW);
+        let born = BirthRecord { epoch: 7, commitment: Commitment::Born(Arc::new(born(3))) };
+        for record in [promised(), born, BirthRecord { epoch: 9, commitment: Commitment::None }] {
             store.write(&record).unwrap();
             assert_eq!(PromiseStore::open(dir.path(), node(1)).unwrap().1, record);
         }
@@ -237,11 +240,11 @@ mod tests {
         let store = PromiseStore::create(dir.path(), node(1)).unwrap();
         // Crashed before its identity was saved: the next identity replaces the record.
         PromiseStore::create(dir.path(), node(2)).unwrap();
-        assert!(matches!(store.read().unwrap_err(), StoreError::Foreign { .. }));
+        assert!(matches!(store.read().unwrap_err(), StoreError::WrongNode { .. }));
         store.write(&promised()).unwrap();
         assert!(matches!(
             PromiseStore::create(dir.path(), node(3)).unwrap_err(),
-            StoreError::Foreign { .. }
+            StoreError::WrongNode { .. }
         ));
     }
 
@@ -285,7 +288,9 @@ mod tests {
         let mut signatures = whole.signatures().clone();
         signatures.pop_first();
         let lacking = crate::birth::Certificate::new(Arc::clone(whole.proposal()), signatures);
-        store.write(&Record { epoch: 0, bond: Bond::Born(Arc::new(lacking)) }).unwrap();
+        store
+            .write(&BirthRecord { epoch: 0, commitment: Commitment::Born(Arc::new(lacking)) })
+            .unwrap();
         assert!(matches!(store.read().unwrap_err(), StoreError::Certificate { .. }));
     }
 }

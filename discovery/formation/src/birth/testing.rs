@@ -9,7 +9,7 @@ use super::certificate::{Certificate, Signer as _};
 use super::proposal::{Draft, Founder, Proposal};
 
 /// Reports the coverage of a test. `println!` would be captured unless the test fails.
-pub(crate) fn tell(line: std::fmt::Arguments<'_>) {
+pub(crate) fn report(line: std::fmt::Arguments<'_>) {
     // Standard error may be closed.
     writeln!(std::io::stderr(), "{line}").ok();
 }

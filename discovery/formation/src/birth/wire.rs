@@ -22,9 +22,9 @@ const MAX_REASON: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("birth message lacks {0}")]
-    Lacks(&'static str),
-    #[error("birth message: {what} has {found} bytes, expected {wanted}")]
-    Length { what: &'static str, wanted: usize, found: usize },
+    Missing(&'static str),
+    #[error("birth message: {what} has {found} bytes, expected {expected}")]
+    Length { what: &'static str, expected: usize, found: usize },
     #[error("birth message has too many {0}")]
     TooMany(&'static str),
     #[error("birth message: {what} is malformed")]
@@ -36,7 +36,7 @@ pub enum WireError {
     #[error("promise is not signed by its sender")]
     Promise,
     #[error("birth message refers to two proposals")]
-    Mixed,
+    ProposalMismatch,
 }
 
 /// Encodes a message for a request or a reply.
@@ -84,7 +84,7 @@ pub fn to_wire(message: &Message) -> hello::BirthMessage {
 /// # Errors
 /// When a part is missing, too long, malformed, or a signature is wrong.
 pub fn from_wire(from: &PublicKey, message: hello::BirthMessage) -> Result<Message, WireError> {
-    Ok(match message.kind.ok_or(WireError::Lacks("a kind"))? {
+    Ok(match message.kind.ok_or(WireError::Missing("a kind"))? {
         Kind::Propose(proposal) => Message::Propose(proposal_in(Some(proposal))?),
         Kind::Promise(hello::Promise { proposal_id, signature }) => {
             let proposal = id_in(&proposal_id)?;
@@ -180,7 +180,7 @@ fn proposal_out(proposal: &Proposal) -> hello::Proposal {
 }
 
 fn proposal_in(proposal: Option<hello::Proposal>) -> Result<Arc<Proposal>, WireError> {
-    let proposal = proposal.ok_or(WireError::Lacks("a proposal"))?;
+    let proposal = proposal.ok_or(WireError::Missing("a proposal"))?;
     if proposal.founders.len() > MAX_FOUNDERS {
         return Err(WireError::TooMany("founders"));
     }
@@ -214,7 +214,7 @@ fn ballot_out(ballot: &Ballot) -> hello::Ballot {
 }
 
 fn ballot_in(ballot: Option<hello::Ballot>) -> Result<Ballot, WireError> {
-    let ballot = ballot.ok_or(WireError::Lacks("a ballot"))?;
+    let ballot = ballot.ok_or(WireError::Missing("a ballot"))?;
     Ok(Ballot {
         round: ballot.round,
         by: NodeId::from_bytes(exact("a ballot's owner", &ballot.by)?),
@@ -233,11 +233,11 @@ fn decision_in(
     decision: Option<hello::Decision>,
     about: &ProposalId,
 ) -> Result<Decision, WireError> {
-    let decision = decision.ok_or(WireError::Lacks("a decision"))?;
+    let decision = decision.ok_or(WireError::Missing("a decision"))?;
     let Some(certificate) = decision.certificate else { return Ok(Decision::Abandoned) };
     let certificate = Certificate::try_from(certificate)?;
     if certificate.proposal().id() != *about {
-        return Err(WireError::Mixed);
+        return Err(WireError::ProposalMismatch);
     }
     Ok(Decision::Born(Arc::new(certificate)))
 }
@@ -251,7 +251,7 @@ fn signature_in(bytes: &[u8]) -> Result<Signature, WireError> {
 }
 
 fn exact<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
-    bytes.try_into().map_err(|_| WireError::Length { what, wanted: N, found: bytes.len() })
+    bytes.try_into().map_err(|_| WireError::Length { what, expected: N, found: bytes.len() })
 }
 
 #[cfg(test)]
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_signed_by_another_is_refused() {
+    fn a_promise_signed_by_another_is_rejected() {
         let founders = founders(2);
         let id = proposal(&founders).id();
         let message = Message::Promise { proposal: id, signature: founders[1].sign_promise(&id) };

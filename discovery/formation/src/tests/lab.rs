@@ -19,19 +19,19 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::birth::PromiseStore;
-use crate::birth::failpoint::Hook;
-use crate::network::{Network, Session, Unreached};
-use crate::{FormationError, Formed, Handle, Settings, prepare};
+use crate::birth::failpoint::FailPointHook;
+use crate::network::{Network, Session, Unreachable};
+use crate::{Formation, FormationError, Formed, Settings, prepare};
 
 /// One-way latency of the network.
 const LATENCY: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Default)]
-pub(super) struct Wires(Arc<Mutex<Inner>>);
+pub(super) struct SimNetwork(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    machines: BTreeMap<SocketAddr, (PublicKey, Handle)>,
+    machines: BTreeMap<SocketAddr, (PublicKey, Formation)>,
     /// Partitioned pairs of addresses.
     cut: BTreeSet<(SocketAddr, SocketAddr)>,
     /// The members' reply to join requests, with the number of times it was sent.
@@ -39,12 +39,16 @@ struct Inner {
     refused: usize,
 }
 
-impl Wires {
-    fn peer(&self, from: SocketAddr, to: SocketAddr) -> Result<(PublicKey, Handle), Unreached> {
+impl SimNetwork {
+    fn peer(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<(PublicKey, Formation), Unreachable> {
         let inner = self.0.lock().unwrap();
         let is_cut = inner.cut.contains(&(from, to)) || inner.cut.contains(&(to, from));
         let peer = inner.machines.get(&to).filter(|_| !is_cut).cloned();
-        peer.ok_or_else(|| Unreached(format!("dial {to}: no answer")))
+        peer.ok_or_else(|| Unreachable(format!("dial {to}: no answer")))
     }
 
     pub(super) fn cut(&self, a: usize, b: usize) {
@@ -64,47 +68,52 @@ impl Wires {
         self.0.lock().unwrap().refused
     }
 
-    pub(super) fn unplug(&self, machine: usize) {
+    pub(super) fn disconnect(&self, machine: usize) {
         self.0.lock().unwrap().machines.remove(&address(machine));
     }
 }
 
-struct Port {
-    wires: Wires,
+struct SimEndpoint {
+    network: SimNetwork,
     key: PublicKey,
     address: SocketAddr,
 }
 
-struct Line {
-    wires: Wires,
+struct SimSession {
+    network: SimNetwork,
     own: (PublicKey, SocketAddr),
     peer: PublicKey,
     remote: SocketAddr,
 }
 
-impl Network for Port {
-    type Session = Line;
+impl Network for SimEndpoint {
+    type Session = SimSession;
 
-    async fn open(&self, remote: SocketAddr) -> Result<Line, Unreached> {
+    async fn open(&self, remote: SocketAddr) -> Result<SimSession, Unreachable> {
         sleep(LATENCY * 6).await;
-        let (peer, _) = self.wires.peer(self.address, remote)?;
-        Ok(Line { wires: self.wires.clone(), own: (self.key, self.address), peer, remote })
+        let (peer, _) = self.network.peer(self.address, remote)?;
+        Ok(SimSession {
+            network: self.network.clone(),
+            own: (self.key, self.address),
+            peer,
+            remote,
+        })
     }
 }
 
-impl Line {
-    async fn across(&self) -> Result<Handle, Unreached> {
+impl SimSession {
+    async fn across(&self) -> Result<Formation, Unreachable> {
         sleep(LATENCY).await;
-        let (key, handle) = self.wires.peer(self.own.1, self.remote)?;
-        if key == self.peer { Ok(handle) } else { Err(Unreached("another machine".to_owned())) }
+        let (key, handle) = self.network.peer(self.own.1, self.remote)?;
+        if key == self.peer { Ok(handle) } else { Err(Unreachable("another machine".to_owned())) }
     }
 
-    fn unreached(&self) -> Unreached {
-        Unreached(format!("{} went away", self.remote))
+    fn unreachable(&self) -> Unreachable {
+        Unreachable(format!("{} went away", self.remote))
     }
 }
 
-impl Session for Line {
+impl Session for SimSession {
     fn peer(&self) -> PublicKey {
         self.peer
     }
@@ -113,24 +122,24 @@ impl Session for Line {
         false
     }
 
-    async fn greet(&self, request: GreetRequest) -> Result<GreetReply, Unreached> {
+    async fn greet(&self, request: GreetRequest) -> Result<GreetReply, Unreachable> {
         let handle = self.across().await?;
         let reply = handle.greet(self.own.0, self.own.1, request).await;
         self.across().await?;
-        reply.map_err(|_| self.unreached())
+        reply.map_err(|_| self.unreachable())
     }
 
-    async fn birth(&self, message: BirthMessage) -> Result<Vec<BirthMessage>, Unreached> {
+    async fn birth(&self, message: BirthMessage) -> Result<Vec<BirthMessage>, Unreachable> {
         let handle = self.across().await?;
         let reply = handle.birth(self.own.0, message).await;
         self.across().await?;
-        reply.map_err(|_| self.unreached())
+        reply.map_err(|_| self.unreachable())
     }
 
-    async fn join(&self, _: JoinRequest) -> Result<JoinReply, Unreached> {
+    async fn join(&self, _: JoinRequest) -> Result<JoinReply, Unreachable> {
         let handle = self.across().await?;
         let candidate = handle.candidate().borrow().clone();
-        let mut inner = self.wires.0.lock().unwrap();
+        let mut inner = self.network.0.lock().unwrap();
         if let Some(refusal) = inner.refusal.clone() {
             inner.refused += 1;
             return Ok(JoinReply { outcome: Some(Outcome::Refused(refusal)) });
@@ -154,7 +163,7 @@ pub(super) struct Config {
     pub(super) role: Role,
     pub(super) hints: Vec<usize>,
     pub(super) fields: BTreeMap<String, String>,
-    pub(super) hook: Hook,
+    pub(super) hook: FailPointHook,
 }
 
 pub(super) fn name(machine: usize) -> String {
@@ -167,7 +176,7 @@ impl Config {
         let fields = BTreeMap::from([("cluster.expect".to_owned(), expect.to_string())]);
         let (founders, role) = (Vec::new(), Role::ControlPlane);
         let hints = (0..hints).collect();
-        Self { expect, founders, role, hints, fields, hook: Hook::inert() }
+        Self { expect, founders, role, hints, fields, hook: FailPointHook::noop() }
     }
 }
 
@@ -177,13 +186,13 @@ pub(super) struct Machine {
     at: SocketAddr,
     number: usize,
     addresses: watch::Sender<Vec<SocketAddr>>,
-    pub(super) handle: Option<Handle>,
+    pub(super) handle: Option<Formation>,
     stop: CancellationToken,
     task: JoinSet<Result<(), FormationError>>,
 }
 
 pub(super) struct Lab {
-    pub(super) wires: Wires,
+    pub(super) network: SimNetwork,
     pub(super) machines: Vec<Machine>,
 }
 
@@ -207,11 +216,11 @@ impl Lab {
             }
         };
         let machines = keys.into_iter().enumerate().map(machine).collect();
-        Self { wires: Wires::default(), machines }
+        Self { network: SimNetwork::default(), machines }
     }
 
     pub(super) fn start(&mut self, machine: usize, config: &Config) {
-        self.machines[machine].start(&self.wires, config);
+        self.machines[machine].start(&self.network, config);
     }
 
     pub(super) fn start_all(&mut self, config: &Config) {
@@ -221,16 +230,16 @@ impl Lab {
     }
 
     /// Moves a running machine to another address.
-    pub(super) fn moves(&self, machine: usize, to: SocketAddr) {
+    pub(super) fn change_address(&self, machine: usize, to: SocketAddr) {
         let machine = &self.machines[machine];
         let here = (machine.identity.public_key(), machine.handle.clone().expect("it runs"));
-        self.wires.0.lock().unwrap().machines.insert(to, here);
+        self.network.0.lock().unwrap().machines.insert(to, here);
         machine.addresses.send_replace(vec![to]);
     }
 
     /// Cuts the power of a machine.
     pub(super) async fn kill(&mut self, machine: usize) {
-        self.wires.unplug(machine);
+        self.network.disconnect(machine);
         self.machines[machine].task.shutdown().await;
         self.machines[machine].handle = None;
     }
@@ -304,7 +313,7 @@ pub(super) fn cluster(formed: &Formed) -> ClusterId {
 }
 
 impl Machine {
-    fn start(&mut self, wires: &Wires, config: &Config) {
+    fn start(&mut self, network: &SimNetwork, config: &Config) {
         let Config { expect, founders, role, hints, fields, hook } = config.clone();
         let hints: BTreeSet<_> = hints.into_iter().map(address).filter(|a| *a != self.at).collect();
         // The sender is dropped: these hints never change.
@@ -322,35 +331,39 @@ impl Machine {
             hook,
         };
         let key = self.identity.public_key();
-        let port = Port { wires: wires.clone(), key, address: self.at };
-        let (handle, room) = prepare(settings, store, port, hints).unwrap();
-        wires.0.lock().unwrap().machines.insert(self.at, (key, handle.clone()));
+        let port = SimEndpoint { network: network.clone(), key, address: self.at };
+        let (handle, task) = prepare(settings, store, port, hints).unwrap();
+        network.0.lock().unwrap().machines.insert(self.at, (key, handle.clone()));
         self.handle = Some(handle);
         self.stop = CancellationToken::new();
-        self.task.spawn(room.run(self.stop.clone()));
+        self.task.spawn(task.run(self.stop.clone()));
     }
 }
 
 /// A hook that cuts the power of one machine at the first hit of a fail point.
-pub(super) fn dies_at(place: &'static str, wires: &Wires, machine: usize) -> (Hook, Deaths) {
-    let wires = wires.clone();
-    let deaths = Deaths::default();
-    let passed = deaths.clone();
-    let hook = Hook::new(move |at| {
-        if at == place && passed.0.fetch_add(1, Ordering::Relaxed) == 0 {
-            wires.unplug(machine);
+pub(super) fn crashes_at(
+    fail_point: &'static str,
+    network: &SimNetwork,
+    machine: usize,
+) -> (FailPointHook, Crashes) {
+    let network = network.clone();
+    let crashes = Crashes::default();
+    let passed = crashes.clone();
+    let hook = FailPointHook::new(move |at| {
+        if at == fail_point && passed.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            network.disconnect(machine);
             // Unwinds without a message, like a power cut.
             std::panic::resume_unwind(Box::new("power cut"));
         }
     });
-    (hook, deaths)
+    (hook, crashes)
 }
 
 /// Counts the hits of a fail point.
 #[derive(Clone, Default)]
-pub(super) struct Deaths(Arc<AtomicUsize>);
+pub(super) struct Crashes(Arc<AtomicUsize>);
 
-impl Deaths {
+impl Crashes {
     pub(super) fn happened(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }

@@ -10,8 +10,8 @@ use muster_types::Role;
 use tokio::time::sleep;
 
 use super::Formed;
-use super::view::GRACE;
-use lab::{Config, Lab, address, cluster, dies_at, name, timed};
+use super::peers::ADDRESS_GRACE;
+use lab::{Config, Lab, address, cluster, crashes_at, name, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_mins(1);
@@ -54,7 +54,7 @@ async fn one_hint_is_enough_to_find_everyone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_five_candidates_three_found_and_two_join() {
+async fn three_of_five_candidates_found_and_two_join() {
     let mut lab = Lab::new(5);
     lab.start_all(&Config::new(3, 5));
     lab.one_cluster(&[0, 1, 2, 3, 4], SOON).await;
@@ -68,7 +68,7 @@ async fn six_candidates_with_named_founders_make_one_cluster() {
     let mut lab = Lab::new(6);
     for a in 0..3 {
         for b in 3..6 {
-            lab.wires.cut(a, b);
+            lab.network.cut(a, b);
         }
     }
     let mut config = Config::new(3, 6);
@@ -76,7 +76,7 @@ async fn six_candidates_with_named_founders_make_one_cluster() {
     lab.start_all(&config);
     sleep(SECOND * 30).await;
     assert!(lab.waiting_for(1).contains("m4"), "{}", lab.waiting_for(1));
-    lab.wires.heal();
+    lab.network.heal();
     lab.one_cluster(&[0, 1, 2, 3, 4, 5], SOON).await;
 }
 
@@ -115,8 +115,8 @@ async fn a_founder_is_born_at_the_address_that_it_has_by_then() {
     lab.start(1, &config);
     sleep(SECOND * 5).await;
     let new = address(9);
-    lab.moves(0, new);
-    lab.moves(1, address(8));
+    lab.change_address(0, new);
+    lab.change_address(1, address(8));
     lab.start(2, &config);
     for formed in lab.formed(&[0, 1, 2], SOON).await {
         let Formed::Born(certificate) = formed else { panic!("{formed:?}") };
@@ -155,7 +155,7 @@ async fn an_address_that_does_not_answer_delays_a_birth_but_not_indefinitely() {
     let mut lab = Lab::new(3);
     lab.start_all(&Config::new(3, 4));
     let (_, took) = timed(lab.one_cluster(&[0, 1, 2], SOON)).await;
-    assert!(took >= GRACE && took < GRACE + SECOND, "{took:?}");
+    assert!(took >= ADDRESS_GRACE && took < ADDRESS_GRACE + SECOND, "{took:?}");
 
     let mut lab = Lab::new(3);
     let mut named = Config::new(3, 4);
@@ -188,14 +188,14 @@ async fn a_refused_admission_is_shown_and_asked_for_again() {
     }
     let cluster = lab.one_cluster(&[0, 1, 2], SOON).await;
     let message = "the name m3 is taken".to_owned();
-    lab.wires.refuse(Some(Refusal { reason: Reason::NameTaken.into(), message }));
+    lab.network.refuse(Some(Refusal { reason: Reason::NameTaken.into(), message }));
     lab.start(3, &config);
     let texts = lab.waits(3, SECOND * 60).await;
     assert!(lab.waiting_for(3).ends_with("the name m3 is taken"), "{}", lab.waiting_for(3));
     let refused = texts.iter().filter(|text| text.ends_with("the name m3 is taken"));
     assert_eq!(refused.count(), 1, "one line in the log for one reason: {texts:?}");
-    assert!((4..=8).contains(&lab.wires.refused()), "asked {} times", lab.wires.refused());
-    lab.wires.refuse(None);
+    assert!((4..=8).contains(&lab.network.refused()), "asked {} times", lab.network.refused());
+    lab.network.refuse(None);
     assert_eq!(lab.one_cluster(&[3], SOON).await, cluster);
 }
 
@@ -215,7 +215,7 @@ async fn a_founder_that_restarts_is_born_without_anyone_else() {
 }
 
 /// All fail points that a birth without faults hits.
-const PLACES: [&str; 13] = [
+const FAIL_POINTS: [&str; 13] = [
     "birth.persist.promised.before",
     "birth.persist.promised.after",
     "birth.persist.certified.before",
@@ -231,9 +231,9 @@ const PLACES: [&str; 13] = [
     "birth.send.born.before",
 ];
 
-/// Starts all machines with one that dies at this fail point; returns true if it did.
-async fn dies(lab: &mut Lab, place: &'static str, victim: usize) -> bool {
-    let (hook, deaths) = dies_at(place, &lab.wires, victim);
+/// Starts all machines with one that crash at this fail point; returns true if it did.
+async fn crash(lab: &mut Lab, fail_point: &'static str, victim: usize) -> bool {
+    let (hook, crashes) = crashes_at(fail_point, &lab.network, victim);
     let count = lab.machines.len();
     for machine in 0..count {
         let mut config = Config::new(3, count);
@@ -244,34 +244,34 @@ async fn dies(lab: &mut Lab, place: &'static str, victim: usize) -> bool {
     }
     sleep(SECOND * 20).await;
     lab.kill(victim).await;
-    deaths.happened()
+    crashes.happened()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_founder_that_dies_anywhere_and_returns_takes_part_again() {
-    for place in PLACES {
-        let mut deaths = 0;
+    for fail_point in FAIL_POINTS {
+        let mut crashes = 0;
         for victim in 0..3 {
             let mut lab = Lab::new(3);
-            deaths += usize::from(dies(&mut lab, place, victim).await);
+            crashes += usize::from(crash(&mut lab, fail_point, victim).await);
             lab.start(victim, &Config::new(3, 3));
             lab.one_cluster(&[0, 1, 2], SOON).await;
         }
-        assert!(deaths > 0, "no machine died at {place}");
+        assert!(crashes > 0, "no machine died at {fail_point}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_founder_that_dies_anywhere_for_good_is_done_without() {
-    for place in PLACES {
-        let mut deaths = 0;
+async fn a_birth_succeeds_without_a_founder_that_dies_anywhere_for_good() {
+    for fail_point in FAIL_POINTS {
+        let mut crashes = 0;
         for victim in 0..3 {
             let mut lab = Lab::new(4);
-            deaths += usize::from(dies(&mut lab, place, victim).await);
+            crashes += usize::from(crash(&mut lab, fail_point, victim).await);
             let rest: Vec<_> = (0..4).filter(|machine| *machine != victim).collect();
             lab.one_cluster(&rest, SOON).await;
         }
-        assert!(deaths > 0, "no machine died at {place}");
+        assert!(crashes > 0, "no machine died at {fail_point}");
     }
 }
 
@@ -283,7 +283,7 @@ async fn a_node_left_with_a_promise_names_the_peers_that_do_not_answer() {
     for machine in 0..3 {
         let mut config = Config::new(3, 3);
         if machine > 0 {
-            config.hook = dies_at("birth.persist.promised.after", &lab.wires, machine).0;
+            config.hook = crashes_at("birth.persist.promised.after", &lab.network, machine).0;
         }
         lab.start(machine, &config);
     }
@@ -302,10 +302,10 @@ async fn partitions_during_a_birth_end_in_one_cluster() {
         lab.start_all(&Config::new(3, 5));
         sleep(Duration::from_millis(pause)).await;
         for (a, b) in [(0, 1), (0, 2), (1, 3), (2, 4)] {
-            lab.wires.cut(a, b);
+            lab.network.cut(a, b);
         }
         sleep(SECOND * 5).await;
-        lab.wires.heal();
+        lab.network.heal();
         lab.one_cluster(&[0, 1, 2, 3, 4], SOON).await;
     }
 }

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{Source, Sources};
 
-const INSIDE: &str = "MUSTER_TEST_INSIDE_NAMESPACE";
+const IN_NAMESPACE: &str = "MUSTER_TEST_INSIDE_NAMESPACE";
 /// Far longer than any of this takes, even on a busy machine.
-const NEVER: Duration = Duration::from_secs(100);
+const TIMEOUT: Duration = Duration::from_secs(100);
 /// Two links: nodes use the first and must not use the second.
 const LINKS: &str = "ip link set lo up \
     && ip link add here type veth peer name here-end && ip link set here-end up \
@@ -24,16 +24,16 @@ const LINKS: &str = "ip link set lo up \
 
 /// Returns true inside the namespace. Outside, runs the test `name` inside and reports its failure.
 #[expect(clippy::print_stdout, reason = "shows the measurements that a test printed inside")]
-fn inside(name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+fn in_namespace(name: &str) -> bool {
+    if std::env::var_os(IN_NAMESPACE).is_some() {
         return true;
     }
     let this = std::env::current_exe().unwrap();
     let done = Command::new("unshare")
         .args(["--net", "sh", "-c", LINKS])
         .arg(this)
-        .args(["--exact", "--nocapture", &format!("candidates::mdns::tests::{name}")])
-        .env(INSIDE, "1")
+        .args(["--exact", "--nocapture", &format!("sources::mdns::tests::{name}")])
+        .env(IN_NAMESPACE, "1")
         .output()
         .expect("`unshare` of util-linux is needed to test mDNS");
     let text = String::from_utf8_lossy(&done.stdout);
@@ -64,20 +64,20 @@ impl Node {
         let settings = crate::Settings {
             port: 4000 + u16::from(n),
             own: BTreeSet::new(),
-            fixed: Vec::new(),
+            static_peers: Vec::new(),
             servers: Vec::new(),
             domain: None,
             mdns: Some(Settings {
                 me: NodeId::from_bytes([n; 32]),
                 token_id: token_id.to_owned(),
-                chosen: Arc::new(on_first_link),
+                address_filter: Arc::new(on_first_link),
             }),
             remembered: directory.path().join("peers.json"),
         };
         let stop = CancellationToken::new();
-        let (sources, driver) = Sources::new(settings, stop.clone());
+        let (sources, task) = Sources::new(settings, stop.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(driver.run());
+        tasks.spawn(task.run());
         Self { sources, stop, tasks, _directory: directory }
     }
 
@@ -93,7 +93,7 @@ impl Node {
             .collect();
         let mut hints = self.sources.hints();
         let seen = hints.wait_for(|hints| **hints == wanted);
-        let seen = tokio::time::timeout(NEVER, seen).await.is_ok();
+        let seen = tokio::time::timeout(TIMEOUT, seen).await.is_ok();
         assert!(seen, "wanted {wanted:?}, have {:?}", self.sources.state());
     }
 
@@ -118,15 +118,15 @@ fn listener(address: [u8; 4]) -> UdpSocket {
 
 #[test]
 fn the_tag_differs_between_tokens_and_reveals_neither() {
-    assert_ne!(tag("abc"), tag("abd"));
-    assert_eq!(tag("abc").len(), 16);
-    assert!(!tag("abc").contains("abc"));
+    assert_ne!(token_tag("abc"), token_tag("abd"));
+    assert_eq!(token_tag("abc").len(), 16);
+    assert!(!token_tag("abc").contains("abc"));
 }
 
 #[test]
-fn the_pauses_between_looks_double_up_to_the_longest() {
-    let mut pauses = Pauses::new();
-    let seconds: Vec<_> = (0..8).map(|_| pauses.next().as_secs()).collect();
+fn the_browse_delays_double_up_to_the_maximum() {
+    let mut backoff = BrowseBackoff::new();
+    let seconds: Vec<_> = (0..8).map(|_| backoff.next().as_secs()).collect();
     assert_eq!(seconds, [2, 4, 8, 16, 32, 64, 120, 120]);
 }
 
@@ -135,7 +135,7 @@ fn the_pauses_between_looks_double_up_to_the_longest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stdout, reason = "the measurement is part of the purpose")]
 async fn nodes_that_are_restarted_together_see_each_other_in_any_order() {
-    if !inside("nodes_that_are_restarted_together_see_each_other_in_any_order") {
+    if !in_namespace("nodes_that_are_restarted_together_see_each_other_in_any_order") {
         return;
     }
     let mut first = Vec::new();
@@ -163,7 +163,7 @@ async fn nodes_that_are_restarted_together_see_each_other_in_any_order() {
 /// goodbye for a record and the announcement for a duplicate, so node 1 never saw node 7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen() {
-    if !inside("a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen") {
+    if !in_namespace("a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen") {
         return;
     }
     let listener = listener([192, 0, 2, 1]);
@@ -173,7 +173,7 @@ async fn a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(NEVER, heard).await.expect("the node sends once its link is up");
+    tokio::time::timeout(TIMEOUT, heard).await.expect("the node sends once its link is up");
     let sender = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     sender.set_multicast_if_v4(&Ipv4Addr::new(192, 0, 2, 1)).unwrap();
     let group: SocketAddr = "224.0.0.251:5353".parse().unwrap();
@@ -186,7 +186,7 @@ async fn a_node_whose_goodbye_is_heard_just_before_its_announcement_is_seen() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_see_each_other_on_a_link_that_comes_up_after_they_have_started() {
-    if !inside("nodes_see_each_other_on_a_link_that_comes_up_after_they_have_started") {
+    if !in_namespace("nodes_see_each_other_on_a_link_that_comes_up_after_they_have_started") {
         return;
     }
     let cable = |state| {
@@ -211,7 +211,7 @@ fn announcement(n: u8, token_id: &str, ttl: u32) -> Vec<u8> {
     let host = dns_name(&format!("muster-{short}.local."));
     let port = (4000 + u16::from(n)).to_be_bytes();
     let srv = [&[0; 4][..], &port, &host].concat();
-    let txt: Vec<u8> = [format!("v={VERSION}"), format!("t={}", tag(token_id))]
+    let txt: Vec<u8> = [format!("v={VERSION}"), format!("t={}", token_tag(token_id))]
         .iter()
         .flat_map(|text| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat())
         .collect();
@@ -246,14 +246,14 @@ fn dns_name(name: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_chosen_link_carries_the_announcement() {
-    if !inside("only_the_chosen_link_carries_the_announcement") {
+    if !in_namespace("only_the_chosen_link_carries_the_announcement") {
         return;
     }
     let (here, away) = (listener([192, 0, 2, 1]), listener([198, 51, 100, 1]));
     let a = Node::start(1, "token");
     let b = Node::start(2, "token");
     tokio::join!(a.sees(&[2]), b.sees(&[1]));
-    a.sources.poke();
+    a.sources.refresh();
     a.end().await;
     b.sees(&[]).await; // its goodbye was received
     b.end().await;
@@ -266,7 +266,7 @@ async fn only_the_chosen_link_carries_the_announcement() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clusters_on_one_link_leave_each_other_alone() {
-    if !inside("clusters_on_one_link_leave_each_other_alone") {
+    if !in_namespace("clusters_on_one_link_leave_each_other_alone") {
         return;
     }
     let a = Node::start(1, "token");
@@ -275,11 +275,11 @@ async fn clusters_on_one_link_leave_each_other_alone() {
     tokio::join!(a.sees(&[2]), b.sees(&[1]));
     let mut states = stranger.sources.states();
     let met = states.wait_for(|states| {
-        states
-            .get(&Source::Mdns)
-            .is_some_and(|state| state.phrase == "only nodes with another token on this link (2)")
+        states.get(&Source::Mdns).is_some_and(|state| {
+            state.description == "only nodes with another token on this link (2)"
+        })
     });
-    tokio::time::timeout(NEVER, met).await.expect("it reports the foreign nodes").unwrap();
+    tokio::time::timeout(TIMEOUT, met).await.expect("it reports the foreign nodes").unwrap();
     stranger.sees(&[]).await;
     for node in [a, b, stranger] {
         node.end().await;

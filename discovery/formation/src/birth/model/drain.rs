@@ -2,32 +2,34 @@
 
 use std::collections::VecDeque;
 
-use super::{Birth, Envelope, Kept, Plan, World, print_of};
-use crate::birth::record::Record;
+use super::{BirthModel, Envelope, Hashed, Plan, World, fingerprint_of};
+use crate::birth::record::BirthRecord;
 use crate::birth::step::{Event, State};
 
 /// Upper bound on the rounds of a birth from the worst state.
 const ROUNDS: usize = 24;
 
-impl Birth {
+impl BirthModel {
     /// True if a birth happens from here, without any one machine (or with all), and both with and
     /// without a restart of all others that loses every message in flight.
-    pub(super) fn heals(&self, world: &World) -> bool {
-        if self.is_late() {
+    pub(super) fn recovers(&self, world: &World) -> bool {
+        if self.is_past_deadline() {
             return true;
         }
-        let durable: Vec<Record> = world.records().into_iter().cloned().collect();
-        let known = !self.drained.lock().unwrap().insert(print_of(&(&durable, world.present)));
+        let durable: Vec<BirthRecord> = world.records().into_iter().cloned().collect();
+        let known =
+            !self.drained.lock().unwrap().insert(fingerprint_of(&(&durable, world.present)));
         let all_lost = || {
-            let restarted = |record: &Record| Kept::new(State::restored(record.clone()));
+            let restarted = |record: &BirthRecord| Hashed::new(State::restored(record.clone()));
             let machines = durable.iter().map(restarted).collect();
             World { machines, present: world.present, sent: Vec::new(), left: world.left }
         };
-        (known || self.heals_without_any(&all_lost()))
-            && (!print_of(world).is_multiple_of(self.drain_every) || self.heals_without_any(world))
+        (known || self.recovers_without_any(&all_lost()))
+            && (!fingerprint_of(world).is_multiple_of(self.drain_every)
+                || self.recovers_without_any(world))
     }
 
-    fn heals_without_any(&self, world: &World) -> bool {
+    fn recovers_without_any(&self, world: &World) -> bool {
         let mut gone = std::iter::once(None).chain(world.present().map(Some));
         gone.all(|gone| self.drain(world.clone(), gone))
     }
@@ -60,7 +62,7 @@ impl Birth {
                 continue;
             }
             let (machine, event) = match (promised, living) {
-                (Some(promised), _) => (*promised, Event::Impatient),
+                (Some(promised), _) => (*promised, Event::SettleTimeout),
                 (None, Some(cluster)) => (*waiting, Event::Admitted(cluster)),
                 (None, None) if alive.len() < self.expect => {
                     return clusters.is_empty() || self.is_lost(&world, &alive);

@@ -9,8 +9,8 @@
 //! here.
 
 mod drain;
-mod forget;
 mod mutants;
+mod prune;
 mod tests;
 mod walks;
 
@@ -26,13 +26,13 @@ use stateright::{Model, Property};
 use super::certificate::{Signature, Signer};
 use super::message::Message;
 use super::proposal::{Draft, Founder, Proposal, ProposalId};
-use super::record::{Bond, Record};
-use super::step::{Charter, Effect, Event, Quorums, State};
+use super::record::{BirthRecord, Commitment};
+use super::step::{BirthParams, Effect, Event, Quorums, State};
 
 /// Signs with a constant: the protocol does not depend on the cost of signatures.
-struct Rubber;
+struct ConstantSigner;
 
-impl Signer for Rubber {
+impl Signer for ConstantSigner {
     fn sign_promise(&self, _: &ProposalId) -> Signature {
         Signature::from_bytes([0; 64])
     }
@@ -40,37 +40,37 @@ impl Signer for Rubber {
 
 /// A value with its hash, since hashing dominates the search.
 #[derive(Debug)]
-struct Kept<T> {
+struct Hashed<T> {
     value: Arc<T>,
-    print: u64,
+    fingerprint: u64,
 }
 
-impl<T: Hash> Kept<T> {
+impl<T: Hash> Hashed<T> {
     fn new(value: T) -> Self {
-        let print = print_of(&value);
-        Self { value: Arc::new(value), print }
+        let fingerprint = fingerprint_of(&value);
+        Self { value: Arc::new(value), fingerprint }
     }
 }
 
-impl<T> Clone for Kept<T> {
+impl<T> Clone for Hashed<T> {
     fn clone(&self) -> Self {
-        Self { value: Arc::clone(&self.value), print: self.print }
+        Self { value: Arc::clone(&self.value), fingerprint: self.fingerprint }
     }
 }
 
-impl<T> PartialEq for Kept<T> {
+impl<T> PartialEq for Hashed<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.print == other.print
+        self.fingerprint == other.fingerprint
     }
 }
 
-impl<T> Hash for Kept<T> {
+impl<T> Hash for Hashed<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.print.hash(state);
+        self.fingerprint.hash(state);
     }
 }
 
-fn print_of(value: &impl Hash) -> u64 {
+fn fingerprint_of(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
@@ -86,11 +86,11 @@ struct Envelope {
 /// State of all machines and the network.
 #[derive(Debug, Clone, PartialEq, Hash)]
 struct World {
-    machines: Vec<Kept<State>>,
+    machines: Vec<Hashed<State>>,
     /// Bit set of the machines that exist. The others were wiped, or do not exist yet.
     present: u16,
     /// Sorted by hash.
-    sent: Vec<Kept<Envelope>>,
+    sent: Vec<Hashed<Envelope>>,
     left: Budget,
 }
 
@@ -98,7 +98,7 @@ struct World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Budget {
     proposals: u8,
-    impatience: u8,
+    timeouts: u8,
     crashes: u8,
     wipes: u8,
 }
@@ -107,8 +107,8 @@ struct Budget {
 enum Cause {
     /// The message at this index of `sent`.
     Deliver(usize),
-    Impatient(usize),
-    /// Index into `Birth::plans`.
+    SettleTimeout(usize),
+    /// Index into `BirthModel::plans`.
     Propose(usize),
     Join(usize),
     Restart(usize),
@@ -117,7 +117,7 @@ enum Cause {
 
 /// One step of the model, and the number of effects before the machine crashes, if it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Act {
+struct Action {
     cause: Cause,
     crash_after: Option<usize>,
 }
@@ -142,7 +142,7 @@ enum Defect {
 }
 
 /// The model of one search.
-struct Birth {
+struct BirthModel {
     ids: Vec<NodeId>,
     keys: Vec<PublicKey>,
     expect: usize,
@@ -154,7 +154,7 @@ struct Birth {
     /// Set once the search is over, so that the paths to its discoveries can be replayed.
     is_over: Arc<AtomicBool>,
     /// Number of the last ids that exist only after a machine is wiped.
-    heirs: usize,
+    replacements: usize,
     plans: Vec<Plan>,
     budget: Budget,
     /// Liveness is checked in states whose hash is a multiple of this; 0 means never.
@@ -163,7 +163,7 @@ struct Birth {
     drained: Mutex<HashSet<u64>>,
 }
 
-impl Birth {
+impl BirthModel {
     fn new(machines: u8, plans: Vec<Plan>, budget: Budget) -> Self {
         Self::with_founders(3, machines, plans, budget)
     }
@@ -180,7 +180,7 @@ impl Birth {
             defect: Defect::None,
             deadline: None,
             is_over: Arc::default(),
-            heirs: 0,
+            replacements: 0,
             plans,
             budget,
             drain_every: 0,
@@ -203,19 +203,19 @@ impl Birth {
         plans
     }
 
-    fn charter(&self, machine: usize) -> Charter {
-        let is_misled = self.defect == Defect::CountsByConfig(machine);
-        Charter {
+    fn params(&self, machine: usize) -> BirthParams {
+        let is_affected = self.defect == Defect::CountsByConfig(machine);
+        BirthParams {
             me: self.ids[machine],
             token_id: "token".to_owned(),
             expect: self.expect,
             config_digest: [0; 32],
-            quorums: if is_misled { |_| Quorums::of(1) } else { self.quorums },
+            quorums: if is_affected { |_| Quorums::of(1) } else { self.quorums },
         }
     }
 
     /// The plan as a proposal that names the current epochs.
-    fn proposal(&self, plan: &Plan, records: &[&Record]) -> Arc<Proposal> {
+    fn proposal(&self, plan: &Plan, records: &[&BirthRecord]) -> Arc<Proposal> {
         let founder = |machine: &usize| Founder {
             public_key: self.keys[*machine],
             name: format!("m{machine}").parse().unwrap(),
@@ -240,7 +240,7 @@ impl Birth {
     fn event(&self, world: &World, cause: Cause) -> (usize, Option<Event>) {
         match cause {
             Cause::Restart(machine) | Cause::Wipe(machine) => (machine, None),
-            Cause::Impatient(machine) => (machine, Some(Event::Impatient)),
+            Cause::SettleTimeout(machine) => (machine, Some(Event::SettleTimeout)),
             Cause::Deliver(at) => {
                 let Envelope { from, to, message } = &*world.sent[at].value;
                 let message = message.clone();
@@ -274,13 +274,13 @@ impl Birth {
         if cut.is_some() {
             state = State::restored(durable);
         }
-        world.machines[machine] = Kept::new(state);
+        world.machines[machine] = Hashed::new(state);
     }
 
     /// Numbers of effects after which a crash differs from a crash before or after all of them:
     /// just before a write that is not the first effect. A message that is never delivered is
     /// equivalent to an unsent one.
-    fn cuts(&self, world: &World, cause: Cause) -> Vec<usize> {
+    fn crash_points(&self, world: &World, cause: Cause) -> Vec<usize> {
         let (machine, Some(event)) = self.event(world, cause) else { return Vec::new() };
         let mut state = State::clone(&world.machines[machine].value);
         let effects = self.effects(&mut state, machine, event);
@@ -289,7 +289,7 @@ impl Birth {
     }
 
     fn effects(&self, state: &mut State, machine: usize, event: Event) -> Vec<Effect> {
-        let mut effects = state.step(&self.charter(machine), &Rubber, event);
+        let mut effects = state.step(&self.params(machine), &ConstantSigner, event);
         if self.defect == Defect::SendsBeforeDurable {
             effects.sort_by_key(|effect| matches!(effect, Effect::Persist(_)));
         }
@@ -306,7 +306,7 @@ impl World {
         (0..self.machines.len()).filter(|at| self.is_present(*at))
     }
 
-    fn records(&self) -> Vec<&Record> {
+    fn records(&self) -> Vec<&BirthRecord> {
         self.machines.iter().map(|machine| machine.value.record()).collect()
     }
 
@@ -319,33 +319,35 @@ impl World {
     }
 
     fn send(&mut self, envelope: Envelope) {
-        let kept = Kept::new(envelope);
-        if let Err(at) = self.sent.binary_search_by_key(&kept.print, |sent| sent.print) {
+        let kept = Hashed::new(envelope);
+        if let Err(at) = self.sent.binary_search_by_key(&kept.fingerprint, |sent| sent.fingerprint)
+        {
             self.sent.insert(at, kept);
         }
     }
 }
 
-impl Model for Birth {
+impl Model for BirthModel {
     type State = World;
-    type Action = Act;
+    type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let machines = self.ids.iter().map(|_| Kept::new(State::restored(Record::NEW))).collect();
-        let present = (1 << (self.ids.len() - self.heirs)) - 1;
+        let machines =
+            self.ids.iter().map(|_| Hashed::new(State::restored(BirthRecord::NEW))).collect();
+        let present = (1 << (self.ids.len() - self.replacements)) - 1;
         vec![World { machines, present, sent: Vec::new(), left: self.budget }]
     }
 
-    fn actions(&self, world: &World, acts: &mut Vec<Act>) {
-        if self.is_late() {
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        if self.is_past_deadline() {
             return;
         }
         let mut causes: Vec<_> = (0..world.sent.len()).map(Cause::Deliver).collect();
         for at in world.present() {
             let machine = &world.machines[at];
             let record = machine.value.record();
-            if world.left.impatience > 0 && record.promise().is_some() {
-                causes.push(Cause::Impatient(at));
+            if world.left.timeouts > 0 && record.promise().is_some() {
+                causes.push(Cause::SettleTimeout(at));
             }
             if record.cluster_id().is_none() && world.clusters().next().is_some() {
                 causes.push(Cause::Join(at));
@@ -358,40 +360,40 @@ impl Model for Birth {
             }
         }
         if world.left.proposals > 0 {
-            let can_be_made = |plan: &usize| self.can_be_made(world, &self.plans[*plan]);
-            causes.extend((0..self.plans.len()).filter(can_be_made).map(Cause::Propose));
+            let can_propose = |plan: &usize| self.can_propose(world, &self.plans[*plan]);
+            causes.extend((0..self.plans.len()).filter(can_propose).map(Cause::Propose));
         }
         for cause in causes {
-            acts.push(Act { cause, crash_after: None });
+            actions.push(Action { cause, crash_after: None });
             if world.left.crashes > 0 {
-                let cuts = self.cuts(world, cause).into_iter();
-                acts.extend(cuts.map(|n| Act { cause, crash_after: Some(n) }));
+                let crash_points = self.crash_points(world, cause).into_iter();
+                actions.extend(crash_points.map(|n| Action { cause, crash_after: Some(n) }));
             }
         }
     }
 
-    fn next_state(&self, world: &World, act: Act) -> Option<World> {
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
         let mut next = world.clone();
-        let (machine, event) = self.event(world, act.cause);
+        let (machine, event) = self.event(world, action.cause);
         if let Some(event) = event {
-            self.perform(&mut next, machine, event, act.crash_after);
-        } else if matches!(act.cause, Cause::Wipe(_)) {
+            self.perform(&mut next, machine, event, action.crash_after);
+        } else if matches!(action.cause, Cause::Wipe(_)) {
             self.wipe(&mut next, machine);
         } else {
             let record = world.machines[machine].value.record().clone();
-            next.machines[machine] = Kept::new(State::restored(record));
+            next.machines[machine] = Hashed::new(State::restored(record));
         }
-        self.forget(&mut next);
+        self.prune(&mut next);
         if next == *world {
             return None;
         }
-        match act.cause {
+        match action.cause {
             Cause::Propose(_) => next.left.proposals -= 1,
-            Cause::Impatient(_) => next.left.impatience -= 1,
+            Cause::SettleTimeout(_) => next.left.timeouts -= 1,
             Cause::Wipe(_) => next.left.wipes -= 1,
             Cause::Deliver(_) | Cause::Join(_) | Cause::Restart(_) => {}
         }
-        if act.crash_after.is_some() || matches!(act.cause, Cause::Restart(_)) {
+        if action.crash_after.is_some() || matches!(action.cause, Cause::Restart(_)) {
             next.left.crashes -= 1;
         }
         Some(next)
@@ -418,40 +420,40 @@ impl Model for Birth {
         if self.drain_every > 0 {
             properties.push(Property::always(
                 "when faults stop, a birth happens",
-                |birth: &Self, world: &World| birth.heals(world),
+                |birth: &Self, world: &World| birth.recovers(world),
             ));
         }
         properties
     }
 }
 
-impl Birth {
-    fn is_late(&self) -> bool {
+impl BirthModel {
+    fn is_past_deadline(&self) -> bool {
         let is_past = |deadline| Instant::now() >= deadline;
         self.deadline.is_some_and(is_past) && !self.is_over.load(Ordering::Relaxed)
     }
 
     /// True if the proposer exists, and every founder exists or existed.
-    fn can_be_made(&self, world: &World, plan: &Plan) -> bool {
-        let known = self.ids.len() - self.heirs + self.wiped(world);
+    fn can_propose(&self, world: &World, plan: &Plan) -> bool {
+        let known = self.ids.len() - self.replacements + self.wiped(world);
         world.is_present(plan.proposer) && plan.founders.iter().all(|at| *at < known)
     }
 
     /// Number of machines that were replaced by another one.
     fn wiped(&self, world: &World) -> usize {
-        usize::from(self.budget.wipes - world.left.wipes).min(self.heirs)
+        usize::from(self.budget.wipes - world.left.wipes).min(self.replacements)
     }
 
     /// Erases the machine's state; it returns as another machine, if a spare id is left.
     fn wipe(&self, world: &mut World, machine: usize) {
         if self.defect == Defect::KeepsItsKey {
-            world.machines[machine] = Kept::new(State::restored(Record::NEW));
+            world.machines[machine] = Hashed::new(State::restored(BirthRecord::NEW));
             return;
         }
-        let heir = self.ids.len() - self.heirs + self.wiped(world);
+        let replacement = self.ids.len() - self.replacements + self.wiped(world);
         world.present &= !(1 << machine);
-        if heir < self.ids.len() {
-            world.present |= 1 << heir;
+        if replacement < self.ids.len() {
+            world.present |= 1 << replacement;
         }
     }
 
@@ -461,11 +463,11 @@ impl Birth {
         world.machines.iter().filter_map(|machine| machine.value.record().born()).all(|born| {
             born.proposal().ids().iter().all(|id| {
                 let record = world.machines[self.machine(id)].value.record();
-                match &record.bond {
-                    Bond::Promised(promise) => promise.proposal == *born.proposal(),
-                    Bond::Born(certificate) => certificate.proposal() == born.proposal(),
-                    Bond::Joined(cluster) => *cluster == born.cluster_id(),
-                    Bond::Free => false,
+                match &record.commitment {
+                    Commitment::Promised(promise) => promise.proposal == *born.proposal(),
+                    Commitment::Born(certificate) => certificate.proposal() == born.proposal(),
+                    Commitment::Joined(cluster) => *cluster == born.cluster_id(),
+                    Commitment::None => false,
                 }
             })
         })

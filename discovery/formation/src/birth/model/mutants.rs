@@ -9,16 +9,16 @@ use std::sync::Arc;
 use muster_types::NodeId;
 use stateright::HasDiscoveries;
 
-use super::tests::{Found, SPLIT, disjoint_but_one, plan, search, story};
-use super::{Act, Birth, Budget, Cause, Defect, Plan, World};
+use super::tests::{Found, SPLIT, plan, search, sharing_one_founder, trace};
+use super::{Action, BirthModel, Budget, Cause, Defect, Plan, World};
 use crate::birth::certificate::Certificate;
 use crate::birth::message::Message;
-use crate::birth::record::{Decision, Record};
+use crate::birth::record::{BirthRecord, Decision};
 use crate::birth::step::Quorums;
 
 /// A path to two clusters.
 struct Split {
-    path: Vec<(World, Option<Act>)>,
+    path: Vec<(World, Option<Action>)>,
 }
 
 impl Split {
@@ -45,8 +45,8 @@ impl Split {
 
     /// For each cluster, the number of founders that voted to abandon it or are past the epoch at
     /// which it names them.
-    fn founders_that_left(&self, birth: &Birth) -> [usize; 2] {
-        let is_of = |record: &Record, born: &Certificate| {
+    fn founders_that_abandoned(&self, birth: &BirthModel) -> [usize; 2] {
+        let is_of = |record: &BirthRecord, born: &Certificate| {
             record.promise().is_some_and(|promise| promise.proposal == *born.proposal())
         };
         self.certificates().map(|born| {
@@ -64,8 +64,8 @@ impl Split {
         self.certificates().map(|born| born.signatures().len())
     }
 
-    fn some(&self, fits: impl Fn(&World, Act) -> bool) -> bool {
-        self.path.iter().any(|(world, act)| act.is_some_and(|act| fits(world, act)))
+    fn some(&self, fits: impl Fn(&World, Action) -> bool) -> bool {
+        self.path.iter().any(|(world, action)| action.is_some_and(|action| fits(world, action)))
     }
 }
 
@@ -79,21 +79,21 @@ struct Case {
 
 impl Case {
     /// Five machines and two sets of founders with one in common.
-    fn new(name: &'static str, [proposals, impatience, crashes, wipes]: [u8; 4]) -> Self {
-        let budget = Budget { proposals, impatience, crashes, wipes };
-        Self { name, machines: 5, plans: disjoint_but_one(), budget }
+    fn new(name: &'static str, [proposals, timeouts, crashes, wipes]: [u8; 4]) -> Self {
+        let budget = Budget { proposals, timeouts, crashes, wipes };
+        Self { name, machines: 5, plans: sharing_one_founder(), budget }
     }
 
-    fn birth(&self) -> Birth {
-        Birth::new(self.machines, self.plans.clone(), self.budget)
+    fn birth(&self) -> BirthModel {
+        BirthModel::new(self.machines, self.plans.clone(), self.budget)
     }
 
     /// The split that the defect causes, and that does not happen without it. With inquiries,
     /// `five_candidates_with_one_founder_in_common` has shown the latter on a larger budget.
-    fn split(&self, defect: impl Fn(&mut Birth)) -> (Birth, Split) {
+    fn split(&self, defect: impl Fn(&mut BirthModel)) -> (BirthModel, Split) {
         let until = || HasDiscoveries::AnyOf([SPLIT].into());
         let is_split = |(what, _): &Found| *what == SPLIT;
-        if self.budget.impatience == 0 {
+        if self.budget.timeouts == 0 {
             let sound = search(&format!("{}: without it", self.name), self.birth(), until());
             assert!(!sound.iter().any(is_split), "{}: splits without the defect", self.name);
         }
@@ -103,7 +103,7 @@ impl Case {
         let at = found.iter().position(is_split);
         let at = at.unwrap_or_else(|| panic!("{}: the defect was not found", self.name));
         let (_, path) = found.swap_remove(at);
-        println!("{}", story(&path));
+        println!("{}", trace(&path));
         (self.birth(), Split { path })
     }
 }
@@ -113,9 +113,9 @@ fn a_promise_answered_before_it_is_durable_splits() {
     let case = Case::new("promise answered before it is durable", [2, 0, 1, 0]);
     let (_, split) = case.split(|birth| birth.defect = Defect::SendsBeforeDurable);
     // It crashed between the reply and the write, and then signed again in the same epoch.
-    assert!(split.some(|world, act| {
-        let Cause::Deliver(at) = act.cause else { return false };
-        act.crash_after.is_some() && matches!(world.sent[at].value.message, Message::Propose(_))
+    assert!(split.some(|world, action| {
+        let Cause::Deliver(at) = action.cause else { return false };
+        action.crash_after.is_some() && matches!(world.sent[at].value.message, Message::Propose(_))
     }));
     assert_eq!(split.epochs_of_the_common_founder(), [0, 0]);
 }
@@ -124,10 +124,10 @@ fn a_promise_answered_before_it_is_durable_splits() {
 fn abandoning_without_a_majority_splits() {
     let case = Case::new("free on its own abandonment", [2, 1, 0, 0]);
     let (birth, split) = case.split(|birth| {
-        birth.quorums = |n| Quorums { standings: 1, abandoned: 1, ..Quorums::of(n) };
+        birth.quorums = |n| Quorums { replies: 1, abandoned: 1, ..Quorums::of(n) };
     });
     // Only the common founder abandoned the first cluster; it signed again in its next epoch.
-    let mut left = split.founders_that_left(&birth);
+    let mut left = split.founders_that_abandoned(&birth);
     left.sort_unstable();
     assert_eq!(left, [0, 1]);
     let mut epochs = split.epochs_of_the_common_founder();
@@ -142,8 +142,9 @@ fn a_certificate_of_all_but_one_splits() {
         case.split(|birth| birth.quorums = |n| Quorums { signatures: n - 1, ..Quorums::of(n) });
     // No crash and no inquiry: one certificate lacks a signature, that of the common founder.
     assert!(split.signatures().contains(&2), "{:?}", split.signatures());
-    assert!(!split.some(|_, act| {
-        act.crash_after.is_some() || matches!(act.cause, Cause::Restart(_) | Cause::Impatient(_))
+    assert!(!split.some(|_, action| {
+        action.crash_after.is_some()
+            || matches!(action.cause, Cause::Restart(_) | Cause::SettleTimeout(_))
     }));
 }
 
@@ -153,7 +154,7 @@ fn being_born_on_the_certificate_alone_splits() {
     let (birth, split) =
         case.split(|birth| birth.quorums = |n| Quorums { born: 1, ..Quorums::of(n) });
     // A majority had abandoned the birth that one founder considered complete.
-    assert!(split.founders_that_left(&birth).contains(&2));
+    assert!(split.founders_that_abandoned(&birth).contains(&2));
     assert_eq!(split.signatures(), [3, 3]);
 }
 
@@ -163,7 +164,7 @@ fn being_born_on_the_certificate_alone_splits() {
 fn counting_by_a_config_that_was_changed_since_splits() {
     let case = Case::new("majority by the config", [2, 1, 0, 0]);
     let (birth, split) = case.split(|birth| birth.defect = Defect::CountsByConfig(2));
-    let mut left = split.founders_that_left(&birth);
+    let mut left = split.founders_that_abandoned(&birth);
     left.sort_unstable();
     assert_eq!(left, [0, 1]);
 }
@@ -175,7 +176,7 @@ fn counting_by_a_config_that_was_changed_since_splits() {
 fn an_old_promise_beside_its_key_splits() {
     let case = Case { machines: 5, ..Case::new("old image of a disk", [2, 0, 0, 1]) };
     let (_, split) = case.split(|birth| birth.defect = Defect::KeepsItsKey);
-    assert!(split.some(|_, act| matches!(act.cause, Cause::Wipe(2))));
+    assert!(split.some(|_, action| matches!(action.cause, Cause::Wipe(2))));
     assert_eq!(split.epochs_of_the_common_founder(), [0, 0]);
 }
 
@@ -183,10 +184,10 @@ fn an_old_promise_beside_its_key_splits() {
 /// candidates, so two sets of founders may be disjoint.
 #[test]
 fn five_machines_of_which_one_is_wiped_can_split() {
-    let budget = Budget { proposals: 2, impatience: 0, crashes: 0, wipes: 1 };
-    let mut birth = Birth::new(6, vec![plan(0, [0, 1, 2]), plan(3, [3, 4, 5])], budget);
-    birth.heirs = 1;
+    let budget = Budget { proposals: 2, timeouts: 0, crashes: 0, wipes: 1 };
+    let mut birth = BirthModel::new(6, vec![plan(0, [0, 1, 2]), plan(3, [3, 4, 5])], budget);
+    birth.replacements = 1;
     let found = search("five machines, one wiped", birth, HasDiscoveries::AnyOf([SPLIT].into()));
     let (_, path) = found.iter().find(|(what, _)| *what == SPLIT).expect("it can split");
-    println!("{}", story(path));
+    println!("{}", trace(path));
 }

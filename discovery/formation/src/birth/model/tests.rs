@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, HasDiscoveries, Model as _};
 
-use super::{Act, Birth, Budget, Cause, Plan, World};
-use crate::birth::testing::tell;
+use super::{Action, BirthModel, Budget, Cause, Plan, World};
+use crate::birth::testing::report;
 
 pub(super) const SPLIT: &str = "never two clusters";
 
 /// A discovery with its path: each world and the action taken in it; the last one has no action.
-pub(super) type Found = (&'static str, Vec<(World, Option<Act>)>);
+pub(super) type Found = (&'static str, Vec<(World, Option<Action>)>);
 
 /// Number of states, before merging, that fits into a few gigabytes.
 const DEEP: usize = 40_000_000;
@@ -28,11 +28,11 @@ pub(super) fn depth() -> u8 {
 }
 
 /// Budget of proposals, timeouts and crashes, each increased by the search depth.
-fn budget(proposals: u8, impatience: u8, crashes: u8) -> Budget {
+fn budget(proposals: u8, timeouts: u8, crashes: u8) -> Budget {
     let more = depth();
     Budget {
         proposals: proposals + more,
-        impatience: impatience + more,
+        timeouts: timeouts + more,
         crashes: crashes + more,
         wipes: 0,
     }
@@ -43,7 +43,7 @@ pub(super) fn plan(proposer: usize, founders: [usize; 3]) -> Plan {
 }
 
 /// Searches everything within the budget, or until `until`, and returns the discoveries.
-pub(super) fn search(name: &str, mut birth: Birth, until: HasDiscoveries) -> Vec<Found> {
+pub(super) fn search(name: &str, mut birth: BirthModel, until: HasDiscoveries) -> Vec<Found> {
     let start = Instant::now();
     let limit = Duration::from_secs(setting("MUSTER_MODEL_SECONDS", 600));
     birth.deadline = (depth() > 0).then_some(start + limit);
@@ -54,25 +54,25 @@ pub(super) fn search(name: &str, mut birth: Birth, until: HasDiscoveries) -> Vec
     }
     let checker = builder.spawn_bfs().join();
     is_over.store(true, Ordering::Relaxed);
-    let is_cut = depth() > 0 && (checker.state_count() >= DEEP || start.elapsed() >= limit);
+    let is_truncated = depth() > 0 && (checker.state_count() >= DEEP || start.elapsed() >= limit);
     let (states, before) = (checker.unique_state_count(), checker.state_count());
     let steps = checker.max_depth();
-    let covered = if is_cut {
+    let covered = if is_truncated {
         format!("complete to {} steps, stopped there", steps.saturating_sub(2))
     } else {
         format!("{steps} steps deep")
     };
     let took = start.elapsed();
-    tell(format_args!(
+    report(format_args!(
         "{name}: {states} states ({before} before merging), {covered}, in {took:.1?}"
     ));
     checker.discoveries().into_iter().map(|(what, path)| (what, path.into_vec())).collect()
 }
 
-pub(super) fn story(path: &[(World, Option<Act>)]) -> String {
-    let line = |(world, act): &(World, Option<Act>)| {
-        let Act { cause, crash_after } = (*act)?;
-        let told = match cause {
+pub(super) fn trace(path: &[(World, Option<Action>)]) -> String {
+    let line = |(world, action): &(World, Option<Action>)| {
+        let Action { cause, crash_after } = (*action)?;
+        let description = match cause {
             Cause::Deliver(at) => {
                 let envelope = &world.sent[at].value;
                 let message = format!("{:?}", envelope.message);
@@ -82,55 +82,55 @@ pub(super) fn story(path: &[(World, Option<Act>)]) -> String {
             other => format!("{other:?}"),
         };
         let crash = crash_after.map_or_else(String::new, |n| format!(", crash after {n} effects"));
-        Some(format!("  {told}{crash}"))
+        Some(format!("  {description}{crash}"))
     };
     path.iter().filter_map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Asserts that no violation is found and that the expected discoveries are: a search that reaches
 /// nothing proves nothing.
-fn holds(name: &str, birth: Birth) {
+fn assert_holds(name: &str, birth: BirthModel) {
     let found = search(name, birth, HasDiscoveries::AnyFailures);
     let good = ["a birth happens", "a proposal is abandoned"];
     for (what, path) in &found {
-        assert!(good.contains(what), "{name}: violated: {what}\n{}", story(path));
+        assert!(good.contains(what), "{name}: violated: {what}\n{}", trace(path));
     }
     let found: Vec<_> = found.iter().map(|(what, _)| what).collect();
     assert_eq!(found.len(), good.len(), "{name}: the search found only {found:?}");
 }
 
 /// Two sets of founders that share one machine.
-pub(super) fn disjoint_but_one() -> Vec<Plan> {
+pub(super) fn sharing_one_founder() -> Vec<Plan> {
     vec![plan(0, [0, 1, 2]), plan(4, [2, 3, 4])]
 }
 
 #[test]
 fn three_candidates_with_competing_proposals() {
-    let mut birth = Birth::new(3, Birth::all_plans(3), budget(2, 1, 1));
+    let mut birth = BirthModel::new(3, BirthModel::all_plans(3), budget(2, 1, 1));
     birth.drain_every = 16;
-    holds("three candidates, competing", birth);
+    assert_holds("three candidates, competing", birth);
 }
 
 #[test]
 fn three_candidates_that_settle_in_several_rounds() {
-    let mut birth = Birth::new(3, vec![plan(1, [0, 1, 2])], budget(1, 2, 1));
+    let mut birth = BirthModel::new(3, vec![plan(1, [0, 1, 2])], budget(1, 2, 1));
     birth.drain_every = 16;
-    holds("three candidates, several rounds", birth);
+    assert_holds("three candidates, several rounds", birth);
 }
 
 #[test]
 fn four_candidates_of_which_one_is_replaced() {
     let plans = vec![plan(0, [0, 1, 2]), plan(3, [1, 2, 3])];
-    let mut birth = Birth::new(4, plans, budget(2, 1, 1));
+    let mut birth = BirthModel::new(4, plans, budget(2, 1, 1));
     birth.drain_every = 16;
-    holds("four candidates", birth);
+    assert_holds("four candidates", birth);
 }
 
 #[test]
 fn five_candidates_with_one_founder_in_common() {
-    let mut birth = Birth::new(5, disjoint_but_one(), budget(2, 1, 1));
+    let mut birth = BirthModel::new(5, sharing_one_founder(), budget(2, 1, 1));
     birth.drain_every = 16;
-    holds("five candidates", birth);
+    assert_holds("five candidates", birth);
 }
 
 /// Four machines, one of which is wiped at any time and returns as a fifth candidate. The next
@@ -138,10 +138,10 @@ fn five_candidates_with_one_founder_in_common() {
 #[test]
 fn four_machines_of_which_one_is_wiped() {
     let wiped = Budget { wipes: 1, ..budget(2, 1, 0) };
-    let mut birth = Birth::new(5, disjoint_but_one(), wiped);
-    birth.heirs = 1;
+    let mut birth = BirthModel::new(5, sharing_one_founder(), wiped);
+    birth.replacements = 1;
     birth.drain_every = 16;
-    holds("four machines, one wiped", birth);
+    assert_holds("four machines, one wiped", birth);
 }
 
 /// Three machines, two of which are wiped at different times. There is no spare machine: promises
@@ -150,8 +150,8 @@ fn four_machines_of_which_one_is_wiped() {
 fn three_machines_of_which_two_are_wiped() {
     let wiped = Budget { wipes: 2, ..budget(2, 1, 0) };
     let plans = vec![plan(0, [0, 1, 2]), plan(2, [2, 3, 4]), plan(3, [1, 2, 3])];
-    let mut birth = Birth::new(5, plans, wiped);
-    birth.heirs = 2;
+    let mut birth = BirthModel::new(5, plans, wiped);
+    birth.replacements = 2;
     birth.drain_every = 16;
-    holds("three machines, two wiped", birth);
+    assert_holds("three machines, two wiped", birth);
 }

@@ -9,8 +9,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use stateright::{Expectation, Model as _};
 
 use super::tests::depth;
-use super::{Act, Birth, Budget, Cause, Plan, World};
-use crate::birth::testing::tell;
+use super::{Action, BirthModel, Budget, Cause, Plan, World};
+use crate::birth::testing::report;
 
 const STEPS: usize = 160;
 
@@ -25,19 +25,20 @@ fn plans(rng: &mut StdRng, machines: usize, expect: usize) -> Vec<Plan> {
 }
 
 /// Returns a random different world. Deliveries are preferred, so that walks make progress.
-fn next(birth: &Birth, rng: &mut StdRng, world: &World) -> Option<World> {
-    let mut acts = Vec::new();
-    birth.actions(world, &mut acts);
-    acts.shuffle(rng);
+fn next(birth: &BirthModel, rng: &mut StdRng, world: &World) -> Option<World> {
+    let mut actions = Vec::new();
+    birth.actions(world, &mut actions);
+    actions.shuffle(rng);
     if rng.random_ratio(4, 5) {
-        let is_delivery =
-            |act: &Act| matches!(act.cause, Cause::Deliver(_)) && act.crash_after.is_none();
-        acts.sort_by_key(|act| !is_delivery(act));
+        let is_delivery = |action: &Action| {
+            matches!(action.cause, Cause::Deliver(_)) && action.crash_after.is_none()
+        };
+        actions.sort_by_key(|action| !is_delivery(action));
     }
-    acts.into_iter().find_map(|act| birth.next_state(world, act))
+    actions.into_iter().find_map(|action| birth.next_state(world, action))
 }
 
-fn check(birth: &Birth, world: &World, seed: u64) {
+fn check(birth: &BirthModel, world: &World, seed: u64) {
     for property in birth.properties() {
         if property.expectation == Expectation::Always {
             assert!((property.condition)(birth, world), "{}, seed {seed}", property.name);
@@ -49,8 +50,8 @@ fn check(birth: &Birth, world: &World, seed: u64) {
 fn walk(expect: usize, machines: u8, seed: u64) -> bool {
     let mut rng = StdRng::seed_from_u64(seed);
     let plans = plans(&mut rng, usize::from(machines), expect);
-    let budget = Budget { proposals: 5, impatience: 12, crashes: 8, wipes: 0 };
-    let birth = Birth::with_founders(expect, machines, plans, budget);
+    let budget = Budget { proposals: 5, timeouts: 12, crashes: 8, wipes: 0 };
+    let birth = BirthModel::with_founders(expect, machines, plans, budget);
     let mut world = birth.init_states().remove(0);
     for _ in 0..STEPS {
         let Some(next) = next(&birth, &mut rng, &world) else { break };
@@ -75,5 +76,5 @@ fn births_of_any_size_survive_random_faults() {
         assert!(born > 0, "no walk with {expect} founders came to a birth");
         total += walks;
     }
-    tell(format_args!("{total} walks of {STEPS} steps in {:.1?}", start.elapsed()));
+    report(format_args!("{total} walks of {STEPS} steps in {:.1?}", start.elapsed()));
 }

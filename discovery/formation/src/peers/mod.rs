@@ -2,14 +2,14 @@
 //! time is an argument.
 //!
 //! A peer counts as a candidate only while this node reaches it. An address that has not answered
-//! is *unknown*, not *absent*: it delays a proposal for [`GRACE`] after it was first seen, and no
+//! is *unknown*, not *absent*: it delays a proposal for [`ADDRESS_GRACE`] after it was first seen, and no
 //! longer. If the config names the founders, unknown addresses do not matter.
 
+mod addresses;
 mod decide;
-mod places;
+mod duplicate_identity;
 #[cfg(test)]
 mod tests;
-mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,38 +17,38 @@ use std::time::{Duration, Instant};
 
 use muster_types::{ClusterId, NodeId, NodeName, Role};
 
-use super::candidate::{Candidate, Standing};
+use super::candidate::{Candidate, CandidateState};
 use crate::birth::Founder;
-use places::Place;
-use twins::Twins;
+use addresses::AddressState;
+use duplicate_identity::DuplicateIdentity;
 
 /// Delay after the start before the first proposal, so that every source has been polled once.
-pub const LOOK: Duration = Duration::from_millis(300);
+pub const DISCOVERY_DELAY: Duration = Duration::from_millis(300);
 
 /// The same delay for a node that would found alone, since no other node has to agree.
-pub const LOOK_ALONE: Duration = Duration::from_millis(1500);
+pub const DISCOVERY_DELAY_ALONE: Duration = Duration::from_millis(1500);
 
 /// Time for which the set of founders must have been stable.
-pub const SETTLE: Duration = Duration::from_millis(100);
+pub const STABLE_TIME: Duration = Duration::from_millis(100);
 
 /// Maximum time for which an address that does not answer delays a proposal.
-pub const GRACE: Duration = Duration::from_secs(3);
+pub const ADDRESS_GRACE: Duration = Duration::from_secs(3);
 
 /// Maximum time for which a peer bound by another birth delays a proposal without it.
-pub const BOUND_GRACE: Duration = Duration::from_secs(10);
+pub const BOUND_PEER_GRACE: Duration = Duration::from_secs(10);
 
 /// Delay between founders in rank order: each proposes this much later than the one before it.
-pub const RANK: Duration = Duration::from_secs(3);
+pub const RANK_DELAY: Duration = Duration::from_secs(3);
 
 /// Time for which a peer counts as present after its last message.
-pub const PRESENT: Duration = Duration::from_secs(3);
+pub const PEER_TTL: Duration = Duration::from_secs(3);
 
 /// Interval between greetings to a peer.
-pub const GREET: Duration = Duration::from_millis(500);
+pub const GREET_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Initial delay before an address that does not answer is dialled again; at most four times
 /// this.
-pub const REDIAL: Duration = Duration::from_secs(1);
+pub const REDIAL_DELAY: Duration = Duration::from_secs(1);
 
 /// Maximum number of addresses to dial, from all sources.
 pub const MAX_ADDRESSES: usize = 512;
@@ -61,16 +61,16 @@ pub const MAX_PEERS: usize = 512;
 pub struct Peer {
     pub candidate: Candidate,
     /// Time of its last message.
-    pub heard: Instant,
+    pub last_seen: Instant,
     /// Time of its last reply to this node's greeting; `None` if it never replied.
-    pub reached: Option<Instant>,
+    pub last_reached: Option<Instant>,
     /// Time since which it has reported to be bound at this epoch; `None` if it is not.
     bound_since: Option<Instant>,
 }
 
 /// This node's own parameters for a birth.
 #[derive(Debug, Clone)]
-pub struct Own {
+pub struct LocalNode {
     pub candidate: Candidate,
     /// Number of founders.
     pub expect: usize,
@@ -80,7 +80,7 @@ pub struct Own {
 
 /// The next step of formation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub enum Action {
     /// Propose these founders, sorted by node id.
     Propose(Vec<Founder>),
     /// Request admission from these members.
@@ -91,39 +91,39 @@ pub enum Decision {
 
 /// Known peers and addresses, with the inputs of the next decision.
 #[derive(Debug)]
-pub struct View {
-    own: Own,
+pub struct PeerTable {
+    own: LocalNode,
     started: Instant,
-    places: BTreeMap<SocketAddr, Place>,
+    addresses: BTreeMap<SocketAddr, AddressState>,
     peers: BTreeMap<NodeId, Peer>,
     /// Addresses at which this node reached itself.
-    mine: BTreeSet<SocketAddr>,
+    self_addresses: BTreeSet<SocketAddr>,
     /// The founders to propose, with the time since which they have not changed.
-    chosen: (Vec<(NodeId, u64)>, Instant),
+    selection: (Vec<(NodeId, u64)>, Instant),
     /// No proposal before this time; set after an abandoned birth.
     not_before: Instant,
     /// Two machines seen with the same identity.
-    twins: Option<Twins>,
+    duplicate_identity: Option<DuplicateIdentity>,
     /// Time at which to decide again.
-    again: Option<Instant>,
+    next_decision_at: Option<Instant>,
 }
 
-impl View {
-    pub fn new(own: Own, now: Instant) -> Self {
+impl PeerTable {
+    pub fn new(own: LocalNode, now: Instant) -> Self {
         Self {
             own,
             started: now,
-            places: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             peers: BTreeMap::new(),
-            mine: BTreeSet::new(),
-            chosen: (Vec::new(), now),
+            self_addresses: BTreeSet::new(),
+            selection: (Vec::new(), now),
             not_before: now,
-            twins: None,
-            again: None,
+            duplicate_identity: None,
+            next_decision_at: None,
         }
     }
 
-    pub fn own(&self) -> &Own {
+    pub fn own(&self) -> &LocalNode {
         &self.own
     }
 
@@ -131,39 +131,39 @@ impl View {
         self.peers.get(id)
     }
 
-    /// Peers whose last message is younger than [`PRESENT`].
+    /// Peers whose last message is younger than [`PEER_TTL`].
     pub fn present(&self, now: Instant) -> impl Iterator<Item = (&NodeId, &Peer)> {
         self.peers
             .iter()
-            .filter(move |(_, peer)| now.saturating_duration_since(peer.heard) < PRESENT)
+            .filter(move |(_, peer)| now.saturating_duration_since(peer.last_seen) < PEER_TTL)
     }
 
     /// Records an authenticated peer's description of itself. `via` is the address at which it
     /// answered this node's greeting, if it did.
-    pub fn met(&mut self, candidate: Candidate, via: Option<SocketAddr>, now: Instant) {
+    pub fn on_peer(&mut self, candidate: Candidate, via: Option<SocketAddr>, now: Instant) {
         let id = candidate.id();
-        if self.compare(&candidate, now) {
+        if self.check_duplicate(&candidate, now) {
             if let Some(address) = via {
                 let why = format!("{} at {address} has this node's identity", candidate.name);
-                self.failed(address, why, now);
+                self.on_dial_failed(address, why, now);
             }
             return;
         }
         if id == self.own.candidate.id() {
             if let Some(address) = via {
-                self.mine.insert(address);
-                self.places.remove(&address);
+                self.self_addresses.insert(address);
+                self.addresses.remove(&address);
             }
             return;
         }
         if self.peers.len() >= MAX_PEERS {
             self.peers.retain(|other, peer| {
-                *other == id || now.saturating_duration_since(peer.heard) < PRESENT
+                *other == id || now.saturating_duration_since(peer.last_seen) < PEER_TTL
             });
         }
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&id) {
             if let Some(address) = via {
-                self.failed(address, "too many peers".to_owned(), now);
+                self.on_dial_failed(address, "too many peers".to_owned(), now);
             }
             return;
         }
@@ -174,63 +174,67 @@ impl View {
         };
         let known = self.peers.get(&id);
         let is_new =
-            known.is_none_or(|known| now.saturating_duration_since(known.heard) >= PRESENT);
+            known.is_none_or(|known| now.saturating_duration_since(known.last_seen) >= PEER_TTL);
         for address in addresses.into_iter().chain(via) {
-            let Some(place) = self.place(address, now) else { continue };
-            if *place.owner.get_or_insert(id) == id && is_new {
-                place.dial_now(now);
+            let Some(entry) = self.entry(address, now) else { continue };
+            if *entry.node.get_or_insert(id) == id && is_new {
+                entry.dial_now(now);
             }
         }
         if let Some(address) = via {
-            self.answered(address, id, now);
+            self.on_dial_succeeded(address, id, now);
         }
         let before = self.peers.get(&id);
-        let is_bound = candidate.standing == Standing::Bound;
+        let is_bound = candidate.state == CandidateState::Bound;
         let bound_since = is_bound.then(|| {
             let same = before.filter(|before| before.candidate.epoch == candidate.epoch);
             same.and_then(|before| before.bound_since).unwrap_or(now)
         });
-        let reached = via.map(|_| now).or(before.and_then(|before| before.reached));
-        self.peers.insert(id, Peer { candidate, heard: now, reached, bound_since });
+        let reached = via.map(|_| now).or(before.and_then(|before| before.last_reached));
+        self.peers
+            .insert(id, Peer { candidate, last_seen: now, last_reached: reached, bound_since });
     }
 
     /// Updates this node's own addresses.
-    pub fn moved(&mut self, addresses: Vec<SocketAddr>) {
+    pub fn on_address_change(&mut self, addresses: Vec<SocketAddr>) {
         self.own.candidate.addresses = addresses;
     }
 
     /// Restarts after an abandoned birth: greets all peers again and proposes nothing for `pause`.
-    pub fn start_over(&mut self, epoch: u64, pause: Duration, now: Instant) {
+    pub fn restart(&mut self, epoch: u64, pause: Duration, now: Instant) {
         self.own.candidate.epoch = epoch;
         self.not_before = now + pause;
-        self.chosen = (Vec::new(), now);
+        self.selection = (Vec::new(), now);
         for peer in self.peers.values_mut() {
-            peer.reached = None;
+            peer.last_reached = None;
         }
-        for place in self.places.values_mut().filter(|place| place.owner.is_some()) {
-            place.next = now;
+        for entry in self.addresses.values_mut().filter(|entry| entry.node.is_some()) {
+            entry.next = now;
         }
     }
 
     /// Returns true if a present peer belongs to that cluster, and the members of other clusters.
-    pub fn living(&self, cluster: ClusterId, now: Instant) -> (bool, Vec<NodeId>) {
+    pub fn cluster_members(&self, cluster: ClusterId, now: Instant) -> (bool, Vec<NodeId>) {
         let mut is_alive = false;
         let mut others = Vec::new();
         for (id, peer) in self.present(now) {
-            match peer.candidate.standing {
-                Standing::Member(its) if its == cluster => is_alive = true,
-                Standing::Member(_) => others.push(*id),
-                Standing::Fresh | Standing::Bound => {}
+            match peer.candidate.state {
+                CandidateState::Member(its) if its == cluster => is_alive = true,
+                CandidateState::Member(_) => others.push(*id),
+                CandidateState::Fresh | CandidateState::Bound => {}
             }
         }
         (is_alive, others)
     }
 
     /// Control-plane nodes to announce to other nodes, each with true if this node reaches it.
-    pub fn worth_telling(&self, now: Instant) -> impl Iterator<Item = (&NodeId, &Candidate, bool)> {
-        let told = |(_, peer): &(&NodeId, &Peer)| peer.candidate.role == Role::ControlPlane;
-        self.present(now).filter(told).map(move |(id, peer)| {
-            let reached = peer.reached.is_some_and(|at| now < at + PRESENT);
+    pub fn announced_peers(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (&NodeId, &Candidate, bool)> {
+        let is_announced = |(_, peer): &(&NodeId, &Peer)| peer.candidate.role == Role::ControlPlane;
+        self.present(now).filter(is_announced).map(move |(id, peer)| {
+            let reached = peer.last_reached.is_some_and(|at| now < at + PEER_TTL);
             (id, &peer.candidate, reached)
         })
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use muster_types::NodeId;
 
-use super::{Birth, Envelope, World};
+use super::{BirthModel, Envelope, World};
 use crate::birth::message::Message;
 use crate::birth::proposal::{Proposal, ProposalId};
 use crate::birth::record::Promise;
-use crate::birth::step::{State, Task};
+use crate::birth::step::{Progress, State};
 
 /// Sender or receiver of a message.
 struct End<'a> {
@@ -27,8 +27,8 @@ impl End<'_> {
     }
 }
 
-impl Birth {
-    pub(super) fn forget(&self, world: &mut World) {
+impl BirthModel {
+    pub(super) fn prune(&self, world: &mut World) {
         let machines = &world.machines;
         let present = world.present;
         let proposals: Vec<_> = world
@@ -40,7 +40,7 @@ impl Birth {
             let Envelope { from, to, message } = &*sent.value;
             let end = |at: usize| End { id: &self.ids[at], state: &machines[at].value };
             // A wiped machine receives nothing any more.
-            present & (1 << *to) != 0 && !is_spent(&end(*from), &end(*to), message, &proposals)
+            present & (1 << *to) != 0 && !has_no_effect(&end(*from), &end(*to), message, &proposals)
         });
     }
 }
@@ -60,26 +60,30 @@ fn proposal_of(message: &Message) -> Option<&Arc<Proposal>> {
 }
 
 /// True if the message can have no effect. `proposals` are those in all sent messages.
-fn is_spent(from: &End<'_>, to: &End<'_>, message: &Message, proposals: &[Arc<Proposal>]) -> bool {
-    let task = &to.state.task;
+fn has_no_effect(
+    from: &End<'_>,
+    to: &End<'_>,
+    message: &Message,
+    proposals: &[Arc<Proposal>],
+) -> bool {
+    let progress = &to.state.progress;
     match message {
         // Gathering starts with the proposal and never again.
         Message::Promise { proposal, .. } => {
-            let is_wanted =
-                matches!(task, Task::Gathering(signatures) if !signatures.contains_key(from.id));
+            let is_wanted = matches!(progress, Progress::Gathering(signatures) if !signatures.contains_key(from.id));
             !(is_wanted && to.promise(proposal).is_some())
         }
         // A ballot is put to the vote once, when it is new.
         Message::Vote { proposal, ballot } => {
-            let is_wanted = matches!(task, Task::Settling { ballot: own, votes, .. }
+            let is_wanted = matches!(progress, Progress::Settling { ballot: own, votes, .. }
                 if own == ballot && !votes.contains(from.id));
             !(is_wanted && to.promise(proposal).is_some())
         }
         Message::InquiryReply { proposal, ballot, .. } => {
-            let is_wanted = matches!(task, Task::Asking { ballot: own, standings }
-                if own == ballot && !standings.contains_key(from.id));
+            let is_wanted = matches!(progress, Progress::Inquiring { ballot: own, replies }
+                if own == ballot && !replies.contains_key(from.id));
             to.promise(proposal).is_none_or(|promise| {
-                !is_wanted && ballot.round <= to.state.heard.max(promise.ballot.round)
+                !is_wanted && ballot.round <= to.state.highest_round.max(promise.ballot.round)
             })
         }
         Message::Born(certificate) => to.is_done_with(certificate.proposal()),

@@ -7,34 +7,35 @@ use std::time::Instant;
 use muster_types::{NodeId, NodeName, Role};
 
 use super::{
-    BOUND_GRACE, Decision, GRACE, LOOK, LOOK_ALONE, Own, PRESENT, Peer, RANK, SETTLE, View,
+    ADDRESS_GRACE, Action, BOUND_PEER_GRACE, DISCOVERY_DELAY, DISCOVERY_DELAY_ALONE, LocalNode,
+    PEER_TTL, Peer, PeerTable, RANK_DELAY, STABLE_TIME,
 };
-use crate::birth::{Founder, Record};
-use crate::candidate::{Candidate, Standing};
+use crate::birth::{BirthRecord, Founder};
+use crate::candidate::{Candidate, CandidateState};
 
-impl View {
+impl PeerTable {
     /// Decides on the next step while nothing is promised.
-    pub fn decide(&mut self, record: &Record, now: Instant) -> Decision {
-        let decision = self.weigh(record, now);
-        self.again = match &decision {
-            Decision::Wait { until, .. } => *until,
-            Decision::Propose(_) | Decision::Join(_) => None,
+    pub fn decide(&mut self, record: &BirthRecord, now: Instant) -> Action {
+        let decision = self.decide_inner(record, now);
+        self.next_decision_at = match &decision {
+            Action::Wait { until, .. } => *until,
+            Action::Propose(_) | Action::Join(_) => None,
         };
         decision
     }
 
-    /// Time at which [`View::decide`] may return another decision without further events.
+    /// Time at which [`PeerTable::decide`] may return another decision without further events.
     pub fn next_decision(&self, now: Instant) -> Option<Instant> {
-        self.again.filter(|at| *at > now)
+        self.next_decision_at.filter(|at| *at > now)
     }
 
-    fn weigh(&mut self, record: &Record, now: Instant) -> Decision {
-        if let Some(twins) = self.twins(now) {
-            return wait(twins, None);
+    fn decide_inner(&mut self, record: &BirthRecord, now: Instant) -> Action {
+        if let Some(duplicate) = self.duplicate_identity(now) {
+            return wait(duplicate, None);
         }
         let members = self.members(record, now);
         if !members.is_empty() {
-            return Decision::Join(members);
+            return Action::Join(members);
         }
         if let Some(cluster) = record.cluster_id() {
             let reason =
@@ -42,29 +43,29 @@ impl View {
             return wait(reason, None);
         }
         if self.own.candidate.role == Role::Worker {
-            return wait(format!("a cluster to join{}", self.silent_places()), None);
+            return wait(format!("a cluster to join{}", self.unreachable_addresses()), None);
         }
-        if let Some(reason) = self.difference(now).or_else(|| self.same_names(now)) {
+        if let Some(reason) = self.config_difference(now).or_else(|| self.name_conflict(now)) {
             return wait(reason, None);
         }
-        self.gather(now)
+        self.select_founders(now)
     }
 
     /// Members of a cluster that this node may join. Control-plane nodes come first, since workers
     /// verify no tokens; then the most recently seen.
-    fn members(&self, record: &Record, now: Instant) -> Vec<NodeId> {
+    fn members(&self, record: &BirthRecord, now: Instant) -> Vec<NodeId> {
         let own = record.cluster_id();
-        let joinable = |peer: &Peer| match peer.candidate.standing {
-            Standing::Member(cluster) => own.is_none_or(|own| own == cluster),
-            Standing::Fresh | Standing::Bound => false,
+        let joinable = |peer: &Peer| match peer.candidate.state {
+            CandidateState::Member(cluster) => own.is_none_or(|own| own == cluster),
+            CandidateState::Fresh | CandidateState::Bound => false,
         };
         let mut members: Vec<_> = self.present(now).filter(|(_, peer)| joinable(peer)).collect();
-        members.sort_by_key(|(_, peer)| (peer.candidate.role, Reverse(peer.heard)));
+        members.sort_by_key(|(_, peer)| (peer.candidate.role, Reverse(peer.last_seen)));
         members.into_iter().map(|(id, _)| *id).collect()
     }
 
     /// Differing settings that prevent a birth, with both values.
-    fn difference(&self, now: Instant) -> Option<String> {
+    fn config_difference(&self, now: Instant) -> Option<String> {
         let own = &self.own.candidate;
         let differing = |(_, peer): (&NodeId, &Peer)| {
             let other = &peer.candidate;
@@ -101,7 +102,7 @@ impl View {
         })
     }
 
-    fn same_names(&self, now: Instant) -> Option<String> {
+    fn name_conflict(&self, now: Instant) -> Option<String> {
         let mut names = BTreeMap::from([(&self.own.candidate.name, self.own.candidate.id())]);
         self.present(now).find_map(|(id, peer)| {
             let name = &peer.candidate.name;
@@ -112,44 +113,45 @@ impl View {
     }
 
     /// Selects the founders to propose, or returns what is missing.
-    fn gather(&mut self, now: Instant) -> Decision {
-        let Own { candidate: own, expect, founders } = &self.own;
+    fn select_founders(&mut self, now: Instant) -> Action {
+        let LocalNode { candidate: own, expect, founders } = &self.own;
         let is_meant = |name: &NodeName| founders.is_empty() || founders.contains(name);
         if !is_meant(&own.name) {
             return wait(format!("the founders {} to found the cluster", list(founders)), None);
         }
-        let reached = |peer: &Peer| peer.reached.is_some_and(|at| now < at + PRESENT);
+        let reached = |peer: &Peer| peer.last_reached.is_some_and(|at| now < at + PEER_TTL);
         let mut candidates = vec![own];
         for (_, peer) in self.present(now) {
             let candidate = &peer.candidate;
             let fits = candidate.role == Role::ControlPlane && is_meant(&candidate.name);
-            if fits && candidate.standing == Standing::Fresh && reached(peer) {
+            if fits && candidate.state == CandidateState::Fresh && reached(peer) {
                 candidates.push(candidate);
             }
         }
         if candidates.len() < *expect {
             let here: Vec<_> = candidates.iter().map(|candidate| &candidate.name).collect();
             let absent: Vec<_> = founders.iter().filter(|name| !here.contains(name)).collect();
-            let who = if absent.is_empty() { String::new() } else { format!(": {}", list(absent)) };
+            let missing =
+                if absent.is_empty() { String::new() } else { format!(": {}", list(absent)) };
             let reason = format!(
-                "{} more of {expect} founders{who}; reached so far: {}{}",
+                "{} more of {expect} founders{missing}; reached so far: {}{}",
                 expect - candidates.len(),
                 list(here),
-                self.silent_places()
+                self.unreachable_addresses()
             );
             return wait(reason, None);
         }
         candidates.sort_by_key(|candidate| candidate.id());
         candidates.truncate(*expect);
         let founders: Vec<_> = candidates.into_iter().map(Candidate::founder).collect();
-        self.time(founders, now)
+        self.propose_when_stable(founders, now)
     }
 
     /// Decides if these founders are to be proposed now or later.
-    fn time(&mut self, founders: Vec<Founder>, now: Instant) -> Decision {
-        let chosen: Vec<_> = founders.iter().map(|f| (f.id(), f.epoch)).collect();
-        if self.chosen.0 != chosen {
-            self.chosen = (chosen, now);
+    fn propose_when_stable(&mut self, founders: Vec<Founder>, now: Instant) -> Action {
+        let selection: Vec<_> = founders.iter().map(|f| (f.id(), f.epoch)).collect();
+        if self.selection.0 != selection {
+            self.selection = (selection, now);
         }
         let me = self.own.candidate.id();
         let names = list(founders.iter().map(|founder| &founder.name));
@@ -157,34 +159,37 @@ impl View {
             return wait(format!("the cluster that {names} are founding"), None);
         };
         let is_named = !self.own.founders.is_empty();
-        let look = if self.own.expect == 1 && !is_named { LOOK_ALONE } else { LOOK };
+        let discovery_delay =
+            if self.own.expect == 1 && !is_named { DISCOVERY_DELAY_ALONE } else { DISCOVERY_DELAY };
         let rank = u32::try_from(rank).unwrap_or(u32::MAX);
-        let mut until = (self.started + look).max(self.chosen.1 + SETTLE).max(self.not_before);
+        let mut until = (self.started + discovery_delay)
+            .max(self.selection.1 + STABLE_TIME)
+            .max(self.not_before);
         let mut reason = format!("{} to propose {names} as founders", founders[0].name);
         if !is_named {
-            let unknown = self.places.iter().filter(|(_, place)| place.owner.is_none());
-            if let Some((address, place)) = unknown.max_by_key(|(_, place)| place.since)
-                && until < place.since + GRACE
-                && now < place.since + GRACE
+            let unknown = self.addresses.iter().filter(|(_, entry)| entry.node.is_none());
+            if let Some((address, entry)) = unknown.max_by_key(|(_, entry)| entry.since)
+                && until < entry.since + ADDRESS_GRACE
+                && now < entry.since + ADDRESS_GRACE
             {
-                until = place.since + GRACE;
+                until = entry.since + ADDRESS_GRACE;
                 reason = format!("an answer from {address}, which may know a cluster");
             }
             let bound = self.present(now).filter_map(|(_, peer)| Some((peer, peer.bound_since?)));
             if let Some((peer, since)) = bound.max_by_key(|(_, since)| *since)
-                && until < since + BOUND_GRACE
+                && until < since + BOUND_PEER_GRACE
             {
-                until = since + BOUND_GRACE;
+                until = since + BOUND_PEER_GRACE;
                 reason = format!("the birth that {} takes part in", peer.candidate.name);
             }
         }
-        until += RANK * rank;
-        if now < until { wait(reason, Some(until)) } else { Decision::Propose(founders) }
+        until += RANK_DELAY * rank;
+        if now < until { wait(reason, Some(until)) } else { Action::Propose(founders) }
     }
 }
 
-fn wait(reason: String, until: Option<Instant>) -> Decision {
-    Decision::Wait { reason, until }
+fn wait(reason: String, until: Option<Instant>) -> Action {
+    Action::Wait { reason, until }
 }
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

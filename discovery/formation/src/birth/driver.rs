@@ -7,10 +7,10 @@ use muster_pki::identity::Identity;
 use muster_types::NodeId;
 use tokio::task::spawn_blocking;
 
-use super::failpoint::Hook;
+use super::failpoint::FailPointHook;
 use super::message::Message;
-use super::record::{Bond, Decision, Record};
-use super::step::{Charter, Effect, Event, State};
+use super::record::{BirthRecord, Commitment, Decision};
+use super::step::{BirthParams, Effect, Event, State};
 use super::store::{PromiseStore, StoreError};
 
 /// A message with its receiver.
@@ -22,32 +22,32 @@ pub struct Outgoing {
 
 /// The protocol of one node, with its record file.
 #[derive(Debug)]
-pub struct Driver {
-    charter: Charter,
+pub struct BirthDriver {
+    params: BirthParams,
     identity: Arc<Identity>,
     state: State,
     store: PromiseStore,
-    hook: Hook,
+    hook: FailPointHook,
 }
 
-impl Driver {
+impl BirthDriver {
     /// Restores the state from the store.
     pub fn new(
-        charter: Charter,
+        params: BirthParams,
         identity: Arc<Identity>,
         store: PromiseStore,
-        hook: Hook,
+        hook: FailPointHook,
     ) -> Result<Self, StoreError> {
         let state = State::restored(store.read()?);
-        Ok(Self { charter, identity, state, store, hook })
+        Ok(Self { params, identity, state, store, hook })
     }
 
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &BirthRecord {
         self.state.record()
     }
 
-    pub fn charter(&self) -> &Charter {
-        &self.charter
+    pub fn params(&self) -> &BirthParams {
+        &self.params
     }
 
     /// Handles one event and returns the messages to send, all backed by durable writes.
@@ -55,8 +55,8 @@ impl Driver {
     /// # Errors
     /// When a write failed. The content of the disk is then unknown: drop the driver and stop the
     /// node.
-    pub async fn take(&mut self, event: Event) -> Result<Vec<Outgoing>, StoreError> {
-        let effects = self.state.step(&self.charter, &*self.identity, event);
+    pub async fn handle(&mut self, event: Event) -> Result<Vec<Outgoing>, StoreError> {
+        let effects = self.state.step(&self.params, &*self.identity, event);
         let mut outgoing = Vec::new();
         for effect in effects {
             match effect {
@@ -67,34 +67,34 @@ impl Driver {
         Ok(outgoing)
     }
 
-    async fn persist(&self, record: Record) -> Result<(), StoreError> {
+    async fn persist(&self, record: BirthRecord) -> Result<(), StoreError> {
         let stage = stage(&record);
-        self.hook.pass(&format!("birth.persist.{stage}.before"));
+        self.hook.hit(&format!("birth.persist.{stage}.before"));
         let store = self.store.clone();
         let written = spawn_blocking(move || store.write(&record)).await;
         written.unwrap_or_else(|gone| std::panic::resume_unwind(gone.into_panic()))?;
-        self.hook.pass(&format!("birth.persist.{stage}.after"));
+        self.hook.hit(&format!("birth.persist.{stage}.after"));
         Ok(())
     }
 
     /// Hits the fail point before or after a message is sent.
-    pub fn pass(&self, message: &Message, when: &str) {
-        self.hook.pass(&format!("birth.send.{}.{when}", kind(message)));
+    pub fn hit_fail_point(&self, message: &Message, when: &str) {
+        self.hook.hit(&format!("birth.send.{}.{when}", kind(message)));
     }
 }
 
 /// Name of a record in fail points.
-fn stage(record: &Record) -> &'static str {
-    match &record.bond {
-        Bond::Free => "free",
-        Bond::Promised(promise) => match &promise.vote {
+fn stage(record: &BirthRecord) -> &'static str {
+    match &record.commitment {
+        Commitment::None => "free",
+        Commitment::Promised(promise) => match &promise.vote {
             Some((_, Decision::Born(_))) => "certified",
             Some((_, Decision::Abandoned)) => "abandoned",
             None if promise.ballot.round > 0 => "inquired",
             None => "promised",
         },
-        Bond::Born(_) => "born",
-        Bond::Joined(_) => "joined",
+        Commitment::Born(_) => "born",
+        Commitment::Joined(_) => "joined",
     }
 }
 
@@ -105,7 +105,7 @@ fn kind(message: &Message) -> &'static str {
         Message::Promise { .. } => "promise",
         Message::Refuse { .. } => "refuse",
         Message::Inquire { .. } => "inquire",
-        Message::InquiryReply { .. } => "standing",
+        Message::InquiryReply { .. } => "inquiry-reply",
         Message::Settle { .. } => "settle",
         Message::Vote { .. } => "vote",
         Message::Born(_) => "born",
@@ -122,11 +122,11 @@ mod tests {
     use crate::birth::step::Quorums;
     use crate::birth::testing::{draft, founders};
 
-    fn driver(disk: &std::path::Path, hook: Hook) -> (Driver, Arc<Proposal>) {
+    fn driver(disk: &std::path::Path, hook: FailPointHook) -> (BirthDriver, Arc<Proposal>) {
         let mut identities = founders(3);
         let draft = draft(&identities);
         let identity = Arc::new(identities.remove(0));
-        let charter = Charter {
+        let params = BirthParams {
             me: identity.node_id(),
             token_id: draft.token_id.clone(),
             expect: 3,
@@ -134,33 +134,33 @@ mod tests {
             quorums: Quorums::of,
         };
         let store = PromiseStore::create(disk, identity.node_id()).unwrap();
-        let driver = Driver::new(charter, identity, store, hook).unwrap();
+        let driver = BirthDriver::new(params, identity, store, hook).unwrap();
         (driver, Arc::new(Proposal::new(draft).unwrap()))
     }
 
     #[tokio::test]
-    async fn nothing_is_handed_out_before_it_is_on_disk() {
+    async fn no_message_is_returned_before_the_record_is_on_disk() {
         let disk = tempfile::tempdir().unwrap();
-        let places = Arc::new(Mutex::new(Vec::new()));
-        let passed = Arc::clone(&places);
-        let hook = Hook::new(move |place| passed.lock().unwrap().push(place.to_owned()));
+        let hits = Arc::new(Mutex::new(Vec::new()));
+        let passed = Arc::clone(&hits);
+        let hook = FailPointHook::new(move |name| passed.lock().unwrap().push(name.to_owned()));
         let (mut driver, proposal) = driver(disk.path(), hook);
-        let outgoing = driver.take(Event::Propose(proposal)).await.unwrap();
+        let outgoing = driver.handle(Event::Propose(proposal)).await.unwrap();
         assert_eq!(outgoing.len(), 2);
         assert_eq!(driver.store.read().unwrap(), *driver.record());
         assert!(driver.record().promise().is_some());
         assert_eq!(
-            *places.lock().unwrap(),
+            *hits.lock().unwrap(),
             ["birth.persist.promised.before", "birth.persist.promised.after"]
         );
     }
 
     #[tokio::test]
-    async fn nothing_is_handed_out_when_the_disk_fails() {
+    async fn no_message_is_returned_when_the_disk_fails() {
         let disk = tempfile::tempdir().unwrap();
-        let (mut driver, proposal) = driver(disk.path(), Hook::inert());
+        let (mut driver, proposal) = driver(disk.path(), FailPointHook::noop());
         disk.close().unwrap();
-        let error = driver.take(Event::Propose(proposal)).await.unwrap_err();
+        let error = driver.handle(Event::Propose(proposal)).await.unwrap_err();
         assert!(matches!(error, StoreError::Io { what: "write", .. }), "{error}");
     }
 }

@@ -3,23 +3,23 @@
 
 use std::time::{Duration, Instant};
 
-use super::{PRESENT, View};
-use crate::candidate::{Candidate, MAX_ADDRESSES, Standing};
+use super::{PEER_TTL, PeerTable};
+use crate::candidate::{Candidate, CandidateState, MAX_ADDRESSES};
 
 /// Time for which a duplicate counts after it was seen: longer than the redial delay.
-pub(super) const TWINS: Duration = Duration::from_secs(10);
+pub(super) const DUPLICATE_TTL: Duration = Duration::from_secs(10);
 
 /// A duplicate identity, with the time when it was last seen.
 #[derive(Debug)]
-pub(super) struct Twins {
-    who: String,
+pub(super) struct DuplicateIdentity {
+    machines: String,
     seen: Instant,
 }
 
-impl View {
+impl PeerTable {
     /// Compares a peer's description with what is known of its identity. Returns true if another
     /// machine uses this node's own identity.
-    pub(super) fn compare(&mut self, candidate: &Candidate, now: Instant) -> bool {
+    pub(super) fn check_duplicate(&mut self, candidate: &Candidate, now: Instant) -> bool {
         let own = &self.own.candidate;
         let is_own = candidate.id() == own.id();
         let known = if is_own {
@@ -30,11 +30,11 @@ impl View {
             Some(own).filter(|_| is_other)
         } else {
             // A peer that restarts elsewhere this quickly is accepted at its next message.
-            let recent = |heard: Instant| now.saturating_duration_since(heard) < PRESENT;
-            let known = self.peers.get(&candidate.id()).filter(|peer| recent(peer.heard));
+            let recent = |last_seen: Instant| now.saturating_duration_since(last_seen) < PEER_TTL;
+            let known = self.peers.get(&candidate.id()).filter(|peer| recent(peer.last_seen));
             let is_other = |known: &&Candidate| {
                 let both = [known, candidate];
-                let is_member = |one: &&Candidate| matches!(one.standing, Standing::Member(_));
+                let is_member = |one: &&Candidate| matches!(one.state, CandidateState::Member(_));
                 let shares = |address| candidate.addresses.contains(address);
                 let is_elsewhere = both.iter().all(|one| !one.addresses.is_empty())
                     && !known.addresses.iter().any(shares);
@@ -43,24 +43,25 @@ impl View {
             known.map(|peer| &peer.candidate).filter(is_other)
         };
         let Some(known) = known else { return false };
-        let who = format!("{} and {}", told(known), told(candidate));
-        self.twins = Some(Twins { who, seen: now });
+        let machines = format!("{} and {}", describe(known), describe(candidate));
+        self.duplicate_identity = Some(DuplicateIdentity { machines, seen: now });
         is_own
     }
 
     /// Describes the two machines with one identity, and what to do about it.
-    pub fn twins(&self, now: Instant) -> Option<String> {
-        let twins = self.twins.as_ref();
-        let twins = twins.filter(|twins| now.saturating_duration_since(twins.seen) < TWINS)?;
+    pub fn duplicate_identity(&self, now: Instant) -> Option<String> {
+        let found = self.duplicate_identity.as_ref();
+        let found =
+            found.filter(|found| now.saturating_duration_since(found.seen) < DUPLICATE_TTL)?;
         Some(format!(
             "{} to have an identity each: the disk of one is a copy of the other's, with its \
              identity.key; wipe the state directory of the copy",
-            twins.who
+            found.machines
         ))
     }
 }
 
-fn told(candidate: &Candidate) -> String {
+fn describe(candidate: &Candidate) -> String {
     match candidate.addresses.first() {
         Some(address) => format!("{} ({address})", candidate.name),
         None => candidate.name.to_string(),

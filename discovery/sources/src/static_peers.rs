@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::dns::{Pace, Resolver};
-use super::{MAX_HINTS_PER_SOURCE, Outlet};
+use super::dns::{Backoff, Resolver};
+use super::{MAX_HINTS_PER_SOURCE, Reporter};
 
 /// An entry of `discovery.static`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum StaticPeer {
     /// An address; without a port, the node's own port applies.
     Address { ip: IpAddr, port: Option<u16> },
     /// A host name.
@@ -20,18 +20,18 @@ pub enum Entry {
 /// The text is not a valid entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not an address or a host name with an optional port, such as host:50000")]
-pub struct EntryError {
+pub struct StaticPeerError {
     found: String,
 }
 
-impl FromStr for Entry {
-    type Err = EntryError;
+impl FromStr for StaticPeer {
+    type Err = StaticPeerError;
 
-    fn from_str(text: &str) -> Result<Self, EntryError> {
-        let wrong = || EntryError { found: text.chars().take(80).collect() };
+    fn from_str(text: &str) -> Result<Self, StaticPeerError> {
+        let invalid = || StaticPeerError { found: text.chars().take(80).collect() };
         if let Ok(address) = text.parse::<SocketAddr>() {
             return match address.port() {
-                0 => Err(wrong()),
+                0 => Err(invalid()),
                 port => Ok(Self::Address { ip: address.ip(), port: Some(port) }),
             };
         }
@@ -41,14 +41,14 @@ impl FromStr for Entry {
         let (name, port) = match text.split_once(':') {
             None => (text, None),
             Some((name, port)) => {
-                let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+                let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
                 (name, Some(port))
             }
         };
         if is_host_name(name) {
             Ok(Self::Host { name: name.to_owned(), port })
         } else {
-            Err(wrong())
+            Err(invalid())
         }
     }
 }
@@ -64,61 +64,61 @@ fn is_host_name(name: &str) -> bool {
 
 /// The parsed entries of the config.
 #[derive(Default)]
-struct Entries {
+struct ParsedPeers {
     addresses: BTreeSet<SocketAddr>,
     names: Vec<(String, u16)>,
-    wrong: Option<EntryError>,
+    invalid: Option<StaticPeerError>,
 }
 
-impl Entries {
+impl ParsedPeers {
     fn parse(texts: &[String], port: u16) -> Self {
-        let mut entries = Self::default();
+        let mut parsed = Self::default();
         for text in texts.iter().take(MAX_HINTS_PER_SOURCE) {
             match text.parse() {
-                Ok(Entry::Address { ip, port: own }) => {
-                    entries.addresses.insert(SocketAddr::new(ip, own.unwrap_or(port)));
+                Ok(StaticPeer::Address { ip, port: own }) => {
+                    parsed.addresses.insert(SocketAddr::new(ip, own.unwrap_or(port)));
                 }
-                Ok(Entry::Host { name, port: own }) => {
-                    entries.names.push((name, own.unwrap_or(port)));
+                Ok(StaticPeer::Host { name, port: own }) => {
+                    parsed.names.push((name, own.unwrap_or(port)));
                 }
-                Err(error) => entries.wrong = Some(error),
+                Err(error) => parsed.invalid = Some(error),
             }
         }
-        entries
+        parsed
     }
 }
 
 /// Reports the addresses immediately and looks up the names periodically until aborted.
-pub(super) async fn run(texts: Vec<String>, port: u16, resolver: Resolver, mut outlet: Outlet) {
-    let Entries { addresses, names, wrong } = Entries::parse(&texts, port);
-    let phrase = match &wrong {
+pub(super) async fn run(texts: Vec<String>, port: u16, resolver: Resolver, mut reporter: Reporter) {
+    let ParsedPeers { addresses, names, invalid } = ParsedPeers::parse(&texts, port);
+    let description = match &invalid {
         Some(error) => error.to_string(),
         None => format!("{} addresses", addresses.len()),
     };
-    outlet.say(addresses.clone(), phrase, wrong.is_some()).await;
+    reporter.report(addresses.clone(), description, invalid.is_some()).await;
     if names.is_empty() {
         return std::future::pending().await;
     }
-    let mut pace = Pace::new();
+    let mut backoff = Backoff::new();
     let mut known = vec![BTreeSet::new(); names.len()];
     loop {
-        let turn = look_up(&names, &resolver, &mut known).await;
+        let round = look_up(&names, &resolver, &mut known).await;
         let hints: BTreeSet<_> = addresses.iter().chain(known.iter().flatten()).copied().collect();
-        let pause = match turn.trouble {
-            None => pace.found(turn.ttl),
-            Some(_) => pace.empty(),
+        let pause = match round.problem {
+            None => backoff.on_found(round.ttl),
+            Some(_) => backoff.on_empty(),
         };
-        let phrase = turn.trouble.unwrap_or_else(|| format!("{} addresses", hints.len()));
-        outlet.say(hints, phrase, turn.failing).await;
-        if outlet.rest(pause).await {
-            pace.hurry();
+        let description = round.problem.unwrap_or_else(|| format!("{} addresses", hints.len()));
+        reporter.report(hints, description, round.failing).await;
+        if reporter.wait(pause).await {
+            backoff.reset();
         }
     }
 }
 
-struct Turn {
+struct LookupRound {
     ttl: Duration,
-    trouble: Option<String>,
+    problem: Option<String>,
     failing: bool,
 }
 
@@ -127,24 +127,24 @@ async fn look_up(
     names: &[(String, u16)],
     resolver: &Resolver,
     known: &mut [BTreeSet<SocketAddr>],
-) -> Turn {
-    let mut turn = Turn { ttl: Duration::MAX, trouble: None, failing: false };
+) -> LookupRound {
+    let mut round = LookupRound { ttl: Duration::MAX, problem: None, failing: false };
     for ((name, port), known) in names.iter().zip(known) {
         match resolver.addresses(name, *port).await {
             Ok(answer) => {
                 if answer.addresses.is_empty() {
-                    turn.trouble.get_or_insert_with(|| format!("no address for {name}"));
+                    round.problem.get_or_insert_with(|| format!("no address for {name}"));
                 }
-                turn.ttl = turn.ttl.min(answer.ttl);
+                round.ttl = round.ttl.min(answer.ttl);
                 *known = answer.addresses;
             }
             Err(error) => {
-                turn.failing = true;
-                turn.trouble = Some(error.to_string());
+                round.failing = true;
+                round.problem = Some(error.to_string());
             }
         }
     }
-    turn
+    round
 }
 
 #[cfg(test)]
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn an_entry_is_an_address_or_a_name_with_an_optional_port() {
-        let address = |ip: &str, port| Entry::Address { ip: ip.parse().unwrap(), port };
-        let host = |name: &str, port| Entry::Host { name: name.to_owned(), port };
+        let address = |ip: &str, port| StaticPeer::Address { ip: ip.parse().unwrap(), port };
+        let host = |name: &str, port| StaticPeer::Host { name: name.to_owned(), port };
         for (text, wanted) in [
             ("192.0.2.7:4000", address("192.0.2.7", Some(4000))),
             ("192.0.2.7", address("192.0.2.7", None)),
@@ -166,9 +166,10 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(wanted), "{text}");
         }
-        for wrong in ["", ":50000", "a b:1", "host:", "host:0", "host:99999", "192.0.2.7:0", "ä:1"]
+        for invalid in
+            ["", ":50000", "a b:1", "host:", "host:0", "host:99999", "192.0.2.7:0", "ä:1"]
         {
-            assert!(wrong.parse::<Entry>().is_err(), "{wrong}");
+            assert!(invalid.parse::<StaticPeer>().is_err(), "{invalid}");
         }
     }
 }

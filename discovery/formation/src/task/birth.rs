@@ -8,38 +8,38 @@ use muster_pki::identity;
 use muster_types::{NodeId, PublicKey};
 use tracing::{info, warn};
 
-use super::{Room, clock, up_to};
-use crate::birth::run::Outgoing;
+use super::{FormationTask, clock, random_up_to};
+use crate::birth::driver::Outgoing;
 use crate::birth::step::Event;
 use crate::birth::wire::from_wire;
-use crate::birth::{Bond, Draft, Founder, Message, Proposal, Record};
+use crate::birth::{BirthRecord, Commitment, Draft, Founder, Message, Proposal};
 use crate::network::Network;
 use crate::{FormationError, jobs};
 
 /// Timeout of an unsettled promise, after which this node inquires of the other founders. Up to
 /// as much again is added at random, so that they do not all inquire at once.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The same timeout for a promise found in the store at the start.
-const RESTARTED: Duration = Duration::from_millis(300);
+const RESTART_SETTLE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Maximum random pause after an abandoned birth.
-const PAUSE: Duration = Duration::from_millis(400);
+const MAX_PAUSE: Duration = Duration::from_millis(400);
 
 /// Timeout of a promise; doubles with each of the first three abandoned births.
-fn patience(setbacks: u32) -> Duration {
-    let most = PATIENCE * (1 << setbacks.min(3));
-    most + up_to(most)
+fn settle_timeout(abandoned_births: u32) -> Duration {
+    let most = SETTLE_TIMEOUT * (1 << abandoned_births.min(3));
+    most + random_up_to(most)
 }
 
 /// Timeout of a promise made before the start.
-pub(super) fn at_restart() -> Duration {
-    RESTARTED + up_to(RESTARTED)
+pub(super) fn restart_settle_timeout() -> Duration {
+    RESTART_SETTLE_TIMEOUT + random_up_to(RESTART_SETTLE_TIMEOUT)
 }
 
-impl<N: Network> Room<N> {
+impl<N: Network> FormationTask<N> {
     /// Waits for the promised proposal to be settled, and inquires after a timeout.
-    pub(super) async fn hold(&mut self, now: Instant) -> Result<(), FormationError> {
+    pub(super) async fn await_settlement(&mut self, now: Instant) -> Result<(), FormationError> {
         let record = self.birth.record();
         let Some(promise) = record.promise() else { return Ok(()) };
         let names: Vec<_> =
@@ -48,33 +48,35 @@ impl<N: Network> Room<N> {
             "{} to settle the birth of cluster {}{}",
             names.join(", "),
             promise.proposal.cluster_id().short(),
-            self.view.silent_places()
+            self.peers.unreachable_addresses()
         );
         let own = promise.proposal.cluster_id();
-        let (born, others) = self.view.living(own, now);
+        let (born, others) = self.peers.cluster_members(own, now);
         if born {
             // A founder that knows the outcome is reachable.
-            let soon = now + RESTARTED;
-            self.patience = Some(self.patience.map_or(soon, |patience| patience.min(soon)));
+            let soon = now + RESTART_SETTLE_TIMEOUT;
+            self.settle_deadline =
+                Some(self.settle_deadline.map_or(soon, |deadline| deadline.min(soon)));
         } else if !others.is_empty() {
-            self.join(&others, now);
+            self.request_admission(&others, now);
         }
-        let deadline = *self.patience.get_or_insert(now + patience(self.setbacks));
+        let deadline =
+            *self.settle_deadline.get_or_insert(now + settle_timeout(self.abandoned_births));
         if now >= deadline {
-            self.patience = Some(now + patience(self.setbacks));
-            self.take(Event::Impatient).await?;
+            self.settle_deadline = Some(now + settle_timeout(self.abandoned_births));
+            self.handle(Event::SettleTimeout).await?;
         }
         Ok(())
     }
 
     pub(super) fn draft(&mut self, founders: Vec<Founder>) -> Option<Proposal> {
-        let charter = self.birth.charter();
+        let params = self.birth.params();
         let draft = Draft {
-            token_id: charter.token_id.clone(),
+            token_id: params.token_id.clone(),
             founders,
             nonce: rand::random(),
-            config_digest: charter.config_digest,
-            proposer: charter.me,
+            config_digest: params.config_digest,
+            proposer: params.me,
         };
         let proposal = Proposal::new(draft);
         if let Err(error) = &proposal {
@@ -85,17 +87,17 @@ impl<N: Network> Room<N> {
 
     /// Handles one protocol event and sends the messages. Replies to the sender of `Received` are
     /// returned instead of sent.
-    pub(super) async fn take(&mut self, event: Event) -> Result<Vec<Message>, FormationError> {
+    pub(super) async fn handle(&mut self, event: Event) -> Result<Vec<Message>, FormationError> {
         let asker = match &event {
             Event::Received { from, .. } => Some(*from),
-            Event::Propose(_) | Event::Impatient | Event::Admitted(_) => None,
+            Event::Propose(_) | Event::SettleTimeout | Event::Admitted(_) => None,
         };
         let before = self.birth.record().clone();
-        let outgoing = self.birth.take(event).await?;
-        self.noticed(&before);
+        let outgoing = self.birth.handle(event).await?;
+        self.on_record_changed(&before);
         let mut replies = Vec::new();
         for Outgoing { to, message } in outgoing {
-            self.birth.pass(&message, "before");
+            self.birth.hit_fail_point(&message, "before");
             if Some(to) == asker {
                 replies.push(message);
             } else {
@@ -106,34 +108,36 @@ impl<N: Network> Room<N> {
     }
 
     /// Reacts to a changed record.
-    pub(super) fn noticed(&mut self, before: &Record) {
+    pub(super) fn on_record_changed(&mut self, before: &BirthRecord) {
         let record = self.birth.record();
         if record == before {
             return;
         }
         let now = clock();
-        match &record.bond {
-            Bond::Promised(_) => self.patience = Some(now + patience(self.setbacks)),
-            Bond::Free => {
-                info!(epoch = record.epoch, "birth abandoned");
-                self.patience = None;
-                self.setbacks = self.setbacks.saturating_add(1);
-                self.view.start_over(record.epoch, up_to(PAUSE), now);
+        match &record.commitment {
+            Commitment::Promised(_) => {
+                self.settle_deadline = Some(now + settle_timeout(self.abandoned_births))
             }
-            Bond::Born(_) | Bond::Joined(_) => self.patience = None,
+            Commitment::None => {
+                info!(epoch = record.epoch, "birth abandoned");
+                self.settle_deadline = None;
+                self.abandoned_births = self.abandoned_births.saturating_add(1);
+                self.peers.restart(record.epoch, random_up_to(MAX_PAUSE), now);
+            }
+            Commitment::Born(_) | Commitment::Joined(_) => self.settle_deadline = None,
         }
         self.publish();
     }
 
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
         let mut addresses =
-            self.view.peer(&to).map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
-        let proposal = match (&self.birth.record().bond, &message) {
-            (Bond::Promised(promise), _) => Some(&promise.proposal),
-            (Bond::Born(certificate), _) | (_, Message::Born(certificate)) => {
+            self.peers.peer(&to).map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
+        let proposal = match (&self.birth.record().commitment, &message) {
+            (Commitment::Promised(promise), _) => Some(&promise.proposal),
+            (Commitment::Born(certificate), _) | (_, Message::Born(certificate)) => {
                 Some(certificate.proposal())
             }
-            (Bond::Free | Bond::Joined(_), _) => None,
+            (Commitment::None | Commitment::Joined(_), _) => None,
         };
         if let Some(founder) = proposal.and_then(|proposal| proposal.founder(&to)) {
             addresses.extend(&founder.addresses);
@@ -143,7 +147,7 @@ impl<N: Network> Room<N> {
     }
 
     /// Handles a reply to this node's own message.
-    pub(super) async fn heard(
+    pub(super) async fn on_reply(
         &mut self,
         key: &PublicKey,
         message: hello::BirthMessage,
@@ -153,9 +157,9 @@ impl<N: Network> Room<N> {
             Ok(Message::Refuse { proposal, reason }) => {
                 info!(founder = from.short(), %reason, "founder refused the proposal");
                 let message = Message::Refuse { proposal, reason };
-                self.received(from, message).await
+                self.on_message(from, message).await
             }
-            Ok(message) => self.received(from, message).await,
+            Ok(message) => self.on_message(from, message).await,
             Err(error) => {
                 warn!(peer = from.short(), %error, "invalid birth message from a peer");
                 Ok(())
@@ -163,12 +167,12 @@ impl<N: Network> Room<N> {
         }
     }
 
-    pub(super) async fn received(
+    pub(super) async fn on_message(
         &mut self,
         from: NodeId,
         message: Message,
     ) -> Result<(), FormationError> {
-        let answers = self.take(Event::Received { from, message }).await?;
+        let answers = self.handle(Event::Received { from, message }).await?;
         for message in answers {
             self.send(from, message);
         }
@@ -176,17 +180,17 @@ impl<N: Network> Room<N> {
     }
 
     /// Rejects a proposal while this node sees an existing cluster or a duplicate identity.
-    pub(super) fn reluctance(&self, message: &Message, now: Instant) -> Option<Message> {
+    pub(super) fn refuse_proposal(&self, message: &Message, now: Instant) -> Option<Message> {
         let Message::Propose(proposal) = message else { return None };
-        if !self.birth.record().is_free() {
+        if !self.birth.record().is_uncommitted() {
             return None;
         }
-        if let Some(twins) = self.view.twins(now) {
-            let reason = format!("this node waits for {twins}");
+        if let Some(duplicate) = self.peers.duplicate_identity(now) {
+            let reason = format!("this node waits for {duplicate}");
             return Some(Message::Refuse { proposal: proposal.id(), reason });
         }
-        let (_, living) = self.view.living(proposal.cluster_id(), now);
-        let peer = self.view.peer(living.first()?)?;
+        let (_, living) = self.peers.cluster_members(proposal.cluster_id(), now);
+        let peer = self.peers.peer(living.first()?)?;
         let reason = format!("{} belongs to a cluster for this token", peer.candidate.name);
         Some(Message::Refuse { proposal: proposal.id(), reason })
     }

@@ -2,7 +2,7 @@
 //! spawns network jobs.
 
 mod birth;
-mod joining;
+mod join;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,49 +18,49 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::candidate::{self, Candidate, Standing};
+use super::candidate::{self, Candidate, CandidateState};
 use super::network::{Network, Session as _};
-use super::view::{Decision, View};
+use super::peers::{Action, PeerTable};
 use super::{FormationError, Formed, Request, jobs};
-use crate::birth::Bond;
-use crate::birth::run::Driver;
+use crate::birth::Commitment;
+use crate::birth::driver::BirthDriver;
 use crate::birth::step::Event;
-use jobs::{Answer, Done};
-use joining::Joining;
+use jobs::{JobOutcome, JobResult};
+use join::JoinRetry;
 
 /// Wake-up interval when nothing else is pending.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Inputs of the task.
-pub(super) struct Ears {
+pub(super) struct Inputs {
     pub(super) inbox: mpsc::Receiver<Request>,
     pub(super) hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
     /// This node's own addresses.
     pub(super) addresses: watch::Receiver<Vec<SocketAddr>>,
 }
 
-/// Task of formation; see [`Room::run`].
-pub struct Room<N: Network> {
-    view: View,
-    birth: Driver,
+/// Task of formation; see [`FormationTask::run`].
+pub struct FormationTask<N: Network> {
+    peers: PeerTable,
+    birth: BirthDriver,
     network: Arc<N>,
-    ears: Ears,
+    inputs: Inputs,
     sessions: BTreeMap<NodeId, Arc<N::Session>>,
-    jobs: JoinSet<Done<N::Session>>,
+    jobs: JoinSet<JobResult<N::Session>>,
     /// Deadline for settling the promised proposal.
-    patience: Option<Instant>,
+    settle_deadline: Option<Instant>,
     /// Number of abandoned births. Each increases the timeout, so that births on slow disks and
     /// networks are not abandoned repeatedly.
-    setbacks: u32,
-    joining: Joining,
+    abandoned_births: u32,
+    joining: JoinRetry,
     waiting_for: String,
     pub(super) candidate: watch::Sender<hello::Candidate>,
     pub(super) formed: watch::Sender<Option<Formed>>,
 }
 
-impl<N: Network> std::fmt::Debug for Room<N> {
+impl<N: Network> std::fmt::Debug for FormationTask<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("view", &self.view).finish_non_exhaustive()
+        f.debug_struct("FormationTask").field("peers", &self.peers).finish_non_exhaustive()
     }
 }
 
@@ -69,34 +69,35 @@ fn clock() -> Instant {
 }
 
 /// Returns a random duration up to `most`.
-fn up_to(most: Duration) -> Duration {
+fn random_up_to(most: Duration) -> Duration {
     most.mul_f64(rand::random_range(0.0..=1.0))
 }
 
-impl<N: Network> Room<N> {
-    pub(super) fn new(view: View, driver: Driver, network: N, ears: Ears) -> Self {
+impl<N: Network> FormationTask<N> {
+    pub(super) fn new(peers: PeerTable, driver: BirthDriver, network: N, inputs: Inputs) -> Self {
         let now = clock();
         let waiting_for = "the first round of discovery".to_owned();
-        let candidate = view.own().candidate.to_wire(waiting_for.clone());
-        let patience = driver.record().promise().map(|_| now + birth::at_restart());
-        let mut room = Self {
-            view,
+        let candidate = peers.own().candidate.to_wire(waiting_for.clone());
+        let settle_deadline =
+            driver.record().promise().map(|_| now + birth::restart_settle_timeout());
+        let mut task = Self {
+            peers,
             birth: driver,
             network: Arc::new(network),
-            ears,
+            inputs,
             sessions: BTreeMap::new(),
             jobs: JoinSet::new(),
-            patience,
-            setbacks: 0,
-            joining: Joining::new(now),
+            settle_deadline,
+            abandoned_births: 0,
+            joining: JoinRetry::new(now),
             waiting_for,
             candidate: watch::Sender::new(candidate),
             formed: watch::Sender::new(None),
         };
-        let epoch = room.birth.record().epoch;
-        room.view.start_over(epoch, Duration::ZERO, now);
-        room.publish();
-        room
+        let epoch = task.birth.record().epoch;
+        task.peers.restart(epoch, Duration::ZERO, now);
+        task.publish();
+        task
     }
 
     /// Runs until `stop`. Once this node belongs to a cluster, only answers late messages about its
@@ -106,21 +107,21 @@ impl<N: Network> Room<N> {
     /// When a promise could not be written to disk. The node must stop.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FormationError> {
         loop {
-            self.act().await?;
-            let wake = self.wake().into();
+            self.run_due().await?;
+            let wake = self.next_wake().into();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(done) = self.jobs.join_next() => match done {
-                    Ok(done) => self.done(done).await?,
+                    Ok(done) => self.on_job_done(done).await?,
                     Err(error) if error.is_panic() => {
                         std::panic::resume_unwind(error.into_panic());
                     }
                     Err(_) => {}
                 },
-                Some(request) = self.ears.inbox.recv() => self.answer(request).await?,
-                Ok(()) = self.ears.hints.changed() => {}
-                Ok(()) = self.ears.addresses.changed() => self.follow_addresses(),
+                Some(request) = self.inputs.inbox.recv() => self.on_request(request).await?,
+                Ok(()) = self.inputs.hints.changed() => {}
+                Ok(()) = self.inputs.addresses.changed() => self.on_address_change(),
                 () = sleep_until(wake) => {}
             }
         }
@@ -132,33 +133,33 @@ impl<N: Network> Room<N> {
         self.formed.borrow().is_some()
     }
 
-    fn wake(&self) -> Instant {
+    fn next_wake(&self) -> Instant {
         let now = clock();
-        let idle = now + IDLE;
+        let idle = now + IDLE_INTERVAL;
         if self.is_formed() {
             return idle;
         }
-        let waits = [self.patience, self.view.next_due(), self.view.next_decision(now)];
+        let waits = [self.settle_deadline, self.peers.next_due(), self.peers.next_decision(now)];
         let joining = (!self.joining.is_busy).then_some(self.joining.next).filter(|at| *at > now);
         waits.into_iter().flatten().chain(joining).min().unwrap_or(idle).min(idle)
     }
 
     /// Performs everything that is due now.
-    async fn act(&mut self) -> Result<(), FormationError> {
+    async fn run_due(&mut self) -> Result<(), FormationError> {
         if self.is_formed() {
             return Ok(());
         }
         let now = clock();
-        let hints = Arc::clone(&self.ears.hints.borrow_and_update());
-        self.view.hinted(&hints, now);
-        for address in self.view.due(now) {
-            let session = self.view.owner(&address).and_then(|owner| self.session(&owner));
+        let hints = Arc::clone(&self.inputs.hints.borrow_and_update());
+        self.peers.on_hints(&hints, now);
+        for address in self.peers.take_due(now) {
+            let session = self.peers.node_at(&address).and_then(|node| self.session(&node));
             let request = self.greeting(now);
             let network = Arc::clone(&self.network);
             self.jobs.spawn(jobs::greet(network, address, session, request));
         }
         if self.birth.record().promise().is_some() {
-            self.hold(now).await?;
+            self.await_settlement(now).await?;
         } else {
             self.decide(now).await?;
         }
@@ -168,18 +169,18 @@ impl<N: Network> Room<N> {
 
     /// Decides on the next step while nothing is promised.
     async fn decide(&mut self, now: Instant) -> Result<(), FormationError> {
-        if let Bond::Born(certificate) = &self.birth.record().bond {
+        if let Commitment::Born(certificate) = &self.birth.record().commitment {
             info!(cluster = %certificate.cluster_id(), "born");
             self.formed.send_replace(Some(Formed::Born(Arc::clone(certificate))));
             return Ok(());
         }
-        match self.view.decide(self.birth.record(), now) {
-            Decision::Wait { reason, .. } => self.waiting_for = reason,
-            Decision::Join(members) => self.join(&members, now),
-            Decision::Propose(founders) => {
+        match self.peers.decide(self.birth.record(), now) {
+            Action::Wait { reason, .. } => self.waiting_for = reason,
+            Action::Join(members) => self.request_admission(&members, now),
+            Action::Propose(founders) => {
                 self.waiting_for = String::from("the founders to sign the birth certificate");
                 if let Some(proposal) = self.draft(founders) {
-                    self.take(Event::Propose(Arc::new(proposal))).await?;
+                    self.handle(Event::Propose(Arc::new(proposal))).await?;
                 }
             }
         }
@@ -187,9 +188,9 @@ impl<N: Network> Room<N> {
     }
 
     /// Announces and proposes this node's current addresses, not those from its start.
-    fn follow_addresses(&mut self) {
-        let addresses = self.ears.addresses.borrow_and_update().clone();
-        self.view.moved(addresses);
+    fn on_address_change(&mut self) {
+        let addresses = self.inputs.addresses.borrow_and_update().clone();
+        self.peers.on_address_change(addresses);
         self.publish();
     }
 
@@ -198,56 +199,58 @@ impl<N: Network> Room<N> {
     }
 
     /// Handles the result of a job.
-    async fn done(&mut self, done: Done<N::Session>) -> Result<(), FormationError> {
+    async fn on_job_done(&mut self, done: JobResult<N::Session>) -> Result<(), FormationError> {
         let now = clock();
         if let Some(session) = &done.session {
             let id = identity::node_id(&session.peer());
             self.sessions.insert(id, Arc::clone(session));
-        } else if let Some(id) = done.lost {
+        } else if let Some(id) = done.failed_peer {
             self.sessions.remove(&id);
         }
         match done.answer {
-            Answer::Greeted { address, reply: Err(why) } => {
-                self.view.failed(address, why.to_string(), now);
+            JobOutcome::Greeted { address, reply: Err(why) } => {
+                self.peers.on_dial_failed(address, why.to_string(), now);
             }
-            Answer::Greeted { address, reply: Ok((key, reply)) } => {
+            JobOutcome::Greeted { address, reply: Ok((key, reply)) } => {
                 match Candidate::from_wire(key, reply.candidate) {
-                    Ok(candidate) => self.view.met(candidate, Some(address), now),
-                    Err(error) => self.view.failed(address, format!("{address}: {error}"), now),
+                    Ok(candidate) => self.peers.on_peer(candidate, Some(address), now),
+                    Err(error) => {
+                        self.peers.on_dial_failed(address, format!("{address}: {error}"), now)
+                    }
                 }
-                self.view.relayed(&candidate::hinted(&reply.peers), now);
+                self.peers.on_peer_hints(&candidate::hint_addresses(&reply.peers), now);
             }
-            Answer::Replied { from, message, replies } => {
-                self.birth.pass(&message, "after");
+            JobOutcome::Replied { from, message, replies } => {
+                self.birth.hit_fail_point(&message, "after");
                 for reply in replies {
-                    self.heard(&from, reply).await?;
+                    self.on_reply(&from, reply).await?;
                 }
             }
-            Answer::Undelivered => {}
-            Answer::Join(reply) => self.join_answered(reply, now).await?,
+            JobOutcome::Undelivered => {}
+            JobOutcome::Join(reply) => self.on_join_reply(reply, now).await?,
         }
         Ok(())
     }
 
     /// Answers a peer's request.
-    async fn answer(&mut self, request: Request) -> Result<(), FormationError> {
+    async fn on_request(&mut self, request: Request) -> Result<(), FormationError> {
         let now = clock();
         match request {
             Request::Greet { candidate, hints, reply } => {
                 if !self.is_formed() {
-                    self.view.met(candidate, None, now);
-                    self.view.relayed(&hints, now);
+                    self.peers.on_peer(candidate, None, now);
+                    self.peers.on_peer_hints(&hints, now);
                 }
                 let GreetRequest { candidate: me, peers } = self.greeting(now);
                 // The peer may have disconnected.
                 reply.send(GreetReply { candidate: me, peers }).ok();
             }
             Request::Birth { from, message, reply } => {
-                let replies = if let Some(refusal) = self.reluctance(&message, now) {
+                let replies = if let Some(refusal) = self.refuse_proposal(&message, now) {
                     vec![refusal]
                 } else {
                     let from = identity::node_id(&from);
-                    self.take(Event::Received { from, message }).await?
+                    self.handle(Event::Received { from, message }).await?
                 };
                 reply.send(replies).ok();
             }
@@ -261,22 +264,22 @@ impl<N: Network> Room<N> {
             addresses: candidate.addresses.iter().map(ToString::to_string).collect(),
             reachable,
         };
-        let peers = self.view.worth_telling(now).take(candidate::MAX_HINTS).map(hint).collect();
+        let peers = self.peers.announced_peers(now).take(candidate::MAX_HINTS).map(hint).collect();
         GreetRequest { candidate: Some(self.candidate.borrow().clone()), peers }
     }
 
     /// Publishes this node's current description.
     fn publish(&mut self) {
         let record = self.birth.record();
-        let standing = match &record.bond {
-            Bond::Free => Standing::Fresh,
-            Bond::Promised(_) => Standing::Bound,
-            Bond::Born(certificate) => Standing::Member(certificate.cluster_id()),
+        let state = match &record.commitment {
+            Commitment::None => CandidateState::Fresh,
+            Commitment::Promised(_) => CandidateState::Bound,
+            Commitment::Born(certificate) => CandidateState::Member(certificate.cluster_id()),
             // Its cluster has yet to admit it again.
-            Bond::Joined(_) if !self.is_formed() => Standing::Bound,
-            Bond::Joined(cluster) => Standing::Member(*cluster),
+            Commitment::Joined(_) if !self.is_formed() => CandidateState::Bound,
+            Commitment::Joined(cluster) => CandidateState::Member(*cluster),
         };
-        let own = Candidate { standing, epoch: record.epoch, ..self.view.own().candidate.clone() };
+        let own = Candidate { state, epoch: record.epoch, ..self.peers.own().candidate.clone() };
         let waiting_for = if self.is_formed() {
             String::new()
         } else {

@@ -9,70 +9,70 @@ use muster_messages::hello::{Admitted, JoinReply, JoinRequest, join_reply::Outco
 use muster_types::{ClusterId, NodeId, Role};
 use tracing::info;
 
-use super::Room;
-use crate::birth::Bond;
+use super::FormationTask;
+use crate::birth::Commitment;
 use crate::birth::step::Event;
-use crate::candidate::Standing;
+use crate::candidate::CandidateState;
 use crate::network::Network;
 use crate::{FormationError, Formed, candidate, jobs};
 use muster_types::text::sanitize;
 
 /// Delay between requests for admission: initial and maximum.
-const JOIN_AGAIN: Duration = Duration::from_millis(250);
-const JOIN_AGAIN_MAX: Duration = Duration::from_secs(5);
+const JOIN_RETRY: Duration = Duration::from_millis(250);
+const JOIN_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// The same after a refusal that only an operator can resolve; randomly reduced by up to half.
-const JOIN_REFUSED: Duration = Duration::from_secs(5);
-const JOIN_REFUSED_MAX: Duration = Duration::from_secs(30);
+const REFUSED_RETRY: Duration = Duration::from_secs(5);
+const REFUSED_RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Maximum number of kinds of members to distinguish: peers may claim any cluster.
-const KINDS: usize = 16;
+const MAX_KINDS: usize = 16;
 
 /// A kind of member; other kinds may answer differently.
-type Kind = (Role, ClusterId);
+type MemberKind = (Role, ClusterId);
 
 /// Retry state of the requests for admission. Pure: time and randomness are arguments.
-pub(super) struct Joining {
+pub(super) struct JoinRetry {
     pub(super) is_busy: bool,
     pub(super) next: Instant,
     pause: Duration,
     /// The delay after the next refusal that only an operator can resolve, while it stays the same.
-    rest: Duration,
+    refusal_pause: Duration,
     /// Reason why the last request failed.
-    refused: Option<String>,
+    last_failure: Option<String>,
     /// The last refusal that only an operator can resolve.
-    verdict: Option<String>,
+    last_refusal: Option<String>,
     /// The member that the last request was sent to.
-    asked: Option<NodeId>,
+    last_asked: Option<NodeId>,
     /// The member named in the reported reason: the one that was asked when the reason was new.
     /// Naming another at each request or greeting would split one reason into many.
     named: Option<NodeId>,
-    kinds: BTreeSet<Kind>,
+    kinds: BTreeSet<MemberKind>,
     /// Number of requests made; selects the member to ask.
     count: usize,
 }
 
 /// Result of a request.
-enum Heard {
+enum JoinResult {
     /// A temporary failure.
     Failed(String),
     /// A refusal that only an operator can resolve.
     Refused(String),
     /// A redirect to other members.
-    Elsewhere,
+    Redirected,
     Admitted,
 }
 
-impl Joining {
+impl JoinRetry {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             is_busy: false,
             next: now,
-            pause: JOIN_AGAIN,
-            rest: JOIN_REFUSED,
-            refused: None,
-            verdict: None,
-            asked: None,
+            pause: JOIN_RETRY,
+            refusal_pause: REFUSED_RETRY,
+            last_failure: None,
+            last_refusal: None,
+            last_asked: None,
             named: None,
             kinds: BTreeSet::new(),
             count: 0,
@@ -80,10 +80,10 @@ impl Joining {
     }
 
     /// Updates the kinds of members present: a new kind is asked immediately.
-    fn sees(&mut self, kinds: impl IntoIterator<Item = Kind>, now: Instant) {
+    fn on_members(&mut self, kinds: impl IntoIterator<Item = MemberKind>, now: Instant) {
         for kind in kinds {
-            if self.kinds.len() < KINDS && self.kinds.insert(kind) {
-                self.rest = JOIN_REFUSED;
+            if self.kinds.len() < MAX_KINDS && self.kinds.insert(kind) {
+                self.refusal_pause = REFUSED_RETRY;
                 self.next = self.next.min(now);
             }
         }
@@ -98,110 +98,110 @@ impl Joining {
     }
 
     /// Starts a request to this member if one is due.
-    fn asks(&mut self, member: NodeId, now: Instant) -> bool {
+    fn try_start(&mut self, member: NodeId, now: Instant) -> bool {
         let is_time = !self.is_busy && now >= self.next;
         if is_time {
             self.is_busy = true;
-            self.asked = Some(member);
+            self.last_asked = Some(member);
             self.count += 1;
         }
         is_time
     }
 
     /// Records the result of a request; `chance` is a random number from 0 to 1.
-    fn heard(&mut self, heard: Heard, chance: f64, now: Instant) {
+    fn on_result(&mut self, result: JoinResult, chance: f64, now: Instant) {
         self.is_busy = false;
         self.next = now + self.pause.mul_f64(0.5 + chance);
-        self.pause = (self.pause * 2).min(JOIN_AGAIN_MAX);
-        match heard {
-            Heard::Failed(why) => self.fails(why),
-            Heard::Refused(why) => {
-                if self.verdict.as_ref() != Some(&why) {
-                    self.verdict = Some(why.clone());
-                    self.rest = JOIN_REFUSED;
+        self.pause = (self.pause * 2).min(JOIN_RETRY_MAX);
+        match result {
+            JoinResult::Failed(why) => self.record_failure(why),
+            JoinResult::Refused(why) => {
+                if self.last_refusal.as_ref() != Some(&why) {
+                    self.last_refusal = Some(why.clone());
+                    self.refusal_pause = REFUSED_RETRY;
                 }
-                self.next = now + self.rest.mul_f64(0.5 + chance / 2.0);
-                self.rest = (self.rest * 2).min(JOIN_REFUSED_MAX);
-                self.fails(why);
+                self.next = now + self.refusal_pause.mul_f64(0.5 + chance / 2.0);
+                self.refusal_pause = (self.refusal_pause * 2).min(REFUSED_RETRY_MAX);
+                self.record_failure(why);
             }
-            Heard::Elsewhere => self.next = now + JOIN_AGAIN,
-            Heard::Admitted => {}
+            JoinResult::Redirected => self.next = now + JOIN_RETRY,
+            JoinResult::Admitted => {}
         }
     }
 
-    fn fails(&mut self, why: String) {
-        if self.refused.as_ref() != Some(&why) {
-            self.refused = Some(why);
-            self.named = self.asked;
+    fn record_failure(&mut self, why: String) {
+        if self.last_failure.as_ref() != Some(&why) {
+            self.last_failure = Some(why);
+            self.named = self.last_asked;
         }
     }
 }
 
-impl<N: Network> Room<N> {
-    pub(super) fn join(&mut self, members: &[NodeId], now: Instant) {
+impl<N: Network> FormationTask<N> {
+    pub(super) fn request_admission(&mut self, members: &[NodeId], now: Instant) {
         let joining = &mut self.joining;
-        let peers = members.iter().filter_map(|id| self.view.peer(id));
-        let kind = |candidate: &candidate::Candidate| match candidate.standing {
-            Standing::Member(cluster) => Some((candidate.role, cluster)),
-            Standing::Fresh | Standing::Bound => None,
+        let peers = members.iter().filter_map(|id| self.peers.peer(id));
+        let kind = |candidate: &candidate::Candidate| match candidate.state {
+            CandidateState::Member(cluster) => Some((candidate.role, cluster)),
+            CandidateState::Fresh | CandidateState::Bound => None,
         };
-        joining.sees(peers.filter_map(|peer| kind(&peer.candidate)), now);
+        joining.on_members(peers.filter_map(|peer| kind(&peer.candidate)), now);
         let (asked, named) = joining.choose(members);
-        let name = self.view.peer(&named).map(|peer| peer.candidate.name.to_string());
+        let name = self.peers.peer(&named).map(|peer| peer.candidate.name.to_string());
         let name = name.unwrap_or_else(|| named.short());
-        self.waiting_for = match &joining.refused {
-            Some(refused) => format!("admission to the cluster of {name}: {refused}"),
+        self.waiting_for = match &joining.last_failure {
+            Some(last_failure) => format!("admission to the cluster of {name}: {last_failure}"),
             None => format!("admission to the cluster of {name}"),
         };
-        if !joining.asks(asked, now) {
+        if !joining.try_start(asked, now) {
             return;
         }
         let addresses =
-            self.view.peer(&asked).map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
+            self.peers.peer(&asked).map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
         let route = jobs::Route { to: asked, session: self.session(&asked), addresses };
         let request = JoinRequest { candidate: Some(self.candidate.borrow().clone()) };
         self.jobs.spawn(jobs::join(Arc::clone(&self.network), route, request));
     }
 
-    pub(super) async fn join_answered(
+    pub(super) async fn on_join_reply(
         &mut self,
         reply: Result<JoinReply, String>,
         now: Instant,
     ) -> Result<(), FormationError> {
         let mut admission = None;
-        let heard = match reply.map(|reply| reply.outcome) {
-            Err(why) => Heard::Failed(why),
-            Ok(None) => Heard::Failed("empty reply".to_owned()),
+        let result = match reply.map(|reply| reply.outcome) {
+            Err(why) => JoinResult::Failed(why),
+            Ok(None) => JoinResult::Failed("empty reply".to_owned()),
             Ok(Some(Outcome::Refused(refusal))) => {
                 let why = sanitize(&refusal.message);
                 match refusal.reason() {
-                    Reason::NotNow | Reason::Unspecified => Heard::Failed(why),
-                    _ => Heard::Refused(why),
+                    Reason::NotNow | Reason::Unspecified => JoinResult::Failed(why),
+                    _ => JoinResult::Refused(why),
                 }
             }
             Ok(Some(Outcome::Redirect(redirect))) => {
-                self.view.relayed(&candidate::hinted(&redirect.peers), now);
-                Heard::Elsewhere
+                self.peers.on_peer_hints(&candidate::hint_addresses(&redirect.peers), now);
+                JoinResult::Redirected
             }
             Ok(Some(Outcome::Admitted(admitted))) => {
                 admission = Some(admitted);
-                Heard::Admitted
+                JoinResult::Admitted
             }
         };
-        self.joining.heard(heard, rand::random_range(0.0..=1.0), now);
+        self.joining.on_result(result, rand::random_range(0.0..=1.0), now);
         match admission {
-            Some(admitted) => self.admitted(admitted).await,
+            Some(admitted) => self.on_admitted(admitted).await,
             None => Ok(()),
         }
     }
 
-    pub(super) async fn admitted(&mut self, admitted: Admitted) -> Result<(), FormationError> {
+    pub(super) async fn on_admitted(&mut self, admitted: Admitted) -> Result<(), FormationError> {
         let Ok(cluster) = ClusterId::try_from(admitted.cluster_id.as_slice()) else {
-            self.joining.refused = Some("the admission names no cluster".to_owned());
+            self.joining.last_failure = Some("the admission names no cluster".to_owned());
             return Ok(());
         };
-        self.take(Event::Admitted(cluster)).await?;
-        if self.birth.record().bond == Bond::Joined(cluster) {
+        self.handle(Event::Admitted(cluster)).await?;
+        if self.birth.record().commitment == Commitment::Joined(cluster) {
             info!(%cluster, "joined");
             self.formed.send_replace(Some(Formed::Joined(Box::new(admitted))));
             self.publish();
@@ -220,91 +220,92 @@ mod tests {
         NodeId::from_bytes([number; 32])
     }
 
-    fn kind(role: Role, cluster: u8) -> Kind {
+    fn kind(role: Role, cluster: u8) -> MemberKind {
         (role, ClusterId::from_bytes([cluster; 32]))
     }
 
     /// Starts a due request and records the result; returns the longest delay that may follow.
-    fn told(joining: &mut Joining, heard: Heard) -> Duration {
+    fn request(joining: &mut JoinRetry, result: JoinResult) -> Duration {
         let now = joining.next;
         let (asked, _) = joining.choose(&[member(1), member(2), member(3)]);
-        assert!(joining.asks(asked, now), "a request is due");
-        assert!(!joining.asks(asked, now), "a request is under way");
-        joining.heard(heard, 1.0, now);
+        assert!(joining.try_start(asked, now), "a request is due");
+        assert!(!joining.try_start(asked, now), "a request is under way");
+        joining.on_result(result, 1.0, now);
         joining.next - now
     }
 
-    fn taken() -> Heard {
-        Heard::Refused("the name is taken".to_owned())
+    fn name_taken() -> JoinResult {
+        JoinResult::Refused("the name is taken".to_owned())
     }
 
     #[test]
-    fn a_refusal_that_stays_is_asked_about_ever_less_often() {
-        let mut joining = Joining::new(Instant::now());
-        let pauses: Vec<_> = (0..5).map(|_| told(&mut joining, taken()).as_secs()).collect();
+    fn a_lasting_refusal_is_retried_less_and_less_often() {
+        let mut joining = JoinRetry::new(Instant::now());
+        let pauses: Vec<_> =
+            (0..5).map(|_| request(&mut joining, name_taken()).as_secs()).collect();
         assert_eq!(pauses, [5, 10, 20, 30, 30]);
         // A temporary failure in between does not count as another refusal.
-        assert!(told(&mut joining, Heard::Failed("no answer".to_owned())) < SECOND * 10);
-        assert_eq!(told(&mut joining, Heard::Elsewhere), JOIN_AGAIN);
-        assert_eq!(told(&mut joining, taken()), JOIN_REFUSED_MAX);
-        let other = Heard::Refused("the token was revoked".to_owned());
-        assert_eq!(told(&mut joining, other), JOIN_REFUSED);
-        assert_eq!(told(&mut joining, taken()), JOIN_REFUSED);
+        assert!(request(&mut joining, JoinResult::Failed("no answer".to_owned())) < SECOND * 10);
+        assert_eq!(request(&mut joining, JoinResult::Redirected), JOIN_RETRY);
+        assert_eq!(request(&mut joining, name_taken()), REFUSED_RETRY_MAX);
+        let other = JoinResult::Refused("the token was revoked".to_owned());
+        assert_eq!(request(&mut joining, other), REFUSED_RETRY);
+        assert_eq!(request(&mut joining, name_taken()), REFUSED_RETRY);
     }
 
     #[test]
-    fn what_fails_for_now_is_asked_again_soon() {
-        let mut joining = Joining::new(Instant::now());
-        let busy = || Heard::Failed("no leader".to_owned());
-        assert_eq!(told(&mut joining, busy()), JOIN_AGAIN.mul_f64(1.5));
+    fn a_temporary_failure_is_retried_soon() {
+        let mut joining = JoinRetry::new(Instant::now());
+        let busy = || JoinResult::Failed("no leader".to_owned());
+        assert_eq!(request(&mut joining, busy()), JOIN_RETRY.mul_f64(1.5));
         for _ in 0..10 {
-            told(&mut joining, busy());
+            request(&mut joining, busy());
         }
-        assert_eq!(told(&mut joining, busy()), JOIN_AGAIN_MAX.mul_f64(1.5));
+        assert_eq!(request(&mut joining, busy()), JOIN_RETRY_MAX.mul_f64(1.5));
     }
 
     #[test]
     fn members_of_a_new_kind_are_asked_at_once_and_of_a_known_kind_are_not() {
         let mut now = Instant::now();
-        let mut joining = Joining::new(now);
-        joining.sees([kind(Role::Worker, 1)], now);
+        let mut joining = JoinRetry::new(now);
+        joining.on_members([kind(Role::Worker, 1)], now);
         for new in [kind(Role::ControlPlane, 1), kind(Role::ControlPlane, 2)] {
             for _ in 0..5 {
-                told(&mut joining, taken());
+                request(&mut joining, name_taken());
             }
             now = joining.next;
             joining.next += SECOND * 20;
-            joining.sees([kind(Role::Worker, 1)], now);
+            joining.on_members([kind(Role::Worker, 1)], now);
             assert_eq!(joining.next, now + SECOND * 20);
-            joining.sees([kind(Role::Worker, 1), new], now);
+            joining.on_members([kind(Role::Worker, 1), new], now);
             assert_eq!(joining.next, now);
-            assert_eq!(told(&mut joining, taken()), JOIN_REFUSED);
+            assert_eq!(request(&mut joining, name_taken()), REFUSED_RETRY);
         }
         // A peer that invents clusters cannot make this node ask indefinitely.
         for cluster in 3..=u8::MAX {
-            joining.sees([kind(Role::ControlPlane, cluster)], now);
+            joining.on_members([kind(Role::ControlPlane, cluster)], now);
         }
-        told(&mut joining, taken());
-        joining.sees([kind(Role::Worker, u8::MAX)], now);
+        request(&mut joining, name_taken());
+        joining.on_members([kind(Role::Worker, u8::MAX)], now);
         assert!(joining.next > now);
     }
 
     /// The bug: six log lines per second, because the last peer to greet was named.
     #[test]
-    fn one_reason_names_one_member_whoever_is_asked() {
-        let mut joining = Joining::new(Instant::now());
+    fn one_reason_names_one_member_for_all_requests() {
+        let mut joining = JoinRetry::new(Instant::now());
         let (first, named) = joining.choose(&[member(1), member(2)]);
         assert_eq!((first, named), (member(1), member(1)));
         assert_eq!(joining.choose(&[member(2), member(1)]), (member(2), member(1)));
         let mut asked = BTreeSet::new();
         for _ in 0..6 {
-            told(&mut joining, taken());
-            asked.extend(joining.asked);
+            request(&mut joining, name_taken());
+            asked.extend(joining.last_asked);
             assert_eq!(joining.choose(&[member(3), member(2), member(1)]).1, member(1));
         }
         assert_eq!(asked.len(), 3);
-        told(&mut joining, Heard::Refused("the token was revoked".to_owned()));
-        let news = joining.asked;
+        request(&mut joining, JoinResult::Refused("the token was revoked".to_owned()));
+        let news = joining.last_asked;
         assert_eq!(Some(joining.choose(&[member(1), member(2), member(3)]).1), news);
         // A member that has left is not named.
         assert_eq!(joining.choose(&[member(4)]), (member(4), member(4)));
