@@ -224,7 +224,8 @@ impl Life {
             return Ok(());
         }
         let known = self.prepared.membership.is_some();
-        let claimed = raft::claim(self.prepared.state.raft(), self.me(), cluster, known).await;
+        let claimed =
+            raft::prepare_store(self.prepared.state.raft(), self.me(), cluster, known).await;
         claimed.map_err(|error| control_plane::raft_failed(&error))
     }
 

@@ -137,7 +137,7 @@ mod tests {
     fn ready() -> Facts {
         let assignment = Assignment::Run {
             generation: 0,
-            start: muster_state::etcd::Start::New,
+            initial_state: muster_state::etcd::InitialClusterState::New,
             initial_cluster: Vec::new(),
         };
         Facts {

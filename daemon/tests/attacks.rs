@@ -27,7 +27,7 @@ use muster_state::{Actor, Command};
 use muster_transport::endpoint::{Peer, Trust};
 use muster_transport::hello::HelloSession;
 use support::node::Node;
-use support::{Lab, Setting, bounded, until};
+use support::{Lab, LabOptions, bounded, until};
 use tonic::{Code, Request};
 
 type Test = anyhow::Result<()>;
@@ -124,7 +124,7 @@ macro_rules! call_hello {
 /// Three founders, one unknown machine (3), and two workers (4, 5). Genesis is over: every node
 /// checks certificates and has one from the cluster's authority.
 async fn lab() -> Lab {
-    let lab = Lab::founded(Setting { spares: 1, workers: 2, ..Setting::default() }).await;
+    let lab = Lab::founded(LabOptions { spares: 1, workers: 2, ..LabOptions::default() }).await;
     for at in [4, 5] {
         lab.admit(at).await;
     }
@@ -158,7 +158,7 @@ fn certify(node: &Node, chain: Vec<CertificateDer<'static>>, trusted: &Authority
 }
 
 /// Adds another node, with its key and address, to a node's directory.
-fn introduce(node: &Node, target: &Node) {
+fn add_peer(node: &Node, target: &Node) {
     let peer = Peer {
         public_key: target.plan.identity.public_key(),
         name: target.plan.name.clone(),
@@ -181,7 +181,7 @@ fn is_refusal(code: Code) -> bool {
 }
 
 /// The session ended in the handshake. A caller about to use it may see only that it is closed.
-fn is_turned_away(code: Code) -> bool {
+fn is_handshake_rejection(code: Code) -> bool {
     matches!(code, Code::Unauthenticated | Code::Unavailable)
 }
 
@@ -205,11 +205,11 @@ async fn a_member_may_make_the_calls_of_its_role_and_no_other() -> Test {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_but_members_may_make_any_call_of_members() -> Test {
+async fn only_members_may_make_calls_of_members() -> Test {
     let lab = lab().await;
     // A former member (5), and a node that never was one (3).
     for at in [3, 5] {
-        lab.nodes[0].forget(lab.id(at));
+        lab.nodes[0].remove_peer(lab.id(at));
     }
     let guest = dial(&lab, 3, 0).await?;
     guest.prove(&lab.token).await?;
@@ -222,7 +222,10 @@ async fn nobody_but_members_may_make_any_call_of_members() -> Test {
         assert_eq!(code, Code::Unimplemented, "a guest's {call} on muster-hello/1");
         for at in [3, 5] {
             let code = call_node!(lab.nodes[at].client(&lab.nodes[0]), *call);
-            assert!(is_turned_away(code), "{call} of node {at}, which is no member: {code:?}");
+            assert!(
+                is_handshake_rejection(code),
+                "{call} of node {at}, which is no member: {code:?}"
+            );
         }
     }
     Ok(())
@@ -243,18 +246,18 @@ async fn until_refused_by(target: &Node, caller: &Node) {
 /// authority. Both trust the authority of the node that they dial, so it is the node that rejects
 /// them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_of_a_foreign_authority_opens_nothing() -> Test {
+async fn a_certificate_of_a_foreign_authority_is_rejected() -> Test {
     let lab = lab().await;
-    let other = Lab::founded(Setting { founders: 1, ..Setting::default() }).await;
+    let other = Lab::founded(LabOptions { founders: 1, ..LabOptions::default() }).await;
     let (ours, foreign) = (machine_authority(&lab).await, machine_authority(&other).await);
     let (door, known, stranger) = (&lab.nodes[0], &lab.nodes[3], &other.nodes[0]);
-    introduce(stranger, door);
+    add_peer(stranger, door);
     for caller in [known, stranger] {
         certify(caller, chain(&foreign, caller), &ours);
         until_refused_by(door, caller).await;
         for (call, _) in NODE {
             let code = call_node!(caller.client(door), *call);
-            assert!(is_turned_away(code), "{call} of {}: {code:?}", caller.plan.name);
+            assert!(is_handshake_rejection(code), "{call} of {}: {code:?}", caller.plan.name);
         }
     }
     certify(known, chain(&ours, known), &ours);
@@ -267,7 +270,7 @@ async fn a_certificate_of_a_foreign_authority_opens_nothing() -> Test {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stranger_may_prove_and_renew_and_a_member_finds_no_door_on_its_own_protocol() -> Test {
+async fn a_stranger_may_prove_and_renew_and_hello_is_not_served_on_muster_node() -> Test {
     let lab = lab().await;
     let denied = (Code::PermissionDenied, String::new());
     for (call, is_open) in HELLO {
@@ -316,8 +319,8 @@ async fn a_session_ends_with_the_token_that_opened_it() -> Test {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_is_used_up_serves_its_last_guest_on() -> Test {
-    let lab = Lab::founded(Setting { workers: 1, ..Setting::default() }).await;
+async fn a_used_up_token_keeps_its_last_session() -> Test {
+    let lab = Lab::founded(LabOptions { workers: 1, ..LabOptions::default() }).await;
     let (token, create) = support::new_token(&[muster_types::Role::Worker], None);
     let Command::CreateToken(mut create) = create else { unreachable!() };
     create.grant.uses_allowed = Some(1);
@@ -349,8 +352,8 @@ async fn a_token_that_is_used_up_serves_its_last_guest_on() -> Test {
 
 /// A command too large for the log would stop the leader that appends it, and then its successor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_too_large_for_the_log_is_refused_and_stops_nobody() -> Test {
-    let lab = Lab::founded(Setting::default()).await;
+async fn a_command_too_large_for_the_log_is_refused_and_stops_no_leader() -> Test {
+    let lab = Lab::founded(LabOptions::default()).await;
     let leader = lab.leader().await;
     let follower = lab.others(leader)[0];
     let (_, create) = support::new_token(&[muster_types::Role::Worker], None);
@@ -376,7 +379,7 @@ async fn a_command_too_large_for_the_log_is_refused_and_stops_nobody() -> Test {
 
 /// A compromised worker must not fill the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_reports_something_new_without_end_is_slowed_down() -> Test {
+async fn a_worker_that_reports_changes_endlessly_is_rate_limited() -> Test {
     let lab = lab().await;
     let leader = lab.leader().await;
     let mut client = lab.nodes[4].client(&lab.nodes[leader]);

@@ -5,10 +5,10 @@
 mod support;
 
 use muster_state::command::Remove;
-use muster_state::{Actor, Command, Outcome, Reason};
+use muster_state::{Actor, Command, Outcome, RefusalKind};
 use muster_types::NodeId;
 use musterd::raft::{Group, Metrics};
-use support::{Lab, Setting, until};
+use support::{Lab, LabOptions, until};
 
 type Test = anyhow::Result<()>;
 
@@ -27,7 +27,7 @@ fn voters(group: &Group) -> Vec<std::collections::BTreeSet<NodeId>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_agree_and_a_proposal_through_any_of_them_reaches_the_leader() -> Test {
-    let lab = Lab::founded(Setting::default()).await;
+    let lab = Lab::founded(LabOptions::default()).await;
     let leader = lab.leader().await;
     for (number, at) in (0..3).enumerate() {
         let command = lab.label(number as u64);
@@ -47,12 +47,12 @@ async fn three_nodes_agree_and_a_proposal_through_any_of_them_reaches_the_leader
 /// there is no leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_alone_leads_and_the_removal_of_the_last_one_is_refused_with_the_reason() -> Test {
-    let lab = Lab::founded(Setting { founders: 1, ..Setting::default() }).await;
+    let lab = Lab::founded(LabOptions { founders: 1, ..LabOptions::default() }).await;
     assert!(lab.group(0).is_leader());
     let remove = Remove { node: lab.id(0), by: Actor::Cluster, force: false };
     let outcome = lab.group(0).propose(Command::Remove(remove)).await?;
     let refusal = outcome.into_result().unwrap_err();
-    assert_eq!(refusal.reason, Reason::LastControlPlane);
+    assert_eq!(refusal.kind, RefusalKind::LastControlPlane);
     lab.group(0).propose(lab.label(1)).await?.into_result()?;
     Ok(())
 }
@@ -61,13 +61,13 @@ async fn a_node_alone_leads_and_the_removal_of_the_last_one_is_refused_with_the_
 /// application of its removal, and made it a voter again. That left two voters, one of them
 /// removed, and no leader ever after. Both now hold a lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_and_the_controller_of_votes_take_turns() -> Test {
-    let lab = Lab::founded(Setting { founders: 2, voters: true, ..Setting::default() }).await;
+async fn a_removal_and_the_voters_controller_exclude_each_other() -> Test {
+    let lab = Lab::founded(LabOptions { founders: 2, voters: true, ..LabOptions::default() }).await;
     let leader = lab.leader().await;
     let other = lab.others(leader)[0];
     let group = lab.group(leader);
-    let (turn, state) = group.settled().await.expect("it leads");
-    assert_eq!(state.control_planes().len(), 2);
+    let (turn, state) = group.lock_membership().await.expect("it leads");
+    assert_eq!(state.control_plane_ids().len(), 2);
     let remove = Remove { node: lab.id(other), by: Actor::Cluster, force: false };
     let (proposer, mut removal) = (group.clone(), tokio::task::JoinSet::new());
     removal.spawn(async move { proposer.propose(Command::Remove(remove)).await });
@@ -89,7 +89,7 @@ async fn a_removal_and_the_controller_of_votes_take_turns() -> Test {
 /// before, no node could be elected again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_to_be_removed_hands_over_before_its_vote_is_taken() -> Test {
-    let lab = Lab::founded(Setting { founders: 2, voters: true, ..Setting::default() }).await;
+    let lab = Lab::founded(LabOptions { founders: 2, voters: true, ..LabOptions::default() }).await;
     let leader = lab.leader().await;
     let other = lab.others(leader)[0];
     let remove = Remove { node: lab.id(leader), by: Actor::Cluster, force: false };
@@ -111,8 +111,8 @@ fn snapshots(lab: &Lab, at: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lagging_and_a_fresh_member_catch_up_by_snapshots() -> Test {
-    let setting = Setting { spares: 1, snapshot_every: 40, ..Setting::default() };
-    let mut lab = Lab::founded(setting).await;
+    let options = LabOptions { spares: 1, snapshot_every: 40, ..LabOptions::default() };
+    let mut lab = Lab::founded(options).await;
     let leader = lab.leader().await;
     let [lagging, _] = lab.others(leader)[..] else { unreachable!() };
     let known = metrics(&lab.group(lagging)).last_log_index.unwrap();
@@ -124,7 +124,7 @@ async fn a_lagging_and_a_fresh_member_catch_up_by_snapshots() -> Test {
         Some(purged(&lab.group(leader))).filter(|purged| *purged > known)
     })
     .await;
-    lab.mend(lagging);
+    lab.heal(lagging);
     until("the lagging member has a snapshot of the leader", async || {
         let snapshot = metrics(&lab.group(lagging)).snapshot;
         snapshot.filter(|id| id.index >= first_purge)
@@ -162,12 +162,12 @@ async fn a_lagging_and_a_fresh_member_catch_up_by_snapshots() -> Test {
 /// The node that has it can only be elected by it, and must finish a change that it did not start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_membership_change_whose_leader_died_half_way_is_finished_by_the_next() -> Test {
-    let setting = Setting { spares: 1, voters: false, ..Setting::default() };
-    let mut lab = Lab::founded(setting).await;
+    let options = LabOptions { spares: 1, voters: false, ..LabOptions::default() };
+    let mut lab = Lab::founded(options).await;
     lab.admit(3).await;
     lab.start_raft(3).await;
     let leader = lab.leader().await;
-    let [heir, other] = lab.others(leader)[..] else { unreachable!() };
+    let [successor, other] = lab.others(leader)[..] else { unreachable!() };
     let raft = lab.group(leader).raft().clone();
     raft.add_learner(lab.id(3), openraft::EmptyNode {}, true).await?;
     lab.isolate(other);
@@ -175,18 +175,18 @@ async fn a_membership_change_whose_leader_died_half_way_is_finished_by_the_next(
     let added = openraft::ChangeMembers::AddVoterIds(lab.ids([3]));
     let mut change = tokio::task::JoinSet::new();
     change.spawn(async move { raft.change_membership(added, true).await.map(drop) });
-    until("the heir has the joint configuration", async || {
-        (voters(&lab.group(heir)).len() == 2).then_some(())
+    until("the successor has the joint configuration", async || {
+        (voters(&lab.group(successor)).len() == 2).then_some(())
     })
     .await;
     assert_eq!(voters(&lab.group(leader)).len(), 2, "it is only half done");
     lab.kill(leader);
     change.shutdown().await;
-    lab.mend(other);
-    lab.mend(3);
-    let left = [heir, other, 3];
+    lab.heal(other);
+    lab.heal(3);
+    let left = [successor, other, 3];
     for at in left {
-        lab.nodes[at].look_after_voters();
+        lab.nodes[at].run_voters_controller();
     }
     until("one configuration with all four", async || {
         let all = lab.ids(0..4);

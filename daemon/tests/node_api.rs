@@ -19,13 +19,13 @@ use musterd::raft::codec::encode;
 use openraft::error::Fatal;
 use openraft::raft::SnapshotResponse;
 use openraft::{SnapshotMeta, StoredMembership, Vote};
-use support::{Lab, Setting, bounded};
+use support::{Lab, LabOptions, bounded};
 use tonic::Code;
 
 type Test = anyhow::Result<()>;
 
 async fn lab_with_worker() -> Lab {
-    let lab = Lab::founded(Setting { workers: 1, ..Setting::default() }).await;
+    let lab = Lab::founded(LabOptions { workers: 1, ..LabOptions::default() }).await;
     lab.admit(3).await;
     lab
 }
@@ -78,7 +78,7 @@ async fn a_worker_may_report_and_watch_and_nothing_else() -> Test {
 /// report was acknowledged, not written, and never sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_to_a_node_that_lags_behind_is_not_lost() -> Test {
-    let lab = Lab::founded(Setting { workers: 1, ..Setting::default() }).await;
+    let lab = Lab::founded(LabOptions { workers: 1, ..LabOptions::default() }).await;
     let leader = lab.leader().await;
     let [behind, other] = lab.others(leader)[..] else { unreachable!() };
     let mut client = lab.nodes[3].client(&lab.nodes[behind]);
@@ -91,7 +91,7 @@ async fn a_report_to_a_node_that_lags_behind_is_not_lost() -> Test {
     // The absence of a reply can only be shown by waiting.
     let early = tokio::time::timeout(Duration::from_millis(300), reports.join_next()).await;
     assert!(early.is_err(), "answered by a node that cannot know: {early:?}");
-    lab.mend(behind);
+    lab.heal(behind);
     bounded("the report is answered", reports.join_next()).await.unwrap()??;
     let state = lab.group(leader).catch_up().await?;
     assert_eq!(state.member(&lab.id(3)).unwrap().version, "9.9.9");
@@ -99,7 +99,7 @@ async fn a_report_to_a_node_that_lags_behind_is_not_lost() -> Test {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_report_is_always_about_the_one_who_makes_it() -> Test {
+async fn a_report_is_always_about_its_sender() -> Test {
     let lab = lab_with_worker().await;
     let before = lab.group(0).catch_up().await?;
     let mut client = lab.nodes[3].client(&lab.nodes[1]);
@@ -125,7 +125,7 @@ async fn a_member_that_leaves_the_directory_is_cut_off_at_once() -> Test {
     let mut client = lab.nodes[3].client(&lab.nodes[0]);
     let mut views = client.watch(WatchRequest {}).await?.into_inner();
     views.message().await?.unwrap();
-    lab.nodes[0].forget(lab.id(3));
+    lab.nodes[0].remove_peer(lab.id(3));
     let ended = bounded("the stream of views ends", async {
         loop {
             match views.message().await {
@@ -147,7 +147,7 @@ async fn a_member_that_leaves_the_directory_is_cut_off_at_once() -> Test {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_raft_messages_are_answered_and_the_node_goes_on() -> Test {
-    let lab = Lab::founded(Setting::default()).await;
+    let lab = Lab::founded(LabOptions::default()).await;
     let leader = lab.leader().await;
     let [from, to] = lab.others(leader)[..] else { unreachable!() };
     let mut client = lab.nodes[from].client(&lab.nodes[to]);
@@ -188,7 +188,7 @@ fn peak_mib() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_without_end_is_refused_with_bounded_memory() -> Test {
-    let lab = Lab::founded(Setting::default()).await;
+    let lab = Lab::founded(LabOptions::default()).await;
     let leader = lab.leader().await;
     let [from, to] = lab.others(leader)[..] else { unreachable!() };
     let vote = Vote::new_committed(99, lab.id(from));
@@ -216,7 +216,7 @@ async fn a_snapshot_without_end_is_refused_with_bounded_memory() -> Test {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_snapshot_is_received_at_a_time_and_none_of_a_deposed_leader() -> Test {
-    let lab = Lab::founded(Setting::default()).await;
+    let lab = Lab::founded(LabOptions::default()).await;
     let leader = lab.leader().await;
     let [from, to] = lab.others(leader)[..] else { unreachable!() };
     let mut client = lab.nodes[from].client(&lab.nodes[to]);
@@ -239,9 +239,9 @@ async fn one_snapshot_is_received_at_a_time_and_none_of_a_deposed_leader() -> Te
             client.install_snapshot(stream).await.unwrap_err().code()
         });
     }
-    let turned_away = bounded("the second one is rejected", stalled.join_next()).await;
-    assert_eq!(turned_away.unwrap()?, Code::Unavailable);
-    let given_up = bounded("a stalled snapshot times out", stalled.join_next()).await;
-    assert_eq!(given_up.unwrap()?, Code::DeadlineExceeded);
+    let rejected = bounded("the second one is rejected", stalled.join_next()).await;
+    assert_eq!(rejected.unwrap()?, Code::Unavailable);
+    let timed_out = bounded("a stalled snapshot times out", stalled.join_next()).await;
+    assert_eq!(timed_out.unwrap()?, Code::DeadlineExceeded);
     Ok(())
 }

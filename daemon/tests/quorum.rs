@@ -7,9 +7,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use muster_state::{Command, Outcome, Stamped};
+use muster_state::{Command, Outcome, TimestampedCommand};
 use musterd::raft::GroupError;
-use support::{Lab, Setting, bounded, until};
+use support::{Lab, LabOptions, bounded, until};
 use tokio::task::JoinSet;
 
 type Test = anyhow::Result<()>;
@@ -25,7 +25,7 @@ async fn append_uncommitted(lab: &Lab, at: usize, count: u64) -> JoinSet<()> {
         let command = lab.label(9_000 + number);
         let (raft, now_ms) = (group.raft().clone(), group.state().now_ms());
         writes.spawn(async move {
-            raft.client_write(Stamped { now_ms, command }).await.ok();
+            raft.client_write(TimestampedCommand { now_ms, command }).await.ok();
         });
     }
     until("the entries are in the leader's log", async || (last() >= wanted).then_some(())).await;
@@ -33,8 +33,8 @@ async fn append_uncommitted(lab: &Lab, at: usize, count: u64) -> JoinSet<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_isolated_leader_steps_back_and_refuses_and_its_own_entries_give_way() -> Test {
-    let lab = Lab::founded(Setting::default()).await;
+async fn an_isolated_leader_steps_down_and_its_own_entries_are_overwritten() -> Test {
+    let lab = Lab::founded(LabOptions::default()).await;
     let old = lab.leader().await;
     let others = lab.others(old);
     lab.isolate(old);
@@ -46,11 +46,11 @@ async fn an_isolated_leader_steps_back_and_refuses_and_its_own_entries_give_way(
     let refused = bounded("a refusal", lab.group(old).propose(lab.label(1))).await;
     assert!(matches!(refused, Err(GroupError::NoLeader { .. })), "{refused:?}");
     assert!(lab.group(old).catch_up().await.is_err(), "no read without a majority either");
-    assert!(lab.group(old).silent_for() > Duration::ZERO);
+    assert!(lab.group(old).leaderless_for() > Duration::ZERO);
 
     let new = lab.leader_among(&others).await;
     lab.group(new).propose(lab.label(2)).await?.into_result()?;
-    lab.mend(old);
+    lab.heal(old);
     let leader = lab.leader().await;
     lab.group(old).propose(lab.label(3)).await?.into_result()?;
     let state = lab.group(leader).catch_up().await?;
@@ -63,7 +63,7 @@ async fn an_isolated_leader_steps_back_and_refuses_and_its_own_entries_give_way(
 /// can be elected, and the remaining voter has higher terms.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_leader_with_the_longest_log_does_not_block_elections() -> Test {
-    let mut lab = Lab::founded(Setting::default()).await;
+    let mut lab = Lab::founded(LabOptions::default()).await;
     let old = lab.leader().await;
     let [other, gone] = lab.others(old)[..] else { unreachable!() };
     lab.isolate(old);
@@ -73,7 +73,7 @@ async fn a_cut_leader_with_the_longest_log_does_not_block_elections() -> Test {
     let term = |at: usize| lab.group(at).metrics().borrow().current_term;
     let first = term(old);
     until("the other loses elections", async || (term(other) > first + 2).then_some(())).await;
-    lab.mend(old);
+    lab.heal(old);
     let healed = Instant::now();
     lab.leader_among(&[old, other]).await;
     println!("one leader {:?} after the heal", healed.elapsed());
@@ -86,7 +86,7 @@ async fn a_cut_leader_with_the_longest_log_does_not_block_elections() -> Test {
 /// was another leader after half of them. This happened every time, so several attempts tell it
 /// from a slow machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_proposal_under_way_to_a_dead_leader_turns_to_the_next_one() -> Test {
+async fn a_proposal_in_flight_to_a_dead_leader_is_retried_at_the_next_one() -> Test {
     let mut took = Vec::new();
     while took.iter().all(|took| *took >= Duration::from_millis(900)) {
         assert!(took.len() < 5, "waited for the dead leader each time: {took:?}");
@@ -97,7 +97,7 @@ async fn a_proposal_under_way_to_a_dead_leader_turns_to_the_next_one() -> Test {
 
 /// Time from the election of a new leader to the replies of proposals in flight to the old one.
 async fn answer_of_the_next_leader() -> Result<Duration, anyhow::Error> {
-    let lab = Lab::founded(Setting::default()).await;
+    let lab = Lab::founded(LabOptions::default()).await;
     let old = lab.leader().await;
     let others = lab.others(old);
     lab.isolate(old);
@@ -117,8 +117,8 @@ async fn answer_of_the_next_leader() -> Result<Duration, anyhow::Error> {
 /// Of four voters three can elect. The old leader reaches one of those three and could renew its
 /// lease indefinitely if it did not stop its heartbeats.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_reaches_one_voter_only_falls_silent_and_lets_the_others_elect() -> Test {
-    let lab = Lab::founded(Setting { founders: 4, ..Setting::default() }).await;
+async fn a_leader_that_reaches_one_voter_only_stops_heartbeats_and_lets_the_others_elect() -> Test {
+    let lab = Lab::founded(LabOptions { founders: 4, ..LabOptions::default() }).await;
     let old = lab.leader().await;
     let others = lab.others(old);
     for other in &others[1..] {
@@ -147,7 +147,7 @@ async fn a_leader_that_reaches_one_voter_only_falls_silent_and_lets_the_others_e
 /// All nodes lost power and only this one restarted, so it must not lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_former_leader_that_comes_back_alone_does_not_lead() -> Test {
-    let mut lab = Lab::founded(Setting::default()).await;
+    let mut lab = Lab::founded(LabOptions::default()).await;
     let old = lab.leader().await;
     for at in 0..3 {
         lab.kill(at);
@@ -165,9 +165,9 @@ async fn a_former_leader_that_comes_back_alone_does_not_lead() -> Test {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_was_acknowledged_is_there_after_a_kill_of_the_leader_and_of_all() -> Test {
-    let setting = Setting { snapshot_every: 60, ..Setting::default() };
-    let mut lab = Lab::founded(setting).await;
+async fn every_acknowledged_write_survives_a_kill_of_the_leader_and_of_all() -> Test {
+    let options = LabOptions { snapshot_every: 60, ..LabOptions::default() };
+    let mut lab = Lab::founded(options).await;
     let mut acknowledged = Vec::new();
     for round in 0..4 {
         let leader = lab.leader().await;

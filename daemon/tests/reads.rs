@@ -6,12 +6,12 @@ mod support;
 
 use std::path::Path;
 
-use support::{Lab, Setting, bounded, until};
+use support::{Lab, LabOptions, bounded, until};
 use tokio::task::JoinSet;
 
 /// Deletes the commit mark. It is written lazily, so a killed node may have any older one, or
 /// none.
-async fn forget_what_is_committed(raft: &Path) {
+async fn delete_commit_mark(raft: &Path) {
     let config = sled::Config::new().path(raft.join("data")).flush_every_ms(None);
     let db = until("the killed node releases its store", async || config.open().ok()).await;
     db.open_tree("raft").unwrap().remove(b"mcommitted").unwrap().expect("the mark is there");
@@ -24,7 +24,7 @@ async fn forget_what_is_committed(raft: &Path) {
 /// the leadership was down when the entries were written, and has to receive them first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_reads_everything_it_had_committed_before_a_power_cut() -> anyhow::Result<()> {
-    let mut lab = Lab::founded(Setting::default()).await;
+    let mut lab = Lab::founded(LabOptions::default()).await;
     let old = lab.leader().await;
     let [witness, away] = lab.others(old)[..] else { unreachable!("three nodes") };
     lab.kill(away);
@@ -38,7 +38,7 @@ async fn a_leader_reads_everything_it_had_committed_before_a_power_cut() -> anyh
     );
     lab.kill(old);
     lab.kill(witness);
-    forget_what_is_committed(&lab.nodes[old].raft_dir()).await;
+    delete_commit_mark(&lab.nodes[old].raft_dir()).await;
     lab.restart(old).await;
     // Reads continue while the other node restarts.
     let group = lab.group(old);

@@ -99,12 +99,12 @@ impl Local {
         };
         if self.role == Role::ControlPlane {
             let group = group.borrow().clone();
-            facts.in_touch = group.as_ref().is_some_and(Group::is_in_touch);
+            facts.in_touch = group.as_ref().is_some_and(Group::has_live_leader);
             if let Some(group) = group {
                 facts.stuck_for = group.stuck_for();
                 let state = group.state();
                 facts.founded = state.birth().is_some() && state.authorities().is_some();
-                facts.votes = group.votes();
+                facts.votes = group.is_voter();
                 // Borrowed once: a second borrow during the first deadlocks behind a writer.
                 let EtcdView { status, problem, .. } = etcd.borrow().clone();
                 facts.etcd = status.map(|status| EtcdFacts {

@@ -31,7 +31,7 @@ use watching::{Shared, Watcher};
 
 use super::local::Local;
 use crate::raft::codec::{decode, encode};
-use crate::raft::{Applied, Group, GroupError, HereError};
+use crate::raft::{AppliedCommand, Group, GroupError, LocalRaftError};
 use muster_state::command::Report;
 use muster_state::{Command, EtcdReport};
 use muster_storage::{Body, MAX_BODY};
@@ -88,7 +88,7 @@ impl NodeService {
     async fn raft<T>(&self, request: &Request<T>) -> Result<Group, Status> {
         Caller::of(request)?.require_control_plane()?;
         let group = self.group().await?;
-        group.takes_messages().map_err(|error| unavailable(&error))?;
+        group.check_accepts_messages().map_err(|error| unavailable(&error))?;
         Ok(group)
     }
 }
@@ -101,7 +101,7 @@ impl Node for NodeService {
     ) -> Result<Response<RaftMessage>, Status> {
         let group = self.raft(&request).await?;
         let rpc = decode(&request.into_inner().body, "append")?;
-        group.note_append();
+        group.on_append();
         let answer = group.raft().append_entries(rpc).await;
         Ok(Response::new(RaftMessage { body: encode(&answer) }))
     }
@@ -154,8 +154,8 @@ impl Node for NodeService {
     ) -> Result<Response<ProposeReply>, Status> {
         let group = self.raft(&request).await?;
         let command: Command = decode(&request.into_inner().command, "command")?;
-        let (outcome, index) = match group.propose_here(command).await {
-            Ok(Applied { outcome, index }) => {
+        let (outcome, index) = match group.propose_as_leader(command).await {
+            Ok(AppliedCommand { outcome, index }) => {
                 (propose_reply::Outcome::Applied(encode(&outcome)), index)
             }
             Err(error) => (propose_reply::Outcome::NotLeader(not_leader(error)?), 0),
@@ -167,7 +167,7 @@ impl Node for NodeService {
         &self,
         request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexReply>, Status> {
-        let outcome = match self.raft(&request).await?.read_index_here().await {
+        let outcome = match self.raft(&request).await?.read_index_as_leader().await {
             Ok(index) => read_index_reply::Outcome::Index(index),
             Err(error) => read_index_reply::Outcome::NotLeader(not_leader(error)?),
         };
@@ -253,10 +253,12 @@ async fn next(pieces: &mut Streaming<SnapshotChunk>) -> Result<Option<SnapshotCh
 }
 
 /// Converts the error of a node that does not lead. The caller then tries another node.
-fn not_leader(error: HereError) -> Result<NotLeader, Status> {
+fn not_leader(error: LocalRaftError) -> Result<NotLeader, Status> {
     match error {
-        HereError::NotLeader => Ok(NotLeader {}),
-        HereError::Stopped(why) => Err(Status::unavailable(format!("Raft has stopped: {why}"))),
+        LocalRaftError::NotLeader => Ok(NotLeader {}),
+        LocalRaftError::Stopped(why) => {
+            Err(Status::unavailable(format!("Raft has stopped: {why}")))
+        }
     }
 }
 

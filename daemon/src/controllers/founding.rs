@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::raft::Group;
-use muster_state::command::{Found, Founder, InstallAuthorities, Operator};
+use muster_state::command::{FoundCluster, Founder, InstallAuthorities, Operator};
 use muster_state::{Authorities, ClusterState, Command};
 
 /// Interval of a check without events.
@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The founding, as a founder knows it.
 #[derive(Debug)]
 pub struct Founding {
-    found: Found,
+    found: FoundCluster,
 }
 
 impl Founding {
@@ -44,7 +44,7 @@ impl Founding {
             name: operator.name.clone(),
             role: operator.role,
         });
-        let found = Found {
+        let found = FoundCluster {
             cluster_id: certificate.cluster_id(),
             cluster_name: config.cluster.name.clone(),
             certificate: BirthCertificate::from(certificate).encode_to_vec(),
@@ -59,7 +59,7 @@ impl Founding {
 
     fn next(&self, state: &ClusterState, group: &Group) -> Option<Command> {
         if state.birth().is_none() {
-            return Some(Command::Found(Box::new(self.found.clone())));
+            return Some(Command::FoundCluster(Box::new(self.found.clone())));
         }
         state.authorities().is_none().then(|| self.authorities(group))
     }

@@ -99,7 +99,7 @@ impl Standing {
     fn is_in_touch(&self) -> bool {
         match self.role {
             Role::Worker => *self.in_touch.borrow(),
-            Role::ControlPlane => self.group.borrow().as_ref().is_some_and(Group::is_in_touch),
+            Role::ControlPlane => self.group.borrow().as_ref().is_some_and(Group::has_live_leader),
         }
     }
 

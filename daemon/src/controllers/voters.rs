@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::raft::voters::{Change, Membership, next_change};
+use crate::raft::voters::{MembershipChange, RaftMembership, next_change};
 use crate::raft::{Group, Metrics};
 use muster_state::ClusterState;
 
@@ -40,7 +40,7 @@ pub async fn run(
     };
     let wants_change = |state: &ClusterState| {
         let have = membership(&group.metrics().borrow());
-        state.birth().is_some() && next_change(&state.control_planes(), &have).is_some()
+        state.birth().is_some() && next_change(&state.control_plane_ids(), &have).is_some()
     };
     let pause = || sleep(if group.is_leader() { TICK } else { RESTING });
     while stop.run_until_cancelled(pause()).await.is_some() {
@@ -48,9 +48,9 @@ pub async fn run(
             continue;
         }
         // Decides again, with the membership lock held and an up-to-date state.
-        let Ok((_voting, state)) = group.settled().await else { continue };
+        let Ok((_membership_lock, state)) = group.lock_membership().await else { continue };
         let have = membership(&group.metrics().borrow());
-        let Some(change) = next_change(&state.control_planes(), &have) else { continue };
+        let Some(change) = next_change(&state.control_plane_ids(), &have) else { continue };
         info!(?change, "changing Raft membership");
         match timeout(LIMIT, perform(&group, change)).await {
             Ok(Ok(())) => {}
@@ -60,16 +60,16 @@ pub async fn run(
     }
 }
 
-async fn perform(group: &Group, change: Change) -> Result<(), String> {
+async fn perform(group: &Group, change: MembershipChange) -> Result<(), String> {
     let raft = group.raft();
     let changed = match change {
-        Change::AddLearner(id) => raft.add_learner(id, EmptyNode {}, false).await,
-        Change::Finish(voters) => raft.change_membership(voters, true).await,
-        Change::Promote(id) => {
+        MembershipChange::AddLearner(id) => raft.add_learner(id, EmptyNode {}, false).await,
+        MembershipChange::Finish(voters) => raft.change_membership(voters, true).await,
+        MembershipChange::Promote(id) => {
             let added = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
             raft.change_membership(added, true).await
         }
-        Change::Remove(id) => {
+        MembershipChange::Remove(id) => {
             let metrics = group.metrics().borrow().clone();
             let removed = if membership(&metrics).voters.contains(&id) {
                 ChangeMembers::RemoveVoters(BTreeSet::from([id]))
@@ -82,7 +82,7 @@ async fn perform(group: &Group, change: Change) -> Result<(), String> {
     changed.map(drop).map_err(|error| error.to_string())
 }
 
-fn membership(metrics: &Metrics) -> Membership {
+fn membership(metrics: &Metrics) -> RaftMembership {
     let stored = metrics.membership_config.membership();
     let configs = stored.get_joint_config();
     let voters = configs.last().cloned().unwrap_or_default();
@@ -93,5 +93,5 @@ fn membership(metrics: &Metrics) -> Membership {
         matched.get(*id).is_some_and(|log| log.is_some_and(|log| log.index + CLOSE >= last))
     };
     let caught_up = learners.iter().filter(close).copied().collect();
-    Membership { voters, learners, caught_up, joint: configs.len() > 1 }
+    RaftMembership { voters, learners, caught_up, joint: configs.len() > 1 }
 }

@@ -39,7 +39,7 @@ impl Life {
             Origin::Founder(founder) => (Some(founder.founding), Some(founder.voters)),
             Origin::Joined => (None, None),
         };
-        let start = raft::Start {
+        let start = raft::StartOptions {
             dir: state.raft(),
             me: identity.node_id(),
             cluster: membership.cluster_id,

@@ -4,12 +4,12 @@ pub mod codec;
 mod group;
 mod network;
 pub mod quorum;
+mod quorum_watch;
 mod start;
 pub mod timing;
 pub mod types;
 pub mod voters;
-mod watch;
 
-pub use group::{Applied, Group, GroupError, HereError, MAX_COMMAND};
-pub use start::{Running, Start, StartError, claim, start};
+pub use group::{AppliedCommand, Group, GroupError, LocalRaftError, MAX_COMMAND};
+pub use start::{RaftTask, StartError, StartOptions, prepare_store, start};
 pub use types::{Metrics, Raft, TypeConfig};

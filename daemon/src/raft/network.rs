@@ -31,78 +31,84 @@ use super::types::{LogStore, Snapshot, TypeConfig};
 use muster_storage::Reached;
 
 /// Size of a snapshot chunk on the wire, in bytes.
-const PIECE: usize = 256 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// Delay before an unreachable peer is retried: one or two heartbeats, so that a healed partition
 /// or a restarted node is noticed at once.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// Creates [`Link`]s: one per peer, and openraft requests another for every read.
+/// Creates [`PeerClient`]s: one per peer, and openraft requests another for every read.
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     endpoint: Endpoint,
-    disk: Disk,
-    silent: Silent,
+    log_watch: LogWatch,
+    unreachable_peers: UnreachablePeers,
 }
 
 /// State of this node's own log that limits what may be sent from it.
 #[derive(Debug, Clone)]
-struct Disk {
+struct LogWatch {
     flushed: Reached,
     voted: watch::Receiver<Option<Vote<NodeId>>>,
 }
 
 impl Network {
     pub(super) fn new(endpoint: Endpoint, log: &LogStore) -> Self {
-        let disk = Disk { flushed: log.flushed(), voted: log.voted() };
-        Self { endpoint, disk, silent: Silent::default() }
+        let log_watch = LogWatch { flushed: log.flushed(), voted: log.voted() };
+        Self { endpoint, log_watch, unreachable_peers: UnreachablePeers::default() }
     }
 }
 
 /// Peers that did not answer the last append, over any client. Only changes are logged.
 #[derive(Debug, Clone, Default)]
-struct Silent(Arc<Mutex<BTreeSet<NodeId>>>);
+struct UnreachablePeers(Arc<Mutex<BTreeSet<NodeId>>>);
 
-impl Silent {
+impl UnreachablePeers {
     /// Records whether the peer answers; returns whether that changed.
-    fn note(&self, peer: NodeId, answers: bool) -> bool {
-        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers { silent.remove(&peer) } else { silent.insert(peer) }
+    fn record(&self, peer: NodeId, answers: bool) -> bool {
+        let mut unreachable_peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers { unreachable_peers.remove(&peer) } else { unreachable_peers.insert(peer) }
     }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
-    type Network = Link;
+    type Network = PeerClient;
 
-    async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> Link {
+    async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> PeerClient {
         let client = NodeClient::new(self.endpoint.channel(target))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let bulk = NodeClient::new(self.endpoint.bulk_channel(target));
-        Link { target, client, bulk, disk: self.disk.clone(), silent: self.silent.clone() }
+        PeerClient {
+            target,
+            client,
+            bulk,
+            log_watch: self.log_watch.clone(),
+            unreachable_peers: self.unreachable_peers.clone(),
+        }
     }
 }
 
 /// Connection to one peer.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct PeerClient {
     target: NodeId,
     client: NodeClient<NodeChannel>,
     /// For snapshots, which must not delay heartbeats.
     bulk: NodeClient<NodeChannel>,
-    disk: Disk,
-    silent: Silent,
+    log_watch: LogWatch,
+    unreachable_peers: UnreachablePeers,
 }
 
-type Failure = RPCError<NodeId, EmptyNode, RaftError<NodeId>>;
+type RaftRpcError = RPCError<NodeId, EmptyNode, RaftError<NodeId>>;
 
-impl Link {
+impl PeerClient {
     /// Sends one message and reads the reply, which may be the peer's own error.
-    async fn ask<T: DeserializeOwned>(
+    async fn request<T: DeserializeOwned>(
         &self,
         answer: impl Future<Output = Result<Response<RaftMessage>, Status>>,
         limit: Duration,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, RaftRpcError> {
         let answer = timeout(limit, answer).await.map_err(|elapsed| unreachable(&elapsed))?;
         let body = answer.map_err(|status| unreachable(&status))?.into_inner().body;
         let answer: Result<T, RaftError<NodeId>> = decode(&body, "answer")
@@ -111,13 +117,13 @@ impl Link {
     }
 }
 
-impl Link {
-    fn note<T>(&self, answer: &Result<T, Failure>) {
+impl PeerClient {
+    fn log_reachability<T>(&self, answer: &Result<T, RaftRpcError>) {
         let peer = self.target.short();
-        let is_news = self.silent.note(self.target, answer.is_ok());
+        let changed = self.unreachable_peers.record(self.target, answer.is_ok());
         match answer {
-            Ok(_) if is_news => info!(peer, "Raft peer is reachable again"),
-            Err(error) if is_news => info!(peer, %error, "Raft peer is unreachable"),
+            Ok(_) if changed => info!(peer, "Raft peer is reachable again"),
+            Err(error) if changed => info!(peer, %error, "Raft peer is unreachable"),
             Ok(_) | Err(_) => {}
         }
     }
@@ -130,7 +136,7 @@ impl Link {
 /// old position. A follower that knows only that vote would append one leader's entries to
 /// another's (openraft issue 1184). The vote of the new leader is on disk before anything is
 /// rewritten, so entries read after that are caught here.
-fn stale(
+fn append_problem(
     append: &AppendEntriesRequest<TypeConfig>,
     voted: Option<&Vote<NodeId>>,
 ) -> Option<&'static str> {
@@ -142,7 +148,7 @@ fn stale(
     has_gap.then_some("the entries of this append are no longer in the log")
 }
 
-fn unreachable(error: &(impl std::error::Error + 'static)) -> Failure {
+fn unreachable(error: &(impl std::error::Error + 'static)) -> RaftRpcError {
     RPCError::Unreachable(Unreachable::new(error))
 }
 
@@ -150,13 +156,13 @@ fn message(body: &impl Serialize) -> RaftMessage {
     RaftMessage { body: encode(body) }
 }
 
-impl RaftNetwork<TypeConfig> for Link {
+impl RaftNetwork<TypeConfig> for PeerClient {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
-    ) -> Result<AppendEntriesResponse<NodeId>, Failure> {
-        if let Some(why) = stale(&rpc, self.disk.voted.borrow().as_ref()) {
+    ) -> Result<AppendEntriesResponse<NodeId>, RaftRpcError> {
+        if let Some(why) = append_problem(&rpc, self.log_watch.voted.borrow().as_ref()) {
             return Err(RPCError::Network(NetworkError::new(&std::io::Error::other(why))));
         }
         if let Some(committed) = &rpc.leader_commit {
@@ -164,14 +170,14 @@ impl RaftNetwork<TypeConfig> for Link {
             // leader whose disk hangs becomes silent by this and is replaced. The whole message
             // waits: with a lower commit index instead, a membership change could leave before the
             // change that it is based on is on this disk.
-            timeout(option.hard_ttl(), self.disk.flushed.reaches(committed.index))
+            timeout(option.hard_ttl(), self.log_watch.flushed.reaches(committed.index))
                 .await
                 .map_err(|elapsed| RPCError::Network(NetworkError::new(&elapsed)))?
                 .map_err(|error| unreachable(&error))?;
         }
         let mut client = self.client.clone();
-        let answer = self.ask(client.append_entries(message(&rpc)), option.hard_ttl()).await;
-        self.note(&answer);
+        let answer = self.request(client.append_entries(message(&rpc)), option.hard_ttl()).await;
+        self.log_reachability(&answer);
         answer
     }
 
@@ -179,9 +185,9 @@ impl RaftNetwork<TypeConfig> for Link {
         &mut self,
         rpc: VoteRequest<NodeId>,
         option: RPCOption,
-    ) -> Result<VoteResponse<NodeId>, Failure> {
+    ) -> Result<VoteResponse<NodeId>, RaftRpcError> {
         let mut client = self.client.clone();
-        self.ask(client.request_vote(message(&rpc)), option.hard_ttl()).await
+        self.request(client.request_vote(message(&rpc)), option.hard_ttl()).await
     }
 
     async fn full_snapshot(
@@ -194,8 +200,8 @@ impl RaftNetwork<TypeConfig> for Link {
         let header = encode(&(&vote, &snapshot.meta));
         let body = snapshot.snapshot.0;
         let first = SnapshotChunk { header, body: Vec::new() };
-        let rest = (0..body.len()).step_by(PIECE).map(move |start| {
-            let end = body.len().min(start + PIECE);
+        let rest = (0..body.len()).step_by(CHUNK_BYTES).map(move |start| {
+            let end = body.len().min(start + CHUNK_BYTES);
             SnapshotChunk { header: Vec::new(), body: body[start..end].to_vec() }
         });
         let pieces = futures::stream::iter(std::iter::once(first).chain(rest));
@@ -219,7 +225,7 @@ impl RaftNetwork<TypeConfig> for Link {
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(std::iter::repeat(RETRY))
+        Backoff::new(std::iter::repeat(RETRY_DELAY))
     }
 }
 
@@ -234,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_from_a_log_that_another_leader_has_rewritten_or_purged_is_stopped() {
+    fn an_append_from_a_log_that_another_leader_has_rewritten_or_purged_is_rejected() {
         let me = NodeId::from_bytes([1; 32]);
         let at = |term, index| LogId::new(CommittedLeaderId::new(term, me), index);
         let append = |prev, entries: &[LogId<NodeId>]| AppendEntriesRequest {
@@ -245,29 +251,30 @@ mod tests {
         };
         let leads = Vote::new_committed(5, me);
         let next = append(Some(at(5, 9)), &[at(5, 10), at(5, 11)]);
-        assert_eq!(stale(&next, Some(&leads)), None);
-        assert_eq!(stale(&append(None, &[at(5, 0)]), Some(&leads)), None);
-        assert_eq!(stale(&append(Some(at(5, 9)), &[]), Some(&leads)), None);
+        assert_eq!(append_problem(&next, Some(&leads)), None);
+        assert_eq!(append_problem(&append(None, &[at(5, 0)]), Some(&leads)), None);
+        assert_eq!(append_problem(&append(Some(at(5, 9)), &[]), Some(&leads)), None);
         for other in [Vote::new(5, me), Vote::new_committed(6, NodeId::from_bytes([2; 32]))] {
-            assert!(stale(&next, Some(&other)).is_some(), "{other}");
+            assert!(append_problem(&next, Some(&other)).is_some(), "{other}");
         }
-        assert!(stale(&next, None).is_some());
-        assert!(stale(&append(Some(at(5, 9)), &[at(5, 11)]), Some(&leads)).is_some());
-        assert!(stale(&append(None, &[at(5, 1)]), Some(&leads)).is_some());
+        assert!(append_problem(&next, None).is_some());
+        assert!(append_problem(&append(Some(at(5, 9)), &[at(5, 11)]), Some(&leads)).is_some());
+        assert!(append_problem(&append(None, &[at(5, 1)]), Some(&leads)).is_some());
     }
 
     /// A deposed leader sends nothing: the append fails before the peer is dialled.
     #[tokio::test]
-    async fn a_link_stops_what_is_stale() {
+    async fn a_stale_append_is_not_sent() {
         let identity = Arc::new(Identity::generate());
         let (_trust, trust) = watch::channel(Arc::default());
         let bind = Bind { address: (Ipv4Addr::LOCALHOST, 0).into(), identity, trust };
         let (endpoint, _listener) = Endpoint::bind(bind).unwrap();
         let [me, peer] = [1, 2].map(|n| NodeId::from_bytes([n; 32]));
         let (voted, vote) = watch::channel(Some(Vote::new_committed(5, me)));
-        let disk = Disk { flushed: Reached::everything(), voted: vote };
-        let mut network = Network { endpoint, disk, silent: Silent::default() };
-        let mut link = network.new_client(peer, &EmptyNode::default()).await;
+        let log_watch = LogWatch { flushed: Reached::everything(), voted: vote };
+        let mut network =
+            Network { endpoint, log_watch, unreachable_peers: UnreachablePeers::default() };
+        let mut peer_client = network.new_client(peer, &EmptyNode::default()).await;
         let append = || AppendEntriesRequest {
             vote: Vote::new_committed(5, me),
             prev_log_id: None,
@@ -275,23 +282,23 @@ mod tests {
             leader_commit: None,
         };
         let soon = || RPCOption::new(Duration::from_millis(50));
-        let sent = link.append_entries(append(), soon()).await.unwrap_err();
+        let sent = peer_client.append_entries(append(), soon()).await.unwrap_err();
         assert!(matches!(sent, RPCError::Unreachable(_)), "{sent}");
         voted.send_replace(Some(Vote::new(6, peer)));
-        let stopped = link.append_entries(append(), soon()).await.unwrap_err();
+        let stopped = peer_client.append_entries(append(), soon()).await.unwrap_err();
         assert!(stopped.to_string().contains("no longer leads"), "{stopped}");
     }
 
     /// While one node was hung, every read wrote a line to the leader's log: openraft creates a
     /// client for each read, and each client assumed that its peer had answered before.
     #[test]
-    fn a_silent_peer_is_news_once_over_whatever_links() {
-        let (one, other) = (Silent::default(), NodeId::from_bytes([1; 32]));
+    fn an_unreachable_peer_is_logged_once_over_all_clients() {
+        let (one, other) = (UnreachablePeers::default(), NodeId::from_bytes([1; 32]));
         let same = one.clone();
-        assert!(!one.note(other, true));
-        assert!(one.note(other, false));
-        assert!(!same.note(other, false));
-        assert!(same.note(other, true));
-        assert!(!one.note(other, true));
+        assert!(!one.record(other, true));
+        assert!(one.record(other, false));
+        assert!(!same.record(other, false));
+        assert!(same.record(other, true));
+        assert!(!one.record(other, true));
     }
 }

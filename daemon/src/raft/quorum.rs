@@ -10,16 +10,16 @@ use std::time::Duration;
 
 /// A Raft that has waited for its disk for this long is stuck: the node no longer leads, accepts no
 /// writes and answers no read as current.
-pub const STUCK: Duration = Duration::from_secs(2);
+pub const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 /// The timers that the quorum watch depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Timing {
+pub struct QuorumTimers {
     /// A follower without a heartbeat for this long may vote for another node.
     pub lease: Duration,
 }
 
-impl Timing {
+impl QuorumTimers {
     fn lost_after(self) -> Duration {
         self.lease * 2
     }
@@ -31,11 +31,11 @@ impl Timing {
 
 /// Leadership of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lead {
+pub enum LeaderState {
     /// It does not lead, or leads with a majority.
     Normal,
     /// It leads in name only: no heartbeats, no writes.
-    SteppedBack {
+    SteppedDown {
         /// Due time of the next single heartbeat, on the caller's clock.
         probe_at: Duration,
     },
@@ -51,35 +51,35 @@ pub enum Effect {
 
 /// One sample of the leader's quorum and of this node's disk.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Look {
+pub struct QuorumSample {
     /// Time since a majority acknowledged this leader, as openraft last reported; `None` when this
     /// node does not lead.
     pub since_acknowledged: Option<Duration>,
     /// Time since openraft last published metrics. It publishes none while it waits for its disk.
-    pub core_silent: Duration,
+    pub core_silence: Duration,
     /// Duration of the store commit in progress; zero if there is none.
-    pub stalled: Duration,
+    pub stalled_for: Duration,
 }
 
-impl Look {
+impl QuorumSample {
     /// Time since a majority acknowledged this leader; `None` when this node does not lead. It is
     /// at least openraft's silence, since the last report is that old. openraft does not wait for a
     /// commit mark and keeps being acknowledged then. But a leader whose disk hangs can accept no
     /// write, so the hang counts too.
     pub fn unacknowledged(self) -> Option<Duration> {
-        let hung = if self.disk_hangs() { self.stalled } else { Duration::ZERO };
-        self.since_acknowledged.map(|since| since.max(self.core_silent).max(hung))
+        let hung = if self.disk_hangs() { self.stalled_for } else { Duration::ZERO };
+        self.since_acknowledged.map(|since| since.max(self.core_silence).max(hung))
     }
 
     pub fn disk_hangs(self) -> bool {
-        self.stalled >= STUCK
+        self.stalled_for >= STUCK_AFTER
     }
 }
 
 /// Returns openraft's silence at a sample taken `since_last` after the previous one. A late sample
 /// means that this process was paused, and openraft with it, so at most twice the sampling interval
 /// `tick` counts.
-pub fn core_silent(
+pub fn core_silence(
     before: Duration,
     has_published: bool,
     since_last: Duration,
@@ -91,24 +91,26 @@ pub fn core_silent(
 /// Decides the next state and action. `unacknowledged` is the time since a majority acknowledged
 /// this leader, `None` when it does not lead. `now` is any monotonic clock.
 pub fn step(
-    lead: Lead,
+    lead: LeaderState,
     now: Duration,
     unacknowledged: Option<Duration>,
-    timing: Timing,
-) -> (Lead, Option<Effect>) {
+    timing: QuorumTimers,
+) -> (LeaderState, Option<Effect>) {
     let lost = unacknowledged.is_some_and(|since| since > timing.lost_after());
     match lead {
-        Lead::Normal if lost => {
+        LeaderState::Normal if lost => {
             let probe_at = now + timing.probe_every();
-            (Lead::SteppedBack { probe_at }, Some(Effect::StopHeartbeats))
+            (LeaderState::SteppedDown { probe_at }, Some(Effect::StopHeartbeats))
         }
-        Lead::Normal => (Lead::Normal, None),
-        Lead::SteppedBack { .. } if !lost => (Lead::Normal, Some(Effect::StartHeartbeats)),
-        Lead::SteppedBack { probe_at } if now >= probe_at => {
+        LeaderState::Normal => (LeaderState::Normal, None),
+        LeaderState::SteppedDown { .. } if !lost => {
+            (LeaderState::Normal, Some(Effect::StartHeartbeats))
+        }
+        LeaderState::SteppedDown { probe_at } if now >= probe_at => {
             let probe_at = now + timing.probe_every();
-            (Lead::SteppedBack { probe_at }, Some(Effect::SendOneHeartbeat))
+            (LeaderState::SteppedDown { probe_at }, Some(Effect::SendOneHeartbeat))
         }
-        Lead::SteppedBack { probe_at } => (Lead::SteppedBack { probe_at }, None),
+        LeaderState::SteppedDown { probe_at } => (LeaderState::SteppedDown { probe_at }, None),
     }
 }
 
@@ -116,7 +118,7 @@ pub fn step(
 mod tests {
     use super::*;
 
-    const TIMING: Timing = Timing { lease: Duration::from_millis(900) };
+    const TIMING: QuorumTimers = QuorumTimers { lease: Duration::from_millis(900) };
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -124,55 +126,66 @@ mod tests {
 
     #[test]
     fn a_follower_and_a_leader_with_its_majority_are_left_alone() {
-        assert_eq!(step(Lead::Normal, ms(0), None, TIMING), (Lead::Normal, None));
-        assert_eq!(step(Lead::Normal, ms(0), Some(ms(1800)), TIMING), (Lead::Normal, None));
+        assert_eq!(step(LeaderState::Normal, ms(0), None, TIMING), (LeaderState::Normal, None));
+        assert_eq!(
+            step(LeaderState::Normal, ms(0), Some(ms(1800)), TIMING),
+            (LeaderState::Normal, None)
+        );
     }
 
     #[test]
-    fn a_leader_without_its_majority_falls_silent_then_probes_and_leads_on_when_answered() {
-        let (back, effect) = step(Lead::Normal, ms(0), Some(ms(1801)), TIMING);
+    fn a_leader_without_its_majority_stops_heartbeats_then_probes_and_resumes_when_answered() {
+        let (back, effect) = step(LeaderState::Normal, ms(0), Some(ms(1801)), TIMING);
         assert_eq!(effect, Some(Effect::StopHeartbeats));
         assert_eq!(step(back, ms(3599), Some(ms(5400)), TIMING), (back, None));
         let (probed, effect) = step(back, ms(3600), Some(ms(5401)), TIMING);
         assert_eq!(effect, Some(Effect::SendOneHeartbeat));
-        assert_eq!(probed, Lead::SteppedBack { probe_at: ms(7200) });
+        assert_eq!(probed, LeaderState::SteppedDown { probe_at: ms(7200) });
         let (answered, effect) = step(probed, ms(3700), Some(ms(90)), TIMING);
-        assert_eq!((answered, effect), (Lead::Normal, Some(Effect::StartHeartbeats)));
+        assert_eq!((answered, effect), (LeaderState::Normal, Some(Effect::StartHeartbeats)));
     }
 
     /// openraft does not wait for the write of a commit mark. Such a leader kept sending heartbeats
     /// and refused every request.
     #[test]
-    fn a_leader_whose_disk_hangs_steps_back_though_it_is_acknowledged() {
-        let look = |stalled| Look { since_acknowledged: Some(ms(50)), stalled, ..Look::default() };
-        let slow = look(STUCK / 2);
-        assert_eq!(step(Lead::Normal, ms(0), slow.unacknowledged(), TIMING).1, None);
-        let hung = look(STUCK);
-        let (_, effect) = step(Lead::Normal, ms(0), hung.unacknowledged(), TIMING);
+    fn a_leader_whose_disk_hangs_steps_down_though_it_is_acknowledged() {
+        let sample = |stalled_for| QuorumSample {
+            since_acknowledged: Some(ms(50)),
+            stalled_for,
+            ..QuorumSample::default()
+        };
+        let slow = sample(STUCK_AFTER / 2);
+        assert_eq!(step(LeaderState::Normal, ms(0), slow.unacknowledged(), TIMING).1, None);
+        let hung = sample(STUCK_AFTER);
+        let (_, effect) = step(LeaderState::Normal, ms(0), hung.unacknowledged(), TIMING);
         assert_eq!(effect, Some(Effect::StopHeartbeats));
-        let follower = Look { since_acknowledged: None, ..hung };
+        let follower = QuorumSample { since_acknowledged: None, ..hung };
         assert_eq!(follower.unacknowledged(), None);
     }
 
     #[test]
-    fn a_leader_whose_openraft_says_nothing_steps_back_but_a_pause_of_the_process_is_no_silence() {
+    fn a_leader_whose_openraft_is_silent_steps_down_but_a_paused_process_is_not_silent() {
         let tick = ms(225);
-        let mut look = Look { since_acknowledged: Some(ms(50)), ..Look::default() };
-        look.core_silent = core_silent(look.core_silent, false, ms(60_000), tick);
-        let (lead, _) = step(Lead::Normal, ms(0), look.unacknowledged(), TIMING);
-        assert_eq!(lead, Lead::Normal, "it was paused");
+        let mut sample =
+            QuorumSample { since_acknowledged: Some(ms(50)), ..QuorumSample::default() };
+        sample.core_silence = core_silence(sample.core_silence, false, ms(60_000), tick);
+        let (lead, _) = step(LeaderState::Normal, ms(0), sample.unacknowledged(), TIMING);
+        assert_eq!(lead, LeaderState::Normal, "it was paused");
         for _ in 0..8 {
-            look.core_silent = core_silent(look.core_silent, false, tick, tick);
+            sample.core_silence = core_silence(sample.core_silence, false, tick, tick);
         }
-        let (_, effect) = step(Lead::Normal, ms(0), look.unacknowledged(), TIMING);
+        let (_, effect) = step(LeaderState::Normal, ms(0), sample.unacknowledged(), TIMING);
         assert_eq!(effect, Some(Effect::StopHeartbeats));
-        assert_eq!(core_silent(look.core_silent, true, tick, tick), ms(0));
+        assert_eq!(core_silence(sample.core_silence, true, tick, tick), ms(0));
     }
 
     #[test]
     fn a_deposed_leader_may_send_heartbeats_again_should_it_be_elected() {
-        let back = Lead::SteppedBack { probe_at: ms(10) };
-        assert_eq!(step(back, ms(5), None, TIMING), (Lead::Normal, Some(Effect::StartHeartbeats)));
+        let back = LeaderState::SteppedDown { probe_at: ms(10) };
+        assert_eq!(
+            step(back, ms(5), None, TIMING),
+            (LeaderState::Normal, Some(Effect::StartHeartbeats))
+        );
     }
 
     #[test]

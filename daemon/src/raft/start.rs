@@ -10,15 +10,15 @@ use openraft::error::{InitializeError, RaftError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::group::{Leadership, Watched};
+use super::group::{Leadership, WatchChannels};
 use super::network::Network;
 use super::types::{Opened, Raft};
-use super::{Group, timing, watch as quorum_watch};
+use super::{Group, quorum_watch, timing};
 use muster_storage::{self, OpenError, Owner, SLED, Stall};
 
 /// Parameters of this node's Raft.
 #[derive(Debug)]
-pub struct Start {
+pub struct StartOptions {
     pub dir: PathBuf,
     pub me: NodeId,
     pub cluster: ClusterId,
@@ -43,19 +43,19 @@ pub enum StartError {
 
 /// The started Raft of this node; [`Self::run`] is its task.
 #[derive(Debug)]
-pub struct Running {
+pub struct RaftTask {
     pub group: Group,
-    lead: watch::Sender<Leadership>,
+    leadership: watch::Sender<Leadership>,
     stall: Stall,
-    parting: watch::Receiver<bool>,
+    stepping_down: watch::Receiver<bool>,
 }
 
-impl Running {
+impl RaftTask {
     /// Runs the quorum watch until `stop`, then shuts Raft down.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { group, lead, stall, parting } = self;
+        let Self { group, leadership, stall, stepping_down } = self;
         let raft = group.raft().clone();
-        quorum_watch::watch_quorum(raft.clone(), lead, stall, parting, stop).await;
+        quorum_watch::watch_quorum(raft.clone(), leadership, stall, stepping_down, stop).await;
         if let Err(error) = raft.shutdown().await {
             tracing::warn!(%error, "Raft's core panicked");
         }
@@ -63,23 +63,27 @@ impl Running {
 }
 
 /// Creates the store of a node that enters `cluster`. If the node was a member before
-/// (`known`), its store must exist.
-pub async fn claim(
+/// (`was_member`), its store must exist.
+pub async fn prepare_store(
     dir: PathBuf,
     me: NodeId,
     cluster: ClusterId,
-    known: bool,
+    was_member: bool,
 ) -> Result<(), StartError> {
     let owner = Owner { node: me, cluster };
-    let claimed = tokio::task::spawn_blocking(move || {
-        if known { muster_storage::require(&dir) } else { muster_storage::make(&dir, &owner, SLED) }
+    let prepared = tokio::task::spawn_blocking(move || {
+        if was_member {
+            muster_storage::require(&dir)
+        } else {
+            muster_storage::make(&dir, &owner, SLED)
+        }
     });
-    claimed.await.map_err(|_| StartError::Panicked)?.map_err(StartError::Open)
+    prepared.await.map_err(|_| StartError::Panicked)?.map_err(StartError::Open)
 }
 
 /// Starts this node's Raft.
-pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartError> {
-    let Start { dir, me, cluster, founders, snapshot_every } = start;
+pub async fn start(start: StartOptions, endpoint: Endpoint) -> Result<RaftTask, StartError> {
+    let StartOptions { dir, me, cluster, founders, snapshot_every } = start;
     let config = timing::config(&cluster, snapshot_every)
         .validate()
         .map_err(|error| StartError::Config(Box::new(error)))?;
@@ -102,9 +106,13 @@ pub async fn start(start: Start, endpoint: Endpoint) -> Result<Running, StartErr
             Err(error) => return Err(core(&error)),
         }
     }
-    let (lead, leads) = watch::channel(Leadership::default());
-    let (follow, parting) = watch::channel(false);
-    let watched = Watched { lead: leads, stall: stall.clone(), parting: follow };
-    let group = Group::new(me, raft, endpoint, state, watched);
-    Ok(Running { group, lead, stall, parting })
+    let (leadership, leadership_reader) = watch::channel(Leadership::default());
+    let (stepping_down_writer, stepping_down) = watch::channel(false);
+    let channels = WatchChannels {
+        leadership: leadership_reader,
+        stall: stall.clone(),
+        stepping_down: stepping_down_writer,
+    };
+    let group = Group::new(me, raft, endpoint, state, channels);
+    Ok(RaftTask { group, leadership, stall, stepping_down })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_types::ClusterId;
 use openraft::{Config, SnapshotPolicy};
 
-use super::quorum::Timing;
+use super::quorum::QuorumTimers;
 
 /// Heartbeat interval. openraft checks its clock once per interval, so up to one and a half
 /// intervals pass between heartbeats. Also the timeout of one append, so it must allow for a slow
@@ -25,10 +25,10 @@ const ELECTION_MAX: Duration = Duration::from_millis(450);
 pub const SNAPSHOT_EVERY: u64 = 2000;
 
 /// Entries kept before a snapshot, so that a member that was away briefly needs no snapshot.
-const KEEP_BEHIND: u64 = 500;
+const KEPT_ENTRIES: u64 = 500;
 
 /// Timers of the quorum watch.
-pub const QUORUM: Timing = Timing { lease: ELECTION_MAX };
+pub const QUORUM_TIMERS: QuorumTimers = QuorumTimers { lease: ELECTION_MAX };
 
 /// openraft's configuration.
 pub fn config(cluster: &ClusterId, snapshot_every: u64) -> Config {
@@ -42,7 +42,7 @@ pub fn config(cluster: &ClusterId, snapshot_every: u64) -> Config {
         // Fewer if they are large: a read of the log ends after 1 MiB, and a message holds 4 MiB.
         max_payload_entries: 128,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
-        max_in_snapshot_log_to_keep: KEEP_BEHIND.min(snapshot_every / 2),
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES.min(snapshot_every / 2),
         ..Config::default()
     }
 }

@@ -7,7 +7,7 @@ use muster_types::NodeId;
 
 /// Raft's current membership, as the leader sees it.
 #[derive(Debug, Clone, Default)]
-pub struct Membership {
+pub struct RaftMembership {
     /// The voters of the newest configuration.
     pub voters: BTreeSet<NodeId>,
     /// Members that only receive the log.
@@ -20,7 +20,7 @@ pub struct Membership {
 
 /// One membership change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum MembershipChange {
     /// Finish the change that is half done.
     Finish(BTreeSet<NodeId>),
     AddLearner(NodeId),
@@ -31,19 +31,19 @@ pub enum Change {
 
 /// Returns the next change from `have` towards `want`; `None` once they agree, or while a learner
 /// has yet to catch up.
-pub fn next_change(want: &BTreeSet<NodeId>, have: &Membership) -> Option<Change> {
+pub fn next_change(want: &BTreeSet<NodeId>, have: &RaftMembership) -> Option<MembershipChange> {
     if have.joint {
-        return Some(Change::Finish(have.voters.clone()));
+        return Some(MembershipChange::Finish(have.voters.clone()));
     }
     let present = || have.voters.union(&have.learners);
     if let Some(gone) = present().find(|id| !want.contains(id)) {
-        return Some(Change::Remove(*gone));
+        return Some(MembershipChange::Remove(*gone));
     }
     if let Some(ready) = have.learners.iter().find(|id| have.caught_up.contains(id)) {
-        return Some(Change::Promote(*ready));
+        return Some(MembershipChange::Promote(*ready));
     }
     let known: BTreeSet<_> = present().copied().collect();
-    want.difference(&known).next().map(|new| Change::AddLearner(*new))
+    want.difference(&known).next().map(|new| MembershipChange::AddLearner(*new))
 }
 
 #[cfg(test)]
@@ -62,32 +62,36 @@ mod tests {
 
     #[test]
     fn a_half_done_change_is_finished_before_anything_else() {
-        let have = Membership { voters: ids(&[1, 2, 3]), joint: true, ..Membership::default() };
-        assert_eq!(next_change(&ids(&[1]), &have), Some(Change::Finish(ids(&[1, 2, 3]))));
+        let have =
+            RaftMembership { voters: ids(&[1, 2, 3]), joint: true, ..RaftMembership::default() };
+        assert_eq!(next_change(&ids(&[1]), &have), Some(MembershipChange::Finish(ids(&[1, 2, 3]))));
     }
 
     #[test]
     fn a_learner_votes_only_once_it_has_caught_up() {
-        let mut have =
-            Membership { voters: ids(&[1, 2, 3]), learners: ids(&[4]), ..Membership::default() };
+        let mut have = RaftMembership {
+            voters: ids(&[1, 2, 3]),
+            learners: ids(&[4]),
+            ..RaftMembership::default()
+        };
         assert_eq!(next_change(&ids(&[1, 2, 3, 4]), &have), None);
         have.caught_up = ids(&[4]);
-        assert_eq!(next_change(&ids(&[1, 2, 3, 4]), &have), Some(Change::Promote(id(4))));
+        assert_eq!(next_change(&ids(&[1, 2, 3, 4]), &have), Some(MembershipChange::Promote(id(4))));
     }
 
     /// Performs a change as Raft would.
-    fn perform(have: &mut Membership, change: &Change) {
+    fn perform(have: &mut RaftMembership, change: &MembershipChange) {
         match *change {
-            Change::Finish(_) => have.joint = false,
-            Change::AddLearner(id) => {
+            MembershipChange::Finish(_) => have.joint = false,
+            MembershipChange::AddLearner(id) => {
                 have.learners.insert(id);
                 have.caught_up.insert(id);
             }
-            Change::Promote(id) => {
+            MembershipChange::Promote(id) => {
                 have.learners.remove(&id);
                 have.voters.insert(id);
             }
-            Change::Remove(id) => {
+            MembershipChange::Remove(id) => {
                 have.learners.remove(&id);
                 have.voters.remove(&id);
             }
@@ -106,7 +110,7 @@ mod tests {
             let voters: BTreeSet<_> = voters.into_iter().map(id).collect();
             let learners: BTreeSet<_> =
                 learners.into_iter().map(id).filter(|l| !voters.contains(l)).collect();
-            let mut have = Membership { caught_up: learners.clone(), voters, learners, joint };
+            let mut have = RaftMembership { caught_up: learners.clone(), voters, learners, joint };
             let mut steps = 0;
             while let Some(change) = next_change(&want, &have) {
                 perform(&mut have, &change);

@@ -6,7 +6,7 @@ use muster_types::NodeId;
 
 use super::command::Admit;
 use super::members::{check_addresses, check_version};
-use super::{At, ClusterState, Member, Outcome, Reason, Refusal, limits};
+use super::{ApplyContext, ClusterState, Member, Outcome, Refusal, RefusalKind, limits};
 
 impl ClusterState {
     /// Checks whether this admission would succeed at `now_ms`. Called before anything is written,
@@ -18,16 +18,16 @@ impl ClusterState {
         self.check_admission(admit, now_ms.max(self.now_ms)).map(|_| ())
     }
 
-    pub(super) fn admit(&mut self, at: At, admit: &Admit) -> Result<Outcome, Refusal> {
-        let (node, again) = self.check_admission(admit, at.now_ms)?;
-        if again {
+    pub(super) fn admit(&mut self, at: ApplyContext, admit: &Admit) -> Result<Outcome, Refusal> {
+        let (node, already_member) = self.check_admission(admit, at.now_ms)?;
+        if already_member {
             if let Some(member) = self.members.get_mut(&node) {
                 member.addresses.clone_from(&admit.addresses);
                 member.version.clone_from(&admit.version);
             }
-            return Ok(Outcome::Admitted { node, again });
+            return Ok(Outcome::Admitted { node, already_member });
         }
-        self.tokens.spend(&admit.token);
+        self.tokens.count_use(&admit.token);
         let member = Member {
             id: node,
             public_key: admit.public_key,
@@ -44,10 +44,10 @@ impl ClusterState {
             etcd: None,
         };
         if member.is_control_plane() {
-            self.etcd.enlist(at, &member);
+            self.etcd.add_node(at, &member);
         }
         self.members.insert(member);
-        Ok(Outcome::Admitted { node, again })
+        Ok(Outcome::Admitted { node, already_member })
     }
 
     /// Returns the node's id, and whether it is a member already.
@@ -55,7 +55,7 @@ impl ClusterState {
         let node = super::node_id(&admit.public_key);
         if let Some(tombstone) = self.members.tombstone(&node) {
             return Err(Refusal::new(
-                Reason::Removed,
+                RefusalKind::Removed,
                 format!(
                     "this machine's identity {} was removed from the cluster (as {}) and cannot \
                      return; wipe its state directory to join as a new node",
@@ -66,17 +66,17 @@ impl ClusterState {
         }
         check_addresses(&admit.addresses)?;
         check_version(&admit.version)?;
-        self.control_plane(&admit.verified_by)?;
+        self.require_control_plane(&admit.verified_by)?;
         if let Some(member) = self.members.get(&node) {
             return same_node(member, admit).map(|()| (node, true));
         }
-        if let Some(holder) = self.members.named(&admit.name) {
+        if let Some(holder) = self.members.by_name(&admit.name) {
             return Err(name_taken(holder));
         }
         self.check_token(admit, now_ms)?;
-        if !self.members.has_room() {
+        if !self.members.has_capacity() {
             return Err(Refusal::new(
-                Reason::Full,
+                RefusalKind::Full,
                 format!(
                     "the cluster is full ({} members, {} identities ever); remove members that \
                      are gone with `musterctl node remove`",
@@ -95,7 +95,7 @@ fn same_node(member: &Member, admit: &Admit) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::new(
-        Reason::Invalid,
+        RefusalKind::Invalid,
         format!(
             "this machine is a member as {} {} and cannot become {} {}; run `musterctl node \
              remove {}`, wipe its state directory and let it join again",
@@ -106,7 +106,7 @@ fn same_node(member: &Member, admit: &Admit) -> Result<(), Refusal> {
 
 fn name_taken(holder: &Member) -> Refusal {
     Refusal::new(
-        Reason::NameTaken,
+        RefusalKind::NameTaken,
         format!(
             "the name {0} is taken by node {1}; if that machine is gone or was wiped, run \
              `musterctl node remove {0}`, otherwise give this one another name",

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::command::RecordAudit;
 use super::etcd::EtcdChange;
-use super::{Actor, At, ClusterState, Command, Outcome, Reason, Refusal, limits};
+use super::{Actor, ApplyContext, ClusterState, Command, Outcome, Refusal, RefusalKind, limits};
 
 /// One audit entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct AuditEntry {
     /// Log index of the command.
     pub index: u64,
     /// Milliseconds since 1970.
@@ -28,19 +28,19 @@ pub struct Entry {
 /// The newest entries, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Log(VecDeque<Arc<Entry>>);
+pub(super) struct AuditLog(VecDeque<Arc<AuditEntry>>);
 
 /// An audit entry whose outcome is not known yet.
-pub(super) struct Draft {
+pub(super) struct AuditDraft {
     actor: String,
     action: &'static str,
     subject: String,
     /// True if a refusal is recorded too.
-    refusals: bool,
+    record_refusals: bool,
 }
 
-impl Log {
-    fn push(&mut self, mut entry: Entry) {
+impl AuditLog {
+    fn push(&mut self, mut entry: AuditEntry) {
         clip(&mut entry.actor, limits::AUDIT_TEXT);
         clip(&mut entry.action, limits::AUDIT_TEXT);
         clip(&mut entry.subject, limits::AUDIT_TEXT);
@@ -53,28 +53,28 @@ impl Log {
 }
 
 /// Makes the text one line of bounded length: untrusted text must not look like two entries.
-fn clip(text: &mut String, most: usize) {
+fn clip(text: &mut String, max: usize) {
     if text.chars().any(char::is_control) {
         *text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     }
-    if text.len() > most {
-        let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    if text.len() > max {
+        let end = (0..=max).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
         text.truncate(end);
     }
 }
 
 impl ClusterState {
     /// The entries that are kept, oldest first.
-    pub fn audit(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
+    pub fn audit(&self) -> impl DoubleEndedIterator<Item = &AuditEntry> + ExactSizeIterator {
         self.audit.0.iter().map(Arc::as_ref)
     }
 
     /// Drafts the entry for this command, before the command changes the names in it.
-    pub(super) fn audit_draft(&self, command: &Command) -> Option<Draft> {
-        let node = |id| self.actor(&Actor::Node(id));
-        let (actor, action, subject, refusals) = match command {
-            Command::Found(found) => {
-                (Actor::Cluster, "found", format!("cluster {}", found.cluster_name), true)
+    pub(super) fn draft_audit_entry(&self, command: &Command) -> Option<AuditDraft> {
+        let node = |id| self.actor_name(&Actor::Node(id));
+        let (actor, action, subject, record_refusals) = match command {
+            Command::FoundCluster(found) => {
+                (Actor::Cluster, "found-cluster", format!("cluster {}", found.cluster_name), true)
             }
             Command::InstallAuthorities(install) => {
                 (Actor::Node(install.by), "install-authorities", "cluster".to_owned(), false)
@@ -98,39 +98,44 @@ impl ClusterState {
                     EtcdChange::Promoted { .. } => "etcd-promoted",
                     EtcdChange::Lost { .. } => "etcd-lost",
                     EtcdChange::Removed { .. } => "etcd-removed",
-                    EtcdChange::Moved { .. } => "etcd-moved",
+                    EtcdChange::PeerUrlChanged { .. } => "etcd-peer-url-changed",
                 };
                 (Actor::Cluster, action, node(change.node()), false)
             }
             Command::Report(_) | Command::RecordAudit(_) | Command::Barrier => return None,
         };
-        Some(Draft { actor: self.actor(&actor), action, subject, refusals })
+        Some(AuditDraft { actor: self.actor_name(&actor), action, subject, record_refusals })
     }
 
-    pub(super) fn audit_outcome(&mut self, at: At, draft: Option<Draft>, outcome: &Outcome) {
-        let Some(Draft { actor, action, subject, refusals }) = draft else { return };
+    pub(super) fn push_audit_entry(
+        &mut self,
+        at: ApplyContext,
+        draft: Option<AuditDraft>,
+        outcome: &Outcome,
+    ) {
+        let Some(AuditDraft { actor, action, subject, record_refusals }) = draft else { return };
         let outcome = match outcome {
-            Outcome::Unchanged | Outcome::Admitted { again: true, .. } => return,
-            Outcome::Refused(_) if !refusals => return,
+            Outcome::Unchanged | Outcome::Admitted { already_member: true, .. } => return,
+            Outcome::Refused(_) if !record_refusals => return,
             Outcome::Refused(refusal) => refusal.message.clone(),
             Outcome::Done | Outcome::Admitted { .. } | Outcome::Removed { .. } => "ok".to_owned(),
         };
         let (index, time_ms, action) = (at.index, at.now_ms, action.to_owned());
-        self.audit.push(Entry { index, time_ms, actor, action, subject, outcome });
+        self.audit.push(AuditEntry { index, time_ms, actor, action, subject, outcome });
     }
 
     pub(super) fn record_audit(
         &mut self,
-        at: At,
+        at: ApplyContext,
         record: &RecordAudit,
     ) -> Result<Outcome, Refusal> {
         if record.action.is_empty() {
-            return Err(Refusal::new(Reason::Invalid, "an audit entry names an action"));
+            return Err(Refusal::new(RefusalKind::Invalid, "an audit entry names an action"));
         }
-        let entry = Entry {
+        let entry = AuditEntry {
             index: at.index,
             time_ms: at.now_ms,
-            actor: self.actor(&Actor::Node(record.by)),
+            actor: self.actor_name(&Actor::Node(record.by)),
             action: record.action.clone(),
             subject: record.subject.clone(),
             outcome: record.outcome.clone(),

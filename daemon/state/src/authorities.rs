@@ -4,7 +4,7 @@ use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use serde::{Deserialize, Serialize};
 
 use super::command::InstallAuthorities;
-use super::{ClusterState, Outcome, Reason, Refusal};
+use super::{ClusterState, Outcome, Refusal, RefusalKind};
 
 /// Every authority of the cluster with its private key. Only control-plane nodes hold this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +24,12 @@ impl Authorities {
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        for (authority, place) in self.all().into_iter().zip(AuthorityKind::ALL) {
-            if authority.kind() != place {
+        for (authority, expected) in self.all().into_iter().zip(AuthorityKind::ALL) {
+            if authority.kind() != expected {
                 return Err(Refusal::new(
-                    Reason::Invalid,
+                    RefusalKind::Invalid,
                     format!(
-                        "expected the {place} authority, found one of the kind {}; create the \
+                        "expected the {expected} authority, found one of the kind {}; create the \
                          authorities again",
                         authority.kind()
                     ),
@@ -55,7 +55,7 @@ impl ClusterState {
         &mut self,
         install: &InstallAuthorities,
     ) -> Result<Outcome, Refusal> {
-        self.control_plane(&install.by)?;
+        self.require_control_plane(&install.by)?;
         match &self.authorities {
             None => {
                 install.authorities.check()?;
@@ -64,7 +64,7 @@ impl ClusterState {
             }
             Some(held) if *held == install.authorities => Ok(Outcome::Unchanged),
             Some(_) => Err(Refusal::new(
-                Reason::Conflict,
+                RefusalKind::Conflict,
                 "the cluster already has other authorities; discard these and use those",
             )),
         }

@@ -15,7 +15,7 @@ use muster_pki::token::{TokenId, Verifier};
 
 /// A command with the time of the leader that appended it to the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamped {
+pub struct TimestampedCommand {
     /// The leader's clock, in milliseconds since 1970.
     pub now_ms: i64,
     pub command: Command,
@@ -25,7 +25,7 @@ pub struct Stamped {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// The first command of a cluster, by its first leader. A repetition is harmless.
-    Found(Box<Found>),
+    FoundCluster(Box<FoundCluster>),
     /// Sets the authorities; the first ones win. A repetition is harmless.
     InstallAuthorities(Box<InstallAuthorities>),
     /// Makes a node a member. A node that is a member already is admitted without spending a use.
@@ -59,7 +59,7 @@ pub enum Actor {
 
 /// The founders' agreement and their common configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct FoundCluster {
     pub cluster_id: ClusterId,
     pub cluster_name: String,
     /// The encoded `muster.hello.v1.BirthCertificate`.

@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use super::command::{RecordAudit, RevokeToken, SetLabels};
 use super::etcd::{EtcdData, EtcdReport};
-use super::sample::{
+use super::fixtures::{
     ADMIN, Replica, START_MS, admit, by, create, found, founding_token, grant, id, install, remove,
     report,
 };
@@ -39,7 +39,7 @@ fn commands() {
     };
     let revoke = RevokeToken { token: founding_token(), by: by(ADMIN) };
     let seeds = [
-        vec![Command::Found(Box::new(found(3)))],
+        vec![Command::FoundCluster(Box::new(found(3)))],
         vec![Command::Admit(admit(7, Role::Worker)), remove(7)],
         vec![remove(3), Command::Admit(admit(3, Role::ControlPlane))],
         vec![Command::Report(report(1)), Command::SetLabels(labels)],
@@ -138,14 +138,14 @@ fn node_report() {
         assert!(addresses.len() <= limits::ADDRESSES);
         let report = Report { node: id(1), addresses, version, config_version: 1, etcd };
         let mut replica = founded.clone();
-        let is_news = replica.state.would_change(&report);
+        let would_change = replica.state.would_change(&report);
         let outcome = replica.run(Command::Report(report.clone()));
         bounded(&replica);
         assert_eq!(replica.restored(), replica.state);
         if let Outcome::Refused(refusal) = outcome {
             return refused(refusal.message);
         }
-        assert!(is_news || !replica.state.would_change(&report));
+        assert!(would_change || !replica.state.would_change(&report));
         Verdict::Accepted
     });
 }

@@ -4,25 +4,25 @@
 //! Plain data and one pure, total function, [`ClusterState::apply`]. It reads no clock, draws no
 //! random number, never waits or logs, and does no I/O. The leader stamps its time on each command.
 
-pub mod access;
 mod admit;
 mod audit;
 mod authorities;
 pub mod codec;
 pub mod command;
 pub mod etcd;
-mod found;
+#[cfg(any(test, feature = "testing"))]
+pub mod fixtures;
+mod founding;
 #[cfg(test)]
 mod fuzz;
 pub mod limits;
 mod members;
 mod outcome;
+pub mod permissions;
 #[cfg(test)]
-mod property;
+mod properties;
 mod remove;
 mod report;
-#[cfg(any(test, feature = "testing"))]
-pub mod sample;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -34,13 +34,13 @@ use muster_pki::identity::node_id;
 use muster_types::{NodeId, PublicKey};
 use serde::{Deserialize, Serialize};
 
-pub use audit::Entry;
+pub use audit::AuditEntry;
 pub use authorities::Authorities;
-pub use command::{Actor, Command, Operator, Report, Stamped};
+pub use command::{Actor, Command, Operator, Report, TimestampedCommand};
 pub use etcd::{EtcdChange, EtcdReport};
-pub use found::Birth;
+pub use founding::Birth;
 pub use members::{Member, Tombstone};
-pub use outcome::{Outcome, Reason, Refusal};
+pub use outcome::{Outcome, Refusal, RefusalKind};
 pub use tokens::{Token, TokenStatus};
 
 /// The whole replicated state of a cluster; empty before the cluster is founded.
@@ -51,7 +51,7 @@ pub use tokens::{Token, TokenStatus};
 #[serde(default)]
 pub struct ClusterState {
     /// The log index of the last command; `None` before the first.
-    applied: Option<u64>,
+    applied_index: Option<u64>,
     /// The latest stamp seen; never decreases.
     now_ms: i64,
     birth: Option<Birth>,
@@ -59,13 +59,13 @@ pub struct ClusterState {
     operators: BTreeMap<PublicKey, Operator>,
     members: members::Registry,
     tokens: tokens::Tokens,
-    etcd: etcd::Plan,
-    audit: audit::Log,
+    etcd: etcd::EtcdPlan,
+    audit: audit::AuditLog,
 }
 
 /// Log index and cluster time at which a command takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct At {
+struct ApplyContext {
     index: u64,
     now_ms: i64,
 }
@@ -75,25 +75,25 @@ impl ClusterState {
     /// give the same result on every node. Every error is an [`Outcome::Refused`].
     ///
     /// Ignores an index that is not above the last one: that entry was applied before.
-    pub fn apply(&mut self, index: u64, stamped: &Stamped) -> Outcome {
-        if self.applied.is_some_and(|last| index <= last) {
+    pub fn apply(&mut self, index: u64, stamped: &TimestampedCommand) -> Outcome {
+        if self.applied_index.is_some_and(|last| index <= last) {
             return Outcome::Unchanged;
         }
-        self.applied = Some(index);
+        self.applied_index = Some(index);
         self.now_ms = self.now_ms.max(stamped.now_ms);
-        let at = At { index, now_ms: self.now_ms };
-        let draft = self.audit_draft(&stamped.command);
-        let outcome = self.carry_out(at, &stamped.command).unwrap_or_else(Outcome::Refused);
-        self.audit_outcome(at, draft, &outcome);
+        let at = ApplyContext { index, now_ms: self.now_ms };
+        let draft = self.draft_audit_entry(&stamped.command);
+        let outcome = self.dispatch(at, &stamped.command).unwrap_or_else(Outcome::Refused);
+        self.push_audit_entry(at, draft, &outcome);
         outcome
     }
 
-    fn carry_out(&mut self, at: At, command: &Command) -> Result<Outcome, Refusal> {
-        if self.birth.is_none() && !matches!(command, Command::Found(_)) {
+    fn dispatch(&mut self, at: ApplyContext, command: &Command) -> Result<Outcome, Refusal> {
+        if self.birth.is_none() && !matches!(command, Command::FoundCluster(_)) {
             return Err(not_founded());
         }
         match command {
-            Command::Found(found) => self.found(at, found),
+            Command::FoundCluster(found) => self.found_cluster(at, found),
             Command::InstallAuthorities(install) => self.install_authorities(install),
             Command::Admit(admit) => self.admit(at, admit),
             Command::Remove(remove) => self.remove(at, remove),
@@ -109,7 +109,7 @@ impl ClusterState {
 
     /// The log index of the last command; 0 before the first.
     pub fn index(&self) -> u64 {
-        self.applied.unwrap_or(0)
+        self.applied_index.unwrap_or(0)
     }
 
     /// The cluster's time as of the last command, in milliseconds since 1970.
@@ -138,10 +138,10 @@ impl ClusterState {
     }
 
     /// The control-plane member with this id; refuses any other node.
-    fn control_plane(&self, node: &NodeId) -> Result<&Member, Refusal> {
+    fn require_control_plane(&self, node: &NodeId) -> Result<&Member, Refusal> {
         self.members.get(node).filter(|m| m.is_control_plane()).ok_or_else(|| {
             Refusal::new(
-                Reason::NotNow,
+                RefusalKind::NotNow,
                 format!(
                     "node {} is not (or no longer) a control-plane member; ask another one",
                     node.short()
@@ -151,19 +151,19 @@ impl ClusterState {
     }
 
     /// Refuses an unknown operator and an operator whose role does not allow the call.
-    fn authorize(&self, by: &Actor, call: access::Call) -> Result<(), Refusal> {
+    fn authorize(&self, by: &Actor, call: permissions::Call) -> Result<(), Refusal> {
         let Actor::Operator(key) = by else { return Ok(()) };
         let Some(operator) = self.operators.get(key) else {
             return Err(Refusal::new(
-                Reason::NotAllowed,
+                RefusalKind::NotAllowed,
                 format!("{key} is not an operator of this cluster; operators come from node.yaml"),
             ));
         };
-        if access::allowed(operator.role, call) {
+        if permissions::allowed(operator.role, call) {
             return Ok(());
         }
         Err(Refusal::new(
-            Reason::NotAllowed,
+            RefusalKind::NotAllowed,
             format!(
                 "operator {} has the role {}, which may not call {}; ask an admin",
                 operator.name,
@@ -176,7 +176,7 @@ impl ClusterState {
 
 fn not_founded() -> Refusal {
     Refusal::new(
-        Reason::NotFounded,
+        RefusalKind::NotFounded,
         "there is no cluster yet; `musterctl status` shows what each node waits for",
     )
 }

@@ -8,7 +8,7 @@ use muster_types::{NodeId, NodeName, PublicKey, Role};
 use serde::{Deserialize, Serialize};
 
 use super::etcd::EtcdReport;
-use super::{ClusterState, Reason, Refusal, limits};
+use super::{ClusterState, Refusal, RefusalKind, limits};
 use muster_pki::token::TokenId;
 
 /// A node admitted to the cluster.
@@ -75,7 +75,7 @@ impl Registry {
         self.members.get_mut(id).map(Arc::make_mut)
     }
 
-    pub(super) fn named(&self, name: &NodeName) -> Option<&Member> {
+    pub(super) fn by_name(&self, name: &NodeName) -> Option<&Member> {
         self.members.values().map(Arc::as_ref).find(|m| m.name == *name)
     }
 
@@ -83,7 +83,7 @@ impl Registry {
         self.removed.get(id).map(Arc::as_ref)
     }
 
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_capacity(&self) -> bool {
         self.members.len() < limits::MEMBERS
             && self.members.len() + self.removed.len() < limits::IDENTITIES
     }
@@ -92,7 +92,7 @@ impl Registry {
         self.members.insert(member.id, Arc::new(member));
     }
 
-    pub(super) fn bury(&mut self, id: &NodeId, index: u64, now_ms: i64) {
+    pub(super) fn remove(&mut self, id: &NodeId, index: u64, now_ms: i64) {
         if let Some(member) = self.members.remove(id) {
             let name = member.name.clone();
             let tombstone = Tombstone { name, removed_index: index, removed_ms: now_ms };
@@ -113,8 +113,8 @@ impl ClusterState {
     }
 
     /// The member with this name.
-    pub fn member_named(&self, name: &NodeName) -> Option<&Member> {
-        self.members.named(name)
+    pub fn member_by_name(&self, name: &NodeName) -> Option<&Member> {
+        self.members.by_name(name)
     }
 
     /// Every removed node.
@@ -128,20 +128,20 @@ impl ClusterState {
     }
 
     /// The control-plane nodes: the desired voters of the Raft group.
-    pub fn control_planes(&self) -> BTreeSet<NodeId> {
+    pub fn control_plane_ids(&self) -> BTreeSet<NodeId> {
         self.members().filter(|m| m.is_control_plane()).map(|m| m.id).collect()
     }
 
     /// Returns the member with this name or node id; otherwise a refusal that suggests the nearest
     /// name.
     pub fn find(&self, text: &str) -> Result<&Member, Refusal> {
-        let by_name = text.parse().ok().and_then(|name| self.members.named(&name));
+        let by_name = text.parse().ok().and_then(|name| self.members.by_name(&name));
         let by_id = || text.parse().ok().and_then(|id| self.members.get(&id));
         by_name.or_else(by_id).ok_or_else(|| self.unknown(text))
     }
 
     /// Returns the node that a removal names: a member, or by its id a removed node.
-    pub fn find_to_remove(&self, text: &str) -> Result<NodeId, Refusal> {
+    pub fn find_for_removal(&self, text: &str) -> Result<NodeId, Refusal> {
         let removed = text.parse().ok().filter(|id| self.members.tombstone(id).is_some());
         removed.map_or_else(|| self.find(text).map(|member| member.id), Ok)
     }
@@ -158,7 +158,7 @@ impl ClusterState {
             None => "see `musterctl members`".to_owned(),
         };
         Refusal::new(
-            Reason::NotAMember,
+            RefusalKind::NotAMember,
             format!("no member has the name or node id {shown:?}; {advice}"),
         )
     }
@@ -166,7 +166,7 @@ impl ClusterState {
 
 /// Refuses addresses that cannot be dialled.
 pub(super) fn check_addresses(addresses: &[SocketAddr]) -> Result<(), Refusal> {
-    let invalid = |why: String| Err(Refusal::new(Reason::Invalid, why));
+    let invalid = |why: String| Err(Refusal::new(RefusalKind::Invalid, why));
     if addresses.is_empty() || addresses.len() > limits::ADDRESSES {
         return invalid(format!(
             "a node has 1 to {} addresses, not {}; check machine.network in its configuration",
@@ -191,7 +191,7 @@ pub(super) fn check_version(version: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::new(
-        Reason::Invalid,
+        RefusalKind::Invalid,
         format!("a version is at most {} printable ASCII characters", limits::VERSION),
     ))
 }
@@ -207,28 +207,28 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many_members() {
-        let replica = crate::sample::Replica::founded(1);
+    fn members_are_limited() {
+        let replica = crate::fixtures::Replica::founded(1);
         let template = replica.state.members().next().unwrap();
         let mut registry = Registry::default();
         for number in 1..limits::MEMBERS {
             registry.insert(Member { id: numbered(number), ..template.clone() });
         }
-        assert!(registry.has_room());
+        assert!(registry.has_capacity());
         registry.insert(Member { id: numbered(0), ..template.clone() });
-        assert!(!registry.has_room());
+        assert!(!registry.has_capacity());
     }
 
     #[test]
-    fn there_is_room_for_so_many_identities_ever() {
+    fn identities_are_limited() {
         let name: NodeName = "gone".parse().unwrap();
         let tombstone = Arc::new(Tombstone { name, removed_index: 1, removed_ms: 1 });
         let mut registry = Registry::default();
         for number in 1..limits::IDENTITIES {
             registry.removed.insert(numbered(number), Arc::clone(&tombstone));
         }
-        assert!(registry.has_room());
+        assert!(registry.has_capacity());
         registry.removed.insert(numbered(0), tombstone);
-        assert!(!registry.has_room());
+        assert!(!registry.has_capacity());
     }
 }

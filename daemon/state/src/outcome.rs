@@ -10,8 +10,8 @@ pub enum Outcome {
     Done,
     /// The command was applied before, or changes nothing.
     Unchanged,
-    /// The node is a member. `again`: it already was, so no use of the token was spent.
-    Admitted { node: NodeId, again: bool },
+    /// The node is a member. `already_member`: it already was, so no use of the token was spent.
+    Admitted { node: NodeId, already_member: bool },
     /// The node is no longer a member, by this command or an earlier one.
     Removed { node: NodeId, name: NodeName },
     /// Nothing was changed.
@@ -32,19 +32,19 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    pub reason: Reason,
+    pub kind: RefusalKind,
     pub message: String,
 }
 
 impl Refusal {
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
     }
 }
 
 /// The kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Reason {
+pub enum RefusalKind {
     /// There is no cluster yet.
     NotFounded,
     /// The cluster was founded by another birth certificate.

@@ -2,9 +2,9 @@
 
 use muster_types::NodeName;
 
-use super::access::Call;
 use super::command::Remove;
-use super::{At, ClusterState, Member, Outcome, Reason, Refusal};
+use super::permissions::Call;
+use super::{ApplyContext, ClusterState, Member, Outcome, Refusal, RefusalKind};
 
 impl ClusterState {
     /// Checks whether `remove` would succeed and returns the node's name. Removing a removed node
@@ -16,7 +16,7 @@ impl ClusterState {
         }
         let Some(member) = self.members.get(&remove.node) else {
             return Err(Refusal::new(
-                Reason::NotAMember,
+                RefusalKind::NotAMember,
                 format!(
                     "no member has the node id {}; see `musterctl members`",
                     remove.node.short()
@@ -29,11 +29,11 @@ impl ClusterState {
         Ok(member.name.clone())
     }
 
-    pub(super) fn remove(&mut self, at: At, remove: &Remove) -> Result<Outcome, Refusal> {
+    pub(super) fn remove(&mut self, at: ApplyContext, remove: &Remove) -> Result<Outcome, Refusal> {
         let (node, name) = (remove.node, self.check_removal(remove)?);
         if self.members.get(&node).is_some() {
-            self.etcd.dismiss(&node);
-            self.members.bury(&node, at.index, at.now_ms);
+            self.etcd.remove_node(&node);
+            self.members.remove(&node, at.index, at.now_ms);
         }
         Ok(Outcome::Removed { node, name })
     }
@@ -41,7 +41,7 @@ impl ClusterState {
     fn check_control_plane_remains(&self, member: &Member, force: bool) -> Result<(), Refusal> {
         if self.members().filter(|m| m.is_control_plane()).count() < 2 {
             return Err(Refusal::new(
-                Reason::LastControlPlane,
+                RefusalKind::LastControlPlane,
                 format!(
                     "{} is the last control-plane node and the cluster needs one; join another \
                      one first",
@@ -51,7 +51,7 @@ impl ClusterState {
         }
         if !force && self.etcd.would_lose_quorum_without(&member.id) {
             return Err(Refusal::new(
-                Reason::QuorumAtRisk,
+                RefusalKind::QuorumAtRisk,
                 format!(
                     "without {} the remaining etcd members would have no quorum; wait until \
                      `musterctl etcd members` shows the others as voters, or use --force",

@@ -1,9 +1,9 @@
 //! Reports by members about themselves, and labels that operators set on members.
 
-use super::access::Call;
 use super::command::SetLabels;
 use super::members::{check_addresses, check_version};
-use super::{At, ClusterState, Outcome, Reason, Refusal, Report, limits};
+use super::permissions::Call;
+use super::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, Report, limits};
 
 impl ClusterState {
     /// Returns whether committing this report would change anything. A report that would not is
@@ -12,13 +12,13 @@ impl ClusterState {
         self.check_report(report).is_ok() && self.differs(report)
     }
 
-    pub(super) fn report(&mut self, at: At, report: &Report) -> Result<Outcome, Refusal> {
+    pub(super) fn report(&mut self, at: ApplyContext, report: &Report) -> Result<Outcome, Refusal> {
         self.check_report(report)?;
         if !self.differs(report) {
             return Ok(Outcome::Unchanged);
         }
         if let Some(etcd) = &report.etcd {
-            self.etcd.heed(at, &report.node, etcd);
+            self.etcd.record_report(at, &report.node, etcd);
         }
         if let Some(member) = self.members.get_mut(&report.node) {
             member.addresses.clone_from(&report.addresses);
@@ -30,13 +30,13 @@ impl ClusterState {
     }
 
     fn differs(&self, report: &Report) -> bool {
-        let told = self.members.get(&report.node).is_some_and(|m| {
+        let changed = self.members.get(&report.node).is_some_and(|m| {
             m.addresses != report.addresses
                 || m.version != report.version
                 || m.config_version != report.config_version
                 || m.etcd != report.etcd
         });
-        told || report.etcd.as_ref().is_some_and(|e| self.etcd.is_news(&report.node, e))
+        changed || report.etcd.as_ref().is_some_and(|e| self.etcd.changes_plan(&report.node, e))
     }
 
     fn check_report(&self, report: &Report) -> Result<(), Refusal> {
@@ -47,7 +47,7 @@ impl ClusterState {
             check_version(&etcd.version)?;
             if !member.is_control_plane() {
                 return Err(Refusal::new(
-                    Reason::Invalid,
+                    RefusalKind::Invalid,
                     format!("{} is a worker and has no etcd to report", member.name),
                 ));
             }
@@ -59,14 +59,14 @@ impl ClusterState {
         self.authorize(&set.by, Call::SetLabels)?;
         if set.labels.len() > limits::LABELS {
             return Err(Refusal::new(
-                Reason::Invalid,
+                RefusalKind::Invalid,
                 format!("a node has at most {} labels; drop some", limits::LABELS),
             ));
         }
         for (key, value) in &set.labels {
             if !is_label(key, 1, limits::LABEL_KEY) || !is_label(value, 0, limits::LABEL_VALUE) {
                 return Err(Refusal::new(
-                    Reason::Invalid,
+                    RefusalKind::Invalid,
                     format!(
                         "a label's key has 1 to {} and its value at most {} letters, digits or \
                          any of '-_./'; correct the label {:?}",
@@ -86,14 +86,14 @@ impl ClusterState {
     }
 }
 
-fn is_label(text: &str, least: usize, most: usize) -> bool {
-    (least..=most).contains(&text.len())
+fn is_label(text: &str, min: usize, max: usize) -> bool {
+    (min..=max).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
 }
 
 fn not_a_member(node: muster_types::NodeId) -> Refusal {
     Refusal::new(
-        Reason::NotAMember,
+        RefusalKind::NotAMember,
         format!("node {} is not a member; see `musterctl members`", node.short()),
     )
 }

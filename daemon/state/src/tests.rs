@@ -8,9 +8,9 @@ mod registry;
 mod token;
 mod view;
 
-use super::sample::*;
-use super::{Command, Outcome, Reason, Refusal};
+use super::fixtures::*;
+use super::{Command, Outcome, Refusal, RefusalKind};
 
-fn refusal(reason: Reason, message: &str) -> Refusal {
-    Refusal { reason, message: message.to_owned() }
+fn refusal(kind: RefusalKind, message: &str) -> Refusal {
+    Refusal { kind, message: message.to_owned() }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use muster_types::Role;
 use serde::{Deserialize, Serialize};
 
-use super::access::Call;
 use super::command::{Actor, Admit, CreateToken, Grant, RevokeToken};
-use super::{At, ClusterState, Outcome, Reason, Refusal, limits};
+use super::permissions::Call;
+use super::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, limits};
 use muster_pki::token::{TokenId, Verifier};
 
 /// A token as the cluster knows it.
@@ -75,7 +75,7 @@ impl Token {
 pub(super) struct Tokens(BTreeMap<TokenId, Arc<Token>>);
 
 impl Tokens {
-    pub(super) fn install_founding(&mut self, at: At, id: TokenId, verifier: Verifier) {
+    pub(super) fn install_founding(&mut self, at: ApplyContext, id: TokenId, verifier: Verifier) {
         let grant = Grant {
             roles: [Role::ControlPlane, Role::Worker].into(),
             ttl_ms: None,
@@ -97,7 +97,7 @@ impl Tokens {
         self.0.insert(id, Arc::new(token));
     }
 
-    pub(super) fn spend(&mut self, id: &TokenId) {
+    pub(super) fn count_use(&mut self, id: &TokenId) {
         if let Some(token) = self.0.get_mut(id) {
             let token = Arc::make_mut(token);
             token.uses = token.uses.saturating_add(1);
@@ -106,12 +106,12 @@ impl Tokens {
 
     /// Evicts the oldest token that is no longer valid if the limit is reached. Returns whether
     /// there is space for another.
-    fn make_room(&mut self, now_ms: i64) -> bool {
+    fn evict_if_full(&mut self, now_ms: i64) -> bool {
         if self.0.len() < limits::TOKENS {
             return true;
         }
-        let spent = self.0.iter().filter(|(_, t)| t.status(now_ms) != TokenStatus::Valid);
-        let Some(oldest) = spent.min_by_key(|(_, t)| t.created_index).map(|(id, _)| id.clone())
+        let invalid = self.0.iter().filter(|(_, t)| t.status(now_ms) != TokenStatus::Valid);
+        let Some(oldest) = invalid.min_by_key(|(_, t)| t.created_index).map(|(id, _)| id.clone())
         else {
             return false;
         };
@@ -132,7 +132,7 @@ impl ClusterState {
 
     pub(super) fn check_token(&self, admit: &Admit, now_ms: i64) -> Result<(), Refusal> {
         let id = &admit.token;
-        let refuse = |why: String| Err(Refusal::new(Reason::Token, why));
+        let refuse = |why: String| Err(Refusal::new(RefusalKind::Token, why));
         let again = "make another with `musterctl token create`";
         let Some(token) = self.tokens.0.get(id) else {
             return refuse(format!("the cluster has no token {id}; {again}"));
@@ -159,7 +159,7 @@ impl ClusterState {
 
     pub(super) fn create_token(
         &mut self,
-        at: At,
+        at: ApplyContext,
         create: &CreateToken,
     ) -> Result<Outcome, Refusal> {
         self.authorize(&create.by, Call::CreateToken)?;
@@ -169,13 +169,13 @@ impl ClusterState {
                 return Ok(Outcome::Unchanged);
             }
             return Err(Refusal::new(
-                Reason::Conflict,
+                RefusalKind::Conflict,
                 format!("there is another token {} already; make a new one", create.token),
             ));
         }
-        if !self.tokens.make_room(at.now_ms) {
+        if !self.tokens.evict_if_full(at.now_ms) {
             return Err(Refusal::new(
-                Reason::Full,
+                RefusalKind::Full,
                 format!(
                     "the cluster holds {} valid tokens, the maximum; revoke some with \
                      `musterctl token revoke`",
@@ -195,7 +195,7 @@ impl ClusterState {
             founding: false,
             created_index: at.index,
             created_ms: at.now_ms,
-            created_by: self.actor(&create.by),
+            created_by: self.actor_name(&create.by),
             revoked_ms: None,
         };
         self.tokens.0.insert(create.token.clone(), Arc::new(token));
@@ -204,13 +204,13 @@ impl ClusterState {
 
     pub(super) fn revoke_token(
         &mut self,
-        at: At,
+        at: ApplyContext,
         revoke: &RevokeToken,
     ) -> Result<Outcome, Refusal> {
         self.authorize(&revoke.by, Call::RevokeToken)?;
         let Some(token) = self.tokens.0.get_mut(&revoke.token) else {
             return Err(Refusal::new(
-                Reason::NoSuchToken,
+                RefusalKind::NoSuchToken,
                 format!("there is no token {}; see `musterctl token list`", revoke.token),
             ));
         };
@@ -222,7 +222,7 @@ impl ClusterState {
     }
 
     /// The name of an actor in the audit log.
-    pub fn actor(&self, actor: &Actor) -> String {
+    pub fn actor_name(&self, actor: &Actor) -> String {
         match actor {
             Actor::Operator(key) => {
                 self.operators.get(key).map_or_else(|| key.to_string(), |o| o.name.clone())
@@ -252,5 +252,5 @@ fn check_grant(grant: &Grant) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(Refusal::new(Reason::Invalid, problem))
+    Err(Refusal::new(RefusalKind::Invalid, problem))
 }

@@ -12,7 +12,7 @@ use muster_pki::inspect;
 use muster_pki::token::TokenId;
 use muster_types::NodeId;
 
-use super::{ClusterState, Entry, Member, Reason, Refusal, Token, TokenStatus, limits};
+use super::{AuditEntry, ClusterState, Member, Refusal, RefusalKind, Token, TokenStatus, limits};
 
 /// The view of the cluster for every member, workers included.
 pub fn view(state: &ClusterState) -> View {
@@ -54,26 +54,26 @@ fn removed(state: &ClusterState) -> Vec<Vec<u8>> {
 
 /// A refusal as sent to a joining node.
 pub fn refusal(refusal: &Refusal) -> WireRefusal {
-    let reason = match refusal.reason {
-        Reason::NotFounded | Reason::NotNow | Reason::Full => WireReason::NotNow,
-        Reason::NameTaken => WireReason::NameTaken,
-        Reason::Removed => WireReason::Removed,
-        Reason::Token | Reason::NoSuchToken => WireReason::Token,
-        Reason::NotAMember => WireReason::NotAMember,
-        Reason::AlreadyFounded
-        | Reason::Conflict
-        | Reason::Invalid
-        | Reason::LastControlPlane
-        | Reason::QuorumAtRisk
-        | Reason::NotAllowed
-        | Reason::Stale => WireReason::Invalid,
+    let reason = match refusal.kind {
+        RefusalKind::NotFounded | RefusalKind::NotNow | RefusalKind::Full => WireReason::NotNow,
+        RefusalKind::NameTaken => WireReason::NameTaken,
+        RefusalKind::Removed => WireReason::Removed,
+        RefusalKind::Token | RefusalKind::NoSuchToken => WireReason::Token,
+        RefusalKind::NotAMember => WireReason::NotAMember,
+        RefusalKind::AlreadyFounded
+        | RefusalKind::Conflict
+        | RefusalKind::Invalid
+        | RefusalKind::LastControlPlane
+        | RefusalKind::QuorumAtRisk
+        | RefusalKind::NotAllowed
+        | RefusalKind::Stale => WireReason::Invalid,
     };
     WireRefusal { reason: reason.into(), message: refusal.message.clone() }
 }
 
 /// A node's knowledge of the others that is not in the replicated state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct LiveStatus {
     /// The node that replies.
     pub me: NodeId,
     pub leader: Option<NodeId>,
@@ -81,12 +81,12 @@ pub struct Seen {
     pub voters: BTreeSet<NodeId>,
     /// Time without a leader; `None` unless no majority could confirm the reply.
     pub stale_for: Option<Duration>,
-    pub contacts: BTreeMap<NodeId, Contact>,
+    pub liveness: BTreeMap<NodeId, PeerLiveness>,
 }
 
 /// The state of one node according to gossip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Contact {
+pub struct PeerLiveness {
     /// "alive", "suspect", "down" or "unknown".
     pub state: &'static str,
     /// The time since the last message from it; `None` if there was none.
@@ -94,31 +94,31 @@ pub struct Contact {
 }
 
 /// The reply to `musterctl members`, sorted by name.
-pub fn members(state: &ClusterState, seen: &Seen) -> wire::MembersReply {
-    let mut members: Vec<_> = state.members().map(|m| member(state, seen, m)).collect();
+pub fn members(state: &ClusterState, live: &LiveStatus) -> wire::MembersReply {
+    let mut members: Vec<_> = state.members().map(|m| member(state, live, m)).collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    let leader = seen.leader.and_then(|id| state.member(&id));
+    let leader = live.leader.and_then(|id| state.member(&id));
     wire::MembersReply {
         members,
         leader: leader.map(|m| m.name.to_string()).unwrap_or_default(),
-        stale: seen.stale_for.is_some(),
-        stale_for_ms: seen.stale_for.map(millis).unwrap_or_default(),
+        stale: live.stale_for.is_some(),
+        stale_for_ms: live.stale_for.map(millis).unwrap_or_default(),
         cluster_name: state.birth().map(|b| b.cluster_name.clone()).unwrap_or_default(),
         cluster_id: state.birth().map(|b| b.cluster_id.to_string()).unwrap_or_default(),
     }
 }
 
-fn member(state: &ClusterState, seen: &Seen, member: &Member) -> wire::Member {
-    let contact = if member.id == seen.me {
-        Contact { state: "alive", silent_for: Some(Duration::ZERO) }
+fn member(state: &ClusterState, live: &LiveStatus, member: &Member) -> wire::Member {
+    let liveness = if member.id == live.me {
+        PeerLiveness { state: "alive", silent_for: Some(Duration::ZERO) }
     } else {
-        let unknown = Contact { state: "unknown", silent_for: None };
-        seen.contacts.get(&member.id).copied().unwrap_or(unknown)
+        let unknown = PeerLiveness { state: "unknown", silent_for: None };
+        live.liveness.get(&member.id).copied().unwrap_or(unknown)
     };
-    let raft_voter = seen.voters.contains(&member.id);
+    let raft_voter = live.voters.contains(&member.id);
     let raft_role = if !member.is_control_plane() {
         ""
-    } else if seen.leader == Some(member.id) {
+    } else if live.leader == Some(member.id) {
         "leader"
     } else if raft_voter {
         "follower"
@@ -130,13 +130,13 @@ fn member(state: &ClusterState, seen: &Seen, member: &Member) -> wire::Member {
         id: member.id.to_string(),
         role: member.role.to_string(),
         address: member.addresses.first().map(ToString::to_string).unwrap_or_default(),
-        state: contact.state.to_owned(),
+        state: liveness.state.to_owned(),
         raft_role: raft_role.to_owned(),
         raft_voter,
-        etcd: state.etcd().record(&member.id).map_or("", |r| r.phase.as_str()).to_owned(),
+        etcd: state.etcd().node(&member.id).map_or("", |r| r.phase.as_str()).to_owned(),
         version: member.version.clone(),
         config_version: member.config_version,
-        last_seen_ms: contact.silent_for.map(millis),
+        last_seen_ms: liveness.silent_for.map(millis),
     }
 }
 
@@ -170,7 +170,7 @@ pub fn token(id: &TokenId, token: &Token, now_ms: i64) -> wire::Token {
 pub fn audit(state: &ClusterState, limit: u32) -> wire::ListAuditReply {
     let kept = state.audit().len();
     let limit = if limit == 0 { kept } else { usize::try_from(limit).unwrap_or(kept) };
-    let entry = |entry: &Entry| wire::AuditEntry {
+    let entry = |entry: &AuditEntry| wire::AuditEntry {
         index: entry.index,
         time_ms: entry.time_ms,
         actor: entry.actor.clone(),

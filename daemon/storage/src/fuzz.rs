@@ -14,7 +14,7 @@ use super::reach::Reached;
 use super::snapshot::Snapshots;
 use super::{Change, Engine, Machine, Owner, Pair, StoreError, Table, codec, directory, record};
 use crate::TypeConfig;
-use muster_state::{Actor, ClusterState, Command, Stamped, command::RevokeToken};
+use muster_state::{Actor, ClusterState, Command, TimestampedCommand, command::RevokeToken};
 
 type Log = LogId<NodeId>;
 
@@ -40,7 +40,7 @@ fn entries() -> Vec<Entry<TypeConfig>> {
     vec![
         entry(5, EntryPayload::Blank),
         entry(6, EntryPayload::Membership(Membership::new(vec![voters], None))),
-        entry(7, EntryPayload::Normal(Stamped { now_ms: 1, command })),
+        entry(7, EntryPayload::Normal(TimestampedCommand { now_ms: 1, command })),
     ]
 }
 

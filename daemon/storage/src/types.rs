@@ -3,12 +3,12 @@
 use muster_types::NodeId;
 
 use crate::{Body, State};
-use muster_state::{ClusterState, Outcome, Stamped};
+use muster_state::{ClusterState, Outcome, TimestampedCommand};
 
 openraft::declare_raft_types!(
     /// Addresses are not part of Raft's membership: they are in the registry and the directory.
     pub TypeConfig:
-        D = Stamped,
+        D = TimestampedCommand,
         R = Outcome,
         NodeId = NodeId,
         Node = openraft::EmptyNode,
@@ -17,10 +17,10 @@ openraft::declare_raft_types!(
 );
 
 impl State for ClusterState {
-    type Command = Stamped;
+    type Command = TimestampedCommand;
     type Outcome = Outcome;
 
-    fn apply(&mut self, index: u64, command: &Stamped) -> Outcome {
+    fn apply(&mut self, index: u64, command: &TimestampedCommand) -> Outcome {
         ClusterState::apply(self, index, command)
     }
 

@@ -18,7 +18,7 @@ use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
 use muster_state::command::{
-    Admit, CreateToken, Found, Founder, Grant, InstallAuthorities, SetLabels,
+    Admit, CreateToken, FoundCluster, Founder, Grant, InstallAuthorities, SetLabels,
 };
 use muster_state::{Actor, Authorities, ClusterState, Command, Outcome};
 use muster_transport::endpoint::{Directory, Peer, Trust};
@@ -29,10 +29,10 @@ use cable::Cable;
 use node::{Node, Plan};
 
 /// Timeout of every wait in the tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Polling interval of conditions that have no notification.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits for a condition; fails the test with its name on timeout.
 pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
@@ -41,7 +41,7 @@ pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<
             if let Some(found) = probe().await {
                 return found;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
     bounded(what, search).await
@@ -49,11 +49,11 @@ pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<
 
 /// Waits for a future; fails the test with its name on timeout.
 pub(crate) async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("timeout: {what}"))
+    tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| panic!("timeout: {what}"))
 }
 
 /// Size and options of a lab.
-pub(crate) struct Setting {
+pub(crate) struct LabOptions {
     pub(crate) founders: usize,
     /// Control-plane nodes that are not members yet.
     pub(crate) spares: usize,
@@ -63,7 +63,7 @@ pub(crate) struct Setting {
     pub(crate) voters: bool,
 }
 
-impl Default for Setting {
+impl Default for LabOptions {
     fn default() -> Self {
         let snapshot_every = musterd::raft::timing::SNAPSHOT_EVERY;
         Self { founders: 3, spares: 0, workers: 0, snapshot_every, voters: true }
@@ -82,9 +82,9 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Starts the founders with Raft and the other nodes with an endpoint only.
-    pub(crate) async fn start(setting: Setting) -> Self {
+    pub(crate) async fn start(options: LabOptions) -> Self {
         log();
-        let Setting { founders, spares, workers, snapshot_every, voters } = setting;
+        let LabOptions { founders, spares, workers, snapshot_every, voters } = options;
         let dir = tempfile::tempdir().unwrap();
         let (token, cluster) = (Token::generate(), ClusterId::from_bytes([7; 32]));
         let total = founders + spares + workers;
@@ -109,7 +109,7 @@ impl Lab {
         };
         let nodes: Vec<_> = (0..total).map(|at| Node::new(plan(at))).collect();
         let mut lab = Self { nodes, token, cluster, cables, founders, _dir: dir };
-        lab.acquaint();
+        lab.connect_all();
         for at in 0..total {
             lab.nodes[at].bind().await;
         }
@@ -120,8 +120,8 @@ impl Lab {
     }
 
     /// Starts a lab whose cluster is founded and has its authorities.
-    pub(crate) async fn founded(setting: Setting) -> Self {
-        let lab = Self::start(setting).await;
+    pub(crate) async fn founded(options: LabOptions) -> Self {
+        let lab = Self::start(options).await;
         // Leaders may change while the founders start; a repeated command changes nothing.
         lab.group(0).propose(lab.found()).await.unwrap().into_result().unwrap();
         lab.group(0).propose(lab.install()).await.unwrap().into_result().unwrap();
@@ -129,7 +129,7 @@ impl Lab {
     }
 
     /// Adds all nodes to every node's directory, each with the address of its cable.
-    pub(crate) fn acquaint(&self) {
+    pub(crate) fn connect_all(&self) {
         for at in 0..self.nodes.len() {
             let directory = self.directory(at);
             self.nodes[at].trust.send_modify(|trust| {
@@ -184,7 +184,7 @@ impl Lab {
         self.set_isolated(at, true);
     }
 
-    pub(crate) fn mend(&self, at: usize) {
+    pub(crate) fn heal(&self, at: usize) {
         self.set_isolated(at, false);
     }
 
@@ -233,7 +233,7 @@ impl Lab {
             name: node.plan.name.clone(),
             addresses: vec![node.plan.address],
         };
-        Command::Found(Box::new(Found {
+        Command::FoundCluster(Box::new(FoundCluster {
             cluster_id: self.cluster,
             cluster_name: "demo".to_owned(),
             certificate: vec![1],
@@ -272,13 +272,13 @@ impl Lab {
             token: self.token.id().clone(),
             verified_by: self.id(0),
         });
-        let asked = self.leader_now().unwrap_or(0);
+        let asked = self.current_leader().unwrap_or(0);
         let outcome = self.group(asked).propose(admit).await.unwrap();
         assert!(matches!(outcome, Outcome::Admitted { .. }), "{outcome:?}");
     }
 
     /// The node that considers itself the leader, if any.
-    pub(crate) fn leader_now(&self) -> Option<usize> {
+    pub(crate) fn current_leader(&self) -> Option<usize> {
         let running = |at: &usize| self.nodes[*at].has_group();
         (0..self.nodes.len()).filter(running).find(|at| self.group(*at).is_leader())
     }

@@ -147,12 +147,12 @@ impl Node {
         .await;
         self.group.send_replace(Some(group));
         if self.plan.voters {
-            self.look_after_voters();
+            self.run_voters_controller();
         }
     }
 
     /// Starts the voters controller on this node.
-    pub(crate) fn look_after_voters(&mut self) {
+    pub(crate) fn run_voters_controller(&mut self) {
         let group = self.group();
         let running = self.running.as_mut().expect("the node runs");
         let (runtime, stop) = (running.runtime.handle().clone(), running.stop.clone());
@@ -174,7 +174,7 @@ impl Node {
     ) -> Result<Group, StartError> {
         let Running { runtime, endpoint, stop, .. } = self.running();
         std::fs::create_dir_all(&self.plan.dir).unwrap();
-        let start = raft::Start {
+        let start = raft::StartOptions {
             dir: self.raft_dir(),
             me: self.id(),
             cluster: self.plan.cluster,
@@ -184,7 +184,7 @@ impl Node {
         let (endpoint, stop) = (endpoint.clone(), stop.clone());
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         // Not among the awaited tasks: a kill drops it with the runtime.
-        let whole: JoinHandle<()> = runtime.spawn(async move {
+        let raft_task: JoinHandle<()> = runtime.spawn(async move {
             match raft::start(start, endpoint).await {
                 Err(error) => drop(ready.send(Err(error))),
                 Ok(running) => {
@@ -193,7 +193,7 @@ impl Node {
                 }
             }
         });
-        drop(whole);
+        drop(raft_task);
         bounded("Raft starts", is_ready).await.unwrap()
     }
 
@@ -243,7 +243,7 @@ impl Node {
     }
 
     /// Removes a peer from this node's directory.
-    pub(crate) fn forget(&self, peer: NodeId) {
+    pub(crate) fn remove_peer(&self, peer: NodeId) {
         self.trust.send_modify(|trust| {
             let mut now = (**trust).clone();
             now.directory.remove(&peer);

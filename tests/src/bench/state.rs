@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use muster_pki::identity::{Identity, node_id};
 use muster_pki::token::Token;
-use muster_state::command::{Admit, Found, Founder};
-use muster_state::{Command, Outcome, Stamped};
+use muster_state::command::{Admit, FoundCluster, Founder};
+use muster_state::{Command, Outcome, TimestampedCommand};
 use muster_storage::{self, Owner, SLED};
 use muster_types::{ClusterId, NodeId, NodeName, Role};
 use musterd::raft::types::{Opened, TypeConfig};
@@ -101,7 +101,7 @@ fn commands() -> Result<Vec<Command>> {
         let public_key = keys[usize::from(number)];
         Ok(Founder { public_key, name: name(number)?, addresses: vec![address(number)] })
     };
-    let mut commands = vec![Command::Found(Box::new(Found {
+    let mut commands = vec![Command::FoundCluster(Box::new(FoundCluster {
         cluster_id: ClusterId::from_bytes([2; 32]),
         cluster_name: "bench".to_owned(),
         certificate: vec![1; 1500],
@@ -136,8 +136,10 @@ fn address(number: u16) -> SocketAddr {
 
 fn entry(index: usize, command: Command) -> Entry<TypeConfig> {
     let index = u64::try_from(index).unwrap_or(u64::MAX) + 1;
-    let stamped =
-        Stamped { now_ms: 1_700_000_000_000 + i64::try_from(index).unwrap_or(0), command };
+    let stamped = TimestampedCommand {
+        now_ms: 1_700_000_000_000 + i64::try_from(index).unwrap_or(0),
+        command,
+    };
     let leader = CommittedLeaderId::new(1, NodeId::from_bytes([1; 32]));
     Entry { log_id: LogId::new(leader, index), payload: EntryPayload::Normal(stamped) }
 }

@@ -119,7 +119,7 @@ fn claim(refused: &Rejection, state: Option<&ClusterState>) -> String {
     match refused.reason {
         RejectReason::NotForWorkers | RejectReason::Removed => {
             let node = node_id(&refused.public_key);
-            let name = state.map(|state| state.actor(&Actor::Node(node)));
+            let name = state.map(|state| state.actor_name(&Actor::Node(node)));
             format!("as {}", name.unwrap_or_else(|| format!("node {}", node.short())))
         }
         RejectReason::NotAToken | RejectReason::UnknownToken | RejectReason::WrongProof => {

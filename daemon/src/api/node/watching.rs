@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use muster_state::Command;
     use muster_state::command::{RecordAudit, Remove};
-    use muster_state::sample::{ADMIN, Replica, admit, by, id};
+    use muster_state::fixtures::{ADMIN, Replica, admit, by, id};
 
     fn audit() -> Command {
         Command::RecordAudit(RecordAudit {

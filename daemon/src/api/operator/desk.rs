@@ -19,9 +19,9 @@ use crate::api::node::unavailable;
 use crate::controllers::etcd::access::{Access, AccessError};
 use crate::controllers::etcd::members::LivenessWatch;
 use crate::raft::Group;
-use muster_state::access::{Call, allowed};
 use muster_state::command::RecordAudit;
-use muster_state::{Actor, ClusterState, Command, Outcome, Reason, Refusal};
+use muster_state::permissions::{Call, allowed};
+use muster_state::{Actor, ClusterState, Command, Outcome, Refusal, RefusalKind};
 
 /// Time limit for a node to answer a call about itself.
 const NODE_ANSWERS: Duration = Duration::from_secs(3);
@@ -177,19 +177,19 @@ pub(super) fn by(caller: PublicKey) -> Actor {
 
 /// Converts a refused command to a gRPC error.
 pub(super) fn refused(refusal: Refusal) -> Status {
-    let Refusal { reason, message } = refusal;
-    match reason {
-        Reason::NotAllowed => Status::permission_denied(message),
-        Reason::Invalid => Status::invalid_argument(message),
-        Reason::NotAMember | Reason::NoSuchToken => Status::not_found(message),
-        Reason::NotNow | Reason::NotFounded => Status::unavailable(message),
-        Reason::Conflict | Reason::NameTaken => Status::already_exists(message),
-        Reason::Full => Status::resource_exhausted(message),
-        Reason::AlreadyFounded
-        | Reason::Removed
-        | Reason::Token
-        | Reason::LastControlPlane
-        | Reason::QuorumAtRisk
-        | Reason::Stale => Status::failed_precondition(message),
+    let Refusal { kind, message } = refusal;
+    match kind {
+        RefusalKind::NotAllowed => Status::permission_denied(message),
+        RefusalKind::Invalid => Status::invalid_argument(message),
+        RefusalKind::NotAMember | RefusalKind::NoSuchToken => Status::not_found(message),
+        RefusalKind::NotNow | RefusalKind::NotFounded => Status::unavailable(message),
+        RefusalKind::Conflict | RefusalKind::NameTaken => Status::already_exists(message),
+        RefusalKind::Full => Status::resource_exhausted(message),
+        RefusalKind::AlreadyFounded
+        | RefusalKind::Removed
+        | RefusalKind::Token
+        | RefusalKind::LastControlPlane
+        | RefusalKind::QuorumAtRisk
+        | RefusalKind::Stale => Status::failed_precondition(message),
     }
 }

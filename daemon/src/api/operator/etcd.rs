@@ -282,8 +282,8 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use muster_state::command::{Admit, Found, Founder};
-    use muster_state::{Command, Outcome, Stamped};
+    use muster_state::command::{Admit, FoundCluster, Founder};
+    use muster_state::{Command, Outcome, TimestampedCommand};
 
     const fn key(number: u8) -> PublicKey {
         PublicKey::from_bytes([number; 32])
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_node_without_etcd_is_distinguished_from_a_cluster_without() {
         let mut state = ClusterState::default();
-        let found = Command::Found(Box::new(Found {
+        let found = Command::FoundCluster(Box::new(FoundCluster {
             cluster_id: ClusterId::from_bytes([9; 32]),
             cluster_name: "demo".to_owned(),
             certificate: vec![1],
@@ -324,7 +324,8 @@ mod tests {
         }));
         let late = admit("cp-2", 2, Role::ControlPlane);
         for (index, command) in (1..).zip([found, late, admit("worker-1", 3, Role::Worker)]) {
-            let outcome = state.apply(index, &Stamped { now_ms: 1_700_000_000_000, command });
+            let outcome =
+                state.apply(index, &TimestampedCommand { now_ms: 1_700_000_000_000, command });
             assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
         }
         let refused = |number| refuse_without_etcd(&state, &node_id(&key(number))).err();

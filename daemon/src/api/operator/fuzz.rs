@@ -9,8 +9,8 @@ use muster_types::{ClusterId, OperatorRole, PublicKey};
 use prost::Message as _;
 
 use super::{etcd, records};
-use muster_state::command::{Found, Founder, Operator};
-use muster_state::{ClusterState, Command, Outcome, Stamped, limits, view};
+use muster_state::command::{FoundCluster, Founder, Operator};
+use muster_state::{ClusterState, Command, Outcome, TimestampedCommand, limits, view};
 
 fn key(number: u8) -> PublicKey {
     PublicKey::from_bytes([number; 32])
@@ -19,7 +19,7 @@ fn key(number: u8) -> PublicKey {
 fn founded() -> ClusterState {
     let mut state = ClusterState::default();
     let admin = OperatorRole::Admin;
-    let found = Found {
+    let found = FoundCluster {
         cluster_id: ClusterId::from_bytes([9; 32]),
         cluster_name: "demo".to_owned(),
         certificate: vec![1],
@@ -33,8 +33,11 @@ fn founded() -> ClusterState {
         verifier: muster_pki::token::Verifier::from_bytes(&[1; 64]).expect("64 bytes"),
         config_digest: [5; 32],
     };
-    let command = Command::Found(Box::new(found));
-    assert_eq!(state.apply(1, &Stamped { now_ms: 1_700_000_000_000, command }), Outcome::Done);
+    let command = Command::FoundCluster(Box::new(found));
+    assert_eq!(
+        state.apply(1, &TimestampedCommand { now_ms: 1_700_000_000_000, command }),
+        Outcome::Done
+    );
     state
 }
 
@@ -109,7 +112,7 @@ fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
         let mut state = founded.clone();
         let (id, now_ms) = (create.token.clone(), state.now_ms() + 1);
         let command = Command::CreateToken(create);
-        if let Outcome::Refused(refusal) = state.apply(2, &Stamped { now_ms, command }) {
+        if let Outcome::Refused(refusal) = state.apply(2, &TimestampedCommand { now_ms, command }) {
             return Err(refusal.message);
         }
         let token = state.token(&id).expect("just created");

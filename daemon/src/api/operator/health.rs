@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::Desk;
 use muster_state::ClusterState;
-use muster_state::etcd::Phase;
+use muster_state::etcd::MemberPhase;
 
 /// Maximum clock offset between two nodes, in milliseconds. Certificates are backdated by more;
 /// beyond this offset, logs and leases become confusing.
@@ -44,7 +44,7 @@ impl Desk {
 
     fn without_vote(&self, state: &ClusterState) -> Vec<String> {
         let seen = self.seen(None);
-        let missing = state.control_planes().into_iter().filter(|id| !seen.voters.contains(id));
+        let missing = state.control_plane_ids().into_iter().filter(|id| !seen.voters.contains(id));
         missing.map(|id| format!("{} is not a voter yet", self.name(&id))).collect()
     }
 
@@ -95,15 +95,15 @@ fn waiting(nodes: &[wire::NodeStatusReply]) -> Vec<String> {
 fn outside_etcd(state: &ClusterState) -> Vec<String> {
     let mut findings: Vec<_> = state
         .etcd()
-        .records()
-        .filter(|(_, record)| !matches!(record.phase, Phase::Voter { .. }))
-        .map(|(_, record)| format!("{} is {}", record.seat.name, record.phase.as_str()))
+        .nodes()
+        .filter(|(_, record)| !matches!(record.phase, MemberPhase::Voter { .. }))
+        .map(|(_, record)| format!("{} is {}", record.peer.name, record.phase.as_str()))
         .collect();
     findings.extend(
         state
             .etcd()
-            .departed()
-            .map(|(_, gone)| format!("{} was removed but is still a member", gone.seat.name)),
+            .pending_removals()
+            .map(|(_, gone)| format!("{} was removed but is still a member", gone.peer.name)),
     );
     if state.authorities().is_none() {
         findings.push("the cluster has no etcd authority yet".to_owned());

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 pub use desk::{Desk, check_role};
 
 use super::listen::OperatorPeer;
-use muster_state::access::Call;
+use muster_state::permissions::Call;
 
 /// The service on one control-plane node.
 #[derive(Debug, Clone)]

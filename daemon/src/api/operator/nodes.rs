@@ -14,8 +14,8 @@ use super::Desk;
 use super::desk::{by, refused};
 use super::etcd::millis;
 use crate::clock;
-use muster_state::access::Call;
 use muster_state::command::Remove;
+use muster_state::permissions::Call;
 use muster_state::{ClusterState, Command, Outcome};
 
 /// Time limit for a removal to wait for etcd, which changes its membership only with a leader. Its
@@ -81,7 +81,7 @@ impl Desk {
         request: wire::RemoveNodeRequest,
     ) -> Result<wire::RemoveNodeReply, Status> {
         let state = self.current().await?;
-        let node = state.find_to_remove(&request.node).map_err(refused)?;
+        let node = state.find_for_removal(&request.node).map_err(refused)?;
         let remove = Remove { node, by: by(caller), force: request.force };
         // All checks come before the first change.
         state.check_removal(&remove).map_err(refused)?;
@@ -144,7 +144,7 @@ impl Desk {
         node: NodeId,
         force: bool,
     ) -> Result<(), Status> {
-        let record = state.etcd().record(&node);
+        let record = state.etcd().node(&node);
         let Some(member) = record.and_then(|record| record.phase.member_id()) else {
             return Ok(());
         };

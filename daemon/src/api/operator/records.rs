@@ -14,7 +14,7 @@ use super::desk::by;
 use super::etcd::millis;
 use crate::clock;
 use muster_state::command::{CreateToken, Grant, RevokeToken};
-use muster_state::view::{self, Contact, Seen};
+use muster_state::view::{self, LiveStatus, PeerLiveness};
 use muster_state::{ClusterState, Command, Token, TokenStatus};
 
 /// Time limit for a member listing to wait for a leader. After that, the listing is returned as
@@ -26,28 +26,28 @@ impl Desk {
     pub(super) async fn members(&self) -> wire::MembersReply {
         let (state, stale_for) = match self.group.catch_up_within(CONFIRM).await {
             Ok(state) => (state, None),
-            Err(_) => (self.group.state(), Some(self.group.silent_for())),
+            Err(_) => (self.group.state(), Some(self.group.leaderless_for())),
         };
         view::members(&state, &self.seen(stale_for))
     }
 
     /// Returns this node's view of the other nodes that is not in the state.
-    pub(super) fn seen(&self, stale_for: Option<Duration>) -> Seen {
+    pub(super) fn seen(&self, stale_for: Option<Duration>) -> LiveStatus {
         let metrics = self.group.metrics();
         let voters = metrics.borrow().membership_config.membership().voter_ids().collect();
         let now = Instant::now().into_std();
         let liveness = self.liveness.borrow();
-        let contacts = liveness.iter().map(|(node, seen)| {
+        let peers = liveness.iter().map(|(node, seen)| {
             let silent_for =
                 seen.last_heard.map(|heard| now.duration_since(heard)).unwrap_or_default();
-            (*node, Contact { state: word(seen.state), silent_for: Some(silent_for) })
+            (*node, PeerLiveness { state: word(seen.state), silent_for: Some(silent_for) })
         });
-        Seen {
+        LiveStatus {
             me: self.group.me(),
             leader: self.group.leader(),
             voters,
             stale_for,
-            contacts: contacts.collect(),
+            liveness: peers.collect(),
         }
     }
 

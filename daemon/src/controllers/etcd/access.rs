@@ -12,7 +12,7 @@ use muster_pki::leaf::{self, KeyPair, Profile};
 use muster_types::{ETCD_CLIENT_PORT, NodeId};
 use ring::digest;
 
-use muster_state::etcd::Phase;
+use muster_state::etcd::MemberPhase;
 use muster_state::{ClusterState, Member as ClusterMember};
 
 /// Lifetime of the certificate for Muster's own calls.
@@ -116,20 +116,21 @@ pub fn client_address(member: &ClusterMember) -> Option<SocketAddr> {
 
 /// Returns the node that runs a member of etcd's member list.
 pub fn node_of(state: &ClusterState, listed: &Listed) -> Option<NodeId> {
-    let records = || state.etcd().records();
-    let by_id = records().find(|(_, r)| r.phase.member_id() == Some(listed.id.0));
+    let nodes = || state.etcd().nodes();
+    let by_id = nodes().find(|(_, r)| r.phase.member_id() == Some(listed.id.0));
     let unseen = || {
-        records().find(|(_, r)| r.phase == Phase::Founding && r.seat.name.as_str() == listed.name)
+        nodes()
+            .find(|(_, r)| r.phase == MemberPhase::Founding && r.peer.name.as_str() == listed.name)
     };
     by_id.or_else(unseen).map(|(node, _)| *node)
 }
 
 /// Returns the nodes that run an etcd member, with its client address.
 pub fn members(state: &ClusterState) -> impl Iterator<Item = (NodeId, SocketAddr)> {
-    state.etcd().records().filter_map(|(node, record)| {
+    state.etcd().nodes().filter_map(|(node, record)| {
         let runs = match record.phase {
-            Phase::Founding | Phase::Learner { .. } | Phase::Voter { .. } => true,
-            Phase::Waiting | Phase::Lost { .. } => false,
+            MemberPhase::Founding | MemberPhase::Learner { .. } | MemberPhase::Voter { .. } => true,
+            MemberPhase::Waiting | MemberPhase::Lost { .. } => false,
         };
         let member = state.member(node).filter(|_| runs)?;
         Some((*node, client_address(member)?))

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::access::Access;
 use crate::clock;
 use crate::raft::Group;
-use muster_state::etcd::{Observed, ObservedMember, Phase, Step, next_step};
+use muster_state::etcd::{EtcdObservation, MemberPhase, ObservedMember, Step, next_step};
 use muster_state::{ClusterState, Command, EtcdChange};
 use muster_types::error::chain;
 
@@ -60,10 +60,10 @@ pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken)
 /// Returns true if every control-plane node votes in etcd, at its planned peer URL.
 fn is_fulfilled(state: &ClusterState) -> bool {
     let plan = state.etcd();
-    plan.departed().len() == 0
-        && plan.records().all(|(node, record)| {
-            matches!(record.phase, Phase::Voter { .. })
-                && state.etcd_peer_url(node).as_ref() == Some(&record.seat.peer_url)
+    plan.pending_removals().len() == 0
+        && plan.nodes().all(|(node, record)| {
+            matches!(record.phase, MemberPhase::Voter { .. })
+                && state.etcd_peer_url(node).as_ref() == Some(&record.peer.peer_url)
         })
 }
 
@@ -112,7 +112,7 @@ fn down_for_long(liveness: &BTreeMap<NodeId, Liveness>) -> BTreeSet<NodeId> {
 }
 
 /// Reads etcd's member list from an up-to-date member, and probes which members answer.
-async fn observe(client: &Client, down: BTreeSet<NodeId>) -> Result<Observed, CallError> {
+async fn observe(client: &Client, down: BTreeSet<NodeId>) -> Result<EtcdObservation, CallError> {
     let listed = client.current_members().await?;
     let healths = client.members_asked().iter().map(async |member| {
         let answered = member.health().await.is_ok();
@@ -129,7 +129,7 @@ async fn observe(client: &Client, down: BTreeSet<NodeId>) -> Result<Observed, Ca
             learner: member.learner,
         })
         .collect();
-    Ok(Observed { members, down })
+    Ok(EtcdObservation { members, down })
 }
 
 /// Performs a step and returns the change to record. A step that etcd has already done succeeds.
@@ -138,7 +138,7 @@ async fn perform(client: &Client, step: Step) -> Result<Option<EtcdChange>, Call
         Step::Record(change) => Some(change),
         Step::Update { node, generation, member_id, peer_url } => {
             client.update(MemberId(member_id), &peer_url).await?;
-            Some(EtcdChange::Moved { node, generation, peer_url })
+            Some(EtcdChange::PeerUrlChanged { node, generation, peer_url })
         }
         Step::Remove { member_id, of } => {
             match client.remove(MemberId(member_id)).await {
@@ -156,9 +156,9 @@ async fn perform(client: &Client, step: Step) -> Result<Option<EtcdChange>, Call
             }
             Some(EtcdChange::Promoted { node, generation, member_id })
         }
-        Step::Add { node, generation, seat } => {
-            let (added, _) = client.add_learner(&seat.peer_url).await?;
-            let (member_id, peer_url) = (added.id.0, seat.peer_url);
+        Step::Add { node, generation, peer } => {
+            let (added, _) = client.add_learner(&peer.peer_url).await?;
+            let (member_id, peer_url) = (added.id.0, peer.peer_url);
             Some(EtcdChange::Added { node, generation, member_id, peer_url })
         }
     })

@@ -23,7 +23,7 @@ use crate::clock;
 use crate::controllers::certificate::ips;
 use crate::raft::Group;
 use crate::restore::Restore;
-use muster_state::etcd::{Assignment, EtcdData, Seat, Start};
+use muster_state::etcd::{Assignment, EtcdData, EtcdPeer, InitialClusterState};
 use muster_state::{ClusterState, EtcdReport, Member};
 use muster_types::error::chain;
 
@@ -158,7 +158,7 @@ impl Unit {
         problem: Option<String>,
         leaves: Option<&Leaves>,
     ) {
-        if let Some(record) = state.etcd().record(&self.group.me()) {
+        if let Some(record) = state.etcd().node(&self.group.me()) {
             // The unit reports the generation of its spec, which may differ from the plan's.
             let data = match status.data {
                 _ if status.generation != Some(Generation(record.generation)) => {
@@ -201,20 +201,20 @@ fn known_data(state: &ClusterState, group: &Group, generation: u32) -> EtcdData 
 
 /// Returns the desired state. `None` if the plan assigns nothing to run.
 fn wanted(state: &ClusterState, member: &Member) -> Option<Wanted> {
-    let Assignment::Run { generation, start, initial_cluster } =
+    let Assignment::Run { generation, initial_state, initial_cluster } =
         state.etcd().assignment(&member.id)
     else {
         return None;
     };
-    let seat = |seat: Seat| Some((seat.name, peer_address(&seat.peer_url)?));
+    let peer = |peer: EtcdPeer| Some((peer.name, peer_address(&peer.peer_url)?));
     let heard_of = member.etcd.as_ref().is_some_and(|said| {
         said.generation == generation && matches!(said.data, EtcdData::Present | EtcdData::Lost)
     });
-    let state = match start {
-        Start::New => InitialState::New,
-        Start::Existing => InitialState::Existing,
+    let state = match initial_state {
+        InitialClusterState::New => InitialState::New,
+        InitialClusterState::Existing => InitialState::Existing,
     };
-    let members = initial_cluster.into_iter().filter_map(seat).collect();
+    let members = initial_cluster.into_iter().filter_map(peer).collect();
     Some(Wanted { generation, state, members, heard_of })
 }
 

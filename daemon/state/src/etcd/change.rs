@@ -4,8 +4,8 @@
 use muster_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::{Departed, EtcdData, EtcdReport, Phase, Plan, Record};
-use crate::{At, ClusterState, Outcome, Reason, Refusal, limits};
+use super::{EtcdData, EtcdPlan, EtcdReport, MemberPhase, NodePlan, PendingRemoval};
+use crate::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, limits};
 
 /// One transition of the etcd plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub enum EtcdChange {
     /// member of a removed node is dropped from the plan.
     Removed { node: NodeId, generation: u32 },
     /// etcd now has another peer URL for the member.
-    Moved { node: NodeId, generation: u32, peer_url: String },
+    PeerUrlChanged { node: NodeId, generation: u32, peer_url: String },
 }
 
 impl EtcdChange {
@@ -34,7 +34,7 @@ impl EtcdChange {
             | Self::Promoted { node, .. }
             | Self::Lost { node, .. }
             | Self::Removed { node, .. }
-            | Self::Moved { node, .. } => *node,
+            | Self::PeerUrlChanged { node, .. } => *node,
         }
     }
 
@@ -45,30 +45,35 @@ impl EtcdChange {
             | Self::Promoted { generation, .. }
             | Self::Lost { generation, .. }
             | Self::Removed { generation, .. }
-            | Self::Moved { generation, .. } => *generation,
+            | Self::PeerUrlChanged { generation, .. } => *generation,
         }
     }
 }
 
 impl ClusterState {
-    pub(crate) fn change_etcd(&mut self, at: At, change: &EtcdChange) -> Result<Outcome, Refusal> {
+    pub(crate) fn change_etcd(
+        &mut self,
+        at: ApplyContext,
+        change: &EtcdChange,
+    ) -> Result<Outcome, Refusal> {
         self.etcd.change(at, change)
     }
 }
 
-impl Plan {
-    fn change(&mut self, at: At, change: &EtcdChange) -> Result<Outcome, Refusal> {
+impl EtcdPlan {
+    fn change(&mut self, at: ApplyContext, change: &EtcdChange) -> Result<Outcome, Refusal> {
         let (node, generation) = (change.node(), change.generation());
-        if let EtcdChange::Added { peer_url, .. } | EtcdChange::Moved { peer_url, .. } = change
+        if let EtcdChange::Added { peer_url, .. } | EtcdChange::PeerUrlChanged { peer_url, .. } =
+            change
             && (peer_url.is_empty() || peer_url.len() > limits::URL)
         {
             return Err(Refusal::new(
-                Reason::Invalid,
+                RefusalKind::Invalid,
                 format!("a peer URL has 1 to {} bytes", limits::URL),
             ));
         }
         if let EtcdChange::Added { member_id, .. } | EtcdChange::Started { member_id, .. } = change
-            && self.holder(*member_id).is_some_and(|holder| holder != node)
+            && self.node_of_member(*member_id).is_some_and(|holder| holder != node)
         {
             return Err(stale(change, "another node has this etcd member"));
         }
@@ -77,61 +82,67 @@ impl Plan {
         {
             return Err(stale(change, "another node is the learner"));
         }
-        if let Some(departed) = self.departed.get(&node) {
+        if let Some(removal) = self.pending_removals.get(&node) {
             let gone =
-                matches!(change, EtcdChange::Removed { .. }) && departed.generation == generation;
+                matches!(change, EtcdChange::Removed { .. }) && removal.generation == generation;
             if !gone {
                 return Err(stale(change, "the node was removed"));
             }
-            self.departed.remove(&node);
+            self.pending_removals.remove(&node);
             return Ok(Outcome::Done);
         }
-        let Some(record) = self.records.get_mut(&node) else {
+        let Some(node_plan) = self.nodes.get_mut(&node) else {
             return Err(stale(change, "no control-plane member has this id"));
         };
-        record.change(at, change)
+        node_plan.change(at, change)
     }
 
     /// The node that has this etcd member.
-    fn holder(&self, member_id: u64) -> Option<NodeId> {
-        let of_member = |r: &&Record| r.phase.member_id() == Some(member_id);
-        let of_departed = |d: &&Departed| d.member_id == Some(member_id);
-        let member = self.records.iter().find(|(_, r)| of_member(r)).map(|(node, _)| *node);
-        let departed = || self.departed.iter().find(|(_, d)| of_departed(d)).map(|(node, _)| *node);
-        member.or_else(departed)
+    fn node_of_member(&self, member_id: u64) -> Option<NodeId> {
+        let of_member = |r: &&NodePlan| r.phase.member_id() == Some(member_id);
+        let of_removal = |d: &&PendingRemoval| d.member_id == Some(member_id);
+        let member = self.nodes.iter().find(|(_, r)| of_member(r)).map(|(node, _)| *node);
+        let removal =
+            || self.pending_removals.iter().find(|(_, d)| of_removal(d)).map(|(node, _)| *node);
+        member.or_else(removal)
     }
 
     /// Returns whether a node's report changes its plan.
-    pub(crate) fn is_news(&self, node: &NodeId, report: &EtcdReport) -> bool {
+    pub(crate) fn changes_plan(&self, node: &NodeId, report: &EtcdReport) -> bool {
         report.data == EtcdData::Lost
-            && self.records.get(node).is_some_and(|record| {
-                record.generation == report.generation
-                    && !matches!(record.phase, Phase::Lost { .. } | Phase::Waiting)
+            && self.nodes.get(node).is_some_and(|node_plan| {
+                node_plan.generation == report.generation
+                    && !matches!(node_plan.phase, MemberPhase::Lost { .. } | MemberPhase::Waiting)
             })
     }
 
     /// Applies a node's report: a member whose data is lost becomes lost. Returns whether the plan
     /// changed.
-    pub(crate) fn heed(&mut self, at: At, node: &NodeId, report: &EtcdReport) -> bool {
-        let news = self.is_news(node, report);
-        if news && let Some(record) = self.records.get_mut(node) {
-            record.enter(at, Phase::Lost { member_id: record.phase.member_id() });
+    pub(crate) fn record_report(
+        &mut self,
+        at: ApplyContext,
+        node: &NodeId,
+        report: &EtcdReport,
+    ) -> bool {
+        let changed = self.changes_plan(node, report);
+        if changed && let Some(node_plan) = self.nodes.get_mut(node) {
+            node_plan.set_phase(at, MemberPhase::Lost { member_id: node_plan.phase.member_id() });
         }
-        news
+        changed
     }
 }
 
-impl Record {
-    fn enter(&mut self, at: At, phase: Phase) {
+impl NodePlan {
+    fn set_phase(&mut self, at: ApplyContext, phase: MemberPhase) {
         self.phase = phase;
-        self.since = at.index;
+        self.since_index = at.index;
     }
 
-    fn change(&mut self, at: At, change: &EtcdChange) -> Result<Outcome, Refusal> {
+    fn change(&mut self, at: ApplyContext, change: &EtcdChange) -> Result<Outcome, Refusal> {
         let generation = change.generation();
         if let EtcdChange::Removed { .. } = change
             && generation.checked_add(1) == Some(self.generation)
-            && matches!(self.phase, Phase::Waiting)
+            && matches!(self.phase, MemberPhase::Waiting)
         {
             return Ok(Outcome::Unchanged);
         }
@@ -139,63 +150,69 @@ impl Record {
             return Err(stale(change, "its etcd has another generation"));
         }
         let next = match (change, self.phase) {
-            (EtcdChange::Started { member_id, .. }, Phase::Founding) => {
-                Phase::Voter { member_id: *member_id }
+            (EtcdChange::Started { member_id, .. }, MemberPhase::Founding) => {
+                MemberPhase::Voter { member_id: *member_id }
             }
-            (EtcdChange::Added { member_id, peer_url, .. }, Phase::Waiting) => {
-                self.seat.peer_url.clone_from(peer_url);
-                Phase::Learner { member_id: *member_id }
+            (EtcdChange::Added { member_id, peer_url, .. }, MemberPhase::Waiting) => {
+                self.peer.peer_url.clone_from(peer_url);
+                MemberPhase::Learner { member_id: *member_id }
             }
-            (EtcdChange::Promoted { member_id, .. }, Phase::Learner { member_id: held })
+            (EtcdChange::Promoted { member_id, .. }, MemberPhase::Learner { member_id: held })
                 if *member_id == held =>
             {
-                Phase::Voter { member_id: held }
+                MemberPhase::Voter { member_id: held }
             }
             (
                 EtcdChange::Lost { .. },
-                Phase::Founding | Phase::Learner { .. } | Phase::Voter { .. },
-            ) => Phase::Lost { member_id: self.phase.member_id() },
+                MemberPhase::Founding | MemberPhase::Learner { .. } | MemberPhase::Voter { .. },
+            ) => MemberPhase::Lost { member_id: self.phase.member_id() },
             (
                 EtcdChange::Removed { .. },
-                Phase::Founding | Phase::Learner { .. } | Phase::Voter { .. } | Phase::Lost { .. },
+                MemberPhase::Founding
+                | MemberPhase::Learner { .. }
+                | MemberPhase::Voter { .. }
+                | MemberPhase::Lost { .. },
             ) => {
                 let Some(next) = self.generation.checked_add(1) else {
                     return Err(stale(change, "its generations are used up"));
                 };
                 self.generation = next;
-                Phase::Waiting
+                MemberPhase::Waiting
             }
             (
-                EtcdChange::Moved { peer_url, .. },
-                Phase::Founding | Phase::Learner { .. } | Phase::Voter { .. } | Phase::Lost { .. },
+                EtcdChange::PeerUrlChanged { peer_url, .. },
+                MemberPhase::Founding
+                | MemberPhase::Learner { .. }
+                | MemberPhase::Voter { .. }
+                | MemberPhase::Lost { .. },
             ) => {
-                if self.seat.peer_url == *peer_url {
+                if self.peer.peer_url == *peer_url {
                     return Ok(Outcome::Unchanged);
                 }
-                self.seat.peer_url.clone_from(peer_url);
+                self.peer.peer_url.clone_from(peer_url);
                 return Ok(Outcome::Done);
             }
-            (change, phase) if is_result(change, phase) => return Ok(Outcome::Unchanged),
+            (change, phase) if is_already_applied(change, phase) => return Ok(Outcome::Unchanged),
             (change, phase) => {
                 return Err(stale(change, &format!("its phase is {}", phase.as_str())));
             }
         };
-        self.enter(at, next);
+        self.set_phase(at, next);
         Ok(Outcome::Done)
     }
 }
 
 /// Returns whether the phase is the result of the change, so that the change was applied before.
-fn is_result(change: &EtcdChange, phase: Phase) -> bool {
+fn is_already_applied(change: &EtcdChange, phase: MemberPhase) -> bool {
     match (change, phase) {
         (
             EtcdChange::Started { member_id, .. } | EtcdChange::Promoted { member_id, .. },
-            Phase::Voter { member_id: held },
+            MemberPhase::Voter { member_id: held },
         )
-        | (EtcdChange::Added { member_id, .. }, Phase::Learner { member_id: held }) => {
+        | (EtcdChange::Added { member_id, .. }, MemberPhase::Learner { member_id: held }) => {
             *member_id == held
         }
-        (EtcdChange::Lost { .. }, Phase::Lost { .. }) => true,
+        (EtcdChange::Lost { .. }, MemberPhase::Lost { .. }) => true,
         _ => false,
     }
 }
@@ -207,10 +224,10 @@ fn stale(change: &EtcdChange, why: &str) -> Refusal {
         EtcdChange::Promoted { .. } => "promoted",
         EtcdChange::Lost { .. } => "lost",
         EtcdChange::Removed { .. } => "removed",
-        EtcdChange::Moved { .. } => "moved",
+        EtcdChange::PeerUrlChanged { .. } => "moved",
     };
     Refusal::new(
-        Reason::Stale,
+        RefusalKind::Stale,
         format!(
             "etcd of node {} (generation {}) cannot be recorded as {what}: {why}; reread the plan",
             change.node().short(),

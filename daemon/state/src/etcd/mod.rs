@@ -17,10 +17,10 @@ use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeId, NodeName};
 use serde::{Deserialize, Serialize};
 
 pub use change::EtcdChange;
-pub use step::{Observed, ObservedMember, Step, next_step};
+pub use step::{EtcdObservation, ObservedMember, Step, next_step};
 
 use super::command::Founder;
-use super::{At, ClusterState, Member};
+use super::{ApplyContext, ClusterState, Member};
 
 /// A control-plane node's report about its own etcd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub enum EtcdData {
 
 /// The progress of a node towards a voting etcd member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
+pub enum MemberPhase {
     /// Part of the initial cluster, not seen in it yet.
     Founding,
     /// No etcd member yet.
@@ -65,7 +65,7 @@ pub enum Phase {
     },
 }
 
-impl Phase {
+impl MemberPhase {
     /// The etcd member's id, if known.
     pub const fn member_id(self) -> Option<u64> {
         match self {
@@ -88,31 +88,31 @@ impl Phase {
 
 /// The plan for one control-plane node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    pub phase: Phase,
+pub struct NodePlan {
+    pub phase: MemberPhase,
     /// Starts at 0 and increases with each replacement. Data of an earlier generation must not be
     /// used.
     pub generation: u32,
     /// Log index at which the phase was entered; the node that has waited longest is next.
-    pub since: u64,
+    pub since_index: u64,
     /// The name and peer URL of its member in etcd, now or once it is added.
-    pub seat: Seat,
+    pub peer: EtcdPeer,
 }
 
 /// Name and peer URL of an etcd member: an item of `--initial-cluster`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Seat {
+pub struct EtcdPeer {
     pub name: NodeName,
     pub peer_url: String,
 }
 
 /// The etcd member of a removed node, until etcd has removed it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departed {
+pub struct PendingRemoval {
     /// `None` if the node was removed before its member was seen.
     pub member_id: Option<u64>,
     pub generation: u32,
-    pub seat: Seat,
+    pub peer: EtcdPeer,
     /// The member was a learner when its node was removed.
     #[serde(default)]
     pub learner: bool,
@@ -121,11 +121,11 @@ pub struct Departed {
 /// The plan for the whole cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Plan {
+pub struct EtcdPlan {
     /// The initial cluster, fixed by the birth certificate.
-    founders: BTreeMap<NodeId, Seat>,
-    records: BTreeMap<NodeId, Record>,
-    departed: BTreeMap<NodeId, Departed>,
+    founders: BTreeMap<NodeId, EtcdPeer>,
+    nodes: BTreeMap<NodeId, NodePlan>,
+    pending_removals: BTreeMap<NodeId, PendingRemoval>,
 }
 
 /// A node's task in the etcd plan.
@@ -136,131 +136,138 @@ pub enum Assignment {
     /// Do not run etcd yet. Data of an earlier generation must be set aside.
     Wait { generation: u32, reason: &'static str },
     /// Start etcd and keep it running.
-    Run { generation: u32, start: Start, initial_cluster: Vec<Seat> },
+    Run { generation: u32, initial_state: InitialClusterState, initial_cluster: Vec<EtcdPeer> },
 }
 
 /// etcd's `--initial-cluster-state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum InitialClusterState {
     /// Start together with the other founders.
     New,
     /// Start as a member that was added to a running cluster.
     Existing,
 }
 
-impl Plan {
+impl EtcdPlan {
     /// Every control-plane node in the plan.
-    pub fn records(&self) -> impl ExactSizeIterator<Item = (&NodeId, &Record)> {
-        self.records.iter()
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = (&NodeId, &NodePlan)> {
+        self.nodes.iter()
     }
 
     /// The plan for this node.
-    pub fn record(&self, node: &NodeId) -> Option<&Record> {
-        self.records.get(node)
+    pub fn node(&self, node: &NodeId) -> Option<&NodePlan> {
+        self.nodes.get(node)
     }
 
     /// Removed nodes whose etcd members are not removed yet.
-    pub fn departed(&self) -> impl ExactSizeIterator<Item = (&NodeId, &Departed)> {
-        self.departed.iter()
+    pub fn pending_removals(&self) -> impl ExactSizeIterator<Item = (&NodeId, &PendingRemoval)> {
+        self.pending_removals.iter()
     }
 
     /// The initial cluster; never changes.
-    pub fn founders(&self) -> Vec<Seat> {
-        let mut seats: Vec<_> = self.founders.values().cloned().collect();
-        seats.sort();
-        seats
+    pub fn founders(&self) -> Vec<EtcdPeer> {
+        let mut peers: Vec<_> = self.founders.values().cloned().collect();
+        peers.sort();
+        peers
     }
 
     /// The node's task in the etcd plan.
     pub fn assignment(&self, node: &NodeId) -> Assignment {
-        let Some(record) = self.records.get(node) else { return Assignment::Nothing };
-        let generation = record.generation;
+        let Some(node_plan) = self.nodes.get(node) else { return Assignment::Nothing };
+        let generation = node_plan.generation;
         let wait = |reason| Assignment::Wait { generation, reason };
-        match record.phase {
-            Phase::Waiting => wait("the leader to add it to etcd"),
-            Phase::Lost { .. } => wait("the leader to remove its lost etcd member"),
-            Phase::Founding | Phase::Learner { .. } | Phase::Voter { .. } => {
+        match node_plan.phase {
+            MemberPhase::Waiting => wait("the leader to add it to etcd"),
+            MemberPhase::Lost { .. } => wait("the leader to remove its lost etcd member"),
+            MemberPhase::Founding | MemberPhase::Learner { .. } | MemberPhase::Voter { .. } => {
                 let founding = generation == 0 && self.founders.contains_key(node);
-                let (start, initial_cluster) = if founding {
-                    (Start::New, self.founders())
+                let (initial_state, initial_cluster) = if founding {
+                    (InitialClusterState::New, self.founders())
                 } else {
-                    (Start::Existing, self.seats())
+                    (InitialClusterState::Existing, self.peers())
                 };
-                Assignment::Run { generation, start, initial_cluster }
+                Assignment::Run { generation, initial_state, initial_cluster }
             }
         }
     }
 
     /// Every etcd member, as far as the plan knows.
-    fn seats(&self) -> Vec<Seat> {
-        let held = self.records.values().filter(|r| !matches!(r.phase, Phase::Waiting));
-        let mut seats: Vec<_> = held.map(|r| r.seat.clone()).collect();
-        seats.extend(self.departed.values().map(|d| d.seat.clone()));
-        seats.sort();
-        seats
+    fn peers(&self) -> Vec<EtcdPeer> {
+        let held = self.nodes.values().filter(|r| !matches!(r.phase, MemberPhase::Waiting));
+        let mut peers: Vec<_> = held.map(|r| r.peer.clone()).collect();
+        peers.extend(self.pending_removals.values().map(|d| d.peer.clone()));
+        peers.sort();
+        peers
     }
 
     /// The node that is a learner; at most one.
     pub fn learner(&self) -> Option<&NodeId> {
-        let mut records = self.records.iter();
-        records.find(|(_, r)| matches!(r.phase, Phase::Learner { .. })).map(|(node, _)| node)
+        let mut nodes = self.nodes.iter();
+        nodes.find(|(_, r)| matches!(r.phase, MemberPhase::Learner { .. })).map(|(node, _)| node)
     }
 
-    pub(super) fn found(&mut self, at: At, founders: &[Founder]) {
+    pub(super) fn set_founders(&mut self, at: ApplyContext, founders: &[Founder]) {
         for founder in founders {
             let Some(address) = founder.addresses.first() else { continue };
-            let seat = Seat { name: founder.name.clone(), peer_url: peer_url(address) };
+            let peer = EtcdPeer { name: founder.name.clone(), peer_url: peer_url(address) };
             let node = super::node_id(&founder.public_key);
-            self.founders.insert(node, seat.clone());
-            let record = Record { phase: Phase::Founding, generation: 0, since: at.index, seat };
-            self.records.insert(node, record);
+            self.founders.insert(node, peer.clone());
+            let node_plan = NodePlan {
+                phase: MemberPhase::Founding,
+                generation: 0,
+                since_index: at.index,
+                peer,
+            };
+            self.nodes.insert(node, node_plan);
         }
     }
 
     /// Puts a new control-plane node at the end of the queue.
-    pub(super) fn enlist(&mut self, at: At, member: &Member) {
+    pub(super) fn add_node(&mut self, at: ApplyContext, member: &Member) {
         let Some(address) = member.addresses.first() else { return };
-        let seat = Seat { name: member.name.clone(), peer_url: peer_url(address) };
-        let record = Record { phase: Phase::Waiting, generation: 0, since: at.index, seat };
-        self.records.insert(member.id, record);
+        let peer = EtcdPeer { name: member.name.clone(), peer_url: peer_url(address) };
+        let node_plan =
+            NodePlan { phase: MemberPhase::Waiting, generation: 0, since_index: at.index, peer };
+        self.nodes.insert(member.id, node_plan);
     }
 
     /// Takes a removed node out of the plan and schedules the removal of its etcd member, if any. A
     /// waiting node that had a member before leaves its name, in case that member still exists.
-    pub(super) fn dismiss(&mut self, node: &NodeId) {
-        let Some(record) = self.records.remove(node) else { return };
-        if matches!(record.phase, Phase::Waiting) && record.generation == 0 {
+    pub(super) fn remove_node(&mut self, node: &NodeId) {
+        let Some(node_plan) = self.nodes.remove(node) else { return };
+        if matches!(node_plan.phase, MemberPhase::Waiting) && node_plan.generation == 0 {
             return;
         }
-        let departed = Departed {
-            member_id: record.phase.member_id(),
-            generation: record.generation,
-            seat: record.seat,
-            learner: matches!(record.phase, Phase::Learner { .. }),
+        let removal = PendingRemoval {
+            member_id: node_plan.phase.member_id(),
+            generation: node_plan.generation,
+            peer: node_plan.peer,
+            learner: matches!(node_plan.phase, MemberPhase::Learner { .. }),
         };
-        self.departed.insert(*node, departed);
+        self.pending_removals.insert(*node, removal);
     }
 
     /// Returns whether the remaining etcd voters would lose their quorum without this node's
     /// member, by the plan. Lost members and those of removed nodes count, but do not answer.
     pub(super) fn would_lose_quorum_without(&self, node: &NodeId) -> bool {
-        let voting = |r: &Record| matches!(r.phase, Phase::Founding | Phase::Voter { .. });
-        let lost = |r: &Record| matches!(r.phase, Phase::Lost { .. });
-        let Some(record) = self.records.get(node) else { return false };
-        if !voting(record) && !lost(record) {
+        let voting =
+            |r: &NodePlan| matches!(r.phase, MemberPhase::Founding | MemberPhase::Voter { .. });
+        let lost = |r: &NodePlan| matches!(r.phase, MemberPhase::Lost { .. });
+        let Some(node_plan) = self.nodes.get(node) else { return false };
+        if !voting(node_plan) && !lost(node_plan) {
             return false;
         }
-        let others = || self.records.iter().filter(|(id, _)| *id != node).map(|(_, r)| r);
+        let others = || self.nodes.iter().filter(|(id, _)| *id != node).map(|(_, r)| r);
         let answering = others().filter(|r| voting(r)).count();
         let silent = others().filter(|r| lost(r)).count()
-            + self.departed.values().filter(|d| !d.learner).count();
+            + self.pending_removals.values().filter(|d| !d.learner).count();
         answering < majority(answering + silent)
     }
 }
 
 impl ClusterState {
     /// The etcd plan.
-    pub fn etcd(&self) -> &Plan {
+    pub fn etcd(&self) -> &EtcdPlan {
         &self.etcd
     }
 

@@ -10,10 +10,11 @@ use muster_types::{NodeId, Role};
 use proptest::prelude::*;
 
 use super::{
-    EtcdChange, EtcdData, EtcdReport, Observed, ObservedMember, Phase, Step, majority, next_step,
+    EtcdChange, EtcdData, EtcdObservation, EtcdReport, MemberPhase, ObservedMember, Step, majority,
+    next_step,
 };
 use crate::command::Remove;
-use crate::sample::*;
+use crate::fixtures::*;
 use crate::{Command, Outcome};
 
 /// A simulated etcd cluster and the nodes it runs on.
@@ -44,7 +45,7 @@ enum Event {
     Up(usize),
     /// The leader acts; it may die before it can record the change.
     Tick {
-        dies: bool,
+        crashes: bool,
     },
     /// The leader acts on an old list, counted backwards from now.
     StaleTick(usize),
@@ -77,7 +78,7 @@ impl World {
     }
 
     fn nth(&self, n: usize) -> NodeId {
-        let nodes: Vec<_> = self.replica.state.control_planes().into_iter().collect();
+        let nodes: Vec<_> = self.replica.state.control_plane_ids().into_iter().collect();
         nodes[n % nodes.len()]
     }
 
@@ -90,35 +91,35 @@ impl World {
     fn owner(&self, member: &ObservedMember) -> Option<NodeId> {
         let plan = self.replica.state.etcd();
         let of_id = |id: Option<u64>| id == Some(member.member_id);
-        plan.records()
+        plan.nodes()
             .find(|(_, r)| {
                 of_id(r.phase.member_id())
                     || (r.phase.member_id().is_none()
-                        && r.phase != Phase::Waiting
-                        && r.seat.name.as_str() == member.name)
+                        && r.phase != MemberPhase::Waiting
+                        && r.peer.name.as_str() == member.name)
             })
             .map(|(node, _)| *node)
             .or_else(|| {
-                plan.departed()
+                plan.pending_removals()
                     .find(|(_, d)| {
                         of_id(d.member_id)
-                            || (d.member_id.is_none() && d.seat.name.as_str() == member.name)
+                            || (d.member_id.is_none() && d.peer.name.as_str() == member.name)
                     })
                     .map(|(node, _)| *node)
             })
     }
 
     /// Nodes follow the plan: learners start. Nodes that are down or broken do not answer.
-    fn settle(&mut self) {
+    fn update_health(&mut self) {
         let owners: Vec<_> = self.members.iter().map(|m| self.owner(m)).collect();
         for (member, owner) in self.members.iter_mut().zip(owners) {
             let up = owner.is_some_and(|node| !self.down.contains(&node));
             member.healthy = up && !self.broken.contains(&member.member_id);
-            if let Some(record) = owner.and_then(|node| self.replica.state.etcd().record(&node))
+            if let Some(record) = owner.and_then(|node| self.replica.state.etcd().node(&node))
                 && member.learner
                 && member.healthy
             {
-                member.name = record.seat.name.to_string();
+                member.name = record.peer.name.to_string();
             }
             member.healthy &= !member.name.is_empty();
         }
@@ -137,10 +138,10 @@ impl World {
     fn survives_without(&self, node: NodeId) -> bool {
         let state = &self.replica.state;
         let stays = |m: &ObservedMember, owner: &NodeId| {
-            let lost = |p: Phase| matches!(p, Phase::Lost { .. });
+            let lost = |p: MemberPhase| matches!(p, MemberPhase::Lost { .. });
             *owner != node
                 && !self.broken.contains(&m.member_id)
-                && state.etcd().record(owner).is_some_and(|r| !lost(r.phase))
+                && state.etcd().node(owner).is_some_and(|r| !lost(r.phase))
         };
         let answers = |m: &ObservedMember, owner: &NodeId| {
             let is_member = state.member(owner).is_some();
@@ -155,19 +156,19 @@ impl World {
         count(&answers) >= majority(voters) && 2 * count(&stays) >= voters
     }
 
-    fn observe(&self) -> Observed {
+    fn observe(&self) -> EtcdObservation {
         if !self.has_quorum() {
-            return Observed::default();
+            return EtcdObservation::default();
         }
-        Observed { members: self.members.clone(), down: self.down.clone() }
+        EtcdObservation { members: self.members.clone(), down: self.down.clone() }
     }
 
-    fn tick(&mut self, dies: bool) -> Option<Step> {
-        self.settle();
+    fn tick(&mut self, crashes: bool) -> Option<Step> {
+        self.update_health();
         let step = next_step(&self.replica.state, &self.observe())?;
         let record = self.perform(&step);
         let record = record.unwrap_or_else(|why| panic!("etcd refuses {step:?}: {why}"));
-        if let Some(change) = record.filter(|_| !dies) {
+        if let Some(change) = record.filter(|_| !crashes) {
             let outcome = self.propose(Command::Etcd(change));
             assert_eq!(outcome, Outcome::Done, "what the planner decides is never stale");
         }
@@ -176,7 +177,7 @@ impl World {
 
     /// A step from an old list. The health of the members is always current.
     fn stale_tick(&mut self, age: usize) {
-        self.settle();
+        self.update_health();
         let mut observed = self.observe();
         if observed.members.is_empty() {
             return;
@@ -215,7 +216,7 @@ impl World {
                     return Err("peer URLs already exist");
                 }
                 self.members[at].peer_urls = vec![peer_url.clone()];
-                Some(EtcdChange::Moved { node, generation, peer_url })
+                Some(EtcdChange::PeerUrlChanged { node, generation, peer_url })
             }
             Step::Remove { member_id, of } => {
                 // A member that is gone counts as removed.
@@ -232,8 +233,8 @@ impl World {
                 self.members[at].learner = false;
                 Some(EtcdChange::Promoted { node, generation, member_id })
             }
-            Step::Add { node, generation, seat } => {
-                let taken = |m: &ObservedMember| m.learner || m.peer_urls.contains(&seat.peer_url);
+            Step::Add { node, generation, peer } => {
+                let taken = |m: &ObservedMember| m.learner || m.peer_urls.contains(&peer.peer_url);
                 if self.members.iter().any(taken) {
                     return Err("too many learners, or peer URLs already exist");
                 }
@@ -242,11 +243,11 @@ impl World {
                 self.members.push(ObservedMember {
                     member_id,
                     name: String::new(),
-                    peer_urls: vec![seat.peer_url.clone()],
+                    peer_urls: vec![peer.peer_url.clone()],
                     learner: true,
                     healthy: false,
                 });
-                let peer_url = seat.peer_url;
+                let peer_url = peer.peer_url;
                 Some(EtcdChange::Added { node, generation, member_id, peer_url })
             }
         };
@@ -261,11 +262,11 @@ impl World {
     }
 
     fn lost(&mut self, node: NodeId, by_report: bool) {
-        self.settle();
+        self.update_health();
         if !self.survives_without(node) {
             return;
         }
-        let Some(record) = self.replica.state.etcd().record(&node).cloned() else { return };
+        let Some(record) = self.replica.state.etcd().node(&node).cloned() else { return };
         let owned = self.members.iter().find(|m| self.owner(m) == Some(node)).map(|m| m.member_id);
         let generation = record.generation;
         if by_report {
@@ -281,14 +282,14 @@ impl World {
         }
     }
 
-    fn happen(&mut self, event: &Event) {
+    fn apply_event(&mut self, event: &Event) {
         match event {
             Event::Join => {
                 let mut admission = admit(self.next_node, Role::ControlPlane);
                 // New machines reuse names.
                 admission.name = name(self.next_node % 6);
-                let control_planes = self.replica.state.control_planes();
-                admission.verified_by = *control_planes.first().unwrap();
+                let ids = self.replica.state.control_plane_ids();
+                admission.verified_by = *ids.first().unwrap();
                 admission.addresses = vec![address(self.next_address)];
                 self.next_node += 1;
                 self.next_address += 1;
@@ -296,7 +297,7 @@ impl World {
             }
             Event::Remove(n) => {
                 let node = self.nth(*n);
-                self.settle();
+                self.update_health();
                 if self.survives_without(node) {
                     self.propose(Command::Remove(Remove { node, by: by(ADMIN), force: false }));
                 }
@@ -316,12 +317,12 @@ impl World {
             Event::Up(n) => {
                 self.down.remove(&self.nth(*n));
             }
-            Event::Tick { dies } => {
-                self.tick(*dies);
+            Event::Tick { crashes } => {
+                self.tick(*crashes);
             }
             Event::StaleTick(age) => self.stale_tick(*age),
             Event::Repeat(n) => {
-                self.settle();
+                self.update_health();
                 let old = self.proposed.get(n % self.proposed.len().max(1)).cloned();
                 match old {
                     // Valid again once the node has a member, like a new operator request.
@@ -337,7 +338,7 @@ impl World {
     }
 
     fn heal(&mut self) {
-        let members = self.replica.state.control_planes();
+        let members = self.replica.state.control_plane_ids();
         self.down.retain(|node| !members.contains(node));
     }
 }
@@ -352,7 +353,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => n.clone().prop_map(Event::Move),
         2 => n.clone().prop_map(Event::Down),
         2 => n.clone().prop_map(Event::Up),
-        12 => any::<bool>().prop_map(|dies| Event::Tick { dies }),
+        12 => any::<bool>().prop_map(|crashes| Event::Tick { crashes }),
         2 => n.prop_map(Event::Repeat),
     ]
 }
@@ -366,27 +367,27 @@ fn any_event_or_old_list() -> impl Strategy<Value = Event> {
 }
 
 /// Runs all events, then ticks without faults until nothing is left to do.
-fn live_through(founders: u8, events: &[Event]) -> Result<(), TestCaseError> {
+fn run_events(founders: u8, events: &[Event]) -> Result<(), TestCaseError> {
     let mut world = World::new(founders);
     for event in events {
-        world.happen(event);
+        world.apply_event(event);
     }
     world.heal();
     let last = (0..200).map(|_| world.tick(false)).find(Option::is_none);
     prop_assert_eq!(last, Some(None), "no end of steps");
     let plan = world.replica.state.etcd().clone();
     prop_assert!(world.has_quorum());
-    prop_assert_eq!(plan.departed().len(), 0);
-    for node in world.replica.state.control_planes() {
-        let record = plan.record(&node).unwrap();
-        let Phase::Voter { member_id } = record.phase else {
+    prop_assert_eq!(plan.pending_removals().len(), 0);
+    for node in world.replica.state.control_plane_ids() {
+        let record = plan.node(&node).unwrap();
+        let MemberPhase::Voter { member_id } = record.phase else {
             panic!("{record:?} does not vote; etcd: {:#?}", world.members);
         };
         let member = world.members.iter().find(|m| m.member_id == member_id).unwrap();
         let url = world.replica.state.etcd_peer_url(&node).unwrap();
         prop_assert_eq!(&member.peer_urls[0], &url);
     }
-    prop_assert_eq!(world.members.len(), plan.records().len());
+    prop_assert_eq!(world.members.len(), plan.nodes().len());
     Ok(())
 }
 
@@ -398,15 +399,15 @@ proptest! {
         founders in 1..=3_u8,
         events in proptest::collection::vec(any_event(), 0..60),
     ) {
-        live_through(founders, &events)?;
+        run_events(founders, &events)?;
     }
 
     #[test]
-    fn what_was_recorded_by_an_old_list_is_mended_in_the_end(
+    fn a_wrong_record_from_an_old_list_is_corrected_in_the_end(
         founders in 1..=3_u8,
         events in proptest::collection::vec(any_event_or_old_list(), 0..60),
     ) {
-        live_through(founders, &events)?;
+        run_events(founders, &events)?;
     }
 }
 
@@ -415,8 +416,8 @@ proptest! {
 #[test]
 fn a_removed_nodes_member_is_still_needed_when_another_was_taken_for_gone() {
     use Event::{Join, Remove, StaleTick, Tick};
-    let tick = || Tick { dies: false };
+    let tick = || Tick { crashes: false };
     let mut events = vec![tick(), tick(), Join, tick(), tick(), Join, tick(), tick()];
     events.extend([Remove(3), StaleTick(4), StaleTick(4)]);
-    live_through(2, &events).unwrap();
+    run_events(2, &events).unwrap();
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use muster_types::{NodeId, NodeName};
 
-use super::{EtcdChange, Phase, Plan, Record, Seat, majority};
+use super::{EtcdChange, EtcdPeer, EtcdPlan, MemberPhase, NodePlan, majority};
 use crate::ClusterState;
 
 /// The observed state of etcd, read **after** the replicated state, from a member that has
 /// just answered a read that needs a quorum: etcd 3.4 answers a plain list from memory, however
 /// old. With an older list, a healthy member could be taken for removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Observed {
+pub struct EtcdObservation {
     /// etcd's own list.
     pub members: Vec<ObservedMember>,
     /// Nodes that gossip has considered down for a while.
@@ -36,102 +36,106 @@ pub struct ObservedMember {
 pub enum Step {
     /// Propose this change: etcd has made it already and the plan does not have it.
     Record(EtcdChange),
-    /// `member update`, then [`EtcdChange::Moved`].
+    /// `member update`, then [`EtcdChange::PeerUrlChanged`].
     Update { node: NodeId, generation: u32, member_id: u64, peer_url: String },
     /// `member remove`. `of`: then [`EtcdChange::Removed`] for that node and generation.
     Remove { member_id: u64, of: Option<(NodeId, u32)> },
     /// `member promote`, then [`EtcdChange::Promoted`]. etcd refuses while the learner lags: retry.
     Promote { node: NodeId, generation: u32, member_id: u64 },
     /// `member add` as learner, then [`EtcdChange::Added`].
-    Add { node: NodeId, generation: u32, seat: Seat },
+    Add { node: NodeId, generation: u32, peer: EtcdPeer },
 }
 
 /// Returns the next step from the plan and the observed state of etcd. `None` once they agree, if
 /// nothing can be done safely, or if the observed list is empty.
-pub fn next_step(state: &ClusterState, observed: &Observed) -> Option<Step> {
+pub fn next_step(state: &ClusterState, observed: &EtcdObservation) -> Option<Step> {
     if observed.members.is_empty() {
         return None;
     }
-    let look = Look { state, plan: state.etcd(), observed };
-    look.record()
-        .or_else(|| look.update())
-        .or_else(|| look.remove())
-        .or_else(|| look.promote())
-        .or_else(|| look.add())
+    let planner = Planner { state, plan: state.etcd(), observed };
+    planner
+        .record_change()
+        .or_else(|| planner.update())
+        .or_else(|| planner.remove())
+        .or_else(|| planner.promote())
+        .or_else(|| planner.add())
 }
 
-struct Look<'a> {
+struct Planner<'a> {
     state: &'a ClusterState,
-    plan: &'a Plan,
-    observed: &'a Observed,
+    plan: &'a EtcdPlan,
+    observed: &'a EtcdObservation,
 }
 
-impl Look<'_> {
+impl Planner<'_> {
     /// Records a change that etcd has made and the plan does not have yet.
-    fn record(&self) -> Option<Step> {
-        let records = self.plan.records().find_map(|(node, record)| self.news(node, record));
-        let departed = || {
-            self.plan.departed().find_map(|(node, departed)| {
-                let seen = match departed.member_id {
+    fn record_change(&self) -> Option<Step> {
+        let nodes =
+            self.plan.nodes().find_map(|(node, node_plan)| self.unrecorded_change(node, node_plan));
+        let removal = || {
+            self.plan.pending_removals().find_map(|(node, removal)| {
+                let seen = match removal.member_id {
                     Some(member_id) => self.member(member_id),
-                    None => self.unclaimed(&departed.seat.name),
+                    None => self.unassigned(&removal.peer.name),
                 };
-                let (node, generation) = (*node, departed.generation);
+                let (node, generation) = (*node, removal.generation);
                 seen.is_none().then_some(EtcdChange::Removed { node, generation })
             })
         };
-        records.or_else(departed).map(Step::Record)
+        nodes.or_else(removal).map(Step::Record)
     }
 
-    fn news(&self, node: &NodeId, record: &Record) -> Option<EtcdChange> {
-        let (node, generation) = (*node, record.generation);
+    fn unrecorded_change(&self, node: &NodeId, node_plan: &NodePlan) -> Option<EtcdChange> {
+        let (node, generation) = (*node, node_plan.generation);
         let removed = EtcdChange::Removed { node, generation };
-        match record.phase {
-            Phase::Founding => Some(match self.unclaimed(&record.seat.name) {
+        match node_plan.phase {
+            MemberPhase::Founding => Some(match self.unassigned(&node_plan.peer.name) {
                 Some(seen) => EtcdChange::Started { node, generation, member_id: seen.member_id },
                 None => removed,
             }),
-            Phase::Waiting => {
+            MemberPhase::Waiting => {
                 // If the node had a member before, an unknown one may be it, started and lost.
                 if self.plan.learner().is_some() || generation > 0 {
                     return None;
                 }
                 let peer_url = self.state.etcd_peer_url(&node)?;
                 let unstarted = |m: &&ObservedMember| m.learner && m.name.is_empty();
-                let mut strays = self.strays().filter(unstarted);
-                let seen = strays.find(|m| m.peer_urls.contains(&peer_url))?;
+                let mut unknown_members = self.unknown_members().filter(unstarted);
+                let seen = unknown_members.find(|m| m.peer_urls.contains(&peer_url))?;
                 Some(EtcdChange::Added { node, generation, member_id: seen.member_id, peer_url })
             }
-            Phase::Learner { member_id } => match self.member(member_id) {
+            MemberPhase::Learner { member_id } => match self.member(member_id) {
                 None => Some(removed),
                 Some(seen) if !seen.learner => {
                     Some(EtcdChange::Promoted { node, generation, member_id })
                 }
-                Some(seen) => moved(&node, record, seen),
+                Some(seen) => peer_url_change(&node, node_plan, seen),
             },
-            Phase::Voter { member_id } => match self.member(member_id) {
+            MemberPhase::Voter { member_id } => match self.member(member_id) {
                 None => Some(removed),
-                Some(seen) => moved(&node, record, seen),
+                Some(seen) => peer_url_change(&node, node_plan, seen),
             },
-            Phase::Lost { member_id: Some(member_id) } => {
+            MemberPhase::Lost { member_id: Some(member_id) } => {
                 self.member(member_id).is_none().then_some(removed)
             }
-            Phase::Lost { member_id: None } => {
-                self.unclaimed(&record.seat.name).is_none().then_some(removed)
+            MemberPhase::Lost { member_id: None } => {
+                self.unassigned(&node_plan.peer.name).is_none().then_some(removed)
             }
         }
     }
 
     /// Updates a member whose node has another address now.
     fn update(&self) -> Option<Step> {
-        self.plan.records().find_map(|(node, record)| {
-            let (Phase::Learner { member_id } | Phase::Voter { member_id }) = record.phase else {
+        self.plan.nodes().find_map(|(node, node_plan)| {
+            let (MemberPhase::Learner { member_id } | MemberPhase::Voter { member_id }) =
+                node_plan.phase
+            else {
                 return None;
             };
             let peer_url = self.state.etcd_peer_url(node)?;
             let taken = self.observed.members.iter().any(|m| m.peer_urls.contains(&peer_url));
-            let (node, generation) = (*node, record.generation);
-            (record.seat.peer_url != peer_url && !taken).then_some(Step::Update {
+            let (node, generation) = (*node, node_plan.generation);
+            (node_plan.peer.peer_url != peer_url && !taken).then_some(Step::Update {
                 node,
                 generation,
                 member_id,
@@ -142,43 +146,43 @@ impl Look<'_> {
 
     /// Removes a member that should not exist, if the quorum holds without it.
     fn remove(&self) -> Option<Step> {
-        let departed = self.plan.departed().filter_map(|(node, departed)| {
-            let member_id = match departed.member_id {
+        let removal = self.plan.pending_removals().filter_map(|(node, removal)| {
+            let member_id = match removal.member_id {
                 Some(member_id) => member_id,
-                None => self.unclaimed(&departed.seat.name)?.member_id,
+                None => self.unassigned(&removal.peer.name)?.member_id,
             };
-            Some((member_id, Some((*node, departed.generation))))
+            Some((member_id, Some((*node, removal.generation))))
         });
-        let lost = self.plan.records().filter_map(|(node, record)| {
-            let Phase::Lost { member_id } = record.phase else { return None };
-            let seen = || self.unclaimed(&record.seat.name).map(|m| m.member_id);
-            Some((member_id.or_else(seen)?, Some((*node, record.generation))))
+        let lost = self.plan.nodes().filter_map(|(node, node_plan)| {
+            let MemberPhase::Lost { member_id } = node_plan.phase else { return None };
+            let seen = || self.unassigned(&node_plan.peer.name).map(|m| m.member_id);
+            Some((member_id.or_else(seen)?, Some((*node, node_plan.generation))))
         });
-        let strays = self.strays().map(|m| (m.member_id, None));
-        departed
+        let unknown_members = self.unknown_members().map(|m| (m.member_id, None));
+        removal
             .chain(lost)
-            .chain(strays)
+            .chain(unknown_members)
             .chain(self.stalled_learner())
-            .find(|(member_id, _)| self.is_dispensable(*member_id))
+            .find(|(member_id, _)| self.is_removable(*member_id))
             .map(|(member_id, of)| Step::Remove { member_id, of })
     }
 
     /// A learner whose node is down while another node waits; it goes back to the end of the queue.
     fn stalled_learner(&self) -> Option<(u64, Option<(NodeId, u32)>)> {
         let node = self.plan.learner()?;
-        let record = self.plan.record(node)?;
+        let node_plan = self.plan.node(node)?;
         let stalled = self.observed.down.contains(node) && self.next_waiting().is_some();
-        stalled.then_some((record.phase.member_id()?, Some((*node, record.generation))))
+        stalled.then_some((node_plan.phase.member_id()?, Some((*node, node_plan.generation))))
     }
 
     fn promote(&self) -> Option<Step> {
         let node = *self.plan.learner()?;
-        let record = self.plan.record(&node)?;
-        let member_id = record.phase.member_id()?;
+        let node_plan = self.plan.node(&node)?;
+        let member_id = node_plan.phase.member_id()?;
         let seen = self.member(member_id)?;
         let healthy = 1 + self.healthy_voters().count();
         let safe = healthy >= majority(1 + self.voters().count());
-        let generation = record.generation;
+        let generation = node_plan.generation;
         (seen.healthy && !seen.name.is_empty() && safe).then_some(Step::Promote {
             node,
             generation,
@@ -190,21 +194,23 @@ impl Look<'_> {
         if self.plan.learner().is_some() || self.observed.members.iter().any(|m| m.learner) {
             return None;
         }
-        let (node, record) = self.next_waiting()?;
+        let (node, node_plan) = self.next_waiting()?;
         let peer_url = self.state.etcd_peer_url(node)?;
         if self.observed.members.iter().any(|m| m.peer_urls.contains(&peer_url)) {
             return None;
         }
-        let seat = Seat { name: record.seat.name.clone(), peer_url };
-        Some(Step::Add { node: *node, generation: record.generation, seat })
+        let peer = EtcdPeer { name: node_plan.peer.name.clone(), peer_url };
+        Some(Step::Add { node: *node, generation: node_plan.generation, peer })
     }
 
     /// The node that has waited longest, of those that are not down.
-    fn next_waiting(&self) -> Option<(&NodeId, &Record)> {
+    fn next_waiting(&self) -> Option<(&NodeId, &NodePlan)> {
         self.plan
-            .records()
-            .filter(|(node, r)| r.phase == Phase::Waiting && !self.observed.down.contains(node))
-            .min_by_key(|(_, r)| r.since)
+            .nodes()
+            .filter(|(node, r)| {
+                r.phase == MemberPhase::Waiting && !self.observed.down.contains(node)
+            })
+            .min_by_key(|(_, r)| r.since_index)
     }
 
     fn member(&self, member_id: u64) -> Option<&ObservedMember> {
@@ -212,34 +218,39 @@ impl Look<'_> {
     }
 
     /// A voter of this name that the plan has assigned to no node yet.
-    fn unclaimed(&self, name: &NodeName) -> Option<&ObservedMember> {
+    fn unassigned(&self, name: &NodeName) -> Option<&ObservedMember> {
         self.observed
             .members
             .iter()
-            .find(|m| !m.learner && m.name == name.as_str() && !self.is_claimed(m.member_id))
+            .find(|m| !m.learner && m.name == name.as_str() && !self.is_assigned(m.member_id))
     }
 
     /// Members that are not in the plan. A learner that never started was added by a leader that
     /// died before recording it. Any other was wrongly recorded as removed: its node has stopped it
     /// and waits to be added again, which the old member's name and peer URL prevent.
-    fn strays(&self) -> impl Iterator<Item = &ObservedMember> {
-        let unknown = |m: &&ObservedMember| !self.is_claimed(m.member_id) && !self.is_expected(m);
+    fn unknown_members(&self) -> impl Iterator<Item = &ObservedMember> {
+        let unknown =
+            |m: &&ObservedMember| !self.is_assigned(m.member_id) && !self.is_known_by_name(m);
         self.observed.members.iter().filter(unknown)
     }
 
     /// Returns whether this is a voter that the plan knows by its name only.
-    fn is_expected(&self, member: &ObservedMember) -> bool {
-        let named = |seat: &Seat| seat.name.as_str() == member.name;
-        let by_name =
-            |phase: Phase| matches!(phase, Phase::Founding | Phase::Lost { member_id: None });
+    fn is_known_by_name(&self, member: &ObservedMember) -> bool {
+        let named = |peer: &EtcdPeer| peer.name.as_str() == member.name;
+        let by_name = |phase: MemberPhase| {
+            matches!(phase, MemberPhase::Founding | MemberPhase::Lost { member_id: None })
+        };
         !member.learner
-            && (self.plan.records().any(|(_, r)| by_name(r.phase) && named(&r.seat))
-                || self.plan.departed().any(|(_, d)| d.member_id.is_none() && named(&d.seat)))
+            && (self.plan.nodes().any(|(_, r)| by_name(r.phase) && named(&r.peer))
+                || self
+                    .plan
+                    .pending_removals()
+                    .any(|(_, d)| d.member_id.is_none() && named(&d.peer)))
     }
 
-    fn is_claimed(&self, member_id: u64) -> bool {
-        self.plan.records().any(|(_, r)| r.phase.member_id() == Some(member_id))
-            || self.plan.departed().any(|(_, d)| d.member_id == Some(member_id))
+    fn is_assigned(&self, member_id: u64) -> bool {
+        self.plan.nodes().any(|(_, r)| r.phase.member_id() == Some(member_id))
+            || self.plan.pending_removals().any(|(_, d)| d.member_id == Some(member_id))
     }
 
     fn voters(&self) -> impl Iterator<Item = &ObservedMember> {
@@ -252,22 +263,22 @@ impl Look<'_> {
     }
 
     fn is_leaving(&self, member: &ObservedMember) -> bool {
-        if self.strays().any(|stray| stray.member_id == member.member_id) {
+        if self.unknown_members().any(|unknown| unknown.member_id == member.member_id) {
             return true;
         }
-        let lost = self.plan.records().any(|(_, r)| match r.phase {
-            Phase::Lost { member_id: Some(member_id) } => member_id == member.member_id,
-            Phase::Lost { member_id: None } => r.seat.name.as_str() == member.name,
+        let lost = self.plan.nodes().any(|(_, r)| match r.phase {
+            MemberPhase::Lost { member_id: Some(member_id) } => member_id == member.member_id,
+            MemberPhase::Lost { member_id: None } => r.peer.name.as_str() == member.name,
             _ => false,
         });
-        lost || self.plan.departed().any(|(_, d)| match d.member_id {
+        lost || self.plan.pending_removals().any(|(_, d)| match d.member_id {
             Some(member_id) => member_id == member.member_id,
-            None => d.seat.name.as_str() == member.name && !self.is_claimed(member.member_id),
+            None => d.peer.name.as_str() == member.name && !self.is_assigned(member.member_id),
         })
     }
 
     /// Returns whether the voters that stay have a quorum without this member.
-    fn is_dispensable(&self, member_id: u64) -> bool {
+    fn is_removable(&self, member_id: u64) -> bool {
         match self.member(member_id) {
             None => false,
             Some(member) if member.learner => true,
@@ -281,10 +292,14 @@ impl Look<'_> {
 }
 
 /// Returns the change if etcd has another peer URL than the plan: an update was not recorded.
-fn moved(node: &NodeId, record: &Record, seen: &ObservedMember) -> Option<EtcdChange> {
+fn peer_url_change(
+    node: &NodeId,
+    node_plan: &NodePlan,
+    seen: &ObservedMember,
+) -> Option<EtcdChange> {
     let peer_url = seen.peer_urls.first()?;
-    let (node, generation) = (*node, record.generation);
-    (*peer_url != record.seat.peer_url).then(|| EtcdChange::Moved {
+    let (node, generation) = (*node, node_plan.generation);
+    (*peer_url != node_plan.peer.peer_url).then(|| EtcdChange::PeerUrlChanged {
         node,
         generation,
         peer_url: peer_url.clone(),

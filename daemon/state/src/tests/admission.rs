@@ -3,8 +3,8 @@ use muster_types::Role;
 use super::*;
 use crate::command::{Admit, RevokeToken};
 
-fn cannot_admit(replica: &Replica, admission: Admit, reason: Reason, message: &str) {
-    let expected = refusal(reason, message);
+fn cannot_admit(replica: &Replica, admission: Admit, kind: RefusalKind, message: &str) {
+    let expected = refusal(kind, message);
     assert_eq!(replica.state.check_admit(&admission, replica.now_ms).unwrap_err(), expected);
     let mut copy = replica.clone();
     let members = copy.state.members().cloned().collect::<Vec<_>>();
@@ -20,11 +20,11 @@ fn a_node_with_a_valid_token_becomes_a_member() {
     let admission = admit(4, Role::Worker);
     assert_eq!(replica.state.check_admit(&admission, replica.now_ms), Ok(()));
     let outcome = replica.run(Command::Admit(admission));
-    assert_eq!(outcome, Outcome::Admitted { node: id(4), again: false });
-    let member = replica.state.member_named(&name(4)).unwrap();
+    assert_eq!(outcome, Outcome::Admitted { node: id(4), already_member: false });
+    let member = replica.state.member_by_name(&name(4)).unwrap();
     assert_eq!((member.id, member.role, member.verified_by), (id(4), Role::Worker, Some(id(1))));
     assert_eq!(replica.state.token(&founding_token()).unwrap().uses, 1);
-    assert_eq!(replica.state.control_planes().len(), 3);
+    assert_eq!(replica.state.control_plane_ids().len(), 3);
     let entry = replica.state.audit().next_back().unwrap();
     assert_eq!(
         (entry.actor.as_str(), entry.subject.as_str(), entry.outcome.as_str()),
@@ -44,7 +44,7 @@ fn the_same_node_again_spends_no_use_and_needs_no_valid_token() {
     let entries = replica.state.audit().len();
     admission.addresses = vec![address(44)];
     let outcome = replica.run(Command::Admit(admission.clone()));
-    assert_eq!(outcome, Outcome::Admitted { node: id(4), again: true });
+    assert_eq!(outcome, Outcome::Admitted { node: id(4), already_member: true });
     assert_eq!(replica.state.token(&admission.token).unwrap().uses, 1);
     assert_eq!(replica.state.member(&id(4)).unwrap().addresses, [address(44)]);
     assert_eq!(replica.state.audit().len(), entries);
@@ -60,10 +60,10 @@ fn a_taken_name_is_refused_with_the_command_that_frees_it() {
          node remove node-2`, otherwise give this one another name",
         id(2).short()
     );
-    cannot_admit(&replica, wiped.clone(), Reason::NameTaken, &message);
+    cannot_admit(&replica, wiped.clone(), RefusalKind::NameTaken, &message);
     replica.done(remove(2));
     replica.done(Command::Admit(wiped));
-    assert_eq!(replica.state.member_named(&name(2)).unwrap().id, id(4));
+    assert_eq!(replica.state.member_by_name(&name(2)).unwrap().id, id(4));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_removed_identity_never_returns() {
          wipe its state directory to join as a new node",
         id(3).short()
     );
-    cannot_admit(&replica, admission, Reason::Removed, &message);
+    cannot_admit(&replica, admission, RefusalKind::Removed, &message);
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn a_member_cannot_become_another() {
              `musterctl node remove node-2`, wipe its state directory and let it join again"
         )
     };
-    cannot_admit(&replica, admit(2, Role::Worker), Reason::Invalid, &message("worker node-2"));
+    cannot_admit(&replica, admit(2, Role::Worker), RefusalKind::Invalid, &message("worker node-2"));
     let mut renamed = admit(2, Role::ControlPlane);
     renamed.name = name(9);
-    cannot_admit(&replica, renamed, Reason::Invalid, &message("control-plane node-9"));
+    cannot_admit(&replica, renamed, RefusalKind::Invalid, &message("control-plane node-9"));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn the_token_must_allow_it() {
     let refused = |replica: &Replica, token: &str, role, message: &str| {
         let mut admission = admit(4, role);
         admission.token = token_id(token);
-        cannot_admit(replica, admission, Reason::Token, message);
+        cannot_admit(replica, admission, RefusalKind::Token, message);
     };
     let again = "make another with `musterctl token create`";
     refused(
@@ -164,23 +164,23 @@ fn a_token_admits_as_many_nodes_as_it_has_uses() {
     cannot_admit(
         &replica,
         third,
-        Reason::Token,
+        RefusalKind::Token,
         "token twiceaaaaa has been used 2 times; make another with `musterctl token create`",
     );
 }
 
 #[test]
-fn only_a_control_plane_member_vouches_for_a_proof() {
+fn only_a_control_plane_member_verifies_a_proof() {
     let mut replica = Replica::founded(3);
     replica.done(Command::Admit(admit(4, Role::Worker)));
-    for witness in [4, 77] {
+    for verifier in [4, 77] {
         let mut admission = admit(5, Role::Worker);
-        admission.verified_by = id(witness);
+        admission.verified_by = id(verifier);
         let message = format!(
             "node {} is not (or no longer) a control-plane member; ask another one",
-            id(witness).short()
+            id(verifier).short()
         );
-        cannot_admit(&replica, admission, Reason::NotNow, &message);
+        cannot_admit(&replica, admission, RefusalKind::NotNow, &message);
     }
 }
 
@@ -194,14 +194,14 @@ fn addresses_and_versions_are_bounded() {
             "{wrong} is not an address that others can dial; check machine.network in the node's \
              configuration"
         );
-        cannot_admit(&replica, admission, Reason::Invalid, &message);
+        cannot_admit(&replica, admission, RefusalKind::Invalid, &message);
     }
     let mut admission = admit(4, Role::Worker);
     admission.addresses = vec![address(4); 17];
     cannot_admit(
         &replica,
         admission,
-        Reason::Invalid,
+        RefusalKind::Invalid,
         "a node has 1 to 16 addresses, not 17; check machine.network in its configuration",
     );
     for wrong in ["x".repeat(65), "0.1\n".to_owned()] {
@@ -210,7 +210,7 @@ fn addresses_and_versions_are_bounded() {
         cannot_admit(
             &replica,
             admission,
-            Reason::Invalid,
+            RefusalKind::Invalid,
             "a version is at most 64 printable ASCII characters",
         );
     }

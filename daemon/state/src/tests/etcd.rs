@@ -2,10 +2,10 @@ use muster_types::{NodeId, Role};
 
 use super::*;
 use crate::EtcdChange;
-use crate::etcd::{Assignment, Phase, Seat, Start};
+use crate::etcd::{Assignment, EtcdPeer, InitialClusterState, MemberPhase};
 
-fn seat(number: u8) -> Seat {
-    Seat { name: name(number), peer_url: format!("https://10.0.0.{number}:2380") }
+fn peer(number: u8) -> EtcdPeer {
+    EtcdPeer { name: name(number), peer_url: format!("https://10.0.0.{number}:2380") }
 }
 
 fn started(number: u8) -> Command {
@@ -14,7 +14,7 @@ fn started(number: u8) -> Command {
 }
 
 fn added(number: u8, generation: u32, member_id: u64) -> Command {
-    let peer_url = seat(number).peer_url;
+    let peer_url = peer(number).peer_url;
     Command::Etcd(EtcdChange::Added { node: id(number), generation, member_id, peer_url })
 }
 
@@ -30,8 +30,8 @@ fn removed(number: u8, generation: u32) -> Command {
     Command::Etcd(EtcdChange::Removed { node: id(number), generation })
 }
 
-fn record(replica: &Replica, node: NodeId) -> (Phase, u32) {
-    let record = replica.state.etcd().record(&node).unwrap();
+fn record(replica: &Replica, node: NodeId) -> (MemberPhase, u32) {
+    let record = replica.state.etcd().node(&node).unwrap();
     (record.phase, record.generation)
 }
 
@@ -52,8 +52,8 @@ fn founders_start_together_from_one_list() {
             replica.state.etcd().assignment(&id(number)),
             Assignment::Run {
                 generation: 0,
-                start: Start::New,
-                initial_cluster: vec![seat(1), seat(2), seat(3)],
+                initial_state: InitialClusterState::New,
+                initial_cluster: vec![peer(1), peer(2), peer(3)],
             }
         );
     }
@@ -65,7 +65,7 @@ fn a_founder_starts_with_the_first_list_also_after_it_was_seen_as_a_voter() {
     let before = replica.state.etcd().assignment(&id(3));
     replica.done(added(4, 0, 40));
     assert_eq!(replica.state.etcd().assignment(&id(3)), before);
-    assert_eq!(replica.state.etcd().founders(), [seat(1), seat(2), seat(3)]);
+    assert_eq!(replica.state.etcd().founders(), [peer(1), peer(2), peer(3)]);
 }
 
 #[test]
@@ -78,13 +78,13 @@ fn a_later_node_waits_then_learns_then_votes() {
     replica.done(added(4, 0, 40));
     let run = Assignment::Run {
         generation: 0,
-        start: Start::Existing,
-        initial_cluster: vec![seat(1), seat(2), seat(3), seat(4)],
+        initial_state: InitialClusterState::Existing,
+        initial_cluster: vec![peer(1), peer(2), peer(3), peer(4)],
     };
     assert_eq!(replica.state.etcd().assignment(&id(4)), run);
     assert_eq!(replica.state.etcd().learner(), Some(&id(4)));
     replica.done(promoted(4, 0, 40));
-    assert_eq!(record(&replica, id(4)), (Phase::Voter { member_id: 40 }, 0));
+    assert_eq!(record(&replica, id(4)), (MemberPhase::Voter { member_id: 40 }, 0));
     assert_eq!(replica.state.etcd().assignment(&id(4)), run);
 }
 
@@ -96,7 +96,7 @@ fn a_worker_has_no_etcd() {
     assert_eq!(
         replica.refused(added(4, 0, 40)),
         refusal(
-            Reason::Stale,
+            RefusalKind::Stale,
             &format!(
                 "etcd of node {} (generation 0) cannot be recorded as added: no control-plane \
                  member has this id; look again",
@@ -110,20 +110,21 @@ fn a_worker_has_no_etcd() {
 fn a_lost_member_begins_again_with_the_next_generation() {
     let mut replica = three_voters_and_a_fourth();
     replica.done(lost(2, 0));
-    assert_eq!(record(&replica, id(2)), (Phase::Lost { member_id: Some(2) }, 0));
+    assert_eq!(record(&replica, id(2)), (MemberPhase::Lost { member_id: Some(2) }, 0));
     assert_eq!(
         replica.state.etcd().assignment(&id(2)),
         Assignment::Wait { generation: 0, reason: "the leader to remove its lost etcd member" }
     );
     replica.done(removed(2, 0));
-    assert_eq!(record(&replica, id(2)), (Phase::Waiting, 1));
+    assert_eq!(record(&replica, id(2)), (MemberPhase::Waiting, 1));
     replica.done(added(2, 1, 22));
-    let Assignment::Run { generation, start, .. } = replica.state.etcd().assignment(&id(2)) else {
+    let Assignment::Run { generation, initial_state, .. } = replica.state.etcd().assignment(&id(2))
+    else {
         panic!("a learner runs");
     };
-    assert_eq!((generation, start), (1, Start::Existing));
+    assert_eq!((generation, initial_state), (1, InitialClusterState::Existing));
     replica.done(promoted(2, 1, 22));
-    assert_eq!(record(&replica, id(2)), (Phase::Voter { member_id: 22 }, 1));
+    assert_eq!(record(&replica, id(2)), (MemberPhase::Voter { member_id: 22 }, 1));
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn every_transition_twice_is_harmless() {
     twice(lost(1, 0));
     twice(removed(1, 0));
     twice(added(1, 1, 11));
-    twice(Command::Etcd(EtcdChange::Moved {
+    twice(Command::Etcd(EtcdChange::PeerUrlChanged {
         node: id(1),
         generation: 1,
         peer_url: "https://10.0.0.99:2380".to_owned(),
@@ -154,7 +155,7 @@ fn a_late_transition_is_refused_and_changes_nothing() {
         let etcd = replica.state.etcd().clone();
         let expected =
             format!("etcd of node {} {what}: {why}; reread the plan", id(number).short());
-        assert_eq!(replica.refused(command), refusal(Reason::Stale, &expected));
+        assert_eq!(replica.refused(command), refusal(RefusalKind::Stale, &expected));
         assert_eq!(*replica.state.etcd(), etcd);
     };
     stale(
@@ -200,13 +201,13 @@ fn a_late_transition_is_refused_and_changes_nothing() {
 fn a_removed_node_leaves_its_etcd_member_to_be_removed() {
     let mut replica = three_voters_and_a_fourth();
     replica.done(remove(3));
-    let departed: Vec<_> = replica.state.etcd().departed().collect();
-    assert_eq!((departed.len(), departed[0].0, departed[0].1.member_id), (1, &id(3), Some(3)));
+    let removals: Vec<_> = replica.state.etcd().removals().collect();
+    assert_eq!((removals.len(), removals[0].0, removals[0].1.member_id), (1, &id(3), Some(3)));
     assert_eq!(replica.state.etcd().assignment(&id(3)), Assignment::Nothing);
-    assert_eq!(replica.refused(started(3)).reason, Reason::Stale);
+    assert_eq!(replica.refused(started(3)).kind, RefusalKind::Stale);
     replica.done(removed(3, 0));
-    assert_eq!(replica.state.etcd().departed().len(), 0);
-    assert_eq!(replica.refused(removed(3, 0)).reason, Reason::Stale);
+    assert_eq!(replica.state.etcd().removals().len(), 0);
+    assert_eq!(replica.refused(removed(3, 0)).kind, RefusalKind::Stale);
 }
 
 /// The node may have been recorded as removed while its etcd member still existed.
@@ -215,15 +216,15 @@ fn a_node_removed_while_it_waits_again_leaves_its_name() {
     let mut replica = three_voters_and_a_fourth();
     replica.done(removed(3, 0));
     replica.done(remove(3));
-    let departed: Vec<_> = replica.state.etcd().departed().collect();
-    assert_eq!((departed.len(), departed[0].1.member_id), (1, None));
+    let removals: Vec<_> = replica.state.etcd().removals().collect();
+    assert_eq!((removals.len(), removals[0].1.member_id), (1, None));
     replica.done(removed(3, 1));
-    assert_eq!(replica.state.etcd().departed().len(), 0);
+    assert_eq!(replica.state.etcd().removals().len(), 0);
 }
 
 #[test]
 fn a_node_removed_while_it_waits_leaves_nothing() {
     let mut replica = three_voters_and_a_fourth();
     replica.done(remove(4));
-    assert_eq!(replica.state.etcd().departed().len(), 0);
+    assert_eq!(replica.state.etcd().removals().len(), 0);
 }

@@ -1,16 +1,16 @@
 use muster_types::{ClusterId, OperatorRole};
 
 use super::*;
-use crate::command::{Found, RecordAudit};
-use crate::{ClusterState, Stamped};
+use crate::command::{FoundCluster, RecordAudit};
+use crate::{ClusterState, TimestampedCommand};
 
-fn cannot_found(change: impl FnOnce(&mut Found), message: &str) {
+fn cannot_found(change: impl FnOnce(&mut FoundCluster), message: &str) {
     let mut command = found(3);
     change(&mut command);
     let mut replica = Replica::new();
     assert_eq!(
-        replica.refused(Command::Found(Box::new(command))),
-        refusal(Reason::Invalid, message)
+        replica.refused(Command::FoundCluster(Box::new(command))),
+        refusal(RefusalKind::Invalid, message)
     );
     assert!(replica.state.birth().is_none());
     assert_eq!(replica.state.members().len(), 0);
@@ -21,13 +21,13 @@ fn founding_makes_the_founders_members_and_operators_known() {
     let replica = Replica::founded(3);
     let state = &replica.state;
     assert_eq!(state.members().len(), 3);
-    assert_eq!(state.control_planes(), [id(1), id(2), id(3)].into());
+    assert_eq!(state.control_plane_ids(), [id(1), id(2), id(3)].into());
     assert_eq!(state.birth().unwrap().founders, [id(1), id(2), id(3)]);
     assert_eq!(state.operator(&key(ADMIN)).unwrap().role, OperatorRole::Admin);
     assert!(state.token(&founding_token()).unwrap().founding);
     assert_eq!(state.config_version(), 1);
     let entry = state.audit().next_back().unwrap();
-    assert_eq!((entry.actor.as_str(), entry.action.as_str()), ("cluster", "found"));
+    assert_eq!((entry.actor.as_str(), entry.action.as_str()), ("cluster", "found-cluster"));
     assert_eq!((entry.subject.as_str(), entry.outcome.as_str()), ("cluster demo", "ok"));
 }
 
@@ -35,16 +35,16 @@ fn founding_makes_the_founders_members_and_operators_known() {
 fn founding_twice_with_the_same_certificate_is_harmless_and_with_another_is_refused() {
     let mut replica = Replica::founded(3);
     let before = replica.state.members().cloned().collect::<Vec<_>>();
-    assert_eq!(replica.run(Command::Found(Box::new(found(3)))), Outcome::Unchanged);
+    assert_eq!(replica.run(Command::FoundCluster(Box::new(found(3)))), Outcome::Unchanged);
     let mut other = found(3);
     other.cluster_id = ClusterId::from_bytes([8; 32]);
-    let refused = replica.refused(Command::Found(Box::new(other)));
+    let refused = replica.refused(Command::FoundCluster(Box::new(other)));
     let (ours, theirs) =
         (ClusterId::from_bytes([9; 32]).short(), ClusterId::from_bytes([8; 32]).short());
     assert_eq!(
         refused,
         refusal(
-            Reason::AlreadyFounded,
+            RefusalKind::AlreadyFounded,
             &format!(
                 "this group is already the cluster {ours}; a birth certificate of the cluster \
                  {theirs} cannot found it again"
@@ -68,7 +68,7 @@ fn nothing_else_comes_before_founding() {
         assert_eq!(
             refused,
             refusal(
-                Reason::NotFounded,
+                RefusalKind::NotFounded,
                 "there is no cluster yet; `musterctl status` shows what each node waits for"
             )
         );
@@ -127,7 +127,7 @@ fn the_first_authorities_win() {
     assert_eq!(
         replica.refused(install(1, 2)),
         refusal(
-            Reason::Conflict,
+            RefusalKind::Conflict,
             "the cluster already has other authorities; discard these and use those"
         )
     );
@@ -143,7 +143,7 @@ fn authorities_in_each_others_places_are_refused() {
     assert_eq!(
         replica.refused(Command::InstallAuthorities(install)),
         refusal(
-            Reason::Invalid,
+            RefusalKind::Invalid,
             "expected the machine authority, found one of the kind etcd; create the authorities \
             again"
         )
@@ -171,14 +171,15 @@ fn the_clock_of_the_cluster_never_goes_back() {
 }
 
 #[test]
-fn a_command_of_an_index_that_was_applied_is_left_alone() {
+fn a_command_of_an_applied_index_is_ignored() {
     let mut state = ClusterState::default();
-    let stamped = Stamped { now_ms: START_MS, command: Command::Found(Box::new(found(3))) };
+    let stamped =
+        TimestampedCommand { now_ms: START_MS, command: Command::FoundCluster(Box::new(found(3))) };
     assert_eq!(state.apply(5, &stamped), Outcome::Done);
     let before = state.clone();
     let admitted = Command::Admit(admit(4, muster_types::Role::Worker));
     for index in 0..=5 {
-        let stamped = Stamped { now_ms: START_MS, command: admitted.clone() };
+        let stamped = TimestampedCommand { now_ms: START_MS, command: admitted.clone() };
         assert_eq!(state.apply(index, &stamped), Outcome::Unchanged);
     }
     assert_eq!(state, before);
@@ -202,7 +203,7 @@ fn an_entry_of_the_audit_log_is_one_bounded_line() {
     assert_eq!(entry.outcome, "ä".repeat(256));
     assert_eq!(
         replica.refused(record("", String::new())),
-        refusal(Reason::Invalid, "an audit entry names an action")
+        refusal(RefusalKind::Invalid, "an audit entry names an action")
     );
 }
 

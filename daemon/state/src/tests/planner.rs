@@ -4,7 +4,7 @@ use muster_types::Role;
 
 use super::*;
 use crate::EtcdChange;
-use crate::etcd::{Observed, ObservedMember, Seat, Step, next_step, peer_url};
+use crate::etcd::{EtcdObservation, EtcdPeer, ObservedMember, Step, next_step, peer_url};
 
 fn member(number: u8) -> ObservedMember {
     ObservedMember {
@@ -20,8 +20,8 @@ fn learner(number: u8) -> ObservedMember {
     ObservedMember { learner: true, ..member(number) }
 }
 
-fn observed(members: impl IntoIterator<Item = ObservedMember>) -> Observed {
-    Observed { members: members.into_iter().collect(), down: BTreeSet::new() }
+fn observed(members: impl IntoIterator<Item = ObservedMember>) -> EtcdObservation {
+    EtcdObservation { members: members.into_iter().collect(), down: BTreeSet::new() }
 }
 
 fn change(change: EtcdChange) -> Command {
@@ -58,19 +58,19 @@ fn what_agrees_needs_no_step() {
 fn an_empty_list_is_no_observation() {
     let mut replica = three_voters();
     replica.done(Command::Admit(admit(4, Role::ControlPlane)));
-    assert_eq!(next_step(&replica.state, &Observed::default()), None);
+    assert_eq!(next_step(&replica.state, &EtcdObservation::default()), None);
 }
 
 #[test]
-fn the_one_who_waits_longest_is_added_as_long_as_it_answers() {
+fn the_node_that_waits_longest_is_added_as_long_as_it_answers() {
     let mut replica = three_voters();
     replica.done(Command::Admit(admit(5, Role::ControlPlane)));
     replica.done(Command::Admit(admit(4, Role::ControlPlane)));
     replica.done(Command::Admit(admit(6, Role::Worker)));
     let mut observed = observed([1, 2, 3].map(member));
     let add = |number| {
-        let seat = Seat { name: name(number), peer_url: peer_url(&address(number)) };
-        Some(Step::Add { node: id(number), generation: 0, seat })
+        let peer = EtcdPeer { name: name(number), peer_url: peer_url(&address(number)) };
+        Some(Step::Add { node: id(number), generation: 0, peer })
     };
     assert_eq!(next_step(&replica.state, &observed), add(5));
     observed.down.insert(id(5));
@@ -80,7 +80,7 @@ fn the_one_who_waits_longest_is_added_as_long_as_it_answers() {
 }
 
 #[test]
-fn nobody_is_added_beside_a_learner_and_it_is_promoted_once_it_answers() {
+fn no_node_is_added_next_to_a_learner_which_is_promoted_once_it_answers() {
     let mut replica = three_voters();
     replica.done(Command::Admit(admit(4, Role::ControlPlane)));
     replica.done(Command::Admit(admit(5, Role::ControlPlane)));
@@ -93,7 +93,7 @@ fn nobody_is_added_beside_a_learner_and_it_is_promoted_once_it_answers() {
 }
 
 #[test]
-fn a_learner_whose_node_is_down_makes_room_for_one_that_answers() {
+fn a_learner_whose_node_is_down_is_replaced_by_one_that_answers() {
     let mut replica = three_voters();
     replica.done(Command::Admit(admit(4, Role::ControlPlane)));
     add(&mut replica, 4);
@@ -137,7 +137,7 @@ fn a_voter_is_not_removed_at_the_cost_of_the_quorum() {
 }
 
 #[test]
-fn a_new_address_is_told_to_etcd() {
+fn a_new_address_is_updated_in_etcd() {
     let mut replica = three_voters();
     let mut moved = report(2);
     moved.addresses = vec![address(22)];
@@ -147,15 +147,15 @@ fn a_new_address_is_told_to_etcd() {
     let update = Step::Update { node, generation, member_id: 2, peer_url: peer_url.clone() };
     let step = next_step(&replica.state, &observed([1, 2, 3].map(member)));
     assert_eq!(step, Some(update));
-    let told = ObservedMember { peer_urls: vec![peer_url.clone()], ..member(2) };
-    let step = next_step(&replica.state, &observed([member(1), told, member(3)]));
-    assert_eq!(step, Some(Step::Record(EtcdChange::Moved { node, generation, peer_url })));
+    let updated = ObservedMember { peer_urls: vec![peer_url.clone()], ..member(2) };
+    let step = next_step(&replica.state, &observed([member(1), updated, member(3)]));
+    assert_eq!(step, Some(Step::Record(EtcdChange::PeerUrlChanged { node, generation, peer_url })));
 }
 
 /// With an old list, node 3 was recorded as removed. Its real voter then blocked the new member
 /// indefinitely: nothing removed it, and etcd takes no peer URL twice.
 #[test]
-fn a_voter_wrongly_recorded_as_removed_makes_room_for_the_next() {
+fn a_voter_wrongly_recorded_as_removed_is_removed_for_the_next() {
     let mut replica = three_voters();
     replica.done(change(EtcdChange::Removed { node: id(3), generation: 0 }));
     let stopped = ObservedMember { healthy: false, ..member(3) };
@@ -164,9 +164,9 @@ fn a_voter_wrongly_recorded_as_removed_makes_room_for_the_next() {
     let silent = ObservedMember { healthy: false, ..member(2) };
     let step = next_step(&replica.state, &observed([member(1), silent, stopped.clone()]));
     assert_eq!(step, None, "it would cost the quorum");
-    let seat = Seat { name: name(3), peer_url: peer_url(&address(3)) };
+    let peer = EtcdPeer { name: name(3), peer_url: peer_url(&address(3)) };
     let step = next_step(&replica.state, &observed([member(1), member(2)]));
-    assert_eq!(step, Some(Step::Add { node: id(3), generation: 1, seat }));
+    assert_eq!(step, Some(Step::Add { node: id(3), generation: 1, peer }));
     // The same with a learner that has started: its data is not reused.
     let learner = ObservedMember { healthy: false, ..learner(3) };
     let step = next_step(&replica.state, &observed([member(1), member(2), learner]));

@@ -4,7 +4,7 @@ use muster_types::Role;
 
 use super::*;
 use crate::command::{Remove, SetLabels};
-use crate::etcd::{EtcdData, EtcdReport, Phase};
+use crate::etcd::{EtcdData, EtcdReport, MemberPhase};
 
 #[test]
 fn removal_ends_a_membership_and_says_so_again_when_asked_again() {
@@ -23,7 +23,7 @@ fn removal_ends_a_membership_and_says_so_again_when_asked_again() {
     assert_eq!(
         replica.refused(remove(9)),
         refusal(
-            Reason::NotAMember,
+            RefusalKind::NotAMember,
             &format!("no member has the node id {}; see `musterctl members`", id(9).short())
         )
     );
@@ -37,7 +37,7 @@ fn the_last_control_plane_node_stays_even_by_force() {
     assert_eq!(
         refused,
         refusal(
-            Reason::LastControlPlane,
+            RefusalKind::LastControlPlane,
             "node-1 is the last control-plane node and the cluster needs one; join another one \
             first"
         )
@@ -51,7 +51,7 @@ fn a_removal_that_costs_etcd_its_quorum_wants_force() {
     assert_eq!(
         replica.refused(remove(2)),
         refusal(
-            Reason::QuorumAtRisk,
+            RefusalKind::QuorumAtRisk,
             "without node-2 the remaining etcd members would have no quorum; wait until `musterctl \
              etcd members` shows the others as voters, or use --force"
         )
@@ -69,14 +69,14 @@ fn only_an_admin_removes_nodes() {
     assert_eq!(
         removed_by(OPERATOR),
         refusal(
-            Reason::NotAllowed,
+            RefusalKind::NotAllowed,
             "operator operator has the role operator, which may not call RemoveNode; ask an admin"
         )
     );
     assert_eq!(
         removed_by(99),
         refusal(
-            Reason::NotAllowed,
+            RefusalKind::NotAllowed,
             &format!(
                 "{} is not an operator of this cluster; operators come from node.yaml",
                 key(99)
@@ -93,14 +93,14 @@ fn a_node_is_found_by_name_and_by_id_and_a_typo_gets_the_nearest_name() {
     assert_eq!(
         replica.state.find("noed-1").unwrap_err(),
         refusal(
-            Reason::NotAMember,
+            RefusalKind::NotAMember,
             "no member has the name or node id \"noed-1\"; did you mean node-1?"
         )
     );
     assert_eq!(
         replica.state.find("Something else").unwrap_err(),
         refusal(
-            Reason::NotAMember,
+            RefusalKind::NotAMember,
             "no member has the name or node id \"Something else\"; see `musterctl members`"
         )
     );
@@ -123,13 +123,13 @@ fn a_report_that_changes_nothing_is_known_before_it_is_proposed() {
 }
 
 #[test]
-fn a_report_of_a_stranger_or_with_nonsense_changes_nothing() {
+fn a_report_of_an_unknown_node_or_with_invalid_values_changes_nothing() {
     let mut replica = Replica::founded(3);
     assert!(!replica.state.would_change(&report(9)));
     assert_eq!(
         replica.refused(Command::Report(report(9))),
         refusal(
-            Reason::NotAMember,
+            RefusalKind::NotAMember,
             &format!("node {} is not a member; see `musterctl members`", id(9).short())
         )
     );
@@ -139,16 +139,16 @@ fn a_report_of_a_stranger_or_with_nonsense_changes_nothing() {
     assert!(!replica.state.would_change(&odd));
     assert_eq!(
         replica.refused(Command::Report(odd)),
-        refusal(Reason::Invalid, "node-4 is a worker and has no etcd to report")
+        refusal(RefusalKind::Invalid, "node-4 is a worker and has no etcd to report")
     );
 }
 
 #[test]
 fn lost_etcd_data_makes_a_lost_member_once() {
     let mut replica = Replica::founded(3);
-    let phase = |replica: &Replica| replica.state.etcd().record(&id(3)).unwrap().phase;
+    let phase = |replica: &Replica| replica.state.etcd().node(&id(3)).unwrap().phase;
     replica.done(lost_report(3));
-    assert_eq!(phase(&replica), Phase::Lost { member_id: None });
+    assert_eq!(phase(&replica), MemberPhase::Lost { member_id: None });
     assert_eq!(replica.run(lost_report(3)), Outcome::Unchanged);
 }
 
@@ -175,7 +175,7 @@ fn labels_are_replaced_as_a_whole_and_bounded() {
         assert_eq!(
             replica.refused(set(&[wrong])),
             refusal(
-                Reason::Invalid,
+                RefusalKind::Invalid,
                 &format!(
                     "a label's key has 1 to 128 and its value at most 63 letters, digits or any of \
                      '-_./'; correct the label {:?}",
@@ -188,6 +188,6 @@ fn labels_are_replaced_as_a_whole_and_bounded() {
     let many = SetLabels { node: id(2), labels: many, by: by(ADMIN) };
     assert_eq!(
         replica.refused(Command::SetLabels(many)),
-        refusal(Reason::Invalid, "a node has at most 64 labels; drop some")
+        refusal(RefusalKind::Invalid, "a node has at most 64 labels; drop some")
     );
 }

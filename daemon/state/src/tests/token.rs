@@ -38,7 +38,7 @@ fn creating_and_revoking_twice_is_harmless() {
     assert_eq!(replica.run(once.clone()), Outcome::Unchanged);
     assert_eq!(
         replica.refused(create("tokenaaaaa", grant(&[Role::ControlPlane]))),
-        refusal(Reason::Conflict, "there is another token tokenaaaaa already; make a new one")
+        refusal(RefusalKind::Conflict, "there is another token tokenaaaaa already; make a new one")
     );
     assert_eq!(replica.run(revoke("tokenaaaaa")), Outcome::Done);
     assert_eq!(replica.run(revoke("tokenaaaaa")), Outcome::Unchanged);
@@ -49,7 +49,10 @@ fn creating_and_revoking_twice_is_harmless() {
     );
     assert_eq!(
         replica.refused(revoke("unknownaaa")),
-        refusal(Reason::NoSuchToken, "there is no token unknownaaa; see `musterctl token list`")
+        refusal(
+            RefusalKind::NoSuchToken,
+            "there is no token unknownaaa; see `musterctl token list`"
+        )
     );
 }
 
@@ -57,7 +60,7 @@ fn creating_and_revoking_twice_is_harmless() {
 fn the_founding_token_can_be_revoked_like_any_other() {
     let mut replica = Replica::founded(1);
     replica.done(revoke("foundingaa"));
-    assert_eq!(replica.refused(Command::Admit(admit(2, Role::Worker))).reason, Reason::Token);
+    assert_eq!(replica.refused(Command::Admit(admit(2, Role::Worker))).kind, RefusalKind::Token);
 }
 
 #[test]
@@ -66,7 +69,10 @@ fn a_grant_that_makes_no_sense_is_refused() {
     let mut refused = |change: fn(&mut Grant), message: &str| {
         let mut wrong = grant(&[Role::Worker]);
         change(&mut wrong);
-        assert_eq!(replica.refused(create("tokenaaaaa", wrong)), refusal(Reason::Invalid, message));
+        assert_eq!(
+            replica.refused(create("tokenaaaaa", wrong)),
+            refusal(RefusalKind::Invalid, message)
+        );
     };
     refused(|g| g.roles.clear(), "a token admits at least one role: control-plane, worker");
     let life_span =
@@ -91,7 +97,7 @@ fn only_an_admin_makes_and_revokes_tokens() {
     assert_eq!(
         replica.refused(Command::CreateToken(made)),
         refusal(
-            Reason::NotAllowed,
+            RefusalKind::NotAllowed,
             "operator reader has the role reader, which may not call CreateToken; ask an admin"
         )
     );
@@ -100,7 +106,7 @@ fn only_an_admin_makes_and_revokes_tokens() {
     assert_eq!(
         replica.refused(revoked),
         refusal(
-            Reason::NotAllowed,
+            RefusalKind::NotAllowed,
             "operator operator has the role operator, which may not call RevokeToken; ask an admin"
         )
     );
@@ -120,7 +126,7 @@ fn the_oldest_token_that_is_no_longer_valid_makes_room() {
     assert_eq!(
         replica.refused(create("onemoreaaa", grant(&[Role::Worker]))),
         refusal(
-            Reason::Full,
+            RefusalKind::Full,
             "the cluster holds 4096 valid tokens, the maximum; revoke some with `musterctl \
              token revoke`"
         )

@@ -5,7 +5,7 @@ use muster_types::Role;
 
 use super::*;
 use crate::command::{RecordAudit, RevokeToken};
-use crate::view::{self, Contact, Seen};
+use crate::view::{self, LiveStatus, PeerLiveness};
 use crate::{ClusterState, EtcdChange};
 
 fn four_nodes() -> Replica {
@@ -63,11 +63,11 @@ fn members_are_listed_by_name_with_what_gossip_and_raft_say() {
     let mut replica = four_nodes();
     replica.done(Command::Etcd(EtcdChange::Started { node: id(1), generation: 0, member_id: 1 }));
     replica.done(Command::Admit(admit(5, Role::ControlPlane)));
-    let mut seen = Seen { me: id(1), leader: Some(id(2)), ..Seen::default() };
-    seen.voters = [id(1), id(2), id(3)].into();
-    seen.contacts
-        .insert(id(4), Contact { state: "down", silent_for: Some(Duration::from_secs(9)) });
-    let reply = view::members(&replica.state, &seen);
+    let mut live = LiveStatus { me: id(1), leader: Some(id(2)), ..LiveStatus::default() };
+    live.voters = [id(1), id(2), id(3)].into();
+    live.liveness
+        .insert(id(4), PeerLiveness { state: "down", silent_for: Some(Duration::from_secs(9)) });
+    let reply = view::members(&replica.state, &live);
     let row = |m: &muster_messages::operator::Member| {
         let words = [&m.name, &m.role, &m.state, &m.raft_role, &m.etcd].map(String::as_str);
         let seen = m.last_seen_ms.map_or_else(|| "never".to_owned(), |ms| ms.to_string());
@@ -87,9 +87,9 @@ fn members_are_listed_by_name_with_what_gossip_and_raft_say() {
     assert_eq!(reply.members[0].address, "10.0.0.1:50000");
     assert_eq!(reply.members[0].id, id(1).to_string());
     assert_eq!((reply.leader.as_str(), reply.stale, reply.stale_for_ms), ("node-2", false, 0));
-    seen.leader = None;
-    seen.stale_for = Some(Duration::from_millis(1_500));
-    let reply = view::members(&replica.state, &seen);
+    live.leader = None;
+    live.stale_for = Some(Duration::from_millis(1_500));
+    let reply = view::members(&replica.state, &live);
     assert_eq!((reply.leader.as_str(), reply.stale, reply.stale_for_ms), ("", true, 1_500));
 }
 
@@ -119,7 +119,7 @@ fn the_newest_audit_entries_are_listed_oldest_first() {
     let replica = four_nodes();
     let all = view::audit(&replica.state, 0).entries;
     let actions: Vec<_> = all.iter().map(|e| e.action.as_str()).collect();
-    assert_eq!(actions, ["found", "install-authorities", "admit"]);
+    assert_eq!(actions, ["found-cluster", "install-authorities", "admit"]);
     assert_eq!(view::audit(&replica.state, 2).entries, all[1..]);
     assert_eq!(view::audit(&replica.state, 99).entries, all);
 }
@@ -143,14 +143,14 @@ fn authorities_are_listed_with_their_certificates_only() {
 #[test]
 fn a_joining_node_hears_the_kind_of_refusal() {
     let reasons = [
-        (Reason::NotFounded, WireReason::NotNow),
-        (Reason::NotNow, WireReason::NotNow),
-        (Reason::Full, WireReason::NotNow),
-        (Reason::NameTaken, WireReason::NameTaken),
-        (Reason::Removed, WireReason::Removed),
-        (Reason::Token, WireReason::Token),
-        (Reason::NotAMember, WireReason::NotAMember),
-        (Reason::Invalid, WireReason::Invalid),
+        (RefusalKind::NotFounded, WireReason::NotNow),
+        (RefusalKind::NotNow, WireReason::NotNow),
+        (RefusalKind::Full, WireReason::NotNow),
+        (RefusalKind::NameTaken, WireReason::NameTaken),
+        (RefusalKind::Removed, WireReason::Removed),
+        (RefusalKind::Token, WireReason::Token),
+        (RefusalKind::NotAMember, WireReason::NotAMember),
+        (RefusalKind::Invalid, WireReason::Invalid),
     ];
     for (reason, expected) in reasons {
         let message = view::refusal(&refusal(reason, "why"));

@@ -11,9 +11,11 @@ use muster_pki::token::{TokenId, Verifier};
 use muster_types::{ClusterId, NodeId, NodeName, OperatorRole, PublicKey, Role};
 
 use super::command::{
-    Admit, CreateToken, Found, Founder, Grant, InstallAuthorities, Operator, Remove,
+    Admit, CreateToken, FoundCluster, Founder, Grant, InstallAuthorities, Operator, Remove,
 };
-use super::{Actor, Authorities, ClusterState, Command, Outcome, Refusal, Report, Stamped};
+use super::{
+    Actor, Authorities, ClusterState, Command, Outcome, Refusal, Report, TimestampedCommand,
+};
 
 /// The time of the first command.
 pub const START_MS: i64 = 1_700_000_000_000;
@@ -40,14 +42,14 @@ impl Replica {
     /// A cluster of the nodes 1 to `founders`.
     pub fn founded(founders: u8) -> Self {
         let mut replica = Self::new();
-        assert_eq!(replica.run(Command::Found(Box::new(found(founders)))), Outcome::Done);
+        assert_eq!(replica.run(Command::FoundCluster(Box::new(found(founders)))), Outcome::Done);
         replica
     }
 
     pub fn run(&mut self, command: Command) -> Outcome {
         self.index += 1;
         self.now_ms += 1;
-        self.state.apply(self.index, &Stamped { now_ms: self.now_ms, command })
+        self.state.apply(self.index, &TimestampedCommand { now_ms: self.now_ms, command })
     }
 
     pub fn refused(&mut self, command: Command) -> Refusal {
@@ -105,11 +107,11 @@ pub fn verifier(number: u8) -> Verifier {
     Verifier::from_bytes(&[number; 64]).unwrap()
 }
 
-pub fn found(founders: u8) -> Found {
+pub fn found(founders: u8) -> FoundCluster {
     let founder = |n| Founder { public_key: key(n), name: name(n), addresses: vec![address(n)] };
     let operator =
         |n, role: OperatorRole| Operator { public_key: key(n), name: role.to_string(), role };
-    Found {
+    FoundCluster {
         cluster_id: ClusterId::from_bytes([9; 32]),
         cluster_name: "demo".to_owned(),
         certificate: vec![1, 2, 3],

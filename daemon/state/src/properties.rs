@@ -6,9 +6,9 @@ use muster_types::Role;
 use proptest::prelude::*;
 
 use super::command::{Grant, RecordAudit, Remove, RevokeToken, SetLabels};
-use super::etcd::{EtcdChange, EtcdData, EtcdReport, Phase};
-use super::sample::*;
-use super::{Actor, ClusterState, Command, Outcome, Stamped};
+use super::etcd::{EtcdChange, EtcdData, EtcdReport, MemberPhase};
+use super::fixtures::*;
+use super::{Actor, ClusterState, Command, Outcome, TimestampedCommand};
 
 /// A small domain, so that commands interact: nodes and names 1 to 9, four tokens.
 const TOKENS: [&str; 4] = ["foundingaa", "workeraaaa", "limitedaaa", "unknownaaa"];
@@ -28,11 +28,11 @@ fn any_actor() -> impl Strategy<Value = Actor> {
 }
 
 fn any_admission() -> impl Strategy<Value = Command> {
-    (1..9_u8, 1..9_u8, any_role(), 0..4_usize, 1..9_u8).prop_map(|(n, named, role, t, witness)| {
+    (1..9_u8, 1..9_u8, any_role(), 0..4_usize, 1..9_u8).prop_map(|(n, named, role, t, verifier)| {
         let mut admission = admit(n, role);
         admission.name = name(named);
         admission.token = token_id(TOKENS[t]);
-        admission.verified_by = id(witness);
+        admission.verified_by = id(verifier);
         Command::Admit(admission)
     })
 }
@@ -85,14 +85,14 @@ fn any_etcd() -> impl Strategy<Value = Command> {
             2 => EtcdChange::Promoted { node, generation, member_id },
             3 => EtcdChange::Lost { node, generation },
             4 => EtcdChange::Removed { node, generation },
-            _ => EtcdChange::Moved { node, generation, peer_url },
+            _ => EtcdChange::PeerUrlChanged { node, generation, peer_url },
         })
     })
 }
 
 fn any_other() -> impl Strategy<Value = Command> {
     prop_oneof![
-        (1..4_u8).prop_map(|founders| Command::Found(Box::new(found(founders)))),
+        (1..4_u8).prop_map(|founders| Command::FoundCluster(Box::new(found(founders)))),
         (0..2_usize, 1..9_u8).prop_map(|(set, n)| install(set, n)),
         (1..9_u8, "[a-c ]{0,2}", any_actor()).prop_map(|(n, label, by)| {
             let labels = BTreeMap::from([(label.clone(), label)]);
@@ -119,25 +119,26 @@ fn any_command() -> impl Strategy<Value = Command> {
 }
 
 /// A history of a founded cluster, with stamps of clocks that disagree. Sometimes unfounded.
-fn any_history() -> impl Strategy<Value = Vec<Stamped>> {
+fn any_history() -> impl Strategy<Value = Vec<TimestampedCommand>> {
     let stamp = START_MS - 20..START_MS + 200;
-    let later = (any_command(), stamp).prop_map(|(command, now_ms)| Stamped { now_ms, command });
+    let later =
+        (any_command(), stamp).prop_map(|(command, now_ms)| TimestampedCommand { now_ms, command });
     (0..8_u8, proptest::collection::vec(later, 0..60)).prop_map(|(founders, mut history)| {
-        let first = Command::Found(Box::new(found(1 + founders % 4)));
+        let first = Command::FoundCluster(Box::new(found(1 + founders % 4)));
         if founders != 7 {
-            history.insert(0, Stamped { now_ms: START_MS, command: first });
+            history.insert(0, TimestampedCommand { now_ms: START_MS, command: first });
         }
         history
     })
 }
 
 /// The part of the state that a retry must not change.
-fn essence(state: &ClusterState) -> ClusterState {
-    let mut essence = state.clone();
-    essence.applied = None;
-    essence.now_ms = 0;
-    essence.audit = super::audit::Log::default();
-    essence
+fn comparable(state: &ClusterState) -> ClusterState {
+    let mut comparable = state.clone();
+    comparable.applied_index = None;
+    comparable.now_ms = 0;
+    comparable.audit = super::audit::AuditLog::default();
+    comparable
 }
 
 fn check(state: &ClusterState) -> Result<(), TestCaseError> {
@@ -146,7 +147,7 @@ fn check(state: &ClusterState) -> Result<(), TestCaseError> {
     for member in state.members() {
         prop_assert_eq!(member.id, super::node_id(&member.public_key));
         prop_assert!(!state.is_removed(&member.id), "no member is removed");
-        let planned = state.etcd().record(&member.id).is_some();
+        let planned = state.etcd().node(&member.id).is_some();
         prop_assert_eq!(planned, member.is_control_plane(), "control plane and etcd plan agree");
     }
     for (id, token) in state.tokens() {
@@ -155,7 +156,7 @@ fn check(state: &ClusterState) -> Result<(), TestCaseError> {
     }
     check_etcd(state)?;
     if state.birth().is_some() {
-        prop_assert!(!state.control_planes().is_empty(), "a control plane remains");
+        prop_assert!(!state.control_plane_ids().is_empty(), "a control plane remains");
     }
     let indices: Vec<_> = state.audit().map(|entry| entry.index).collect();
     prop_assert!(indices.len() <= super::limits::AUDIT);
@@ -169,16 +170,17 @@ fn check(state: &ClusterState) -> Result<(), TestCaseError> {
 
 fn check_etcd(state: &ClusterState) -> Result<(), TestCaseError> {
     let plan = state.etcd();
-    for (node, _) in plan.records() {
+    for (node, _) in plan.nodes() {
         prop_assert!(state.member(node).is_some(), "only members are in the etcd plan");
     }
-    for (node, _) in plan.departed() {
+    for (node, _) in plan.pending_removals() {
         prop_assert!(state.is_removed(node), "only removed nodes have pending removals");
     }
-    let learners = plan.records().filter(|(_, r)| matches!(r.phase, Phase::Learner { .. }));
+    let learners = plan.nodes().filter(|(_, r)| matches!(r.phase, MemberPhase::Learner { .. }));
     prop_assert!(learners.count() <= 1, "one learner at a time");
-    let held = plan.records().filter_map(|(_, r)| r.phase.member_id());
-    let held: Vec<_> = held.chain(plan.departed().filter_map(|(_, d)| d.member_id)).collect();
+    let held = plan.nodes().filter_map(|(_, r)| r.phase.member_id());
+    let held: Vec<_> =
+        held.chain(plan.pending_removals().filter_map(|(_, d)| d.member_id)).collect();
     let distinct: BTreeSet<_> = held.iter().collect();
     prop_assert_eq!(held.len(), distinct.len(), "an etcd member belongs to one node");
     Ok(())
@@ -202,8 +204,8 @@ fn check_progress(before: &ClusterState, after: &ClusterState) -> Result<(), Tes
         let uses = after.token(id).map_or(u32::MAX, |t| t.uses);
         prop_assert!(uses >= token.uses, "a use is not given back");
     }
-    for (node, record) in before.etcd().records() {
-        let generation = after.etcd().record(node).map_or(u32::MAX, |r| r.generation);
+    for (node, record) in before.etcd().nodes() {
+        let generation = after.etcd().node(node).map_or(u32::MAX, |r| r.generation);
         prop_assert!(generation >= record.generation, "generations never go back");
     }
     Ok(())
@@ -222,19 +224,19 @@ proptest! {
         let mut state = ClusterState::default();
         for (index, stamped) in (1..).zip(&history) {
             let before = state.clone();
-            let foretold = match &stamped.command {
+            let predicted = match &stamped.command {
                 Command::Report(report) => Some(state.would_change(report)),
                 _ => None,
             };
             let outcome = state.apply(index, stamped);
             check(&state)?;
             check_progress(&before, &state)?;
-            let changed = essence(&before) != essence(&state);
+            let changed = comparable(&before) != comparable(&state);
             if matches!(outcome, Outcome::Refused(_) | Outcome::Unchanged) {
                 prop_assert!(!changed, "{:?} changed something", stamped.command);
             }
-            if let Some(foretold) = foretold {
-                prop_assert_eq!(foretold, changed, "wrong prediction for {:?}", stamped.command);
+            if let Some(predicted) = predicted {
+                prop_assert_eq!(predicted, changed, "wrong prediction for {:?}", stamped.command);
             }
         }
     }
@@ -244,9 +246,9 @@ proptest! {
         let mut state = ClusterState::default();
         for (index, stamped) in (0..).step_by(2).zip(&history) {
             let first = state.apply(index, stamped);
-            let once = essence(&state);
+            let once = comparable(&state);
             let again = state.apply(index + 1, stamped);
-            prop_assert_eq!(once, essence(&state), "{:?} twice", stamped.command);
+            prop_assert_eq!(once, comparable(&state), "{:?} twice", stamped.command);
             if let Outcome::Removed { .. } = first {
                 prop_assert_eq!(first, again);
             }
@@ -267,7 +269,7 @@ proptest! {
             }
             // Commands are encoded and decoded as well.
             let bytes = rmp_serde::to_vec_named(stamped).unwrap();
-            let read: Stamped = rmp_serde::from_slice(&bytes).unwrap();
+            let read: TimestampedCommand = rmp_serde::from_slice(&bytes).unwrap();
             prop_assert_eq!(&read, stamped);
             let outcome = straight.state.apply(index, stamped);
             prop_assert_eq!(outcome, restored.apply(index, &read));
@@ -277,15 +279,15 @@ proptest! {
     }
 
     #[test]
-    fn an_admission_is_foretold_exactly(history in any_history(), admission in any_admission()) {
+    fn an_admission_is_predicted_exactly(history in any_history(), admission in any_admission()) {
         let mut state = ClusterState::default();
         for (index, stamped) in (1..).zip(&history) {
             state.apply(index, stamped);
         }
         let Command::Admit(admit) = &admission else { unreachable!() };
-        let foretold = state.check_admit(admit, START_MS + 100);
-        let stamped = Stamped { now_ms: START_MS + 100, command: admission.clone() };
+        let predicted = state.check_admit(admit, START_MS + 100);
+        let stamped = TimestampedCommand { now_ms: START_MS + 100, command: admission.clone() };
         let outcome = state.apply(state.index() + 1, &stamped).into_result();
-        prop_assert_eq!(foretold, outcome.map(|_| ()));
+        prop_assert_eq!(predicted, outcome.map(|_| ()));
     }
 }

@@ -14,14 +14,14 @@ use muster_state::{Actor, Command, view};
 use muster_transport::endpoint::Trust;
 use muster_transport::hello::{HelloHandler as _, HelloSession, ProveError};
 use muster_types::Role;
-use support::{Lab, Setting};
+use support::{Lab, LabOptions};
 
 type Test = anyhow::Result<()>;
 
 /// Three founders, one more control-plane machine (3) and two workers (4, 5), unknown to the
 /// cluster.
 async fn lab() -> Lab {
-    Lab::founded(Setting { spares: 1, workers: 2, ..Setting::default() }).await
+    Lab::founded(LabOptions { spares: 1, workers: 2, ..LabOptions::default() }).await
 }
 
 async fn dial(lab: &Lab, from: usize, to: usize) -> anyhow::Result<HelloSession> {
@@ -146,7 +146,7 @@ async fn a_refused_join_that_is_tried_again_and_again_is_written_down_once() -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_token_opens_no_door_not_even_a_workers() -> Test {
+async fn a_revoked_token_is_rejected_also_by_a_worker() -> Test {
     let lab = lab().await;
     for at in 3..6 {
         lab.admit(at).await;
@@ -183,7 +183,7 @@ async fn a_revoked_token_opens_no_door_not_even_a_workers() -> Test {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn renewal_is_for_members_tells_the_removed_and_tells_strangers_nothing() -> Test {
+async fn renewal_is_for_members_reports_removal_and_reveals_nothing_to_strangers() -> Test {
     let lab = lab().await;
     lab.admit(4).await;
     let renew = async |at: usize, door: usize| -> anyhow::Result<renew_reply::Outcome> {

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::group::Leadership;
-use super::quorum::{Effect, Lead, Look, core_silent, step};
-use super::timing::QUORUM;
+use super::quorum::{Effect, LeaderState, QuorumSample, core_silence, step};
+use super::timing::QUORUM_TIMERS;
 use super::types::Raft;
 use muster_storage::Stall;
 
@@ -24,27 +24,27 @@ pub(super) async fn watch_quorum(
     raft: Raft,
     publish: watch::Sender<Leadership>,
     stall: Stall,
-    mut parting: watch::Receiver<bool>,
+    mut stepping_down: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
     let start = Instant::now();
     let mut metrics = raft.metrics();
-    let (mut looked, mut look) = (start, Look::default());
-    let mut lead = Lead::Normal;
+    let (mut sampled_at, mut sample) = (start, QuorumSample::default());
+    let mut lead = LeaderState::Normal;
     let mut unknown_since: Option<Instant> = None;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            Ok(()) = parting.changed() => {}
+            Ok(()) = stepping_down.changed() => {}
             () = stop.cancelled() => return,
         }
-        let parting = *parting.borrow_and_update();
-        let since_last = std::mem::replace(&mut looked, Instant::now()).elapsed();
+        let stepping_down = *stepping_down.borrow_and_update();
+        let since_last = std::mem::replace(&mut sampled_at, Instant::now()).elapsed();
         let has_published = metrics.has_changed().unwrap_or(false);
-        look.core_silent = core_silent(look.core_silent, has_published, since_last, TICK);
-        look.stalled = stall.lasts();
+        sample.core_silence = core_silence(sample.core_silence, has_published, since_last, TICK);
+        sample.stalled_for = stall.lasts();
         let (leads, since, leader) = {
             let metrics = metrics.borrow_and_update();
             let since = metrics.millis_since_quorum_ack.map(Duration::from_millis);
@@ -56,25 +56,25 @@ pub(super) async fn watch_quorum(
             (true, None) => unknown_since.or(Some(Instant::now())),
             (true, Some(_)) | (false, _) => None,
         };
-        look.since_acknowledged = since.or_else(|| unknown_since.map(|at| at.elapsed()));
-        let unacknowledged = look.unacknowledged();
-        let (next, effect) = step(lead, start.elapsed(), unacknowledged, QUORUM);
+        sample.since_acknowledged = since.or_else(|| unknown_since.map(|at| at.elapsed()));
+        let unacknowledged = sample.unacknowledged();
+        let (next, effect) = step(lead, start.elapsed(), unacknowledged, QUORUM_TIMERS);
         lead = next;
-        let stepped_back = matches!(lead, Lead::SteppedBack { .. });
-        raft.runtime_config().heartbeat(!stepped_back && !parting);
+        let stepped_down = matches!(lead, LeaderState::SteppedDown { .. });
+        raft.runtime_config().heartbeat(!stepped_down && !stepping_down);
         publish.send_if_modified(|known| {
-            known.core_silent = look.core_silent;
-            if leader.is_some() && !stepped_back {
-                known.last_led = Instant::now();
+            known.core_silence = sample.core_silence;
+            if leader.is_some() && !stepped_down {
+                known.last_leader_at = Instant::now();
             }
-            std::mem::replace(&mut known.stepped_back, stepped_back) != stepped_back
+            std::mem::replace(&mut known.stepped_down, stepped_down) != stepped_down
         });
         match effect {
             None => {}
             Some(Effect::StopHeartbeats) => {
                 warn!(?unacknowledged, "this leader lost its quorum and steps down");
             }
-            Some(Effect::SendOneHeartbeat) if parting || look.disk_hangs() => {}
+            Some(Effect::SendOneHeartbeat) if stepping_down || sample.disk_hangs() => {}
             Some(Effect::SendOneHeartbeat) => {
                 if let Err(error) = raft.trigger().heartbeat().await {
                     warn!(%error, "cannot send a probe heartbeat");

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use muster_types::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::command::{Found, Founder};
+use super::command::{FoundCluster, Founder};
 use super::members::check_addresses;
-use super::{At, ClusterState, Member, Outcome, Reason, Refusal, limits};
+use super::{ApplyContext, ClusterState, Member, Outcome, Refusal, RefusalKind, limits};
 use muster_pki::token::TokenId;
 
 /// The founding record of the cluster; never changes.
@@ -28,13 +28,17 @@ pub struct Birth {
 }
 
 impl ClusterState {
-    pub(super) fn found(&mut self, at: At, found: &Found) -> Result<Outcome, Refusal> {
+    pub(super) fn found_cluster(
+        &mut self,
+        at: ApplyContext,
+        found: &FoundCluster,
+    ) -> Result<Outcome, Refusal> {
         if let Some(birth) = &self.birth {
             if birth.cluster_id == found.cluster_id {
                 return Ok(Outcome::Unchanged);
             }
             return Err(Refusal::new(
-                Reason::AlreadyFounded,
+                RefusalKind::AlreadyFounded,
                 format!(
                     "this group is already the cluster {}; a birth certificate of the cluster {} \
                      cannot found it again",
@@ -51,7 +55,7 @@ impl ClusterState {
             self.operators.insert(operator.public_key, operator.clone());
         }
         self.tokens.install_founding(at, found.token.clone(), found.verifier.clone());
-        self.etcd.found(at, &found.founders);
+        self.etcd.set_founders(at, &found.founders);
         self.birth = Some(Birth {
             cluster_id: found.cluster_id,
             cluster_name: found.cluster_name.clone(),
@@ -65,7 +69,7 @@ impl ClusterState {
     }
 }
 
-fn founding_member(at: At, found: &Found, founder: &Founder) -> Member {
+fn founding_member(at: ApplyContext, found: &FoundCluster, founder: &Founder) -> Member {
     Member {
         id: super::node_id(&founder.public_key),
         public_key: founder.public_key,
@@ -83,7 +87,7 @@ fn founding_member(at: At, found: &Found, founder: &Founder) -> Member {
     }
 }
 
-fn check(found: &Found) -> Result<(), Refusal> {
+fn check(found: &FoundCluster) -> Result<(), Refusal> {
     let founders = &found.founders;
     let mut problem = None;
     if founders.is_empty() || founders.len() > limits::FOUNDERS {
@@ -97,7 +101,7 @@ fn check(found: &Found) -> Result<(), Refusal> {
     }
     if let Some(problem) = problem {
         return Err(Refusal::new(
-            Reason::Invalid,
+            RefusalKind::Invalid,
             format!("the birth certificate {problem}; correct the configuration and start again"),
         ));
     }
@@ -105,7 +109,7 @@ fn check(found: &Found) -> Result<(), Refusal> {
     check_settings(found)
 }
 
-fn check_settings(found: &Found) -> Result<(), Refusal> {
+fn check_settings(found: &FoundCluster) -> Result<(), Refusal> {
     let operators = &found.operators;
     let names = operators.iter().map(|o| o.name.as_str());
     let problem = if found.cluster_name.is_empty() || found.cluster_name.len() > limits::NAME {
@@ -122,7 +126,7 @@ fn check_settings(found: &Found) -> Result<(), Refusal> {
         return Ok(());
     };
     Err(Refusal::new(
-        Reason::Invalid,
+        RefusalKind::Invalid,
         format!("{problem}; correct the configuration and start again"),
     ))
 }
