@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::parse_endpoint;
 use crate::clock::parse_duration;
 use crate::command::{
     audit::Audit, cluster::Cluster, completion::Completion, context::ContextCommand, etcd::Etcd,
     health::Health, init::Init, members::Members, node::Node, pki::Pki, status::Status,
     token::TokenCommand, version::Version,
 };
-use crate::connect::parse_endpoint;
 use crate::output::Format;
-use crate::value;
+use crate::parse;
 
 /// Operates Muster clusters through any node, shows what each node waits for, and says what to do
 /// next.
@@ -43,7 +43,7 @@ pub(crate) struct Global {
     pub(crate) endpoints: Vec<String>,
     /// Node that the command applies to (status, version, pki show, etcd status, snapshot, defrag,
     /// forfeit-leadership)
-    #[arg(short, long, global = true, value_name = "NAME", value_parser = value::node, help_heading = "Global")]
+    #[arg(short, long, global = true, value_name = "NAME", value_parser = parse::node, help_heading = "Global")]
     pub(crate) node: Option<String>,
     /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Global")]
@@ -80,10 +80,10 @@ pub(crate) enum Command {
 
 impl Command {
     /// Returns true if `--node` applies to this command.
-    pub(crate) fn is_about_one_node(&self) -> bool {
+    pub(crate) fn takes_node(&self) -> bool {
         match self {
             Self::Status(_) | Self::Version(_) | Self::Pki(_) => true,
-            Self::Etcd(etcd) => etcd.is_about_one_node(),
+            Self::Etcd(etcd) => etcd.takes_node(),
             Self::Init(_)
             | Self::Members(_)
             | Self::Health(_)

@@ -23,10 +23,10 @@ pub(crate) fn rfc3339(milliseconds: i64) -> Option<String> {
 }
 
 /// Shortest accepted duration. The wire format is milliseconds, and 0 means none.
-const SHORTEST: Duration = Duration::from_millis(1);
+const MIN_DURATION: Duration = Duration::from_millis(1);
 
 /// Longest accepted duration: a hundred years, small enough to add to any time without overflow.
-const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
+const MAX_DURATION: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Parses a duration such as `750ms`, `10s`, `5m` or `1h 30m`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -35,17 +35,17 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     })?;
     // A negative duration is too short as well.
     let duration = Duration::try_from(duration).unwrap_or_default();
-    if duration < SHORTEST {
+    if duration < MIN_DURATION {
         return Err(format!("{text:?} is too short for a duration: 1ms or more, such as 10s"));
     }
-    if duration > LONGEST {
+    if duration > MAX_DURATION {
         return Err(format!("{text:?} is too long for a duration: 876000h at most, such as 24h"));
     }
     Ok(duration)
 }
 
 /// Formats a span of time in its one or two largest units: `3d 4h`, `12s`, `0s`.
-pub(crate) fn span(milliseconds: u64) -> String {
+pub(crate) fn format_span(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m")];
     let mut parts: Vec<String> =
@@ -59,10 +59,10 @@ pub(crate) fn span(milliseconds: u64) -> String {
 
 /// Formats a point in time (milliseconds since 1970) relative to `now`: `in 23h 59m`,
 /// `2m 3s ago`.
-pub(crate) fn from_now(milliseconds: i64, now: SystemTime) -> String {
+pub(crate) fn format_relative(milliseconds: i64, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());
     let difference = i128::from(milliseconds) - i128::try_from(now).unwrap_or(i128::MAX);
-    let length = span(u64::try_from(difference.unsigned_abs()).unwrap_or(u64::MAX));
+    let length = format_span(u64::try_from(difference.unsigned_abs()).unwrap_or(u64::MAX));
     if difference >= 0 { format!("in {length}") } else { format!("{length} ago") }
 }
 
@@ -75,7 +75,7 @@ mod tests {
         for (seconds, text) in
             [(0, "0s"), (59, "59s"), (60, "1m"), (3661, "1h 1m"), (90_000, "1d 1h")]
         {
-            assert_eq!(span(seconds * 1000), text);
+            assert_eq!(format_span(seconds * 1000), text);
         }
     }
 
@@ -83,7 +83,7 @@ mod tests {
     fn durations_have_a_unit_and_can_be_added_to_a_time() {
         assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_mins(90)));
         assert_eq!(parse_duration("750ms"), Ok(Duration::from_millis(750)));
-        assert_eq!(parse_duration("876000h"), Ok(LONGEST));
+        assert_eq!(parse_duration("876000h"), Ok(MAX_DURATION));
         for (bad, words) in [
             ("", "is not a duration: numbers with h, m, s or ms, such as"),
             ("5", "is not a duration"),

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::{io, iter};
 
+use crate::client::CallError;
 use crate::command::cluster::LocalError;
 use crate::command::etcd::EtcdError;
 use crate::command::init::InitError;
-use crate::connect::CallError;
 use crate::context::ContextError;
 
 /// Why a command failed. `docs/guide/cli.md` lists the exit codes.
@@ -30,7 +30,7 @@ pub(crate) enum Failure {
         "--node does not apply to this command\n\
          try: without it, or --endpoint ADDRESS to ask a particular node"
     )]
-    NoNodeHere,
+    NodeNotApplicable,
     /// The command succeeded, but the cluster is not healthy.
     #[error("{0}")]
     NotHealthy(String),
@@ -53,14 +53,14 @@ impl Failure {
         match self {
             Self::Call(CallError::Context(_) | CallError::NoEndpoint | CallError::NoToken)
             | Self::Context(_) => code::CONFIG,
-            Self::Call(CallError::Unreachable { .. } | CallError::LostTouch { .. }) => {
+            Self::Call(CallError::Unreachable { .. } | CallError::OutcomeUnknown { .. }) => {
                 code::UNREACHABLE
             }
             Self::Call(CallError::Refused { .. }) => code::REFUSED,
-            Self::NoNodeHere => code::USAGE,
+            Self::NodeNotApplicable => code::USAGE,
             Self::Call(CallError::NotReady { .. } | CallError::NoCluster { .. })
             | Self::NotHealthy(_)
-            | Self::Etcd(EtcdError::Silent { .. })
+            | Self::Etcd(EtcdError::NoAnswer { .. })
             | Self::Local(LocalError::NotHealthy { .. }) => code::NOT_READY,
             Self::Runtime(_)
             | Self::Output(_)

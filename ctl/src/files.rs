@@ -51,23 +51,23 @@ pub(crate) fn read(path: &Path, max: usize) -> Result<zeroize::Zeroizing<String>
     Ok(text)
 }
 
-/// A file being written under a temporary name next to its target, until [`Pending::keep`].
-pub(crate) struct Pending {
+/// A file being written under a temporary name next to its target, until [`PendingFile::commit`].
+pub(crate) struct PendingFile {
     file: NamedTempFile,
-    place: PathBuf,
+    target: PathBuf,
 }
 
-impl Pending {
+impl PendingFile {
     /// Creates the temporary file with mode 0600. Fails if the target exists.
-    pub(crate) fn create(place: &Path) -> Result<Self, FileError> {
-        if place.symlink_metadata().is_ok() {
-            return Err(FileError::Exists(place.to_owned()));
+    pub(crate) fn create(target: &Path) -> Result<Self, FileError> {
+        if target.symlink_metadata().is_ok() {
+            return Err(FileError::Exists(target.to_owned()));
         }
-        Self::beside(place)
+        Self::create_temporary(target)
     }
 
-    fn beside(place: &Path) -> Result<Self, FileError> {
-        let directory = match place.parent() {
+    fn create_temporary(target: &Path) -> Result<Self, FileError> {
+        let directory = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
@@ -75,43 +75,43 @@ impl Pending {
             .prefix(".musterctl-")
             .permissions(std::fs::Permissions::from_mode(0o600))
             .tempfile_in(directory)
-            .map_err(|e| FileError::Write(place.to_owned(), e))?;
-        Ok(Self { file, place: place.to_owned() })
+            .map_err(|e| FileError::Write(target.to_owned(), e))?;
+        Ok(Self { file, target: target.to_owned() })
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        self.file.write_all(bytes).map_err(|e| FileError::Write(self.place.clone(), e))
+        self.file.write_all(bytes).map_err(|e| FileError::Write(self.target.clone(), e))
     }
 
     /// Syncs the file and renames it to its target. Fails if the target exists by now.
-    pub(crate) fn keep(self) -> Result<(), FileError> {
-        let Self { file, place } = self;
-        file.as_file().sync_all().map_err(|e| FileError::Write(place.clone(), e))?;
-        file.persist_noclobber(&place).map_err(|e| match e.error.kind() {
-            io::ErrorKind::AlreadyExists => FileError::Exists(place.clone()),
-            _ => FileError::Write(place.clone(), e.error),
+    pub(crate) fn commit(self) -> Result<(), FileError> {
+        let Self { file, target } = self;
+        file.as_file().sync_all().map_err(|e| FileError::Write(target.clone(), e))?;
+        file.persist_noclobber(&target).map_err(|e| match e.error.kind() {
+            io::ErrorKind::AlreadyExists => FileError::Exists(target.clone()),
+            _ => FileError::Write(target.clone(), e.error),
         })?;
-        sync_directory(&place)
+        sync_directory(&target)
     }
 
     fn replace(self) -> Result<(), FileError> {
-        let Self { file, place } = self;
-        file.as_file().sync_all().map_err(|e| FileError::Write(place.clone(), e))?;
-        file.persist(&place).map_err(|e| FileError::Write(place.clone(), e.error))?;
-        sync_directory(&place)
+        let Self { file, target } = self;
+        file.as_file().sync_all().map_err(|e| FileError::Write(target.clone(), e))?;
+        file.persist(&target).map_err(|e| FileError::Write(target.clone(), e.error))?;
+        sync_directory(&target)
     }
 }
 
-fn sync_directory(place: &Path) -> Result<(), FileError> {
-    let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn sync_directory(target: &Path) -> Result<(), FileError> {
+    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)
         .and_then(|directory| directory.sync_all())
-        .map_err(|e| FileError::Write(place.to_owned(), e))
+        .map_err(|e| FileError::Write(target.to_owned(), e))
 }
 
 /// Writes a file with mode 0600, replacing an existing one.
-pub(crate) fn replace(place: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let mut pending = Pending::beside(place)?;
+pub(crate) fn replace(target: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut pending = PendingFile::create_temporary(target)?;
     pending.write(bytes)?;
     pending.replace()
 }
@@ -119,21 +119,21 @@ pub(crate) fn replace(place: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// Creates several files with mode 0600: all of them or none. None may exist yet.
 pub(crate) fn create_all(files: &[(PathBuf, &[u8])]) -> Result<(), FileError> {
     let mut pending = Vec::with_capacity(files.len());
-    for (place, bytes) in files {
-        let mut file = Pending::create(place)?;
+    for (target, bytes) in files {
+        let mut file = PendingFile::create(target)?;
         file.write(bytes)?;
         pending.push(file);
     }
     let mut kept: Vec<PathBuf> = Vec::new();
     for file in pending {
-        let place = file.place.clone();
-        if let Err(error) = file.keep() {
-            for place in kept {
-                std::fs::remove_file(place).ok();
+        let target = file.target.clone();
+        if let Err(error) = file.commit() {
+            for target in kept {
+                std::fs::remove_file(target).ok();
             }
             return Err(error);
         }
-        kept.push(place);
+        kept.push(target);
     }
     Ok(())
 }

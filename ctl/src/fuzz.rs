@@ -9,10 +9,10 @@ use muster_messages::hello::{AnchorReply, Candidate};
 use muster_pki::token::Token;
 use prost::Message as _;
 
+use crate::client;
 use crate::clock::parse_duration;
-use crate::connect;
-use crate::context::{Context, Store};
-use crate::local::Record;
+use crate::context::{Context, ContextStore};
+use crate::local::ClusterRecord;
 
 /// Writes a file that only its owner can read.
 fn private(path: &Path, bytes: &[u8]) {
@@ -100,13 +100,13 @@ fn local_cluster() {
     let seed = "name: demo\nblock: 127.64.0.0/24\nnodes:\n- name: cp-1\n  role: control-plane\n  \
                 address: 127.64.0.1\n  process: null\n";
     target("local_cluster").seed(seed).tries(2000).memory(1 << 20, 1024).run(move |bytes| {
-        private(&Record::path(directory.path()), bytes);
-        match Record::read(directory.path()) {
+        private(&ClusterRecord::path(directory.path()), bytes);
+        match ClusterRecord::read(directory.path()) {
             Err(error) => refused(crate::failure::chain(&error)),
             Ok(record) => {
                 let text = record.compose(directory.path()).expect("plain data");
-                private(&Record::path(directory.path()), text.as_bytes());
-                let again = Record::read(directory.path());
+                private(&ClusterRecord::path(directory.path()), text.as_bytes());
+                let again = ClusterRecord::read(directory.path());
                 assert_eq!(again.unwrap_or_else(|error| panic!("{error}: {text}")), record);
                 Verdict::Accepted
             }
@@ -120,12 +120,12 @@ fn arguments() {
     let seeds = ["10.0.0.1", "[fd00::1]:50000", "1h 30m", "demo.one"];
     target("arguments").longest(512).seeds(seeds.map(Vec::from)).run(|bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return refused("not text") };
-        let store = Store::at(Path::new("/contexts"));
+        let store = ContextStore::at(Path::new("/contexts"));
         let name = store.directory(text);
         if let Ok(path) = &name {
             assert_eq!(path.parent(), Some(Path::new("/contexts/contexts")), "it left the store");
         }
-        match (parse_duration(text), connect::parse_endpoint(text), name) {
+        match (parse_duration(text), client::parse_endpoint(text), name) {
             (Err(_), Err(why), Err(_)) => refused(why),
             (duration, endpoint, _) => {
                 assert!(duration.is_err() || !duration.is_ok_and(|length| length.is_zero()));
@@ -140,15 +140,15 @@ fn arguments() {
 #[test]
 fn anchor() {
     let node = Some(Candidate::default());
-    let nobody = AnchorReply { node: node.clone(), ..AnchorReply::default() };
+    let not_formed = AnchorReply { node: node.clone(), ..AnchorReply::default() };
     let unfinished = AnchorReply { node, cluster_id: vec![1; 32], ..AnchorReply::default() };
-    let seeds = [nobody, unfinished].map(|reply| reply.encode_to_vec());
+    let seeds = [not_formed, unfinished].map(|reply| reply.encode_to_vec());
     target("anchor").seeds(seeds).run(|bytes| {
         let reply = match AnchorReply::decode(bytes) {
             Ok(reply) => reply,
             Err(error) => return refused(error),
         };
-        match connect::read_anchor(reply) {
+        match client::read_anchor(reply) {
             Ok(()) => Verdict::Accepted,
             Err(why) => refused(why),
         }

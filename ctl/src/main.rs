@@ -1,9 +1,9 @@
 //! `musterctl`: the operators' command-line program. It works through any node of a cluster.
 
 mod args;
+mod client;
 mod clock;
 mod command;
-mod connect;
 mod context;
 mod failure;
 mod files;
@@ -11,7 +11,7 @@ mod files;
 mod fuzz;
 mod local;
 mod output;
-mod value;
+mod parse;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => refuse(&error),
+        Err(error) => exit_with_usage_error(&error),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
@@ -41,20 +41,20 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            let said = output::discreet(&output::plain(&failure::chain(&failure)));
-            writeln!(io::stderr(), "musterctl: {said}").ok();
+            let message = output::redact_tokens(&output::sanitize(&failure::chain(&failure)));
+            writeln!(io::stderr(), "musterctl: {message}").ok();
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
 /// Exits as clap does. clap repeats the arguments, so the secret of a token is redacted.
-fn refuse(error: &clap::Error) -> ! {
-    let said = error.to_string();
-    let discreet = output::discreet(&said);
-    if discreet == said {
+fn exit_with_usage_error(error: &clap::Error) -> ! {
+    let message = error.to_string();
+    let redacted = output::redact_tokens(&message);
+    if redacted == message {
         error.exit();
     }
-    write!(io::stderr(), "{discreet}").ok();
+    write!(io::stderr(), "{redacted}").ok();
     std::process::exit(error.exit_code())
 }

@@ -1,7 +1,7 @@
 //! Builds a node from its parts and runs it. The only place that knows all of them.
 //!
 //! Starts the tasks that run as long as the process: endpoint, hello service, candidates,
-//! formation. [`crate::life`] starts a member's other tasks once this node belongs to a cluster.
+//! formation. [`crate::member`] starts a member's other tasks once this node belongs to a cluster.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -23,17 +23,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
-use crate::api::door::{Entrance, audit, refusals};
-use crate::api::local::{EtcdView, Local, Sources as LocalSources};
+use crate::api::hello::{HelloService, audit, rejection_queue};
 use crate::api::node::NodeService;
+use crate::api::node_status::{EtcdUnitStatus, NodeStatusProvider, StatusChannels};
 use crate::fatal::Fatal;
-use crate::keeper::{self, Keeper};
-use crate::life::{Life, Publish};
+use crate::member::{MemberRuntime, StatusWriter};
 use crate::prepare::{Addresses, Prepared};
 use crate::state_dir::StateDir;
+use crate::trust_store::{self, TrustStore};
 
 /// Time limit for the tasks to stop.
-const GRACE: Duration = Duration::from_secs(20);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A composed node. It starts when [`Node::run`] is polled.
 #[derive(Debug)]
@@ -41,8 +41,8 @@ pub struct Node {
     tasks: Tasks,
     stop: CancellationToken,
     /// Endpoint and its dependencies. They stop last, because gossip sends its goodbye over it.
-    last: Tasks,
-    hang_up: CancellationToken,
+    endpoint_tasks: Tasks,
+    stop_endpoint: CancellationToken,
     /// Fatal errors that stop the node.
     fatal: mpsc::Receiver<Fatal>,
     /// Keeps the state directory locked until all tasks of this node have ended.
@@ -64,7 +64,7 @@ impl Tasks {
     }
 
     /// Waits for the next task to end. Returns its name, and true if it panicked.
-    pub async fn ended(&mut self) -> Option<(&'static str, bool)> {
+    pub async fn next_exit(&mut self) -> Option<(&'static str, bool)> {
         let (id, panicked) = match self.set.join_next_with_id().await? {
             Ok((id, ())) => (id, false),
             Err(error) => (error.id(), error.is_panic()),
@@ -74,7 +74,7 @@ impl Tasks {
 
     /// Waits for all tasks to end.
     pub async fn drain(&mut self) {
-        while let Some((name, panicked)) = self.ended().await {
+        while let Some((name, panicked)) = self.next_exit().await {
             if panicked {
                 error!(name, "task panicked during shutdown");
             }
@@ -88,39 +88,39 @@ impl Node {
         let outcome = tokio::select! {
             () = signal => Ok(()),
             Some(fatal) = self.fatal.recv() => Err(fatal),
-            Some(ended) = self.tasks.ended() => Err(ended_early(ended)),
-            Some(ended) = self.last.ended() => Err(ended_early(ended)),
+            Some(ended) = self.tasks.next_exit() => Err(unexpected_exit(ended)),
+            Some(ended) = self.endpoint_tasks.next_exit() => Err(unexpected_exit(ended)),
         };
         info!("stopping");
         self.stop.cancel();
-        if timeout(GRACE, self.tasks.drain()).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, self.tasks.drain()).await.is_err() {
             error!("tasks did not stop in time");
         }
-        self.hang_up.cancel();
-        if timeout(GRACE, self.last.drain()).await.is_err() {
+        self.stop_endpoint.cancel();
+        if timeout(SHUTDOWN_TIMEOUT, self.endpoint_tasks.drain()).await.is_err() {
             error!("endpoint did not close in time");
         }
         outcome
     }
 }
 
-fn ended_early((name, panicked): (&'static str, bool)) -> Fatal {
-    if panicked { Fatal::Panicked(name) } else { Fatal::TaskEnded(name) }
+fn unexpected_exit((name, panicked): (&'static str, bool)) -> Fatal {
+    if panicked { Fatal::TaskPanicked(name) } else { Fatal::TaskExited(name) }
 }
 
 /// Composes the node. Sends nothing before [`Node::run`].
 pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::default();
-    let (ends, fatal) = mpsc::channel(4);
+    let (fatal_sender, fatal) = mpsc::channel(4);
     let Prepared { config, identity, state, addresses, membership, .. } = &prepared;
     info!(name = %config.name, id = %identity.node_id(), role = %config.role, "starting");
 
-    let (mut last, hang_up) = (Tasks::default(), CancellationToken::new());
-    let (keeper, keeping) =
-        keeper::keeper(Arc::clone(identity), state.membership(), membership.clone());
+    let (mut endpoint_tasks, stop_endpoint) = (Tasks::default(), CancellationToken::new());
+    let (trust_store, trust_task) =
+        trust_store::create(Arc::clone(identity), state.membership(), membership.clone());
     // Open sessions need the trust store until the endpoint closes.
-    last.spawn("keeper", keeping.run(hang_up.clone()));
+    endpoint_tasks.spawn("trust-store", trust_task.run(stop_endpoint.clone()));
     let own = own_addresses(&mut tasks, addresses, &stop);
     let listener = TcpListener::bind(addresses.bind)
         .await
@@ -128,49 +128,59 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let (endpoint, quic) = Endpoint::bind(Bind {
         address: addresses.bind,
         identity: Arc::clone(identity),
-        trust: keeper.trust(),
+        trust: trust_store.trust(),
     })
     .map_err(|error| Fatal::start("open the QUIC endpoint", error))?;
     let sources = sources(&mut tasks, &prepared, &own, &stop);
 
-    let (publish, local) = publishers(&prepared, &keeper);
+    let (status_writer, node_status) = status_channels(&prepared, &trust_store);
     let formation = match membership {
         // A founder's record shows that it was born; formation still answers late birth messages.
         Some(_) if prepared.promises.record.born().is_none() => None,
         _ => {
             let (handle, task) = formation(&prepared, &endpoint, &sources, &own)?;
-            tasks.spawn("formation", run_formation(task, ends.clone(), stop.clone()));
+            tasks.spawn("formation", run_formation(task, fatal_sender.clone(), stop.clone()));
             Some(handle)
         }
     };
-    let (refused, refused_ones) = refusals();
-    tasks.spawn("audit", audit(refused_ones, publish.group.subscribe(), stop.clone()));
-    let quic = quic.with_rejections(refused.clone());
-    let door = Entrance {
-        local: Arc::clone(&local),
+    let (rejections, rejection_receiver) = rejection_queue();
+    tasks.spawn("audit", audit(rejection_receiver, status_writer.group.subscribe(), stop.clone()));
+    let quic = quic.with_rejections(rejections.clone());
+    let hello_handler = HelloService {
+        node_status: Arc::clone(&node_status),
         token: prepared.token.clone(),
         formation: formation.clone(),
-        group: publish.group.subscribe(),
-        trust: keeper.trust(),
-        told: publish.told.subscribe(),
-        removed: publish.removed.subscribe(),
-        cluster: publish.cluster.subscribe(),
+        group: status_writer.group.subscribe(),
+        trust: trust_store.trust(),
+        latest_view: status_writer.latest_view.subscribe(),
+        removed: status_writer.removed.subscribe(),
+        cluster: status_writer.cluster.subscribe(),
         birth_fields: prepared.birth_fields(),
         addresses: own.clone(),
-        refused,
+        rejections,
     };
-    let node_service = NodeService::new(publish.group.subscribe(), Arc::clone(&local));
+    let node_service = NodeService::new(status_writer.group.subscribe(), Arc::clone(&node_status));
     let node_service = NodeServer::new(node_service)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let hello_service = hello::Server::new(Arc::new(door)).service();
-    last.spawn("endpoint", quic.run(hello_service, service(node_service), hang_up.clone()));
+    let hello_service = hello::Server::new(Arc::new(hello_handler)).service();
+    endpoint_tasks
+        .spawn("endpoint", quic.run(hello_service, service(node_service), stop_endpoint.clone()));
 
     let lock = Arc::clone(&prepared.state);
-    let life =
-        Life { prepared, endpoint, listener, keeper, sources, formation, own, publish, local };
-    tasks.spawn("life", life.run(ends, stop.clone()));
-    Ok(Node { tasks, stop, last, hang_up, fatal, _lock: lock })
+    let member = MemberRuntime {
+        prepared,
+        endpoint,
+        listener,
+        trust_store,
+        sources,
+        formation,
+        own_addresses: own,
+        status_writer,
+        node_status,
+    };
+    tasks.spawn("member", member.run(fatal_sender, stop.clone()));
+    Ok(Node { tasks, stop, endpoint_tasks, stop_endpoint, fatal, _lock: lock })
 }
 
 /// Watches the addresses at which other nodes reach this one.
@@ -179,8 +189,8 @@ fn own_addresses(
     addresses: &Addresses,
     stop: &CancellationToken,
 ) -> watch::Receiver<Vec<SocketAddr>> {
-    let wanted = addresses.clone();
-    let (mut found, follow) = facts::watch(move |address| wanted.wants(address), stop.clone());
+    let filter = addresses.clone();
+    let (mut found, follow) = facts::watch(move |address| filter.includes(address), stop.clone());
     let addresses = addresses.clone();
     let reach =
         move |found: &[Interface], before: Option<IpAddr>| addresses.reachable(found, before);
@@ -222,7 +232,7 @@ fn sources(
         mdns::Settings {
             me: identity.node_id(),
             token_id: token.id().to_string(),
-            address_filter: Arc::new(move |ip| !ip.is_loopback() && addresses.wants(ip)),
+            address_filter: Arc::new(move |ip| !ip.is_loopback() && addresses.includes(ip)),
         }
     });
     let settings = muster_sources::Settings {
@@ -249,26 +259,30 @@ fn sources(
 }
 
 /// Creates the status channels, and the status provider that reads them.
-fn publishers(prepared: &Prepared, keeper: &Keeper) -> (Publish, Arc<Local>) {
-    let publish = Publish {
+fn status_channels(
+    prepared: &Prepared,
+    trust_store: &TrustStore,
+) -> (StatusWriter, Arc<NodeStatusProvider>) {
+    let status_writer = StatusWriter {
         forming: watch::Sender::new(Some("its tasks to start".to_owned())),
         removed: watch::Sender::new(false),
         cluster: watch::Sender::new(prepared.membership.as_ref().map(|mine| mine.cluster_id)),
-        in_touch: watch::Sender::new(false),
+        connected: watch::Sender::new(false),
         group: watch::Sender::new(None),
-        etcd: watch::Sender::new(EtcdView::default()),
-        told: watch::Sender::new(None),
+        etcd: watch::Sender::new(EtcdUnitStatus::default()),
+        latest_view: watch::Sender::new(None),
     };
-    let sources = LocalSources {
-        trust: keeper.trust(),
-        forming: publish.forming.subscribe(),
-        removed: publish.removed.subscribe(),
-        in_touch: publish.in_touch.subscribe(),
-        group: publish.group.subscribe(),
-        etcd: publish.etcd.subscribe(),
+    let sources = StatusChannels {
+        trust: trust_store.trust(),
+        forming: status_writer.forming.subscribe(),
+        removed: status_writer.removed.subscribe(),
+        connected: status_writer.connected.subscribe(),
+        group: status_writer.group.subscribe(),
+        etcd: status_writer.etcd.subscribe(),
     };
-    let local = Local::new(prepared.config.name.clone(), prepared.config.role, sources);
-    (publish, Arc::new(local))
+    let node_status =
+        NodeStatusProvider::new(prepared.config.name.clone(), prepared.config.role, sources);
+    (status_writer, Arc::new(node_status))
 }
 
 /// Prepares formation. On a founder, it also answers late messages about the birth.
@@ -304,11 +318,11 @@ fn formation(
 /// Runs formation. Only an error stops the node.
 async fn run_formation(
     task: muster_formation::FormationTask<muster_formation::QuicNetwork>,
-    ends: mpsc::Sender<Fatal>,
+    fatal_sender: mpsc::Sender<Fatal>,
     stop: CancellationToken,
 ) {
     if let Err(error) = task.run(stop.clone()).await {
-        ends.send(Fatal::Store(muster_types::error::chain(&error))).await.ok();
+        fatal_sender.send(Fatal::Store(muster_types::error::chain(&error))).await.ok();
     }
     stop.cancelled().await;
 }

@@ -9,7 +9,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 /// denies other processes of the same user access to its memory (prctl(2), `PR_SET_DUMPABLE`).
 /// Children start dumpable again, so they get the resource limit, which they inherit. Root can
 /// still debug a running node: a debugger with `CAP_SYS_PTRACE` needs neither.
-pub fn forbid() -> io::Result<()> {
+pub fn disable() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use muster_config::ConfigError;
 
-pub use muster_storage::BEGIN_ANEW;
+pub use muster_storage::REINITIALISE;
 use muster_types::error::chain;
 
 /// Reason for an exit of `musterd` that was not requested.
@@ -27,9 +27,9 @@ pub enum Fatal {
     #[error("Raft store failed; this node has stopped serving: {0}")]
     Store(String),
     #[error("task {0} exited unexpectedly")]
-    TaskEnded(&'static str),
+    TaskExited(&'static str),
     #[error("task {0} panicked")]
-    Panicked(&'static str),
+    TaskPanicked(&'static str),
 }
 
 impl Fatal {
@@ -40,7 +40,7 @@ impl Fatal {
 
     /// Returns true if the configuration or the machine must be fixed first, so that a restart
     /// cannot help.
-    pub const fn is_unfit(&self) -> bool {
+    pub const fn is_config_error(&self) -> bool {
         match self {
             Self::ReadConfig { .. }
             | Self::Config { .. }
@@ -49,13 +49,13 @@ impl Fatal {
             Self::Runtime(_)
             | Self::Start { .. }
             | Self::Store(_)
-            | Self::TaskEnded(_)
-            | Self::Panicked(_) => false,
+            | Self::TaskExited(_)
+            | Self::TaskPanicked(_) => false,
         }
     }
 
     /// Formats the error for an operator: one line, plus one line for each configuration problem.
-    pub fn told(&self) -> String {
+    pub fn operator_message(&self) -> String {
         match self {
             Self::Config { path, source } => {
                 format!("{self}:\n{}", source.in_file(&path.display().to_string()))
@@ -69,7 +69,7 @@ impl Fatal {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Store(_) => 74,
-            Self::TaskEnded(_) | Self::Panicked(_) => 70,
+            Self::TaskExited(_) | Self::TaskPanicked(_) => 70,
             Self::Runtime(_) | Self::Start { .. } => 71,
             Self::ReadConfig { .. }
             | Self::Config { .. }

@@ -20,10 +20,10 @@ use openraft::{
 };
 use prost::Message as _;
 
+use crate::convert;
 use crate::membership::{Membership, seal};
 use crate::raft::TypeConfig;
 use crate::raft::codec::{decode, encode};
-use crate::wire;
 use muster_state::{Command, EtcdReport, Outcome};
 
 /// Memory bound. serde reserves 1 MiB for a declared length, once for each level of nesting.
@@ -185,13 +185,13 @@ fn view() {
             Ok(view) => view,
             Err(error) => return refused(error),
         };
-        let directory = wire::directory(&view.members);
+        let directory = convert::directory(&view.members);
         assert!(directory.len() <= view.members.len());
         for (id, peer) in &directory {
             assert_eq!(*id, muster_pki::identity::node_id(&peer.public_key));
             assert!(peer.addresses.len() <= 16, "{peer:?}");
         }
-        assert_eq!(wire::directory(&wire::peers(&directory)), directory);
+        assert_eq!(convert::directory(&convert::peers(&directory)), directory);
         Verdict::Accepted
     });
 }
@@ -213,7 +213,7 @@ fn admitted() {
             Ok(answer) => answer,
             Err(error) => return refused(error),
         };
-        match Membership::admitted(&answer, Role::Worker) {
+        match Membership::from_admission(&answer, Role::Worker) {
             Ok(membership) => {
                 let text = serde_json::to_vec(&membership).expect("plain data with text keys");
                 let again: Membership = serde_json::from_slice(&text).expect("just written");
@@ -230,7 +230,7 @@ fn admitted() {
 fn membership_file() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("membership.json");
-    let mut membership = Membership::admitted(
+    let mut membership = Membership::from_admission(
         &Admitted {
             cluster_id: ClusterId::from_bytes([9; 32]).to_vec(),
             cluster_name: "demo".to_owned(),
@@ -243,7 +243,7 @@ fn membership_file() {
         Role::ControlPlane,
     )
     .expect("a well-formed reply");
-    membership.set_peers(&wire::directory(&[peer(1), peer(2)]));
+    membership.set_peers(&convert::directory(&[peer(1), peer(2)]));
     let seed = serde_json::to_vec(&membership).expect("plain data");
     target("membership_file").seed(seed).memory(RESERVED, 64).tries(2000).run(move |bytes| {
         let _kept = &directory;
@@ -259,7 +259,7 @@ fn membership_file() {
             Ok(None) => panic!("the file is there"),
             Ok(Some(membership)) => {
                 membership.directory();
-                membership.certified();
+                membership.certificate();
                 membership.save(&path).expect("a small file can be written");
                 assert_eq!(Membership::load(&path).expect("just written"), Some(membership));
                 Verdict::Accepted

@@ -17,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Time limit for the writer threads to finish at exit.
-const LAST_WRITES: Duration = Duration::from_secs(2);
+const WRITER_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     // Files of this process and its children are for this user only.
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let format = args.log_format;
     log_to_stderr(format);
-    if let Err(error) = core_dump::forbid() {
+    if let Err(error) = core_dump::disable() {
         // Not fatal: a node without this protection is better than no node.
         tracing::warn!(%error, "cannot disable core dumps; a crash may write keys to disk");
     }
@@ -40,9 +40,9 @@ fn main() -> ExitCode {
 
 /// Prints a configuration or machine error for the operator; logs any other error.
 fn report(fatal: &Fatal, format: LogFormat) {
-    if fatal.is_unfit() && format == LogFormat::Text {
+    if fatal.is_config_error() && format == LogFormat::Text {
         // A closed stderr cannot be reported anywhere.
-        writeln!(io::stderr(), "musterd: {}", fatal.told()).ok();
+        writeln!(io::stderr(), "musterd: {}", fatal.operator_message()).ok();
     } else {
         tracing::error!(error = muster_types::error::chain(fatal), "musterd ends");
     }
@@ -62,7 +62,7 @@ fn start(args: Args) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .map_err(Fatal::Runtime)?;
-    let ended = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Fatal::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Fatal::Runtime)?;
         let stopped = async {
@@ -74,8 +74,8 @@ fn start(args: Args) -> Result<(), Fatal> {
         compose::compose(prepared).await?.run(stopped).await
     });
     // Writes that still wait for a hung disk were never acknowledged.
-    runtime.shutdown_timeout(LAST_WRITES);
-    ended
+    runtime.shutdown_timeout(WRITER_SHUTDOWN_TIMEOUT);
+    result
 }
 
 fn log_to_stderr(format: LogFormat) {
@@ -84,14 +84,14 @@ fn log_to_stderr(format: LogFormat) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => {
-            log.with_target(false).with_ansi(false).finish().with(filter_fn(is_harmless)).init();
+            log.with_target(false).with_ansi(false).finish().with(filter_fn(is_loggable)).init();
         }
-        LogFormat::Json => log.json().finish().with(filter_fn(is_harmless)).init(),
+        LogFormat::Json => log.json().finish().with(filter_fn(is_loggable)).init(),
     }
 }
 
 /// Excludes sled's verbose records, even if `MUSTER_LOG` asks for them. sled logs the bytes that it
 /// stores, and the Raft log contains the authorities' keys.
-fn is_harmless(what: &Metadata<'_>) -> bool {
+fn is_loggable(what: &Metadata<'_>) -> bool {
     !what.target().starts_with("sled") || *what.level() <= Level::WARN
 }

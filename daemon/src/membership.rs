@@ -16,8 +16,8 @@ use muster_types::{ClusterId, NodeId, NodeName, PublicKey, Role};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use crate::fatal::BEGIN_ANEW;
-use crate::wire;
+use crate::convert;
+use crate::fatal::REINITIALISE;
 
 /// Maximum size of the file in bytes: 10 000 members and some certificates.
 const MAX_FILE: u64 = 8 << 20;
@@ -30,14 +30,14 @@ pub struct Membership {
     pub cluster_name: String,
     pub role: Role,
     /// Node certificate chain, DER in base64. Empty until the cluster has an authority.
-    chain: Vec<Blob>,
-    authorities: Vec<Blob>,
+    chain: Vec<Base64>,
+    authorities: Vec<Base64>,
     peers: BTreeMap<NodeId, KnownPeer>,
 }
 
 /// A node certificate and the authorities that other nodes are checked against.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certified {
+pub struct NodeCertificate {
     /// Certificate chain in DER, leaf first.
     pub chain: Vec<CertificateDer<'static>>,
     /// Certificates of the machine authority, in DER.
@@ -55,15 +55,15 @@ struct KnownPeer {
 
 /// Bytes, serialised as base64.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Blob(Vec<u8>);
+struct Base64(Vec<u8>);
 
-impl Serialize for Blob {
+impl Serialize for Base64 {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&data_encoding::BASE64.encode_display(&self.0))
     }
 }
 
-impl<'de> Deserialize<'de> for Blob {
+impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = data_encoding::BASE64.decode(text.as_bytes());
@@ -78,17 +78,17 @@ pub enum MembershipError {
     Read { path: PathBuf, source: io::Error },
     #[error(
         "{} is corrupt ({why}); it is written atomically, so a power cut cannot explain this; \
-         {BEGIN_ANEW}",
+         {REINITIALISE}",
         path.display()
     )]
     Corrupt { path: PathBuf, why: String },
     #[error("malformed reply to the join request: {0}")]
-    Answer(String),
+    Reply(String),
 }
 
 impl Membership {
     /// Creates a founder's membership: peers from the birth certificate, no credentials yet.
-    pub fn born(certificate: &birth::Certificate, cluster_name: &str) -> Self {
+    pub fn from_birth(certificate: &birth::Certificate, cluster_name: &str) -> Self {
         let founders = certificate.founders().iter().map(|founder| Peer {
             public_key: founder.public_key,
             name: founder.name.clone(),
@@ -108,10 +108,10 @@ impl Membership {
     }
 
     /// Creates the membership of a node that was admitted or renewed.
-    pub fn admitted(answer: &Admitted, role: Role) -> Result<Self, MembershipError> {
-        let malformed = |what: &str| MembershipError::Answer(what.to_owned());
+    pub fn from_admission(answer: &Admitted, role: Role) -> Result<Self, MembershipError> {
+        let malformed = |what: &str| MembershipError::Reply(what.to_owned());
         let cluster_id = ClusterId::try_from(answer.cluster_id.as_slice())
-            .map_err(|error| MembershipError::Answer(error.to_string()))?;
+            .map_err(|error| MembershipError::Reply(error.to_string()))?;
         let credentials = answer.credentials.as_ref().ok_or_else(|| malformed("no credentials"))?;
         if credentials.certificate_chain.is_empty() || credentials.machine_authorities.is_empty() {
             return Err(malformed("empty credentials"));
@@ -120,30 +120,32 @@ impl Membership {
             cluster_id,
             cluster_name: answer.cluster_name.clone(),
             role,
-            chain: credentials.certificate_chain.iter().cloned().map(Blob).collect(),
-            authorities: credentials.machine_authorities.iter().cloned().map(Blob).collect(),
+            chain: credentials.certificate_chain.iter().cloned().map(Base64).collect(),
+            authorities: credentials.machine_authorities.iter().cloned().map(Base64).collect(),
             peers: BTreeMap::new(),
         };
-        membership.set_peers(&wire::directory(&answer.peers));
+        membership.set_peers(&convert::directory(&answer.peers));
         Ok(membership)
     }
 
     /// Returns this node's certificate and the authorities it trusts. `None` at genesis.
-    pub fn certified(&self) -> Option<Certified> {
-        let der = |blobs: &[Blob]| -> Vec<CertificateDer<'static>> {
+    pub fn certificate(&self) -> Option<NodeCertificate> {
+        let der = |blobs: &[Base64]| -> Vec<CertificateDer<'static>> {
             blobs.iter().map(|blob| CertificateDer::from(blob.0.clone())).collect()
         };
-        (!self.chain.is_empty())
-            .then(|| Certified { chain: der(&self.chain), authorities: der(&self.authorities) })
+        (!self.chain.is_empty()).then(|| NodeCertificate {
+            chain: der(&self.chain),
+            authorities: der(&self.authorities),
+        })
     }
 
     /// Replaces the certificate.
-    pub fn set_certified(&mut self, certified: &Certified) {
-        let blobs = |list: &[CertificateDer<'static>]| -> Vec<Blob> {
-            list.iter().map(|der| Blob(der.as_ref().to_vec())).collect()
+    pub fn set_certificate(&mut self, certificate: &NodeCertificate) {
+        let blobs = |list: &[CertificateDer<'static>]| -> Vec<Base64> {
+            list.iter().map(|der| Base64(der.as_ref().to_vec())).collect()
         };
-        self.chain = blobs(&certified.chain);
-        self.authorities = blobs(&certified.authorities);
+        self.chain = blobs(&certificate.chain);
+        self.authorities = blobs(&certificate.authorities);
     }
 
     /// Returns the members that this node knows.
@@ -175,27 +177,28 @@ impl Membership {
     /// Replaces the file durably.
     pub fn save(&self, path: &Path) -> Result<(), muster_files::WriteError> {
         let bytes = serde_json::to_vec(self).expect("plain data with text keys");
-        muster_files::replace(path, &seal(&bytes), muster_files::PRIVATE)
+        muster_files::replace(path, &seal(&bytes), muster_files::PRIVATE_MODE)
     }
 }
 
 /// Text around the checksum. The file is one JSON object whose first field is the checksum of the
 /// object without that field.
-const BEFORE: &[u8] = b"{\"sha256\":\"";
-const AFTER: &[u8] = b"\",";
+const CHECKSUM_PREFIX: &[u8] = b"{\"sha256\":\"";
+const CHECKSUM_SUFFIX: &[u8] = b"\",";
 
 /// Adds the checksum to a JSON object that has other fields.
 pub(crate) fn seal(object: &[u8]) -> Vec<u8> {
     let sum = HEXLOWER.encode(digest(&SHA256, object).as_ref());
-    [BEFORE, sum.as_bytes(), AFTER, &object[1..]].concat()
+    [CHECKSUM_PREFIX, sum.as_bytes(), CHECKSUM_SUFFIX, &object[1..]].concat()
 }
 
 /// Returns the object without its checksum, if the checksum matches.
 fn unseal(sealed: &[u8]) -> Option<Vec<u8>> {
-    let (sum, rest) = sealed.strip_prefix(BEFORE)?.split_at_checked(2 * SHA256.output_len())?;
-    let object = [b"{", rest.strip_prefix(AFTER)?].concat();
-    let right = HEXLOWER.encode(digest(&SHA256, &object).as_ref());
-    (right.as_bytes() == sum).then_some(object)
+    let (sum, rest) =
+        sealed.strip_prefix(CHECKSUM_PREFIX)?.split_at_checked(2 * SHA256.output_len())?;
+    let object = [b"{", rest.strip_prefix(CHECKSUM_SUFFIX)?].concat();
+    let expected = HEXLOWER.encode(digest(&SHA256, &object).as_ref());
+    (expected.as_bytes() == sum).then_some(object)
 }
 
 impl From<Peer> for KnownPeer {
@@ -224,8 +227,8 @@ mod tests {
             cluster_id: ClusterId::from_bytes([7; 32]),
             cluster_name: "demo".to_owned(),
             role: Role::Worker,
-            chain: vec![Blob(vec![1; 40])],
-            authorities: vec![Blob(vec![2; 40])],
+            chain: vec![Base64(vec![1; 40])],
+            authorities: vec![Base64(vec![2; 40])],
             peers: BTreeMap::new(),
         };
         membership.save(&path).unwrap();

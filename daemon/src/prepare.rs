@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use muster_config::{Config, Document, MAX_BYTES, Subnet};
 use muster_formation::birth::{BirthRecord, PromiseStore};
-use muster_init::facts::{self, Interface, Reach};
+use muster_init::facts::{self, AddressScope, Interface};
 use muster_init::units::etcd;
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
@@ -20,14 +20,14 @@ use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, Role};
 use ring::digest;
 
 use crate::args::Args;
-use crate::fatal::{BEGIN_ANEW, Fatal};
+use crate::fatal::{Fatal, REINITIALISE};
 use crate::membership::Membership;
 use crate::restore::{self, Restore};
 use crate::state_dir::StateDir;
 
 /// Time limit for the etcd of a killed `musterd` to exit. A busy machine first frees its memory and
 /// its files.
-const ETCD_ENDS: Duration = Duration::from_secs(10);
+const ETCD_EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A node that passed all checks and can be started.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub struct Addresses {
     /// Address to bind, for UDP and TCP.
     pub bind: SocketAddr,
     /// Configured addresses. Empty: use the machine's own addresses.
-    fixed: Vec<IpAddr>,
+    configured: Vec<IpAddr>,
     /// Subnets of the machine's addresses to use. Empty: all routable addresses.
     subnets: Vec<Subnet>,
 }
@@ -88,9 +88,9 @@ impl Prepared {
 
 impl Addresses {
     /// Returns true if this address of the machine is to be used.
-    pub fn wants(&self, address: IpAddr) -> bool {
-        if !self.fixed.is_empty() {
-            return self.fixed.contains(&address);
+    pub fn includes(&self, address: IpAddr) -> bool {
+        if !self.configured.is_empty() {
+            return self.configured.contains(&address);
         }
         self.subnets.is_empty() || self.subnets.iter().any(|subnet| subnet.contains(address))
     }
@@ -98,10 +98,10 @@ impl Addresses {
     /// Returns the addresses at which other nodes reach this one, best first, given the machine's
     /// addresses. `before` is the best address so far.
     pub fn reachable(&self, found: &[Interface], before: Option<IpAddr>) -> Vec<SocketAddr> {
-        let addresses = if self.fixed.is_empty() {
+        let addresses = if self.configured.is_empty() {
             self.best(found, before).into_iter().collect()
         } else {
-            self.fixed.clone()
+            self.configured.clone()
         };
         let same_family = |ip: &IpAddr| self.bind.is_ipv6() == ip.is_ipv6();
         let port = self.bind.port();
@@ -111,8 +111,9 @@ impl Addresses {
 
 impl Addresses {
     fn best(&self, found: &[Interface], before: Option<IpAddr>) -> Option<IpAddr> {
-        let reach = if self.subnets.is_empty() { Reach::Routable } else { Reach::Local };
-        self.fixed.first().copied().or_else(|| facts::best(found, before, reach))
+        let reach =
+            if self.subnets.is_empty() { AddressScope::Routable } else { AddressScope::Local };
+        self.configured.first().copied().or_else(|| facts::best_address(found, before, reach))
     }
 }
 
@@ -151,9 +152,9 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
     };
     let state_dir = args.state_dir.unwrap_or_else(|| config.state_dir.clone());
     StateDir::check(&state_dir)?;
-    let membership = own_membership(&state_dir, &config)?;
+    let membership = load_membership(&state_dir, &config)?;
     // With `--check`, this node may be running: the ports in use are then its own.
-    let in_use = StateDir::refuse_in_use(&state_dir);
+    let in_use = StateDir::check_not_in_use(&state_dir);
     match in_use {
         Err(_) if args.check => {}
         Err(refusal) => return Err(refusal),
@@ -179,7 +180,7 @@ impl Checked {
         let state = Arc::new(StateDir::open(&state_dir)?);
         let (identity, promises) = identity(&state, membership.is_some())?;
         if membership.is_none() {
-            restore::write_down(&state, &promises.record, restore_etcd.as_ref())?;
+            restore::persist(&state, &promises.record, restore_etcd.as_ref())?;
         }
         let identity = Arc::new(identity);
         Ok(Prepared {
@@ -238,14 +239,14 @@ fn node_name(args: &Args, document: &Document) -> Result<NodeName, Fatal> {
 
 fn addresses(args: &Args, config: &Config) -> Result<Addresses, Fatal> {
     let port = config.network.port;
-    let fixed = match args.address {
+    let configured = match args.address {
         Some(address) => vec![address],
         None => config.network.addresses.clone(),
     };
     let unspecified = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
     let subnets = config.network.subnets.clone();
-    let mut addresses = Addresses { bind: unspecified, fixed, subnets };
-    let found = facts::addresses(|address| addresses.wants(address))
+    let mut addresses = Addresses { bind: unspecified, configured, subnets };
+    let found = facts::addresses(|address| addresses.includes(address))
         .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))?;
     let best = addresses.best(&found, None);
     let best = best.ok_or_else(|| {
@@ -265,7 +266,7 @@ fn addresses(args: &Args, config: &Config) -> Result<Addresses, Fatal> {
 }
 
 /// Loads the membership from the state directory, and checks it against the configuration.
-fn own_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fatal> {
+fn load_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fatal> {
     let problem = |problem: String| Fatal::StateDir { path: dir.to_owned(), problem };
     let found = Membership::load(&StateDir::membership_in(dir))
         .map_err(|error| problem(muster_types::error::chain(&error)))?;
@@ -306,17 +307,17 @@ fn ports_are_free(bind: SocketAddr) -> Result<(), Fatal> {
 /// Checks that etcd's ports can be bound at this node's address. The etcd of a killed `musterd`
 /// exits a moment later, so a node that has run etcd before waits for that.
 fn etcd_ports_are_free(addresses: &Addresses, state_dir: &Path) -> Result<(), Fatal> {
-    let found = facts::addresses(|address| addresses.wants(address))
+    let found = facts::addresses(|address| addresses.includes(address))
         .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))?;
     let Some(address) = addresses.reachable(&found, None).first().map(SocketAddr::ip) else {
         return Ok(());
     };
     let has_run = StateDir::etcd_in(state_dir).exists();
-    let patience = Instant::now() + if has_run { ETCD_ENDS } else { Duration::ZERO };
+    let deadline = Instant::now() + if has_run { ETCD_EXIT_TIMEOUT } else { Duration::ZERO };
     for port in [ETCD_CLIENT_PORT, ETCD_PEER_PORT] {
         let socket = SocketAddr::new(address, port);
         while let Err(error) = TcpListener::bind(socket) {
-            if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience {
+            if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(50));
                 continue;
             }
@@ -341,12 +342,12 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
         Ok(bytes) => {
             let bytes = muster_pki::Zeroizing::new(bytes);
             let identity = Identity::from_pkcs8(&bytes).map_err(|error| {
-                problem(format!("identity.key contains no valid key ({error}); {BEGIN_ANEW}"))
+                problem(format!("identity.key contains no valid key ({error}); {REINITIALISE}"))
             })?;
             let opened = PromiseStore::open(state.path(), identity.node_id());
             let (store, record) = opened.map_err(|error| {
                 if error.is_permanent() {
-                    problem(format!("{}; {BEGIN_ANEW}", muster_types::error::chain(&error)))
+                    problem(format!("{}; {REINITIALISE}", muster_types::error::chain(&error)))
                 } else {
                     broken(&error)
                 }
@@ -357,12 +358,12 @@ pub fn identity(state: &StateDir, is_member: bool) -> Result<(Identity, Promises
             let identity = Identity::generate();
             let store = PromiseStore::create(state.path(), identity.node_id())
                 .map_err(|error| broken(&error))?;
-            muster_files::replace(&path, &identity.to_pkcs8(), muster_files::PRIVATE)
+            muster_files::replace(&path, &identity.to_pkcs8(), muster_files::PRIVATE_MODE)
                 .map_err(|error| broken(&error))?;
             Ok((identity, Promises { store, record: BirthRecord::NEW }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(problem(format!("identity.key is missing; {BEGIN_ANEW}")))
+            Err(problem(format!("identity.key is missing; {REINITIALISE}")))
         }
         Err(error) => Err(problem(format!("cannot read identity.key: {error}"))),
     }

@@ -10,10 +10,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use muster_formation::birth::{BirthRecord, Commitment, PromiseStore};
-use muster_init::units::etcd::client::snapshot::{self, Digest};
-use muster_init::units::etcd::home::Home;
-use muster_init::units::etcd::restore::{RestoreError, Restored, restore};
-use muster_init::units::etcd::{Generation, InitialState, Spec};
+use muster_init::units::etcd::client::snapshot::{self, SnapshotDigest};
+use muster_init::units::etcd::dir::EtcdDir;
+use muster_init::units::etcd::restore::{RestoreError, RestoreOutcome, restore};
+use muster_init::units::etcd::{EtcdGeneration, EtcdSpec, InitialClusterState};
 use muster_pki::identity::Identity;
 use tracing::{info, warn};
 
@@ -25,16 +25,16 @@ use muster_types::error::chain;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restore {
     /// Must be equal on all founders: it is one of the birth fields that they compare.
-    pub digest: Digest,
+    pub digest: SnapshotDigest,
     /// `None` if only an earlier start was given the file.
     file: Option<PathBuf>,
     /// Path of the marker file.
-    record: PathBuf,
+    marker: PathBuf,
 }
 
 /// Progress of this node's birth, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum BirthProgress {
     /// Nothing is promised; any snapshot may still be chosen.
     Free,
     /// The node has signed a birth that is not settled.
@@ -45,29 +45,35 @@ enum Standing {
 
 /// Decision that follows from the option, the marker file and the birth progress.
 #[derive(Debug, PartialEq, Eq)]
-enum Wish {
+enum DesiredRestore {
     None,
-    Begin(Digest),
+    Restore(SnapshotDigest),
     /// The marker file holds the first digest, the given file has the second.
-    Other(Digest, Digest),
+    Mismatch(SnapshotDigest, SnapshotDigest),
     /// A snapshot was given after a birth without one was promised.
     TooLate,
 }
 
-fn wish(standing: Standing, written: Option<Digest>, given: Option<Digest>) -> Wish {
-    match (standing, written, given) {
-        (Standing::Free, _, Some(given)) => Wish::Begin(given),
+fn desired_restore(
+    birth_progress: BirthProgress,
+    written: Option<SnapshotDigest>,
+    given: Option<SnapshotDigest>,
+) -> DesiredRestore {
+    match (birth_progress, written, given) {
+        (BirthProgress::Free, _, Some(given)) => DesiredRestore::Restore(given),
         // A member's etcd started long ago, or the member was no founder.
-        (Standing::Free, _, None)
-        | (Standing::Promised, None, None)
-        | (Standing::Member, None, _) => Wish::None,
-        (Standing::Promised, None, Some(_)) => Wish::TooLate,
-        (Standing::Promised | Standing::Member, Some(written), None) => Wish::Begin(written),
-        (Standing::Promised | Standing::Member, Some(written), Some(given)) => {
+        (BirthProgress::Free, _, None)
+        | (BirthProgress::Promised, None, None)
+        | (BirthProgress::Member, None, _) => DesiredRestore::None,
+        (BirthProgress::Promised, None, Some(_)) => DesiredRestore::TooLate,
+        (BirthProgress::Promised | BirthProgress::Member, Some(written), None) => {
+            DesiredRestore::Restore(written)
+        }
+        (BirthProgress::Promised | BirthProgress::Member, Some(written), Some(given)) => {
             if written == given {
-                Wish::Begin(written)
+                DesiredRestore::Restore(written)
             } else {
-                Wish::Other(written, given)
+                DesiredRestore::Mismatch(written, given)
             }
         }
     }
@@ -76,22 +82,24 @@ fn wish(standing: Standing, written: Option<Digest>, given: Option<Digest>) -> W
 /// Reads and checks the requested restore, and changes nothing. The file is read only while it
 /// matters: once this node's etcd has started, it need not exist any more.
 pub fn check(dir: &Path, given: Option<&Path>, is_member: bool) -> Result<Option<Restore>, Fatal> {
-    let record = StateDir::restore_in(dir);
-    let written = read(dir, &record)?;
-    let standing = if is_member { Standing::Member } else { standing(dir) };
-    let file = given.filter(|_| standing != Standing::Member || written.is_some());
+    let marker = StateDir::restore_in(dir);
+    let written = read(dir, &marker)?;
+    let birth_progress = if is_member { BirthProgress::Member } else { birth_progress(dir) };
+    let file = given.filter(|_| birth_progress != BirthProgress::Member || written.is_some());
     let verified = file.map(snapshot::verify).transpose();
     let verified =
         verified.map_err(|error| Fatal::Machine(format!("--restore-etcd: {}", chain(&error))))?;
     let shown = file.map(|file| file.display().to_string()).unwrap_or_default();
-    match wish(standing, written, verified.map(|verified| verified.digest)) {
-        Wish::None => Ok(None),
-        Wish::Begin(digest) => Ok(Some(Restore { digest, file: file.map(Path::to_owned), record })),
-        Wish::Other(written, given) => Err(Fatal::Machine(format!(
+    match desired_restore(birth_progress, written, verified.map(|verified| verified.digest)) {
+        DesiredRestore::None => Ok(None),
+        DesiredRestore::Restore(digest) => {
+            Ok(Some(Restore { digest, file: file.map(Path::to_owned), marker }))
+        }
+        DesiredRestore::Mismatch(written, given) => Err(Fatal::Machine(format!(
             "--restore-etcd: this node agreed to a birth with the snapshot of SHA-256 {written}, \
              but {shown} has {given}; give the same file as on the other founders"
         ))),
-        Wish::TooLate => Err(Fatal::Machine(
+        DesiredRestore::TooLate => Err(Fatal::Machine(
             "--restore-etcd: this node has already promised a birth without a snapshot; start it \
              without the option"
                 .to_owned(),
@@ -100,7 +108,7 @@ pub fn check(dir: &Path, given: Option<&Path>, is_member: bool) -> Result<Option
 }
 
 /// Persists the requested restore of a node that has promised nothing, before it can promise.
-pub fn write_down(
+pub fn persist(
     state: &StateDir,
     promises: &BirthRecord,
     restore: Option<&Restore>,
@@ -108,69 +116,71 @@ pub fn write_down(
     if !promises.is_uncommitted() {
         return Ok(());
     }
-    let record = StateDir::restore_in(state.path());
+    let marker = StateDir::restore_in(state.path());
     let written = match restore {
-        Some(Restore { digest, .. }) => {
-            muster_files::keep(&record, format!("{digest}\n").as_bytes(), muster_files::PRIVATE)
-                .map_err(|error| chain(&error))
-        }
-        None => forget(&record),
+        Some(Restore { digest, .. }) => muster_files::replace_if_changed(
+            &marker,
+            format!("{digest}\n").as_bytes(),
+            muster_files::PRIVATE_MODE,
+        )
+        .map_err(|error| chain(&error)),
+        None => remove_marker(&marker),
     };
     written.map_err(|problem| Fatal::StateDir { path: state.path().to_owned(), problem })
 }
 
 /// Returns the birth progress, as far as it can be read. The later open reports problems of the
 /// files.
-fn standing(dir: &Path) -> Standing {
+fn birth_progress(dir: &Path) -> BirthProgress {
     let commitment = || {
         let key = muster_pki::Zeroizing::new(fs::read(StateDir::identity_in(dir)).ok()?);
         let identity = Identity::from_pkcs8(&key).ok()?;
         Some(PromiseStore::open(dir, identity.node_id()).ok()?.1.commitment)
     };
     match commitment() {
-        None | Some(Commitment::None) => Standing::Free,
-        Some(Commitment::Promised(_)) => Standing::Promised,
-        Some(Commitment::Born(_) | Commitment::Joined(_)) => Standing::Member,
+        None | Some(Commitment::None) => BirthProgress::Free,
+        Some(Commitment::Promised(_)) => BirthProgress::Promised,
+        Some(Commitment::Born(_) | Commitment::Joined(_)) => BirthProgress::Member,
     }
 }
 
-fn read(dir: &Path, record: &Path) -> Result<Option<Digest>, Fatal> {
+fn read(dir: &Path, marker: &Path) -> Result<Option<SnapshotDigest>, Fatal> {
     let problem = |problem: String| Fatal::StateDir { path: dir.to_owned(), problem };
-    match fs::read_to_string(record) {
+    match fs::read_to_string(marker) {
         Ok(text) => text.trim().parse().map(Some).map_err(|()| {
             problem(format!(
                 "its file `{}` contains no SHA-256 of a snapshot; it is written atomically, so a \
                  power cut cannot explain this; restore the file",
-                record.file_name().unwrap_or_default().display()
+                marker.file_name().unwrap_or_default().display()
             ))
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(problem(format!("cannot read {}: {error}", record.display()))),
+        Err(error) => Err(problem(format!("cannot read {}: {error}", marker.display()))),
     }
 }
 
-fn forget(record: &Path) -> Result<(), String> {
-    match fs::remove_file(record) {
+fn remove_marker(marker: &Path) -> Result<(), String> {
+    match fs::remove_file(marker) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("cannot remove {}: {error}", record.display())),
+        Err(error) => return Err(format!("cannot remove {}: {error}", marker.display())),
     }
-    let around = record.parent().unwrap_or_else(|| Path::new("."));
+    let around = marker.parent().unwrap_or_else(|| Path::new("."));
     muster_files::sync_directory(around).map_err(|error| chain(&error))
 }
 
 impl Restore {
     /// Restores a founder's first generation, unless that was done before. etcd must not start
     /// earlier. Does nothing for any other member, which gets its data from its peers.
-    pub async fn begin(&self, home: &Home, spec: &Spec) -> Result<(), String> {
-        if spec.generation == Generation(0) && spec.initial.state == InitialState::New {
-            match restore(home, spec, self.file.as_deref(), Some(self.digest)).await {
-                Ok(Restored::Now(verified)) => {
+    pub async fn run(&self, etcd_dir: &EtcdDir, spec: &EtcdSpec) -> Result<(), String> {
+        if spec.generation == EtcdGeneration(0) && spec.initial.state == InitialClusterState::New {
+            match restore(etcd_dir, spec, self.file.as_deref(), Some(self.digest)).await {
+                Ok(RestoreOutcome::Done(verified)) => {
                     info!(?verified, "etcd restored from the given snapshot");
                 }
                 // A crash came between the restore and the removal of the marker; or this member
                 // has run before, and the snapshot was only for its first start.
-                Ok(Restored::Before(_)) | Err(RestoreError::DataExists { .. }) => {}
+                Ok(RestoreOutcome::AlreadyDone(_)) | Err(RestoreError::DataExists { .. }) => {}
                 Err(RestoreError::NoFile) => {
                     return Err(format!(
                         "the founders agreed on the snapshot of SHA-256 {}, but this node has not \
@@ -182,9 +192,9 @@ impl Restore {
                 Err(error) => return Err(chain(&error)),
             }
         }
-        let record = self.record.clone();
-        let forgotten = tokio::task::spawn_blocking(move || forget(&record)).await;
-        if let Ok(Err(error)) = forgotten {
+        let marker = self.marker.clone();
+        let removed = tokio::task::spawn_blocking(move || remove_marker(&marker)).await;
+        if let Ok(Err(error)) = removed {
             // Harmless: the next start finds that etcd has data.
             warn!(error, "cannot remove restore marker");
         }
@@ -196,39 +206,47 @@ impl Restore {
 mod tests {
     use super::*;
 
-    const A: Option<Digest> = Some(Digest([1; 32]));
-    const B: Option<Digest> = Some(Digest([2; 32]));
+    const A: Option<SnapshotDigest> = Some(SnapshotDigest([1; 32]));
+    const B: Option<SnapshotDigest> = Some(SnapshotDigest([2; 32]));
 
     #[test]
     fn a_free_node_begins_with_what_it_is_given_now() {
-        let begin = |digest: Option<Digest>| digest.map_or(Wish::None, Wish::Begin);
+        let begin = |digest: Option<SnapshotDigest>| {
+            digest.map_or(DesiredRestore::None, DesiredRestore::Restore)
+        };
         for written in [None, A, B] {
             for given in [None, A, B] {
-                assert_eq!(wish(Standing::Free, written, given), begin(given));
+                assert_eq!(desired_restore(BirthProgress::Free, written, given), begin(given));
             }
         }
     }
 
     #[test]
     fn a_bound_founder_keeps_to_what_was_agreed_also_without_the_option() {
-        for standing in [Standing::Promised, Standing::Member] {
-            assert_eq!(wish(standing, A, None), Wish::Begin(Digest([1; 32])));
-            assert_eq!(wish(standing, A, A), Wish::Begin(Digest([1; 32])));
-            let other = Wish::Other(Digest([1; 32]), Digest([2; 32]));
-            assert_eq!(wish(standing, A, B), other);
+        for birth_progress in [BirthProgress::Promised, BirthProgress::Member] {
+            assert_eq!(
+                desired_restore(birth_progress, A, None),
+                DesiredRestore::Restore(SnapshotDigest([1; 32]))
+            );
+            assert_eq!(
+                desired_restore(birth_progress, A, A),
+                DesiredRestore::Restore(SnapshotDigest([1; 32]))
+            );
+            let other = DesiredRestore::Mismatch(SnapshotDigest([1; 32]), SnapshotDigest([2; 32]));
+            assert_eq!(desired_restore(birth_progress, A, B), other);
         }
     }
 
     #[test]
     fn a_promise_without_a_snapshot_is_not_changed_afterwards() {
-        assert_eq!(wish(Standing::Promised, None, A), Wish::TooLate);
-        assert_eq!(wish(Standing::Promised, None, None), Wish::None);
+        assert_eq!(desired_restore(BirthProgress::Promised, None, A), DesiredRestore::TooLate);
+        assert_eq!(desired_restore(BirthProgress::Promised, None, None), DesiredRestore::None);
     }
 
     #[test]
     fn the_option_is_ignored_once_etcd_has_begun() {
-        assert_eq!(wish(Standing::Member, None, A), Wish::None);
-        assert_eq!(wish(Standing::Member, None, None), Wish::None);
+        assert_eq!(desired_restore(BirthProgress::Member, None, A), DesiredRestore::None);
+        assert_eq!(desired_restore(BirthProgress::Member, None, None), DesiredRestore::None);
         let dir = tempfile::tempdir().unwrap();
         let gone = dir.path().join("gone.db");
         assert_eq!(check(dir.path(), Some(&gone), true).unwrap(), None);
@@ -236,18 +254,19 @@ mod tests {
     }
 
     #[test]
-    fn the_wish_is_written_down_until_it_is_forgotten() {
+    fn the_restore_is_persisted_until_it_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(&dir.path().join("state")).unwrap();
-        let record = StateDir::restore_in(state.path());
-        let restore = Restore { digest: Digest([1; 32]), file: None, record: record.clone() };
-        write_down(&state, &BirthRecord::NEW, Some(&restore)).unwrap();
+        let marker = StateDir::restore_in(state.path());
+        let restore =
+            Restore { digest: SnapshotDigest([1; 32]), file: None, marker: marker.clone() };
+        persist(&state, &BirthRecord::NEW, Some(&restore)).unwrap();
         // As a member, and without promises: only the marker file counts.
         assert_eq!(check(state.path(), None, true).unwrap(), Some(restore));
         assert_eq!(check(state.path(), None, false).unwrap(), None, "a free node restores nothing");
-        write_down(&state, &BirthRecord::NEW, None).unwrap();
+        persist(&state, &BirthRecord::NEW, None).unwrap();
         assert_eq!(check(state.path(), None, true).unwrap(), None);
-        fs::write(&record, "nonsense").unwrap();
+        fs::write(&marker, "nonsense").unwrap();
         let refused = check(state.path(), None, true).unwrap_err().to_string();
         assert!(refused.contains("restore-etcd"), "{refused}");
     }

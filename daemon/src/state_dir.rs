@@ -18,7 +18,7 @@ const LOCK: &str = "lock";
 
 /// Entries allowed in a directory without `format`: from a new file system or an interrupted first
 /// start.
-const LEFT_BY_A_SHORT_START: [&str; 3] = ["lost+found", LOCK, ".format.new"];
+const LEFT_BY_INTERRUPTED_START: [&str; 3] = ["lost+found", LOCK, ".format.new"];
 
 /// A valid state directory. The lock is released on drop.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(path).map_err(|e| problem(e.to_string()))?;
                 let foreign = |entry: &fs::DirEntry| {
-                    !LEFT_BY_A_SHORT_START.iter().any(|name| entry.file_name() == *name)
+                    !LEFT_BY_INTERRUPTED_START.iter().any(|name| entry.file_name() == *name)
                 };
                 match entries.find_map(|entry| entry.ok().filter(foreign)) {
                     Some(entry) => Err(problem(format!(
@@ -82,7 +82,7 @@ impl StateDir {
     }
 
     /// Rejects a directory that a running `musterd` holds locked. Changes nothing.
-    pub fn refuse_in_use(path: &Path) -> Result<(), Fatal> {
+    pub fn check_not_in_use(path: &Path) -> Result<(), Fatal> {
         // No lock file: no musterd runs. `open` reports other problems of the file.
         let Ok(lock) = File::open(path.join(LOCK)) else { return Ok(()) };
         flock(&lock, FlockOperation::NonBlockingLockShared).map_err(|_| in_use(path))
@@ -100,7 +100,7 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(|e| problem("cannot create it", e))?;
-        make_last(path)?;
+        sync_with_ancestors(path)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -112,11 +112,15 @@ impl StateDir {
         let dir = Self { path: path.to_owned(), _lock: lock };
         if !path.join("format").exists() {
             let text = format!("{FORMAT}\n");
-            muster_files::replace(&path.join("format"), text.as_bytes(), muster_files::PRIVATE)
-                .map_err(|e| Fatal::StateDir {
-                    path: path.to_owned(),
-                    problem: muster_types::error::chain(&e),
-                })?;
+            muster_files::replace(
+                &path.join("format"),
+                text.as_bytes(),
+                muster_files::PRIVATE_MODE,
+            )
+            .map_err(|e| Fatal::StateDir {
+                path: path.to_owned(),
+                problem: muster_types::error::chain(&e),
+            })?;
         }
         Ok(dir)
     }
@@ -182,12 +186,12 @@ fn in_use(path: &Path) -> Fatal {
 
 /// Syncs the directory and its ancestors, even if an earlier start created them. That start may
 /// have been killed before it synced, and this one acts on the directory's contents.
-fn make_last(path: &Path) -> Result<(), Fatal> {
-    let unsure = |error| Fatal::StateDir {
+fn sync_with_ancestors(path: &Path) -> Result<(), Fatal> {
+    let not_synced = |error| Fatal::StateDir {
         path: path.to_owned(),
         problem: muster_types::error::chain(&error),
     };
-    muster_files::sync_directory(path).map_err(unsure)?;
+    muster_files::sync_directory(path).map_err(not_synced)?;
     for around in path.ancestors().skip(1).filter(|around| !around.as_os_str().is_empty()) {
         if let Err(error) = muster_files::sync_directory(around) {
             // An ancestor of another owner cannot be synced; it existed before this node.
@@ -227,18 +231,18 @@ mod tests {
 
     #[test]
     fn an_unfit_directory_is_refused_and_left_as_it_was() {
-        type Spoil = fn(&Path);
-        let wrongs: [(&str, Spoil); 3] = [
+        type Damage = fn(&Path);
+        let invalid: [(&str, Damage); 3] = [
             ("newer musterd", |p| fs::write(p.join("format"), "2\n").unwrap()),
             ("not a state directory", |p| fs::write(p.join("photo.jpg"), "").unwrap()),
             ("mode is 0755", |p| {
                 fs::set_permissions(p, fs::Permissions::from_mode(0o755)).unwrap();
             }),
         ];
-        for (sentence, spoil) in wrongs {
+        for (sentence, damage) in invalid {
             let (_root, path) = fresh();
             fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
-            spoil(&path);
+            damage(&path);
             let before = fs::read_dir(&path).unwrap().count();
             let refused = StateDir::open(&path).unwrap_err().to_string();
             assert!(refused.contains(sentence), "{refused}");

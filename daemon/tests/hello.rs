@@ -153,9 +153,9 @@ async fn a_revoked_token_is_rejected_also_by_a_worker() -> Test {
     }
     let tell = async || {
         let state = lab.group(0).catch_up().await.unwrap();
-        lab.nodes[4].told.send_replace(Some(Arc::new(view::view(&state))));
+        lab.nodes[4].latest_view.send_replace(Some(Arc::new(view::view(&state))));
     };
-    let worker = lab.nodes[4].door();
+    let worker = lab.nodes[4].hello();
     assert!(worker.verifier(lab.token.id()).await.is_none(), "it has received no view yet");
     tell().await;
     assert!(worker.verifier(lab.token.id()).await.is_some());
@@ -172,7 +172,7 @@ async fn a_revoked_token_is_rejected_also_by_a_worker() -> Test {
     tell().await;
     for at in 0..3 {
         lab.group(at).catch_up().await?;
-        assert!(lab.nodes[at].door().verifier(lab.token.id()).await.is_none(), "founder {at}");
+        assert!(lab.nodes[at].hello().verifier(lab.token.id()).await.is_none(), "founder {at}");
     }
     assert!(worker.verifier(lab.token.id()).await.is_none());
     for door in [0, 4] {
@@ -212,6 +212,6 @@ async fn renewal_is_for_members_reports_removal_and_reveals_nothing_to_strangers
     assert_eq!(refusal.reason(), Reason::NotNow, "a worker renews no certificate");
     lab.nodes[4].removed.send_replace(true);
     lab.nodes[4].trust.send_replace(Arc::new(Trust::default()));
-    assert!(lab.nodes[4].door().verifier(lab.token.id()).await.is_none(), "a removed node");
+    assert!(lab.nodes[4].hello().verifier(lab.token.id()).await.is_none(), "a removed node");
     Ok(())
 }

@@ -13,7 +13,7 @@ use muster_messages::node::{
     ForwardRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotChunk,
     WatchRequest,
 };
-use muster_storage::MAX_BODY;
+use muster_storage::MAX_SNAPSHOT;
 use muster_types::NodeId;
 use musterd::raft::codec::encode;
 use openraft::error::Fatal;
@@ -207,7 +207,7 @@ async fn a_snapshot_without_end_is_refused_with_bounded_memory() -> Test {
     assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
     let (sent, grown) = (sent.load(Ordering::SeqCst), peak_mib() - before);
     println!("refused after {sent} MiB; the process grew by {grown} MiB");
-    let limit = (MAX_BODY >> 20) as u64;
+    let limit = (MAX_SNAPSHOT >> 20) as u64;
     assert!(sent >= limit && sent < limit + 32, "{sent} MiB sent");
     assert!(grown < 3 * limit, "{grown} MiB");
     lab.group(to).propose(lab.label(1)).await?.into_result()?;

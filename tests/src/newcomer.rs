@@ -9,10 +9,10 @@ use muster_formation::birth::{
     Ballot, BirthRecord, Certificate, Commitment, Decision, Draft, Founder, Promise, Proposal,
     Signer as _,
 };
-use muster_init::units::etcd::client::snapshot::Digest;
+use muster_init::units::etcd::client::snapshot::SnapshotDigest;
 use muster_init::units::etcd::{
-    Authorities, Binary, Credential, Credentials, Generation, Initial, InitialState, Spec, Tuning,
-    Version,
+    Authorities, Binary, Credential, Credentials, EtcdGeneration, EtcdSpec, InitialCluster,
+    InitialClusterState, Tuning, Version,
 };
 use muster_messages::hello::{Admitted, Credentials as Issued};
 use muster_pki::identity::Identity;
@@ -99,7 +99,7 @@ pub fn membership(epoch: u64) -> Result<Membership> {
         }),
         peers: Vec::new(),
     };
-    Ok(Membership::admitted(&answer, Role::ControlPlane)?)
+    Ok(Membership::from_admission(&answer, Role::ControlPlane)?)
 }
 
 /// As many peers as this is the epoch.
@@ -115,28 +115,28 @@ pub fn peers(epoch: u64) -> Vec<RememberedPeer> {
 
 /// The snapshot that etcd is to begin with, if one is wished for in this epoch, which is one in which
 /// the node is free: two different ones, and then none, so that a wish is also taken back.
-pub fn snapshot(epoch: u64) -> Option<(Digest, Vec<u8>)> {
+pub fn snapshot(epoch: u64) -> Option<(SnapshotDigest, Vec<u8>)> {
     if epoch.is_multiple_of(12) {
         return None;
     }
     let database = vec![u8::try_from(epoch % 256).unwrap_or(0); 512];
     let hash = digest(&SHA256, &database);
-    let digest = Digest(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"));
+    let digest = SnapshotDigest(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"));
     Some((digest, [&database, hash.as_ref()].concat()))
 }
 
 /// The etcd member that the node is in this epoch: each time another one.
-pub fn member(epoch: u64) -> Result<Spec> {
+pub fn member(epoch: u64) -> Result<EtcdSpec> {
     let address = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
     let name: muster_types::NodeName = "cp-1".parse()?;
-    Ok(Spec {
+    Ok(EtcdSpec {
         binary: Binary {
             path: "/nowhere/etcd".into(),
             version: Version { major: 3, minor: 5, patch: 0 },
         },
-        generation: Generation(u32::try_from(epoch)?),
-        initial: Initial {
-            state: InitialState::New,
+        generation: EtcdGeneration(u32::try_from(epoch)?),
+        initial: InitialCluster {
+            state: InitialClusterState::New,
             token: format!("epoch-{epoch}"),
             // More than a sector, so that the record can be torn.
             members: (0..24)
@@ -144,7 +144,7 @@ pub fn member(epoch: u64) -> Result<Spec> {
                 .collect::<Result<_>>()?,
         },
         name,
-        heard_of: false,
+        known_to_cluster: false,
         peer: address(2380),
         client: address(2379),
         tuning: Tuning::default(),

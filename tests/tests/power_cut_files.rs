@@ -9,8 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use muster_formation::birth::BirthRecord;
-use muster_init::units::etcd::credentials::{Paths, chain_pem};
-use muster_init::units::etcd::home::{Home, Presence};
+use muster_init::units::etcd::credentials::{CredentialPaths, chain_pem};
+use muster_init::units::etcd::dir::{EtcdDir, GenerationState};
 use muster_sources::remembered;
 use muster_tests::newcomer::{credentials, last_free, member, membership, peers, record, snapshot};
 use muster_tests::power_cut::{Careless, Disk, Event, Tape, scratch};
@@ -84,11 +84,11 @@ impl Said {
         let is_of = |epoch| Ok(found == (epoch > 0).then(|| membership(epoch)).transpose()?);
         if self.epoch("save", is_of)? > 0 {
             // Else a member would begin with an empty store, and vote again.
-            muster_storage::require(&state.raft()).context("it is a member")?;
+            muster_storage::require_existing(&state.raft()).context("it is a member")?;
         }
         let known = remembered::read(&state.peers())?;
         self.epoch("remember", |epoch| Ok(known == peers(epoch)))?;
-        self.check_etcd(&Home::new(state.etcd()))
+        self.check_etcd(&EtcdDir::new(state.etcd()))
     }
 
     /// What etcd is to begin with is what was written down, and what this node's birth was promised
@@ -108,15 +108,17 @@ impl Said {
     }
 
     /// A member of etcd that has begun never counts as new, and its certificates are whole.
-    fn check_etcd(&self, home: &Home) -> Result<()> {
+    fn check_etcd(&self, home: &EtcdDir) -> Result<()> {
         for epoch in self.doing.get("start").into_iter().flatten().copied() {
             let member = member(epoch)?;
-            let record = match home.presence(member.generation)? {
-                Presence::Strange => anyhow::bail!("etcd's data {epoch} without a record of it"),
-                Presence::Absent => None,
-                Presence::Begun(record) | Presence::Whole(record) | Presence::Lost(record) => {
-                    Some(record)
+            let record = match home.generation_state(member.generation)? {
+                GenerationState::Unmanaged => {
+                    anyhow::bail!("etcd's data {epoch} without a record of it")
                 }
+                GenerationState::Absent => None,
+                GenerationState::Started(record)
+                | GenerationState::Intact(record)
+                | GenerationState::Lost(record) => Some(record),
             };
             ensure!(
                 record.is_some() || !self.did("start", epoch),
@@ -129,7 +131,7 @@ impl Said {
                 ensure!(noted, "etcd's member {epoch} would start as new, without its data");
             }
         }
-        let paths = Paths::in_home(home.root());
+        let paths = CredentialPaths::in_dir(home.root());
         for (path, which) in [(paths.authorities, 0), (paths.server, 1), (paths.peer, 2)] {
             let found = there(fs::read(&path))?;
             let pem = |epoch| -> Result<String> {

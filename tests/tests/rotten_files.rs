@@ -46,62 +46,62 @@ fn newest_byte(path: &Path) -> Result<usize> {
 }
 
 /// The way out, in the words of the daemon.
-const ANEW: &str = musterd::fatal::BEGIN_ANEW;
+const REINITIALISE: &str = musterd::fatal::REINITIALISE;
 
 const DAMAGES: &[Damage] = &[
     Damage {
         what: "a bit of the key",
         spoil: |state| flip(&state.join("identity.key"), |length| length / 2),
         code: 78,
-        says: &["belongs to another node", ANEW],
+        says: &["belongs to another node", REINITIALISE],
     },
     Damage {
         what: "an empty key",
         spoil: |state| Ok(fs::write(state.join("identity.key"), "")?),
         code: 78,
-        says: &["identity.key", ANEW],
+        says: &["identity.key", REINITIALISE],
     },
     Damage {
         what: "no key",
         spoil: |state| Ok(fs::remove_file(state.join("identity.key"))?),
         code: 78,
-        says: &["identity.key", ANEW],
+        says: &["identity.key", REINITIALISE],
     },
     Damage {
         what: "a bit of the promises",
         spoil: |state| flip(&state.join("birth"), |length| length / 2),
         code: 78,
-        says: &["birth", "corrupt", ANEW],
+        says: &["birth", "corrupt", REINITIALISE],
     },
     Damage {
         what: "half the promises",
         spoil: |state| cut(&state.join("birth")),
         code: 78,
-        says: &["birth", "corrupt", ANEW],
+        says: &["birth", "corrupt", REINITIALISE],
     },
     Damage {
         what: "no promises",
         spoil: |state| Ok(fs::remove_file(state.join("birth"))?),
         code: 78,
-        says: &["birth record", "is missing", ANEW],
+        says: &["birth record", "is missing", REINITIALISE],
     },
     Damage {
         what: "half the membership",
         spoil: |state| cut(&state.join("membership.json")),
         code: 78,
-        says: &["membership.json", ANEW],
+        says: &["membership.json", REINITIALISE],
     },
     Damage {
         what: "a bit of the membership",
         spoil: |state| flip(&state.join("membership.json"), |length| length / 2),
         code: 78,
-        says: &["membership.json", ANEW],
+        says: &["membership.json", REINITIALISE],
     },
     Damage {
         what: "a garbled header of the store",
         spoil: |state| Ok(fs::write(state.join("raft/store.json"), "{")?),
         code: 78,
-        says: &["raft/store.json", ANEW],
+        says: &["raft/store.json", REINITIALISE],
     },
     Damage {
         what: "a bit of the store",
@@ -111,7 +111,7 @@ const DAMAGES: &[Damage] = &[
             flip(&file, |_| at)
         },
         code: 74,
-        says: &["raft/data", ANEW],
+        says: &["raft/data", REINITIALISE],
     },
     Damage {
         what: "half the store",
@@ -121,25 +121,25 @@ const DAMAGES: &[Damage] = &[
             Ok(fs::OpenOptions::new().write(true).open(&file)?.set_len(u64::try_from(at)?)?)
         },
         code: 74,
-        says: &["raft/data", ANEW],
+        says: &["raft/data", REINITIALISE],
     },
     Damage {
         what: "the mark of the store",
         spoil: |state| cut(&state.join("raft/mark")),
         code: 74,
-        says: &["raft/mark", ANEW],
+        says: &["raft/mark", REINITIALISE],
     },
     Damage {
         what: "no data in the store",
         spoil: |state| Ok(fs::remove_dir_all(state.join("raft/data"))?),
         code: 78,
-        says: &["raft/data", ANEW],
+        says: &["raft/data", REINITIALISE],
     },
     Damage {
         what: "no store at all",
         spoil: |state| Ok(fs::remove_dir_all(state.join("raft"))?),
         code: 78,
-        says: &["raft", ANEW],
+        says: &["raft", REINITIALISE],
     },
 ];
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use muster_pki::identity::Identity;
 use muster_state::Command as Change;
-use muster_storage::{self, Owner, SLED};
+use muster_storage::{self, SLED, StoreIdentity};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::{Said, binary, said};
 use muster_tests::lab::Lab;
@@ -22,7 +22,7 @@ use muster_tests::secrets::{
 };
 use muster_tests::{Cluster, Discovery, Plan, scenario, until};
 use musterd::membership::Membership;
-use musterd::raft::types::Opened;
+use musterd::raft::types::RaftStorage;
 use openraft::{EntryPayload, RaftLogReader as _};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -385,8 +385,8 @@ impl Story {
         let dir = copy.path().join("state");
         let membership = Membership::load(&dir.join("membership.json"))?.context("a member")?;
         let node = Identity::from_pkcs8(&fs::read(dir.join("identity.key"))?)?.node_id();
-        let owner = Owner { node, cluster: membership.cluster_id };
-        let Opened { mut log, .. } = muster_storage::open(&dir.join("raft"), &owner, SLED)?;
+        let owner = StoreIdentity { node, cluster: membership.cluster_id };
+        let RaftStorage { mut log, .. } = muster_storage::open(&dir.join("raft"), &owner, SLED)?;
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let entries = runtime.block_on(log.try_get_log_entries(..))?;
         let before = self.secrets.len();

@@ -4,11 +4,11 @@ use clap::Args;
 use muster_messages::operator::{AuditEntry, ListAuditReply, ListAuditRequest};
 use serde::Serialize;
 
+use crate::client::{Api, CallKind};
 use crate::clock::rfc3339;
-use crate::connect::{Api, Kind};
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
-use crate::value;
+use crate::output::{Output, Render, or_dash, table};
+use crate::parse;
 
 /// Show who changed or tried what, oldest first
 #[derive(Debug, Args)]
@@ -20,14 +20,14 @@ pub(crate) struct Audit {
 }
 
 fn limit(text: &str) -> Result<u32, String> {
-    value::number(text, 0..=u32::MAX, 100)
+    parse::number(text, 0..=u32::MAX, 100)
 }
 
 impl Audit {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let message = ListAuditRequest { limit: self.limit };
         let ListAuditReply { entries } = api
-            .call(Kind::Idempotent, "show the audit log", message, async |client, request| {
+            .call(CallKind::Idempotent, "show the audit log", message, async |client, request| {
                 client.list_audit(request).await
             })
             .await?;
@@ -57,15 +57,15 @@ impl From<AuditEntry> for EntryView {
     }
 }
 
-impl View for AuditView {
+impl Render for AuditView {
     fn text(&self) -> String {
         let rows = self.entries.iter().map(|entry| {
             [
-                dash(entry.time.clone().unwrap_or_default()),
-                dash(&entry.actor),
-                dash(&entry.action),
-                dash(&entry.subject),
-                dash(&entry.outcome),
+                or_dash(entry.time.clone().unwrap_or_default()),
+                or_dash(&entry.actor),
+                or_dash(&entry.action),
+                or_dash(&entry.subject),
+                or_dash(&entry.outcome),
             ]
         });
         table(["TIME", "ACTOR", "ACTION", "SUBJECT", "OUTCOME"], rows)
@@ -75,7 +75,7 @@ impl View for AuditView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::all_forms;
+    use crate::output::testing::all_formats;
 
     #[test]
     fn the_audit_log_is_shown_in_every_form() {
@@ -87,6 +87,6 @@ mod tests {
             subject: "abcdefgh".to_owned(),
             outcome: "ok".to_owned(),
         };
-        insta::assert_snapshot!(all_forms(&AuditView { entries: vec![entry.into()] }));
+        insta::assert_snapshot!(all_formats(&AuditView { entries: vec![entry.into()] }));
     }
 }

@@ -6,10 +6,10 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::args::Global;
-use crate::connect::parse_endpoint;
-use crate::context::{Context, Store};
+use crate::client::parse_endpoint;
+use crate::context::{Context, ContextStore};
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, remark, table};
+use crate::output::{Output, Render, or_dash, print_notice, table};
 
 /// Manage the clusters known to this user
 #[derive(Debug, Subcommand)]
@@ -47,14 +47,14 @@ pub(crate) enum ContextCommand {
 impl ContextCommand {
     pub(crate) fn run(
         self,
-        store: &Store,
+        store: &ContextStore,
         global: &Global,
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
         match self {
             Self::List => return Ok(out.show(&list(store)?)?),
             Self::Use { name } => {
-                store.choose(&name)?;
+                store.set_current(&name)?;
                 out.note(&format!("The current context is {name}."))?;
             }
             Self::Show => {
@@ -66,9 +66,9 @@ impl ContextCommand {
                 let context = Context::load(&from, &given)?;
                 let name = name.unwrap_or_else(|| context.description.cluster_name.clone());
                 store.add(&context, &name, &global.endpoints)?;
-                let before = store.choose(&name)?;
+                let previous = store.set_current(&name)?;
                 out.note(&format!("Added the context {name}, now the current one."))?;
-                tell_switch(&name, before.as_deref());
+                report_context_switch(&name, previous.as_deref());
             }
             Self::Endpoints { endpoints } => {
                 let mut context = store.open(global.context.as_deref())?;
@@ -85,16 +85,16 @@ impl ContextCommand {
 }
 
 /// Reports on standard error that the current context changed, and how to switch back.
-pub(super) fn tell_switch(now: &str, before: Option<&str>) {
-    if let Some(before) = before {
-        remark(&format!(
-            "the current context is now {now} (was {before}); `musterctl context use {before}` goes \
+pub(super) fn report_context_switch(now: &str, previous: Option<&str>) {
+    if let Some(previous) = previous {
+        print_notice(&format!(
+            "the current context is now {now} (was {previous}); `musterctl context use {previous}` goes \
              back"
         ));
     }
 }
 
-fn list(store: &Store) -> Result<Contexts, Failure> {
+fn list(store: &ContextStore) -> Result<Contexts, Failure> {
     let current = store.open(None).ok().map(|context| context.name);
     let contexts: Result<Vec<Listed>, Failure> = store
         .names()
@@ -162,7 +162,7 @@ impl Shown {
     }
 }
 
-impl View for Contexts {
+impl Render for Contexts {
     fn text(&self) -> String {
         if self.contexts.is_empty() {
             return "There is no context yet: `musterctl init` or `musterctl context add` creates one."
@@ -174,7 +174,7 @@ impl View for Contexts {
                 c.name.clone(),
                 c.cluster_name.clone(),
                 c.operator.clone(),
-                dash(c.endpoints.join(" ")),
+                or_dash(c.endpoints.join(" ")),
                 if c.pinned { "pinned" } else { "not pinned yet" }.to_owned(),
             ]
         });
@@ -182,7 +182,7 @@ impl View for Contexts {
     }
 }
 
-impl View for Shown {
+impl Render for Shown {
     fn text(&self) -> String {
         let trust = self.cluster_id.clone().unwrap_or_else(|| "not pinned yet".to_owned());
         let rows = [
@@ -191,8 +191,8 @@ impl View for Shown {
             ["cluster id", &trust],
             ["operator", &self.operator],
             ["public key", &self.public_key],
-            ["endpoints", &dash(self.endpoints.join(" "))],
-            ["learned", &dash(self.learned.join(" "))],
+            ["endpoints", &or_dash(self.endpoints.join(" "))],
+            ["learned", &or_dash(self.learned.join(" "))],
         ]
         .map(|[name, value]| format!("{name:<10}  {value}"));
         rows.join("\n")

@@ -9,15 +9,15 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::members;
-use crate::connect::{Api, CALL, CallError, Kind};
+use crate::client::{Api, CALL_TIMEOUT, CallError, CallKind};
 use crate::failure::{Failure, chain, summary};
-use crate::output::{Output, Progress, View, table};
+use crate::output::{Output, Progress, Render, table};
 
 /// Default limit of `--wait`; `--timeout` overrides it.
-const WAIT: Duration = Duration::from_mins(5);
+const WAIT_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Interval between two checks while waiting.
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Check the cluster; exit code 3 if a check fails
 #[derive(Debug, Args)]
@@ -34,77 +34,82 @@ impl Health {
         timeout: Option<Duration>,
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + timeout.unwrap_or(if self.wait { WAIT } else { CALL });
+        let deadline =
+            Instant::now() + timeout.unwrap_or(if self.wait { WAIT_TIMEOUT } else { CALL_TIMEOUT });
         // No call outlasts the deadline by more than one interval.
-        let left = || deadline.saturating_duration_since(Instant::now()).clamp(LOOK, CALL);
+        let left = || {
+            deadline.saturating_duration_since(Instant::now()).clamp(CHECK_INTERVAL, CALL_TIMEOUT)
+        };
         // Without member names, only the failed checks show whether anything has changed.
         let mut names = Vec::new();
         let mut progress = Progress::new();
-        let mut ticks = interval(LOOK);
+        let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcome = loop {
             ticks.tick().await;
             if self.wait {
                 api.set_timeout(left());
             }
-            let outcome = ask(api).await.map(HealthView::from);
-            let late = !self.wait || Instant::now() + LOOK > deadline;
+            let outcome = check_health(api).await.map(HealthView::from);
+            let late = !self.wait || Instant::now() + CHECK_INTERVAL > deadline;
             match &outcome {
                 Ok(view) if view.healthy || late => break outcome,
-                Err(error) if late || !passes(error) => break outcome,
+                Err(error) if late || !is_transient(error) => break outcome,
                 Ok(view) => {
                     if progress.is_plain() {
                         api.set_timeout(left());
-                        if let Ok(reply) = members::ask(api).await {
+                        if let Ok(reply) = members::list_members(api).await {
                             names = reply.members.into_iter().map(|member| member.name).collect();
                         }
                     }
-                    let substance = view.substance(names.iter().map(String::as_str));
-                    progress.tell("health", &substance, &view.missing());
+                    let change_key = view.change_key(names.iter().map(String::as_str));
+                    progress.update_keyed("health", &change_key, &view.failed_checks());
                 }
                 Err(CallError::NoCluster { nodes, .. }) => {
                     for node in nodes {
-                        progress.say(&node.name, &node.awaits);
+                        progress.update(&node.name, &node.waiting_for);
                     }
                 }
-                Err(error) => progress.tell("health", &substance_of(error), &summary(error)),
+                Err(error) => {
+                    progress.update_keyed("health", &change_key_of(error), &summary(error))
+                }
             }
         };
         progress.finish();
         let view = outcome?;
         out.show(&view)?;
-        if view.healthy { Ok(()) } else { Err(Failure::NotHealthy(view.missing())) }
+        if view.healthy { Ok(()) } else { Err(Failure::NotHealthy(view.failed_checks())) }
     }
 }
 
 /// Key of a transient failure: its kind and the endpoints. The text may differ at each check, but
 /// the failure is printed again only when this key changes.
-pub(crate) fn substance_of(error: &CallError) -> String {
+pub(crate) fn change_key_of(error: &CallError) -> String {
     match error {
         CallError::Unreachable { attempts, .. } => {
             let asked: Vec<&str> = attempts.iter().map(|a| a.endpoint.as_str()).collect();
             format!("no answer from {}", asked.join(" "))
         }
         CallError::NotReady { endpoint, .. } => format!("{endpoint} is not ready"),
-        CallError::LostTouch { endpoint, .. } => format!("lost {endpoint}"),
+        CallError::OutcomeUnknown { endpoint, .. } => format!("lost {endpoint}"),
         other => chain(other),
     }
 }
 
 /// Returns true for a transient failure, which may pass by itself.
-pub(crate) fn passes(error: &CallError) -> bool {
+pub(crate) fn is_transient(error: &CallError) -> bool {
     matches!(
         error,
         CallError::NoCluster { .. }
             | CallError::Unreachable { .. }
             | CallError::NotReady { .. }
-            | CallError::LostTouch { .. }
+            | CallError::OutcomeUnknown { .. }
     )
 }
 
 /// Asks any node to run the health checks.
-pub(crate) async fn ask(api: &mut Api) -> Result<HealthReply, CallError> {
-    api.call(Kind::Idempotent, "check the health", HealthRequest {}, async |client, request| {
+pub(crate) async fn check_health(api: &mut Api) -> Result<HealthReply, CallError> {
+    api.call(CallKind::Idempotent, "check the health", HealthRequest {}, async |client, request| {
         client.health(request).await
     })
     .await
@@ -139,7 +144,7 @@ impl From<HealthReply> for HealthView {
 
 impl HealthView {
     /// Lists the failed checks on one line.
-    pub(crate) fn missing(&self) -> String {
+    pub(crate) fn failed_checks(&self) -> String {
         let failed: Vec<String> = self
             .checks
             .iter()
@@ -151,7 +156,7 @@ impl HealthView {
 
     /// Key of the failed checks: their names and the `members` that they mention. The rest of the
     /// text may change at each check, as durations and counts do.
-    pub(crate) fn substance<'a>(&self, members: impl Iterator<Item = &'a str>) -> String {
+    pub(crate) fn change_key<'a>(&self, members: impl Iterator<Item = &'a str>) -> String {
         let members: BTreeSet<&str> = members.collect();
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let failed = self.checks.iter().filter(|check| !check.passed).map(|check| {
@@ -163,7 +168,7 @@ impl HealthView {
     }
 }
 
-impl View for HealthView {
+impl Render for HealthView {
     fn text(&self) -> String {
         let rows = self.checks.iter().map(|check| {
             let passed = if check.passed { "ok" } else { "FAILED" };
@@ -176,7 +181,7 @@ impl View for HealthView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::all_forms;
+    use crate::output::testing::all_formats;
 
     fn reply(passed: bool) -> HealthReply {
         let check = |name: &str, passed, detail: &str| Check {
@@ -195,33 +200,34 @@ mod tests {
     fn one_failed_check_is_ill_health() {
         let view = HealthView::from(reply(false));
         assert!(!view.healthy);
-        assert_eq!(view.missing(), "not healthy: etcd: cp-2 does not answer");
-        insta::assert_snapshot!(all_forms(&view));
+        assert_eq!(view.failed_checks(), "not healthy: etcd: cp-2 does not answer");
+        insta::assert_snapshot!(all_formats(&view));
         assert!(HealthView::from(reply(true)).healthy);
         assert!(!HealthView::from(HealthReply::default()).healthy);
     }
 
     /// Regression: each check printed a line because a count of seconds changed.
     #[test]
-    fn ill_health_is_told_again_when_a_check_or_a_node_changes() {
-        let substance = |checks: &[(&str, &str)]| {
+    fn ill_health_is_reported_again_when_a_check_or_a_node_changes() {
+        let change_key = |checks: &[(&str, &str)]| {
             let checks = checks.iter().map(|(name, detail)| Check {
                 name: (*name).to_owned(),
                 passed: detail.is_empty(),
                 detail: (*detail).to_owned(),
             });
             let view = HealthView::from(HealthReply { checks: checks.collect() });
-            view.substance(["cp-1", "cp-2", "cp-12"].into_iter())
+            view.change_key(["cp-1", "cp-2", "cp-12"].into_iter())
         };
-        let first = substance(&[("raft", ""), ("etcd", "cp-1: no answer for 3 s; cp-2: no space")]);
+        let first =
+            change_key(&[("raft", ""), ("etcd", "cp-1: no answer for 3 s; cp-2: no space")]);
         assert_eq!(first, "etcd: cp-1 cp-2");
         for same in ["cp-1: no answer for 4 s; cp-2: no space", "cp-2: no answer; cp-1: refused"] {
-            assert_eq!(substance(&[("raft", ""), ("etcd", same)]), first);
+            assert_eq!(change_key(&[("raft", ""), ("etcd", same)]), first);
         }
         for other in ["cp-1: no answer for 3 s", "cp-12: no answer for 3 s; cp-2: no space"] {
-            assert_ne!(substance(&[("raft", ""), ("etcd", other)]), first);
+            assert_ne!(change_key(&[("raft", ""), ("etcd", other)]), first);
         }
         let raft = ("raft", "no leader for 3 s");
-        assert_ne!(substance(&[raft, ("etcd", "cp-1: no answer; cp-2: no space")]), first);
+        assert_ne!(change_key(&[raft, ("etcd", "cp-1: no answer; cp-2: no space")]), first);
     }
 }

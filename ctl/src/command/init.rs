@@ -10,31 +10,31 @@ use muster_types::{NodeName, OperatorRole};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::context::tell_switch;
-use crate::context::{ContextError, Description, Store, new_files};
+use super::context::report_context_switch;
+use crate::context::{ContextError, ContextStore, Description, new_files};
 use crate::failure::Failure;
 use crate::files::{self, FileError};
-use crate::output::{Output, View};
-use crate::value;
+use crate::output::{Output, Render};
+use crate::parse;
 
 /// Write the configuration of a new cluster and its first operator's key
 #[derive(Debug, Args)]
 pub(crate) struct Init {
     /// Cluster name: lower-case letters, digits and '-'
-    #[arg(value_name = "NAME", value_parser = value::cluster_name)]
+    #[arg(value_name = "NAME", value_parser = parse::cluster_name)]
     name: NodeName,
     /// Number of control-plane nodes that found the cluster: 1, 3, 5 or 7
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value::founders,
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse::founders,
         allow_negative_numbers = true)]
     control_planes: u8,
     /// Output directory [default: a new directory NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Name of the operator whose key is created
-    #[arg(long, value_name = "NAME", default_value = "admin", value_parser = value::operator)]
+    #[arg(long, value_name = "NAME", default_value = "admin", value_parser = parse::operator)]
     operator: String,
     /// Fixed address of a node, for discovery; may be repeated
-    #[arg(long = "static", value_name = "HOST[:PORT]", value_parser = crate::connect::parse_endpoint)]
+    #[arg(long = "static", value_name = "HOST[:PORT]", value_parser = crate::client::parse_endpoint)]
     fixed: Vec<String>,
     /// Do not discover nodes by multicast DNS
     #[arg(long)]
@@ -56,14 +56,14 @@ pub(crate) enum InitError {
 }
 
 /// New secrets and the configuration template of a cluster that does not exist yet.
-pub(crate) struct Plan {
+pub(crate) struct NewCluster {
     pub(crate) template: Template,
     identity: Identity,
     token: Token,
     operator: String,
 }
 
-impl Plan {
+impl NewCluster {
     /// Generates the secrets.
     pub(crate) fn new(cluster_name: &str, expect: u8, operator: &str) -> Self {
         let (identity, token) = (Identity::generate(), Token::generate());
@@ -113,23 +113,23 @@ impl Plan {
 impl Init {
     pub(crate) fn run(
         self,
-        store: &Store,
+        store: &ContextStore,
         endpoints: &[String],
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
         let view = self.write(store, endpoints)?;
         out.show(&view)?;
         if let Some(name) = &view.context {
-            tell_switch(name, view.before.as_deref());
+            report_context_switch(name, view.previous.as_deref());
         }
         Ok(())
     }
 
-    fn write(self, store: &Store, endpoints: &[String]) -> Result<Initialised, InitError> {
+    fn write(self, store: &ContextStore, endpoints: &[String]) -> Result<Initialised, InitError> {
         let Self { name, control_planes, out, operator, fixed, no_mdns, no_context } = self;
         let name = name.as_str();
         let directory = out.unwrap_or_else(|| PathBuf::from(name));
-        let mut plan = Plan::new(name, control_planes, &operator);
+        let mut plan = NewCluster::new(name, control_planes, &operator);
         plan.template.mdns = !no_mdns;
         plan.template.static_peers = fixed;
         let config = directory.join("node.yaml");
@@ -137,7 +137,7 @@ impl Init {
         all.extend(plan.context(&directory, endpoints, None)?);
         let mut added = None;
         if !no_context {
-            let context = store.vacant(name)?;
+            let context = store.unused_directory(name)?;
             all.extend(plan.context(&context, endpoints, None)?);
             added = Some(context);
         }
@@ -146,14 +146,14 @@ impl Init {
             return Err(FileError::Exists(taken.clone()).into());
         }
         if added.is_some() {
-            store.settle()?;
+            store.pin_current()?;
         }
         files::make_private_directory(&directory)?;
         added.iter().try_for_each(|context| files::make_private_directory(context))?;
         let borrowed: Vec<_> =
             all.iter().map(|(path, text)| (path.clone(), text.as_bytes())).collect();
         files::create_all(&borrowed)?;
-        let before = if added.is_some() { store.choose(name)? } else { None };
+        let previous = if added.is_some() { store.set_current(name)? } else { None };
         Ok(Initialised {
             cluster_name: name.to_owned(),
             control_planes,
@@ -161,7 +161,7 @@ impl Init {
             context: added.as_ref().map(|_| name.to_owned()),
             files: all.into_iter().map(|(path, _)| path).collect(),
             needs_endpoint: endpoints.is_empty(),
-            before,
+            previous,
             directory,
         })
     }
@@ -181,10 +181,10 @@ struct Initialised {
     needs_endpoint: bool,
     /// Previous current context. None if it did not change.
     #[serde(skip)]
-    before: Option<String>,
+    previous: Option<String>,
 }
 
-impl View for Initialised {
+impl Render for Initialised {
     fn text(&self) -> String {
         let config = self.config.display();
         let directory = self.directory.display();
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn the_files_agree_with_each_other_and_the_context_is_chosen() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::at(&dir.path().join("config"));
+        let store = ContextStore::at(&dir.path().join("config"));
         let out = dir.path().join("demo");
         init("demo", out.clone()).write(&store, &[]).unwrap();
         assert_eq!(entries(&out), ["context.yaml", "node.yaml", "operator.key", "token"]);
@@ -254,15 +254,15 @@ mod tests {
     }
 
     #[test]
-    fn anything_in_the_way_stops_it_before_anything_is_written() {
+    fn an_existing_file_stops_it_before_anything_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::at(&dir.path().join("config"));
+        let store = ContextStore::at(&dir.path().join("config"));
         let out = dir.path().join("demo");
         init("demo", out.clone()).write(&store, &[]).unwrap();
 
         let elsewhere = dir.path().join("elsewhere");
         let error = init("demo", elsewhere.clone()).write(&store, &[]).unwrap_err();
-        assert!(matches!(error, InitError::Context(ContextError::Taken(_))), "{error}");
+        assert!(matches!(error, InitError::Context(ContextError::AlreadyExists(_))), "{error}");
         assert!(!elsewhere.exists());
 
         let before = std::fs::read(out.join("node.yaml")).unwrap();

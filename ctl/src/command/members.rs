@@ -4,10 +4,10 @@ use clap::Args;
 use muster_messages::operator::{Member, MembersReply, MembersRequest};
 use serde::Serialize;
 
-use crate::clock::span;
-use crate::connect::{Api, CallError, Kind};
+use crate::client::{Api, CallError, CallKind};
+use crate::clock::format_span;
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
+use crate::output::{Output, Render, or_dash, table};
 
 /// List the members and their state
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub(crate) struct Members {}
 
 impl Members {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
-        let reply = ask(api).await?;
+        let reply = list_members(api).await?;
         let control_planes = reply.members.iter().filter(|m| m.role == "control-plane");
         api.learn(control_planes.map(|m| m.address.clone()).collect());
         Ok(out.show(&MembersView::from(reply))?)
@@ -23,13 +23,16 @@ impl Members {
 }
 
 /// Asks any node for its list of members.
-pub(crate) async fn ask(api: &mut Api) -> Result<MembersReply, CallError> {
-    ask_to(api, "list the members").await
+pub(crate) async fn list_members(api: &mut Api) -> Result<MembersReply, CallError> {
+    list_members_for(api, "list the members").await
 }
 
 /// Lists the members on behalf of another command. `what` completes "could not …".
-pub(crate) async fn ask_to(api: &mut Api, what: &'static str) -> Result<MembersReply, CallError> {
-    api.call(Kind::Idempotent, what, MembersRequest {}, async |client, request| {
+pub(crate) async fn list_members_for(
+    api: &mut Api,
+    what: &'static str,
+) -> Result<MembersReply, CallError> {
+    api.call(CallKind::Idempotent, what, MembersRequest {}, async |client, request| {
         client.members(request).await
     })
     .await
@@ -71,7 +74,7 @@ impl From<MembersReply> for MembersView {
         let MembersReply { members, leader, stale, stale_for_ms, .. } = reply;
         Self {
             members: members.into_iter().map(MemberView::from).collect(),
-            leader: some(leader),
+            leader: non_empty(leader),
             stale,
             stale_for_ms,
         }
@@ -87,8 +90,8 @@ impl From<Member> for MemberView {
             role,
             address,
             state,
-            raft: RaftView { role: some(member.raft_role), voter: member.raft_voter },
-            etcd: some(member.etcd),
+            raft: RaftView { role: non_empty(member.raft_role), voter: member.raft_voter },
+            etcd: non_empty(member.etcd),
             version,
             config_version: member.config_version,
             last_seen_ms: member.last_seen_ms,
@@ -97,27 +100,27 @@ impl From<Member> for MemberView {
 }
 
 /// Returns `None` for an empty text, which means "none" on the wire.
-pub(super) fn some(text: String) -> Option<String> {
+pub(super) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-impl View for MembersView {
+impl Render for MembersView {
     fn text(&self) -> String {
         let rows = self.members.iter().map(|m| {
             let raft = m.raft.role.clone().unwrap_or_default();
             [
                 m.name.clone(),
                 m.role.clone(),
-                dash(&m.address),
+                or_dash(&m.address),
                 m.state.clone(),
-                dash(raft),
-                dash(m.etcd.clone().unwrap_or_default()),
+                or_dash(raft),
+                or_dash(m.etcd.clone().unwrap_or_default()),
                 m.version.clone(),
                 m.config_version.to_string(),
                 match m.last_seen_ms {
                     None => "never".to_owned(),
                     Some(0..1000) => "now".to_owned(),
-                    Some(past) => format!("{} ago", span(past)),
+                    Some(past) => format!("{} ago", format_span(past)),
                 },
                 m.id.chars().take(10).collect(),
             ]
@@ -128,7 +131,7 @@ impl View for MembersView {
         if !self.stale {
             return table;
         }
-        let since = span(self.stale_for_ms);
+        let since = format_span(self.stale_for_ms);
         format!(
             "{table}\n\nMay be out of date: the node that answered has not heard from a leader for \
              {since}."
@@ -139,7 +142,7 @@ impl View for MembersView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::all_forms;
+    use crate::output::testing::all_formats;
 
     #[test]
     fn members_are_shown_in_every_form() {
@@ -174,9 +177,9 @@ mod tests {
             cluster_name: "demo".to_owned(),
             cluster_id: "b".repeat(52),
         };
-        insta::assert_snapshot!(all_forms(&MembersView::from(reply.clone())));
+        insta::assert_snapshot!(all_formats(&MembersView::from(reply.clone())));
         let stale =
             MembersReply { stale: true, stale_for_ms: 65_000, leader: String::new(), ..reply };
-        insta::assert_snapshot!("stale", all_forms(&MembersView::from(stale)));
+        insta::assert_snapshot!("stale", all_formats(&MembersView::from(stale)));
     }
 }

@@ -17,20 +17,20 @@ pub(crate) mod version;
 use std::io::Write;
 
 use crate::args::{Cli, Command, Global};
-use crate::connect::{Api, CALL};
-use crate::context::{ContextError, Store};
+use crate::client::{Api, CALL_TIMEOUT};
+use crate::context::{ContextError, ContextStore};
 use crate::failure::Failure;
 use crate::output::Output;
 
 /// Runs the given command.
 pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
     let Cli { global, command } = cli;
-    if global.node.is_some() && !command.is_about_one_node() {
-        return Err(Failure::NoNodeHere);
+    if global.node.is_some() && !command.takes_node() {
+        return Err(Failure::NodeNotApplicable);
     }
     let out = &mut Output::new(global.output, out);
     match command {
-        Command::Init(init) => init.run(&Store::of_user()?, &global.endpoints, out),
+        Command::Init(init) => init.run(&ContextStore::of_user()?, &global.endpoints, out),
         Command::Members(members) => members.run(&mut api(&global)?, out).await,
         Command::Status(status) => status.run(&mut api(&global)?, out).await,
         Command::Health(health) => health.run(&mut api(&global)?, global.timeout, out).await,
@@ -39,15 +39,17 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Pki(pki) => pki.run(&mut api(&global)?, out).await,
         Command::Audit(audit) => audit.run(&mut api(&global)?, out).await,
         Command::Etcd(etcd) => etcd.run(&mut api(&global)?, out).await,
-        Command::Cluster(cluster) => cluster.run(&Store::of_user()?, global.timeout, out).await,
-        Command::Context(context) => context.run(&Store::of_user()?, &global, out),
+        Command::Cluster(cluster) => {
+            cluster.run(&ContextStore::of_user()?, global.timeout, out).await
+        }
+        Command::Context(context) => context.run(&ContextStore::of_user()?, &global, out),
         Command::Version(version) => version.run(|| api(&global), out).await,
         Command::Completion(completion) => completion.run(out),
     }
 }
 
 fn api(global: &Global) -> Result<Api, ContextError> {
-    let context = Store::of_user()?.open(global.context.as_deref())?;
-    let timeout = global.timeout.unwrap_or(CALL);
+    let context = ContextStore::of_user()?.open(global.context.as_deref())?;
+    let timeout = global.timeout.unwrap_or(CALL_TIMEOUT);
     Ok(Api::new(context, global.endpoints.clone(), global.node.as_deref(), timeout))
 }

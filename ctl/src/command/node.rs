@@ -5,10 +5,10 @@ use muster_messages::operator::{RemoveNodeReply, RemoveNodeRequest};
 use serde::Serialize;
 
 use super::members;
-use crate::connect::{Api, Kind};
+use crate::client::{Api, CallKind};
 use crate::failure::Failure;
-use crate::output::{Output, View};
-use crate::value;
+use crate::output::{Output, Render};
+use crate::parse;
 
 /// Act on one member
 #[derive(Debug, Subcommand)]
@@ -20,7 +20,7 @@ pub(crate) enum Node {
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
     /// Name or node id of the member
-    #[arg(value_name = "NAME", value_parser = value::node)]
+    #[arg(value_name = "NAME", value_parser = parse::node)]
     name: String,
     /// Remove it even if etcd is left without a live majority; a removal that leaves Raft without
     /// one is always refused
@@ -32,11 +32,11 @@ impl Node {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self::Remove(Remove { name, force }) = self;
         // Removal by id is idempotent, so it may be repeated when the reply is lost.
-        let members = members::ask(api).await?.members;
+        let members = members::list_members(api).await?.members;
         let node = members.into_iter().find(|member| member.name == name).map_or(name, |m| m.id);
         let message = RemoveNodeRequest { node, force };
         let RemoveNodeReply { name, id } = api
-            .call(Kind::Idempotent, "remove the node", message, async |client, request| {
+            .call(CallKind::Idempotent, "remove the node", message, async |client, request| {
                 client.remove_node(request).await
             })
             .await?;
@@ -55,7 +55,7 @@ struct RemovedNode {
     id: String,
 }
 
-impl View for Removed {
+impl Render for Removed {
     fn text(&self) -> String {
         let RemovedNode { name, id } = &self.removed;
         format!("Removed {name} ({id}). The name is free; the machine must be wiped to join again.")

@@ -6,11 +6,11 @@ use clap::Subcommand;
 use muster_messages::operator::{Authority, Leaf, NodeLeaves, ShowPkiReply, ShowPkiRequest};
 use serde::Serialize;
 
-use super::members::some;
-use crate::clock::{from_now, now, rfc3339};
-use crate::connect::{Api, Kind};
+use super::members::non_empty;
+use crate::client::{Api, CallKind};
+use crate::clock::{format_relative, now, rfc3339};
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
+use crate::output::{Output, Render, or_dash, table};
 
 /// Inspect authorities and certificates
 #[derive(Debug, Subcommand)]
@@ -23,11 +23,14 @@ impl Pki {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self::Show = self;
         let mut reply = api
-            .call(Kind::Idempotent, "show the PKI", ShowPkiRequest {}, async |client, request| {
-                client.show_pki(request).await
-            })
+            .call(
+                CallKind::Idempotent,
+                "show the PKI",
+                ShowPkiRequest {},
+                async |client, request| client.show_pki(request).await,
+            )
             .await?;
-        reply.nodes = api.only_named(reply.nodes, |node| &node.node).await?;
+        reply.nodes = api.keep_target_node(reply.nodes, |node| &node.node).await?;
         Ok(out.show(&PkiView::of(reply, now()))?)
     }
 }
@@ -111,19 +114,19 @@ impl PkiView {
         };
         let node = |n: NodeLeaves| NodeLeavesView {
             node: n.node,
-            unreachable: some(n.unreachable),
+            unreachable: non_empty(n.unreachable),
             leaves: n.leaves.into_iter().map(LeafView::from).collect(),
         };
         Self {
             now,
             authorities: authorities.into_iter().map(authority).collect(),
             nodes: nodes.into_iter().map(node).collect(),
-            service_account_key: some(service_account_key),
+            service_account_key: non_empty(service_account_key),
         }
     }
 }
 
-impl View for PkiView {
+impl Render for PkiView {
     fn text(&self) -> String {
         let now = self.now;
         let short = |fingerprint: &str| fingerprint.chars().take(16).collect::<String>();
@@ -131,7 +134,7 @@ impl View for PkiView {
             [
                 a.name.clone(),
                 a.subject.clone(),
-                from_now(a.not_after_ms, now),
+                format_relative(a.not_after_ms, now),
                 short(&a.fingerprint),
             ]
         });
@@ -147,10 +150,10 @@ impl View for PkiView {
                     node.node.clone(),
                     leaf.name.clone(),
                     leaf.authority.clone(),
-                    from_now(leaf.not_after_ms, now),
-                    from_now(leaf.renew_at_ms, now),
+                    format_relative(leaf.not_after_ms, now),
+                    format_relative(leaf.renew_at_ms, now),
                     short(&leaf.fingerprint),
-                    dash(leaf.alternative_names.join(" ")),
+                    or_dash(leaf.alternative_names.join(" ")),
                 ]
             });
             missing.chain(present).collect::<Vec<_>>()
@@ -171,7 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::output::testing::all_forms;
+    use crate::output::testing::all_formats;
 
     #[test]
     fn the_pki_is_shown_in_every_form() {
@@ -206,6 +209,6 @@ mod tests {
             service_account_key: "ef".repeat(32),
         };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        insta::assert_snapshot!(all_forms(&PkiView::of(reply, now)));
+        insta::assert_snapshot!(all_formats(&PkiView::of(reply, now)));
     }
 }

@@ -6,11 +6,11 @@ use muster_messages::operator::{
 };
 use serde::Serialize;
 
-use super::members::{self, some};
+use super::members::{self, non_empty};
 use super::pki::LeafView;
-use crate::connect::{Api, Attempt, CallError, Kind, Waiting};
+use crate::client::{Api, Attempt, CallError, CallKind, UnformedNode};
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
+use crate::output::{Output, Render, or_dash, table};
 
 /// Show what each node waits for, even before the cluster exists
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ pub(crate) struct Status {}
 
 impl Status {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
-        match ask(api).await {
+        match fetch_status(api).await {
             Ok(view) => Ok(out.show(&view)?),
             Err(CallError::NoCluster { nodes, attempts }) => {
                 Ok(out.show(&StatusView::without_cluster(nodes, attempts))?)
@@ -29,11 +29,11 @@ impl Status {
 }
 
 /// Asks for the status of the node that `--node` names, otherwise of all nodes.
-async fn ask(api: &mut Api) -> Result<StatusView, CallError> {
-    let nodes = if api.is_about_one_node() {
+async fn fetch_status(api: &mut Api) -> Result<StatusView, CallError> {
+    let nodes = if api.has_target_node() {
         let what = "ask the node for its status";
         let reply = api
-            .call(Kind::Idempotent, what, NodeStatusRequest {}, async |client, request| {
+            .call(CallKind::Idempotent, what, NodeStatusRequest {}, async |client, request| {
                 client.node_status(request).await
             })
             .await?;
@@ -41,16 +41,16 @@ async fn ask(api: &mut Api) -> Result<StatusView, CallError> {
     } else {
         let what = "ask the nodes for their status";
         let StatusReply { nodes } = api
-            .call(Kind::Idempotent, what, StatusRequest {}, async |client, request| {
+            .call(CallKind::Idempotent, what, StatusRequest {}, async |client, request| {
                 client.status(request).await
             })
             .await?;
         nodes
     };
-    let cluster = members::ask(api).await?;
+    let cluster = members::list_members(api).await?;
     Ok(StatusView {
-        cluster_name: some(cluster.cluster_name),
-        cluster_id: some(cluster.cluster_id),
+        cluster_name: non_empty(cluster.cluster_name),
+        cluster_id: non_empty(cluster.cluster_id),
         nodes: nodes.into_iter().map(NodeView::from).collect(),
     })
 }
@@ -92,11 +92,11 @@ impl From<NodeStatusReply> for NodeView {
         let NodeStatusReply { name, ready, waiting_for, unreachable, version, units, .. } = reply;
         let answered = unreachable.is_empty();
         Self {
-            name: some(name),
+            name: non_empty(name),
             ready,
-            waiting_for: some(waiting_for),
-            unreachable: some(unreachable),
-            version: some(version),
+            waiting_for: non_empty(waiting_for),
+            unreachable: non_empty(unreachable),
+            version: non_empty(version),
             units: units.into_iter().map(UnitView::from).collect(),
             clock_ms: answered.then_some(reply.clock_ms),
             clock_offset_ms: answered.then_some(reply.clock_offset_ms),
@@ -109,12 +109,12 @@ impl From<Unit> for UnitView {
     fn from(unit: Unit) -> Self {
         let Unit { name, state, pid, restarts, last_exit } = unit;
         let pid = (pid != 0).then_some(pid);
-        Self { name, state, pid, restarts, last_exit: some(last_exit) }
+        Self { name, state, pid, restarts, last_exit: non_empty(last_exit) }
     }
 }
 
 impl StatusView {
-    fn without_cluster(nodes: Vec<Waiting>, attempts: Vec<Attempt>) -> Self {
+    fn without_cluster(nodes: Vec<UnformedNode>, attempts: Vec<Attempt>) -> Self {
         let node = |name, waiting_for, unreachable, version| NodeView {
             name,
             ready: false,
@@ -128,7 +128,7 @@ impl StatusView {
         };
         let mut all: Vec<NodeView> = nodes
             .into_iter()
-            .map(|n| node(some(n.name), some(n.awaits), None, some(n.version)))
+            .map(|n| node(non_empty(n.name), non_empty(n.waiting_for), None, non_empty(n.version)))
             .collect();
         all.extend(
             attempts
@@ -139,7 +139,7 @@ impl StatusView {
     }
 }
 
-impl View for StatusView {
+impl Render for StatusView {
     fn text(&self) -> String {
         let head = match (&self.cluster_name, &self.cluster_id) {
             (Some(name), Some(id)) => format!("Cluster {name} ({id})"),
@@ -149,16 +149,16 @@ impl View for StatusView {
             let waits = match (node.ready, &node.unreachable, &node.waiting_for) {
                 (true, _, _) => "nothing".to_owned(),
                 (false, Some(why), _) => format!("unreachable: {why}"),
-                (false, None, waiting) => dash(waiting.clone().unwrap_or_default()),
+                (false, None, waiting) => or_dash(waiting.clone().unwrap_or_default()),
             };
             let ready = if node.ready { "yes" } else { "no" };
             let units: Vec<String> =
                 node.units.iter().map(|unit| format!("{} {}", unit.name, unit.state)).collect();
             [
-                dash(node.name.clone().unwrap_or_default()),
+                or_dash(node.name.clone().unwrap_or_default()),
                 ready.to_owned(),
-                dash(node.version.clone().unwrap_or_default()),
-                dash(units.join(", ")),
+                or_dash(node.version.clone().unwrap_or_default()),
+                or_dash(units.join(", ")),
                 waits,
             ]
         });
@@ -169,8 +169,8 @@ impl View for StatusView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connect::Miss;
-    use crate::output::testing::all_forms;
+    use crate::client::FailureKind;
+    use crate::output::testing::all_formats;
 
     #[test]
     fn a_cluster_is_shown_in_every_form() {
@@ -200,24 +200,24 @@ mod tests {
             cluster_id: Some("x".repeat(52)),
             nodes: vec![node.into(), gone.into()],
         };
-        insta::assert_snapshot!(all_forms(&view));
+        insta::assert_snapshot!(all_formats(&view));
     }
 
     #[test]
     fn without_a_cluster_every_node_says_what_it_waits_for() {
-        let waiting = Waiting {
+        let waiting = UnformedNode {
             endpoint: "10.0.0.1".to_owned(),
             name: "cp-1".to_owned(),
             role: "control-plane".to_owned(),
             version: "0.1.0".to_owned(),
-            awaits: "1 more control-plane node (2 of 3 are here)".to_owned(),
+            waiting_for: "1 more control-plane node (2 of 3 are here)".to_owned(),
         };
         let attempt = Attempt {
             endpoint: "10.0.0.3".to_owned(),
             why: "no answer".to_owned(),
-            how: Miss::Silent,
+            failure: FailureKind::NoAnswer,
         };
         let view = StatusView::without_cluster(vec![waiting], vec![attempt]);
-        insta::assert_snapshot!(all_forms(&view));
+        insta::assert_snapshot!(all_formats(&view));
     }
 }

@@ -8,12 +8,12 @@ use muster_pki::token::{Token, TokenId, TokenIdError};
 use muster_types::{NodeName, Role};
 use serde::Serialize;
 
-use super::members::some;
-use crate::clock::{from_now, now, parse_duration, rfc3339};
-use crate::connect::{Api, CallError, Kind};
+use super::members::non_empty;
+use crate::client::{Api, CallError, CallKind};
+use crate::clock::{format_relative, now, parse_duration, rfc3339};
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
-use crate::value;
+use crate::output::{Output, Render, or_dash, table};
+use crate::parse;
 
 /// Create, list and revoke the tokens that admit nodes
 #[derive(Debug, Subcommand)]
@@ -43,10 +43,10 @@ pub(crate) struct Create {
     #[arg(long, value_name = "N", value_parser = uses, allow_negative_numbers = true)]
     uses: Option<u32>,
     /// Name of the only node that may use it
-    #[arg(long, value_name = "NAME", value_parser = value::node_name)]
+    #[arg(long, value_name = "NAME", value_parser = parse::node_name)]
     node_name: Option<NodeName>,
     /// Text shown in the list of tokens
-    #[arg(long, value_name = "TEXT", default_value = "", value_parser = value::description)]
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = parse::description)]
     description: String,
 }
 
@@ -57,7 +57,7 @@ fn id(text: &str) -> Result<TokenId, String> {
 }
 
 fn uses(text: &str) -> Result<u32, String> {
-    value::number(text, 1..=u32::MAX, 3)
+    parse::number(text, 1..=u32::MAX, 3)
         .map_err(|error| format!("{error}; without --uses any number of nodes may use the token"))
 }
 
@@ -68,9 +68,12 @@ impl TokenCommand {
             Self::List => {
                 let message = ListTokensRequest {};
                 let reply = api
-                    .call(Kind::Idempotent, "list the tokens", message, async |client, request| {
-                        client.list_tokens(request).await
-                    })
+                    .call(
+                        CallKind::Idempotent,
+                        "list the tokens",
+                        message,
+                        async |client, request| client.list_tokens(request).await,
+                    )
                     .await?;
                 let tokens = reply.tokens.into_iter().map(TokenView::from).collect();
                 Ok(out.show(&TokensView { now: now(), tokens })?)
@@ -78,9 +81,12 @@ impl TokenCommand {
             Self::Revoke { id } => {
                 let message = RevokeTokenRequest { id: id.to_string() };
                 let reply = api
-                    .call(Kind::Idempotent, "revoke the token", message, async |client, request| {
-                        client.revoke_token(request).await
-                    })
+                    .call(
+                        CallKind::Idempotent,
+                        "revoke the token",
+                        message,
+                        async |client, request| client.revoke_token(request).await,
+                    )
                     .await?;
                 let revoked = token_of(api, reply.token)?;
                 Ok(out.show(&Revoked { revoked })?)
@@ -102,7 +108,7 @@ impl Create {
             description: self.description,
         };
         let reply = api
-            .call(Kind::Idempotent, "create the token", message, async |client, request| {
+            .call(CallKind::Idempotent, "create the token", message, async |client, request| {
                 client.create_token(request).await
             })
             .await?;
@@ -112,11 +118,11 @@ impl Create {
 }
 
 fn token_of(api: &Api, token: Option<operator::Token>) -> Result<TokenView, CallError> {
-    let senseless = || CallError::Senseless {
+    let invalid_reply = || CallError::InvalidReply {
         endpoint: api.endpoint().to_owned(),
         message: "no token in the reply".to_owned(),
     };
-    token.map(TokenView::from).ok_or_else(senseless)
+    token.map(TokenView::from).ok_or_else(invalid_reply)
 }
 
 /// The only output that contains a secret, because the operator asked for it.
@@ -166,16 +172,16 @@ impl From<operator::Token> for TokenView {
             expires_ms: token.expires_ms,
             uses: token.uses,
             uses_allowed: (token.uses_allowed != 0).then_some(token.uses_allowed),
-            node_name: some(token.node_name),
-            description: some(token.description),
+            node_name: non_empty(token.node_name),
+            description: non_empty(token.description),
             founding: token.founding,
             created: rfc3339(token.created_ms),
-            created_by: some(token.created_by),
+            created_by: non_empty(token.created_by),
         }
     }
 }
 
-impl View for Created {
+impl Render for Created {
     fn text(&self) -> String {
         let until = self.details.expires.clone().unwrap_or_else(|| "it is revoked".to_owned());
         format!(
@@ -187,13 +193,13 @@ impl View for Created {
     }
 }
 
-impl View for Revoked {
+impl Render for Revoked {
     fn text(&self) -> String {
         format!("Revoked {}.", self.revoked.id)
     }
 }
 
-impl View for TokensView {
+impl Render for TokensView {
     fn text(&self) -> String {
         let rows = self.tokens.iter().map(|token| {
             let uses = match token.uses_allowed {
@@ -202,7 +208,7 @@ impl View for TokensView {
             };
             let expires = match token.expires_ms {
                 0 => "never".to_owned(),
-                at => from_now(at, self.now),
+                at => format_relative(at, self.now),
             };
             let what = if token.founding { "founding" } else { "" };
             let description = token.description.clone().unwrap_or_else(|| what.to_owned());
@@ -212,8 +218,8 @@ impl View for TokensView {
                 token.roles.join(","),
                 expires,
                 uses,
-                dash(token.node_name.clone().unwrap_or_default()),
-                dash(description),
+                or_dash(token.node_name.clone().unwrap_or_default()),
+                or_dash(description),
             ]
         });
         table(["ID", "STATE", "ROLES", "EXPIRES", "USES", "NODE", "DESCRIPTION"], rows)
@@ -223,7 +229,7 @@ impl View for TokensView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::all_forms;
+    use crate::output::testing::all_formats;
 
     #[test]
     fn tokens_are_shown_in_every_form_without_secrets() {
@@ -251,6 +257,6 @@ mod tests {
         };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let tokens = vec![token.into(), founding.into()];
-        insta::assert_snapshot!(all_forms(&TokensView { now, tokens }));
+        insta::assert_snapshot!(all_formats(&TokensView { now, tokens }));
     }
 }

@@ -4,10 +4,10 @@ use clap::Args;
 use muster_messages::operator::{NodeStatusReply, NodeStatusRequest, VersionReply, VersionRequest};
 use serde::Serialize;
 
-use crate::connect::{Api, CallError, Kind};
+use crate::client::{Api, CallError, CallKind};
 use crate::context::ContextError;
 use crate::failure::Failure;
-use crate::output::{Output, View};
+use crate::output::{Output, Render};
 
 /// Show the version of this program and of the node that answers (or of --node NAME)
 #[derive(Debug, Args)]
@@ -29,7 +29,9 @@ impl Version {
         }
         let asked = match api() {
             // Without a context there is no node to ask. That is not an error.
-            Err(ContextError::None) => return Ok(out.show(&VersionView { client, server: None })?),
+            Err(ContextError::NoContext) => {
+                return Ok(out.show(&VersionView { client, server: None })?);
+            }
             Err(error) => return Err(error.into()),
             Ok(mut api) => server(&mut api).await,
         };
@@ -45,19 +47,24 @@ impl Version {
 /// Asks the node that `--node` names, otherwise any node.
 async fn server(api: &mut Api) -> Result<Server, CallError> {
     let what = "ask for the version";
-    if api.is_about_one_node() {
+    if api.has_target_node() {
         let NodeStatusReply { name, version, .. } = api
-            .call(Kind::Idempotent, what, NodeStatusRequest {}, async |c, r| c.node_status(r).await)
+            .call(CallKind::Idempotent, what, NodeStatusRequest {}, async |c, r| {
+                c.node_status(r).await
+            })
             .await?;
         return Ok(Server { node: name, version });
     }
-    let VersionReply { version, node } = ask_to(api, what).await?;
+    let VersionReply { version, node } = fetch_version_for(api, what).await?;
     Ok(Server { node, version })
 }
 
 /// Returns the version and the name of the node that answers. `what` completes "could not …".
-pub(crate) async fn ask_to(api: &mut Api, what: &'static str) -> Result<VersionReply, CallError> {
-    api.call(Kind::Idempotent, what, VersionRequest {}, async |c, r| c.version(r).await).await
+pub(crate) async fn fetch_version_for(
+    api: &mut Api,
+    what: &'static str,
+) -> Result<VersionReply, CallError> {
+    api.call(CallKind::Idempotent, what, VersionRequest {}, async |c, r| c.version(r).await).await
 }
 
 #[derive(Debug, Serialize)]
@@ -72,7 +79,7 @@ struct Server {
     version: String,
 }
 
-impl View for VersionView {
+impl Render for VersionView {
     fn text(&self) -> String {
         match &self.server {
             Some(Server { node, version }) => {

@@ -15,7 +15,7 @@ use muster_pki::token::{Token, TokenError};
 use muster_types::ClusterId;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::store::Store;
+pub(crate) use self::store::ContextStore;
 use crate::files::{self, FileError};
 
 const FILE: &str = "context.yaml";
@@ -37,7 +37,7 @@ pub(crate) enum ContextError {
          try: `musterctl init NAME` for a new cluster, `musterctl context add DIR` for an existing \
          one, `musterctl cluster create` for a local one"
     )]
-    None,
+    NoContext,
     #[error("there is no context {name}\navailable: {known}")]
     Unknown { name: String, known: String },
     #[error(
@@ -49,7 +49,7 @@ pub(crate) enum ContextError {
         "context {0} already exists\n\
          try: another name, or `musterctl context remove {0}`"
     )]
-    Taken(String),
+    AlreadyExists(String),
     #[error("no home directory\ntry: set MUSTER_CONFIG to the directory of the contexts")]
     NoHome,
     #[error(transparent)]
@@ -63,13 +63,13 @@ pub(crate) enum ContextError {
          try: `chmod 600` on it, and replace the secret if other users had access",
         .0.display()
     )]
-    Readable(PathBuf),
+    InsecurePermissions(PathBuf),
     #[error("{} is not an operator key", path.display())]
     Key { path: PathBuf, source: ReadIdentityError },
     #[error("{} is not a token", path.display())]
     Token { path: PathBuf, source: TokenError },
     #[error("{} is not a valid trust anchor", path.display())]
-    Anchor { path: PathBuf, source: BundleError },
+    TrustAnchor { path: PathBuf, source: BundleError },
 }
 
 /// Content of `context.yaml`.
@@ -104,7 +104,7 @@ pub(crate) struct Context {
 
 /// Trust anchor of a cluster: its id and its machine authorities.
 #[derive(Debug, Clone)]
-pub(crate) struct Anchor {
+pub(crate) struct TrustAnchor {
     pub(crate) cluster_id: ClusterId,
     pub(crate) authorities: TrustBundle,
 }
@@ -142,16 +142,16 @@ impl Context {
     }
 
     /// Reads the pinned trust anchor. `None` before the first contact.
-    pub(crate) fn anchor(&self) -> Result<Option<Anchor>, ContextError> {
+    pub(crate) fn anchor(&self) -> Result<Option<TrustAnchor>, ContextError> {
         let Some(cluster_id) = self.description.cluster_id else { return Ok(None) };
         let path = self.directory.join(AUTHORITIES);
         let authorities = TrustBundle::from_pem(&files::read(&path, MAX)?)
-            .map_err(|source| ContextError::Anchor { path, source })?;
-        Ok(Some(Anchor { cluster_id, authorities }))
+            .map_err(|source| ContextError::TrustAnchor { path, source })?;
+        Ok(Some(TrustAnchor { cluster_id, authorities }))
     }
 
     /// Saves the trust anchor and deletes the token, which is not needed any more.
-    pub(crate) fn pin(&mut self, anchor: &Anchor) -> Result<(), ContextError> {
+    pub(crate) fn pin(&mut self, anchor: &TrustAnchor) -> Result<(), ContextError> {
         files::replace(&self.directory.join(AUTHORITIES), anchor.authorities.to_pem().as_bytes())?;
         self.description.cluster_id = Some(anchor.cluster_id);
         self.save()?;
@@ -210,7 +210,7 @@ fn read_secret(path: &Path) -> Result<zeroize::Zeroizing<String>, ContextError> 
     let text = files::read(path, MAX)?;
     let metadata = std::fs::metadata(path).map_err(|e| FileError::Read(path.to_owned(), e))?;
     if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(ContextError::Readable(path.to_owned()));
+        return Err(ContextError::InsecurePermissions(path.to_owned()));
     }
     Ok(text)
 }

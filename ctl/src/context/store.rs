@@ -13,9 +13,9 @@ const CONTEXTS: &str = "contexts";
 /// Directory of the contexts: `$MUSTER_CONFIG`, else `muster` in the user's configuration
 /// directory.
 #[derive(Debug, Clone)]
-pub(crate) struct Store(PathBuf);
+pub(crate) struct ContextStore(PathBuf);
 
-impl Store {
+impl ContextStore {
     /// Returns the store of the current user. The directory need not exist yet.
     pub(crate) fn of_user() -> Result<Self, ContextError> {
         if let Some(path) = env::var_os("MUSTER_CONFIG").filter(|path| !path.is_empty()) {
@@ -64,16 +64,16 @@ impl Store {
 
     /// Opens a context by name or by path (anything with a `/`). Without either, opens the current
     /// context, and without that, the only one.
-    pub(crate) fn open(&self, asked: Option<&str>) -> Result<Context, ContextError> {
+    pub(crate) fn open(&self, requested: Option<&str>) -> Result<Context, ContextError> {
         let names = self.names();
-        let name = match (asked, self.current(), names.as_slice()) {
+        let name = match (requested, self.current(), names.as_slice()) {
             (Some(path), _, _) if path.contains('/') => {
                 return Context::load(Path::new(path), path);
             }
             (Some(name), _, _) => name.to_owned(),
             (None, Some(current), names) if names.contains(&current) => current,
             (None, _, [only]) => only.clone(),
-            (None, _, []) => return Err(ContextError::None),
+            (None, _, []) => return Err(ContextError::NoContext),
             (None, _, _) => {
                 return Err(ContextError::Unknown {
                     name: "chosen (`musterctl context use NAME`)".to_owned(),
@@ -84,7 +84,7 @@ impl Store {
         let directory = self.directory(&name)?;
         if !names.contains(&name) {
             return Err(match names.as_slice() {
-                [] => ContextError::None,
+                [] => ContextError::NoContext,
                 _ => ContextError::Unknown { name, known: names.join(", ") },
             });
         }
@@ -92,36 +92,36 @@ impl Store {
     }
 
     /// Makes a context the current one and returns the previous one, if it was another. For a new
-    /// context the result is right only if [`Self::settle`] was called before creating it.
-    pub(crate) fn choose(&self, name: &str) -> Result<Option<String>, ContextError> {
+    /// context the result is right only if [`Self::pin_current`] was called before creating it.
+    pub(crate) fn set_current(&self, name: &str) -> Result<Option<String>, ContextError> {
         self.open(Some(name))?;
         let names = self.names();
-        let before = self.current().filter(|current| current != name && names.contains(current));
+        let previous = self.current().filter(|current| current != name && names.contains(current));
         files::replace(&self.0.join(CURRENT), format!("{name}\n").as_bytes())?;
-        Ok(before)
+        Ok(previous)
     }
 
     /// Records the only context as the current one, so that it stays current when another is added,
     /// even one with the name that was chosen last.
-    pub(crate) fn settle(&self) -> Result<(), ContextError> {
+    pub(crate) fn pin_current(&self) -> Result<(), ContextError> {
         match self.open(None) {
-            Ok(context) => self.choose(&context.name).map(drop),
+            Ok(context) => self.set_current(&context.name).map(drop),
             Err(_) => Ok(()),
         }
     }
 
     /// Returns the directory for a new context of that name. Fails if it exists; creates nothing.
-    pub(crate) fn vacant(&self, name: &str) -> Result<PathBuf, ContextError> {
+    pub(crate) fn unused_directory(&self, name: &str) -> Result<PathBuf, ContextError> {
         let directory = self.directory(name)?;
         if directory.join(FILE).exists() {
-            return Err(ContextError::Taken(name.to_owned()));
+            return Err(ContextError::AlreadyExists(name.to_owned()));
         }
         Ok(directory)
     }
 
     /// Creates the directory for a new context of that name and returns its path.
-    fn make(&self, name: &str) -> Result<PathBuf, ContextError> {
-        let directory = self.vacant(name)?;
+    fn create_directory(&self, name: &str) -> Result<PathBuf, ContextError> {
+        let directory = self.unused_directory(name)?;
         files::make_private_directory(&directory)?;
         Ok(directory)
     }
@@ -133,9 +133,9 @@ impl Store {
         name: &str,
         endpoints: &[String],
     ) -> Result<(), ContextError> {
-        self.vacant(name)?;
-        self.settle()?;
-        let directory = self.make(name)?;
+        self.unused_directory(name)?;
+        self.pin_current()?;
+        let directory = self.create_directory(name)?;
         let mut description = from.description.clone();
         for endpoint in endpoints {
             if !description.endpoints.contains(endpoint) {
@@ -184,8 +184,8 @@ mod tests {
     use super::*;
     use crate::context::{Description, new_files};
 
-    fn put(store: &Store, name: &str) {
-        let directory = store.make(name).unwrap();
+    fn put(store: &ContextStore, name: &str) {
+        let directory = store.create_directory(name).unwrap();
         let description = Description {
             cluster_name: name.to_owned(),
             operator: "admin".to_owned(),
@@ -203,15 +203,15 @@ mod tests {
     #[test]
     fn the_only_context_needs_no_choosing_and_two_do() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::at(dir.path());
-        assert!(matches!(store.open(None), Err(ContextError::None)));
+        let store = ContextStore::at(dir.path());
+        assert!(matches!(store.open(None), Err(ContextError::NoContext)));
         put(&store, "one");
         assert_eq!(store.open(None).unwrap().name, "one");
         put(&store, "two");
         assert!(matches!(store.open(None), Err(ContextError::Unknown { .. })));
-        store.choose("two").unwrap();
+        store.set_current("two").unwrap();
         assert_eq!(store.open(None).unwrap().name, "two");
-        assert!(matches!(store.vacant("two"), Err(ContextError::Taken(_))));
+        assert!(matches!(store.unused_directory("two"), Err(ContextError::AlreadyExists(_))));
         assert!(matches!(store.open(Some("three")), Err(ContextError::Unknown { .. })));
         store.remove("two").unwrap();
         assert_eq!((store.current(), store.names()), (None, vec!["one".to_owned()]));
@@ -220,20 +220,20 @@ mod tests {
     #[test]
     fn choosing_says_which_context_was_the_current_one() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::at(dir.path());
+        let store = ContextStore::at(dir.path());
         put(&store, "one");
-        assert_eq!(store.choose("one").unwrap(), None);
+        assert_eq!(store.set_current("one").unwrap(), None);
         put(&store, "two");
-        assert_eq!(store.choose("two").unwrap().as_deref(), Some("one"));
-        assert_eq!(store.choose("two").unwrap(), None);
+        assert_eq!(store.set_current("two").unwrap().as_deref(), Some("one"));
+        assert_eq!(store.set_current("two").unwrap(), None);
         store.remove("two").unwrap();
         // Current only because it is the only one.
         assert_eq!((store.current(), store.open(None).unwrap().name), (None, "one".to_owned()));
-        store.settle().unwrap();
+        store.pin_current().unwrap();
         put(&store, "three");
-        assert_eq!(store.choose("three").unwrap().as_deref(), Some("one"));
+        assert_eq!(store.set_current("three").unwrap().as_deref(), Some("one"));
         store.remove("three").unwrap();
-        store.settle().unwrap();
+        store.pin_current().unwrap();
         put(&store, "four");
         assert_eq!(store.open(None).unwrap().name, "one");
     }
@@ -243,21 +243,21 @@ mod tests {
     #[test]
     fn a_context_of_the_name_of_one_that_is_gone_was_not_the_current_one() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::at(dir.path());
+        let store = ContextStore::at(dir.path());
         put(&store, "one");
         put(&store, "two");
-        store.choose("two").unwrap();
+        store.set_current("two").unwrap();
         fs::remove_dir_all(store.directory("two").unwrap()).unwrap();
         assert_eq!(store.current().as_deref(), Some("two"));
         let one = store.open(None).unwrap();
         assert_eq!(one.name, "one");
         store.add(&one, "two", &[]).unwrap();
-        assert_eq!(store.choose("two").unwrap().as_deref(), Some("one"));
+        assert_eq!(store.set_current("two").unwrap().as_deref(), Some("one"));
     }
 
     #[test]
     fn names_never_leave_the_store() {
-        let store = Store::at(Path::new("/nowhere"));
+        let store = ContextStore::at(Path::new("/nowhere"));
         for bad in ["", "..", ".x", "a/b", "a b", &"x".repeat(65)] {
             assert!(matches!(store.directory(bad), Err(ContextError::Name(_))), "{bad:?}");
         }
@@ -266,7 +266,8 @@ mod tests {
     #[test]
     fn a_context_can_be_used_by_its_path_and_taken_over() {
         let dir = tempfile::tempdir().unwrap();
-        let (there, here) = (Store::at(&dir.path().join("a")), Store::at(&dir.path().join("b")));
+        let (there, here) =
+            (ContextStore::at(&dir.path().join("a")), ContextStore::at(&dir.path().join("b")));
         put(&there, "one");
         let path = there.directory("one").unwrap();
         let by_path = here.open(Some(path.to_str().unwrap())).unwrap();
@@ -281,11 +282,11 @@ mod tests {
     fn a_key_that_others_can_read_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::at(dir.path());
+        let store = ContextStore::at(dir.path());
         put(&store, "one");
         let key = store.directory("one").unwrap().join(KEY);
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
         let error = store.open(None).unwrap().identity().unwrap_err();
-        assert!(matches!(error, ContextError::Readable(_)), "{error}");
+        assert!(matches!(error, ContextError::InsecurePermissions(_)), "{error}");
     }
 }

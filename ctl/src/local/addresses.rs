@@ -16,7 +16,7 @@ const WORKERS: u8 = 100;
 /// Number of blocks to try.
 const TRIES: usize = 64;
 
-/// Error of [`Block::find`].
+/// Error of [`LoopbackBlock::find`].
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no free loopback addresses in {TRIES} tries, the last at {last} (stop the process that \
@@ -29,15 +29,15 @@ pub(crate) struct AddressError {
 
 /// A block of loopback addresses, `127.X.Y.0/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Block(u8, u8);
+pub(crate) struct LoopbackBlock(u8, u8);
 
-impl fmt::Display for Block {
+impl fmt::Display for LoopbackBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "127.{}.{}.0/24", self.0, self.1)
     }
 }
 
-impl Block {
+impl LoopbackBlock {
     /// Address of the n-th control-plane node, from 1.
     pub(crate) fn control_plane(self, number: u8) -> IpAddr {
         self.host(number)
@@ -93,12 +93,12 @@ mod tests {
 
     #[test]
     fn a_block_in_use_is_passed_over() {
-        let taken = Block(77, 3);
+        let taken = LoopbackBlock(77, 3);
         let _listener = TcpListener::bind((taken.control_plane(2), DEFAULT_PORT)).unwrap();
         let mut answers = [u16::from_be_bytes([13, 3]), u16::from_be_bytes([13, 4])].into_iter();
-        let found = Block::find(3, 1, || answers.next().unwrap()).unwrap();
-        assert_eq!(found, Block(77, 4));
-        let error = Block::find(3, 1, || u16::from_be_bytes([13, 3])).unwrap_err();
+        let found = LoopbackBlock::find(3, 1, || answers.next().unwrap()).unwrap();
+        assert_eq!(found, LoopbackBlock(77, 4));
+        let error = LoopbackBlock::find(3, 1, || u16::from_be_bytes([13, 3])).unwrap_err();
         assert_eq!(error.last, taken.control_plane(2));
     }
 
@@ -106,7 +106,7 @@ mod tests {
     fn every_block_is_loopback_and_no_two_nodes_share_an_address() {
         for random in [0, 255, 256, u16::MAX] {
             let [high, low] = u16::to_be_bytes(random);
-            let block = Block(FIRST + high % (LAST - FIRST + 1), low);
+            let block = LoopbackBlock(FIRST + high % (LAST - FIRST + 1), low);
             assert!(block.control_plane(7).is_loopback());
             assert_ne!(block.control_plane(99), block.worker(1));
         }

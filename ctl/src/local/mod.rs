@@ -9,7 +9,7 @@ mod process;
 mod program;
 mod record;
 
-pub(crate) use self::addresses::{AddressError, Block};
-pub(crate) use self::process::{GRACE, Process, ProcessError};
+pub(crate) use self::addresses::{AddressError, LoopbackBlock};
+pub(crate) use self::process::{GRACE_PERIOD, Process, ProcessError};
 pub(crate) use self::program::{ProgramError, musterd};
-pub(crate) use self::record::{Member, Record, RecordError};
+pub(crate) use self::record::{ClusterRecord, ClusterRecordError, LocalNode};

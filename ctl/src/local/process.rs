@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 /// Time between SIGTERM and SIGKILL.
-pub(crate) const GRACE: Duration = Duration::from_secs(20);
+pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(20);
 
 /// Time for the kernel to end a process after SIGKILL.
-const KILLED: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Error of starting or stopping a process.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,8 @@ pub(crate) enum ProcessError {
     Identify { pid: u32, source: io::Error },
     #[error("stop process {pid}")]
     Stop { pid: u32, source: io::Error },
-    #[error("process {pid} did not exit within {} s of SIGKILL", KILLED.as_secs())]
-    Immortal { pid: u32 },
+    #[error("process {pid} did not exit within {} s of SIGKILL", KILL_TIMEOUT.as_secs())]
+    DidNotExit { pid: u32 },
 }
 
 /// Permanent identity of one process.
@@ -73,9 +73,9 @@ impl Process {
     /// Opens a pidfd of the process. `None` if it has exited or its id belongs to another one.
     fn open(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
-        let hold = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         let is_same = Self::of(self.pid).is_ok_and(|found| found == *self);
-        (is_same && !is_zombie(self.pid)).then_some(hold)
+        (is_same && !is_zombie(self.pid)).then_some(pidfd)
     }
 
     /// Returns true while the process is running.
@@ -86,30 +86,30 @@ impl Process {
     /// Sends SIGTERM, waits, then sends SIGKILL. Returns false if the process was not running.
     pub(crate) async fn stop(&self, grace: Duration) -> Result<bool, ProcessError> {
         let failed = |source| ProcessError::Stop { pid: self.pid, source };
-        let Some(hold) = self.open() else { return Ok(false) };
-        for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, KILLED)] {
-            match pidfd_send_signal(&hold, signal) {
+        let Some(pidfd) = self.open() else { return Ok(false) };
+        for (signal, timeout) in [(Signal::TERM, grace), (Signal::KILL, KILL_TIMEOUT)] {
+            match pidfd_send_signal(&pidfd, signal) {
                 Ok(()) => {}
                 Err(Errno::SRCH) => return Ok(true),
                 Err(error) => return Err(failed(error.into())),
             }
-            let watched = hold.try_clone().map_err(failed)?;
-            let ended = spawn_blocking(move || ends_within(&watched, patience)).await;
+            let watched = pidfd.try_clone().map_err(failed)?;
+            let ended = spawn_blocking(move || exits_within(&watched, timeout)).await;
             if ended.map_err(|e| failed(io::Error::other(e)))?.map_err(|e| failed(e.into()))? {
                 return Ok(true);
             }
         }
-        Err(ProcessError::Immortal { pid: self.pid })
+        Err(ProcessError::DidNotExit { pid: self.pid })
     }
 }
 
 /// Waits until a process exits: its pidfd becomes readable then (`pidfd_open(2)`).
-fn ends_within(hold: &OwnedFd, patience: Duration) -> Result<bool, Errno> {
-    let until = Instant::now() + patience;
+fn exits_within(pidfd: &OwnedFd, timeout: Duration) -> Result<bool, Errno> {
+    let until = Instant::now() + timeout;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
-        match poll(&mut [PollFd::new(hold, PollFlags::IN)], Some(&left)) {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left)) {
             Ok(ended) => return Ok(ended > 0),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
@@ -118,7 +118,7 @@ fn ends_within(hold: &OwnedFd, patience: Duration) -> Result<bool, Errno> {
 }
 
 /// Returns the other processes that have a file open, as far as this user's permissions show them.
-pub(super) fn having_open(path: &Path) -> Vec<u32> {
+pub(super) fn processes_with_open(path: &Path) -> Vec<u32> {
     let id = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     let Some(wanted) = id(path) else { return Vec::new() };
     let entries = |path: &str| fs::read_dir(path).into_iter().flatten().flatten();
@@ -178,9 +178,9 @@ mod tests {
     async fn a_process_is_stopped_once() {
         let process = sh("exec sleep 60");
         assert!(process.is_alive());
-        assert!(process.stop(GRACE).await.unwrap());
+        assert!(process.stop(GRACE_PERIOD).await.unwrap());
         assert!(!process.is_alive());
-        assert!(!process.stop(GRACE).await.unwrap());
+        assert!(!process.stop(GRACE_PERIOD).await.unwrap());
     }
 
     #[tokio::test]
@@ -198,10 +198,10 @@ mod tests {
         let mine = sh("exec sleep 60");
         let recorded = Process { start_time: mine.start_time - 1, ..mine.clone() };
         assert!(!recorded.is_alive());
-        assert!(!recorded.stop(GRACE).await.unwrap());
+        assert!(!recorded.stop(GRACE_PERIOD).await.unwrap());
         let before_reboot = Process { boot_id: "another".to_owned(), ..mine.clone() };
-        assert!(!before_reboot.stop(GRACE).await.unwrap());
+        assert!(!before_reboot.stop(GRACE_PERIOD).await.unwrap());
         assert!(mine.is_alive());
-        assert!(mine.stop(GRACE).await.unwrap());
+        assert!(mine.stop(GRACE_PERIOD).await.unwrap());
     }
 }

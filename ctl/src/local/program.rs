@@ -9,10 +9,10 @@ pub(crate) enum ProgramError {
     #[error("MUSTERD names {}, which is not a file", .0.display())]
     Named(PathBuf),
     #[error(
-        "musterd not found next to musterctl ({beside}) or on the PATH\n\
+        "musterd not found next to musterctl ({sibling}) or on the PATH\n\
          try: build it, or set MUSTERD to its path"
     )]
-    Missing { beside: String },
+    Missing { sibling: String },
 }
 
 /// Returns `$MUSTERD`, else the one next to this program, else the one on the PATH.
@@ -21,13 +21,13 @@ pub(crate) fn musterd() -> Result<PathBuf, ProgramError> {
         let named = PathBuf::from(named);
         return if named.is_file() { Ok(named) } else { Err(ProgramError::Named(named)) };
     }
-    let beside = env::current_exe().ok().and_then(|me| Some(me.parent()?.join("musterd")));
+    let sibling = env::current_exe().ok().and_then(|me| Some(me.parent()?.join("musterd")));
     let path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&path).map(|directory| directory.join("musterd"));
-    let found = beside.iter().cloned().chain(on_path).find(|program| program.is_file());
-    let beside = || {
-        let directory = beside.as_deref().and_then(Path::parent);
+    let found = sibling.iter().cloned().chain(on_path).find(|program| program.is_file());
+    let sibling = || {
+        let directory = sibling.as_deref().and_then(Path::parent);
         directory.map_or_else(|| "unknown".to_owned(), |path| path.display().to_string())
     };
-    found.ok_or_else(|| ProgramError::Missing { beside: beside() })
+    found.ok_or_else(|| ProgramError::Missing { sibling: sibling() })
 }

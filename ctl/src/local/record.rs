@@ -20,7 +20,7 @@ const MAX: usize = 256 << 10;
 
 /// Error of reading, writing or removing a local cluster.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RecordError {
+pub(crate) enum ClusterRecordError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("{} is not the record of a local cluster", path.display())]
@@ -33,7 +33,7 @@ pub(crate) enum RecordError {
          try: move {found} elsewhere, then destroy the cluster",
         directory.display()
     )]
-    Foreign { directory: PathBuf, found: String },
+    UnknownEntry { directory: PathBuf, found: String },
     #[error(
         "{} is in use by {}, which `cluster create` did not start\n\
          nothing was removed\n\
@@ -43,7 +43,7 @@ pub(crate) enum RecordError {
     )]
     InUse { state: PathBuf, pids: Vec<u32> },
     #[error("inspect {}", path.display())]
-    Look { path: PathBuf, source: std::io::Error },
+    Inspect { path: PathBuf, source: std::io::Error },
     #[error("remove {}", path.display())]
     Remove { path: PathBuf, source: std::io::Error },
 }
@@ -60,17 +60,17 @@ fn processes(pids: &[u32]) -> String {
 /// Record of a local cluster, written by `cluster create`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Record {
+pub(crate) struct ClusterRecord {
     pub(crate) name: String,
     /// Loopback block, `127.X.Y.0/24`.
     pub(crate) block: String,
-    pub(crate) nodes: Vec<Member>,
+    pub(crate) nodes: Vec<LocalNode>,
 }
 
 /// A node of a local cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Member {
+pub(crate) struct LocalNode {
     pub(crate) name: NodeName,
     pub(crate) role: Role,
     pub(crate) address: IpAddr,
@@ -79,7 +79,7 @@ pub(crate) struct Member {
     pub(crate) process: Option<Process>,
 }
 
-impl Member {
+impl LocalNode {
     pub(crate) fn directory(&self, cluster: &Path) -> PathBuf {
         cluster.join(self.name.as_str())
     }
@@ -108,44 +108,45 @@ impl Member {
     }
 }
 
-impl Record {
+impl ClusterRecord {
     pub(crate) fn path(directory: &Path) -> PathBuf {
         directory.join(FILE)
     }
 
-    pub(crate) fn read(directory: &Path) -> Result<Self, RecordError> {
+    pub(crate) fn read(directory: &Path) -> Result<Self, ClusterRecordError> {
         let path = Self::path(directory);
         let text = files::read(&path, MAX)?;
         serde_saphyr::from_str(&text)
-            .map_err(|e| RecordError::Malformed { path, source: Box::new(e) })
+            .map_err(|e| ClusterRecordError::Malformed { path, source: Box::new(e) })
     }
 
-    pub(crate) fn compose(&self, directory: &Path) -> Result<String, RecordError> {
+    pub(crate) fn compose(&self, directory: &Path) -> Result<String, ClusterRecordError> {
         let path = Self::path(directory);
         serde_saphyr::to_string(self)
-            .map_err(|e| RecordError::Compose { path, source: Box::new(e) })
+            .map_err(|e| ClusterRecordError::Compose { path, source: Box::new(e) })
     }
 
-    pub(crate) fn write(&self, directory: &Path) -> Result<(), RecordError> {
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), ClusterRecordError> {
         let text = self.compose(directory)?;
         Ok(files::replace(&Self::path(directory), text.as_bytes())?)
     }
 
     /// Fails if the directory holds a file that the cluster did not create, or if a `musterd` that
     /// is not on record runs in it.
-    pub(crate) fn refuse_foreign(&self, directory: &Path) -> Result<(), RecordError> {
+    pub(crate) fn check_removable(&self, directory: &Path) -> Result<(), ClusterRecordError> {
         let mut ours = vec![directory.join("node.yaml"), Self::path(directory)];
         ours.extend(self.nodes.iter().map(|node| node.directory(directory)));
-        holds_only(directory, &ours)?;
+        check_entries(directory, &ours)?;
         for node in &self.nodes {
             let state = node.state(directory);
-            match holds_only(&node.directory(directory), &[state.clone(), node.log(directory)]) {
-                Err(RecordError::Look { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            match check_entries(&node.directory(directory), &[state.clone(), node.log(directory)]) {
+                Err(ClusterRecordError::Inspect { source, .. })
+                    if source.kind() == ErrorKind::NotFound => {}
                 other => other?,
             }
             // A recorded process that is alive is the one that holds the lock.
             if !node.process.as_ref().is_some_and(Process::is_alive) {
-                refuse_in_use(state)?;
+                check_not_in_use(state)?;
             }
         }
         Ok(())
@@ -153,9 +154,10 @@ impl Record {
 
     /// Removes the directory with everything that the cluster created. If it holds anything else,
     /// fails before removing anything.
-    pub(crate) fn remove(&self, directory: &Path) -> Result<(), RecordError> {
-        let failed = |path: &Path, source| RecordError::Remove { path: path.to_owned(), source };
-        self.refuse_foreign(directory)?;
+    pub(crate) fn remove(&self, directory: &Path) -> Result<(), ClusterRecordError> {
+        let failed =
+            |path: &Path, source| ClusterRecordError::Remove { path: path.to_owned(), source };
+        self.check_removable(directory)?;
         for node in &self.nodes {
             let path = node.directory(directory);
             match fs::remove_dir_all(&path) {
@@ -171,35 +173,38 @@ impl Record {
     }
 }
 
-fn looked(path: &Path) -> impl Fn(std::io::Error) -> RecordError {
-    |source| RecordError::Look { path: path.to_owned(), source }
+fn inspect_error(path: &Path) -> impl Fn(std::io::Error) -> ClusterRecordError {
+    |source| ClusterRecordError::Inspect { path: path.to_owned(), source }
 }
 
 /// Fails if the directory holds an entry that is not in `ours`.
-fn holds_only(directory: &Path, ours: &[PathBuf]) -> Result<(), RecordError> {
-    for entry in fs::read_dir(directory).map_err(looked(directory))? {
-        let path = entry.map_err(looked(directory))?.path();
+fn check_entries(directory: &Path, ours: &[PathBuf]) -> Result<(), ClusterRecordError> {
+    for entry in fs::read_dir(directory).map_err(inspect_error(directory))? {
+        let path = entry.map_err(inspect_error(directory))?.path();
         if !ours.contains(&path) {
             let found = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Err(RecordError::Foreign { directory: directory.to_owned(), found });
+            return Err(ClusterRecordError::UnknownEntry {
+                directory: directory.to_owned(),
+                found,
+            });
         }
     }
     Ok(())
 }
 
 /// Fails if a running `musterd` has locked the state directory.
-fn refuse_in_use(state: PathBuf) -> Result<(), RecordError> {
+fn check_not_in_use(state: PathBuf) -> Result<(), ClusterRecordError> {
     let path = state.join("lock");
     let lock = match File::open(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        opened => opened.map_err(looked(&path))?,
+        opened => opened.map_err(inspect_error(&path))?,
     };
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => {
-            Err(RecordError::InUse { pids: process::having_open(&path), state })
+            Err(ClusterRecordError::InUse { pids: process::processes_with_open(&path), state })
         }
-        Err(error) => Err(looked(&path)(error.into())),
+        Err(error) => Err(inspect_error(&path)(error.into())),
     }
 }
 
@@ -207,14 +212,18 @@ fn refuse_in_use(state: PathBuf) -> Result<(), RecordError> {
 mod tests {
     use super::*;
 
-    fn record() -> Record {
-        let node = Member {
+    fn record() -> ClusterRecord {
+        let node = LocalNode {
             name: "cp-1".parse().unwrap(),
             role: Role::ControlPlane,
             address: "127.64.0.1".parse().unwrap(),
             process: None,
         };
-        Record { name: "demo".to_owned(), block: "127.64.0.0/24".to_owned(), nodes: vec![node] }
+        ClusterRecord {
+            name: "demo".to_owned(),
+            block: "127.64.0.0/24".to_owned(),
+            nodes: vec![node],
+        }
     }
 
     #[test]
@@ -225,7 +234,7 @@ mod tests {
         fs::write(cluster.join("cp-1/state/x"), "x").unwrap();
         fs::write(cluster.join("node.yaml"), "x").unwrap();
         record().write(&cluster).unwrap();
-        assert_eq!(Record::read(&cluster).unwrap(), record());
+        assert_eq!(ClusterRecord::read(&cluster).unwrap(), record());
         record().remove(&cluster).unwrap();
         assert!(!cluster.exists());
     }
@@ -236,19 +245,19 @@ mod tests {
         record().write(dir.path()).unwrap();
         fs::write(dir.path().join("thesis.txt"), "precious").unwrap();
         let error = record().remove(dir.path()).unwrap_err();
-        assert!(matches!(error, RecordError::Foreign { .. }), "{error}");
-        assert!(dir.path().join("thesis.txt").exists() && Record::path(dir.path()).exists());
+        assert!(matches!(error, ClusterRecordError::UnknownEntry { .. }), "{error}");
+        assert!(dir.path().join("thesis.txt").exists() && ClusterRecord::path(dir.path()).exists());
     }
 
     #[test]
-    fn so_does_one_beside_the_state_of_a_node() {
+    fn so_does_one_next_to_the_state_of_a_node() {
         let dir = tempfile::tempdir().unwrap();
         record().write(dir.path()).unwrap();
         let damaged = dir.path().join("cp-1/state.damaged");
         fs::create_dir_all(&damaged).unwrap();
         let error = record().remove(dir.path()).unwrap_err().to_string();
         assert!(error.contains("cp-1 holds state.damaged"), "{error}");
-        assert!(damaged.exists() && Record::path(dir.path()).exists());
+        assert!(damaged.exists() && ClusterRecord::path(dir.path()).exists());
     }
 
     #[test]
@@ -261,8 +270,8 @@ mod tests {
         flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
         let error = record().remove(dir.path()).unwrap_err().to_string();
         assert!(error.contains("cp-1/state is in use by"), "{error}");
-        assert!(state.exists() && Record::path(dir.path()).exists());
+        assert!(state.exists() && ClusterRecord::path(dir.path()).exists());
         drop(lock);
-        record().refuse_foreign(dir.path()).unwrap();
+        record().check_removable(dir.path()).unwrap();
     }
 }

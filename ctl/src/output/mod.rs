@@ -9,26 +9,26 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 pub(crate) use self::progress::Progress;
-pub(crate) use self::table::{dash, table};
+pub(crate) use self::table::{or_dash, table};
 
 /// Replaces control characters, except newlines. Text from nodes and unknown peers must not control
 /// the terminal.
-pub(crate) fn plain(text: &str) -> String {
+pub(crate) fn sanitize(text: &str) -> String {
     let steers = |c: char| c.is_control() && c != '\n';
     text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
 }
 
 /// Number of characters after a dot that count as a token's secret. It has 38, but some may be
 /// lost.
-const SECRET: usize = 32;
+const MIN_SECRET_LEN: usize = 32;
 
 /// Removes the secret of a token that was given as some other argument. A truncated repetition of
 /// the secret is removed too.
-pub(crate) fn discreet(text: &str) -> String {
+pub(crate) fn redact_tokens(text: &str) -> String {
     let ends = |c: char| c.is_whitespace() || "'\"`,;:/)".contains(c);
     let split = |piece: &str| piece.find(ends).unwrap_or(piece.len());
     let words = text.split('.').skip(1).map(|piece| &piece[..split(piece)]);
-    let secrets: Vec<&str> = words.filter(|word| word.chars().count() >= SECRET).collect();
+    let secrets: Vec<&str> = words.filter(|word| word.chars().count() >= MIN_SECRET_LEN).collect();
     let mut pieces = text.split('.');
     let mut shown = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
@@ -42,9 +42,9 @@ pub(crate) fn discreet(text: &str) -> String {
 }
 
 /// Prints a notice to standard error, in every output format.
-pub(crate) fn remark(text: &str) {
+pub(crate) fn print_notice(text: &str) {
     // A closed standard error is no reason to fail.
-    writeln!(io::stderr(), "musterctl: {}", plain(text)).ok();
+    writeln!(io::stderr(), "musterctl: {}", sanitize(text)).ok();
 }
 
 /// Output format.
@@ -56,7 +56,7 @@ pub(crate) enum Format {
 }
 
 /// Output of a command. Its JSON and YAML field names are part of the program's interface.
-pub(crate) trait View: Serialize {
+pub(crate) trait Render: Serialize {
     /// Text for people, without a final newline.
     fn text(&self) -> String;
 }
@@ -73,9 +73,9 @@ impl<'a> Output<'a> {
     }
 
     /// Writes the whole output in the selected format.
-    pub(crate) fn show<V: View>(&mut self, view: &V) -> io::Result<()> {
+    pub(crate) fn show<V: Render>(&mut self, view: &V) -> io::Result<()> {
         match self.format {
-            Format::Table => writeln!(self.out, "{}", plain(&view.text()))?,
+            Format::Table => writeln!(self.out, "{}", sanitize(&view.text()))?,
             Format::Json => {
                 serde_json::to_writer_pretty(&mut *self.out, view)?;
                 writeln!(self.out)?;
@@ -107,7 +107,7 @@ pub(crate) mod testing {
     use super::*;
 
     /// Renders a view in all three formats, for snapshots.
-    pub(crate) fn all_forms<V: View>(view: &V) -> String {
+    pub(crate) fn all_formats<V: Render>(view: &V) -> String {
         [Format::Table, Format::Json, Format::Yaml]
             .map(|format| {
                 let mut bytes = Vec::new();
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_complaint_keeps_the_secret_of_a_token_to_itself() {
+    fn an_error_does_not_show_the_secret_of_a_token() {
         let secret = "a2".repeat(19);
         for (around, shown) in [
             (["'", "'"], "'abc.…'"),
@@ -133,13 +133,16 @@ mod tests {
             (["", ""], "abc.…"),
         ] {
             let [before, after] = around;
-            assert_eq!(discreet(&format!("{before}abc.{secret}{after}")), shown);
+            assert_eq!(redact_tokens(&format!("{before}abc.{secret}{after}")), shown);
         }
         let twice = format!("'abc.{secret}': \"abc.{}\" is no role, such as a.b", &secret[..9]);
-        assert_eq!(discreet(&twice), "'abc.…': \"abc.…\" is no role, such as a.b");
+        assert_eq!(redact_tokens(&twice), "'abc.…': \"abc.…\" is no role, such as a.b");
         for same in ["", ".", "10.0.0.1:50000. See `cp-1.example`…", secret.as_str()] {
-            assert_eq!(discreet(same), same);
+            assert_eq!(redact_tokens(same), same);
         }
-        assert_eq!(discreet(&format!("a.{}", &secret[..SECRET - 1])).len(), SECRET + 1);
+        assert_eq!(
+            redact_tokens(&format!("a.{}", &secret[..MIN_SECRET_LEN - 1])).len(),
+            MIN_SECRET_LEN + 1
+        );
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Progress {
 
 struct Line {
     /// Key of the text. A plain line is printed again only when this changes.
-    substance: String,
+    change_key: String,
     text: String,
     bar: Option<ProgressBar>,
 }
@@ -32,17 +32,18 @@ impl Progress {
     }
 
     /// Shows the state of `subject`. The same text again prints nothing.
-    pub(crate) fn say(&mut self, subject: &str, text: &str) {
-        self.tell(subject, text, text);
+    pub(crate) fn update(&mut self, subject: &str, text: &str) {
+        self.update_keyed(subject, text, text);
     }
 
-    /// Like [`Self::say`], for text that may change while its key (`substance`) stays the same. An
+    /// Like [`Self::update`], for text that may change while its key (`change_key`) stays the same. An
     /// animated line follows every change; a plain line is printed only for a new key.
-    pub(crate) fn tell(&mut self, subject: &str, substance: &str, text: &str) {
-        let text = super::plain(text);
+    pub(crate) fn update_keyed(&mut self, subject: &str, change_key: &str, text: &str) {
+        let text = super::sanitize(text);
         let Some(bars) = &self.bars else {
-            if self.lines.get(subject).is_none_or(|line| line.substance != substance) {
-                let line = Line { substance: substance.to_owned(), text: text.clone(), bar: None };
+            if self.lines.get(subject).is_none_or(|line| line.change_key != change_key) {
+                let line =
+                    Line { change_key: change_key.to_owned(), text: text.clone(), bar: None };
                 self.lines.insert(subject.to_owned(), line);
                 // A closed standard error is no reason to stop waiting.
                 writeln!(io::stderr(), "{subject}: {text}").ok();
@@ -53,7 +54,7 @@ impl Progress {
             let bar = bars.add(ProgressBar::new_spinner().with_style(style()));
             bar.enable_steady_tick(Duration::from_millis(120));
             bar.set_prefix(subject.to_owned());
-            Line { substance: substance.to_owned(), text: String::new(), bar: Some(bar) }
+            Line { change_key: change_key.to_owned(), text: String::new(), bar: Some(bar) }
         });
         if line.text != text {
             line.text.clone_from(&text);

@@ -23,7 +23,7 @@ pub(crate) fn table<const N: usize>(
 }
 
 /// Returns `-` for an empty text, so that no column is ever empty.
-pub(crate) fn dash(text: impl Into<String>) -> String {
+pub(crate) fn or_dash(text: impl Into<String>) -> String {
     let text = text.into();
     if text.is_empty() { "-".to_owned() } else { text }
 }
@@ -31,12 +31,12 @@ pub(crate) fn dash(text: impl Into<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::plain;
+    use crate::output::sanitize;
 
     #[test]
     fn a_cell_can_neither_forge_a_row_nor_steer_the_terminal() {
         let row = ["cp-1\ncp-9  yes".to_owned(), "\u{1b}[2J\u{9b}1mx".to_owned()];
-        let shown = plain(&table(["NAME", "WAITS FOR"], [row]));
+        let shown = sanitize(&table(["NAME", "WAITS FOR"], [row]));
         assert_eq!(shown.lines().count(), 2, "{shown:?}");
         assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
     }

@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-mod door;
+mod hello;
 mod operator;
 mod transport;
 
@@ -26,32 +26,32 @@ use tokio::runtime::Runtime;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
     /// Condition that candidates wait for; `None` once there is a cluster.
-    pub(crate) unborn: Option<String>,
+    pub(crate) waiting_for: Option<String>,
     /// Number of calls to answer with UNAVAILABLE first.
-    pub(crate) not_now: usize,
+    pub(crate) unavailable_calls: usize,
     /// Call that is never answered.
-    pub(crate) silent: Option<String>,
+    pub(crate) never_answered: Option<String>,
     /// The next removal or defragmentation is done, but reported as unavailable.
-    pub(crate) done_unsaid: bool,
+    pub(crate) reply_lost: bool,
     /// Calls of an admin are refused.
-    pub(crate) forbid: bool,
+    pub(crate) deny: bool,
     /// A check fails, with text that changes at each call.
     pub(crate) unhealthy: bool,
     /// Number of `members` calls still answered; `None` for no limit.
     pub(crate) members_left: Option<usize>,
     /// Reason why etcd does not answer; `None` if it does.
-    pub(crate) etcd_silent: Option<String>,
+    pub(crate) etcd_unreachable: Option<String>,
     /// Pieces that `etcd snapshot` streams.
     pub(crate) snapshot: Vec<Vec<u8>>,
 }
 
 /// Requests that the nodes received.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) calls: Vec<String>,
     pub(crate) node: Option<String>,
     pub(crate) verifier: Vec<u8>,
-    pub(crate) greetings: usize,
+    pub(crate) anchor_calls: usize,
 }
 
 /// State shared by all nodes of a cluster.
@@ -62,7 +62,7 @@ pub(crate) struct Cluster {
     pub(crate) token: Mutex<Token>,
     pub(crate) operators: Mutex<Vec<PublicKey>>,
     pub(crate) script: Mutex<Script>,
-    pub(crate) heard: Mutex<Heard>,
+    pub(crate) received: Mutex<Received>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "certificates are checked by the real clock")]
@@ -81,7 +81,7 @@ impl Cluster {
             token: Mutex::new(token),
             operators: Mutex::new(vec![operator]),
             script: Mutex::default(),
-            heard: Mutex::default(),
+            received: Mutex::default(),
         })
     }
 
@@ -102,7 +102,7 @@ impl Node {
         let runtime = Runtime::new().unwrap();
         let guard = runtime.enter();
         transport::serve(&runtime, tcp, Arc::clone(cluster));
-        door::serve(&runtime, address, Arc::clone(cluster));
+        hello::serve(&runtime, address, Arc::clone(cluster));
         drop(guard);
         Self { address, _runtime: runtime }
     }
@@ -121,24 +121,24 @@ fn both_ports() -> (TcpListener, SocketAddr) {
 }
 
 /// An address where no process listens.
-pub(crate) fn nobody() -> SocketAddr {
+pub(crate) fn unused_address() -> SocketAddr {
     both_ports().1
 }
 
 /// A user with their own home directory.
-pub(crate) struct Desk {
+pub(crate) struct User {
     home: TempDir,
 }
 
 /// Exit code and output of a command.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct CommandOutput {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Said {
+impl CommandOutput {
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{self:?}");
         serde_json::from_str(&self.out).unwrap()
@@ -151,7 +151,7 @@ impl Said {
     }
 }
 
-impl Desk {
+impl User {
     pub(crate) fn new() -> Self {
         Self { home: TempDir::new().unwrap() }
     }
@@ -161,19 +161,19 @@ impl Desk {
     }
 
     /// Runs `musterctl` in this user's home and waits for it.
-    pub(crate) fn run(&self, args: &[&str]) -> Said {
+    pub(crate) fn run(&self, args: &[&str]) -> CommandOutput {
         self.run_with(&[], args)
     }
 
     /// Like [`Self::run`], with more environment variables.
-    pub(crate) fn run_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Said {
+    pub(crate) fn run_with(&self, environment: &[(&str, &str)], args: &[&str]) -> CommandOutput {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("musterctl"));
         command.args(args).current_dir(self.home.path()).env_clear();
         command.env("HOME", self.home.path()).env("MUSTER_CONFIG", self.path("config"));
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(environment.iter().copied());
         let Output { status, stdout, stderr } = command.output().unwrap();
-        Said {
+        CommandOutput {
             code: status.code().unwrap(),
             out: String::from_utf8(stdout).unwrap(),
             err: String::from_utf8(stderr).unwrap(),
@@ -182,15 +182,15 @@ impl Desk {
 
     /// Runs `musterctl init demo` and returns a cluster that matches its files.
     pub(crate) fn init(&self) -> Arc<Cluster> {
-        let said = self.run(&["init", "demo"]);
-        assert_eq!(said.code, 0, "{said:?}");
+        let output = self.run(&["init", "demo"]);
+        assert_eq!(output.code, 0, "{output:?}");
         let read = |name: &str| std::fs::read_to_string(self.path("demo").join(name)).unwrap();
         let token = read("token").parse().unwrap();
         Cluster::new(token, Identity::from_pem(&read("operator.key")).unwrap().public_key())
     }
 
     /// Like [`Self::run`], against these nodes.
-    pub(crate) fn ask(&self, nodes: &[SocketAddr], args: &[&str]) -> Said {
+    pub(crate) fn run_at(&self, nodes: &[SocketAddr], args: &[&str]) -> CommandOutput {
         let endpoints: Vec<String> = nodes.iter().map(ToString::to_string).collect();
         let mut all = args.to_vec();
         for endpoint in &endpoints {

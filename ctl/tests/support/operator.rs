@@ -16,39 +16,39 @@ use tonic::{Request, Response, Status};
 
 use super::{Cluster, now};
 
-pub(super) struct Scripted(pub(super) Arc<Cluster>);
+pub(super) struct ScriptedOperator(pub(super) Arc<Cluster>);
 
 type Reply<T> = Result<Response<T>, Status>;
 
-impl Scripted {
+impl ScriptedOperator {
     /// Records the call and applies the script, before any reply.
-    async fn enter<T>(&self, call: &str, request: &Request<T>) -> Result<(), Status> {
-        let silent = {
-            let mut heard = self.0.heard.lock().unwrap();
-            heard.calls.push(call.to_owned());
+    async fn record_call<T>(&self, call: &str, request: &Request<T>) -> Result<(), Status> {
+        let never_answered = {
+            let mut received = self.0.received.lock().unwrap();
+            received.calls.push(call.to_owned());
             let node = request.metadata().get(NODE_METADATA);
-            heard.node = node.map(|node| node.to_str().unwrap().to_owned());
+            received.node = node.map(|node| node.to_str().unwrap().to_owned());
             let mut script = self.0.script.lock().unwrap();
-            if script.not_now > 0 {
-                script.not_now -= 1;
+            if script.unavailable_calls > 0 {
+                script.unavailable_calls -= 1;
                 return Err(Status::unavailable("cp-1 hears no majority of the voters"));
             }
-            if script.forbid && call != "members" {
+            if script.deny && call != "members" {
                 return Err(Status::permission_denied("admin has the role reader here"));
             }
             let left = script.members_left.as_mut().filter(|_| call == "members");
-            let had_enough = left.is_some_and(|left| {
+            let over_limit = left.is_some_and(|left| {
                 *left = left.wrapping_sub(1);
                 *left == usize::MAX
             });
-            had_enough || script.silent.as_deref() == Some(call)
+            over_limit || script.never_answered.as_deref() == Some(call)
         };
-        if silent { std::future::pending().await } else { Ok(()) }
+        if never_answered { std::future::pending().await } else { Ok(()) }
     }
 
     /// Returns an error for a call that was done but must be reported as unavailable.
-    fn unsaid(&self) -> Result<(), Status> {
-        if std::mem::take(&mut self.0.script.lock().unwrap().done_unsaid) {
+    fn lose_reply(&self) -> Result<(), Status> {
+        if std::mem::take(&mut self.0.script.lock().unwrap().reply_lost) {
             return Err(Status::unavailable("no leader answered within 8 s"));
         }
         Ok(())
@@ -76,15 +76,15 @@ fn member(name: &str, role: &str) -> Member {
 }
 
 #[tonic::async_trait]
-impl Operator for Scripted {
+impl Operator for ScriptedOperator {
     async fn version(&self, request: Request<wire::VersionRequest>) -> Reply<VersionReply> {
-        self.enter("version", &request).await?;
+        self.record_call("version", &request).await?;
         let (version, node) = ("0.1.0".to_owned(), "cp-1".to_owned());
         Ok(Response::new(VersionReply { version, node }))
     }
 
     async fn members(&self, request: Request<wire::MembersRequest>) -> Reply<MembersReply> {
-        self.enter("members", &request).await?;
+        self.record_call("members", &request).await?;
         Ok(Response::new(MembersReply {
             members: vec![member("cp-1", "control-plane"), member("worker-1", "worker")],
             leader: "cp-1".to_owned(),
@@ -95,7 +95,7 @@ impl Operator for Scripted {
     }
 
     async fn status(&self, request: Request<wire::StatusRequest>) -> Reply<StatusReply> {
-        self.enter("status", &request).await?;
+        self.record_call("status", &request).await?;
         let node = NodeStatusReply { name: "cp-1".to_owned(), ready: true, ..Default::default() };
         Ok(Response::new(StatusReply { nodes: vec![node] }))
     }
@@ -104,14 +104,14 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::NodeStatusRequest>,
     ) -> Reply<NodeStatusReply> {
-        self.enter("node_status", &request).await?;
+        self.record_call("node_status", &request).await?;
         Ok(Response::new(NodeStatusReply { name: "cp-2".to_owned(), ..Default::default() }))
     }
 
     async fn health(&self, request: Request<wire::HealthRequest>) -> Reply<HealthReply> {
-        self.enter("health", &request).await?;
+        self.record_call("health", &request).await?;
         let passed = !self.0.script.lock().unwrap().unhealthy;
-        let looks = self.0.heard.lock().unwrap().calls.len();
+        let looks = self.0.received.lock().unwrap().calls.len();
         let moving = format!("worker-1: no answer for {looks} s");
         let check = |name: &str, passed, detail: &str| Check {
             name: name.to_owned(),
@@ -126,13 +126,13 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::RemoveNodeRequest>,
     ) -> Reply<RemoveNodeReply> {
-        self.enter("remove_node", &request).await?;
+        self.record_call("remove_node", &request).await?;
         let id = request.into_inner().node;
         if id == id_of("cp-1") {
             return Err(Status::failed_precondition("cp-1 is needed for a majority; use --force"));
         }
         assert_eq!(id, id_of("worker-1"), "a removal uses the id");
-        self.unsaid()?;
+        self.lose_reply()?;
         Ok(Response::new(RemoveNodeReply { name: "worker-1".to_owned(), id }))
     }
 
@@ -140,9 +140,9 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::CreateTokenRequest>,
     ) -> Reply<wire::CreateTokenReply> {
-        self.enter("create_token", &request).await?;
+        self.record_call("create_token", &request).await?;
         let asked = request.into_inner();
-        self.0.heard.lock().unwrap().verifier = asked.verifier;
+        self.0.received.lock().unwrap().verifier = asked.verifier;
         let token = Token {
             id: asked.id,
             roles: asked.roles,
@@ -160,7 +160,7 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::ListTokensRequest>,
     ) -> Reply<wire::ListTokensReply> {
-        self.enter("list_tokens", &request).await?;
+        self.record_call("list_tokens", &request).await?;
         Ok(Response::new(wire::ListTokensReply::default()))
     }
 
@@ -168,13 +168,13 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::RevokeTokenRequest>,
     ) -> Reply<wire::RevokeTokenReply> {
-        self.enter("revoke_token", &request).await?;
+        self.record_call("revoke_token", &request).await?;
         let id = request.into_inner().id;
         Err(Status::not_found(format!("there is no token {id}; `musterctl token list` shows all")))
     }
 
     async fn show_pki(&self, request: Request<wire::ShowPkiRequest>) -> Reply<wire::ShowPkiReply> {
-        self.enter("show_pki", &request).await?;
+        self.record_call("show_pki", &request).await?;
         Ok(Response::new(wire::ShowPkiReply::default()))
     }
 
@@ -182,7 +182,7 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::ListAuditRequest>,
     ) -> Reply<wire::ListAuditReply> {
-        self.enter("list_audit", &request).await?;
+        self.record_call("list_audit", &request).await?;
         Ok(Response::new(wire::ListAuditReply::default()))
     }
 
@@ -190,7 +190,7 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::EtcdMembersRequest>,
     ) -> Reply<wire::EtcdMembersReply> {
-        self.enter("etcd_members", &request).await?;
+        self.record_call("etcd_members", &request).await?;
         Ok(Response::new(wire::EtcdMembersReply::default()))
     }
 
@@ -198,8 +198,9 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::EtcdStatusRequest>,
     ) -> Reply<wire::EtcdStatusReply> {
-        self.enter("etcd_status", &request).await?;
-        let unreachable = self.0.script.lock().unwrap().etcd_silent.clone().unwrap_or_default();
+        self.record_call("etcd_status", &request).await?;
+        let unreachable =
+            self.0.script.lock().unwrap().etcd_unreachable.clone().unwrap_or_default();
         let node = "cp-1".to_owned();
         let member = wire::EtcdMemberStatus { node, unreachable, ..Default::default() };
         Ok(Response::new(wire::EtcdStatusReply { members: vec![member] }))
@@ -211,7 +212,7 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::EtcdSnapshotRequest>,
     ) -> Reply<Self::EtcdSnapshotStream> {
-        self.enter("etcd_snapshot", &request).await?;
+        self.record_call("etcd_snapshot", &request).await?;
         let pieces = self.0.script.lock().unwrap().snapshot.clone();
         let pieces = pieces.into_iter().map(|body| Ok(EtcdSnapshotChunk { body }));
         Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
@@ -221,7 +222,7 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::EtcdAlarmsRequest>,
     ) -> Reply<wire::EtcdAlarmsReply> {
-        self.enter("etcd_alarms", &request).await?;
+        self.record_call("etcd_alarms", &request).await?;
         Ok(Response::new(wire::EtcdAlarmsReply::default()))
     }
 
@@ -229,8 +230,8 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::EtcdDefragRequest>,
     ) -> Reply<wire::EtcdDefragReply> {
-        self.enter("etcd_defrag", &request).await?;
-        self.unsaid()?;
+        self.record_call("etcd_defrag", &request).await?;
+        self.lose_reply()?;
         Ok(Response::new(wire::EtcdDefragReply { size_before: 2048, size_after: 1024 }))
     }
 
@@ -238,7 +239,7 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::EtcdForfeitLeadershipRequest>,
     ) -> Reply<wire::EtcdForfeitLeadershipReply> {
-        self.enter("etcd_forfeit_leadership", &request).await?;
+        self.record_call("etcd_forfeit_leadership", &request).await?;
         let leader = "cp-2".to_owned();
         Ok(Response::new(wire::EtcdForfeitLeadershipReply { leader, moved: true }))
     }
@@ -247,7 +248,7 @@ impl Operator for Scripted {
         &self,
         request: Request<wire::EtcdClientConfigRequest>,
     ) -> Reply<EtcdClientConfigReply> {
-        self.enter("etcd_client_config", &request).await?;
+        self.record_call("etcd_client_config", &request).await?;
         let asked = request.into_inner();
         let key = public_key_of_request(&asked.certificate_request).unwrap();
         let lifetime = Duration::from_millis(asked.ttl_ms);

@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use super::operator::Scripted;
+use super::operator::ScriptedOperator;
 use super::{Cluster, now};
 
 /// Credentials of a control-plane node.
@@ -72,7 +72,7 @@ pub(super) fn serve(runtime: &Runtime, listener: TcpListener, cluster: Arc<Clust
         }
     });
     let incoming = ReceiverStream::new(connections).map(Ok::<_, io::Error>);
-    let service = OperatorServer::new(Scripted(cluster));
+    let service = OperatorServer::new(ScriptedOperator(cluster));
     runtime.spawn(Server::builder().serve_with_incoming(service, incoming));
 }
 

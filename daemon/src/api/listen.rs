@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tracing::debug;
 
-use super::crowd::Crowd;
+use super::connection_limiter::ConnectionLimiter;
 
 /// Maximum number of operators' connections: some tens of people and their tools.
 const MAX_CONNECTIONS: usize = 256;
@@ -31,13 +31,13 @@ const MAX_CONNECTIONS: usize = 256;
 /// Maximum number of concurrent handshakes, in total and per source. A client is unauthenticated
 /// until its handshake ends, and may be slow. It must not occupy a slot that an operator needs.
 const MAX_HANDSHAKES: usize = 128;
-const MAX_HANDSHAKES_OF_ONE: usize = 16;
+const MAX_HANDSHAKES_PER_SOURCE: usize = 16;
 
 /// Time limit for a handshake.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Delay before the next accept if the machine is out of file descriptors.
-const OUT_OF_HANDLES: Duration = Duration::from_millis(200);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// An operator's connection.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub async fn accept(
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut strangers = Crowd::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
+    let mut limiter = ConnectionLimiter::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_SOURCE);
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -80,7 +80,7 @@ pub async fn accept(
             () = stop.cancelled() => return,
             Some(ended) = handshakes.join_next() => {
                 match ended {
-                    Ok(source) => strangers.leave(source),
+                    Ok(source) => limiter.release(source),
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 }
                 continue;
@@ -91,17 +91,17 @@ pub async fn accept(
             Ok(accepted) => accepted,
             Err(error) => {
                 debug!(%error, "cannot accept a connection");
-                tokio::time::sleep(OUT_OF_HANDLES).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
         let source = Source::from(remote);
-        if !strangers.enter(source) {
+        if !limiter.try_acquire(source) {
             continue; // dropping the stream closes it
         }
         let (config, ready, slots) = (Arc::clone(&tls), ready.clone(), Arc::clone(&slots));
         handshakes.spawn(async move {
-            match timeout(HANDSHAKE, handshake(stream, remote, config, slots)).await {
+            match timeout(HANDSHAKE_TIMEOUT, handshake(stream, remote, config, slots)).await {
                 Ok(Ok(stream)) => {
                     ready.send(Ok(stream)).await.ok(); // the server has stopped
                 }

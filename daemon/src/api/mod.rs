@@ -1,10 +1,10 @@
-//! The APIs of a node: for other nodes (`node`), for unauthenticated peers with a token (`door`),
+//! The APIs of a node: for other nodes (`node`), for unauthenticated peers with a token (`hello`),
 //! and for operators (`operator`). Operators connect to the port of `listen`; a worker relays it.
 
-mod crowd;
-pub mod door;
+mod connection_limiter;
+pub mod hello;
 pub mod listen;
-pub mod local;
 pub mod node;
+pub mod node_status;
 pub mod operator;
 pub mod relay;

@@ -2,8 +2,8 @@
 //! its role may make the call, before it reads a byte of the request. Calls of the control plane
 //! are checked here once more.
 
-mod burden;
-mod watching;
+mod limits;
+mod view_stream;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,47 +26,50 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
-use burden::{Reports, Watches};
-use watching::{Shared, Watcher};
+use limits::{ReportLimiter, StreamLimiter};
+use view_stream::{ViewCache, Watcher};
 
-use super::local::Local;
+use super::node_status::NodeStatusProvider;
 use crate::raft::codec::{decode, encode};
 use crate::raft::{AppliedCommand, Group, GroupError, LocalRaftError};
 use muster_state::command::Report;
 use muster_state::{Command, EtcdReport};
-use muster_storage::{Body, MAX_BODY};
+use muster_storage::{MAX_SNAPSHOT, SnapshotBody};
 
 /// Time limit for a call to wait for this node's Raft to start.
-const STARTING: Duration = Duration::from_millis(500);
+const RAFT_START_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Time limit for the next piece of a snapshot: a stalled sender must not block other senders.
-const PIECE: Duration = Duration::from_secs(5);
+const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A stream of replies.
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service. A worker has no Raft group and answers only `Forward`.
 #[derive(Debug, Clone)]
 pub struct NodeService {
     group: tokio::sync::watch::Receiver<Option<Group>>,
-    local: Arc<Local>,
-    /// Allows one incoming snapshot at a time: each may have [`MAX_BODY`] bytes.
-    receiving: Arc<Semaphore>,
-    reports: Arc<Mutex<Reports>>,
-    watches: Watches,
-    views: Arc<Shared>,
+    node_status: Arc<NodeStatusProvider>,
+    /// Allows one incoming snapshot at a time: each may have [`MAX_SNAPSHOT`] bytes.
+    snapshot_slot: Arc<Semaphore>,
+    report_limiter: Arc<Mutex<ReportLimiter>>,
+    stream_limiter: StreamLimiter,
+    view_cache: Arc<ViewCache>,
 }
 
 impl NodeService {
     /// Creates the service. `group` becomes `Some` once this control-plane node has started Raft.
-    pub fn new(group: tokio::sync::watch::Receiver<Option<Group>>, local: Arc<Local>) -> Self {
+    pub fn new(
+        group: tokio::sync::watch::Receiver<Option<Group>>,
+        node_status: Arc<NodeStatusProvider>,
+    ) -> Self {
         Self {
             group,
-            local,
-            receiving: Arc::new(Semaphore::new(1)),
-            reports: Arc::default(),
-            watches: Watches::default(),
-            views: Arc::default(),
+            node_status,
+            snapshot_slot: Arc::new(Semaphore::new(1)),
+            report_limiter: Arc::default(),
+            stream_limiter: StreamLimiter::default(),
+            view_cache: Arc::default(),
         }
     }
 
@@ -74,11 +77,11 @@ impl NodeService {
     /// Waits for that, so that the first vote request need not be repeated.
     async fn group(&self) -> Result<Group, Status> {
         let none = || Status::unavailable("this node does not run Raft; call a control-plane node");
-        if self.local.role == Role::Worker {
+        if self.node_status.role == Role::Worker {
             return Err(none());
         }
         let mut group = self.group.clone();
-        match timeout(STARTING, group.wait_for(Option::is_some)).await {
+        match timeout(RAFT_START_TIMEOUT, group.wait_for(Option::is_some)).await {
             Ok(Ok(group)) => group.clone().ok_or_else(none),
             Ok(Err(_)) | Err(_) => Err(none()),
         }
@@ -132,18 +135,18 @@ impl Node for NodeService {
             let answer = Ok::<_, Fatal<NodeId>>(SnapshotResponse::new(known));
             return Ok(Response::new(RaftMessage { body: encode(&answer) }));
         }
-        let _alone = self
-            .receiving
+        let _permit = self
+            .snapshot_slot
             .try_acquire()
             .map_err(|_| Status::unavailable("another snapshot is being received"))?;
         let mut body = BytesMut::from(first.body.as_slice());
         while let Some(piece) = next(&mut pieces).await? {
-            if body.len() + piece.body.len() > MAX_BODY {
+            if body.len() + piece.body.len() > MAX_SNAPSHOT {
                 return Err(Status::resource_exhausted("snapshot too large"));
             }
             body.extend_from_slice(&piece.body);
         }
-        let snapshot = Snapshot { meta, snapshot: Box::new(Body(body.freeze())) };
+        let snapshot = Snapshot { meta, snapshot: Box::new(SnapshotBody(body.freeze())) };
         let answer = group.raft().install_full_snapshot(vote, snapshot).await;
         Ok(Response::new(RaftMessage { body: encode(&answer) }))
     }
@@ -180,7 +183,12 @@ impl Node for NodeService {
     ) -> Result<Response<ReportReply>, Status> {
         let node = Caller::of(&request)?.node_id;
         let now = Instant::now().into_std();
-        if !self.reports.lock().unwrap_or_else(PoisonError::into_inner).may(node, now) {
+        if !self
+            .report_limiter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_acquire(node, now)
+        {
             return Err(Status::resource_exhausted(
                 "too many reports from this member; retry later",
             ));
@@ -207,26 +215,26 @@ impl Node for NodeService {
         Ok(Response::new(ReportReply { outcome }))
     }
 
-    type WatchStream = Answers<View>;
+    type WatchStream = ReplyStream<View>;
 
     async fn watch(
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let node = Caller::of(&request)?.node_id;
-        let watch = self
-            .watches
-            .begin(node)
+        let permit = self
+            .stream_limiter
+            .try_acquire(node)
             .ok_or_else(|| Status::resource_exhausted("too many watch streams of this member"))?;
-        let watcher = Watcher::new(self.group().await?.watch_state(), Arc::clone(&self.views));
-        let views = stream::unfold((watcher, watch), async |(mut watcher, watch)| {
+        let watcher = Watcher::new(self.group().await?.watch_state(), Arc::clone(&self.view_cache));
+        let views = stream::unfold((watcher, permit), async |(mut watcher, permit)| {
             let view = watcher.next().await?;
-            Some((Ok(view), (watcher, watch)))
+            Some((Ok(view), (watcher, permit)))
         });
         Ok(Response::new(Box::pin(views)))
     }
 
-    type ForwardStream = Answers<ForwardReply>;
+    type ForwardStream = ReplyStream<ForwardReply>;
 
     async fn forward(
         &self,
@@ -239,7 +247,7 @@ impl Node for NodeService {
         if let Some(group) = self.group.borrow().as_ref() {
             super::operator::check_role(&group.state(), &operator, &method)?;
         }
-        let answers = self.local.call(&method, &request)?;
+        let answers = self.node_status.call(&method, &request)?;
         let replies = answers.map(|answer| answer.map(|response| ForwardReply { response }));
         Ok(Response::new(Box::pin(replies)))
     }
@@ -247,7 +255,7 @@ impl Node for NodeService {
 
 /// Reads the next piece of a snapshot.
 async fn next(pieces: &mut Streaming<SnapshotChunk>) -> Result<Option<SnapshotChunk>, Status> {
-    timeout(PIECE, pieces.message()).await.map_err(|_| {
+    timeout(PIECE_TIMEOUT, pieces.message()).await.map_err(|_| {
         Status::deadline_exceeded("timed out waiting for the next piece of the snapshot")
     })?
 }

@@ -16,24 +16,24 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::crowd::Crowd;
+use super::connection_limiter::ConnectionLimiter;
 
 /// Maximum number of relayed connections, in total and per source: the relay authenticates no
 /// client.
 const MAX_CONNECTIONS: usize = 64;
-const MAX_CONNECTIONS_OF_ONE: usize = 16;
+const MAX_CONNECTIONS_PER_SOURCE: usize = 16;
 
 /// Time limit for one control-plane address to accept, before the next is tried.
-const DIAL: Duration = Duration::from_secs(1);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum age of a relayed connection: an operator's command, a snapshot download.
-const MAX_LIFE: Duration = Duration::from_hours(1);
+const MAX_CONNECTION_AGE: Duration = Duration::from_hours(1);
 
 /// Time limit for an operator to close a connection that the node has closed.
-const PARTING: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Delay before the next accept if the machine is out of file descriptors.
-const OUT_OF_HANDLES: Duration = Duration::from_millis(200);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Relays connections until `stop`.
 pub async fn relay(
@@ -41,7 +41,7 @@ pub async fn relay(
     trust: watch::Receiver<Arc<Trust>>,
     stop: CancellationToken,
 ) {
-    let mut strangers = Crowd::new(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ONE);
+    let mut limiter = ConnectionLimiter::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -49,7 +49,7 @@ pub async fn relay(
             () = stop.cancelled() => return,
             Some(ended) = connections.join_next() => {
                 match ended {
-                    Ok(source) => strangers.leave(source),
+                    Ok(source) => limiter.release(source),
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 }
                 continue;
@@ -57,16 +57,16 @@ pub async fn relay(
             accepted = listener.accept() => accepted,
         };
         let Ok((operator, remote)) = accepted else {
-            sleep(OUT_OF_HANDLES).await;
+            sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
         let source = Source::from(remote);
-        if !strangers.enter(source) {
+        if !limiter.try_acquire(source) {
             continue; // dropping the stream closes it
         }
         let addresses = control_plane(&trust.borrow());
         connections.spawn(async move {
-            match timeout(MAX_LIFE, pass(operator, addresses)).await {
+            match timeout(MAX_CONNECTION_AGE, relay_one(operator, addresses)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%remote, %error, "relayed connection failed"),
                 Err(_) => debug!(%remote, "relayed connection timed out"),
@@ -81,10 +81,10 @@ fn control_plane(trust: &Trust) -> Vec<SocketAddr> {
     peers.flat_map(|peer| peer.addresses.iter().copied()).collect()
 }
 
-async fn pass(mut operator: TcpStream, addresses: Vec<SocketAddr>) -> io::Result<()> {
+async fn relay_one(mut operator: TcpStream, addresses: Vec<SocketAddr>) -> io::Result<()> {
     for address in addresses {
-        if let Ok(Ok(mut node)) = timeout(DIAL, TcpStream::connect(address)).await {
-            return exchange(&mut operator, &mut node).await;
+        if let Ok(Ok(mut node)) = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
+            return copy_both_ways(&mut operator, &mut node).await;
         }
     }
     Err(io::Error::other("no control-plane node answers"))
@@ -92,7 +92,7 @@ async fn pass(mut operator: TcpStream, addresses: Vec<SocketAddr>) -> io::Result
 
 /// Copies bytes both ways until the node has closed. Then waits only briefly for the operator, or
 /// an unauthenticated client could hold the connection indefinitely.
-async fn exchange(operator: &mut TcpStream, node: &mut TcpStream) -> io::Result<()> {
+async fn copy_both_ways(operator: &mut TcpStream, node: &mut TcpStream) -> io::Result<()> {
     let ((mut from_operator, mut to_operator), (mut from_node, mut to_node)) =
         (operator.split(), node.split());
     let up = async {
@@ -107,7 +107,7 @@ async fn exchange(operator: &mut TcpStream, node: &mut TcpStream) -> io::Result<
     tokio::select! {
         ended = &mut down => {
             ended?;
-            timeout(PARTING, up).await.unwrap_or(Ok(()))
+            timeout(CLOSE_TIMEOUT, up).await.unwrap_or(Ok(()))
         }
         ended = &mut up => {
             ended?;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     /// A relay in front of a node that sends one reply and closes.
-    async fn relay_before_a_curt_node(tasks: &mut JoinSet<()>) -> SocketAddr {
+    async fn relay_to_a_closing_node(tasks: &mut JoinSet<()>) -> SocketAddr {
         let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = Peer {
             public_key: PublicKey::from_bytes([1; 32]),
@@ -155,15 +155,15 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_keeps_closed_connections_open_does_not_block_others_for_long() {
         let mut tasks = JoinSet::new();
-        let address = relay_before_a_curt_node(&mut tasks).await;
+        let address = relay_to_a_closing_node(&mut tasks).await;
         let mut held = Vec::new();
-        for _ in 0..MAX_CONNECTIONS_OF_ONE {
+        for _ in 0..MAX_CONNECTIONS_PER_SOURCE {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let mut answer = [0; 2];
             stream.read_exact(&mut answer).await.unwrap();
             held.push(stream);
         }
-        let honest = async {
+        let other_client = async {
             loop {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 let mut answer = Vec::new();
@@ -173,7 +173,7 @@ mod tests {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(Duration::from_secs(30), honest).await.expect("a slot is free again");
+        timeout(Duration::from_secs(30), other_client).await.expect("a slot is free again");
         drop(held);
     }
 }

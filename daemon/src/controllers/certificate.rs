@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::keeper::Keeper;
-use crate::membership::Certified;
+use crate::membership::NodeCertificate;
 use crate::raft::Group;
+use crate::trust_store::TrustStore;
 use muster_state::{ClusterState, Member};
 
 /// Interval of a check without events: certificates expire without one.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Returns the certificate profile of a member.
 pub fn profile(member: &Member) -> Profile {
@@ -39,10 +39,10 @@ pub fn ips(member: &Member) -> Vec<IpAddr> {
 
 /// Issues a node certificate for a member, with the authorities to trust. `None` before the
 /// authorities are installed.
-pub fn issue(state: &ClusterState, member: &Member, now: SystemTime) -> Option<Certified> {
+pub fn issue(state: &ClusterState, member: &Member, now: SystemTime) -> Option<NodeCertificate> {
     let machine = &state.authorities()?.machine;
     match leaf::issue(machine, &profile(member), &SubjectKey::from(member.public_key), now) {
-        Ok(issued) => Some(Certified {
+        Ok(issued) => Some(NodeCertificate {
             chain: issued.chain,
             authorities: vec![machine.certificate().clone()],
         }),
@@ -58,38 +58,38 @@ pub fn issue(state: &ClusterState, member: &Member, now: SystemTime) -> Option<C
 fn is_due(
     present: Option<&[CertificateDer<'static>]>,
     profile: &Profile,
-    said: Option<&Profile>,
+    issued_for: Option<&Profile>,
     now: SystemTime,
 ) -> bool {
     let Some(present) = present else { return true };
-    said != Some(profile)
+    issued_for != Some(profile)
         || Leaf::from_chain(present.to_vec()).map_or(true, |leaf| leaf.renew_at() <= now)
 }
 
 /// Runs until `stop`.
-pub async fn run(group: Group, me: PublicKey, keeper: Keeper, stop: CancellationToken) {
+pub async fn run(group: Group, me: PublicKey, trust_store: TrustStore, stop: CancellationToken) {
     let mut states = group.watch_state();
-    let trust = keeper.trust();
-    let mut said = None;
+    let trust = trust_store.trust();
+    let mut issued_for = None;
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         let member = state.member(&group.me()).filter(|member| member.public_key == me);
         if let Some(member) = member {
-            let wanted = profile(member);
+            let profile = profile(member);
             let present = trust.borrow().credentials.as_ref().map(|own| own.chain().to_vec());
-            if is_due(present.as_deref(), &wanted, said.as_ref(), clock::now())
-                && let Some(certified) = issue(&state, member, clock::now())
+            if is_due(present.as_deref(), &profile, issued_for.as_ref(), clock::now())
+                && let Some(certificate) = issue(&state, member, clock::now())
             {
                 info!("issued a new node certificate");
-                keeper.set_certified(certified).await;
-                said = Some(wanted);
+                trust_store.set_certificate(certificate).await;
+                issued_for = Some(profile);
             }
         }
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(RESYNC_INTERVAL) => {}
         }
     }
 }

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::pace;
-use crate::keeper::Keeper;
+use super::throttle;
 use crate::raft::Group;
+use crate::trust_store::TrustStore;
 use muster_state::ClusterState;
 
 /// Converts the registry to a directory.
@@ -43,17 +43,17 @@ pub fn with_gossip(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -
 pub async fn run(
     group: Group,
     mut liveness: watch::Receiver<LivenessView>,
-    keeper: Keeper,
+    trust_store: TrustStore,
     stop: CancellationToken,
 ) {
     let mut states = group.watch_state();
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         let seen = Arc::clone(&liveness.borrow_and_update());
-        let again = Instant::now() + pace::pause(state.members().len());
+        let again = Instant::now() + throttle::delay(state.members().len());
         // Until the founding is committed, the directory comes from the birth certificate.
         if state.birth().is_some() {
-            keeper.set_directory(with_gossip(registry(&state), &seen)).await;
+            trust_store.set_directory(with_gossip(registry(&state), &seen)).await;
         }
         tokio::select! {
             biased;
@@ -63,13 +63,13 @@ pub async fn run(
         }
         // A removal is applied without delay.
         let removed = state.removed().len();
-        let goes = async {
+        let removal = async {
             states.wait_for(|state| state.removed().len() != removed).await.map(drop).ok()
         };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = goes => {}
+            _ = removal => {}
             () = sleep_until(again) => {}
         }
     }

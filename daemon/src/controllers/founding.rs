@@ -19,7 +19,7 @@ use muster_state::command::{FoundCluster, Founder, InstallAuthorities, Operator}
 use muster_state::{Authorities, ClusterState, Command};
 
 /// Interval of a check without events.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The founding, as a founder knows it.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Founding {
         Self { found }
     }
 
-    fn next(&self, state: &ClusterState, group: &Group) -> Option<Command> {
+    fn next_command(&self, state: &ClusterState, group: &Group) -> Option<Command> {
         if state.birth().is_none() {
             return Some(Command::FoundCluster(Box::new(self.found.clone())));
         }
@@ -86,7 +86,7 @@ pub async fn run(founding: Founding, group: Group, stop: CancellationToken) {
     let mut metrics = group.metrics();
     loop {
         let state = group.state();
-        match founding.next(&state, &group) {
+        match founding.next_command(&state, &group) {
             None => return,
             Some(command) if group.is_leader() => match group.propose(command).await {
                 Ok(outcome) => info!(?outcome, "founding step committed"),
@@ -98,7 +98,7 @@ pub async fn run(founding: Founding, group: Group, stop: CancellationToken) {
             biased;
             () = stop.cancelled() => return,
             changed = metrics.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(RESYNC_INTERVAL) => {}
         }
     }
 }

@@ -19,14 +19,14 @@ use muster_state::command::Report;
 use muster_state::{Command, EtcdReport};
 
 /// Interval of a check without events, in case a report was lost.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time limit for a control-plane node to accept a report.
-const ANSWER: Duration = Duration::from_secs(5);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Inputs of a report.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct ReportInputs {
     /// Addresses at which other nodes reach this one.
     pub addresses: watch::Receiver<Vec<SocketAddr>>,
     /// Report of this node's etcd. `None` until it is known.
@@ -34,16 +34,16 @@ pub struct Facts {
 }
 
 /// Proposes reports of a control-plane node through the group until `stop`.
-pub async fn run(group: Group, mut facts: Facts, stop: CancellationToken) {
+pub async fn run(group: Group, mut inputs: ReportInputs, stop: CancellationToken) {
     let mut states = group.watch_state();
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         let report = Report {
             node: group.me(),
-            addresses: facts.addresses.borrow_and_update().clone(),
+            addresses: inputs.addresses.borrow_and_update().clone(),
             version: VERSION.to_owned(),
             config_version: state.config_version(),
-            etcd: facts.etcd.borrow_and_update().clone(),
+            etcd: inputs.etcd.borrow_and_update().clone(),
         };
         let is_member = state.member(&report.node).is_some();
         if is_member && !report.addresses.is_empty() && state.would_change(&report) {
@@ -59,9 +59,9 @@ pub async fn run(group: Group, mut facts: Facts, stop: CancellationToken) {
             biased;
             () = stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
-            Ok(()) = facts.addresses.changed() => {}
-            Ok(()) = facts.etcd.changed() => {}
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            Ok(()) = inputs.addresses.changed() => {}
+            Ok(()) = inputs.etcd.changed() => {}
+            () = tokio::time::sleep(RESYNC_INTERVAL) => {}
         }
     }
 }
@@ -73,19 +73,19 @@ pub async fn run_on_worker(
     mut addresses: watch::Receiver<Vec<SocketAddr>>,
     stop: CancellationToken,
 ) {
-    let mut told = None;
+    let mut last_sent = None;
     loop {
         let now = addresses.borrow_and_update().clone();
-        if !now.is_empty() && told.as_ref() != Some(&now) {
+        if !now.is_empty() && last_sent.as_ref() != Some(&now) {
             let request = ReportRequest {
                 addresses: now.iter().map(ToString::to_string).collect(),
                 version: VERSION.to_owned(),
                 etcd: Vec::new(),
             };
-            let peers = control_planes(&trust.borrow());
-            match stop.run_until_cancelled(tell(&endpoint, peers, request)).await {
+            let peers = control_plane_ids(&trust.borrow());
+            match stop.run_until_cancelled(send_report(&endpoint, peers, request)).await {
                 None => return,
-                Some(true) => told = Some(now),
+                Some(true) => last_sent = Some(now),
                 Some(false) => {}
             }
         }
@@ -93,21 +93,21 @@ pub async fn run_on_worker(
             biased;
             () = stop.cancelled() => return,
             changed = addresses.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(RESYNC_INTERVAL) => {}
         }
     }
 }
 
 /// Returns the control-plane members of the directory.
-pub fn control_planes(trust: &Trust) -> Vec<NodeId> {
+pub fn control_plane_ids(trust: &Trust) -> Vec<NodeId> {
     let peers = trust.directory.iter().filter(|(_, peer)| peer.role == Role::ControlPlane);
     peers.map(|(id, _)| *id).collect()
 }
 
-async fn tell(endpoint: &Endpoint, peers: Vec<NodeId>, request: ReportRequest) -> bool {
+async fn send_report(endpoint: &Endpoint, peers: Vec<NodeId>, request: ReportRequest) -> bool {
     for peer in peers {
         let mut client = NodeClient::new(endpoint.channel(peer));
-        match timeout(ANSWER, client.report(request.clone())).await {
+        match timeout(REPORT_TIMEOUT, client.report(request.clone())).await {
             Ok(Ok(_)) => return true,
             Ok(Err(status)) => debug!(peer = %peer.short(), %status, "report rejected"),
             Err(_) => debug!(peer = %peer.short(), "report timed out"),

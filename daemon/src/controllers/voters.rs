@@ -15,34 +15,34 @@ use crate::raft::{Group, Metrics};
 use muster_state::ClusterState;
 
 /// Interval at which the leader checks the membership.
-const TICK: Duration = Duration::from_millis(200);
+const LEADER_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Interval at which another node checks if it leads.
-const RESTING: Duration = Duration::from_secs(1);
+const FOLLOWER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time limit for one change, after which it is evaluated again.
-const LIMIT: Duration = Duration::from_secs(10);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of entries that a learner may lag behind the leader to be promoted.
-const CLOSE: u64 = 16;
+const MAX_LAG: u64 = 16;
 
-/// Runs until `stop`. Promotes only learners for which `lives` is true: a learner that died just
+/// Runs until `stop`. Promotes only learners for which `is_alive` is true: a learner that died just
 /// after it caught up would count towards the quorum.
 pub async fn run(
     group: Group,
-    lives: impl Fn(&NodeId) -> bool + Send + 'static,
+    is_alive: impl Fn(&NodeId) -> bool + Send + 'static,
     stop: CancellationToken,
 ) {
     let membership = |metrics: &Metrics| {
         let mut have = membership(metrics);
-        have.caught_up.retain(&lives);
+        have.caught_up.retain(&is_alive);
         have
     };
     let wants_change = |state: &ClusterState| {
         let have = membership(&group.metrics().borrow());
         state.birth().is_some() && next_change(&state.control_plane_ids(), &have).is_some()
     };
-    let pause = || sleep(if group.is_leader() { TICK } else { RESTING });
+    let pause = || sleep(if group.is_leader() { LEADER_INTERVAL } else { FOLLOWER_INTERVAL });
     while stop.run_until_cancelled(pause()).await.is_some() {
         if !group.is_leader() || !wants_change(&group.state()) {
             continue;
@@ -52,7 +52,7 @@ pub async fn run(
         let have = membership(&group.metrics().borrow());
         let Some(change) = next_change(&state.control_plane_ids(), &have) else { continue };
         info!(?change, "changing Raft membership");
-        match timeout(LIMIT, perform(&group, change)).await {
+        match timeout(CHANGE_TIMEOUT, perform(&group, change)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(error, "Raft membership change failed; retrying"),
             Err(_) => warn!("Raft membership change timed out; retrying"),
@@ -90,7 +90,7 @@ fn membership(metrics: &Metrics) -> RaftMembership {
     let last = metrics.last_log_index.unwrap_or(0);
     let matched: BTreeMap<_, _> = metrics.replication.clone().unwrap_or_default();
     let close = |id: &&_| {
-        matched.get(*id).is_some_and(|log| log.is_some_and(|log| log.index + CLOSE >= last))
+        matched.get(*id).is_some_and(|log| log.is_some_and(|log| log.index + MAX_LAG >= last))
     };
     let caught_up = learners.iter().filter(close).copied().collect();
     RaftMembership { voters, learners, caught_up, joint: configs.len() > 1 }

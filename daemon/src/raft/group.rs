@@ -24,7 +24,7 @@ use super::types::{Metrics, Raft};
 use crate::clock;
 use muster_state::command::Remove;
 use muster_state::{ClusterState, Command, Outcome, Refusal, RefusalKind, TimestampedCommand};
-use muster_storage::Stall;
+use muster_storage::DiskStall;
 
 /// Timeout of a proposal or a read, including an election.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -111,7 +111,7 @@ pub(super) struct WatchChannels {
     /// Published by the watch.
     pub leadership: watch::Receiver<Leadership>,
     /// The stall of the node's store.
-    pub stall: Stall,
+    pub stall: DiskStall,
     /// Read by the watch. True while this node steps down and another is yet to be elected. See
     /// [`LeadershipHandover`].
     pub stepping_down: watch::Sender<bool>,
@@ -217,7 +217,8 @@ impl Group {
     /// write has not returned, or openraft has published nothing: it waits for its disk and handles
     /// no message meanwhile. Its metrics are stale then.
     pub fn stuck_for(&self) -> Option<Duration> {
-        let since = self.channels.stall.lasts().max(self.channels.leadership.borrow().core_silence);
+        let since =
+            self.channels.stall.elapsed().max(self.channels.leadership.borrow().core_silence);
         Some(since).filter(|since| *since >= STUCK_AFTER)
     }
 

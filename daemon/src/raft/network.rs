@@ -28,7 +28,7 @@ use tracing::info;
 
 use super::codec::{decode, encode};
 use super::types::{LogStore, Snapshot, TypeConfig};
-use muster_storage::Reached;
+use muster_storage::DurableWatch;
 
 /// Size of a snapshot chunk on the wire, in bytes.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -48,7 +48,7 @@ pub(super) struct Network {
 /// State of this node's own log that limits what may be sent from it.
 #[derive(Debug, Clone)]
 struct LogWatch {
-    flushed: Reached,
+    flushed: DurableWatch,
     voted: watch::Receiver<Option<Vote<NodeId>>>,
 }
 
@@ -170,7 +170,7 @@ impl RaftNetwork<TypeConfig> for PeerClient {
             // leader whose disk hangs becomes silent by this and is replaced. The whole message
             // waits: with a lower commit index instead, a membership change could leave before the
             // change that it is based on is on this disk.
-            timeout(option.hard_ttl(), self.log_watch.flushed.reaches(committed.index))
+            timeout(option.hard_ttl(), self.log_watch.flushed.wait_for(committed.index))
                 .await
                 .map_err(|elapsed| RPCError::Network(NetworkError::new(&elapsed)))?
                 .map_err(|error| unreachable(&error))?;
@@ -271,7 +271,7 @@ mod tests {
         let (endpoint, _listener) = Endpoint::bind(bind).unwrap();
         let [me, peer] = [1, 2].map(|n| NodeId::from_bytes([n; 32]));
         let (voted, vote) = watch::channel(Some(Vote::new_committed(5, me)));
-        let log_watch = LogWatch { flushed: Reached::everything(), voted: vote };
+        let log_watch = LogWatch { flushed: DurableWatch::unlimited(), voted: vote };
         let mut network =
             Network { endpoint, log_watch, unreachable_peers: UnreachablePeers::default() };
         let mut peer_client = network.new_client(peer, &EmptyNode::default()).await;

@@ -12,7 +12,7 @@ use super::group::Leadership;
 use super::quorum::{Effect, LeaderState, QuorumSample, core_silence, step};
 use super::timing::QUORUM_TIMERS;
 use super::types::Raft;
-use muster_storage::Stall;
+use muster_storage::DiskStall;
 
 /// Sampling interval of the time since the last acknowledgement, which passes without any event. A
 /// leader without a majority steps down after two leases and at most one interval.
@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(225);
 pub(super) async fn watch_quorum(
     raft: Raft,
     publish: watch::Sender<Leadership>,
-    stall: Stall,
+    stall: DiskStall,
     mut stepping_down: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
@@ -44,7 +44,7 @@ pub(super) async fn watch_quorum(
         let since_last = std::mem::replace(&mut sampled_at, Instant::now()).elapsed();
         let has_published = metrics.has_changed().unwrap_or(false);
         sample.core_silence = core_silence(sample.core_silence, has_published, since_last, TICK);
-        sample.stalled_for = stall.lasts();
+        sample.stalled_for = stall.elapsed();
         let (leads, since, leader) = {
             let metrics = metrics.borrow_and_update();
             let since = metrics.millis_since_quorum_ack.map(Duration::from_millis);

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::group::{Leadership, WatchChannels};
 use super::network::Network;
-use super::types::{Opened, Raft};
+use super::types::{Raft, RaftStorage};
 use super::{Group, quorum_watch, timing};
-use muster_storage::{self, OpenError, Owner, SLED, Stall};
+use muster_storage::{self, DiskStall, OpenError, SLED, StoreIdentity};
 
 /// Parameters of this node's Raft.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub enum StartError {
 pub struct RaftTask {
     pub group: Group,
     leadership: watch::Sender<Leadership>,
-    stall: Stall,
+    stall: DiskStall,
     stepping_down: watch::Receiver<bool>,
 }
 
@@ -70,12 +70,12 @@ pub async fn prepare_store(
     cluster: ClusterId,
     was_member: bool,
 ) -> Result<(), StartError> {
-    let owner = Owner { node: me, cluster };
+    let identity = StoreIdentity { node: me, cluster };
     let prepared = tokio::task::spawn_blocking(move || {
         if was_member {
-            muster_storage::require(&dir)
+            muster_storage::require_existing(&dir)
         } else {
-            muster_storage::make(&dir, &owner, SLED)
+            muster_storage::create(&dir, &identity, SLED)
         }
     });
     prepared.await.map_err(|_| StartError::Panicked)?.map_err(StartError::Open)
@@ -87,9 +87,9 @@ pub async fn start(start: StartOptions, endpoint: Endpoint) -> Result<RaftTask, 
     let config = timing::config(&cluster, snapshot_every)
         .validate()
         .map_err(|error| StartError::Config(Box::new(error)))?;
-    let owner = Owner { node: me, cluster };
-    let Opened { log, machine, state } =
-        tokio::task::spawn_blocking(move || muster_storage::open(&dir, &owner, SLED))
+    let identity = StoreIdentity { node: me, cluster };
+    let RaftStorage { log, machine, state } =
+        tokio::task::spawn_blocking(move || muster_storage::open(&dir, &identity, SLED))
             .await
             .map_err(|_| StartError::Panicked)?
             .map_err(StartError::Open)?;

@@ -8,10 +8,10 @@ use muster_types::NodeId;
 pub type LogStore = muster_storage::LogStore<TypeConfig>;
 
 /// The state machine of a node.
-pub type Machine = muster_storage::Machine<TypeConfig, ClusterState>;
+pub type StateMachine = muster_storage::StateMachine<TypeConfig, ClusterState>;
 
 /// The opened Raft store of a node.
-pub type Opened = muster_storage::Opened<TypeConfig, ClusterState>;
+pub type RaftStorage = muster_storage::RaftStorage<TypeConfig, ClusterState>;
 
 /// openraft's handle.
 pub type Raft = openraft::Raft<TypeConfig>;

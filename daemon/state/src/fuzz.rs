@@ -8,7 +8,7 @@ use muster_types::address::parse_addresses;
 use prost::Message as _;
 
 use super::command::{RecordAudit, RevokeToken, SetLabels};
-use super::etcd::{EtcdData, EtcdReport};
+use super::etcd::{DataState, EtcdReport};
 use super::fixtures::{
     ADMIN, Replica, START_MS, admit, by, create, found, founding_token, grant, id, install, remove,
     report,
@@ -114,7 +114,7 @@ fn install_authorities() {
 /// A member's report: the conversion of the call, then the command.
 #[test]
 fn node_report() {
-    let etcd = EtcdReport { generation: 0, data: EtcdData::Present, version: "3.5.9".to_owned() };
+    let etcd = EtcdReport { generation: 0, data: DataState::Present, version: "3.5.9".to_owned() };
     let mine = report(1);
     let request = ReportRequest {
         addresses: mine.addresses.iter().map(ToString::to_string).collect(),

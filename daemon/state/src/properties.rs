@@ -6,7 +6,7 @@ use muster_types::Role;
 use proptest::prelude::*;
 
 use super::command::{Grant, RecordAudit, Remove, RevokeToken, SetLabels};
-use super::etcd::{EtcdChange, EtcdData, EtcdReport, MemberPhase};
+use super::etcd::{DataState, EtcdChange, EtcdReport, MemberPhase};
 use super::fixtures::*;
 use super::{Actor, ClusterState, Command, Outcome, TimestampedCommand};
 
@@ -38,7 +38,8 @@ fn any_admission() -> impl Strategy<Value = Command> {
 }
 
 fn any_report() -> impl Strategy<Value = Command> {
-    let data = prop_oneof![Just(EtcdData::Absent), Just(EtcdData::Present), Just(EtcdData::Lost)];
+    let data =
+        prop_oneof![Just(DataState::Absent), Just(DataState::Present), Just(DataState::Lost)];
     let etcd = proptest::option::of((0..3_u32, data));
     (1..9_u8, 0..40_u8, etcd).prop_map(|(n, last, etcd)| {
         let mut report = report(n);

@@ -15,56 +15,58 @@ use super::*;
 const ME: u64 = 1;
 
 /// Longest time that a hanging disk hangs.
-const HANGS: Duration = Duration::from_secs(20);
+const MAX_HANG: Duration = Duration::from_secs(20);
 
 /// Behaviour of the simulated disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disk {
-    Writes,
-    Hangs,
-    Fails,
+    Working,
+    Hanging,
+    Failing,
 }
 
 /// Behaviour of the disk, and the number of commits it has received. The tests share it, so each
 /// holds [`TURN`].
-static DISK: (Mutex<(Disk, usize)>, Condvar) = (Mutex::new((Disk::Writes, 0)), Condvar::new());
+static DISK: (Mutex<(Disk, usize)>, Condvar) = (Mutex::new((Disk::Working, 0)), Condvar::new());
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Sets the disk's behaviour; returns the number of commits it has received so far.
-fn disk(does: Disk) -> usize {
+fn disk(behaviour: Disk) -> usize {
     let mut disk = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
-    disk.0 = does;
+    disk.0 = behaviour;
     DISK.1.notify_all();
     disk.1
 }
 
 /// Waits until the disk has received more than `before` commits: the next hang is a hang in the
 /// disk.
-async fn until_given_more_than(before: usize) {
+async fn wait_for_commit_after(before: usize) {
     let given = async {
         while DISK.0.lock().unwrap_or_else(PoisonError::into_inner).1 <= before {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(HANGS, given).await.expect("the writer calls the disk");
+    tokio::time::timeout(MAX_HANG, given).await.expect("the writer calls the disk");
 }
 
 /// [`SLED`] on the simulated disk.
-const ENGINE: Engine =
-    Engine { name: "slow", open: |dir| Ok(Arc::new(Slow((SLED.open)(dir)?)) as Arc<dyn Store>) };
+const ENGINE: Engine = Engine {
+    name: "slow",
+    open: |dir| Ok(Arc::new(TestStore((SLED.open)(dir)?)) as Arc<dyn Store>),
+};
 
-struct Slow(Arc<dyn Store>);
+struct TestStore(Arc<dyn Store>);
 
-impl Store for Slow {
+impl Store for TestStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut disk = DISK.0.lock().unwrap_or_else(PoisonError::into_inner);
         disk.1 += 1;
         // With a timeout, so that a test that fails meanwhile can end.
-        let hangs = |disk: &mut (Disk, usize)| disk.0 == Disk::Hangs;
-        let (disk, _) = DISK.1.wait_timeout_while(disk, HANGS, hangs).unwrap();
+        let hangs = |disk: &mut (Disk, usize)| disk.0 == Disk::Hanging;
+        let (disk, _) = DISK.1.wait_timeout_while(disk, MAX_HANG, hangs).unwrap();
         match disk.0 {
-            Disk::Fails => Err(StoreError::Stopped("the disk is gone".to_owned())),
-            Disk::Writes | Disk::Hangs => self.0.commit(changes),
+            Disk::Failing => Err(StoreError::Stopped("the disk is gone".to_owned())),
+            Disk::Working | Disk::Hanging => self.0.commit(changes),
         }
     }
 
@@ -72,17 +74,19 @@ impl Store for Slow {
         self.0.get(table, key)
     }
 
-    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
         self.0.scan(table, from, to)
     }
 }
 
-fn open_in(dir: &Path) -> Opened<Config, Listed> {
-    disk(Disk::Writes);
-    let owner =
-        Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) };
-    let Opened { log, machine, state } = open(&dir.join("raft"), &owner, ENGINE).unwrap();
-    Opened { log: log.ahead_as(ME), machine, state }
+fn open_in(dir: &Path) -> RaftStorage<Config, Listed> {
+    disk(Disk::Working);
+    let identity = StoreIdentity {
+        node: NodeId::from_bytes([1; 32]),
+        cluster: ClusterId::from_bytes([2; 32]),
+    };
+    let RaftStorage { log, machine, state } = open(&dir.join("raft"), &identity, ENGINE).unwrap();
+    RaftStorage { log: log.ahead_as(ME), machine, state }
 }
 
 fn entry(index: u64, leader: (u64, u64)) -> Entry<Config> {
@@ -95,23 +99,23 @@ fn entry(index: u64, leader: (u64, u64)) -> Entry<Config> {
 #[tokio::test]
 async fn a_leaders_entry_is_replicated_before_and_applied_after_it_is_on_disk() {
     let (_turn, dir) = (TURN.lock().await, tempfile::tempdir().unwrap());
-    let Opened { mut log, mut machine, state } = open_in(dir.path());
+    let RaftStorage { mut log, mut machine, state } = open_in(dir.path());
     log.save_vote(&Vote::new_committed(3, ME)).await.unwrap();
-    let before = disk(Disk::Hangs);
+    let before = disk(Disk::Hanging);
     log.blocking_append([entry(0, (3, ME))]).await.unwrap();
     assert_eq!(log.get_log_reader().await.try_get_log_entries(0..1).await.unwrap().len(), 1);
 
     let flushed = log.flushed();
-    let mut told = Box::pin(flushed.reaches(0));
+    let mut durable = Box::pin(flushed.wait_for(0));
     let mut applied = Box::pin(machine.apply([entry(0, (3, ME))]));
     let mut removed = Box::pin(log.truncate(entry(0, (3, ME)).log_id));
-    until_given_more_than(before).await;
-    assert!(poll!(&mut told).is_pending() && poll!(&mut applied).is_pending());
+    wait_for_commit_after(before).await;
+    assert!(poll!(&mut durable).is_pending() && poll!(&mut applied).is_pending());
     assert!(poll!(&mut removed).is_pending(), "an entry that is not on disk yet cannot be removed");
     assert!(state.borrow().0.is_empty());
 
-    disk(Disk::Writes);
-    told.await.unwrap();
+    disk(Disk::Working);
+    durable.await.unwrap();
     applied.await.unwrap();
     removed.await.unwrap();
     assert_eq!(state.borrow().0.len(), 1);
@@ -135,14 +139,14 @@ async fn only_a_leader_is_ahead() {
         (Vote::new_committed(5, ME), entry(4, (3, ME))),
     ];
     for (vote, entry) in votes_and_entries {
-        disk(Disk::Writes);
+        disk(Disk::Working);
         log.save_vote(&vote).await.unwrap();
-        let before = disk(Disk::Hangs);
+        let before = disk(Disk::Hanging);
         let mut append = Box::pin(log.blocking_append([entry.clone()]));
         assert!(poll!(&mut append).is_pending());
-        until_given_more_than(before).await;
+        wait_for_commit_after(before).await;
         assert!(poll!(&mut append).is_pending(), "{vote}: {entry:?}");
-        disk(Disk::Writes);
+        disk(Disk::Working);
         append.await.unwrap();
     }
 }
@@ -150,15 +154,15 @@ async fn only_a_leader_is_ahead() {
 #[tokio::test]
 async fn a_leader_whose_disk_fails_applies_and_takes_nothing_more() {
     let (_turn, dir) = (TURN.lock().await, tempfile::tempdir().unwrap());
-    let Opened { mut log, mut machine, .. } = open_in(dir.path());
+    let RaftStorage { mut log, mut machine, .. } = open_in(dir.path());
     log.save_vote(&Vote::new_committed(3, ME)).await.unwrap();
-    disk(Disk::Fails);
+    disk(Disk::Failing);
     log.blocking_append([entry(0, (3, ME))]).await.unwrap();
-    let told = log.flushed().reaches(0).await.unwrap_err().to_string();
+    let durable = log.flushed().wait_for(0).await.unwrap_err().to_string();
     let applied = machine.apply([entry(0, (3, ME))]).await.unwrap_err().to_string();
     let more = log.blocking_append([entry(1, (3, ME))]).await.unwrap_err().to_string();
-    for error in [told, applied, more] {
+    for error in [durable, applied, more] {
         assert!(error.contains("the disk is gone"), "{error}");
     }
-    disk(Disk::Writes);
+    disk(Disk::Working);
 }

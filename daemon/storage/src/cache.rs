@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Size limit in bytes of encoded entries; does not limit entries that are not on disk yet.
-const LIMIT: usize = 1 << 20;
+const MAX_CACHED_BYTES: usize = 1 << 20;
 
 /// The entries `start..end` of the log. Always contains those that are not on disk.
 #[derive(Debug)]
-pub(super) struct Cache<E> {
+pub(super) struct LogCache<E> {
     entries: VecDeque<(E, usize)>,
     start: u64,
     bytes: usize,
@@ -16,7 +16,7 @@ pub(super) struct Cache<E> {
     durable: u64,
 }
 
-impl<E> Cache<E> {
+impl<E> LogCache<E> {
     /// Empty cache of a log whose next entry is `end`.
     pub(super) fn new(end: u64) -> Self {
         Self { entries: VecDeque::new(), start: end, bytes: 0, durable: end }
@@ -73,7 +73,7 @@ impl<E> Cache<E> {
     }
 
     fn shrink(&mut self) {
-        while self.bytes > LIMIT && self.start < self.durable {
+        while self.bytes > MAX_CACHED_BYTES && self.start < self.durable {
             self.pop_front();
         }
     }
@@ -90,7 +90,7 @@ impl<E> Cache<E> {
 mod tests {
     use super::*;
 
-    fn held(cache: &Cache<u64>) -> Vec<u64> {
+    fn held(cache: &LogCache<u64>) -> Vec<u64> {
         cache
             .tail(&(0..u64::MAX))
             .map(|(index, (entry, _))| {
@@ -102,9 +102,9 @@ mod tests {
 
     #[test]
     fn what_is_not_on_disk_is_never_dropped() {
-        let mut cache = Cache::new(1);
+        let mut cache = LogCache::new(1);
         for index in 1..=5 {
-            cache.push(index, LIMIT);
+            cache.push(index, MAX_CACHED_BYTES);
         }
         assert_eq!(held(&cache), [1, 2, 3, 4, 5]);
         cache.set_durable(4);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn truncating_and_purging_keep_the_bounds() {
-        let mut cache = Cache::new(1);
+        let mut cache = LogCache::new(1);
         for index in 1..=9 {
             cache.push(index, 1);
         }

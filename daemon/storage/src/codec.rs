@@ -7,25 +7,25 @@ use openraft::{Entry, RaftTypeConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Change, MAX_VALUE, Pair, Table};
+use super::{Change, KeyValue, MAX_VALUE, Table};
 
 /// Largest log entry, in bytes of MessagePack. A longer command must be rejected before it is
 /// proposed: the log's failure to store it stops the node.
 pub const MAX_ENTRY: usize = 1 << 20;
 
 /// Largest part. The envelope's checksum and the part header also count towards [`MAX_VALUE`].
-const PART: usize = MAX_VALUE - 8;
+const MAX_PART: usize = MAX_VALUE - 8;
 
-const VERSION: u8 = 1;
+const FORMAT_VERSION: u8 = 1;
 
 /// An entry as records, and its encoded length in bytes.
-pub(super) struct Encoded {
+pub(super) struct EncodedEntry {
     pub(super) changes: Vec<Change>,
     pub(super) len: usize,
 }
 
 /// Encodes `entry` as records. Key: index and part number. Value: version, number of parts, bytes.
-pub(super) fn encode<C>(entry: &Entry<C>) -> Result<Encoded, String>
+pub(super) fn encode<C>(entry: &Entry<C>) -> Result<EncodedEntry, String>
 where
     C: RaftTypeConfig,
 {
@@ -37,18 +37,18 @@ where
             bytes.len()
         ));
     }
-    let parts = bytes.len().div_ceil(PART);
+    let parts = bytes.len().div_ceil(MAX_PART);
     let count = u16::try_from(parts).expect("MAX_ENTRY has fewer parts").to_be_bytes();
-    let changes = bytes.chunks(PART).zip(0u16..).map(|(part, number)| Change::Put {
+    let changes = bytes.chunks(MAX_PART).zip(0u16..).map(|(part, number)| Change::Put {
         table: Table::Log,
         key: key(entry.log_id.index, number),
-        value: [&[VERSION], &count[..], part].concat(),
+        value: [&[FORMAT_VERSION], &count[..], part].concat(),
     });
-    Ok(Encoded { changes: changes.collect(), len: bytes.len() })
+    Ok(EncodedEntry { changes: changes.collect(), len: bytes.len() })
 }
 
 /// Decodes the entries in `records`, which must have no gaps, each with its length in bytes.
-pub(super) fn decode<C>(records: &[Pair]) -> Result<Vec<(Entry<C>, usize)>, String>
+pub(super) fn decode<C>(records: &[KeyValue]) -> Result<Vec<(Entry<C>, usize)>, String>
 where
     C: RaftTypeConfig,
 {
@@ -112,7 +112,7 @@ fn parse_key(key: &[u8]) -> Result<(u64, u16), String> {
 
 fn parse_part(index: u64, value: &[u8]) -> Result<(u16, &[u8]), String> {
     match value {
-        [VERSION, high, low, part @ ..] if (*high, *low) != (0, 0) => {
+        [FORMAT_VERSION, high, low, part @ ..] if (*high, *low) != (0, 0) => {
             Ok((u16::from_be_bytes([*high, *low]), part))
         }
         _ => Err(format!("log entry {index} has an unknown format")),

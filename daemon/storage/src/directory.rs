@@ -14,17 +14,17 @@ use muster_types::{ClusterId, NodeId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::durable::{self, make_dir, sync_dir, write_file};
-use super::mark::Mark;
+use super::commit_mark::CommitMark;
+use super::durable::{self, create_dir, sync_dir, write_file};
 use super::{Engine, OpenError, Store, StoreError};
-use crate::BEGIN_ANEW;
+use crate::REINITIALISE;
 
 /// Format version of store and snapshots that this build reads and writes.
 pub const FORMAT: u32 = 1;
 
 /// Node and cluster that a store belongs to. A store is never used for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
+pub struct StoreIdentity {
     pub node: NodeId,
     pub cluster: ClusterId,
 }
@@ -35,27 +35,27 @@ pub enum DirectoryError {
     #[error("{} is not a directory", path.display())]
     NotDirectory { path: PathBuf },
     #[error("{} belongs to user {found}, but musterd runs as user {wanted}", path.display())]
-    NotOurs { path: PathBuf, found: u32, wanted: u32 },
+    WrongUser { path: PathBuf, found: u32, wanted: u32 },
     #[error(
         "{} is readable by others (mode {mode:03o}); run chmod 700 on it", path.display()
     )]
-    Open { path: PathBuf, mode: u32 },
+    NotPrivate { path: PathBuf, mode: u32 },
     #[error("another musterd is using the state in {}", path.display())]
-    Busy { path: PathBuf },
-    #[error("{} holds files but no store.json; {BEGIN_ANEW}", path.display())]
-    Unmarked { path: PathBuf },
-    #[error("{} is invalid: {why}; {BEGIN_ANEW}", path.display())]
-    Garbled { path: PathBuf, why: String },
+    Locked { path: PathBuf },
+    #[error("{} holds files but no store.json; {REINITIALISE}", path.display())]
+    NoHeader { path: PathBuf },
+    #[error("{} is invalid: {why}; {REINITIALISE}", path.display())]
+    Invalid { path: PathBuf, why: String },
     #[error(
-        "{} is gone, and with it this node's votes and acknowledged entries; {BEGIN_ANEW}",
+        "{} is gone, and with it this node's votes and acknowledged entries; {REINITIALISE}",
         path.display()
     )]
-    Gone { path: PathBuf },
+    Missing { path: PathBuf },
     #[error(
         "{} has format {found}, newer than {FORMAT}, the newest that this musterd reads; use a \
          newer musterd", path.display()
     )]
-    Newer { path: PathBuf, found: u32 },
+    NewerFormat { path: PathBuf, found: u32 },
     #[error("{} belongs to cluster {found}, but this node to cluster {wanted}", path.display())]
     OtherCluster { path: PathBuf, found: ClusterId, wanted: ClusterId },
     #[error("{} belongs to node {found}, but this node is {wanted}", path.display())]
@@ -74,103 +74,111 @@ struct Header {
 
 /// The one field that every format, past and future, has.
 #[derive(Deserialize)]
-struct Version {
+struct FormatHeader {
     format: u32,
 }
 
 /// An open and locked store.
-pub(super) struct Directory {
+pub(super) struct StoreDirectory {
     pub(super) data: PathBuf,
     pub(super) store: Arc<dyn Store>,
-    pub(super) mark: Mark,
+    pub(super) mark: CommitMark,
     /// Last commit known to be acknowledged.
-    pub(super) marked: u64,
+    pub(super) acknowledged: u64,
     /// Held until the store is closed.
     pub(super) lock: File,
 }
 
-pub(super) fn open(dir: &Path, owner: &Owner, engine: Engine) -> Result<Directory, OpenError> {
-    let lock = make(dir, owner, engine)?;
+pub(super) fn open(
+    dir: &Path,
+    identity: &StoreIdentity,
+    engine: Engine,
+) -> Result<StoreDirectory, OpenError> {
+    let lock = create(dir, identity, engine)?;
     let data = dir.join("data");
-    let (mark, marked) = Mark::open(dir.join("mark"))?;
+    let (mark, acknowledged) = CommitMark::open(dir.join("mark"))?;
     let store = (engine.open)(&data)?;
-    Ok(Directory { data, store, mark, marked, lock })
+    Ok(StoreDirectory { data, store, mark, acknowledged, lock })
 }
 
-/// Returns an error if [`make`] never completed in `dir`, or if files that it made are missing.
-pub(super) fn require(dir: &Path) -> Result<(), DirectoryError> {
+/// Returns an error if [`create`] never completed in `dir`, or if files that it made are missing.
+pub(super) fn require_existing(dir: &Path) -> Result<(), DirectoryError> {
     for part in ["store.json", "mark", "data"] {
         let path = dir.join(part);
         if !path.exists() {
-            return Err(DirectoryError::Gone { path });
+            return Err(DirectoryError::Missing { path });
         }
     }
     Ok(())
 }
 
 /// Creates the missing parts of an empty store; durable on return. Returns the lock.
-pub(super) fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<File, OpenError> {
+pub(super) fn create(
+    dir: &Path,
+    identity: &StoreIdentity,
+    engine: Engine,
+) -> Result<File, OpenError> {
     if dir.exists() {
         check_private(dir)?;
-        check_header(dir, owner, engine)?;
+        check_header(dir, identity, engine)?;
     } else {
-        make_dir(dir)?;
+        create_dir(dir)?;
     }
     let lock = lock(dir)?;
-    if !check_header(dir, owner, engine)? {
-        write_header(dir, owner, engine)?;
+    if !check_header(dir, identity, engine)? {
+        write_header(dir, identity, engine)?;
     }
     // A process killed earlier may have created these without a sync; make them durable first.
     sync_dir(dir)?;
     sync_dir(durable::parent(dir))?;
     let data = dir.join("data");
     if !data.exists() {
-        make_data(&data, &dir.join("mark"), engine)?;
+        create_data(&data, &dir.join("mark"), engine)?;
     }
     Ok(lock)
 }
 
 fn check_private(dir: &Path) -> Result<(), OpenError> {
     let path = dir.to_owned();
-    let meta = fs::metadata(dir).map_err(durable::failed("inspect", dir))?;
+    let meta = fs::metadata(dir).map_err(durable::io_error("inspect", dir))?;
     if !meta.is_dir() {
         return Err(DirectoryError::NotDirectory { path }.into());
     }
     let wanted = rustix::process::geteuid().as_raw();
     if meta.uid() != wanted {
-        return Err(DirectoryError::NotOurs { path, found: meta.uid(), wanted }.into());
+        return Err(DirectoryError::WrongUser { path, found: meta.uid(), wanted }.into());
     }
     let mode = meta.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(DirectoryError::Open { path, mode }.into());
+        return Err(DirectoryError::NotPrivate { path, mode }.into());
     }
     Ok(())
 }
 
 /// Returns whether `dir` has a header; an error if the header does not match.
-fn check_header(dir: &Path, owner: &Owner, engine: Engine) -> Result<bool, OpenError> {
+fn check_header(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<bool, OpenError> {
     let path = dir.join("store.json");
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            only_leftovers(dir)?;
+            check_only_leftovers(dir)?;
             return Ok(false);
         }
-        Err(e) => return Err(durable::failed("read", &path)(e).into()),
+        Err(e) => return Err(durable::io_error("read", &path)(e).into()),
     };
-    let garbled =
-        |e: serde_json::Error| DirectoryError::Garbled { path: path.clone(), why: e.to_string() };
-    let Version { format } = serde_json::from_slice(&text).map_err(garbled)?;
+    let invalid =
+        |e: serde_json::Error| DirectoryError::Invalid { path: path.clone(), why: e.to_string() };
+    let FormatHeader { format } = serde_json::from_slice(&text).map_err(invalid)?;
     if format > FORMAT {
-        return Err(DirectoryError::Newer { path, found: format }.into());
+        return Err(DirectoryError::NewerFormat { path, found: format }.into());
     }
-    let header: Header = serde_json::from_slice(&text).map_err(garbled)?;
-    if header.cluster != owner.cluster {
-        let (found, wanted) = (header.cluster, owner.cluster);
+    let header: Header = serde_json::from_slice(&text).map_err(invalid)?;
+    if header.cluster != identity.cluster {
+        let (found, wanted) = (header.cluster, identity.cluster);
         return Err(DirectoryError::OtherCluster { path, found, wanted }.into());
     }
-    if header.node != owner.node {
-        let (found, wanted) = (header.node, owner.node);
+    if header.node != identity.node {
+        let (found, wanted) = (header.node, identity.node);
         return Err(DirectoryError::OtherNode { path, found, wanted }.into());
     }
     if header.engine != engine.name {
@@ -182,11 +190,11 @@ fn check_header(dir: &Path, owner: &Owner, engine: Engine) -> Result<bool, OpenE
 
 /// Returns an error if `dir` holds anything but leftovers of a creation interrupted before the
 /// header was written.
-fn only_leftovers(dir: &Path) -> Result<(), OpenError> {
-    for entry in fs::read_dir(dir).map_err(durable::failed("list", dir))? {
-        let name = entry.map_err(durable::failed("list", dir))?.file_name();
+fn check_only_leftovers(dir: &Path) -> Result<(), OpenError> {
+    for entry in fs::read_dir(dir).map_err(durable::io_error("list", dir))? {
+        let name = entry.map_err(durable::io_error("list", dir))?.file_name();
         if name != "lock" && name != "store.new" {
-            return Err(DirectoryError::Unmarked { path: dir.to_owned() }.into());
+            return Err(DirectoryError::NoHeader { path: dir.to_owned() }.into());
         }
     }
     Ok(())
@@ -200,18 +208,18 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .truncate(false)
         .mode(0o600)
         .open(&path)
-        .map_err(durable::failed("open", &path))?;
+        .map_err(durable::io_error("open", &path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(DirectoryError::Busy { path: dir.to_owned() }.into())
+            Err(DirectoryError::Locked { path: dir.to_owned() }.into())
         }
-        Err(e) => Err(durable::failed("lock", &path)(e.into()).into()),
+        Err(e) => Err(durable::io_error("lock", &path)(e.into()).into()),
     }
 }
 
-fn write_header(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), StoreError> {
-    let Owner { node, cluster } = *owner;
+fn write_header(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<(), StoreError> {
+    let StoreIdentity { node, cluster } = *identity;
     let header = Header { format: FORMAT, engine: engine.name.to_owned(), node, cluster };
     let text = serde_json::to_vec_pretty(&header).expect("ids and numbers always serialize");
     write_file(&dir.join("store.json"), &[&text])
@@ -219,21 +227,21 @@ fn write_header(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), StoreEr
 
 /// Creates the engine's files in a temporary directory and renames it, so that they exist
 /// completely or not at all. Creates the mark first, so that files never exist without it.
-fn make_data(data: &Path, mark: &Path, engine: Engine) -> Result<(), StoreError> {
+fn create_data(data: &Path, mark: &Path, engine: Engine) -> Result<(), StoreError> {
     if mark.exists() {
-        let (_, marked) = Mark::open(mark.to_owned())?;
-        if marked > 0 {
-            return Err(StoreError::WentBack { path: data.to_owned(), found: 0, marked });
+        let (_, acknowledged) = CommitMark::open(mark.to_owned())?;
+        if acknowledged > 0 {
+            return Err(StoreError::RolledBack { path: data.to_owned(), found: 0, acknowledged });
         }
     }
-    Mark::create(mark)?;
-    let aside = durable::aside(data);
-    if aside.exists() {
-        fs::remove_dir_all(&aside).map_err(durable::failed("remove", &aside))?;
+    CommitMark::create(mark)?;
+    let temporary = durable::temporary_path(data);
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(durable::io_error("remove", &temporary))?;
     }
-    make_dir(&aside)?;
-    drop((engine.open)(&aside)?);
-    durable::sync_tree(&aside)?;
-    fs::rename(&aside, data).map_err(durable::failed("rename into place", data))?;
+    create_dir(&temporary)?;
+    drop((engine.open)(&temporary)?);
+    durable::sync_tree(&temporary)?;
+    fs::rename(&temporary, data).map_err(durable::io_error("rename into place", data))?;
     sync_dir(durable::parent(data))
 }

@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 
 /// Converts an I/O error into a [`StoreError`] that names the action and the path.
-pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { what, path, source }
 }
 
 /// Makes entries created or removed in `dir` durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(failed("sync directory", dir))
+    File::open(dir).and_then(|d| d.sync_all()).map_err(io_error("sync directory", dir))
 }
 
 /// Creates `dir` (mode 0700) durably. Its parent must exist.
-pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn create_dir(dir: &Path) -> Result<(), StoreError> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
-        Err(e) => return Err(failed("create directory", dir)(e)),
+        Err(e) => return Err(io_error("create directory", dir)(e)),
     }
     sync_dir(dir)?;
     sync_dir(parent(dir))
@@ -32,7 +32,7 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
 
 /// Writes the concatenated `parts` to the file at `path` (mode 0600), replacing any previous file.
 pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError> {
-    let aside = aside(path);
+    let temporary = temporary_path(path);
     let write = |file: &mut File| -> io::Result<()> {
         for part in parts {
             file.write_all(part)?;
@@ -44,28 +44,28 @@ pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> Result<(), StoreError>
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&aside)
-        .map_err(failed("create", &aside))?;
-    write(&mut file).map_err(failed("write", &aside))?;
-    fs::rename(&aside, path).map_err(failed("rename into place", path))?;
+        .open(&temporary)
+        .map_err(io_error("create", &temporary))?;
+    write(&mut file).map_err(io_error("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(io_error("rename into place", path))?;
     sync_dir(parent(path))
 }
 
 /// Syncs every file below `dir` and `dir` itself.
 pub(super) fn sync_tree(dir: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
-        let path = entry.map_err(failed("list", dir))?.path();
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let path = entry.map_err(io_error("list", dir))?.path();
         if path.is_dir() {
             sync_tree(&path)?;
         } else {
-            File::open(&path).and_then(|f| f.sync_all()).map_err(failed("sync", &path))?;
+            File::open(&path).and_then(|f| f.sync_all()).map_err(io_error("sync", &path))?;
         }
     }
     sync_dir(dir)
 }
 
 /// Temporary path for writing `path`; a leftover can be deleted.
-pub(super) fn aside(path: &Path) -> PathBuf {
+pub(super) fn temporary_path(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 

@@ -9,10 +9,13 @@ use muster_types::{ClusterId, NodeId};
 use openraft::{Entry, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use ring::digest::{SHA256, digest};
 
-use super::mark::Mark;
-use super::reach::Reached;
-use super::snapshot::Snapshots;
-use super::{Change, Engine, Machine, Owner, Pair, StoreError, Table, codec, directory, record};
+use super::commit_mark::CommitMark;
+use super::durable_index::DurableWatch;
+use super::snapshot::SnapshotStore;
+use super::{
+    Change, Engine, KeyValue, StateMachine, StoreError, StoreIdentity, Table, codec, directory,
+    envelope,
+};
 use crate::TypeConfig;
 use muster_state::{Actor, ClusterState, Command, TimestampedCommand, command::RevokeToken};
 
@@ -45,7 +48,7 @@ fn entries() -> Vec<Entry<TypeConfig>> {
 }
 
 /// Encodes records as one input: key and value, each after its length (one byte and two).
-fn written(pairs: &[Pair]) -> Vec<u8> {
+fn written(pairs: &[KeyValue]) -> Vec<u8> {
     let mut input = Vec::new();
     for (key, value) in pairs {
         input.push(u8::try_from(key.len()).expect("a short key"));
@@ -56,7 +59,7 @@ fn written(pairs: &[Pair]) -> Vec<u8> {
     input
 }
 
-fn pairs(mut input: &[u8]) -> Vec<Pair> {
+fn pairs(mut input: &[u8]) -> Vec<KeyValue> {
     let mut pairs = Vec::new();
     while let Some((length, rest)) = input.split_first() {
         let (key, rest) = rest.split_at_checked(usize::from(*length)).unwrap_or((rest, &[]));
@@ -69,7 +72,7 @@ fn pairs(mut input: &[u8]) -> Vec<Pair> {
     pairs
 }
 
-fn records(entries: &[Entry<TypeConfig>]) -> Vec<Pair> {
+fn records(entries: &[Entry<TypeConfig>]) -> Vec<KeyValue> {
     let put = |change| match change {
         Change::Put { key, value, .. } => (key, value),
         Change::Delete { .. } => panic!("an entry is only put"),
@@ -130,12 +133,12 @@ fn raft_values() {
 
 #[test]
 fn sealed_record() {
-    let seal = |key: &[u8], value: &[u8]| record::seal(Table::Meta, key, value);
+    let seal = |key: &[u8], value: &[u8]| envelope::seal(Table::Meta, key, value);
     target("sealed_record").seed(seal(b"vote", b"some value")).seed(seal(b"vote", b"")).run(
-        move |bytes| match record::unseal(Table::Meta, b"vote", bytes) {
+        move |bytes| match envelope::unseal(Table::Meta, b"vote", bytes) {
             Ok(value) => {
                 assert_eq!(seal(b"vote", value), bytes);
-                assert!(record::unseal(Table::Log, b"vote", bytes).is_err());
+                assert!(envelope::unseal(Table::Log, b"vote", bytes).is_err());
                 Verdict::Accepted
             }
             Err(why) => {
@@ -151,7 +154,7 @@ fn sealed_record() {
 fn mark() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("mark");
-    Mark::create(&path).expect("it is made");
+    CommitMark::create(&path).expect("it is made");
     let seed = fs::read(&path).expect("read");
     let numbers = b"=\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
     target("mark").seed(seed).seed(*numbers).tries(2000).run(move |bytes| {
@@ -167,11 +170,11 @@ fn mark() {
             file
         });
         fs::write(&path, file.as_deref().unwrap_or(bytes)).expect("a small file is written");
-        match Mark::open(path.clone()) {
+        match CommitMark::open(path.clone()) {
             Ok((mark, last)) => {
                 let next = last.saturating_add(1);
                 mark.set(next).expect("it is written");
-                assert_eq!(Mark::open(path.clone()).expect("just written").1, next);
+                assert_eq!(CommitMark::open(path.clone()).expect("just written").1, next);
                 Verdict::Accepted
             }
             Err(error) => refused(error),
@@ -198,11 +201,11 @@ fn snapshot() {
             let built = bytes.strip_prefix(b"=").map(file);
             let path = directory.path().join("0000000000000009-0000000000000000.snap");
             fs::write(&path, built.as_deref().unwrap_or(bytes)).expect("a small file is written");
-            let snapshots = Snapshots::open(directory.path().to_owned()).expect("it is there");
-            match Machine::<TypeConfig, ClusterState>::open(
+            let snapshots = SnapshotStore::open(directory.path().to_owned()).expect("it is there");
+            match StateMachine::<TypeConfig, ClusterState>::open(
                 Arc::new(snapshots),
                 None,
-                Reached::everything(),
+                DurableWatch::unlimited(),
             ) {
                 Ok(machine) => {
                     let state = machine.subscribe().borrow().clone();
@@ -234,16 +237,16 @@ fn file(parts: &[u8]) -> Vec<u8> {
 #[test]
 fn store_header() {
     let root = tempfile::tempdir().expect("a temporary directory");
-    let owner = Owner { node: node(1), cluster: ClusterId::from_bytes([2; 32]) };
+    let identity = StoreIdentity { node: node(1), cluster: ClusterId::from_bytes([2; 32]) };
     let open = |_: &std::path::Path| Err(StoreError::Stopped("as far as the engine".to_owned()));
     let engine = Engine { name: "none", open };
     let directory = root.path().join("raft");
-    assert!(directory::open(&directory, &owner, engine).is_err(), "the engine opens nothing");
+    assert!(directory::open(&directory, &identity, engine).is_err(), "the engine opens nothing");
     let seed = fs::read(directory.join("store.json")).expect("it is written first");
     target("store_header").seed(seed).tries(400).run(move |bytes| {
         let _kept = &root;
         fs::write(directory.join("store.json"), bytes).expect("a small file is written");
-        match directory::open(&directory, &owner, engine) {
+        match directory::open(&directory, &identity, engine) {
             Err(super::OpenError::Store(StoreError::Stopped(_))) => Verdict::Accepted,
             Err(error) => refused(error),
             Ok(_) => panic!("the engine opens nothing"),

@@ -18,16 +18,16 @@
 mod ahead_tests;
 mod cache;
 mod codec;
+mod commit_mark;
 mod directory;
 mod durable;
+mod durable_index;
+mod envelope;
 #[cfg(test)]
 mod fuzz;
 mod log;
 mod machine;
-mod mark;
-mod reach;
 mod reader;
-mod record;
 mod sled_store;
 mod snapshot;
 mod stall;
@@ -45,19 +45,19 @@ use openraft::RaftTypeConfig;
 use tokio::sync::watch;
 
 pub use codec::MAX_ENTRY;
-pub use directory::{DirectoryError, FORMAT, Owner};
+pub use directory::{DirectoryError, FORMAT, StoreIdentity};
+pub use durable_index::DurableWatch;
 pub use log::LogStore;
-pub use machine::{Builder, Machine, State};
-pub use reach::Reached;
+pub use machine::{ReplicatedState, SnapshotBuilder, StateMachine};
 pub use reader::LogReader;
 pub use sled_store::SLED;
-pub use snapshot::{Body, MAX_BODY, Snapshots};
-pub use stall::Stall;
+pub use snapshot::{MAX_SNAPSHOT, SnapshotBody, SnapshotStore};
+pub use stall::DiskStall;
 pub use types::TypeConfig;
 pub use writer::Writer;
 
 /// Advice for a node whose files cannot be trusted any more (docs/guide/operations.md).
-pub const BEGIN_ANEW: &str = "this node must be re-initialised: remove it from its cluster \
+pub const REINITIALISE: &str = "this node must be re-initialised: remove it from its cluster \
     (`musterctl node remove NAME`), move its state directory away and start it again";
 
 /// Largest value given to an engine, in bytes; longer entries are split into parts.
@@ -92,11 +92,11 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Returns all pairs from `from` (inclusive) to `to` (exclusive), in key order.
-    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError>;
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<KeyValue>, StoreError>;
 }
 
 /// A key and its value.
-pub type Pair = (Vec<u8>, Vec<u8>);
+pub type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// A storage engine. Muster uses [`SLED`]; the power-cut test also checks others.
 #[derive(Debug, Clone, Copy)]
@@ -115,14 +115,14 @@ pub enum StoreError {
     #[error("{what} the Raft store in {}", path.display())]
     Engine { what: &'static str, path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error(
-        "the Raft store is corrupted: {}: {why}; {BEGIN_ANEW}", path.display()
+        "the Raft store is corrupted: {}: {why}; {REINITIALISE}", path.display()
     )]
     Corrupt { path: PathBuf, why: String },
     #[error(
         "the Raft store in {} has lost acknowledged writes: found commit {found}, expected commit \
-         {marked}; {BEGIN_ANEW}", path.display()
+         {acknowledged}; {REINITIALISE}", path.display()
     )]
-    WentBack { path: PathBuf, found: u64, marked: u64 },
+    RolledBack { path: PathBuf, found: u64, acknowledged: u64 },
     #[error("value of {len} bytes exceeds the Raft store's limit of {limit}")]
     TooLong { len: usize, limit: usize },
     #[error("the Raft store stopped after an error: {0}")]
@@ -139,50 +139,54 @@ pub enum OpenError {
 }
 
 /// A node's open Raft state.
-pub struct Opened<C: RaftTypeConfig, S: State> {
+pub struct RaftStorage<C: RaftTypeConfig, S: ReplicatedState> {
     pub log: LogStore<C>,
-    pub machine: Machine<C, S>,
+    pub machine: StateMachine<C, S>,
     /// State after the last applied entry; updated with every applied batch.
     pub state: watch::Receiver<Arc<S>>,
 }
 
-impl<C: RaftTypeConfig, S: State> std::fmt::Debug for Opened<C, S> {
+impl<C: RaftTypeConfig, S: ReplicatedState> std::fmt::Debug for RaftStorage<C, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").finish_non_exhaustive()
+        f.debug_struct("RaftStorage").finish_non_exhaustive()
     }
 }
 
-/// Creates an empty store of `owner` in `dir`, unless one exists. A caller that records its
-/// success can later use [`require`] to distinguish a lost store from one never created.
-pub fn make(dir: &Path, owner: &Owner, engine: Engine) -> Result<(), OpenError> {
-    directory::make(dir, owner, engine).map(drop)
+/// Creates an empty store of `identity` in `dir`, unless one exists. A caller that records its
+/// success can later use [`require_existing`] to distinguish a lost store from one never created.
+pub fn create(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<(), OpenError> {
+    directory::create(dir, identity, engine).map(drop)
 }
 
 /// Returns an error if the store created in `dir` is missing. A node without its store has
 /// forgotten its votes and acknowledged entries, and could vote twice in a term.
-pub fn require(dir: &Path) -> Result<(), OpenError> {
-    Ok(directory::require(dir)?)
+pub fn require_existing(dir: &Path) -> Result<(), OpenError> {
+    Ok(directory::require_existing(dir)?)
 }
 
-/// Opens the Raft state of `owner` in `dir`; creates it if `dir` does not exist or is empty.
+/// Opens the Raft state of `identity` in `dir`; creates it if `dir` does not exist or is empty.
 /// Blocks on disk I/O: call it from a thread that may block.
-pub fn open<C, S>(dir: &Path, owner: &Owner, engine: Engine) -> Result<Opened<C, S>, OpenError>
+pub fn open<C, S>(
+    dir: &Path,
+    identity: &StoreIdentity,
+    engine: Engine,
+) -> Result<RaftStorage<C, S>, OpenError>
 where
     C: RaftTypeConfig<
             Entry = openraft::Entry<C>,
-            SnapshotData = Body,
+            SnapshotData = SnapshotBody,
             D = S::Command,
             R = S::Outcome,
         >,
     C::D: Clone,
-    S: State,
+    S: ReplicatedState,
 {
-    let directory = directory::open(dir, owner, engine)?;
-    let snapshots = Arc::new(Snapshots::open(dir.join("snapshots"))?);
-    let log = LogStore::open(directory, snapshots.reached())?;
-    let machine = Machine::open(snapshots, log.purged_index(), log.flushed())?;
+    let directory = directory::open(dir, identity, engine)?;
+    let snapshots = Arc::new(SnapshotStore::open(dir.join("snapshots"))?);
+    let log = LogStore::open(directory, snapshots.durable_index())?;
+    let machine = StateMachine::open(snapshots, log.purged_index(), log.flushed())?;
     let state = machine.subscribe();
-    Ok(Opened { log, machine, state })
+    Ok(RaftStorage { log, machine, state })
 }
 
 /// Runs `work` on a thread that may block on the disk.

@@ -13,11 +13,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::cache::Cache;
-use super::directory::Directory;
-use super::reach::Reached;
-use super::reader::{Known, LogReader, Shared, View};
-use super::{Change, Stall, StoreError, Table, Writer, codec};
+use super::cache::LogCache;
+use super::directory::StoreDirectory;
+use super::durable_index::DurableWatch;
+use super::reader::{InMemoryLog, LogInner, LogReader, SharedLog};
+use super::{Change, DiskStall, StoreError, Table, Writer, codec};
 use muster_types::error::chain;
 
 const VOTE: &[u8] = b"vote";
@@ -29,7 +29,7 @@ const PURGED: &[u8] = b"purged";
 #[derive(Debug)]
 pub struct LogStore<C: RaftTypeConfig> {
     reader: LogReader<C>,
-    snapshots: Reached,
+    snapshots: DurableWatch,
     /// This node's id, if it may be [ahead](Self::ahead_as).
     ahead: Option<C::NodeId>,
 }
@@ -40,7 +40,10 @@ where
     C::D: Clone,
 {
     /// Opens, reads and verifies the whole log. Later purges wait until `snapshots` cover them.
-    pub(super) fn open(directory: Directory, snapshots: Reached) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        directory: StoreDirectory,
+        snapshots: DurableWatch,
+    ) -> Result<Self, StoreError> {
         let writer = Writer::open(directory)?;
         let purged: Option<LogId<C::NodeId>> = read(&writer, PURGED)?;
         read::<Vote<C::NodeId>>(&writer, VOTE)?;
@@ -49,7 +52,7 @@ where
         let entries = codec::decode::<C>(&records).map_err(|why| writer.corrupt(why))?;
         let found = entries.first().map_or(0, |(entry, _)| entry.log_id.index);
         let first = purged.as_ref().map_or(found, |id| id.index + 1);
-        let mut recent = Cache::new(first);
+        let mut recent = LogCache::new(first);
         let mut last = purged.clone();
         for (entry, len) in entries {
             if entry.log_id.index != recent.end() {
@@ -64,8 +67,9 @@ where
             recent.push(entry, len);
             recent.set_durable(recent.end());
         }
-        let known = Arc::new(Known::new(View { purged, last, first, cuts: 0, recent }));
-        let reader = LogReader { shared: Arc::new(Shared { writer, known }) };
+        let log =
+            Arc::new(SharedLog::new(InMemoryLog { purged, last, first, removals: 0, recent }));
+        let reader = LogReader { inner: Arc::new(LogInner { writer, log }) };
         Ok(Self { reader, snapshots, ahead: None })
     }
 
@@ -92,7 +96,7 @@ where
     /// Reports whether this node may be ahead with `entries`: its own, in the term that it leads
     /// now.
     fn is_ahead_with(&self, entries: &[Entry<C>]) -> bool {
-        let voted = self.reader.shared.known.voted.borrow();
+        let voted = self.reader.inner.log.voted.borrow();
         let leads = |vote: &Vote<C::NodeId>| {
             let leader = vote.leader_id();
             let is_mine = vote.is_committed() && leader.voted_for() == self.ahead;
@@ -103,36 +107,36 @@ where
 
     /// Watch on the last saved vote.
     pub fn voted(&self) -> watch::Receiver<Option<Vote<C::NodeId>>> {
-        self.reader.shared.known.voted.subscribe()
+        self.reader.inner.log.voted.subscribe()
     }
 
     /// Watch on the durable index of the log.
-    pub fn flushed(&self) -> Reached {
-        Reached::of(&self.reader.shared.known.flushed)
+    pub fn flushed(&self) -> DurableWatch {
+        DurableWatch::new(&self.reader.inner.log.flushed)
     }
 
     /// Stall detector of this node's disk.
-    pub fn stall(&self) -> Stall {
+    pub fn stall(&self) -> DiskStall {
         self.writer().stall()
     }
 
     /// Index of the last purged entry; `None` if none was purged.
     pub(super) fn purged_index(&self) -> Option<u64> {
-        self.view(|view| view.purged.as_ref().map(|id| id.index))
+        self.with_log(|log| log.purged.as_ref().map(|id| id.index))
     }
 
     /// Purges without waiting for snapshots: openraft's suite builds none.
     #[cfg(test)]
     pub(super) fn with_all_covered(self) -> Self {
-        Self { snapshots: Reached::everything(), ..self }
+        Self { snapshots: DurableWatch::unlimited(), ..self }
     }
 
-    fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
-        self.reader.shared.known.view(look)
+    fn with_log<T>(&self, access: impl FnOnce(&mut InMemoryLog<C>) -> T) -> T {
+        self.reader.inner.log.with_log(access)
     }
 
     fn writer(&self) -> &Writer {
-        &self.reader.shared.writer
+        &self.reader.inner.writer
     }
 
     async fn append_encoded(
@@ -141,11 +145,11 @@ where
         flushed: LogFlushed<C>,
     ) -> Result<(), String> {
         let is_ahead = self.is_ahead_with(&entries);
-        if is_ahead && let Some(why) = &self.reader.shared.known.flushed.borrow().failed {
+        if is_ahead && let Some(why) = &self.reader.inner.log.flushed.borrow().failed {
             return Err(why.clone());
         }
         // Skip entries that a snapshot already covers.
-        let covered = self.view(|view| view.purged.as_ref().map_or(0, |id| id.index + 1));
+        let covered = self.with_log(|log| log.purged.as_ref().map_or(0, |id| id.index + 1));
         let entries: Vec<_> = entries.into_iter().filter(|e| e.log_id.index >= covered).collect();
         let mut changes = Vec::new();
         let mut lengths = Vec::new();
@@ -154,31 +158,31 @@ where
             changes.extend(encoded.changes);
             lengths.push(encoded.len);
         }
-        let end = self.view(|view| {
-            if let (None, Some(entry)) = (&view.last, entries.first()) {
-                view.first = entry.log_id.index;
-                view.recent = Cache::new(view.first);
+        let end = self.with_log(|log| {
+            if let (None, Some(entry)) = (&log.last, entries.first()) {
+                log.first = entry.log_id.index;
+                log.recent = LogCache::new(log.first);
             }
             for (entry, len) in entries.into_iter().zip(lengths) {
-                if entry.log_id.index != view.recent.end() {
+                if entry.log_id.index != log.recent.end() {
                     return Err(format!(
                         "log entry {} does not follow entry {}",
                         entry.log_id.index,
-                        view.recent.end()
+                        log.recent.end()
                     ));
                 }
-                view.last = Some(entry.log_id.clone());
-                view.recent.push(entry, len);
+                log.last = Some(entry.log_id.clone());
+                log.recent.push(entry, len);
             }
-            Ok(view.recent.end())
+            Ok(log.recent.end())
         })?;
-        let settling = Settling { known: Arc::clone(&self.reader.shared.known), end: Some(end) };
+        let pending = PendingAppend { log: Arc::clone(&self.reader.inner.log), end: Some(end) };
         if is_ahead {
-            self.writer().submit(changes, move |result| settling.settle(&result)).await;
+            self.writer().submit(changes, move |result| pending.complete(&result)).await;
             flushed.log_io_completed(Ok(()));
         } else {
             let done = move |result: Result<(), StoreError>| {
-                settling.settle(&result);
+                pending.complete(&result);
                 flushed.log_io_completed(result.map_err(|e| std::io::Error::other(chain(&e))));
             };
             self.writer().submit(changes, done).await;
@@ -188,27 +192,27 @@ where
 }
 
 /// An append that is being written to disk.
-struct Settling<C: RaftTypeConfig> {
-    known: Arc<Known<C>>,
+struct PendingAppend<C: RaftTypeConfig> {
+    log: Arc<SharedLog<C>>,
     /// End of the log after this append; `None` once its result is known.
     end: Option<u64>,
 }
 
-impl<C: RaftTypeConfig> Settling<C> {
-    fn settle(mut self, result: &Result<(), StoreError>) {
+impl<C: RaftTypeConfig> PendingAppend<C> {
+    fn complete(mut self, result: &Result<(), StoreError>) {
         let Some(end) = self.end.take() else { return };
         match result {
-            Ok(()) => self.known.view(|view| view.recent.set_durable(end)),
-            Err(error) => self.known.fail(chain(error)),
+            Ok(()) => self.log.with_log(|log| log.recent.set_durable(end)),
+            Err(error) => self.log.fail(chain(error)),
         }
     }
 }
 
 /// Fails the append if the writer ended without a result.
-impl<C: RaftTypeConfig> Drop for Settling<C> {
+impl<C: RaftTypeConfig> Drop for PendingAppend<C> {
     fn drop(&mut self) {
         if self.end.take().is_some() {
-            self.known.fail("the writer has ended".to_owned());
+            self.log.fail("the writer has ended".to_owned());
         }
     }
 }
@@ -234,9 +238,9 @@ where
     type LogReader = LogReader<C>;
 
     async fn get_log_state(&mut self) -> Result<LogState<C>, StorageError<C::NodeId>> {
-        Ok(self.view(|view| LogState {
-            last_purged_log_id: view.purged.clone(),
-            last_log_id: view.last.clone(),
+        Ok(self.with_log(|log| LogState {
+            last_purged_log_id: log.purged.clone(),
+            last_log_id: log.last.clone(),
         }))
     }
 
@@ -245,15 +249,15 @@ where
     }
 
     async fn save_vote(&mut self, vote: &Vote<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let error = |e| StorageIOError::write_vote(said(&e));
+        let error = |e| StorageIOError::write_vote(to_any_error(&e));
         self.writer().write(vec![put(VOTE, vote).map_err(error)?]).await.map_err(error)?;
-        self.reader.shared.known.voted.send_replace(Some(vote.clone()));
+        self.reader.inner.log.voted.send_replace(Some(vote.clone()));
         Ok(())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<C::NodeId>>, StorageError<C::NodeId>> {
         let vote: Option<Vote<C::NodeId>> =
-            read(self.writer(), VOTE).map_err(|e| StorageIOError::read_vote(said(&e)))?;
+            read(self.writer(), VOTE).map_err(|e| StorageIOError::read_vote(to_any_error(&e)))?;
         Ok(vote.map(|mut vote| {
             let voted_for = vote.leader_id().voted_for();
             vote.committed &= self.ahead.is_none() || voted_for != self.ahead;
@@ -268,7 +272,8 @@ where
         &mut self,
         committed: Option<LogId<C::NodeId>>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let change = put(COMMITTED, &committed).map_err(|e| StorageIOError::write(said(&e)))?;
+        let change =
+            put(COMMITTED, &committed).map_err(|e| StorageIOError::write(to_any_error(&e)))?;
         self.writer().write_lazily(vec![change]).await;
         Ok(())
     }
@@ -277,7 +282,7 @@ where
         &mut self,
     ) -> Result<Option<LogId<C::NodeId>>, StorageError<C::NodeId>> {
         let committed = read::<Option<LogId<C::NodeId>>>(self.writer(), COMMITTED)
-            .map_err(|e| StorageIOError::read(said(&e)))?;
+            .map_err(|e| StorageIOError::read(to_any_error(&e)))?;
         Ok(committed.flatten())
     }
 
@@ -297,9 +302,9 @@ where
     }
 
     async fn truncate(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let error = |e: StoreError| StorageIOError::write_logs(said(&e));
-        let end = self.view(|view| view.recent.end());
-        self.on_disk(end).await.map_err(error)?;
+        let error = |e: StoreError| StorageIOError::write_logs(to_any_error(&e));
+        let end = self.with_log(|log| log.recent.end());
+        self.wait_until_durable(end).await.map_err(error)?;
         let before = match log_id.index.checked_sub(1) {
             Some(index) => {
                 let before = self.reader.entries(index..log_id.index, usize::MAX).await;
@@ -307,10 +312,10 @@ where
             }
             None => Vec::new(),
         };
-        self.view(|view| {
-            view.recent.truncate(log_id.index);
-            view.cuts += 1;
-            view.last = before.first().map(|entry| entry.log_id.clone()).or(view.purged.clone());
+        self.with_log(|log| {
+            log.recent.truncate(log_id.index);
+            log.removals += 1;
+            log.last = before.first().map(|entry| entry.log_id.clone()).or(log.purged.clone());
         });
         // From the end, so that even an engine that tears the batch leaves no gap.
         let changes = self.deletions(log_id.index..end).await.map_err(error)?.into_iter().rev();
@@ -322,19 +327,21 @@ where
     /// still installing the leader's snapshot. A log purged before that snapshot is on disk could
     /// not be opened again.
     async fn purge(&mut self, log_id: LogId<C::NodeId>) -> Result<(), StorageError<C::NodeId>> {
-        let error = |e: StoreError| StorageIOError::write_logs(said(&e));
-        self.covered(log_id.index).await.map_err(error)?;
-        let start = self.view(|view| view.first);
+        let error = |e: StoreError| StorageIOError::write_logs(to_any_error(&e));
+        self.wait_until_covered(log_id.index).await.map_err(error)?;
+        let start = self.with_log(|log| log.first);
         let end = log_id.index + 1;
-        self.on_disk(end.min(self.view(|view| view.recent.end()))).await.map_err(error)?;
+        self.wait_until_durable(end.min(self.with_log(|log| log.recent.end())))
+            .await
+            .map_err(error)?;
         let mut changes = vec![put(PURGED, &log_id).map_err(error)?];
         changes.extend(self.deletions(start..end).await.map_err(error)?);
-        self.view(|view| {
-            view.recent.purge(end);
-            view.cuts += 1;
-            view.last = view.last.clone().max(Some(log_id.clone()));
-            view.purged = Some(log_id);
-            view.first = end;
+        self.with_log(|log| {
+            log.recent.purge(end);
+            log.removals += 1;
+            log.last = log.last.clone().max(Some(log_id.clone()));
+            log.purged = Some(log_id);
+            log.first = end;
         });
         self.writer().write(changes).await.map_err(error)?;
         Ok(())
@@ -347,17 +354,17 @@ where
     C::D: Clone,
 {
     /// Waits until a snapshot on disk covers everything up to `index`.
-    async fn covered(&self, index: u64) -> Result<(), StoreError> {
-        self.snapshots.until(index).await.map_err(|why| {
+    async fn wait_until_covered(&self, index: u64) -> Result<(), StoreError> {
+        self.snapshots.try_wait_for(index).await.map_err(|why| {
             let what = format!("the log up to entry {index} is not covered by a snapshot: {why}");
             StoreError::Stopped(what)
         })
     }
 
     /// Waits until every entry before `end` is on disk.
-    async fn on_disk(&self, end: u64) -> Result<(), StoreError> {
+    async fn wait_until_durable(&self, end: u64) -> Result<(), StoreError> {
         match end.checked_sub(1) {
-            Some(last) => self.flushed().reaches(last).await,
+            Some(last) => self.flushed().wait_for(last).await,
             None => Ok(()),
         }
     }
@@ -371,7 +378,7 @@ where
 }
 
 /// Converts the error, with its causes in the text: openraft displays errors without causes.
-pub(super) fn said(error: &StoreError) -> AnyError {
+pub(super) fn to_any_error(error: &StoreError) -> AnyError {
     AnyError::error(chain(error))
 }
 

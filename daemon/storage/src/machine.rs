@@ -1,5 +1,5 @@
 //! openraft's state machine: the replicated state in memory, published after every batch, and its
-//! snapshots in files. All decisions are in [`State::apply`].
+//! snapshots in files. All decisions are in [`ReplicatedState::apply`].
 
 use std::sync::Arc;
 
@@ -13,14 +13,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::log::said;
-use super::reach::Reached;
-use super::snapshot::{self, Body, Snapshots};
+use super::durable_index::DurableWatch;
+use super::log::to_any_error;
+use super::snapshot::{self, SnapshotBody, SnapshotStore};
 use super::{StoreError, blocking, codec};
 use muster_types::error::chain;
 
 /// Replicated state. Equal commands in equal order result in equal states.
-pub trait State: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait ReplicatedState:
+    Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static
+{
     type Command;
     type Outcome;
 
@@ -28,42 +30,42 @@ pub trait State: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 
     fn apply(&mut self, index: u64, command: &Self::Command) -> Self::Outcome;
 
     /// Outcome of an entry without a command.
-    fn nothing() -> Self::Outcome;
+    fn empty_outcome() -> Self::Outcome;
 }
 
 /// State machine of one node.
 #[derive(Debug)]
-pub struct Machine<C: RaftTypeConfig, S> {
+pub struct StateMachine<C: RaftTypeConfig, S> {
     applied: Option<LogId<C::NodeId>>,
     membership: StoredMembership<C::NodeId, C::Node>,
     /// The state. Changed in place while no reader holds it, else copied.
     state: watch::Sender<Arc<S>>,
-    snapshots: Arc<Snapshots>,
+    snapshots: Arc<SnapshotStore>,
     /// Durable index of the log: entries beyond it are not applied.
-    flushed: Reached,
+    flushed: DurableWatch,
 }
 
 /// Builder of a snapshot of the state at the time of its creation.
 #[derive(Debug)]
-pub struct Builder<C: RaftTypeConfig, S> {
+pub struct SnapshotBuilder<C: RaftTypeConfig, S> {
     applied: Option<LogId<C::NodeId>>,
     membership: StoredMembership<C::NodeId, C::Node>,
     state: Arc<S>,
-    snapshots: Arc<Snapshots>,
+    snapshots: Arc<SnapshotStore>,
 }
 
 type Meta<C> = SnapshotMeta<<C as RaftTypeConfig>::NodeId, <C as RaftTypeConfig>::Node>;
 
-impl<C, S> Machine<C, S>
+impl<C, S> StateMachine<C, S>
 where
-    C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = Body>,
-    S: State<Command = C::D, Outcome = C::R>,
+    C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = SnapshotBody>,
+    S: ReplicatedState<Command = C::D, Outcome = C::R>,
 {
     /// Opens the state machine from the newest snapshot. `floor` is the last purged log index.
     pub(super) fn open(
-        snapshots: Arc<Snapshots>,
+        snapshots: Arc<SnapshotStore>,
         floor: Option<u64>,
-        flushed: Reached,
+        flushed: DurableWatch,
     ) -> Result<Self, StoreError> {
         let mut machine = Self {
             applied: None,
@@ -84,7 +86,7 @@ where
     /// Applies entries without a log: openraft's suite passes entries that no log holds.
     #[cfg(test)]
     pub(super) fn without_log(self) -> Self {
-        Self { flushed: Reached::everything(), ..self }
+        Self { flushed: DurableWatch::unlimited(), ..self }
     }
 
     /// Subscribes to the state, updated after every applied batch.
@@ -99,12 +101,12 @@ where
     }
 }
 
-impl<C, S> RaftStateMachine<C> for Machine<C, S>
+impl<C, S> RaftStateMachine<C> for StateMachine<C, S>
 where
-    C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = Body>,
-    S: State<Command = C::D, Outcome = C::R>,
+    C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = SnapshotBody>,
+    S: ReplicatedState<Command = C::D, Outcome = C::R>,
 {
-    type SnapshotBuilder = Builder<C, S>;
+    type SnapshotBuilder = SnapshotBuilder<C, S>;
 
     async fn applied_state(
         &mut self,
@@ -122,8 +124,8 @@ where
     {
         let entries: Vec<_> = entries.into_iter().collect();
         if let Some(last) = entries.last() {
-            let error = |e| StorageIOError::apply(last.log_id.clone(), said(&e));
-            self.flushed.reaches(last.log_id.index).await.map_err(error)?;
+            let error = |e| StorageIOError::apply(last.log_id.clone(), to_any_error(&e));
+            self.flushed.wait_for(last.log_id.index).await.map_err(error)?;
         }
         let mut outcomes = Vec::with_capacity(entries.len());
         let Self { applied, membership, .. } = self;
@@ -131,12 +133,12 @@ where
             let state = Arc::make_mut(state);
             for entry in entries {
                 outcomes.push(match &entry.payload {
-                    EntryPayload::Blank => S::nothing(),
+                    EntryPayload::Blank => S::empty_outcome(),
                     EntryPayload::Normal(command) => state.apply(entry.log_id.index, command),
                     EntryPayload::Membership(members) => {
                         *membership =
                             StoredMembership::new(Some(entry.log_id.clone()), members.clone());
-                        S::nothing()
+                        S::empty_outcome()
                     }
                 });
                 *applied = Some(entry.log_id);
@@ -145,8 +147,8 @@ where
         Ok(outcomes)
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder<C, S> {
-        Builder {
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder<C, S> {
+        SnapshotBuilder {
             applied: self.applied.clone(),
             membership: self.membership.clone(),
             state: Arc::clone(&self.state.borrow()),
@@ -154,19 +156,21 @@ where
         }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Body>, StorageError<C::NodeId>> {
+    async fn begin_receiving_snapshot(
+        &mut self,
+    ) -> Result<Box<SnapshotBody>, StorageError<C::NodeId>> {
         Ok(Box::default())
     }
 
     async fn install_snapshot(
         &mut self,
         meta: &Meta<C>,
-        snapshot: Box<Body>,
+        snapshot: Box<SnapshotBody>,
     ) -> Result<(), StorageError<C::NodeId>> {
         // The log waits for this snapshot before it purges the covered entries.
         let error = |e: StoreError| {
             self.snapshots.fail(&e);
-            StorageIOError::write_snapshot(Some(meta.signature()), said(&e))
+            StorageIOError::write_snapshot(Some(meta.signature()), to_any_error(&e))
         };
         let state = codec::unpack(&snapshot.0)
             .map_err(|why| {
@@ -181,7 +185,7 @@ where
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {
-        let error = |e: StoreError| StorageIOError::read_snapshot(None, said(&e));
+        let error = |e: StoreError| StorageIOError::read_snapshot(None, to_any_error(&e));
         let snapshots = Arc::clone(&self.snapshots);
         let read = match blocking(move || snapshots.last()).await {
             Ok(None) => return Ok(None),
@@ -195,19 +199,19 @@ where
             Err(other) => return Err(error(other).into()),
         };
         let meta = codec::unpack(&read.header).map_err(|why| error(self.snapshots.corrupt(why)))?;
-        Ok(Some(Snapshot { meta, snapshot: Box::new(Body(read.body)) }))
+        Ok(Some(Snapshot { meta, snapshot: Box::new(SnapshotBody(read.body)) }))
     }
 }
 
-impl<C, S> RaftSnapshotBuilder<C> for Builder<C, S>
+impl<C, S> RaftSnapshotBuilder<C> for SnapshotBuilder<C, S>
 where
-    C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = Body>,
-    S: State<Command = C::D, Outcome = C::R>,
+    C: RaftTypeConfig<Entry = Entry<C>, SnapshotData = SnapshotBody>,
+    S: ReplicatedState<Command = C::D, Outcome = C::R>,
 {
     async fn build_snapshot(&mut self) -> Result<Snapshot<C>, StorageError<C::NodeId>> {
         let error = |e: StoreError| {
             self.snapshots.fail(&e);
-            StorageIOError::write_snapshot(None, said(&e))
+            StorageIOError::write_snapshot(None, to_any_error(&e))
         };
         let state = Arc::clone(&self.state);
         let body = blocking(move || codec::pack(&*state).map_err(StoreError::Stopped))
@@ -218,15 +222,15 @@ where
         let meta = SnapshotMeta {
             last_log_id: self.applied.clone(),
             last_membership: self.membership.clone(),
-            snapshot_id: snapshot::name(index, &body),
+            snapshot_id: snapshot::snapshot_id(index, &body),
         };
         save(&self.snapshots, &meta, body.clone()).await.map_err(error)?;
-        Ok(Snapshot { meta, snapshot: Box::new(Body(body)) })
+        Ok(Snapshot { meta, snapshot: Box::new(SnapshotBody(body)) })
     }
 }
 
 async fn save<N: openraft::NodeId, M: openraft::Node>(
-    snapshots: &Arc<Snapshots>,
+    snapshots: &Arc<SnapshotStore>,
     meta: &SnapshotMeta<N, M>,
     body: Bytes,
 ) -> Result<(), StoreError> {

@@ -11,80 +11,80 @@ use openraft::{
 };
 use tokio::sync::watch;
 
-use super::cache::Cache;
-use super::log::said;
-use super::reach::Reach;
-use super::{Pair, StoreError, Table, Writer, blocking, codec};
+use super::cache::LogCache;
+use super::durable_index::DurableIndex;
+use super::log::to_any_error;
+use super::{KeyValue, StoreError, Table, Writer, blocking, codec};
 
 /// Size limit in bytes of one read for replication; a read returns at least one entry.
-const READ_BYTES: usize = 1 << 20;
+const MAX_READ_BYTES: usize = 1 << 20;
 
 /// Entries, each with its length in bytes.
-type Measured<C> = Vec<(Entry<C>, usize)>;
+type SizedEntries<C> = Vec<(Entry<C>, usize)>;
 
 /// Log reader for replication.
 #[derive(Debug)]
 pub struct LogReader<C: RaftTypeConfig> {
-    pub(super) shared: Arc<Shared<C>>,
+    pub(super) inner: Arc<LogInner<C>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Shared<C: RaftTypeConfig> {
+pub(super) struct LogInner<C: RaftTypeConfig> {
     pub writer: Writer,
-    pub known: Arc<Known<C>>,
+    pub log: Arc<SharedLog<C>>,
 }
 
 /// State that the writer's thread updates. Never holds the writer itself: its thread cannot join
 /// itself.
 #[derive(Debug)]
-pub(super) struct Known<C: RaftTypeConfig> {
-    view: RwLock<View<C>>,
+pub(super) struct SharedLog<C: RaftTypeConfig> {
+    log: RwLock<InMemoryLog<C>>,
     /// Durable index of the log.
-    pub flushed: watch::Sender<Reach>,
+    pub flushed: watch::Sender<DurableIndex>,
     /// Last vote saved by this process; `None` before the first.
     pub voted: watch::Sender<Option<Vote<C::NodeId>>>,
 }
 
 /// The log as openraft sees it: ahead of the disk by the entries being written.
 #[derive(Debug)]
-pub(super) struct View<C: RaftTypeConfig> {
+pub(super) struct InMemoryLog<C: RaftTypeConfig> {
     pub purged: Option<LogId<C::NodeId>>,
     pub last: Option<LogId<C::NodeId>>,
     /// First index of the log.
     pub first: u64,
     /// Number of truncations and purges so far.
-    pub cuts: u64,
-    pub recent: Cache<C::Entry>,
+    pub removals: u64,
+    pub recent: LogCache<C::Entry>,
 }
 
 impl<C: RaftTypeConfig> Clone for LogReader<C> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<C: RaftTypeConfig> Known<C> {
-    pub(super) fn new(view: View<C>) -> Self {
-        let upto = view.recent.durable().checked_sub(1);
-        let flushed = watch::Sender::new(Reach { upto, failed: None });
-        Self { view: RwLock::new(view), flushed, voted: watch::Sender::default() }
+impl<C: RaftTypeConfig> SharedLog<C> {
+    pub(super) fn new(log: InMemoryLog<C>) -> Self {
+        let index = log.recent.durable().checked_sub(1);
+        let flushed = watch::Sender::new(DurableIndex { index, failed: None });
+        Self { log: RwLock::new(log), flushed, voted: watch::Sender::default() }
     }
 
-    /// Runs `look` under the lock and publishes the durable index. The lock is never held across
+    /// Runs `access` under the lock and publishes the durable index. The lock is never held across
     /// an await, and nothing under it can panic midway.
-    pub(super) fn view<T>(&self, look: impl FnOnce(&mut View<C>) -> T) -> T {
-        let mut view = self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let seen = look(&mut view);
-        self.flushed.send_if_modified(|reach| {
-            let upto = view.recent.durable().checked_sub(1);
-            std::mem::replace(&mut reach.upto, upto) != upto
+    pub(super) fn with_log<T>(&self, access: impl FnOnce(&mut InMemoryLog<C>) -> T) -> T {
+        let mut log = self.log.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let result = access(&mut log);
+        self.flushed.send_if_modified(|durable| {
+            let index = log.recent.durable().checked_sub(1);
+            std::mem::replace(&mut durable.index, index) != index
         });
-        seen
+        result
     }
 
     pub(super) fn fail(&self, why: String) {
-        self.flushed.send_modify(|reach| {
-            reach.failed.get_or_insert(why);
+        self.flushed.send_modify(|durable| {
+            durable.failed.get_or_insert(why);
         });
     }
 }
@@ -102,36 +102,39 @@ where
         limit: usize,
     ) -> Result<Vec<Entry<C>>, StoreError> {
         loop {
-            let (stored, recent, cuts) = self.parts(&range, limit);
+            let (stored, recent, removals) = self.split_range(&range, limit);
             let mut all = if stored.is_empty() {
                 Vec::new()
             } else {
-                match self.stored(stored).await? {
+                match self.read_stored(stored).await? {
                     Ok(stored) => stored,
-                    Err(_) if self.shared.known.view(|view| view.cuts) != cuts => continue,
-                    Err(why) => return Err(self.shared.writer.corrupt(why)),
+                    Err(_) if self.inner.log.with_log(|log| log.removals) != removals => continue,
+                    Err(why) => return Err(self.inner.writer.corrupt(why)),
                 }
             };
             all.extend(recent);
-            return Ok(up_to(limit, all.iter()).map(|(entry, _)| entry.clone()).collect());
+            return Ok(take_bytes(limit, all.iter()).map(|(entry, _)| entry.clone()).collect());
         }
     }
 
     /// Splits `range`: the part to read from disk, the entries from memory, and the number of
     /// truncations and purges so far.
-    fn parts(&self, range: &Range<u64>, limit: usize) -> (Range<u64>, Measured<C>, u64) {
-        self.shared.known.view(|view| {
-            let range = range.start.max(view.first)..range.end.min(view.recent.end());
+    fn split_range(&self, range: &Range<u64>, limit: usize) -> (Range<u64>, SizedEntries<C>, u64) {
+        self.inner.log.with_log(|log| {
+            let range = range.start.max(log.first)..range.end.min(log.recent.end());
             let tail: Vec<_> =
-                up_to(limit, view.recent.tail(&range).map(|(_, pair)| pair)).cloned().collect();
-            let first_recent = view.recent.tail(&range).next().map_or(range.end, |(i, _)| i);
-            (range.start..first_recent, tail, view.cuts)
+                take_bytes(limit, log.recent.tail(&range).map(|(_, pair)| pair)).cloned().collect();
+            let first_recent = log.recent.tail(&range).next().map_or(range.end, |(i, _)| i);
+            (range.start..first_recent, tail, log.removals)
         })
     }
 
     /// Reads the entries of `range`, which must not be empty, from disk. The inner error is the
     /// reason why the stored records are invalid.
-    async fn stored(&self, range: Range<u64>) -> Result<Result<Measured<C>, String>, StoreError> {
+    async fn read_stored(
+        &self,
+        range: Range<u64>,
+    ) -> Result<Result<SizedEntries<C>, String>, StoreError> {
         let records = self.records(&range).await?;
         let stored = match codec::decode::<C>(&records) {
             Ok(stored) => stored,
@@ -145,15 +148,15 @@ where
     }
 
     /// Reads all records of the entries of `range` that are on disk.
-    pub(super) async fn records(&self, range: &Range<u64>) -> Result<Vec<Pair>, StoreError> {
+    pub(super) async fn records(&self, range: &Range<u64>) -> Result<Vec<KeyValue>, StoreError> {
         let keys = codec::keys(range);
-        let shared = Arc::clone(&self.shared);
-        blocking(move || shared.writer.scan(Table::Log, &keys.start, &keys.end)).await
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.writer.scan(Table::Log, &keys.start, &keys.end)).await
     }
 }
 
 /// Takes entries up to `limit` bytes in total, and at least one.
-fn up_to<'a, E: 'a>(
+fn take_bytes<'a, E: 'a>(
     limit: usize,
     entries: impl Iterator<Item = &'a (E, usize)>,
 ) -> impl Iterator<Item = &'a (E, usize)> {
@@ -185,7 +188,7 @@ where
             Bound::Unbounded => u64::MAX,
         };
         let read = self.entries(start..end, usize::MAX).await;
-        read.map_err(|e| StorageIOError::read_logs(said(&e)).into())
+        read.map_err(|e| StorageIOError::read_logs(to_any_error(&e)).into())
     }
 
     async fn limited_get_log_entries(
@@ -193,7 +196,7 @@ where
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry<C>>, StorageError<C::NodeId>> {
-        let read = self.entries(start..end, READ_BYTES).await;
-        read.map_err(|e| StorageIOError::read_logs(said(&e)).into())
+        let read = self.entries(start..end, MAX_READ_BYTES).await;
+        read.map_err(|e| StorageIOError::read_logs(to_any_error(&e)).into())
     }
 }

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::durable::failed;
-use super::{Change, Engine, Pair, Store, StoreError, Table, record};
+use super::durable::io_error;
+use super::{Change, Engine, KeyValue, Store, StoreError, Table, envelope};
 
 /// The engine that Muster uses.
 pub const SLED: Engine = Engine { name: "sled-0.34", open: |dir| Ok(Arc::new(Sled::open(dir)?)) };
@@ -23,7 +23,7 @@ pub const SLED: Engine = Engine { name: "sled-0.34", open: |dir| Ok(Arc::new(Sle
 const PAGE_CACHE: u64 = 8 << 20;
 
 /// Time limit for a dropped instance in this process to release its files.
-const RELEASE: Duration = Duration::from_secs(5);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Sled {
     db: sled::Db,
@@ -35,26 +35,26 @@ struct Sled {
 impl Sled {
     fn open(dir: &Path) -> Result<Self, StoreError> {
         check_blobs(dir)?;
-        remove_unfinished(dir)?;
-        let (db, tree) = guarded("open", dir, || {
-            let db = open_released(dir)?;
+        remove_incomplete_snapshots(dir)?;
+        let (db, tree) = catch_panic("open", dir, || {
+            let db = open_when_released(dir)?;
             let tree = db.open_tree("raft")?;
             db.flush()?;
             Ok((db, tree))
         })?;
         let path = dir.join("db");
-        let file = File::open(&path).map_err(failed("open", &path))?;
-        file.sync_all().map_err(failed("sync", &path))?;
+        let file = File::open(&path).map_err(io_error("open", &path))?;
+        file.sync_all().map_err(io_error("sync", &path))?;
         super::durable::sync_tree(dir)?;
         Ok(Self { db, tree, file, dir: dir.to_owned() })
     }
 
-    fn guarded<T>(
+    fn catch_panic<T>(
         &self,
         what: &'static str,
-        act: impl FnOnce() -> sled::Result<T>,
+        call: impl FnOnce() -> sled::Result<T>,
     ) -> Result<T, StoreError> {
-        guarded(what, &self.dir, act)
+        catch_panic(what, &self.dir, call)
     }
 }
 
@@ -64,29 +64,29 @@ impl Store for Sled {
         for change in changes {
             match change {
                 Change::Put { table, key, value } => {
-                    record::check_length(value)?;
-                    batch.insert(in_tree(*table, key), value.as_slice());
+                    envelope::check_length(value)?;
+                    batch.insert(tree_key(*table, key), value.as_slice());
                 }
-                Change::Delete { table, key } => batch.remove(in_tree(*table, key)),
+                Change::Delete { table, key } => batch.remove(tree_key(*table, key)),
             }
         }
-        self.guarded("write", || {
+        self.catch_panic("write", || {
             self.tree.apply_batch(batch)?;
             self.db.flush()
         })?;
         check_blobs(&self.dir)?;
-        self.file.sync_data().map_err(failed("sync", &self.dir.join("db")))
+        self.file.sync_data().map_err(io_error("sync", &self.dir.join("db")))
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.guarded("read", || self.tree.get(in_tree(table, key)))?;
+        let found = self.catch_panic("read", || self.tree.get(tree_key(table, key)))?;
         Ok(found.map(|value| value.to_vec()))
     }
 
-    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
-        self.guarded("read", || {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
+        self.catch_panic("read", || {
             self.tree
-                .range(in_tree(table, from)..in_tree(table, to))
+                .range(tree_key(table, from)..tree_key(table, to))
                 .map(|pair| pair.map(|(key, value)| (key[1..].to_vec(), value.to_vec())))
                 .collect()
         })
@@ -95,14 +95,14 @@ impl Store for Sled {
 
 /// Opens sled. Waits for a dropped instance in this process, which sled's threads close a moment
 /// later. No other process can have it open, since the directory is locked.
-fn open_released(dir: &Path) -> sled::Result<sled::Db> {
+fn open_when_released(dir: &Path) -> sled::Result<sled::Db> {
     let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(PAGE_CACHE);
     let mut waited = Duration::ZERO;
     loop {
         match config.open() {
-            Err(sled::Error::Io(e)) if is_locked(&e) && waited < RELEASE => {
-                std::thread::sleep(RELEASE / 1000);
-                waited += RELEASE / 1000;
+            Err(sled::Error::Io(e)) if is_locked(&e) && waited < RELEASE_TIMEOUT => {
+                std::thread::sleep(RELEASE_TIMEOUT / 1000);
+                waited += RELEASE_TIMEOUT / 1000;
             }
             result => return result,
         }
@@ -114,7 +114,7 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().starts_with("could not acquire lock")
 }
 
-fn in_tree(table: Table, key: &[u8]) -> Vec<u8> {
+fn tree_key(table: Table, key: &[u8]) -> Vec<u8> {
     let table = match table {
         Table::Log => b'l',
         Table::Meta => b'm',
@@ -123,13 +123,13 @@ fn in_tree(table: Table, key: &[u8]) -> Vec<u8> {
 }
 
 /// Runs a sled call and converts panics to errors: sled panics on some damaged files.
-fn guarded<T>(
+fn catch_panic<T>(
     what: &'static str,
     dir: &Path,
-    act: impl FnOnce() -> sled::Result<T>,
+    call: impl FnOnce() -> sled::Result<T>,
 ) -> Result<T, StoreError> {
     let path = dir.join("db");
-    match catch_unwind(AssertUnwindSafe(act)) {
+    match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(sled::Error::Corruption { at, .. })) => {
             Err(StoreError::Corrupt { path, why: format!("sled reports corruption at {at:?}") })
@@ -148,11 +148,11 @@ fn guarded<T>(
 }
 
 /// Removes index snapshots left incomplete by a power cut: sled would report the store as corrupt.
-fn remove_unfinished(dir: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
-        let path = entry.map_err(failed("list", dir))?.path();
+fn remove_incomplete_snapshots(dir: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let path = entry.map_err(io_error("list", dir))?.path();
         if path.extension().is_some_and(|extension| extension == "generating") {
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
     }
     Ok(())
@@ -168,6 +168,6 @@ fn check_blobs(dir: &Path) -> Result<(), StoreError> {
             Err(StoreError::Corrupt { path, why })
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(failed("list", &path)(e)),
+        Err(e) => Err(io_error("list", &path)(e)),
     }
 }

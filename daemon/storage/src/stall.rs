@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 /// Start time of the commit in progress. Shared by the writer and the task that watches this node's
 /// leadership.
 #[derive(Debug, Clone, Default)]
-pub struct Stall(Arc<Mutex<Option<Instant>>>);
+pub struct DiskStall(Arc<Mutex<Option<Instant>>>);
 
-impl Stall {
+impl DiskStall {
     /// Runs `work`, which blocks on the disk, and records when it started.
-    pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(super) fn measure<T>(&self, work: impl FnOnce() -> T) -> T {
         self.set(Some(Instant::now()));
         let done = work();
         self.set(None);
@@ -19,7 +19,7 @@ impl Stall {
     }
 
     /// Returns the duration of the commit in progress; zero if there is none.
-    pub fn lasts(&self) -> Duration {
+    pub fn elapsed(&self) -> Duration {
         let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }

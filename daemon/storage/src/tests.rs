@@ -24,14 +24,14 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = openraft::EmptyNode,
         Entry = Entry<Config>,
-        SnapshotData = Body,
+        SnapshotData = SnapshotBody,
 );
 
 /// Test state that lists every applied command with its index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Listed(pub(super) Vec<(u64, String)>);
 
-impl State for Listed {
+impl ReplicatedState for Listed {
     type Command = String;
     type Outcome = Option<u64>;
 
@@ -40,7 +40,7 @@ impl State for Listed {
         Some(index)
     }
 
-    fn nothing() -> Option<u64> {
+    fn empty_outcome() -> Option<u64> {
         None
     }
 }
@@ -49,11 +49,13 @@ type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::EmptyNode>;
 
 struct OnDisk;
 
-impl StoreBuilder<Config, LogStore<Config>, Machine<Config, Listed>, tempfile::TempDir> for OnDisk {
+impl StoreBuilder<Config, LogStore<Config>, StateMachine<Config, Listed>, tempfile::TempDir>
+    for OnDisk
+{
     async fn build(
         &self,
     ) -> Result<
-        (tempfile::TempDir, LogStore<Config>, Machine<Config, Listed>),
+        (tempfile::TempDir, LogStore<Config>, StateMachine<Config, Listed>),
         openraft::StorageError<u64>,
     > {
         let dir = tempfile::tempdir().unwrap();
@@ -63,18 +65,21 @@ impl StoreBuilder<Config, LogStore<Config>, Machine<Config, Listed>, tempfile::T
 }
 
 /// Time after which a forbidden event would have happened.
-const SOON: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(300);
 
-fn owner() -> Owner {
-    Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) }
+fn identity() -> StoreIdentity {
+    StoreIdentity { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) }
 }
 
-fn open_in(dir: &tempfile::TempDir) -> Result<Opened<Config, Listed>, OpenError> {
-    open_as(dir, &owner())
+fn open_in(dir: &tempfile::TempDir) -> Result<RaftStorage<Config, Listed>, OpenError> {
+    open_as(dir, &identity())
 }
 
-fn open_as(dir: &tempfile::TempDir, owner: &Owner) -> Result<Opened<Config, Listed>, OpenError> {
-    open(&dir.path().join("raft"), owner, SLED)
+fn open_as(
+    dir: &tempfile::TempDir,
+    identity: &StoreIdentity,
+) -> Result<RaftStorage<Config, Listed>, OpenError> {
+    open(&dir.path().join("raft"), identity, SLED)
 }
 
 fn entry(index: u64, command: impl Into<String>) -> Entry<Config> {
@@ -85,12 +90,12 @@ fn entry(index: u64, command: impl Into<String>) -> Entry<Config> {
 }
 
 /// Lists every file with its contents and modification time.
-fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+fn all_files(dir: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(everything(&path));
+            found.extend(all_files(&path));
         } else {
             let changed = fs::metadata(&path).unwrap().modified().unwrap();
             found.push((path.clone(), fs::read(&path).unwrap(), changed));
@@ -117,21 +122,21 @@ fn openrafts_own_suite_passes_on_real_files() {
 fn a_foreign_store_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     drop(open_in(&dir).unwrap());
-    let before = everything(dir.path());
+    let before = all_files(dir.path());
 
-    let other = Owner { cluster: ClusterId::from_bytes([9; 32]), ..owner() };
+    let other = StoreIdentity { cluster: ClusterId::from_bytes([9; 32]), ..identity() };
     let error = refusal(open_as(&dir, &other));
     assert!(matches!(error, DirectoryError::OtherCluster { .. }), "{error}");
 
-    let other = Owner { node: NodeId::from_bytes([9; 32]), ..owner() };
+    let other = StoreIdentity { node: NodeId::from_bytes([9; 32]), ..identity() };
     let error = refusal(open_as(&dir, &other));
     assert!(matches!(error, DirectoryError::OtherNode { .. }), "{error}");
 
     let engine = Engine { name: "another", ..SLED };
-    let error = refusal(open::<Config, Listed>(&dir.path().join("raft"), &owner(), engine));
+    let error = refusal(open::<Config, Listed>(&dir.path().join("raft"), &identity(), engine));
     assert!(matches!(error, DirectoryError::OtherEngine { .. }), "{error}");
 
-    assert_eq!(everything(dir.path()), before);
+    assert_eq!(all_files(dir.path()), before);
 }
 
 #[test]
@@ -140,22 +145,22 @@ fn a_newer_format_is_refused_even_when_nothing_else_of_it_is_known() {
     drop(open_in(&dir).unwrap());
     let header = dir.path().join("raft/store.json");
     fs::write(&header, r#"{"format": 2, "shape": "unheard of"}"#).unwrap();
-    let before = everything(dir.path());
+    let before = all_files(dir.path());
     let error = refusal(open_in(&dir)).to_string();
     assert!(error.contains("newer") && error.contains("store.json"), "{error}");
-    assert_eq!(everything(dir.path()), before);
+    assert_eq!(all_files(dir.path()), before);
 }
 
 #[test]
 fn a_directory_of_something_else_is_not_taken_for_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let raft = dir.path().join("raft");
-    durable::make_dir(&raft).unwrap();
+    durable::create_dir(&raft).unwrap();
     fs::write(raft.join("notes.txt"), "mine").unwrap();
-    let before = everything(dir.path());
+    let before = all_files(dir.path());
     let error = refusal(open_in(&dir));
-    assert!(matches!(error, DirectoryError::Unmarked { .. }), "{error}");
-    assert_eq!(everything(dir.path()), before);
+    assert!(matches!(error, DirectoryError::NoHeader { .. }), "{error}");
+    assert_eq!(all_files(dir.path()), before);
 }
 
 #[test]
@@ -172,7 +177,7 @@ fn two_daemons_do_not_share_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let first = open_in(&dir).unwrap();
     let error = refusal(open_in(&dir));
-    assert!(matches!(error, DirectoryError::Busy { .. }), "{error}");
+    assert!(matches!(error, DirectoryError::Locked { .. }), "{error}");
     drop(first);
     open_in(&dir).unwrap();
 }
@@ -217,8 +222,8 @@ async fn entries_that_left_memory_are_read_from_disk() {
 #[tokio::test]
 async fn writes_that_wait_together_share_a_commit() {
     let dir = tempfile::tempdir().unwrap();
-    durable::make_dir(&dir.path().join("raft")).unwrap();
-    let directory = directory::open(&dir.path().join("raft"), &owner(), SLED).unwrap();
+    durable::create_dir(&dir.path().join("raft")).unwrap();
+    let directory = directory::open(&dir.path().join("raft"), &identity(), SLED).unwrap();
     let writer = Writer::open(directory).unwrap();
     let put = |n: u64| {
         let key = n.to_be_bytes().to_vec();
@@ -233,7 +238,7 @@ async fn writes_that_wait_together_share_a_commit() {
 /// Creates a store with two snapshots, of entries 0 to 4 and 0 to 9; returns their paths, oldest
 /// first.
 async fn two_snapshots(dir: &tempfile::TempDir) -> Vec<PathBuf> {
-    let Opened { mut log, mut machine, .. } = open_in(dir).unwrap();
+    let RaftStorage { mut log, mut machine, .. } = open_in(dir).unwrap();
     for index in 0..10 {
         let entry = entry(index, format!("command {index}"));
         log.blocking_append([entry.clone()]).await.unwrap();
@@ -260,7 +265,7 @@ async fn a_damaged_snapshot_is_replaced_by_the_one_before() {
     let dir = tempfile::tempdir().unwrap();
     let paths = two_snapshots(&dir).await;
     flip_a_bit(&paths[1]);
-    let Opened { mut machine, state, .. } = open_in(&dir).unwrap();
+    let RaftStorage { mut machine, state, .. } = open_in(&dir).unwrap();
     assert_eq!(machine.applied_state().await.unwrap().0.map(|id| id.index), Some(4));
     assert_eq!(state.borrow().0.len(), 5);
     assert!(paths[1].with_extension("bad").exists());
@@ -272,10 +277,10 @@ async fn a_damaged_snapshot_is_not_replaced_by_one_that_leaves_a_gap() {
     let paths = two_snapshots(&dir).await;
     open_in(&dir).unwrap().log.purge(entry(7, "").log_id).await.unwrap();
     flip_a_bit(&paths[1]);
-    let before = everything(&dir.path().join("raft/snapshots"));
+    let before = all_files(&dir.path().join("raft/snapshots"));
     let error = open_in(&dir).unwrap_err().to_string();
     assert!(error.contains(&paths[1].display().to_string()), "{error}");
-    assert_eq!(everything(&dir.path().join("raft/snapshots")), before);
+    assert_eq!(all_files(&dir.path().join("raft/snapshots")), before);
 }
 
 /// The newest snapshot was corrupted after the log had been purged up to it. The older one was sent
@@ -284,7 +289,7 @@ async fn a_damaged_snapshot_is_not_replaced_by_one_that_leaves_a_gap() {
 async fn a_snapshot_that_rots_while_the_node_runs_is_made_anew_from_memory() {
     let dir = tempfile::tempdir().unwrap();
     let paths = two_snapshots(&dir).await;
-    let Opened { mut log, mut machine, .. } = open_in(&dir).unwrap();
+    let RaftStorage { mut log, mut machine, .. } = open_in(&dir).unwrap();
     log.purge(entry(9, "").log_id).await.unwrap();
     flip_a_bit(&paths[1]);
     for _ in 0..2 {
@@ -303,8 +308,8 @@ async fn a_snapshot_that_rots_while_the_node_runs_is_made_anew_from_memory() {
 async fn a_snapshot_that_was_set_aside_covers_nothing() {
     let dir = tempfile::tempdir().unwrap();
     flip_a_bit(&two_snapshots(&dir).await[1]);
-    let Opened { mut log, machine: _machine, .. } = open_in(&dir).unwrap();
-    let purge = timeout(SOON, log.purge(entry(9, "").log_id)).await;
+    let RaftStorage { mut log, machine: _machine, .. } = open_in(&dir).unwrap();
+    let purge = timeout(GRACE, log.purge(entry(9, "").log_id)).await;
     assert!(purge.is_err(), "the log would begin after a gap");
     log.purge(entry(4, "").log_id).await.unwrap();
 }
@@ -314,7 +319,7 @@ async fn a_snapshot_that_was_set_aside_covers_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_while_the_log_is_cut_off_and_purged_finds_no_damage() {
     let dir = tempfile::tempdir().unwrap();
-    let Opened { mut log, .. } = open_in(&dir).unwrap();
+    let RaftStorage { mut log, .. } = open_in(&dir).unwrap();
     log = log.with_all_covered();
     let (reader, stop) = (log.get_log_reader().await, Arc::new(AtomicBool::new(false)));
     let mut readers = JoinSet::new();
@@ -346,7 +351,9 @@ async fn reading_while_the_log_is_cut_off_and_purged_finds_no_damage() {
 }
 
 /// Creates a lagging store with entries 0 to 4, and a leader's snapshot of 0 to 9.
-async fn lagging(dir: &tempfile::TempDir) -> (Opened<Config, Listed>, SnapshotMeta, Body) {
+async fn lagging(
+    dir: &tempfile::TempDir,
+) -> (RaftStorage<Config, Listed>, SnapshotMeta, SnapshotBody) {
     let mut opened = open_in(dir).unwrap();
     opened.log.blocking_append((0..5).map(|index| entry(index, "old"))).await.unwrap();
     let leader = tempfile::tempdir().unwrap();
@@ -361,9 +368,9 @@ async fn lagging(dir: &tempfile::TempDir) -> (Opened<Config, Listed>, SnapshotMe
 #[tokio::test]
 async fn a_log_is_purged_only_when_the_snapshot_that_covers_it_is_on_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let (Opened { mut log, mut machine, .. }, meta, body) = lagging(&dir).await;
+    let (RaftStorage { mut log, mut machine, .. }, meta, body) = lagging(&dir).await;
     let mut purge = Box::pin(log.purge(entry(9, "").log_id));
-    assert!(timeout(SOON, &mut purge).await.is_err(), "no snapshot covers the purged entries");
+    assert!(timeout(GRACE, &mut purge).await.is_err(), "no snapshot covers the purged entries");
     let cut = tempfile::tempdir().unwrap();
     copy(&dir.path().join("raft"), &cut.path().join("raft"));
     assert_eq!(open_in(&cut).unwrap().log.purged_index(), None);
@@ -371,7 +378,7 @@ async fn a_log_is_purged_only_when_the_snapshot_that_covers_it_is_on_disk() {
     machine.install_snapshot(&meta, Box::new(body)).await.unwrap();
     purge.await.unwrap();
     drop((log, machine));
-    let Opened { log, mut machine, .. } = open_in(&dir).unwrap();
+    let RaftStorage { log, mut machine, .. } = open_in(&dir).unwrap();
     assert_eq!(log.purged_index(), Some(9));
     assert_eq!(machine.applied_state().await.unwrap().0.map(|id| id.index), Some(9));
 }
@@ -379,8 +386,8 @@ async fn a_log_is_purged_only_when_the_snapshot_that_covers_it_is_on_disk() {
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_installed_leaves_the_log_and_stops_raft() {
     let dir = tempfile::tempdir().unwrap();
-    let (Opened { mut log, mut machine, .. }, meta, _) = lagging(&dir).await;
-    let nonsense = Box::new(Body(vec![0xc1].into()));
+    let (RaftStorage { mut log, mut machine, .. }, meta, _) = lagging(&dir).await;
+    let nonsense = Box::new(SnapshotBody(vec![0xc1].into()));
     let (purged, installed) =
         tokio::join!(log.purge(entry(9, "").log_id), machine.install_snapshot(&meta, nonsense));
     assert!(installed.is_err());
@@ -406,7 +413,7 @@ async fn a_store_that_went_back_in_time_is_refused() {
     fs::remove_dir_all(&data).unwrap();
     copy(&kept, &data);
     let error = open_in(&dir).unwrap_err();
-    assert!(matches!(error, OpenError::Store(StoreError::WentBack { .. })), "{error}");
+    assert!(matches!(error, OpenError::Store(StoreError::RolledBack { .. })), "{error}");
 }
 
 #[test]
@@ -414,16 +421,19 @@ fn a_store_that_was_made_and_is_gone_is_refused() {
     for part in ["", "store.json", "mark", "data"] {
         let dir = tempfile::tempdir().unwrap();
         let raft = dir.path().join("raft");
-        assert!(matches!(require(&raft), Err(OpenError::Directory(DirectoryError::Gone { .. }))));
-        make(&raft, &owner(), SLED).unwrap();
-        require(&raft).unwrap();
+        assert!(matches!(
+            require_existing(&raft),
+            Err(OpenError::Directory(DirectoryError::Missing { .. }))
+        ));
+        create(&raft, &identity(), SLED).unwrap();
+        require_existing(&raft).unwrap();
         let lost = if part.is_empty() { raft.clone() } else { raft.join(part) };
         if lost.is_dir() {
             fs::remove_dir_all(&lost).unwrap();
         } else {
             fs::remove_file(&lost).unwrap();
         }
-        let refused = require(&raft).unwrap_err().to_string();
+        let refused = require_existing(&raft).unwrap_err().to_string();
         assert!(refused.contains("is gone") && refused.contains("re-initialised"), "{refused}");
     }
 }

@@ -2,7 +2,7 @@
 
 use muster_types::NodeId;
 
-use crate::{Body, State};
+use crate::{ReplicatedState, SnapshotBody};
 use muster_state::{ClusterState, Outcome, TimestampedCommand};
 
 openraft::declare_raft_types!(
@@ -13,10 +13,10 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = openraft::EmptyNode,
         Entry = openraft::Entry<TypeConfig>,
-        SnapshotData = Body,
+        SnapshotData = SnapshotBody,
 );
 
-impl State for ClusterState {
+impl ReplicatedState for ClusterState {
     type Command = TimestampedCommand;
     type Outcome = Outcome;
 
@@ -24,7 +24,7 @@ impl State for ClusterState {
         ClusterState::apply(self, index, command)
     }
 
-    fn nothing() -> Outcome {
+    fn empty_outcome() -> Outcome {
         Outcome::Unchanged
     }
 }

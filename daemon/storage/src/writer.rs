@@ -11,20 +11,20 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::directory::Directory;
-use super::mark::Mark;
-use super::stall::Stall;
-use super::{Change, Store, StoreError, Table, record};
+use super::commit_mark::CommitMark;
+use super::directory::StoreDirectory;
+use super::stall::DiskStall;
+use super::{Change, Store, StoreError, Table, envelope};
 use muster_types::error::chain;
 
 /// Capacity of the request queue; further callers wait for space.
-const QUEUE: usize = 256;
+const QUEUE_CAPACITY: usize = 256;
 
 /// Limit for the values of one commit, in bytes.
-const COMMIT_BYTES: usize = 4 << 20;
+const MAX_COMMIT_BYTES: usize = 4 << 20;
 
 /// Longest delay of a change that has no waiting caller.
-const LAZY: Duration = Duration::from_millis(50);
+const LAZY_DELAY: Duration = Duration::from_millis(50);
 
 const SEQUENCE: &[u8] = b"sequence";
 
@@ -42,7 +42,7 @@ pub struct Writer {
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
     store: Arc<dyn Store>,
-    stall: Stall,
+    stall: DiskStall,
     path: PathBuf,
     /// Declared after the store, so that it is released after the store is closed.
     _lock: File,
@@ -55,10 +55,10 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(super) fn open(directory: Directory) -> Result<Self, StoreError> {
-        let Directory { data: path, store, mark, marked, lock } = directory;
-        let stall = Stall::default();
-        let mut run = Run {
+    pub(super) fn open(directory: StoreDirectory) -> Result<Self, StoreError> {
+        let StoreDirectory { data: path, store, mark, acknowledged, lock } = directory;
+        let stall = DiskStall::default();
+        let mut task = WriterTask {
             sequence: 0,
             failed: None,
             store: Arc::clone(&store),
@@ -70,25 +70,25 @@ impl Writer {
                 path: path.clone(),
                 why: "the number of the last commit is invalid".to_owned(),
             })?;
-            run.sequence = u64::from_be_bytes(bytes);
+            task.sequence = u64::from_be_bytes(bytes);
         }
-        if run.sequence < marked {
-            return Err(StoreError::WentBack { path, found: run.sequence, marked });
+        if task.sequence < acknowledged {
+            return Err(StoreError::RolledBack { path, found: task.sequence, acknowledged });
         }
-        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (requests, inbox) = mpsc::channel(QUEUE_CAPACITY);
         let clock = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
-            .map_err(super::durable::failed("start the writer of", &path))?;
+            .map_err(super::durable::io_error("start the writer of", &path))?;
         let thread = std::thread::Builder::new()
             .name("raft-store".to_owned())
-            .spawn(move || clock.block_on(run.serve(inbox)))
-            .map_err(super::durable::failed("start the writer of", &path))?;
+            .spawn(move || clock.block_on(task.run(inbox)))
+            .map_err(super::durable::io_error("start the writer of", &path))?;
         Ok(Self { requests: Some(requests), thread: Some(thread), store, stall, path, _lock: lock })
     }
 
     /// Stall detector of the disk.
-    pub fn stall(&self) -> Stall {
+    pub fn stall(&self) -> DiskStall {
         self.stall.clone()
     }
 
@@ -129,7 +129,7 @@ impl Writer {
         table: Table,
         from: &[u8],
         to: &[u8],
-    ) -> Result<Vec<super::Pair>, StoreError> {
+    ) -> Result<Vec<super::KeyValue>, StoreError> {
         let mut pairs = self.store.scan(table, from, to)?;
         for (key, value) in &mut pairs {
             *value = unseal(&self.path, table, key, value)?;
@@ -179,22 +179,22 @@ fn unseal(
     key: &[u8],
     sealed: &[u8],
 ) -> Result<Vec<u8>, StoreError> {
-    record::unseal(table, key, sealed)
+    envelope::unseal(table, key, sealed)
         .map(<[u8]>::to_vec)
         .map_err(|why| StoreError::Corrupt { path: path.to_owned(), why })
 }
 
 /// The writer's thread.
-struct Run {
+struct WriterTask {
     sequence: u64,
     failed: Option<String>,
     store: Arc<dyn Store>,
-    stall: Stall,
-    mark: Mark,
+    stall: DiskStall,
+    mark: CommitMark,
 }
 
-impl Run {
-    async fn serve(&mut self, mut inbox: mpsc::Receiver<Request>) {
+impl WriterTask {
+    async fn run(&mut self, mut inbox: mpsc::Receiver<Request>) {
         let mut waiting: Vec<Request> = Vec::new();
         loop {
             let urgent = waiting.iter().any(|request| request.done.is_some());
@@ -203,10 +203,10 @@ impl Run {
             } else if urgent {
                 inbox.try_recv().ok()
             } else {
-                timeout(LAZY, inbox.recv()).await.unwrap_or(None)
+                timeout(LAZY_DELAY, inbox.recv()).await.unwrap_or(None)
             };
             match next {
-                Some(request) if size(&waiting) + bytes(&request) <= COMMIT_BYTES => {
+                Some(request) if size(&waiting) + bytes(&request) <= MAX_COMMIT_BYTES => {
                     waiting.push(request);
                 }
                 Some(request) => {
@@ -259,10 +259,10 @@ impl Run {
         });
         for change in &mut changes {
             if let Change::Put { table, key, value } = change {
-                *value = record::seal(*table, key, value);
+                *value = envelope::seal(*table, key, value);
             }
         }
-        self.stall.during(|| {
+        self.stall.measure(|| {
             self.store.commit(&changes)?;
             self.sequence = sequence;
             self.mark.set(sequence)

@@ -13,10 +13,10 @@ use muster_transport::endpoint::{self, Bind, Endpoint, NodeChannel, Trust};
 use muster_transport::hello::{self, Rejection};
 use muster_types::wire::MAX_MESSAGE;
 use muster_types::{ClusterId, NodeId, NodeName, Role};
-use musterd::api::door::Entrance;
-use musterd::api::local::{EtcdView, Local, Sources};
+use musterd::api::hello::HelloService;
 use musterd::api::node::NodeService;
-use musterd::controllers::view::Told;
+use musterd::api::node_status::{EtcdUnitStatus, NodeStatusProvider, StatusChannels};
+use musterd::controllers::cluster_view::LatestView;
 use musterd::controllers::voters;
 use musterd::raft::{self, Group, StartError};
 use tokio::runtime::Runtime;
@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 pub(crate) struct Node {
     pub(crate) plan: Plan,
     pub(crate) trust: watch::Sender<Arc<Trust>>,
-    pub(crate) told: watch::Sender<Told>,
+    pub(crate) latest_view: watch::Sender<LatestView>,
     pub(crate) removed: watch::Sender<bool>,
     group: watch::Sender<Option<Group>>,
     running: Option<Running>,
@@ -52,7 +52,7 @@ pub(crate) struct Node {
 struct Running {
     runtime: Runtime,
     endpoint: Endpoint,
-    door: Arc<Entrance>,
+    hello: Arc<HelloService>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     refused: mpsc::Receiver<Rejection>,
@@ -63,7 +63,7 @@ impl Node {
         Self {
             plan,
             trust: watch::Sender::default(),
-            told: watch::Sender::default(),
+            latest_view: watch::Sender::default(),
             removed: watch::Sender::default(),
             group: watch::Sender::default(),
             running: None,
@@ -85,20 +85,24 @@ impl Node {
             .enable_all()
             .build()
             .unwrap();
-        let local = Arc::new(Local::new(self.plan.name.clone(), self.plan.role, self.sources()));
-        let (refusals, refused) = mpsc::channel(64);
-        let door = Arc::new(Entrance {
-            local: Arc::clone(&local),
+        let node_status = Arc::new(NodeStatusProvider::new(
+            self.plan.name.clone(),
+            self.plan.role,
+            self.sources(),
+        ));
+        let (rejections, refused) = mpsc::channel(64);
+        let hello_service = Arc::new(HelloService {
+            node_status: Arc::clone(&node_status),
             token: self.plan.token.clone(),
             formation: None,
             group: self.group.subscribe(),
             trust: self.trust.subscribe(),
-            told: self.told.subscribe(),
+            latest_view: self.latest_view.subscribe(),
             removed: self.removed.subscribe(),
             cluster: watch::channel(Some(self.plan.cluster)).1,
             birth_fields: BTreeMap::new(),
             addresses: watch::channel(vec![self.plan.address]).1,
-            refused: refusals,
+            rejections,
         });
         let entered = runtime.enter();
         let (endpoint, listener) = Endpoint::bind(Bind {
@@ -107,24 +111,26 @@ impl Node {
             trust: self.trust.subscribe(),
         })
         .unwrap();
-        let node = NodeServer::new(NodeService::new(self.group.subscribe(), local))
+        let node = NodeServer::new(NodeService::new(self.group.subscribe(), node_status))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let hello = hello::Server::new(Arc::clone(&door) as Arc<dyn hello::HelloHandler>).service();
+        let hello = hello::Server::new(Arc::clone(&hello_service) as Arc<dyn hello::HelloHandler>)
+            .service();
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(listener.run(hello, endpoint::service(node), stop.clone()));
         drop(entered);
-        self.running = Some(Running { runtime, endpoint, door, stop, tasks, refused });
+        self.running =
+            Some(Running { runtime, endpoint, hello: hello_service, stop, tasks, refused });
     }
 
-    fn sources(&self) -> Sources {
-        Sources {
+    fn sources(&self) -> StatusChannels {
+        StatusChannels {
             trust: self.trust.subscribe(),
             forming: watch::channel(None).1,
             removed: self.removed.subscribe(),
-            in_touch: watch::channel(true).1,
+            connected: watch::channel(true).1,
             group: self.group.subscribe(),
-            etcd: watch::channel(EtcdView::default()).1,
+            etcd: watch::channel(EtcdUnitStatus::default()).1,
         }
     }
 
@@ -139,7 +145,7 @@ impl Node {
                 Ok(group) => Some(group),
                 // A killed node holds its lock until its writer thread has ended.
                 Err(StartError::Open(muster_storage::OpenError::Directory(
-                    muster_storage::DirectoryError::Busy { .. },
+                    muster_storage::DirectoryError::Locked { .. },
                 ))) => None,
                 Err(error) => panic!("{}", muster_types::error::chain(&error)),
             }
@@ -205,8 +211,8 @@ impl Node {
         &self.running().endpoint
     }
 
-    pub(crate) fn door(&self) -> Arc<Entrance> {
-        Arc::clone(&self.running().door)
+    pub(crate) fn hello(&self) -> Arc<HelloService> {
+        Arc::clone(&self.running().hello)
     }
 
     pub(crate) fn refused(&mut self) -> &mut mpsc::Receiver<Rejection> {

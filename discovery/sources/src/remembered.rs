@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::{MAX_HINTS_PER_SOURCE, Reporter};
-use muster_files::{PRIVATE, replace};
+use muster_files::{PRIVATE_MODE, replace};
 
 /// Format version that this build writes and reads.
 const VERSION: u32 = 1;
@@ -94,7 +94,7 @@ pub fn read(path: &Path) -> Result<Vec<RememberedPeer>, ReadError> {
 pub fn write(path: &Path, peers: &[RememberedPeer]) -> Result<(), WriteError> {
     encode(peers)
         .map_err(io::Error::from)
-        .and_then(|text| replace(path, &text, PRIVATE).map_err(io::Error::from))
+        .and_then(|text| replace(path, &text, PRIVATE_MODE).map_err(io::Error::from))
         .map_err(|source| WriteError { path: path.to_owned(), source })
 }
 

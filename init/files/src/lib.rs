@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Mode of a node's files: readable by the owner only.
-pub const PRIVATE: u32 = 0o600;
+pub const PRIVATE_MODE: u32 = 0o600;
 
 /// A failed write; the old file, if any, is still there.
 #[derive(Debug, thiserror::Error)]
-#[error("{tried} {}", path.display())]
+#[error("{action} {}", path.display())]
 pub struct WriteError {
-    tried: &'static str,
+    action: &'static str,
     path: PathBuf,
     source: io::Error,
 }
@@ -27,19 +27,19 @@ impl From<WriteError> for io::Error {
 }
 
 impl WriteError {
-    fn on<'a>(tried: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self { tried, path: path.to_owned(), source }
+    fn on<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self { action, path: path.to_owned(), source }
     }
 }
 
 /// Replaces the file: writes a temporary file with the given mode, syncs it, renames it over `path`
 /// and syncs the directory. Once this returns, it survives a power cut. One writer per path.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
-    let beside = beside(path);
+    let temporary = temporary_path(path);
     // A left-over of an earlier attempt may have another mode: never reuse it.
-    match fs::remove_file(&beside) {
+    match fs::remove_file(&temporary) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(WriteError::on("remove the left-over", &beside)(e));
+            return Err(WriteError::on("remove the left-over", &temporary)(e));
         }
         _ => {}
     }
@@ -47,30 +47,30 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
         .write(true)
         .create_new(true)
         .mode(mode)
-        .open(&beside)
-        .map_err(WriteError::on("create", &beside))?;
+        .open(&temporary)
+        .map_err(WriteError::on("create", &temporary))?;
     // The umask masks the mode given at creation.
     file.set_permissions(Permissions::from_mode(mode))
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| file.sync_all())
-        .map_err(WriteError::on("write", &beside))?;
-    settle(&beside, path)
+        .map_err(WriteError::on("write", &temporary))?;
+    rename_into_place(&temporary, path)
 }
 
 /// [`replace`]s the file unless it already has these bytes and this mode.
-pub fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
-    let same = || -> io::Result<bool> {
+pub fn replace_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
+    let is_current = || -> io::Result<bool> {
         let meta = fs::symlink_metadata(path)?;
         let plain = meta.is_file() && meta.permissions().mode() & 0o7777 == mode;
         Ok(plain
             && meta.len() == bytes.len() as u64
             && Zeroizing::new(fs::read(path)?)[..] == *bytes)
     };
-    if same().unwrap_or(false) { Ok(()) } else { replace(path, bytes, mode) }
+    if is_current().unwrap_or(false) { Ok(()) } else { replace(path, bytes, mode) }
 }
 
 /// Renames a complete, synced file or directory into place and syncs the parent directory.
-pub fn settle(from: &Path, to: &Path) -> Result<(), WriteError> {
+pub fn rename_into_place(from: &Path, to: &Path) -> Result<(), WriteError> {
     fs::rename(from, to).map_err(WriteError::on("rename into place", to))?;
     sync_directory(parent(to))
 }
@@ -97,7 +97,7 @@ pub fn create_private_directory(path: &Path) -> Result<(), WriteError> {
 }
 
 /// Temporary path for the new file: hidden, in the same directory.
-pub fn beside(path: &Path) -> PathBuf {
+pub fn temporary_path(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
@@ -122,10 +122,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         fs::write(&path, "old").unwrap();
-        fs::write(beside(&path), "torn").unwrap();
-        replace(&path, b"new", PRIVATE).unwrap();
+        fs::write(temporary_path(&path), "torn").unwrap();
+        replace(&path, b"new", PRIVATE_MODE).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE_MODE);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
@@ -134,14 +134,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         let inode = || fs::metadata(&path).unwrap().ino();
-        keep(&path, b"one", PRIVATE).unwrap();
+        replace_if_changed(&path, b"one", PRIVATE_MODE).unwrap();
         let first = inode();
-        keep(&path, b"one", PRIVATE).unwrap();
+        replace_if_changed(&path, b"one", PRIVATE_MODE).unwrap();
         assert_eq!(inode(), first);
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        keep(&path, b"one", PRIVATE).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
-        keep(&path, b"two", PRIVATE).unwrap();
+        replace_if_changed(&path, b"one", PRIVATE_MODE).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE_MODE);
+        replace_if_changed(&path, b"two", PRIVATE_MODE).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
     }
 
@@ -154,7 +154,7 @@ mod tests {
         replace(&path, b"one", 0o666).unwrap();
         let meta = fs::metadata(&path).unwrap();
         assert_eq!(meta.permissions().mode() & 0o777, 0o666);
-        keep(&path, b"one", 0o666).unwrap();
+        replace_if_changed(&path, b"one", 0o666).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().ino(), meta.ino());
     }
 
@@ -162,7 +162,7 @@ mod tests {
     fn a_file_that_cannot_be_written_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("missing/key");
-        let error = replace(&path, b"new", PRIVATE).unwrap_err();
+        let error = replace(&path, b"new", PRIVATE_MODE).unwrap_err();
         assert!(error.to_string().contains("missing/.key.new"), "{error}");
     }
 

@@ -40,7 +40,7 @@ pub fn addresses(wanted: impl Fn(IpAddr) -> bool) -> Result<Vec<Interface>, Addr
 
 /// Scope that an advertised address must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum AddressScope {
     /// Reachable from other machines.
     Routable,
     /// Loopback and link-local are accepted if there is no other: the configuration names them.
@@ -49,11 +49,15 @@ pub enum Reach {
 
 /// The address to advertise: public or private unicast first, then IPv4 before IPv6. Among equals,
 /// prefers the one advertised `before`, so that a machine with several does not switch.
-pub fn best(found: &[Interface], before: Option<IpAddr>, reach: Reach) -> Option<IpAddr> {
+pub fn best_address(
+    found: &[Interface],
+    before: Option<IpAddr>,
+    scope: AddressScope,
+) -> Option<IpAddr> {
     let usable = found.iter().map(|interface| interface.address);
-    let usable = usable.filter(|address| match reach {
-        Reach::Routable => rank(*address) < Rank::Local,
-        Reach::Local => rank(*address) < Rank::Unusable,
+    let usable = usable.filter(|address| match scope {
+        AddressScope::Routable => rank(*address) < Rank::Local,
+        AddressScope::Local => rank(*address) < Rank::Unusable,
     });
     usable.min_by_key(|a| (rank(*a), Some(*a) != before, a.is_ipv6(), *a))
 }
@@ -90,8 +94,8 @@ pub fn watch(
 ) -> (channel::Receiver<Vec<Interface>>, impl Future<Output = ()> + Send) {
     let (publish, addresses_now) = channel::channel(addresses(&wanted).unwrap_or_default());
     let follow = async move {
-        let mut looks = tokio::time::interval(POLL);
-        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+        let mut polls = tokio::time::interval(POLL);
+        while stop.run_until_cancelled(polls.tick()).await.is_some() {
             let found = match addresses(&wanted) {
                 Ok(found) => found,
                 Err(error) => {
@@ -125,14 +129,14 @@ mod tests {
     fn a_routable_address_is_told_and_kept() {
         let all =
             found(&["127.0.0.1", "169.254.1.1", "fe80::1", "fd00::1", "10.0.0.9", "10.0.0.5"]);
-        let told = best(&all, None, Reach::Routable);
-        assert_eq!(told, Some("10.0.0.5".parse().unwrap()));
+        let advertised = best_address(&all, None, AddressScope::Routable);
+        assert_eq!(advertised, Some("10.0.0.5".parse().unwrap()));
         let before = "10.0.0.9".parse().unwrap();
-        assert_eq!(best(&all, Some(before), Reach::Routable), Some(before));
+        assert_eq!(best_address(&all, Some(before), AddressScope::Routable), Some(before));
         let gone = "10.0.0.77".parse().unwrap();
-        assert_eq!(best(&all, Some(gone), Reach::Routable), told);
+        assert_eq!(best_address(&all, Some(gone), AddressScope::Routable), advertised);
         assert_eq!(
-            best(&found(&["::1", "fd00::1"]), None, Reach::Routable),
+            best_address(&found(&["::1", "fd00::1"]), None, AddressScope::Routable),
             "fd00::1".parse().ok()
         );
     }
@@ -140,8 +144,8 @@ mod tests {
     #[test]
     fn loopback_is_told_only_when_it_was_asked_for() {
         let all = found(&["127.0.0.1", "127.88.0.1"]);
-        assert_eq!(best(&all, None, Reach::Routable), None);
-        assert_eq!(best(&all, None, Reach::Local), "127.0.0.1".parse().ok());
+        assert_eq!(best_address(&all, None, AddressScope::Routable), None);
+        assert_eq!(best_address(&all, None, AddressScope::Local), "127.0.0.1".parse().ok());
     }
 
     #[tokio::test]

@@ -57,8 +57,8 @@ impl From<BootId> for String {
 pub enum FactError {
     #[error("read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("unexpected content in {}: {said}", path.display())]
-    Strange { path: PathBuf, said: String },
+    #[error("unexpected content in {}: {content}", path.display())]
+    Unexpected { path: PathBuf, content: String },
 }
 
 impl FactError {
@@ -77,7 +77,7 @@ pub fn hostname() -> String {
 pub fn boot_id() -> Result<BootId, FactError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = fs::read_to_string(path).map_err(FactError::read(path))?;
-    text.trim().parse().map_err(|said| FactError::Strange { path: path.to_owned(), said })
+    text.trim().parse().map_err(|content| FactError::Unexpected { path: path.to_owned(), content })
 }
 
 /// Size in bytes: total and free.
@@ -103,9 +103,9 @@ pub fn memory() -> Result<Space, FactError> {
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")).map(str::trim);
-        kib.and_then(|kib| kib.parse::<u64>().ok())
-            .map(|kib| kib.saturating_mul(1024))
-            .ok_or_else(|| FactError::Strange { path: path.to_owned(), said: format!("no {name}") })
+        kib.and_then(|kib| kib.parse::<u64>().ok()).map(|kib| kib.saturating_mul(1024)).ok_or_else(
+            || FactError::Unexpected { path: path.to_owned(), content: format!("no {name}") },
+        )
     };
     Ok(Space { total: field("MemTotal:")?, free: field("MemAvailable:")? })
 }

@@ -4,5 +4,5 @@
 mod addresses;
 mod host;
 
-pub use addresses::{AddressesError, Interface, Reach, addresses, best, watch};
+pub use addresses::{AddressScope, AddressesError, Interface, addresses, best_address, watch};
 pub use host::{BootId, FactError, Space, boot_id, hostname, memory, space};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// Longest line kept, in bytes; the rest of a longer one is dropped.
-const LONGEST: usize = 2048;
+const MAX_LINE: usize = 2048;
 
 /// The last `keep` lines of an output, in bounded memory.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ impl LastLines {
     /// Adds the next chunk of the output. A chunk may end in the middle of a line or a character.
     pub fn feed(&mut self, piece: &[u8]) {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
-            let room = LONGEST.saturating_sub(self.open.len());
-            self.open.extend(part.iter().filter(|byte| **byte != b'\n').take(room));
+            let free = MAX_LINE.saturating_sub(self.open.len());
+            self.open.extend(part.iter().filter(|byte| **byte != b'\n').take(free));
             if part.ends_with(b"\n") {
                 self.close();
             }
@@ -65,10 +65,10 @@ mod tests {
     #[test]
     fn an_endless_line_and_terminal_tricks_stay_bounded_and_plain() {
         let mut lines = LastLines::new(3);
-        lines.feed(&vec![b'x'; 3 * LONGEST]);
+        lines.feed(&vec![b'x'; 3 * MAX_LINE]);
         lines.feed(b"\n\x1b[31mred\xff\r\n");
         let lines = lines.finish();
-        assert_eq!(lines[0].len(), LONGEST);
+        assert_eq!(lines[0].len(), MAX_LINE);
         assert_eq!(lines[1], "[31mred\u{fffd}");
     }
 }

@@ -24,14 +24,14 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::sync::mpsc;
 
 use super::step::Exit;
-use crate::logs::{LastLines, Place, Rotating};
+use crate::logs::{LastLines, LogConfig, RotatingFile};
 
 /// Number of last output lines reported with an exit.
 const LAST_LINES: usize = 20;
 
 /// Time limit for draining the log after the process exited: a grandchild may hold the other end
 /// of the pipe open indefinitely.
-const DRAIN: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The command to run. The environment is exactly this one; nothing is inherited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,24 +47,24 @@ pub struct Command {
 
 /// Reason for refusing a start. Final until another command is requested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum StartRefusal {
     /// The data that the process must continue from is gone.
     #[error("{0}")]
-    Lost(String),
+    DataLost(String),
     /// Anything else.
     #[error("{0}")]
     Forbidden(String),
 }
 
 /// Check that runs before every start, restarts included. May read and write files.
-pub type Guard = Arc<dyn Fn() -> Result<(), Refusal> + Send + Sync>;
+pub type StartCheck = Arc<dyn Fn() -> Result<(), StartRefusal> + Send + Sync>;
 
 /// Events from the child's thread, in this order: one of the first three, then `Exited` after
 /// `Spawned`.
 pub(super) enum ChildEvent {
     Spawned(Child),
     NotSpawned(io::Error),
-    Refused(Refusal),
+    Refused(StartRefusal),
     Exited { exit: Exit, last_lines: Vec<String> },
 }
 
@@ -97,18 +97,18 @@ impl fmt::Debug for Child {
 /// on a new thread.
 pub(super) fn launch(
     command: Command,
-    guard: Option<Guard>,
-    log: Place,
+    start_check: Option<StartCheck>,
+    log: LogConfig,
     events: mpsc::Sender<ChildEvent>,
 ) -> io::Result<()> {
     let body = move || {
         // If the supervisor task has ended, nothing needs the events.
-        if let Err(refusal) = guard.map_or(Ok(()), |guard| guard()) {
+        if let Err(refusal) = start_check.map_or(Ok(()), |start_check| start_check()) {
             events.blocking_send(ChildEvent::Refused(refusal)).ok();
             return;
         }
         match spawn(command, log) {
-            Ok(started) => attend(started, &events),
+            Ok(started) => wait_for_exit(started, &events),
             Err(error) => {
                 events.blocking_send(ChildEvent::NotSpawned(error)).ok();
             }
@@ -123,9 +123,9 @@ struct Started {
     log: std::sync::mpsc::Receiver<Vec<String>>,
 }
 
-fn spawn(command: Command, log: Place) -> io::Result<Started> {
+fn spawn(command: Command, log: LogConfig) -> io::Result<Started> {
     let path = log.path.clone();
-    let log = Rotating::open(log)
+    let log = RotatingFile::open(log)
         .map_err(|e| io::Error::new(e.kind(), format!("open its log {}: {e}", path.display())))?;
     let (output, input) = io::pipe()?;
     let mut process = process::Command::new(command.program);
@@ -138,10 +138,10 @@ fn spawn(command: Command, log: Place) -> io::Result<Started> {
         .stdout(input.try_clone()?)
         .stderr(input)
         .process_group(0);
-    die_with_us(&mut process);
+    kill_with_parent(&mut process);
     let (done, last_lines) = sync_channel(1);
     thread::Builder::new().name("child-log".to_owned()).spawn(move || {
-        done.send(pump(output, log)).ok(); // no receiver if the start failed
+        done.send(copy_output(output, log)).ok(); // no receiver if the start failed
     })?;
     let mut process = process.spawn()?; // the builder holds the pipe's write end until return
     let fd = match rustix::process::pidfd_open(Pid::from_child(&process), PidfdFlags::empty()) {
@@ -157,7 +157,7 @@ fn spawn(command: Command, log: Place) -> io::Result<Started> {
 }
 
 /// Makes the kernel kill the child when the spawning thread ends.
-fn die_with_us(command: &mut process::Command) {
+fn kill_with_parent(command: &mut process::Command) {
     let us = rustix::process::getpid();
     let before_exec = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -177,12 +177,12 @@ fn die_with_us(command: &mut process::Command) {
 }
 
 /// Reports the start, waits for the process to exit and reports the exit.
-fn attend(started: Started, events: &mpsc::Sender<ChildEvent>) {
+fn wait_for_exit(started: Started, events: &mpsc::Sender<ChildEvent>) {
     let Started { mut process, child, log } = started;
     // If undelivered, the handle is dropped, which kills the child: the wait below always ends.
     events.blocking_send(ChildEvent::Spawned(child)).ok();
     let exit = process.wait().map_or(Exit::Unknown, exit_of);
-    let last_lines = log.recv_timeout(DRAIN).unwrap_or_default();
+    let last_lines = log.recv_timeout(DRAIN_TIMEOUT).unwrap_or_default();
     events.blocking_send(ChildEvent::Exited { exit, last_lines }).ok();
 }
 
@@ -196,7 +196,7 @@ fn exit_of(status: ExitStatus) -> Exit {
 
 /// Copies the output into the log and returns the last lines. Ignores failed writes: a full disk
 /// must not block the process through a full pipe.
-fn pump(mut output: PipeReader, mut log: Rotating) -> Vec<String> {
+fn copy_output(mut output: PipeReader, mut log: RotatingFile) -> Vec<String> {
     let mut last = LastLines::new(LAST_LINES);
     let mut piece = vec![0; 32 << 10];
     loop {

@@ -6,6 +6,9 @@ mod child;
 mod run;
 pub mod step;
 
-pub use child::{Command, Guard, Refusal};
-pub use run::{Gone, Handle, Owner, Phase, Spec, Status, supervise};
+pub use child::{Command, StartCheck, StartRefusal};
+pub use run::{
+    ProcessPhase, ProcessSpec, ProcessStatus, Supervisor, SupervisorStopped, SupervisorTask,
+    supervise,
+};
 pub use step::{Exit, Policy};

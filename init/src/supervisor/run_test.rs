@@ -12,39 +12,39 @@ use tokio::time::timeout;
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-fn shell(script: &str, directory: &Path) -> Spec {
+fn shell(script: &str, directory: &Path) -> ProcessSpec {
     let command = Command {
         program: PathBuf::from("/bin/sh"),
         arguments: ["-c", script].map(OsString::from).to_vec(),
         environment: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
         directory: directory.to_owned(),
     };
-    Spec { command, guard: None }
+    ProcessSpec { command, start_check: None }
 }
 
-struct Bench {
+struct Fixture {
     directory: tempfile::TempDir,
-    handle: Handle,
+    handle: Supervisor,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let policy = Policy {
-            backoff_first: Duration::from_millis(20),
-            stop_within: Duration::from_millis(300),
-            hung_after: Duration::from_millis(100),
+            initial_backoff: Duration::from_millis(20),
+            stop_timeout: Duration::from_millis(300),
+            hang_timeout: Duration::from_millis(100),
             ..Policy::default()
         };
-        let log = Place::new(directory.path().join("log"));
-        let (handle, owner) = supervise("test", policy, log);
+        let log = LogConfig::new(directory.path().join("log"));
+        let (handle, task) = supervise("test", policy, log);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(owner.run(stop.clone()));
+        tasks.spawn(task.run(stop.clone()));
         Self { directory, handle, stop, tasks }
     }
 
@@ -52,9 +52,9 @@ impl Bench {
         self.handle.set_spec(shell(script, self.directory.path())).await.unwrap();
     }
 
-    async fn until(&self, what: &str, is: impl FnMut(&Status) -> bool) -> Status {
+    async fn until(&self, what: &str, is: impl FnMut(&ProcessStatus) -> bool) -> ProcessStatus {
         let mut status = self.handle.status();
-        let found = timeout(LONG, status.wait_for(is)).await.map(|found| found.unwrap().clone());
+        let found = timeout(TIMEOUT, status.wait_for(is)).await.map(|found| found.unwrap().clone());
         found.unwrap_or_else(|_| panic!("waited for {what}: {:?}", *self.handle.status().borrow()))
     }
 }
@@ -66,66 +66,67 @@ fn exists(pid: u32) -> bool {
 
 #[tokio::test]
 async fn a_process_that_ends_is_started_again_and_its_last_words_are_kept() {
-    let bench = Bench::new();
-    bench.want("echo out of luck >&2; exit 3").await;
-    let status = bench.until("two restarts", |status| status.restarts >= 2).await;
+    let fixture = Fixture::new();
+    fixture.want("echo out of luck >&2; exit 3").await;
+    let status = fixture.until("two restarts", |status| status.restarts >= 2).await;
     assert_eq!(status.last_exit, Some(Exit::Code(3)));
     assert_eq!(status.last_lines, ["out of luck"]);
-    let log = fs::read_to_string(bench.directory.path().join("log")).unwrap();
+    let log = fs::read_to_string(fixture.directory.path().join("log")).unwrap();
     assert!(log.lines().count() >= 2, "{log}");
 }
 
 #[tokio::test]
 async fn stopping_is_orderly_and_ends_the_owner() {
-    let mut bench = Bench::new();
-    bench.want("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done").await;
-    bench.until("running", |status| status.phase == Phase::Running).await;
-    let log = bench.directory.path().join("log");
-    timeout(LONG, async {
+    let mut fixture = Fixture::new();
+    fixture.want("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done").await;
+    fixture.until("running", |status| status.phase == ProcessPhase::Running).await;
+    let log = fixture.directory.path().join("log");
+    timeout(TIMEOUT, async {
         while !fs::read_to_string(&log).unwrap().contains("up") {
             tokio::task::yield_now().await;
         }
     })
     .await
     .expect("the script is up");
-    bench.stop.cancel();
-    timeout(LONG, bench.tasks.join_next()).await.expect("the task ends").unwrap().unwrap();
-    let status = bench.handle.status().borrow().clone();
-    assert_eq!((status.phase, status.last_exit), (Phase::Stopped, Some(Exit::Code(0))));
+    fixture.stop.cancel();
+    timeout(TIMEOUT, fixture.tasks.join_next()).await.expect("the task ends").unwrap().unwrap();
+    let status = fixture.handle.status().borrow().clone();
+    assert_eq!((status.phase, status.last_exit), (ProcessPhase::Stopped, Some(Exit::Code(0))));
     assert_eq!(status.last_lines, ["up", "bye"]);
 }
 
 #[tokio::test]
 async fn a_process_that_ignores_sigterm_is_killed() {
-    let bench = Bench::new();
-    bench.want("trap '' TERM; echo up; while :; do sleep 0.02; done").await;
-    bench.until("running", |status| status.phase == Phase::Running).await;
-    let log = bench.directory.path().join("log");
-    timeout(LONG, async {
+    let fixture = Fixture::new();
+    fixture.want("trap '' TERM; echo up; while :; do sleep 0.02; done").await;
+    fixture.until("running", |status| status.phase == ProcessPhase::Running).await;
+    let log = fixture.directory.path().join("log");
+    timeout(TIMEOUT, async {
         while !fs::read_to_string(&log).unwrap().contains("up") {
             tokio::task::yield_now().await;
         }
     })
     .await
     .expect("the script is up");
-    timeout(LONG, bench.handle.stop()).await.expect("it stops").unwrap();
-    assert_eq!(bench.handle.status().borrow().last_exit, Some(Exit::Signal(9)));
+    timeout(TIMEOUT, fixture.handle.stop()).await.expect("it stops").unwrap();
+    assert_eq!(fixture.handle.status().borrow().last_exit, Some(Exit::Signal(9)));
 }
 
 #[tokio::test]
 async fn a_stopped_process_counts_as_hung_and_is_replaced() {
-    let bench = Bench::new();
-    bench.want("exec sleep 1000").await;
-    let first = bench.until("running", |status| status.phase == Phase::Running).await.pid.unwrap();
+    let fixture = Fixture::new();
+    fixture.want("exec sleep 1000").await;
+    let first =
+        fixture.until("running", |status| status.phase == ProcessPhase::Running).await.pid.unwrap();
     let pid = rustix::process::Pid::from_raw(first.cast_signed()).unwrap();
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
-    bench.handle.asked(true).await.unwrap();
-    let mut status = bench.handle.status();
-    timeout(LONG, async {
+    fixture.handle.report_probe(true).await.unwrap();
+    let mut status = fixture.handle.status();
+    timeout(TIMEOUT, async {
         let mut questions = tokio::time::interval(Duration::from_millis(20));
         while status.borrow_and_update().pid.is_none_or(|pid| pid == first) {
             questions.tick().await;
-            bench.handle.asked(false).await.unwrap();
+            fixture.handle.report_probe(false).await.unwrap();
         }
     })
     .await
@@ -136,39 +137,43 @@ async fn a_stopped_process_counts_as_hung_and_is_replaced() {
 
 #[tokio::test]
 async fn a_guard_is_asked_before_every_start_and_can_forbid_it() {
-    let bench = Bench::new();
-    let allowed = bench.directory.path().join("allowed");
+    let fixture = Fixture::new();
+    let allowed = fixture.directory.path().join("allowed");
     fs::write(&allowed, "").unwrap();
-    let mut spec = shell("rm allowed; exit 1", bench.directory.path());
+    let mut spec = shell("rm allowed; exit 1", fixture.directory.path());
     let seen = allowed.clone();
-    spec.guard = Some(Arc::new(move || {
-        if seen.exists() { Ok(()) } else { Err(Refusal::Lost("the data is gone".to_owned())) }
+    spec.start_check = Some(Arc::new(move || {
+        if seen.exists() {
+            Ok(())
+        } else {
+            Err(StartRefusal::DataLost("the data is gone".to_owned()))
+        }
     }));
-    bench.handle.set_spec(spec.clone()).await.unwrap();
-    let status = bench.until("a refusal", |status| status.phase == Phase::Refused).await;
-    assert_eq!(status.refusal, Some(Refusal::Lost("the data is gone".to_owned())));
+    fixture.handle.set_spec(spec.clone()).await.unwrap();
+    let status = fixture.until("a refusal", |status| status.phase == ProcessPhase::Refused).await;
+    assert_eq!(status.refusal, Some(StartRefusal::DataLost("the data is gone".to_owned())));
     assert_eq!(status.last_exit, Some(Exit::Code(1)));
     fs::write(&allowed, "").unwrap();
-    bench.handle.set_spec(spec).await.unwrap();
-    bench.until("another try", |status| status.phase != Phase::Refused).await;
+    fixture.handle.set_spec(spec).await.unwrap();
+    fixture.until("another try", |status| status.phase != ProcessPhase::Refused).await;
 }
 
 #[tokio::test]
 async fn a_program_that_is_missing_is_named() {
-    let bench = Bench::new();
-    let mut spec = shell("", bench.directory.path());
+    let fixture = Fixture::new();
+    let mut spec = shell("", fixture.directory.path());
     spec.command.program = PathBuf::from("/nowhere/etcd");
-    bench.handle.set_spec(spec).await.unwrap();
-    let status = bench.until("a problem", |status| status.problem.is_some()).await;
+    fixture.handle.set_spec(spec).await.unwrap();
+    let status = fixture.until("a problem", |status| status.problem.is_some()).await;
     assert!(status.problem.unwrap().contains("/nowhere/etcd"));
-    assert_eq!(status.phase, Phase::BackingOff);
+    assert_eq!(status.phase, ProcessPhase::BackingOff);
 }
 
 #[tokio::test]
 async fn the_environment_is_not_inherited() {
-    let bench = Bench::new();
-    bench.want("exec env").await;
-    let status = bench.until("an exit", |status| status.last_exit.is_some()).await;
+    let fixture = Fixture::new();
+    fixture.want("exec env").await;
+    let status = fixture.until("an exit", |status| status.last_exit.is_some()).await;
     let names: Vec<_> = status.last_lines.iter().filter_map(|line| line.split_once('=')).collect();
     assert!(
         names.iter().all(|(name, _)| ["PATH", "PWD", "_", "SHLVL"].contains(name)),
@@ -178,12 +183,12 @@ async fn the_environment_is_not_inherited() {
 
 #[tokio::test]
 async fn dropping_the_owner_kills_the_process() {
-    let mut bench = Bench::new();
-    bench.want("exec sleep 1000").await;
-    let pid = bench.until("running", |status| status.pid.is_some()).await.pid.unwrap();
-    bench.tasks.abort_all();
-    bench.tasks.join_next().await;
-    timeout(LONG, async {
+    let mut fixture = Fixture::new();
+    fixture.want("exec sleep 1000").await;
+    let pid = fixture.until("running", |status| status.pid.is_some()).await.pid.unwrap();
+    fixture.tasks.abort_all();
+    fixture.tasks.join_next().await;
+    timeout(TIMEOUT, async {
         while exists(pid) {
             tokio::task::yield_now().await;
         }
@@ -215,7 +220,7 @@ fn a_child_does_not_outlive_a_killed_parent() {
     assert!(exists(pid));
     parent.kill().unwrap();
     parent.wait().unwrap();
-    let until = Instant::now() + LONG;
+    let until = Instant::now() + TIMEOUT;
     while exists(pid) {
         assert!(Instant::now() < until, "the child {pid} outlives its parent");
         std::thread::yield_now();
@@ -226,9 +231,9 @@ fn a_child_does_not_outlive_a_killed_parent() {
 fn supervise_until_killed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let bench = Bench::new();
-        bench.want("exec sleep 1000").await;
-        let status = bench.until("running", |status| status.pid.is_some()).await;
+        let fixture = Fixture::new();
+        fixture.want("exec sleep 1000").await;
+        let status = fixture.until("running", |status| status.pid.is_some()).await;
         println!("\nchild={}", status.pid.unwrap());
         std::future::pending::<()>().await;
     });

@@ -7,35 +7,35 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Longest delay before the first restart; doubles with every further consecutive failure.
-    pub backoff_first: Duration,
+    pub initial_backoff: Duration,
     /// Upper limit of the restart delay.
-    pub backoff_cap: Duration,
+    pub max_backoff: Duration,
     /// Running time after which the count of consecutive failures is reset.
-    pub settle: Duration,
+    pub stable_after: Duration,
     /// Time between SIGTERM and SIGKILL.
-    pub stop_within: Duration,
+    pub stop_timeout: Duration,
     /// Time limit for the first answer after a start, if the process is probed.
-    pub answer_within: Duration,
+    pub first_answer_timeout: Duration,
     /// Silence after which a process that has answered before counts as hung.
-    pub hung_after: Duration,
+    pub hang_timeout: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            backoff_first: Duration::from_millis(250),
-            backoff_cap: Duration::from_secs(30),
-            settle: Duration::from_mins(1),
-            stop_within: Duration::from_secs(10),
-            answer_within: Duration::from_mins(5),
-            hung_after: Duration::from_secs(20),
+            initial_backoff: Duration::from_millis(250),
+            max_backoff: Duration::from_secs(30),
+            stable_after: Duration::from_mins(1),
+            stop_timeout: Duration::from_secs(10),
+            first_answer_timeout: Duration::from_mins(5),
+            hang_timeout: Duration::from_secs(20),
         }
     }
 }
 
 /// Consecutive missed probes before a process can count as hung, however long they took. If this
 /// process itself was suspended, one expired probe proves nothing.
-const HUNG_QUESTIONS: u32 = 3;
+const MIN_MISSED_PROBES: u32 = 3;
 
 /// Exit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Revision(pub u64);
 
 /// State of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum ProcessState {
     /// Nothing runs and nothing is desired.
     Stopped,
     /// The start check refused this revision; only another one is tried.
@@ -74,26 +74,26 @@ pub enum State {
         pid: u32,
         since: Instant,
         answered: bool,
-        silence: Option<Silence>,
+        missed: Option<MissedProbes>,
     },
     /// Waits before the next attempt.
     BackingOff { revision: Revision, until: Instant },
     /// SIGTERM was sent; SIGKILL follows at `until`.
-    Stopping { pid: u32, until: Instant, why: Why },
+    Stopping { pid: u32, until: Instant, reason: StopReason },
 }
 
 /// Consecutive probes that a process did not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Silence {
+pub struct MissedProbes {
     since: Instant,
-    questions: u32,
+    count: u32,
 }
 
 /// Reason for stopping a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum StopReason {
     /// No process is desired, or another revision is.
-    Wanted,
+    Requested,
     /// It does not answer.
     Hung,
 }
@@ -102,7 +102,7 @@ pub enum Why {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event {
     /// The desired revision; `None` to stop.
-    Want(Option<Revision>),
+    SetDesired(Option<Revision>),
     Spawned {
         pid: u32,
     },
@@ -118,7 +118,7 @@ pub enum Event {
         jitter: f64,
     },
     /// A probe was answered in time, or was not.
-    Asked {
+    Probed {
         answered: bool,
     },
     /// The deadline may have passed.
@@ -137,28 +137,28 @@ pub enum Effect {
 
 /// State machine of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
+pub struct StateMachine {
     policy: Policy,
-    wanted: Option<Revision>,
-    state: State,
+    desired: Option<Revision>,
+    state: ProcessState,
     failures: u32,
     restarts: u64,
     last_exit: Option<Exit>,
 }
 
-impl Machine {
+impl StateMachine {
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
-            wanted: None,
-            state: State::Stopped,
+            desired: None,
+            state: ProcessState::Stopped,
             failures: 0,
             restarts: 0,
             last_exit: None,
         }
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ProcessState {
         self.state
     }
 
@@ -174,8 +174,13 @@ impl Machine {
     /// Time at which an [`Event::Tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::BackingOff { until, .. } | State::Stopping { until, .. } => Some(until),
-            State::Stopped | State::Refused(_) | State::Starting(_) | State::Running { .. } => None,
+            ProcessState::BackingOff { until, .. } | ProcessState::Stopping { until, .. } => {
+                Some(until)
+            }
+            ProcessState::Stopped
+            | ProcessState::Refused(_)
+            | ProcessState::Starting(_)
+            | ProcessState::Running { .. } => None,
         }
     }
 
@@ -183,59 +188,67 @@ impl Machine {
     pub fn step(&mut self, now: Instant, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match (self.state, event) {
-            (_, Event::Want(wanted)) => {
-                if wanted != self.wanted {
+            (_, Event::SetDesired(desired)) => {
+                if desired != self.desired {
                     self.failures = 0;
                 }
-                self.wanted = wanted;
+                self.desired = desired;
             }
-            (State::Starting(revision), Event::Spawned { pid }) => {
-                self.state =
-                    State::Running { revision, pid, since: now, answered: false, silence: None };
+            (ProcessState::Starting(revision), Event::Spawned { pid }) => {
+                self.state = ProcessState::Running {
+                    revision,
+                    pid,
+                    since: now,
+                    answered: false,
+                    missed: None,
+                };
             }
-            (State::Starting(revision), Event::NotSpawned { jitter }) => {
+            (ProcessState::Starting(revision), Event::NotSpawned { jitter }) => {
                 self.back_off(revision, now, jitter);
             }
-            (State::Starting(revision), Event::Refused) => self.state = State::Refused(revision),
-            (State::Running { revision, since, .. }, Event::Exited { exit, jitter }) => {
+            (ProcessState::Starting(revision), Event::Refused) => {
+                self.state = ProcessState::Refused(revision)
+            }
+            (ProcessState::Running { revision, since, .. }, Event::Exited { exit, jitter }) => {
                 self.last_exit = Some(exit);
-                if now.saturating_duration_since(since) >= self.policy.settle {
+                if now.saturating_duration_since(since) >= self.policy.stable_after {
                     self.failures = 0;
                 }
                 self.back_off(revision, now, jitter);
             }
-            (State::Stopping { why, .. }, Event::Exited { exit, jitter }) => {
+            (ProcessState::Stopping { reason, .. }, Event::Exited { exit, jitter }) => {
                 self.last_exit = Some(exit);
-                self.state = State::Stopped;
-                if let (Why::Hung, Some(revision)) = (why, self.wanted) {
+                self.state = ProcessState::Stopped;
+                if let (StopReason::Hung, Some(revision)) = (reason, self.desired) {
                     self.back_off(revision, now, jitter);
                 }
             }
-            (State::Running { .. }, Event::Asked { answered }) => {
-                effects.extend(self.hear(now, answered));
+            (ProcessState::Running { .. }, Event::Probed { answered }) => {
+                effects.extend(self.on_probe(now, answered));
             }
-            (State::Stopping { pid, until, why }, Event::Tick) if now >= until => {
-                self.state = State::Stopping { pid, until: now + self.policy.stop_within, why };
+            (ProcessState::Stopping { pid, until, reason }, Event::Tick) if now >= until => {
+                self.state =
+                    ProcessState::Stopping { pid, until: now + self.policy.stop_timeout, reason };
                 effects.push(Effect::Kill);
             }
-            (State::BackingOff { revision, until }, Event::Tick) if now >= until => {
+            (ProcessState::BackingOff { revision, until }, Event::Tick) if now >= until => {
                 self.restarts += 1;
-                self.state = State::Starting(revision);
+                self.state = ProcessState::Starting(revision);
                 effects.push(Effect::Spawn(revision));
             }
             // Stale or early: the process is already in another state.
             (
-                State::Stopped
-                | State::Refused(_)
-                | State::Starting(_)
-                | State::Running { .. }
-                | State::BackingOff { .. }
-                | State::Stopping { .. },
+                ProcessState::Stopped
+                | ProcessState::Refused(_)
+                | ProcessState::Starting(_)
+                | ProcessState::Running { .. }
+                | ProcessState::BackingOff { .. }
+                | ProcessState::Stopping { .. },
                 Event::Spawned { .. }
                 | Event::NotSpawned { .. }
                 | Event::Refused
                 | Event::Exited { .. }
-                | Event::Asked { .. }
+                | Event::Probed { .. }
                 | Event::Tick,
             ) => {}
         }
@@ -246,29 +259,28 @@ impl Machine {
     /// Takes one step from the current to the desired state. Does nothing if they agree or an event
     /// is pending.
     fn converge(&mut self, now: Instant) -> Option<Effect> {
-        match (self.state, self.wanted) {
-            (State::Running { revision, pid, .. }, wanted) if wanted != Some(revision) => {
-                let until = now + self.policy.stop_within;
-                self.state = State::Stopping { pid, until, why: Why::Wanted };
+        match (self.state, self.desired) {
+            (ProcessState::Running { revision, pid, .. }, desired) if desired != Some(revision) => {
+                let until = now + self.policy.stop_timeout;
+                self.state = ProcessState::Stopping { pid, until, reason: StopReason::Requested };
                 Some(Effect::Terminate)
             }
-            (State::Refused(_) | State::BackingOff { .. }, None) => {
-                self.state = State::Stopped;
+            (ProcessState::Refused(_) | ProcessState::BackingOff { .. }, None) => {
+                self.state = ProcessState::Stopped;
                 None
             }
-            (State::Refused(was) | State::BackingOff { revision: was, .. }, Some(wanted))
-                if was != wanted =>
-            {
-                self.start(wanted)
-            }
-            (State::Stopped, Some(wanted)) => self.start(wanted),
             (
-                State::Stopped
-                | State::Refused(_)
-                | State::Starting(_)
-                | State::Running { .. }
-                | State::BackingOff { .. }
-                | State::Stopping { .. },
+                ProcessState::Refused(was) | ProcessState::BackingOff { revision: was, .. },
+                Some(desired),
+            ) if was != desired => self.start(desired),
+            (ProcessState::Stopped, Some(desired)) => self.start(desired),
+            (
+                ProcessState::Stopped
+                | ProcessState::Refused(_)
+                | ProcessState::Starting(_)
+                | ProcessState::Running { .. }
+                | ProcessState::BackingOff { .. }
+                | ProcessState::Stopping { .. },
                 _,
             ) => None,
         }
@@ -279,41 +291,41 @@ impl Machine {
         if self.last_exit.is_some() {
             self.restarts += 1;
         }
-        self.state = State::Starting(revision);
+        self.state = ProcessState::Starting(revision);
         Some(Effect::Spawn(revision))
     }
 
     fn back_off(&mut self, revision: Revision, now: Instant, jitter: f64) {
-        let doubled = self.policy.backoff_first.saturating_mul(1 << self.failures.min(20));
-        let longest = doubled.min(self.policy.backoff_cap);
+        let doubled = self.policy.initial_backoff.saturating_mul(1 << self.failures.min(20));
+        let longest = doubled.min(self.policy.max_backoff);
         self.failures = self.failures.saturating_add(1);
         let pause = longest.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
-        self.state = State::BackingOff { revision, until: now + pause };
+        self.state = ProcessState::BackingOff { revision, until: now + pause };
     }
 
-    fn hear(&mut self, now: Instant, heard: bool) -> Option<Effect> {
-        let State::Running { pid, since, answered, silence, .. } = &mut self.state else {
+    fn on_probe(&mut self, now: Instant, was_answered: bool) -> Option<Effect> {
+        let ProcessState::Running { pid, since, answered, missed, .. } = &mut self.state else {
             return None;
         };
-        if heard {
-            (*answered, *silence) = (true, None);
+        if was_answered {
+            (*answered, *missed) = (true, None);
             return None;
         }
-        let silent = silence.get_or_insert(Silence { since: now, questions: 0 });
-        silent.questions += 1;
+        let missed_probes = missed.get_or_insert(MissedProbes { since: now, count: 0 });
+        missed_probes.count += 1;
         let (from, limit) = if *answered {
-            (silent.since, self.policy.hung_after)
+            (missed_probes.since, self.policy.hang_timeout)
         } else {
-            (*since, self.policy.answer_within)
+            (*since, self.policy.first_answer_timeout)
         };
-        let hung =
-            silent.questions >= HUNG_QUESTIONS && now.saturating_duration_since(from) >= limit;
+        let hung = missed_probes.count >= MIN_MISSED_PROBES
+            && now.saturating_duration_since(from) >= limit;
         if !hung {
             return None;
         }
         // A hung process ignores SIGTERM. SIGKILL also works on a stopped one.
-        let until = now + self.policy.stop_within;
-        self.state = State::Stopping { pid: *pid, until, why: Why::Hung };
+        let until = now + self.policy.stop_timeout;
+        self.state = ProcessState::Stopping { pid: *pid, until, reason: StopReason::Hung };
         Some(Effect::Kill)
     }
 }

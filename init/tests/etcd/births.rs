@@ -1,16 +1,16 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use muster_init::units::etcd::{Health, Phase, Status};
+use muster_init::units::etcd::{EtcdHealth, EtcdPhase, EtcdStatus};
 
-use crate::bench::{Bench, end_all, start_all};
+use crate::support::{TestCluster, end_all, start_all};
 
 #[tokio::test]
 async fn three_founders_become_a_cluster_that_a_stock_etcdctl_accepts() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    let nodes = cluster.founders(3).await?;
     start_all(&nodes).await?;
-    let client = bench.client(&nodes)?;
+    let client = cluster.client(&nodes)?;
     client.put(b"a", b"1").await?;
     for node in &nodes {
         assert_eq!(node.member()?.get(b"a").await?.as_deref(), Some(b"1".as_slice()));
@@ -22,7 +22,7 @@ async fn three_founders_become_a_cluster_that_a_stock_etcdctl_accepts() -> Resul
     let members = client.members().await?;
     assert_eq!(members.len(), 3);
     assert!(members.iter().all(|member| !member.learner && !member.name.is_empty()));
-    let health = bench.etcdctl(&nodes, &["endpoint", "health", "--cluster"]).await?;
+    let health = cluster.etcdctl(&nodes, &["endpoint", "health", "--cluster"]).await?;
     let said = String::from_utf8_lossy(&health.stderr).into_owned()
         + &String::from_utf8_lossy(&health.stdout);
     assert!(health.status.success(), "{said}");
@@ -32,12 +32,12 @@ async fn three_founders_become_a_cluster_that_a_stock_etcdctl_accepts() -> Resul
 
 #[tokio::test]
 async fn a_founder_alone_waits_and_is_not_taken_for_hung() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    let nodes = cluster.founders(3).await?;
     nodes[0].start().await?;
-    let waiting = |status: &Status| matches!(status.health, Health::Waiting(_));
+    let waiting = |status: &EtcdStatus| matches!(status.health, EtcdHealth::Waiting(_));
     let status = nodes[0].until("it to wait for the others", waiting).await?;
-    assert_eq!((status.phase, status.restarts), (Phase::Running, 0));
+    assert_eq!((status.phase, status.restarts), (EtcdPhase::Running, 0));
     start_all(&nodes).await?;
     assert_eq!(nodes[0].handle.status().borrow().restarts, 0);
     end_all(nodes).await
@@ -45,8 +45,8 @@ async fn a_founder_alone_waits_and_is_not_taken_for_hung() -> Result<()> {
 
 #[tokio::test]
 async fn what_others_can_read_holds_no_secret() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let nodes = bench.founders(1).await?;
+    let mut cluster = TestCluster::new()?;
+    let nodes = cluster.founders(1).await?;
     start_all(&nodes).await?;
     let node = &nodes[0];
     let pid = node.pid()?.as_raw_nonzero();
@@ -59,9 +59,9 @@ async fn what_others_can_read_holds_no_secret() -> Result<()> {
         assert!(!text.is_empty() && !text.contains(key), "{file}");
         assert!(!text.contains("ETCD_"), "{text}");
     }
-    let log = fs::read_to_string(node.home.log().join("etcd.log"))?;
+    let log = fs::read_to_string(node.dir.log().join("etcd.log"))?;
     assert!(!log.is_empty() && !log.contains(key) && !log.contains("PRIVATE"));
-    assert_only_the_owner_reads(node.home.root())?;
+    assert_only_the_owner_reads(node.dir.root())?;
     end_all(nodes).await
 }
 

@@ -3,23 +3,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use muster_init::supervisor::Exit;
-use muster_init::units::etcd::{Data, Generation, Health, InitialState, Phase};
+use muster_init::units::etcd::{
+    DataState, EtcdGeneration, EtcdHealth, EtcdPhase, InitialClusterState,
+};
 use rustix::process::{Signal, kill_process};
 
-use crate::bench::{Bench, end_all, start_all, until};
+use crate::support::{TestCluster, end_all, start_all, until};
 
 #[tokio::test]
 async fn a_killed_etcd_comes_back_with_its_data() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    let nodes = cluster.founders(3).await?;
     start_all(&nodes).await?;
-    let client = bench.client(&nodes)?;
+    let client = cluster.client(&nodes)?;
     client.put(b"a", b"1").await?;
     let before = nodes[0].pid()?;
     kill_process(before, Signal::KILL)?;
     let back = nodes[0]
         .until("another process that serves", |status| {
-            status.restarts == 1 && status.health.is_good()
+            status.restarts == 1 && status.health.is_healthy()
         })
         .await?;
     assert_eq!(back.last_exit, Some(Exit::Signal(9)));
@@ -30,65 +32,67 @@ async fn a_killed_etcd_comes_back_with_its_data() -> Result<()> {
 
 #[tokio::test]
 async fn a_hung_etcd_is_killed_after_the_limit_and_comes_back() -> Result<()> {
-    let mut bench = Bench::new()?;
-    bench.policy.hung_after = Duration::from_secs(5);
-    let nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    cluster.policy.hang_timeout = Duration::from_secs(5);
+    let nodes = cluster.founders(3).await?;
     start_all(&nodes).await?;
     let hung = nodes[1].pid()?;
     let since = Instant::now();
     kill_process(hung, Signal::STOP)?;
     let back = nodes[1]
         .until("another process that serves", |status| {
-            status.restarts == 1 && status.health.is_good()
+            status.restarts == 1 && status.health.is_healthy()
         })
         .await?;
-    assert!(since.elapsed() >= bench.policy.hung_after, "{:?}", since.elapsed());
+    assert!(since.elapsed() >= cluster.policy.hang_timeout, "{:?}", since.elapsed());
     assert_eq!(back.last_exit, Some(Exit::Signal(9)));
     end_all(nodes).await
 }
 
 #[tokio::test]
 async fn members_without_a_majority_are_not_restarted() -> Result<()> {
-    let mut bench = Bench::new()?;
-    bench.policy.hung_after = Duration::from_secs(2);
-    let mut nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    cluster.policy.hang_timeout = Duration::from_secs(2);
+    let mut nodes = cluster.founders(3).await?;
     start_all(&nodes).await?;
     let last = nodes.remove(0);
     for node in nodes.drain(..) {
         node.handle.stop().await?;
         node.end().await?;
     }
-    last.until("it to say that it waits", |status| matches!(&status.health, Health::Waiting(_)))
-        .await?;
+    last.until("it to say that it waits", |status| {
+        matches!(&status.health, EtcdHealth::Waiting(_))
+    })
+    .await?;
     let since = Instant::now();
     until("several times the limit to pass", async || {
-        anyhow::ensure!(since.elapsed() > 4 * bench.policy.hung_after, "not yet");
+        anyhow::ensure!(since.elapsed() > 4 * cluster.policy.hang_timeout, "not yet");
         Ok(())
     })
     .await?;
     let status = last.handle.status().borrow().clone();
-    assert_eq!((status.phase, status.restarts), (Phase::Running, 0), "{status:?}");
+    assert_eq!((status.phase, status.restarts), (EtcdPhase::Running, 0), "{status:?}");
     last.end().await
 }
 
 #[tokio::test]
 async fn a_member_whose_data_is_deleted_is_lost_and_its_node_becomes_another_member() -> Result<()>
 {
-    let mut bench = Bench::new()?;
-    let mut nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    let mut nodes = cluster.founders(3).await?;
     start_all(&nodes).await?;
-    let client = bench.client(&nodes[1..])?;
+    let client = cluster.client(&nodes[1..])?;
     client.put(b"a", b"1").await?;
     let old = nodes[0].member()?.status().await?.id;
 
     fs::remove_dir_all(nodes[0].data())?;
-    let lost = nodes[0].until("the loss", |status| status.phase == Phase::Lost).await?;
-    assert_eq!(lost.data, Data::Lost);
+    let lost = nodes[0].until("the loss", |status| status.phase == EtcdPhase::Lost).await?;
+    assert_eq!(lost.data, DataState::Lost);
     let problem = lost.problem.context("a reason")?;
     assert!(problem.contains("must not start empty"), "{problem}");
     // Setting the same spec again changes nothing.
     nodes[0].start().await?;
-    nodes[0].until("the loss again", |status| status.phase == Phase::Lost).await?;
+    nodes[0].until("the loss again", |status| status.phase == EtcdPhase::Lost).await?;
     assert!(!nodes[0].data().exists());
 
     client.remove(old).await?;
@@ -104,10 +108,10 @@ async fn a_member_whose_data_is_deleted_is_lost_and_its_node_becomes_another_mem
     });
     let (new, members) = adding.await?;
     assert_eq!(members.len(), 3);
-    node.spec.generation = Generation(2);
-    node.spec.initial.state = InitialState::Existing;
+    node.spec.generation = EtcdGeneration(2);
+    node.spec.initial.state = InitialClusterState::Existing;
     node.start().await?;
-    node.until_good().await?;
+    node.until_healthy().await?;
     until("the new member's promotion", async || Ok(client.promote(new.id).await?)).await?;
     let node = &nodes[0];
     until("the new member to serve the data", async || {
@@ -117,7 +121,7 @@ async fn a_member_whose_data_is_deleted_is_lost_and_its_node_becomes_another_mem
     })
     .await?;
     until("what was left of the old one to go", async || {
-        anyhow::ensure!(!node.home.root().join("g1.started").exists(), "its record is there");
+        anyhow::ensure!(!node.dir.root().join("g1.started").exists(), "its record is there");
         Ok(())
     })
     .await?;
@@ -126,38 +130,38 @@ async fn a_member_whose_data_is_deleted_is_lost_and_its_node_becomes_another_mem
 
 #[tokio::test]
 async fn all_members_stopped_at_once_come_back_by_themselves() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    let nodes = cluster.founders(3).await?;
     start_all(&nodes).await?;
-    bench.client(&nodes)?.put(b"a", b"1").await?;
+    cluster.client(&nodes)?.put(b"a", b"1").await?;
     for node in &nodes {
         kill_process(node.pid()?, Signal::KILL)?;
     }
     for node in &nodes {
-        node.until("it to serve again", |s| s.restarts > 0 && s.health.is_good()).await?;
+        node.until("it to serve again", |s| s.restarts > 0 && s.health.is_healthy()).await?;
     }
-    assert_eq!(bench.client(&nodes)?.get(b"a").await?.as_deref(), Some(b"1".as_slice()));
+    assert_eq!(cluster.client(&nodes)?.get(b"a").await?.as_deref(), Some(b"1".as_slice()));
     end_all(nodes).await
 }
 
 #[tokio::test]
 async fn a_port_in_use_is_said_in_etcds_words() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let nodes = bench.founders(1).await?;
+    let mut cluster = TestCluster::new()?;
+    let nodes = cluster.founders(1).await?;
     let taken = std::net::TcpListener::bind(nodes[0].spec.peer)?;
     nodes[0].start().await?;
-    let status = nodes[0].until("a complaint", |status| status.last_words.is_some()).await?;
-    let said = status.last_words.unwrap_or_default();
+    let status = nodes[0].until("a complaint", |status| status.last_error.is_some()).await?;
+    let said = status.last_error.unwrap_or_default();
     assert!(said.contains("address already in use"), "{said}");
     drop(taken);
-    nodes[0].until_good().await?;
+    nodes[0].until_healthy().await?;
     end_all(nodes).await
 }
 
 #[tokio::test]
 async fn a_leader_that_stops_hands_over_first() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let mut nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    let mut nodes = cluster.founders(3).await?;
     start_all(&nodes).await?;
     let mut leader = None;
     for (place, node) in nodes.iter().enumerate() {
@@ -170,10 +174,10 @@ async fn a_leader_that_stops_hands_over_first() -> Result<()> {
     leader.handle.stop().await?;
     let ended = leader.handle.status().borrow().clone();
     assert_ne!(ended.last_exit, Some(Exit::Signal(9)), "killed at the deadline: {ended:?}");
-    assert_eq!((ended.phase, ended.generation), (Phase::Stopped, None));
+    assert_eq!((ended.phase, ended.generation), (EtcdPhase::Stopped, None));
     // No election was needed, so no election timeout passed.
     assert!(nodes[0].member()?.status().await?.leader.is_some());
-    bench.client(&nodes)?.put(b"a", b"1").await?;
+    cluster.client(&nodes)?.put(b"a", b"1").await?;
     leader.end().await?;
     end_all(nodes).await
 }

@@ -1,8 +1,8 @@
 //! The etcd unit with the real etcd: members on loopback addresses, mutual TLS, faults.
 
-mod bench;
 mod births;
 mod credentials;
 mod faults;
 mod membership;
 mod snapshots;
+mod support;

@@ -1,15 +1,15 @@
 use anyhow::{Context, Result, ensure};
-use muster_init::units::etcd::client::{AlarmKind, CallError, Kind, MemberId};
-use muster_init::units::etcd::{Health, InitialState};
+use muster_init::units::etcd::client::{AlarmKind, CallError, CallErrorKind, EtcdMemberId};
+use muster_init::units::etcd::{EtcdHealth, InitialClusterState};
 
-use crate::bench::{Bench, Node, end_all, start_all, until};
+use crate::support::{Node, TestCluster, end_all, start_all, until};
 
 /// Adds a node as a learner; does not start it.
-async fn join(bench: &mut Bench, nodes: &[Node], number: u8) -> Result<Node> {
-    let mut node = bench.node(number).await?;
-    let client = bench.client(nodes)?;
+async fn join(cluster: &mut TestCluster, nodes: &[Node], number: u8) -> Result<Node> {
+    let mut node = cluster.node(number).await?;
+    let client = cluster.client(nodes)?;
     client.add_learner(&format!("https://{}", node.spec.peer)).await?;
-    node.spec.initial.state = InitialState::Existing;
+    node.spec.initial.state = InitialClusterState::Existing;
     node.spec.initial.members = nodes.iter().map(|n| (n.spec.name.clone(), n.spec.peer)).collect();
     node.spec.initial.members.insert(node.spec.name.clone(), node.spec.peer);
     Ok(node)
@@ -17,13 +17,13 @@ async fn join(bench: &mut Bench, nodes: &[Node], number: u8) -> Result<Node> {
 
 #[tokio::test]
 async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let mut nodes = bench.founders(1).await?;
+    let mut cluster = TestCluster::new()?;
+    let mut nodes = cluster.founders(1).await?;
     start_all(&nodes).await?;
-    let client = bench.client(&nodes)?;
+    let client = cluster.client(&nodes)?;
     let founder = nodes[0].member()?.status().await?.id;
 
-    let second = join(&mut bench, &nodes, 2).await?;
+    let second = join(&mut cluster, &nodes, 2).await?;
     let url = format!("https://{}", second.spec.peer);
     let listed = client.members().await?;
     let learner = listed.iter().find(|member| member.learner).context("a learner")?.clone();
@@ -33,23 +33,29 @@ async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result
         Ok(()) => None,
         Err(error) => Some(error.kind),
     };
-    assert_eq!(kind(client.add_learner(&url).await.map(drop)), Some(Kind::MemberExists));
+    assert_eq!(kind(client.add_learner(&url).await.map(drop)), Some(CallErrorKind::MemberExists));
     let other = client.add_learner("https://127.88.0.1:1").await.map(drop);
-    assert_eq!(kind(other), Some(Kind::TooManyLearners));
-    assert_eq!(kind(client.promote(learner.id).await.map(drop)), Some(Kind::LearnerNotReady));
-    assert_eq!(kind(client.promote(founder).await.map(drop)), Some(Kind::NotLearner));
-    let nobody = MemberId(1);
-    assert_eq!(kind(client.remove(nobody).await.map(drop)), Some(Kind::MemberNotFound));
+    assert_eq!(kind(other), Some(CallErrorKind::TooManyLearners));
+    assert_eq!(
+        kind(client.promote(learner.id).await.map(drop)),
+        Some(CallErrorKind::LearnerNotReady)
+    );
+    assert_eq!(kind(client.promote(founder).await.map(drop)), Some(CallErrorKind::NotLearner));
+    let unknown = EtcdMemberId(1);
+    assert_eq!(kind(client.remove(unknown).await.map(drop)), Some(CallErrorKind::MemberNotFound));
 
     second.start().await?;
-    let status = second.until_good().await?;
-    assert_eq!(status.health, Health::Learner);
-    assert_eq!(kind(second.member()?.get(b"a").await.map(drop)), Some(Kind::AskedLearner));
+    let status = second.until_healthy().await?;
+    assert_eq!(status.health, EtcdHealth::Learner);
+    assert_eq!(
+        kind(second.member()?.get(b"a").await.map(drop)),
+        Some(CallErrorKind::NotSupportedByLearner)
+    );
     until("the promotion", async || Ok(client.promote(learner.id).await?)).await?;
-    second.until("a voter that serves", |status| status.health == Health::Serving).await?;
+    second.until("a voter that serves", |status| status.health == EtcdHealth::Serving).await?;
 
     nodes.push(second);
-    let client = bench.client(&nodes)?;
+    let client = cluster.client(&nodes)?;
     client.move_leader(learner.id).await?;
     let moved = until("a new leader", async || {
         let leader = nodes[0].member()?.status().await?.leader;
@@ -59,7 +65,7 @@ async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result
     moved.await?;
     client.move_leader(learner.id).await?;
     let refused = nodes[0].member()?.move_leader(founder).await;
-    assert_eq!(kind(refused), Some(Kind::NotLeader));
+    assert_eq!(kind(refused), Some(CallErrorKind::NotLeader));
     nodes[0].member()?.defragment().await?;
     let hashes = [nodes[0].member()?.hash().await?, nodes[1].member()?.hash().await?];
     assert_eq!(hashes[0], hashes[1]);
@@ -69,10 +75,10 @@ async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result
 /// etcd 3.4 lists its members from memory: a partitioned member keeps returning an old list.
 #[tokio::test]
 async fn a_member_without_a_quorum_tells_no_current_list() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let mut nodes = bench.founders(2).await?;
+    let mut cluster = TestCluster::new()?;
+    let mut nodes = cluster.founders(2).await?;
     start_all(&nodes).await?;
-    let client = bench.client(&nodes)?;
+    let client = cluster.client(&nodes)?;
     let mut listed = client.current_members().await?;
     let mut remembered = client.members().await?;
     listed.sort_by_key(|member| member.id);
@@ -87,25 +93,25 @@ async fn a_member_without_a_quorum_tells_no_current_list() -> Result<()> {
     .await?;
     assert_eq!(alone.members().await?.len(), 2, "it remembers");
     let kind = alone.current_members().await.map_err(|error| error.kind);
-    assert!(matches!(kind, Err(Kind::NoLeader | Kind::Deadline)), "{kind:?}");
+    assert!(matches!(kind, Err(CallErrorKind::NoLeader | CallErrorKind::Deadline)), "{kind:?}");
     end_all(nodes).await
 }
 
 #[tokio::test]
 async fn a_member_that_moves_stays_the_same_member() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let mut nodes = bench.founders(3).await?;
+    let mut cluster = TestCluster::new()?;
+    let mut nodes = cluster.founders(3).await?;
     start_all(&nodes).await?;
-    let client = bench.client(&nodes[1..])?;
+    let client = cluster.client(&nodes[1..])?;
     let id = nodes[0].member()?.status().await?.id;
-    let elsewhere = bench.node(9).await?;
+    let elsewhere = cluster.node(9).await?;
     let node = &mut nodes[0];
     client.update(id, &format!("https://{}", elsewhere.spec.peer)).await?;
     (node.spec.peer, node.spec.client) = (elsewhere.spec.peer, elsewhere.spec.client);
     node.spec.credentials = elsewhere.spec.credentials.clone();
     elsewhere.end().await?;
     node.start().await?;
-    node.until("it to serve there", |s| s.restarts == 1 && s.health.is_good()).await?;
+    node.until("it to serve there", |s| s.restarts == 1 && s.health.is_healthy()).await?;
     assert_eq!(node.member()?.status().await?.id, id);
     until("its client URL to follow", async || {
         let members = client.members().await?;
@@ -119,23 +125,23 @@ async fn a_member_that_moves_stays_the_same_member() -> Result<()> {
 
 #[tokio::test]
 async fn changed_first_settings_restart_nothing_once_it_has_started() -> Result<()> {
-    let mut bench = Bench::new()?;
-    let mut nodes = bench.founders(1).await?;
+    let mut cluster = TestCluster::new()?;
+    let mut nodes = cluster.founders(1).await?;
     start_all(&nodes).await?;
     let pid = nodes[0].pid()?;
-    let other = bench.node(2).await?;
+    let other = cluster.node(2).await?;
     let node = &mut nodes[0];
     until("its data to be on record", async || {
-        let text = std::fs::read_to_string(node.home.root().join("g1.started"))?;
+        let text = std::fs::read_to_string(node.dir.root().join("g1.started"))?;
         ensure!(text.contains("\"hadData\": true"), "{text}");
         Ok(())
     })
     .await?;
     node.spec.initial.members.insert(other.spec.name.clone(), other.spec.peer);
-    node.spec.initial.state = InitialState::Existing;
-    node.spec.heard_of = true;
+    node.spec.initial.state = InitialClusterState::Existing;
+    node.spec.known_to_cluster = true;
     node.start().await?;
-    node.until_good().await?;
+    node.until_healthy().await?;
     assert_eq!(node.pid()?, pid);
     other.end().await?;
     end_all(nodes).await
@@ -143,9 +149,9 @@ async fn changed_first_settings_restart_nothing_once_it_has_started() -> Result<
 
 #[tokio::test]
 async fn a_used_up_quota_is_an_alarm_that_can_be_mended() -> Result<()> {
-    let mut bench = Bench::new()?;
-    bench.tuning.quota = 1 << 20;
-    let nodes = bench.founders(1).await?;
+    let mut cluster = TestCluster::new()?;
+    cluster.tuning.quota = 1 << 20;
+    let nodes = cluster.founders(1).await?;
     start_all(&nodes).await?;
     let member = nodes[0].member()?;
     let value = vec![0; 256 << 10];
@@ -157,7 +163,7 @@ async fn a_used_up_quota_is_an_alarm_that_can_be_mended() -> Result<()> {
             break;
         }
     }
-    assert_eq!(last.context("the quota to be used up")?.kind, Kind::NoSpace);
+    assert_eq!(last.context("the quota to be used up")?.kind, CallErrorKind::NoSpace);
     let alarms = member.alarms().await?;
     assert_eq!(alarms.iter().map(|alarm| alarm.kind).collect::<Vec<_>>(), [AlarmKind::NoSpace]);
     member.disarm(alarms[0]).await?;

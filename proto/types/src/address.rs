@@ -12,6 +12,6 @@ pub fn parse_addresses(texts: &[String]) -> Vec<SocketAddr> {
 }
 
 /// Addresses as they stand in a message.
-pub fn address_texts(addresses: &[SocketAddr]) -> Vec<String> {
+pub fn address_strings(addresses: &[SocketAddr]) -> Vec<String> {
     addresses.iter().map(ToString::to_string).collect()
 }

@@ -41,7 +41,7 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
     let identity = Arc::new(Identity::from_pkcs8(&key)?);
     let stolen =
         Membership::load(&dir.join("membership.json"))?.context("the stolen membership")?;
-    let certified = stolen.certified().context("the stolen certificate")?;
+    let certified = stolen.certificate().context("the stolen certificate")?;
     let bundle = TrustBundle::new(certified.authorities)?;
     // First without Muster's own client, which would refuse a node of another cluster by itself.
     let own = with_chain(&identity, certified.chain.clone());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
-use muster_init::units::etcd::client::{Deadlines, Member, Tls};
+use muster_init::units::etcd::client::{Deadlines, MemberClient, Tls};
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
@@ -88,7 +88,7 @@ fn etcd_alone(times: u32) -> Result<Samples> {
             endpoints.iter().find(|(name, _)| **name != leader).context("another member")?;
         took.push_seconds(inside(&desk, || async {
             let member =
-                Member::new(*other, &tls, Deadlines { call: LIMIT, ..Deadlines::default() });
+                MemberClient::new(*other, &tls, Deadlines { call: LIMIT, ..Deadlines::default() });
             member.health().await?;
             first_write(
                 || alone.kill(at),

@@ -9,9 +9,9 @@ use muster_pki::identity::{Identity, node_id};
 use muster_pki::token::Token;
 use muster_state::command::{Admit, FoundCluster, Founder};
 use muster_state::{Command, Outcome, TimestampedCommand};
-use muster_storage::{self, Owner, SLED};
+use muster_storage::{self, SLED, StoreIdentity};
 use muster_types::{ClusterId, NodeId, NodeName, Role};
-use musterd::raft::types::{Opened, TypeConfig};
+use musterd::raft::types::{RaftStorage, TypeConfig};
 use openraft::storage::{RaftLogStorageExt as _, RaftStateMachine as _};
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, RaftSnapshotBuilder as _};
 
@@ -51,10 +51,12 @@ struct Found1000 {
 async fn fill_and_snapshot(times: u32) -> Result<Found1000> {
     let directory = tempfile::tempdir()?;
     let raft = directory.path().join("raft");
-    let owner =
-        Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) };
-    let open = || -> Result<Opened> { Ok(muster_storage::open(&raft, &owner, SLED)?) };
-    let Opened { mut log, mut machine, state } = open()?;
+    let identity = StoreIdentity {
+        node: NodeId::from_bytes([1; 32]),
+        cluster: ClusterId::from_bytes([2; 32]),
+    };
+    let open = || -> Result<RaftStorage> { Ok(muster_storage::open(&raft, &identity, SLED)?) };
+    let RaftStorage { mut log, mut machine, state } = open()?;
     let entries = commands()?.into_iter().enumerate();
     let entries: Vec<_> = entries.map(|(index, command)| entry(index, command)).collect();
     let mut applying = 0.0;

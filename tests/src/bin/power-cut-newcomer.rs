@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use muster_formation::birth::BirthRecord;
-use muster_init::units::etcd::credentials::{self, Paths};
-use muster_init::units::etcd::home::Home;
+use muster_init::units::etcd::credentials::{self, CredentialPaths};
+use muster_init::units::etcd::dir::EtcdDir;
 use muster_sources::remembered;
-use muster_storage::{self, Owner, SLED};
+use muster_storage::{self, SLED, StoreIdentity};
 use muster_tests::newcomer::{CLUSTER, member, membership, peers, record, snapshot};
 use muster_types::ClusterId;
 use musterd::state_dir::StateDir;
@@ -36,9 +36,9 @@ fn main() -> Result<()> {
         does("wish", found, || wish(&state, &promises.record, elsewhere.path()))?;
     }
     // As a member does: what the membership implies is there before it.
-    let owner = Owner { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
-    muster_storage::make(&state.raft(), &owner, SLED)?;
-    let home = Home::new(state.etcd());
+    let owner = StoreIdentity { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
+    muster_storage::create(&state.raft(), &owner, SLED)?;
+    let home = EtcdDir::new(state.etcd());
     for epoch in found + 1..=found + EPOCHS {
         let record = record(epoch, &identity)?;
         does("bind", epoch, || Ok(promises.store.write(&record)?))?;
@@ -63,17 +63,17 @@ fn wish(state: &StateDir, record: &BirthRecord, elsewhere: &Path) -> Result<()> 
         None => None,
     };
     let restore = restore::check(state.path(), given, false)?;
-    Ok(restore::write_down(state, record, restore.as_ref())?)
+    Ok(restore::persist(state, record, restore.as_ref())?)
 }
 
 /// What the etcd unit does around the first start of a member, and etcd itself. etcd syncs its data;
 /// here it does not, since the record is there to outlive the data.
-fn begin_etcd(home: &Home, epoch: u64) -> Result<()> {
+fn begin_etcd(home: &EtcdDir, epoch: u64) -> Result<()> {
     let member = member(epoch)?;
     muster_files::create_private_directory(home.root())?;
-    let paths = Paths::in_home(home.root());
+    let paths = CredentialPaths::in_dir(home.root());
     does("certify", epoch, || Ok(credentials::write(&paths, &member.credentials)?))?;
-    does("start", epoch, || Ok(home.admit(&member)?))?;
+    does("start", epoch, || Ok(home.check_start(&member)?))?;
     let data = home.data(member.generation).join("member");
     for file in ["wal/0.wal", "snap/db"] {
         let file = data.join(file);
@@ -81,7 +81,7 @@ fn begin_etcd(home: &Home, epoch: u64) -> Result<()> {
         fs::write(file, "etcd's own")?;
     }
     does("note", epoch, || {
-        anyhow::ensure!(home.note_data(member.generation)?, "etcd's data is not seen");
+        anyhow::ensure!(home.record_data(member.generation)?, "etcd's data is not seen");
         Ok(())
     })
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
-use muster_init::units::etcd::client::{Deadlines, Member, Tls};
+use muster_init::units::etcd::client::{Deadlines, MemberClient, Tls};
 use muster_init::units::etcd::{Authorities, Credential};
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
@@ -105,9 +105,9 @@ impl Access {
     }
 
     /// The etcd member of one node, where it is now.
-    pub(super) fn etcd(&self, node: &str) -> Member {
+    pub(super) fn etcd(&self, node: &str) -> MemberClient {
         let deadlines = Deadlines { call: CALL, ..Deadlines::default() };
-        Member::new(self.addresses.of(node, 2379), &self.etcd, deadlines)
+        MemberClient::new(self.addresses.of(node, 2379), &self.etcd, deadlines)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use muster_init::units::etcd::client::Member;
+use muster_init::units::etcd::client::MemberClient;
 use muster_messages::operator::{CreateTokenRequest, ListTokensRequest, MembersRequest};
 use muster_pki::token::Token;
 use muster_services::operator::operator_client::OperatorClient;
@@ -69,7 +69,7 @@ pub(super) struct Client {
     node: String,
     access: Access,
     operator: OperatorClient<Channel>,
-    etcd: Member,
+    etcd: MemberClient,
     notes: Arc<Notes>,
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use muster_storage::{Change, Engine, Pair, SLED, Store, StoreError, Table};
+use muster_storage::{Change, Engine, KeyValue, SLED, Store, StoreError, Table};
 use muster_types::error::chain;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
@@ -74,7 +74,7 @@ impl Store for FlushOnly {
         Ok(found.map(|value| value.to_vec()))
     }
 
-    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
         caught(&self.1, || {
             self.0
                 .range(key_of(table, from)..key_of(table, to))
@@ -115,7 +115,7 @@ impl Redb {
         Ok(transaction.commit()?)
     }
 
-    fn range(&self, from: &[u8], to: Bound<&[u8]>) -> Result<Vec<Pair>, redb::Error> {
+    fn range(&self, from: &[u8], to: Bound<&[u8]>) -> Result<Vec<KeyValue>, redb::Error> {
         let records = self.0.begin_read()?.open_table(RECORDS)?;
         let mut pairs = Vec::new();
         for pair in records.range::<&[u8]>((Bound::Included(from), to))? {
@@ -137,7 +137,7 @@ impl Store for Redb {
         Ok(found.into_iter().next().map(|(_, value)| value))
     }
 
-    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<Pair>, StoreError> {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
         self.range(&key_of(table, from), Bound::Excluded(&key_of(table, to)))
             .map_err(failed(&self.1))
     }

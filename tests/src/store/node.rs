@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use muster_storage::{
-    self, Body, DirectoryError, Engine, LogStore, Machine, OpenError, Opened, Owner, State,
+    self, DirectoryError, Engine, LogStore, OpenError, RaftStorage, ReplicatedState, SnapshotBody,
+    StateMachine, StoreIdentity,
 };
 use muster_types::{ClusterId, NodeId};
 use musterd::raft::codec;
@@ -28,14 +29,14 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = openraft::EmptyNode,
         Entry = Entry<Config>,
-        SnapshotData = Body,
+        SnapshotData = SnapshotBody,
 );
 
 /// A state that shows every command that was applied, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed(pub BTreeMap<u64, String>);
 
-impl State for Listed {
+impl ReplicatedState for Listed {
     type Command = String;
     type Outcome = ();
 
@@ -43,13 +44,13 @@ impl State for Listed {
         self.0.insert(index, command.clone());
     }
 
-    fn nothing() {}
+    fn empty_outcome() {}
 }
 
 #[derive(Debug)]
 pub struct Node {
     pub log: LogStore<Config>,
-    pub machine: Machine<Config, Listed>,
+    pub machine: StateMachine<Config, Listed>,
     pub state: watch::Receiver<Arc<Listed>>,
 }
 
@@ -62,17 +63,19 @@ fn log_id(index: u64, term: u64) -> LogId<u64> {
 
 impl Node {
     pub fn open(dir: &Path, engine: Engine) -> Result<Self> {
-        let owner =
-            Owner { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) };
+        let identity = StoreIdentity {
+            node: NodeId::from_bytes([1; 32]),
+            cluster: ClusterId::from_bytes([2; 32]),
+        };
         let begun = Instant::now();
         loop {
-            match muster_storage::open(&dir.join("raft"), &owner, engine) {
-                Ok(Opened { log, machine, state }) => {
+            match muster_storage::open(&dir.join("raft"), &identity, engine) {
+                Ok(RaftStorage { log, machine, state }) => {
                     return Ok(Self { log: log.ahead_as(ME), machine, state });
                 }
                 // A process that another thread is just starting has a copy of the lock that was
                 // given back, until it becomes another program.
-                Err(OpenError::Directory(DirectoryError::Busy { .. }))
+                Err(OpenError::Directory(DirectoryError::Locked { .. }))
                     if begun.elapsed() < Duration::from_secs(5) =>
                 {
                     std::thread::sleep(Duration::from_millis(1));
@@ -111,7 +114,7 @@ impl Node {
                 after.perform(op);
                 let terms = after.history.iter();
                 let listed = terms.map(|(index, term)| (*index, command(*index, *term)));
-                let body = Body(codec::encode(&Listed(listed.collect())).into());
+                let body = SnapshotBody(codec::encode(&Listed(listed.collect())).into());
                 let meta = SnapshotMeta {
                     last_log_id: Some(log_id(to, after.history[&to])),
                     last_membership: StoredMembership::default(),

@@ -10,32 +10,32 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::destroy::stop;
 use super::{LocalError, default_directory, logs};
-use crate::command::context::tell_switch;
-use crate::command::health::{self, HealthView, substance_of};
-use crate::command::init::{InitError, Plan};
+use crate::client::{Api, CallError};
+use crate::command::context::report_context_switch;
+use crate::command::health::{self, HealthView, change_key_of};
+use crate::command::init::{InitError, NewCluster};
 use crate::command::members;
-use crate::connect::{Api, CallError};
-use crate::context::Store;
+use crate::context::ContextStore;
 use crate::failure::{Failure, chain, summary};
 use crate::files::{self, FileError};
-use crate::local::{Block, Member, Process, Record, musterd};
-use crate::output::{Output, Progress, View};
-use crate::value;
+use crate::local::{ClusterRecord, LocalNode, LoopbackBlock, Process, musterd};
+use crate::output::{Output, Progress, Render};
+use crate::parse;
 
 /// Default time limit for the cluster to become healthy; `--timeout` overrides it.
-const HEALTHY: Duration = Duration::from_mins(3);
+const HEALTHY_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Timeout of one health check. Short, so that a node that exited is noticed soon.
-const CALL: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Interval between two health checks.
-const LOOK: Duration = Duration::from_millis(300);
+const CHECK_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Start a cluster of processes on this machine and wait until it is healthy
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// Number of control-plane nodes: 1, 3, 5 or 7
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value::founders,
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse::founders,
         allow_negative_numbers = true)]
     control_planes: u8,
     /// Number of workers
@@ -43,7 +43,7 @@ pub(crate) struct Create {
         allow_negative_numbers = true)]
     workers: u8,
     /// Name of the cluster and of its context
-    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = value::cluster_name)]
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = parse::cluster_name)]
     name: NodeName,
     /// Directory for all files of the nodes [default: muster/clusters/NAME in the user's state
     /// directory]
@@ -55,18 +55,18 @@ pub(crate) struct Create {
 }
 
 fn workers(text: &str) -> Result<u8, String> {
-    let number = value::number(text, 0..=100, 1)?;
+    let number = parse::number(text, 0..=100, 1)?;
     u8::try_from(number).map_err(|error| error.to_string())
 }
 
 impl Create {
     pub(crate) async fn run(
         self,
-        store: &Store,
+        store: &ContextStore,
         timeout: Option<Duration>,
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + timeout.unwrap_or(HEALTHY);
+        let deadline = Instant::now() + timeout.unwrap_or(HEALTHY_TIMEOUT);
         let name = self.name.to_string();
         let program = musterd().map_err(LocalError::from)?;
         let (directory, mut record) = self.write(store)?;
@@ -82,16 +82,16 @@ impl Create {
             return Err(LocalError::NotHealthy { name, why, logs: logs(&directory) }.into());
         }
         // Only now: the next command must not use the context of a cluster that failed to start.
-        let before = match store.choose(&name) {
-            Ok(before) => before,
+        let previous = match store.set_current(&name) {
+            Ok(previous) => previous,
             Err(source) => return Err(LocalError::NotChosen { name, source }.into()),
         };
-        tell_switch(&name, before.as_deref());
+        report_context_switch(&name, previous.as_deref());
         Ok(out.show(&Created { name, directory, block: record.block, nodes: record.nodes })?)
     }
 
     /// Writes the configuration, the record and the context. Starts no process.
-    fn write(self, store: &Store) -> Result<(PathBuf, Record), LocalError> {
+    fn write(self, store: &ContextStore) -> Result<(PathBuf, ClusterRecord), LocalError> {
         let Self { control_planes, workers, name, dir, etcd } = self;
         let name = name.as_str();
         let directory = match dir {
@@ -99,20 +99,20 @@ impl Create {
             None => default_directory(name)?,
         };
         if directory.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(LocalError::Occupied(directory));
+            return Err(LocalError::DirectoryNotEmpty(directory));
         }
-        let context = store.vacant(name)?;
-        store.settle()?;
-        let block = Block::find(control_planes, workers, rand::random)?;
-        let nodes = plan(block, control_planes, workers);
+        let context = store.unused_directory(name)?;
+        store.pin_current()?;
+        let block = LoopbackBlock::find(control_planes, workers, rand::random)?;
+        let nodes = plan_nodes(block, control_planes, workers);
         let endpoints: Vec<String> = nodes
             .iter()
             .filter(|node| node.role == Role::ControlPlane)
             .map(|node| format!("{}:{DEFAULT_PORT}", node.address))
             .collect();
-        let record = Record { name: name.to_owned(), block: block.to_string(), nodes };
+        let record = ClusterRecord { name: name.to_owned(), block: block.to_string(), nodes };
 
-        let mut plan = Plan::new(name, control_planes, "admin");
+        let mut plan = NewCluster::new(name, control_planes, "admin");
         plan.template.mdns = false;
         plan.template.static_peers.clone_from(&endpoints);
         plan.template.etcd_binary = etcd
@@ -121,7 +121,7 @@ impl Create {
         let document = plan.document().map_err(InitError::from)?;
         let mut all = vec![
             (directory.join("node.yaml"), document),
-            (Record::path(&directory), record.compose(&directory)?.into()),
+            (ClusterRecord::path(&directory), record.compose(&directory)?.into()),
         ];
         all.extend(plan.context(&context, &endpoints, Some(directory.clone()))?);
         files::make_private_directory(&directory)?;
@@ -136,8 +136,8 @@ impl Create {
     }
 }
 
-fn plan(block: Block, control_planes: u8, workers: u8) -> Vec<Member> {
-    let member = |name: String, role, address| Member {
+fn plan_nodes(block: LoopbackBlock, control_planes: u8, workers: u8) -> Vec<LocalNode> {
+    let member = |name: String, role, address| LocalNode {
         name: name.parse().expect("a prefix and a number are a node name"),
         role,
         address,
@@ -154,8 +154,8 @@ fn plan(block: Block, control_planes: u8, workers: u8) -> Vec<Member> {
 async fn bring_up(
     program: &Path,
     directory: &Path,
-    record: &mut Record,
-    (store, deadline): (&Store, Instant),
+    record: &mut ClusterRecord,
+    (store, deadline): (&ContextStore, Instant),
     progress: &mut Progress,
 ) -> Result<(), String> {
     for index in 0..record.nodes.len() {
@@ -163,7 +163,7 @@ async fn bring_up(
         let log = files::open_log(&node.log(directory)).map_err(|e| chain(&e))?;
         let arguments = node.arguments(directory);
         let process = Process::start(program, &arguments, &log).map_err(|e| chain(&e))?;
-        progress.say(
+        progress.update(
             node.name.as_str(),
             &format!("started on {} as process {}", node.address, process.pid),
         );
@@ -172,83 +172,83 @@ async fn bring_up(
         record.write(directory).map_err(|e| chain(&e))?;
     }
     let context = store.open(Some(&record.name)).map_err(|e| chain(&e))?;
-    let mut api = Api::new(context, Vec::new(), None, CALL);
-    let mut ticks = interval(LOOK);
+    let mut api = Api::new(context, Vec::new(), None, CALL_TIMEOUT);
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Some(node) = ended(record) {
-            return Err(format!("{}: musterd exited{}", node.name, last_words(node, directory)));
+        if let Some(node) = exited_node(record) {
+            return Err(format!("{}: musterd exited{}", node.name, last_log_line(node, directory)));
         }
-        let missing = match look(&mut api, record).await {
+        let problems = match check_cluster(&mut api, record).await {
             Ok(()) => return Ok(()),
-            Err(missing) => missing,
+            Err(problems) => problems,
         };
-        for Missing { subject, substance, words } in &missing {
-            progress.tell(subject, substance, words);
+        for Problem { subject, change_key, text } in &problems {
+            progress.update_keyed(subject, change_key, text);
         }
         if Instant::now() > deadline {
             let all: Vec<String> =
-                missing.iter().map(|m| format!("{}: {}", m.subject, m.words)).collect();
+                problems.iter().map(|m| format!("{}: {}", m.subject, m.text)).collect();
             return Err(format!("not healthy in time: {}", all.join("; ")));
         }
     }
 }
 
-fn ended(record: &Record) -> Option<&Member> {
+fn exited_node(record: &ClusterRecord) -> Option<&LocalNode> {
     record.nodes.iter().find(|node| node.process.as_ref().is_some_and(|p| !p.is_alive()))
 }
 
 /// Last line of a node's log.
-fn last_words(node: &Member, directory: &Path) -> String {
+fn last_log_line(node: &LocalNode, directory: &Path) -> String {
     let Ok(text) = std::fs::read_to_string(node.log(directory)) else { return String::new() };
     let line = text.lines().rfind(|line| !line.trim().is_empty());
     line.map(|line| format!(": {}", line.chars().take(400).collect::<String>())).unwrap_or_default()
 }
 
 /// One reason why the cluster is not healthy yet.
-struct Missing {
+struct Problem {
     /// Node that reported it, or `cluster`.
     subject: String,
     /// Key of the reason: a plain progress line is repeated only when this changes.
-    substance: String,
-    words: String,
+    change_key: String,
+    text: String,
 }
 
-impl Missing {
-    fn of(subject: impl Into<String>, words: impl Into<String>) -> Self {
-        let (subject, words) = (subject.into(), words.into());
-        Self { subject, substance: words.clone(), words }
+impl Problem {
+    fn of(subject: impl Into<String>, text: impl Into<String>) -> Self {
+        let (subject, text) = (subject.into(), text.into());
+        Self { subject, change_key: text.clone(), text }
     }
 }
 
 /// Checks the cluster once. The error lists all reasons why it is not healthy.
-async fn look(api: &mut Api, record: &Record) -> Result<(), Vec<Missing>> {
-    let told = |error: CallError| match error {
+async fn check_cluster(api: &mut Api, record: &ClusterRecord) -> Result<(), Vec<Problem>> {
+    let problems_of = |error: CallError| match error {
         CallError::NoCluster { nodes, .. } => {
-            nodes.into_iter().map(|node| Missing::of(node.name, node.awaits)).collect()
+            nodes.into_iter().map(|node| Problem::of(node.name, node.waiting_for)).collect()
         }
         error => {
-            let substance = substance_of(&error);
-            vec![Missing { substance, ..Missing::of("cluster", summary(&error)) }]
+            let change_key = change_key_of(&error);
+            vec![Problem { change_key, ..Problem::of("cluster", summary(&error)) }]
         }
     };
-    let health = HealthView::from(health::ask(api).await.map_err(told)?);
+    let health = HealthView::from(health::check_health(api).await.map_err(problems_of)?);
     if !health.healthy {
         let names = record.nodes.iter().map(|node| node.name.as_str());
-        let substance = health.substance(names);
-        return Err(vec![Missing { substance, ..Missing::of("cluster", health.missing()) }]);
+        let change_key = health.change_key(names);
+        return Err(vec![Problem { change_key, ..Problem::of("cluster", health.failed_checks()) }]);
     }
-    let reply = members::ask(api).await.map_err(told)?;
-    let missing: Vec<Missing> = record
+    let reply = members::list_members(api).await.map_err(problems_of)?;
+    let problems: Vec<Problem> = record
         .nodes
         .iter()
         .filter(|node| {
             !reply.members.iter().any(|m| m.name == node.name.as_str() && m.state == "alive")
         })
-        .map(|node| Missing::of(node.name.to_string(), "is not an alive member yet"))
+        .map(|node| Problem::of(node.name.to_string(), "is not an alive member yet"))
         .collect();
-    if missing.is_empty() { Ok(()) } else { Err(missing) }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 #[derive(Debug, Serialize)]
@@ -256,10 +256,10 @@ struct Created {
     name: String,
     directory: PathBuf,
     block: String,
-    nodes: Vec<Member>,
+    nodes: Vec<LocalNode>,
 }
 
-impl View for Created {
+impl Render for Created {
     fn text(&self) -> String {
         let Self { name, directory, block, nodes } = self;
         format!(

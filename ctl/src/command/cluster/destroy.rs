@@ -8,32 +8,36 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{LocalError, directory};
-use crate::context::{ContextError, Store};
+use crate::context::{ContextError, ContextStore};
 use crate::failure::Failure;
-use crate::local::{Record, RecordError};
-use crate::output::{Output, View};
-use crate::value;
+use crate::local::{ClusterRecord, ClusterRecordError};
+use crate::output::{Output, Render};
+use crate::parse;
 
 /// Stop the processes of a local cluster and remove its directory and its context, nothing else
 #[derive(Debug, Args)]
 pub(crate) struct Destroy {
-    #[arg(value_name = "NAME", default_value = "demo", value_parser = value::cluster_name)]
+    #[arg(value_name = "NAME", default_value = "demo", value_parser = parse::cluster_name)]
     name: NodeName,
 }
 
 impl Destroy {
-    pub(crate) async fn run(self, store: &Store, out: &mut Output<'_>) -> Result<(), Failure> {
+    pub(crate) async fn run(
+        self,
+        store: &ContextStore,
+        out: &mut Output<'_>,
+    ) -> Result<(), Failure> {
         let name = self.name.to_string();
         let directory = directory(store, &name)?;
-        let stopped = match Record::read(&directory) {
+        let stopped = match ClusterRecord::read(&directory) {
             Ok(record) => {
-                record.refuse_foreign(&directory).map_err(LocalError::from)?;
+                record.check_removable(&directory).map_err(LocalError::from)?;
                 let stopped = stop(&record).await?;
                 record.remove(&directory).map_err(LocalError::from)?;
                 stopped
             }
             // Removed by hand, including its processes. Only the context is left.
-            Err(RecordError::File(error)) if error.is_missing() && !directory.exists() => 0,
+            Err(ClusterRecordError::File(error)) if error.is_missing() && !directory.exists() => 0,
             Err(error) => return Err(LocalError::from(error).into()),
         };
         match store.remove(&name) {
@@ -45,10 +49,10 @@ impl Destroy {
 }
 
 /// Stops all nodes concurrently. Returns how many were still running.
-pub(super) async fn stop(record: &Record) -> Result<usize, LocalError> {
+pub(super) async fn stop(record: &ClusterRecord) -> Result<usize, LocalError> {
     let mut stops = JoinSet::new();
     for process in record.nodes.iter().filter_map(|node| node.process.clone()) {
-        stops.spawn(async move { process.stop(crate::local::GRACE).await });
+        stops.spawn(async move { process.stop(crate::local::GRACE_PERIOD).await });
     }
     let mut stopped = 0;
     while let Some(joined) = stops.join_next().await {
@@ -69,7 +73,7 @@ struct Destroyed {
     stopped: usize,
 }
 
-impl View for Destroyed {
+impl Render for Destroyed {
     fn text(&self) -> String {
         let Self { name, directory, stopped } = self;
         format!("Stopped {stopped} processes of {name} and removed {}.", directory.display())

@@ -6,23 +6,23 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{directory, names, running};
-use crate::context::Store;
+use crate::context::ContextStore;
 use crate::failure::Failure;
-use crate::local::Record;
-use crate::output::{Output, View, table};
+use crate::local::ClusterRecord;
+use crate::output::{Output, Render, table};
 
 /// List the local clusters
 #[derive(Debug, Args)]
 pub(crate) struct List {}
 
 impl List {
-    pub(crate) fn run(self, store: &Store, out: &mut Output<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(self, store: &ContextStore, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self {} = self;
         let mut clusters = Vec::new();
         for name in names(store) {
             let directory = directory(store, &name)?;
             // A cluster whose record is missing or damaged is listed without nodes.
-            let record = Record::read(&directory).ok();
+            let record = ClusterRecord::read(&directory).ok();
             let (nodes, running) = record.map_or((0, 0), |r| (r.nodes.len(), running(&r)));
             clusters.push(Listed { name, nodes, running, directory });
         }
@@ -43,7 +43,7 @@ struct Listed {
     directory: PathBuf,
 }
 
-impl View for Clusters {
+impl Render for Clusters {
     fn text(&self) -> String {
         if self.clusters.is_empty() {
             return "There is no local cluster: `musterctl cluster create` creates one.".to_owned();

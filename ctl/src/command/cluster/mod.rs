@@ -12,12 +12,12 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::init::InitError;
-use crate::connect::CallError;
-use crate::context::{ContextError, Store};
+use crate::client::CallError;
+use crate::context::{ContextError, ContextStore};
 use crate::failure::Failure;
 use crate::files::FileError;
 use crate::local::{
-    AddressError, Member, Process, ProcessError, ProgramError, Record, RecordError,
+    AddressError, ClusterRecord, ClusterRecordError, LocalNode, Process, ProcessError, ProgramError,
 };
 use crate::output::Output;
 
@@ -40,7 +40,7 @@ pub(crate) enum LocalError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    Record(#[from] RecordError),
+    Record(#[from] ClusterRecordError),
     #[error(transparent)]
     Addresses(#[from] AddressError),
     #[error(transparent)]
@@ -52,7 +52,7 @@ pub(crate) enum LocalError {
     #[error("there is no local cluster {name}{}", known(others))]
     Unknown { name: String, others: Vec<String> },
     #[error("directory {} is not empty\ntry: another --dir", .0.display())]
-    Occupied(PathBuf),
+    DirectoryNotEmpty(PathBuf),
     #[error("no home directory\ntry: --dir DIR")]
     NoHome,
     #[error("context {0} belongs to a cluster that is not local\ntry: another name")]
@@ -82,7 +82,7 @@ fn known(others: &[String]) -> String {
 impl Cluster {
     pub(crate) async fn run(
         self,
-        store: &Store,
+        store: &ContextStore,
         timeout: Option<Duration>,
         out: &mut Output<'_>,
     ) -> Result<(), Failure> {
@@ -104,27 +104,27 @@ fn default_directory(name: &str) -> Result<PathBuf, LocalError> {
 }
 
 /// Returns the directory of a local cluster, found by its context.
-fn directory(store: &Store, name: &str) -> Result<PathBuf, LocalError> {
+fn directory(store: &ContextStore, name: &str) -> Result<PathBuf, LocalError> {
     if store.names().iter().any(|known| known == name) {
         let local = store.open(Some(name))?.description.local;
         return local.ok_or_else(|| LocalError::NotLocal(name.to_owned()));
     }
     // Its context may have been removed by hand.
     match default_directory(name) {
-        Ok(path) if Record::path(&path).is_file() => Ok(path),
+        Ok(path) if ClusterRecord::path(&path).is_file() => Ok(path),
         _ => Err(LocalError::Unknown { name: name.to_owned(), others: names(store) }),
     }
 }
 
 /// Names of the local clusters that have a context.
-fn names(store: &Store) -> Vec<String> {
+fn names(store: &ContextStore) -> Vec<String> {
     let local = |name: &String| store.open(Some(name)).is_ok_and(|c| c.description.local.is_some());
     store.names().into_iter().filter(local).collect()
 }
 
 /// Number of running nodes.
-fn running(record: &Record) -> usize {
-    let alive = |node: &&Member| node.process.as_ref().is_some_and(Process::is_alive);
+fn running(record: &ClusterRecord) -> usize {
+    let alive = |node: &&LocalNode| node.process.as_ref().is_some_and(Process::is_alive);
     record.nodes.iter().filter(alive).count()
 }
 

@@ -7,23 +7,24 @@ use muster_types::{NodeName, Role};
 use serde::Serialize;
 
 use super::{LocalError, directory};
-use crate::context::Store;
+use crate::context::ContextStore;
 use crate::failure::Failure;
-use crate::local::{Process, Record};
-use crate::output::{Output, View, table};
-use crate::value;
+use crate::local::{ClusterRecord, Process};
+use crate::output::{Output, Render, table};
+use crate::parse;
 
 /// Show the processes of a local cluster
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    #[arg(value_name = "NAME", default_value = "demo", value_parser = value::cluster_name)]
+    #[arg(value_name = "NAME", default_value = "demo", value_parser = parse::cluster_name)]
     name: NodeName,
 }
 
 impl Show {
-    pub(crate) fn run(self, store: &Store, out: &mut Output<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(self, store: &ContextStore, out: &mut Output<'_>) -> Result<(), Failure> {
         let directory = directory(store, self.name.as_str())?;
-        let Record { name, block, nodes } = Record::read(&directory).map_err(LocalError::from)?;
+        let ClusterRecord { name, block, nodes } =
+            ClusterRecord::read(&directory).map_err(LocalError::from)?;
         let nodes = nodes
             .into_iter()
             .map(|node| NodeView {
@@ -57,7 +58,7 @@ struct NodeView {
     log: PathBuf,
 }
 
-impl View for Shown {
+impl Render for Shown {
     fn text(&self) -> String {
         let rows = self.nodes.iter().map(|node| {
             let pid = node.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());

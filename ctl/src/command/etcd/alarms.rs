@@ -4,9 +4,9 @@ use clap::Args;
 use muster_messages::operator::{EtcdAlarm, EtcdAlarmsReply, EtcdAlarmsRequest};
 use serde::Serialize;
 
-use crate::connect::{Api, Kind};
+use crate::client::{Api, CallKind};
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
+use crate::output::{Output, Render, or_dash, table};
 
 /// List etcd's alarms
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ impl Alarms {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let message = EtcdAlarmsRequest { disarm: self.disarm };
         let EtcdAlarmsReply { alarms } = api
-            .call(Kind::Idempotent, "list etcd's alarms", message, async |client, request| {
+            .call(CallKind::Idempotent, "list etcd's alarms", message, async |client, request| {
                 client.etcd_alarms(request).await
             })
             .await?;
@@ -49,7 +49,7 @@ impl From<EtcdAlarm> for AlarmView {
     }
 }
 
-impl View for AlarmsView {
+impl Render for AlarmsView {
     fn text(&self) -> String {
         if self.alarms.is_empty() {
             return "No alarms.".to_owned();
@@ -57,7 +57,7 @@ impl View for AlarmsView {
         let rows = self
             .alarms
             .iter()
-            .map(|alarm| [dash(&alarm.node), alarm.member_id.clone(), alarm.alarm.clone()]);
+            .map(|alarm| [or_dash(&alarm.node), alarm.member_id.clone(), alarm.alarm.clone()]);
         let list = table(["NODE", "MEMBER", "ALARM"], rows);
         if self.disarmed { format!("{list}\n\nDisarmed.") } else { list }
     }
@@ -66,7 +66,7 @@ impl View for AlarmsView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::all_forms;
+    use crate::output::testing::all_formats;
 
     #[test]
     fn alarms_are_shown_in_every_form() {
@@ -76,7 +76,7 @@ mod tests {
             alarm: "NOSPACE".to_owned(),
         };
         let alarms = vec![alarm.into()];
-        insta::assert_snapshot!(all_forms(&AlarmsView { disarmed: false, alarms }));
+        insta::assert_snapshot!(all_formats(&AlarmsView { disarmed: false, alarms }));
         assert_eq!(AlarmsView { disarmed: true, alarms: Vec::new() }.text(), "No alarms.");
     }
 }

@@ -10,12 +10,12 @@ use muster_pki::leaf::KeyPair;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{EtcdError, senseless};
+use super::{EtcdError, invalid_reply};
+use crate::client::{Api, CallKind};
 use crate::clock::{parse_duration, rfc3339};
-use crate::connect::{Api, Kind};
 use crate::failure::Failure;
 use crate::files::{self, FileError};
-use crate::output::{Output, View};
+use crate::output::{Output, Render};
 
 /// Write short-lived credentials, so that a stock etcdctl works; the key never leaves this machine
 #[derive(Debug, Args)]
@@ -37,8 +37,8 @@ impl ClientConfig {
         // The path goes into a file that may be sourced from any working directory.
         let directory = std::path::absolute(&directory)
             .map_err(|source| EtcdError::Path { path: directory.display().to_string(), source })?;
-        let places = Places::under(&directory);
-        places.vacant()?;
+        let output_files = OutputFiles::in_directory(&directory);
+        output_files.check_absent()?;
         let key = KeyPair::generate();
         let message = EtcdClientConfigRequest {
             certificate_request: key.request(),
@@ -46,17 +46,17 @@ impl ClientConfig {
         };
         let what = "get a client certificate for etcd";
         let reply = api
-            .call(Kind::Idempotent, what, message, async |client, request| {
+            .call(CallKind::Idempotent, what, message, async |client, request| {
                 client.etcd_client_config(request).await
             })
             .await?;
         if reply.endpoints.is_empty() || reply.endpoints.iter().any(|e| !is_url(e)) {
-            return Err(senseless(api, "no usable endpoints of etcd").into());
+            return Err(invalid_reply(api, "no usable endpoints of etcd").into());
         }
         files::make_private_directory(&directory)?;
-        places.write(&reply, &key.to_pem())?;
+        output_files.write(&reply, &key.to_pem())?;
         Ok(out.show(&Written {
-            environment: places.environment,
+            environment: output_files.environment,
             expires: rfc3339(reply.expires_ms),
             endpoints: reply.endpoints,
             directory,
@@ -70,15 +70,15 @@ fn is_url(endpoint: &str) -> bool {
         && endpoint.bytes().all(|b| b.is_ascii_alphanumeric() || b":/.-_[]".contains(&b))
 }
 
-struct Places {
+struct OutputFiles {
     authority: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
     environment: PathBuf,
 }
 
-impl Places {
-    fn under(directory: &Path) -> Self {
+impl OutputFiles {
+    fn in_directory(directory: &Path) -> Self {
         Self {
             authority: directory.join("ca.crt"),
             certificate: directory.join("client.crt"),
@@ -87,7 +87,7 @@ impl Places {
         }
     }
 
-    fn vacant(&self) -> Result<(), FileError> {
+    fn check_absent(&self) -> Result<(), FileError> {
         let all = [&self.authority, &self.certificate, &self.key, &self.environment];
         match all.into_iter().find(|path| path.symlink_metadata().is_ok()) {
             Some(taken) => Err(FileError::Exists(taken.clone())),
@@ -134,7 +134,7 @@ struct Written {
     endpoints: Vec<String>,
 }
 
-impl View for Written {
+impl Render for Written {
     fn text(&self) -> String {
         format!(
             "Wrote a client certificate for etcd, valid until {}, to {}.\n\nTry:\n  . {}\n  etcdctl \
@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn a_shell_can_read_any_path_and_only_addresses_get_in() {
-        let places = Places::under(Path::new("/it's here"));
-        let text = places.environment(&["https://10.0.0.1:2379".to_owned()]);
+        let output_files = OutputFiles::in_directory(Path::new("/it's here"));
+        let text = output_files.environment(&["https://10.0.0.1:2379".to_owned()]);
         let script = format!("{text}\nprintf %s \"$ETCDCTL_CACERT $ETCDCTL_ENDPOINTS\"");
         let said = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         assert_eq!(

@@ -7,12 +7,12 @@ use muster_messages::operator::{
 use serde::Serialize;
 
 use super::{EtcdError, size};
-use crate::connect::{Api, Kind};
+use crate::client::{Api, CallKind};
 use crate::failure::Failure;
-use crate::output::{Output, View};
+use crate::output::{Output, Render};
 
 /// Description of the failure when a call before the defragmentation fails.
-const NOT_BEGUN: &str = "defragment etcd's database, and nothing was done";
+const NOT_STARTED: &str = "defragment etcd's database, and nothing was done";
 
 /// Release the unused space of one member's database (--node, else the node that answers); the
 /// member does not answer meanwhile
@@ -21,11 +21,11 @@ pub(crate) struct Defrag {}
 
 impl Defrag {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
-        let node = api.settle_node(NOT_BEGUN).await?;
-        refuse_silent(api, &node).await?;
+        let node = api.fix_target_node(NOT_STARTED).await?;
+        check_etcd_answers(api, &node).await?;
         let what = "defragment etcd's database";
         let EtcdDefragReply { size_before, size_after } = api
-            .call(Kind::Once, what, EtcdDefragRequest {}, async |client, request| {
+            .call(CallKind::NonIdempotent, what, EtcdDefragRequest {}, async |client, request| {
                 client.etcd_defrag(request).await
             })
             .await?;
@@ -35,15 +35,15 @@ impl Defrag {
 
 /// Rejects a node whose etcd does not answer. If the call were sent anyway, its failure would not
 /// show whether the defragmentation began.
-async fn refuse_silent(api: &mut Api, node: &str) -> Result<(), Failure> {
+async fn check_etcd_answers(api: &mut Api, node: &str) -> Result<(), Failure> {
     let EtcdStatusReply { members } = api
-        .call(Kind::Idempotent, NOT_BEGUN, EtcdStatusRequest {}, async |client, request| {
+        .call(CallKind::Idempotent, NOT_STARTED, EtcdStatusRequest {}, async |client, request| {
             client.etcd_status(request).await
         })
         .await?;
     match members.into_iter().find(|member| member.node == node && !member.unreachable.is_empty()) {
-        Some(silent) => {
-            Err(EtcdError::Silent { node: silent.node, why: silent.unreachable }.into())
+        Some(member) => {
+            Err(EtcdError::NoAnswer { node: member.node, why: member.unreachable }.into())
         }
         None => Ok(()),
     }
@@ -57,7 +57,7 @@ struct Defragmented {
     size_after: u64,
 }
 
-impl View for Defragmented {
+impl Render for Defragmented {
     fn text(&self) -> String {
         let Self { node, size_before, size_after } = self;
         let (before, after) = (size(*size_before), size(*size_after));

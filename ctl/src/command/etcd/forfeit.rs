@@ -4,9 +4,9 @@ use clap::Args;
 use muster_messages::operator::{EtcdForfeitLeadershipReply, EtcdForfeitLeadershipRequest};
 use serde::Serialize;
 
-use crate::connect::{Api, Kind};
+use crate::client::{Api, CallKind};
 use crate::failure::Failure;
-use crate::output::{Output, View};
+use crate::output::{Output, Render};
 
 /// Move etcd's leadership away from one node, before it is taken down
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ impl ForfeitLeadership {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let (what, message) = ("move etcd's leadership", EtcdForfeitLeadershipRequest {});
         let EtcdForfeitLeadershipReply { leader, moved } = api
-            .call(Kind::Idempotent, what, message, async |client, request| {
+            .call(CallKind::Idempotent, what, message, async |client, request| {
                 client.etcd_forfeit_leadership(request).await
             })
             .await?;
@@ -30,7 +30,7 @@ struct Forfeited {
     moved: bool,
 }
 
-impl View for Forfeited {
+impl Render for Forfeited {
     fn text(&self) -> String {
         let Self { leader, moved } = self;
         if *moved {

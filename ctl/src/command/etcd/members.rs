@@ -4,9 +4,9 @@ use clap::Args;
 use muster_messages::operator::{EtcdMember, EtcdMembersReply, EtcdMembersRequest};
 use serde::Serialize;
 
-use crate::connect::{Api, Kind};
+use crate::client::{Api, CallKind};
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
+use crate::output::{Output, Render, or_dash, table};
 
 /// List etcd's members, as etcd itself reports them
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ impl Members {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let what = "list etcd's members";
         let EtcdMembersReply { members } = api
-            .call(Kind::Idempotent, what, EtcdMembersRequest {}, async |client, request| {
+            .call(CallKind::Idempotent, what, EtcdMembersRequest {}, async |client, request| {
                 client.etcd_members(request).await
             })
             .await?;
@@ -47,15 +47,15 @@ impl From<EtcdMember> for MemberView {
     }
 }
 
-impl View for MembersView {
+impl Render for MembersView {
     fn text(&self) -> String {
         let rows = self.members.iter().map(|member| {
             [
-                dash(&member.name),
+                or_dash(&member.name),
                 member.id.clone(),
                 if member.learner { "learner" } else { "voter" }.to_owned(),
-                dash(member.peer_urls.join(" ")),
-                dash(member.client_urls.join(" ")),
+                or_dash(member.peer_urls.join(" ")),
+                or_dash(member.client_urls.join(" ")),
             ]
         });
         table(["NAME", "ID", "ROLE", "PEER URLS", "CLIENT URLS"], rows)
@@ -65,7 +65,7 @@ impl View for MembersView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::all_forms;
+    use crate::output::testing::all_formats;
 
     #[test]
     fn etcd_members_are_shown_in_every_form() {
@@ -78,6 +78,6 @@ mod tests {
         };
         let new = EtcdMember { learner: true, name: String::new(), ..member.clone() };
         let members = vec![member.into(), new.into()];
-        insta::assert_snapshot!(all_forms(&MembersView { members }));
+        insta::assert_snapshot!(all_formats(&MembersView { members }));
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use crate::connect::{Api, CallError};
+use crate::client::{Api, CallError};
 use crate::failure::Failure;
 use crate::files::FileError;
 use crate::output::Output;
@@ -38,33 +38,33 @@ pub(crate) enum EtcdError {
         "snapshot from {endpoint} was cut off after {bytes} bytes: {why}\n\
          nothing was written"
     )]
-    BrokenOff { endpoint: String, bytes: u64, why: String },
+    Interrupted { endpoint: String, bytes: u64, why: String },
     #[error(
         "snapshot from {endpoint} stalled: no data for {} s after {bytes} bytes\n\
          nothing was written\n\
          try: another node with -n",
         waited.as_secs()
     )]
-    StoodStill { endpoint: String, bytes: u64, waited: Duration },
+    Stalled { endpoint: String, bytes: u64, waited: Duration },
     #[error(
         "snapshot from {endpoint} ({bytes} bytes) does not match the checksum at its end\n\
          nothing was written\n\
          try: again, or another node with -n"
     )]
-    Damaged { endpoint: String, bytes: u64 },
+    ChecksumMismatch { endpoint: String, bytes: u64 },
     #[error(
         "the etcd of {node} does not answer ({why})\n\
          nothing was done\n\
          try: `musterctl etcd status` until it answers"
     )]
-    Silent { node: String, why: String },
+    NoAnswer { node: String, why: String },
     #[error("resolve path {path}")]
     Path { path: String, source: std::io::Error },
 }
 
 impl Etcd {
     /// Returns true if `--node` applies to this command.
-    pub(crate) fn is_about_one_node(&self) -> bool {
+    pub(crate) fn takes_node(&self) -> bool {
         match self {
             Self::Status(_) | Self::Snapshot(_) | Self::Defrag(_) | Self::ForfeitLeadership(_) => {
                 true
@@ -93,8 +93,8 @@ impl From<FileError> for Failure {
 }
 
 /// Error for a reply that no correct node sends.
-fn senseless(api: &Api, message: &str) -> CallError {
-    CallError::Senseless { endpoint: api.endpoint().to_owned(), message: message.to_owned() }
+fn invalid_reply(api: &Api, message: &str) -> CallError {
+    CallError::InvalidReply { endpoint: api.endpoint().to_owned(), message: message.to_owned() }
 }
 
 /// Formats a number of bytes: `20.0 KiB`.

@@ -10,14 +10,14 @@ use tokio::time::timeout;
 use tonic::Streaming;
 
 use super::{EtcdError, size};
-use crate::connect::{Api, Kind};
+use crate::client::{Api, CallKind};
 use crate::failure::Failure;
-use crate::files::Pending;
-use crate::output::{Output, Progress, View};
+use crate::files::PendingFile;
+use crate::output::{Output, Progress, Render};
 
 /// Length of the SHA-256 at the end of every snapshot that etcd streams: the hash of all bytes
 /// before it (`etcdserver/api/v3rpc/maintenance.go`). `etcdctl snapshot restore` checks it again.
-const HASH: usize = 32;
+const DIGEST_LEN: usize = 32;
 
 /// Save etcd's data to FILE, from one member; `musterd --restore-etcd FILE` starts a new cluster
 /// with it
@@ -30,10 +30,10 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
-        let mut pending = Pending::create(&self.file)?;
+        let mut pending = PendingFile::create(&self.file)?;
         let what = "take a snapshot of etcd";
         let stream = api
-            .call(Kind::Idempotent, what, EtcdSnapshotRequest {}, async |client, request| {
+            .call(CallKind::Idempotent, what, EtcdSnapshotRequest {}, async |client, request| {
                 client.etcd_snapshot(request).await
             })
             .await?;
@@ -41,7 +41,7 @@ impl Snapshot {
         let received = receive(api, stream, &mut pending, &mut progress).await;
         progress.finish();
         let (bytes, sha256) = received?;
-        pending.keep()?;
+        pending.commit()?;
         Ok(out.show(&Saved { file: self.file, bytes, sha256 })?)
     }
 }
@@ -49,51 +49,53 @@ impl Snapshot {
 async fn receive(
     api: &Api,
     mut stream: Streaming<EtcdSnapshotChunk>,
-    file: &mut Pending,
+    file: &mut PendingFile,
     progress: &mut Progress,
 ) -> Result<(u64, String), EtcdError> {
     let endpoint = || api.endpoint().to_owned();
-    let mut check = Check::default();
+    let mut verifier = ChecksumVerifier::default();
     loop {
-        let bytes = check.bytes;
+        let bytes = verifier.bytes;
         let waited = api.timeout();
         let piece = timeout(waited, stream.message())
             .await
-            .map_err(|_| EtcdError::StoodStill { endpoint: endpoint(), bytes, waited })?
+            .map_err(|_| EtcdError::Stalled { endpoint: endpoint(), bytes, waited })?
             .map_err(|status| {
                 let why = status.message().to_owned();
-                EtcdError::BrokenOff { endpoint: endpoint(), bytes, why }
+                EtcdError::Interrupted { endpoint: endpoint(), bytes, why }
             })?;
         let Some(EtcdSnapshotChunk { body }) = piece else { break };
         file.write(&body)?;
-        check.take(&body);
+        verifier.update(&body);
         // One plain line each time the size has doubled.
-        let magnitude = check.bytes.checked_ilog2().unwrap_or_default();
-        progress.tell("snapshot", &magnitude.to_string(), &size(check.bytes));
+        let magnitude = verifier.bytes.checked_ilog2().unwrap_or_default();
+        progress.update_keyed("snapshot", &magnitude.to_string(), &size(verifier.bytes));
     }
-    let bytes = check.bytes;
-    let hash = check.finish().ok_or_else(|| EtcdError::Damaged { endpoint: endpoint(), bytes })?;
+    let bytes = verifier.bytes;
+    let hash = verifier
+        .finish()
+        .ok_or_else(|| EtcdError::ChecksumMismatch { endpoint: endpoint(), bytes })?;
     Ok((bytes, hash))
 }
 
 /// Hashes a stream whose last 32 bytes are the hash of the others.
-struct Check {
+struct ChecksumVerifier {
     hash: Context,
     tail: Vec<u8>,
     bytes: u64,
 }
 
-impl Default for Check {
+impl Default for ChecksumVerifier {
     fn default() -> Self {
         Self { hash: Context::new(&SHA256), tail: Vec::new(), bytes: 0 }
     }
 }
 
-impl Check {
-    fn take(&mut self, piece: &[u8]) {
+impl ChecksumVerifier {
+    fn update(&mut self, piece: &[u8]) {
         self.bytes += u64::try_from(piece.len()).unwrap_or(0);
         self.tail.extend_from_slice(piece);
-        let body = self.tail.len().saturating_sub(HASH);
+        let body = self.tail.len().saturating_sub(DIGEST_LEN);
         self.hash.update(&self.tail[..body]);
         self.tail.drain(..body);
     }
@@ -101,7 +103,7 @@ impl Check {
     /// Returns the hash of the whole stream in hexadecimal, as `sha256sum` prints it. `None` if the
     /// hash at its end does not match.
     fn finish(self) -> Option<String> {
-        let right = self.tail.len() == HASH && self.bytes > 32;
+        let right = self.tail.len() == DIGEST_LEN && self.bytes > 32;
         let mut whole = self.hash.clone();
         whole.update(&self.tail);
         let is_right = right && self.hash.finish().as_ref() == self.tail;
@@ -116,7 +118,7 @@ struct Saved {
     sha256: String,
 }
 
-impl View for Saved {
+impl Render for Saved {
     fn text(&self) -> String {
         format!("Saved {} to {} (SHA-256 {}).", size(self.bytes), self.file.display(), self.sha256)
     }
@@ -126,12 +128,12 @@ impl View for Saved {
 mod tests {
     use super::*;
 
-    fn verdict(pieces: &[&[u8]]) -> Option<String> {
-        let mut check = Check::default();
+    fn verify(pieces: &[&[u8]]) -> Option<String> {
+        let mut verifier = ChecksumVerifier::default();
         for piece in pieces {
-            check.take(piece);
+            verifier.update(piece);
         }
-        check.finish()
+        verifier.finish()
     }
 
     #[test]
@@ -142,14 +144,14 @@ mod tests {
         let of_file = ring::digest::digest(&SHA256, &whole);
         let of_file = data_encoding::HEXLOWER.encode(of_file.as_ref());
         for cut in [0, 1, 500, 990, 1000, 1001, 1031, 1032] {
-            let told = verdict(&[&whole[..cut], &whole[cut..]]);
+            let told = verify(&[&whole[..cut], &whole[cut..]]);
             assert_eq!(told, Some(of_file.clone()), "cut at {cut}");
         }
-        assert!(verdict(&[&whole[..1031]]).is_none(), "a byte is missing");
+        assert!(verify(&[&whole[..1031]]).is_none(), "a byte is missing");
         let mut damaged = whole.clone();
         damaged[3] ^= 1;
-        assert!(verdict(&[&damaged]).is_none());
-        assert!(verdict(&[]).is_none());
-        assert!(verdict(&[ring::digest::digest(&SHA256, &[]).as_ref()]).is_none(), "no data");
+        assert!(verify(&[&damaged]).is_none());
+        assert!(verify(&[]).is_none());
+        assert!(verify(&[ring::digest::digest(&SHA256, &[]).as_ref()]).is_none(), "no data");
     }
 }

@@ -5,10 +5,10 @@ use muster_messages::operator::{EtcdMemberStatus, EtcdStatusReply, EtcdStatusReq
 use serde::Serialize;
 
 use super::size;
-use crate::command::members::some;
-use crate::connect::{Api, Kind};
+use crate::client::{Api, CallKind};
+use crate::command::members::non_empty;
 use crate::failure::Failure;
-use crate::output::{Output, View, dash, table};
+use crate::output::{Output, Render, or_dash, table};
 
 /// Show the status of every etcd member
 #[derive(Debug, Args)]
@@ -18,11 +18,11 @@ impl Status {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let what = "ask etcd's members for their status";
         let EtcdStatusReply { members } = api
-            .call(Kind::Idempotent, what, EtcdStatusRequest {}, async |client, request| {
+            .call(CallKind::Idempotent, what, EtcdStatusRequest {}, async |client, request| {
                 client.etcd_status(request).await
             })
             .await?;
-        let members = api.only_named(members, |member| &member.node).await?;
+        let members = api.keep_target_node(members, |member| &member.node).await?;
         let members = members.into_iter().map(MemberView::from).collect();
         Ok(out.show(&StatusView { members })?)
     }
@@ -54,9 +54,9 @@ impl From<EtcdMemberStatus> for MemberView {
     fn from(status: EtcdMemberStatus) -> Self {
         Self {
             node: status.node,
-            id: some(status.id),
-            unreachable: some(status.unreachable),
-            version: some(status.version),
+            id: non_empty(status.id),
+            unreachable: non_empty(status.unreachable),
+            version: non_empty(status.version),
             leader: status.leader,
             learner: status.learner,
             db_size: status.db_size,
@@ -69,7 +69,7 @@ impl From<EtcdMemberStatus> for MemberView {
     }
 }
 
-impl View for StatusView {
+impl Render for StatusView {
     fn text(&self) -> String {
         let rows = self.members.iter().map(|member| {
             if let Some(why) = &member.unreachable {
@@ -86,7 +86,7 @@ impl View for StatusView {
             let errors = member.errors.join(", ");
             [
                 member.node.clone(),
-                dash(member.version.clone().unwrap_or_default()),
+                or_dash(member.version.clone().unwrap_or_default()),
                 role.to_owned(),
                 size,
                 member.raft_term.to_string(),
@@ -101,7 +101,7 @@ impl View for StatusView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::all_forms;
+    use crate::output::testing::all_formats;
 
     #[test]
     fn etcd_status_is_shown_in_every_form() {
@@ -123,6 +123,6 @@ mod tests {
             ..EtcdMemberStatus::default()
         };
         let members = vec![leader.into(), gone.into()];
-        insta::assert_snapshot!(all_forms(&StatusView { members }));
+        insta::assert_snapshot!(all_formats(&StatusView { members }));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures::future::join_all;
 use futures::{Stream, StreamExt as _};
 use muster_init::units::etcd::client::{
-    Alarm, CallError, Client, Listed, Member, MemberId, snapshot,
+    Alarm, CallError, EtcdClient, EtcdMember, EtcdMemberId, MemberClient, snapshot,
 };
 use muster_init::units::etcd::spec::url;
 use muster_messages::operator as wire;
@@ -15,9 +15,9 @@ use muster_pki::leaf::{self, Profile};
 use muster_types::{NodeId, PublicKey, Role};
 use tonic::Status;
 
-use super::Desk;
+use super::OperatorContext;
 use crate::clock;
-use crate::controllers::etcd::access;
+use crate::controllers::etcd::clients;
 use muster_state::ClusterState;
 use muster_types::error::chain;
 
@@ -29,27 +29,27 @@ const DEFAULT_TTL: Duration = Duration::from_hours(1);
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotChunk, Status>> + Send>>;
 
-impl Desk {
-    fn etcd(&self, state: &ClusterState) -> Result<Client, Status> {
-        self.with_etcd(|access| access.client(state, clock::now()))
+impl OperatorContext {
+    fn etcd(&self, state: &ClusterState) -> Result<EtcdClient, Status> {
+        self.with_etcd(|clients| clients.client(state, clock::now()))
     }
 
     /// Returns a client for the etcd of one node.
-    fn etcd_of(&self, state: &ClusterState, node: &NodeId) -> Result<Member, Status> {
+    fn etcd_of(&self, state: &ClusterState, node: &NodeId) -> Result<MemberClient, Status> {
         refuse_without_etcd(state, node)?;
-        self.with_etcd(|access| access.member(state, node, clock::now()))
+        self.with_etcd(|clients| clients.member(state, node, clock::now()))
     }
 
     pub(super) async fn etcd_members(&self) -> Result<wire::EtcdMembersReply, Status> {
         let state = self.group.state();
-        let listed = self.etcd(&state)?.members().await.map_err(|e| failed(&e))?;
+        let listed = self.etcd(&state)?.members().await.map_err(|e| call_status(&e))?;
         Ok(wire::EtcdMembersReply { members: listed.into_iter().map(member).collect() })
     }
 
     pub(super) async fn etcd_status(&self) -> Result<wire::EtcdStatusReply, Status> {
         let state = self.group.state();
         let mut asked = Vec::new();
-        for (node, _) in access::members(&state) {
+        for (node, _) in clients::members(&state) {
             asked.push(self.status_or_error(&state, node));
         }
         Ok(wire::EtcdStatusReply { members: join_all(asked).await })
@@ -72,8 +72,8 @@ impl Desk {
         state: &ClusterState,
         node: &NodeId,
     ) -> Result<wire::EtcdMemberStatus, Status> {
-        let member = self.with_etcd(|access| access.member(state, node, clock::now()))?;
-        let status = member.status().await.map_err(|e| failed(&e))?;
+        let member = self.with_etcd(|clients| clients.member(state, node, clock::now()))?;
+        let status = member.status().await.map_err(|e| call_status(&e))?;
         Ok(wire::EtcdMemberStatus {
             id: status.id.to_string(),
             version: status.version,
@@ -96,11 +96,11 @@ impl Desk {
     ) -> Result<Pieces, Status> {
         let state = self.group.state();
         let member = self.etcd_of(&state, &node)?;
-        let pieces = snapshot::stream(&member).await.map_err(|e| failed(&e))?;
-        self.note(caller, "etcd snapshot", &self.name(&node)).await;
+        let pieces = snapshot::stream(&member).await.map_err(|e| call_status(&e))?;
+        self.record_audit(caller, "etcd snapshot", &self.name(&node)).await;
         Ok(Box::pin(pieces.map(|piece| match piece {
             Ok(body) => Ok(wire::EtcdSnapshotChunk { body }),
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(call_status(&error)),
         })))
     }
 
@@ -111,14 +111,14 @@ impl Desk {
     ) -> Result<wire::EtcdAlarmsReply, Status> {
         let state = self.group.state();
         let client = self.etcd(&state)?;
-        let alarms = client.alarms().await.map_err(|e| failed(&e))?;
+        let alarms = client.alarms().await.map_err(|e| call_status(&e))?;
         if request.disarm {
             for alarm in &alarms {
-                client.disarm(*alarm).await.map_err(|e| failed(&e))?;
-                self.note(caller, "disarm etcd alarm", &alarm.kind.to_string()).await;
+                client.disarm(*alarm).await.map_err(|e| call_status(&e))?;
+                self.record_audit(caller, "disarm etcd alarm", &alarm.kind.to_string()).await;
             }
         }
-        let names = names(&client.members().await.map_err(|e| failed(&e))?);
+        let names = names(&client.members().await.map_err(|e| call_status(&e))?);
         let alarm = |Alarm { member, kind }| wire::EtcdAlarm {
             node: names.get(&member).cloned().unwrap_or_default(),
             member_id: member.to_string(),
@@ -134,10 +134,10 @@ impl Desk {
     ) -> Result<wire::EtcdDefragReply, Status> {
         let state = self.group.state();
         let member = self.etcd_of(&state, &node)?;
-        let before = member.status().await.map_err(|e| failed(&e))?.db_size;
-        member.defragment().await.map_err(|e| failed(&e))?;
-        let after = member.status().await.map_err(|e| failed(&e))?.db_size;
-        self.note(caller, "defragment etcd", &self.name(&node)).await;
+        let before = member.status().await.map_err(|e| call_status(&e))?.db_size;
+        member.defragment().await.map_err(|e| call_status(&e))?;
+        let after = member.status().await.map_err(|e| call_status(&e))?.db_size;
+        self.record_audit(caller, "defragment etcd", &self.name(&node)).await;
         Ok(wire::EtcdDefragReply { size_before: before, size_after: after })
     }
 
@@ -148,8 +148,8 @@ impl Desk {
     ) -> Result<wire::EtcdForfeitLeadershipReply, Status> {
         let state = self.group.state();
         let member = self.etcd_of(&state, &node)?;
-        let listed = self.etcd(&state)?.members().await.map_err(|e| failed(&e))?;
-        let status = member.status().await.map_err(|e| failed(&e))?;
+        let listed = self.etcd(&state)?.members().await.map_err(|e| call_status(&e))?;
+        let status = member.status().await.map_err(|e| call_status(&e))?;
         if status.leader != Some(status.id) {
             let names = names(&listed);
             let leader = status.leader.and_then(|id| names.get(&id).cloned()).unwrap_or_default();
@@ -161,11 +161,11 @@ impl Desk {
         for to in self.followers(&state, &listed, status.id).await {
             match member.move_leader(to.id).await {
                 Ok(()) => {
-                    self.note(caller, "move etcd's leadership", &to.name).await;
+                    self.record_audit(caller, "move etcd's leadership", &to.name).await;
                     let leader = to.name.clone();
                     return Ok(wire::EtcdForfeitLeadershipReply { leader, moved: true });
                 }
-                Err(error) => failure = failed(&error),
+                Err(error) => failure = call_status(&error),
             }
         }
         Err(failure)
@@ -175,13 +175,14 @@ impl Desk {
     async fn followers<'a>(
         &self,
         state: &ClusterState,
-        listed: &'a [Listed],
-        leader: MemberId,
-    ) -> Vec<&'a Listed> {
-        let may_lead = |other: &&Listed| other.id != leader && !other.learner;
+        listed: &'a [EtcdMember],
+        leader: EtcdMemberId,
+    ) -> Vec<&'a EtcdMember> {
+        let may_lead = |other: &&EtcdMember| other.id != leader && !other.learner;
         let asked = listed.iter().filter(may_lead).map(async |other| {
-            let node = access::node_of(state, other)?;
-            let member = self.with_etcd(|access| access.member(state, &node, clock::now())).ok()?;
+            let node = clients::node_of(state, other)?;
+            let member =
+                self.with_etcd(|clients| clients.member(state, &node, clock::now())).ok()?;
             let status = member.status().await.ok()?;
             (status.leader == Some(leader)).then_some(other)
         });
@@ -202,11 +203,11 @@ impl Desk {
             .map_err(|error| Status::invalid_argument(chain(&error)))?;
         let lifetime = lifetime(&request)?;
         let name = state.operator(&caller).map_or("operator", |operator| &operator.name);
-        let profile = Profile::EtcdClient { common_name: access::common_name(name), lifetime };
+        let profile = Profile::EtcdClient { common_name: clients::common_name(name), lifetime };
         let leaf = leaf::issue(authority, &profile, &key, clock::now())
             .map_err(|error| Status::internal(chain(&error)))?;
-        let endpoints = access::members(&state).map(|(_, address)| url(address)).collect();
-        self.note(caller, "issue etcd client certificate", name).await;
+        let endpoints = clients::members(&state).map(|(_, address)| url(address)).collect();
+        self.record_audit(caller, "issue etcd client certificate", name).await;
         Ok(wire::EtcdClientConfigReply {
             certificate_pem: leaf.to_pem(),
             authority_pem: authority.certificate_pem(),
@@ -237,7 +238,7 @@ fn refuse_without_etcd(state: &ClusterState, node: &NodeId) -> Result<(), Status
             "{name} is a worker and runs no etcd; name a control-plane node"
         )));
     }
-    let mut running = access::members(state).map(|(id, _)| id).peekable();
+    let mut running = clients::members(state).map(|(id, _)| id).peekable();
     if running.peek().is_some() && !running.any(|id| id == *node) {
         return Err(Status::unavailable(format!(
             "{name} runs no etcd yet; `musterctl etcd members` shows the nodes that do"
@@ -246,7 +247,7 @@ fn refuse_without_etcd(state: &ClusterState, node: &NodeId) -> Result<(), Status
     Ok(())
 }
 
-fn member(listed: Listed) -> wire::EtcdMember {
+fn member(listed: EtcdMember) -> wire::EtcdMember {
     wire::EtcdMember {
         id: listed.id.to_string(),
         name: listed.name,
@@ -256,12 +257,12 @@ fn member(listed: Listed) -> wire::EtcdMember {
     }
 }
 
-fn names(listed: &[Listed]) -> BTreeMap<MemberId, String> {
+fn names(listed: &[EtcdMember]) -> BTreeMap<EtcdMemberId, String> {
     listed.iter().map(|member| (member.id, member.name.clone())).collect()
 }
 
 /// Converts an error of etcd to a gRPC error.
-fn failed(error: &CallError) -> Status {
+fn call_status(error: &CallError) -> Status {
     if error.is_transient() {
         Status::unavailable(error.to_string())
     } else {

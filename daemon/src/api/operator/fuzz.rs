@@ -71,7 +71,9 @@ fn operator_request() {
         match kind % 6 {
             0 => created(&founded, body),
             1 => read(wire::RevokeTokenRequest::decode(body), |request| {
-                records::revoked(&request).map(drop).map_err(|status| status.message().to_owned())
+                records::parse_revoke_token(&request)
+                    .map(drop)
+                    .map_err(|status| status.message().to_owned())
             }),
             2 => read(wire::RemoveNodeRequest::decode(body), |request| {
                 founded.find(&request.node).map(drop).map_err(|refusal| refusal.message)
@@ -107,7 +109,8 @@ fn read<T>(
 fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
     read(wire::CreateTokenRequest::decode(body), |request| {
         let verifier = request.verifier.clone();
-        let create = records::creation(key(2), request).map_err(|s| s.message().to_owned())?;
+        let create =
+            records::parse_create_token(key(2), request).map_err(|s| s.message().to_owned())?;
         assert_eq!(verifier, *create.verifier.to_bytes());
         let mut state = founded.clone();
         let (id, now_ms) = (create.token.clone(), state.now_ms() + 1);
@@ -116,8 +119,8 @@ fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
             return Err(refusal.message);
         }
         let token = state.token(&id).expect("just created");
-        let told = view::token(&id, token, now_ms);
-        assert!(told.description.len() <= limits::DESCRIPTION && !told.roles.is_empty());
+        let shown = view::token(&id, token, now_ms);
+        assert!(shown.description.len() <= limits::DESCRIPTION && !shown.roles.is_empty());
         Ok(())
     })
 }

@@ -7,7 +7,7 @@ use muster_types::PublicKey;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::Desk;
+use super::OperatorContext;
 use muster_state::ClusterState;
 use muster_state::etcd::MemberPhase;
 
@@ -16,18 +16,18 @@ use muster_state::etcd::MemberPhase;
 const MAX_CLOCK_OFFSET: u64 = 2_000;
 
 /// Time limit for the group to confirm that it has a majority.
-const READS: Duration = Duration::from_millis(1_500);
+const READ_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Time limit for etcd to answer a check: less than an operator waits for the whole reply.
-const ETCD_ANSWERS: Duration = Duration::from_secs(4);
+const ETCD_TIMEOUT: Duration = Duration::from_secs(4);
 
-impl Desk {
+impl OperatorContext {
     pub(super) async fn health(&self, caller: &PublicKey) -> wire::HealthReply {
-        let current = self.group.catch_up_within(READS).await;
+        let current = self.group.catch_up_within(READ_TIMEOUT).await;
         let state = current.as_ref().map_or_else(|_| self.group.state(), std::sync::Arc::clone);
         let leaderless: Vec<_> = current.err().map(|error| error.to_string()).into_iter().collect();
         let (status, silent, alarms) =
-            tokio::join!(self.status(caller), self.etcd_silent(), self.alarms(caller));
+            tokio::join!(self.status(caller), self.etcd_unreachable(), self.alarms(caller));
         let nodes = status.nodes;
         let checks = vec![
             check("raft has a leader and a majority", &leaderless),
@@ -48,8 +48,8 @@ impl Desk {
         missing.map(|id| format!("{} is not a voter yet", self.name(&id))).collect()
     }
 
-    async fn etcd_silent(&self) -> Vec<String> {
-        match within(self.etcd_status()).await {
+    async fn etcd_unreachable(&self) -> Vec<String> {
+        match with_etcd_timeout(self.etcd_status()).await {
             Ok(status) => status
                 .members
                 .into_iter()
@@ -62,7 +62,7 @@ impl Desk {
 
     async fn alarms(&self, caller: &PublicKey) -> Vec<String> {
         let asked = self.etcd_alarms(*caller, wire::EtcdAlarmsRequest { disarm: false });
-        match within(asked).await {
+        match with_etcd_timeout(asked).await {
             Ok(alarms) => {
                 alarms.alarms.into_iter().map(|a| format!("{}: {}", a.node, a.alarm)).collect()
             }
@@ -71,9 +71,9 @@ impl Desk {
     }
 }
 
-async fn within<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let late = || Status::deadline_exceeded(format!("no answer within {ETCD_ANSWERS:?}"));
-    timeout(ETCD_ANSWERS, asked).await.unwrap_or_else(|_| Err(late()))
+async fn with_etcd_timeout<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = || Status::deadline_exceeded(format!("no answer within {ETCD_TIMEOUT:?}"));
+    timeout(ETCD_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Creates a check that passes if there are no findings.

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use muster_gossip::LivenessState;
-use muster_init::units::etcd::client::{Kind, MemberId};
+use muster_init::units::etcd::client::{CallErrorKind, EtcdMemberId};
 use muster_messages::operator as wire;
 use muster_types::{NodeId, PublicKey, VERSION};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
-use super::Desk;
-use super::desk::{by, refused};
+use super::OperatorContext;
+use super::context::{operator_actor, refusal_status};
 use super::etcd::millis;
 use crate::clock;
 use muster_state::command::Remove;
@@ -20,13 +20,13 @@ use muster_state::{ClusterState, Command, Outcome};
 
 /// Time limit for a removal to wait for etcd, which changes its membership only with a leader. Its
 /// members must also have been connected for 5 s (etcd's `HealthInterval`).
-const ETCD_SETTLES: Duration = Duration::from_secs(6);
-const ETCD_AGAIN: Duration = Duration::from_millis(500);
+const ETCD_REMOVAL_TIMEOUT: Duration = Duration::from_secs(6);
+const ETCD_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Time limit for one request to etcd: an operator waits 10 s for the whole removal.
-const ETCD_ANSWERS: Duration = Duration::from_secs(2);
+const ETCD_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Desk {
+impl OperatorContext {
     pub(super) fn version(&self) -> wire::VersionReply {
         wire::VersionReply { version: VERSION.to_owned(), node: self.name(&self.group.me()) }
     }
@@ -36,14 +36,14 @@ impl Desk {
         let state = self.group.state();
         let mut asked = Vec::new();
         for member in state.members() {
-            asked.push(self.status_or_silence(caller, member.id, member.name.to_string()));
+            asked.push(self.status_or_unreachable(caller, member.id, member.name.to_string()));
         }
         let mut nodes = join_all(asked).await;
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         wire::StatusReply { nodes }
     }
 
-    async fn status_or_silence(
+    async fn status_or_unreachable(
         &self,
         caller: &PublicKey,
         node: NodeId,
@@ -68,7 +68,7 @@ impl Desk {
         let request = wire::NodeStatusRequest {};
         let before = millis(clock::now());
         let mut status: wire::NodeStatusReply =
-            self.ask(caller, node, Call::NodeStatus, &request).await?;
+            self.call_node(caller, node, Call::NodeStatus, &request).await?;
         let after = millis(clock::now());
         // As in NTP: assumes that the reply was made in the middle of the round trip.
         status.clock_offset_ms = status.clock_ms - i64::midpoint(before, after);
@@ -81,13 +81,13 @@ impl Desk {
         request: wire::RemoveNodeRequest,
     ) -> Result<wire::RemoveNodeReply, Status> {
         let state = self.current().await?;
-        let node = state.find_for_removal(&request.node).map_err(refused)?;
-        let remove = Remove { node, by: by(caller), force: request.force };
+        let node = state.find_for_removal(&request.node).map_err(refusal_status)?;
+        let remove = Remove { node, by: operator_actor(caller), force: request.force };
         // All checks come before the first change.
-        state.check_removal(&remove).map_err(refused)?;
-        self.majority_without(&node)?;
+        state.check_removal(&remove).map_err(refusal_status)?;
+        self.check_majority_without(&node)?;
         if !self.is_down(&node) {
-            self.leave_etcd(&state, node, request.force).await?;
+            self.remove_etcd_member(&state, node, request.force).await?;
         }
         match self.propose(Command::Remove(remove)).await? {
             Outcome::Removed { node, name } => {
@@ -99,7 +99,7 @@ impl Desk {
 
     /// Rejects a removal that would leave Raft without a majority: the change itself must be
     /// committed by the remaining majority. `force` does not override this.
-    fn majority_without(&self, node: &NodeId) -> Result<(), Status> {
+    fn check_majority_without(&self, node: &NodeId) -> Result<(), Status> {
         let mut voters = self.group.voters();
         if !voters.remove(node) {
             return Ok(());
@@ -138,7 +138,7 @@ impl Desk {
 
     /// Removes the node's member from etcd while it still answers: with two members left, etcd
     /// needs its vote for the removal.
-    async fn leave_etcd(
+    async fn remove_etcd_member(
         &self,
         state: &ClusterState,
         node: NodeId,
@@ -148,15 +148,15 @@ impl Desk {
         let Some(member) = record.and_then(|record| record.phase.member_id()) else {
             return Ok(());
         };
-        let client = self.with_etcd(|access| access.client(state, clock::now()))?;
-        let patience = Instant::now() + ETCD_SETTLES;
+        let client = self.with_etcd(|clients| clients.client(state, clock::now()))?;
+        let deadline = Instant::now() + ETCD_REMOVAL_TIMEOUT;
         loop {
-            let attempt = timeout(ETCD_ANSWERS, client.remove(MemberId(member))).await;
+            let attempt = timeout(ETCD_TIMEOUT, client.remove(EtcdMemberId(member))).await;
             let Ok(outcome) = attempt else {
                 if force || self.is_down(&node) {
                     return Ok(());
                 }
-                if Instant::now() < patience {
+                if Instant::now() < deadline {
                     continue;
                 }
                 return Err(Status::unavailable(format!(
@@ -167,11 +167,11 @@ impl Desk {
             };
             match outcome {
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind == Kind::MemberNotFound || force => return Ok(()),
+                Err(error) if error.kind == CallErrorKind::MemberNotFound || force => return Ok(()),
                 // If the node has died just now, the plan removes its member later.
                 Err(_) if self.is_down(&node) => return Ok(()),
-                Err(error) if error.is_transient() && Instant::now() < patience => {
-                    sleep(ETCD_AGAIN).await;
+                Err(error) if error.is_transient() && Instant::now() < deadline => {
+                    sleep(ETCD_RETRY_DELAY).await;
                 }
                 Err(error) => {
                     return Err(Status::failed_precondition(format!(

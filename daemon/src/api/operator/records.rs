@@ -9,8 +9,8 @@ use muster_types::{NodeName, PublicKey, Role};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::Desk;
-use super::desk::by;
+use super::OperatorContext;
+use super::context::operator_actor;
 use super::etcd::millis;
 use crate::clock;
 use muster_state::command::{CreateToken, Grant, RevokeToken};
@@ -19,12 +19,12 @@ use muster_state::{ClusterState, Command, Token, TokenStatus};
 
 /// Time limit for a member listing to wait for a leader. After that, the listing is returned as
 /// stale.
-const CONFIRM: Duration = Duration::from_millis(1500);
+const LEADER_TIMEOUT: Duration = Duration::from_millis(1500);
 
-impl Desk {
+impl OperatorContext {
     /// Lists the members. Without a leader, the reply states its maximum age instead of failing.
     pub(super) async fn members(&self) -> wire::MembersReply {
-        let (state, stale_for) = match self.group.catch_up_within(CONFIRM).await {
+        let (state, stale_for) = match self.group.catch_up_within(LEADER_TIMEOUT).await {
             Ok(state) => (state, None),
             Err(_) => (self.group.state(), Some(self.group.leaderless_for())),
         };
@@ -40,7 +40,7 @@ impl Desk {
         let peers = liveness.iter().map(|(node, seen)| {
             let silent_for =
                 seen.last_heard.map(|heard| now.duration_since(heard)).unwrap_or_default();
-            (*node, PeerLiveness { state: word(seen.state), silent_for: Some(silent_for) })
+            (*node, PeerLiveness { state: liveness_word(seen.state), silent_for: Some(silent_for) })
         });
         LiveStatus {
             me: self.group.me(),
@@ -56,10 +56,10 @@ impl Desk {
         caller: PublicKey,
         request: wire::CreateTokenRequest,
     ) -> Result<wire::CreateTokenReply, Status> {
-        let create = creation(caller, request)?;
+        let create = parse_create_token(caller, request)?;
         let token = create.token.clone();
         self.propose(Command::CreateToken(create)).await?;
-        let token = self.token_now(&token, |_, _| true).await?;
+        let token = self.updated_token(&token, |_, _| true).await?;
         Ok(wire::CreateTokenReply { token: Some(token) })
     }
 
@@ -68,32 +68,32 @@ impl Desk {
         caller: PublicKey,
         request: wire::RevokeTokenRequest,
     ) -> Result<wire::RevokeTokenReply, Status> {
-        let token = revoked(&request)?;
-        let revoke = RevokeToken { token: token.clone(), by: by(caller) };
+        let token = parse_revoke_token(&request)?;
+        let revoke = RevokeToken { token: token.clone(), by: operator_actor(caller) };
         self.propose(Command::RevokeToken(revoke)).await?;
         let revoked = |token: &Token, now| token.status(now) == TokenStatus::Revoked;
-        let token = self.token_now(&token, revoked).await?;
+        let token = self.updated_token(&token, revoked).await?;
         Ok(wire::RevokeTokenReply { token: Some(token) })
     }
 
     /// Returns a token that a command has just changed. If this node has already applied the
-    /// change, as the leader always has, it needs no read index. `shows` detects the change in its
+    /// change, as the leader always has, it needs no read index. `has_change` detects the change in its
     /// own state.
-    async fn token_now(
+    async fn updated_token(
         &self,
         id: &TokenId,
-        shows: impl Fn(&Token, i64) -> bool,
+        has_change: impl Fn(&Token, i64) -> bool,
     ) -> Result<wire::Token, Status> {
         let own = self.group.state();
-        let has_applied = own.token(id).is_some_and(|token| shows(token, now_of(&own)));
-        let state = if has_applied { own } else { self.current().await? };
+        let is_applied = own.token(id).is_some_and(|token| has_change(token, cluster_now(&own)));
+        let state = if is_applied { own } else { self.current().await? };
         let token = state.token(id).ok_or_else(|| Status::not_found(format!("no token {id}")))?;
-        Ok(view::token(id, token, now_of(&state)))
+        Ok(view::token(id, token, cluster_now(&state)))
     }
 
     pub(super) async fn list_tokens(&self) -> Result<wire::ListTokensReply, Status> {
         let state = self.current().await?;
-        Ok(view::tokens(&state, now_of(&state)))
+        Ok(view::tokens(&state, cluster_now(&state)))
     }
 
     pub(super) async fn list_audit(
@@ -105,7 +105,7 @@ impl Desk {
 }
 
 /// Converts a request to the command that creates a token. The state checks its bounds.
-pub(super) fn creation(
+pub(super) fn parse_create_token(
     caller: PublicKey,
     request: wire::CreateTokenRequest,
 ) -> Result<CreateToken, Status> {
@@ -125,11 +125,11 @@ pub(super) fn creation(
         },
         description: request.description,
     };
-    Ok(CreateToken { token, verifier, grant, by: by(caller) })
+    Ok(CreateToken { token, verifier, grant, by: operator_actor(caller) })
 }
 
 /// Returns the id of the token to revoke.
-pub(super) fn revoked(request: &wire::RevokeTokenRequest) -> Result<TokenId, Status> {
+pub(super) fn parse_revoke_token(request: &wire::RevokeTokenRequest) -> Result<TokenId, Status> {
     // A whole token is rejected: its secret must not be part of a request.
     request.id.parse().map_err(|_| {
         Status::invalid_argument("token revoke: expected a token id, the part before the dot")
@@ -137,7 +137,7 @@ pub(super) fn revoked(request: &wire::RevokeTokenRequest) -> Result<TokenId, Sta
 }
 
 /// Returns the word that operators see for a liveness state.
-const fn word(state: LivenessState) -> &'static str {
+const fn liveness_word(state: LivenessState) -> &'static str {
     match state {
         LivenessState::Alive => "alive",
         LivenessState::Suspect => "suspect",
@@ -147,6 +147,6 @@ const fn word(state: LivenessState) -> &'static str {
 }
 
 /// Returns the current time in milliseconds, but never before the cluster's own time.
-fn now_of(state: &ClusterState) -> i64 {
+fn cluster_now(state: &ClusterState) -> i64 {
     millis(clock::now()).max(state.now_ms())
 }

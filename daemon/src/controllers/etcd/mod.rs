@@ -1,5 +1,5 @@
 //! Controllers of etcd, on this node and in the cluster.
 
-pub mod access;
-pub mod members;
+pub mod clients;
+pub mod membership;
 pub mod unit;

@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use muster_init::units::etcd::home::Home;
+use muster_init::units::etcd::dir::EtcdDir;
 use muster_init::units::etcd::{
-    Authorities, Binary, Credential, Credentials, Data, Generation, Handle, Initial, InitialState,
-    Spec, Status, Tuning,
+    self, Authorities, Binary, Credential, Credentials, EtcdGeneration, EtcdSpec, EtcdStatus,
+    EtcdUnit, InitialCluster, Tuning,
 };
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile};
 use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName};
@@ -17,40 +17,40 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::access;
-use crate::api::local::EtcdView;
+use super::clients;
+use crate::api::node_status::EtcdUnitStatus;
 use crate::clock;
 use crate::controllers::certificate::ips;
 use crate::raft::Group;
 use crate::restore::Restore;
-use muster_state::etcd::{Assignment, EtcdData, EtcdPeer, InitialClusterState};
+use muster_state::etcd::{Assignment, DataState, EtcdPeer, InitialClusterState};
 use muster_state::{ClusterState, EtcdReport, Member};
 use muster_types::error::chain;
 
 /// Interval of a check without events: certificates expire without one.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Lifetime of the certificate for the unit's health checks.
 const PROBE_LIFETIME: Duration = Duration::from_hours(7 * 24);
 
 /// The last spec that was submitted, and when.
-type Wished = Option<(Spec, Instant)>;
+type LastSpec = Option<(EtcdSpec, Instant)>;
 
 /// Inputs and outputs of the controller.
 #[derive(Debug)]
-pub struct Unit {
-    /// Handle to the Raft group.
+pub struct EtcdUnitController {
+    /// EtcdUnit to the Raft group.
     pub group: Group,
     /// etcd binary.
     pub binary: Binary,
     /// etcd's directory.
-    pub home: Home,
-    /// Handle to the unit.
-    pub handle: Handle,
+    pub etcd_dir: EtcdDir,
+    /// EtcdUnit to the unit.
+    pub handle: EtcdUnit,
     /// Snapshot that the first generation must still be restored from.
     pub restore: Option<Restore>,
     /// Receives the status for this node's APIs.
-    pub view: watch::Sender<EtcdView>,
+    pub status: watch::Sender<EtcdUnitStatus>,
     /// Receives the report for the group.
     pub report: watch::Sender<Option<EtcdReport>>,
 }
@@ -67,22 +67,22 @@ struct Leaves {
 
 /// Desired state of this node's etcd, from the plan and the registry.
 #[derive(Debug)]
-struct Wanted {
+struct DesiredMember {
     generation: u32,
-    state: InitialState,
+    state: etcd::InitialClusterState,
     members: BTreeMap<NodeName, SocketAddr>,
-    heard_of: bool,
+    known_to_cluster: bool,
 }
 
-impl Unit {
+impl EtcdUnitController {
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut states = self.group.watch_state();
         let mut unit = self.handle.status();
-        let (mut leaves, mut wished) = (None, None);
+        let (mut leaves, mut last_spec) = (None, None);
         loop {
             let state = Arc::clone(&states.borrow_and_update());
-            let problem = match self.converge(&state, &mut leaves, &mut wished).await {
+            let problem = match self.reconcile(&state, &mut leaves, &mut last_spec).await {
                 Ok(()) => None,
                 Err(problem) => {
                     warn!(problem, "etcd does not match its assignment");
@@ -96,23 +96,23 @@ impl Unit {
                 () = stop.cancelled() => return,
                 changed = states.changed() => if changed.is_err() { return },
                 changed = unit.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(RESYNC_INTERVAL) => {}
             }
         }
     }
 
-    async fn converge(
+    async fn reconcile(
         &mut self,
         state: &ClusterState,
         leaves: &mut Option<Leaves>,
-        wished: &mut Wished,
+        last_spec: &mut LastSpec,
     ) -> Result<(), String> {
         // Runs after every command of the group, so an unchanged spec is not resubmitted so soon.
-        let last = wished.take();
+        let last = last_spec.take();
         let Some(member) = state.member(&self.group.me()) else {
             return self.handle.stop().await.map_err(|error| chain(&error));
         };
-        let Some(wanted) = wanted(state, member) else {
+        let Some(desired) = desired(state, member) else {
             return self.handle.stop().await.map_err(|error| chain(&error));
         };
         let now = clock::now();
@@ -126,27 +126,28 @@ impl Unit {
         };
         let address = member.addresses.first().ok_or("this node has no address")?.ip();
         let token = state.birth().map(|birth| birth.cluster_id.to_string()).unwrap_or_default();
-        let spec = Spec {
+        let spec = EtcdSpec {
             binary: self.binary.clone(),
-            generation: Generation(wanted.generation),
+            generation: EtcdGeneration(desired.generation),
             name: member.name.clone(),
-            initial: Initial { state: wanted.state, token, members: wanted.members },
-            heard_of: wanted.heard_of,
+            initial: InitialCluster { state: desired.state, token, members: desired.members },
+            known_to_cluster: desired.known_to_cluster,
             peer: SocketAddr::new(address, ETCD_PEER_PORT),
             client: SocketAddr::new(address, ETCD_CLIENT_PORT),
             tuning: Tuning::default(),
             credentials: leaves.credentials(authorities.etcd.certificate().clone()),
         };
         if let Some(restore) = &self.restore {
-            restore.begin(&self.home, &spec).await?;
+            restore.run(&self.etcd_dir, &spec).await?;
             self.restore = None;
         }
         let now = Instant::now();
-        let stands = |(last, at): &(Spec, Instant)| *last == spec && now - *at < LOOK_AGAIN;
-        *wished = last.filter(stands);
-        if wished.is_none() {
+        let is_current =
+            |(last, at): &(EtcdSpec, Instant)| *last == spec && now - *at < RESYNC_INTERVAL;
+        *last_spec = last.filter(is_current);
+        if last_spec.is_none() {
             self.handle.set(spec.clone()).await.map_err(|error| chain(&error))?;
-            *wished = Some((spec, now));
+            *last_spec = Some((spec, now));
         }
         Ok(())
     }
@@ -154,19 +155,19 @@ impl Unit {
     fn publish(
         &self,
         state: &ClusterState,
-        status: Status,
+        status: EtcdStatus,
         problem: Option<String>,
         leaves: Option<&Leaves>,
     ) {
         if let Some(record) = state.etcd().node(&self.group.me()) {
             // The unit reports the generation of its spec, which may differ from the plan's.
             let data = match status.data {
-                _ if status.generation != Some(Generation(record.generation)) => {
-                    known_data(state, &self.group, record.generation)
+                _ if status.generation != Some(EtcdGeneration(record.generation)) => {
+                    last_reported_data(state, &self.group, record.generation)
                 }
-                Data::Absent => EtcdData::Absent,
-                Data::Present => EtcdData::Present,
-                Data::Lost => EtcdData::Lost,
+                etcd::DataState::Absent => DataState::Absent,
+                etcd::DataState::Present => DataState::Present,
+                etcd::DataState::Lost => DataState::Lost,
             };
             let report = EtcdReport {
                 generation: record.generation,
@@ -181,41 +182,44 @@ impl Unit {
                 differs
             });
         }
-        let named = |leaves: &Leaves| {
+        let presented = |leaves: &Leaves| {
             let leaf = |name, leaf: &Leaf| Some((name, leaf.chain.first()?.clone()));
             [leaf("etcd-server", &leaves.server.0), leaf("etcd-peer", &leaves.peer.0)]
                 .into_iter()
                 .flatten()
                 .collect()
         };
-        let leaves = leaves.map(named).unwrap_or_default();
-        self.view.send_replace(EtcdView { status: Some(status), problem, leaves });
+        let leaves = leaves.map(presented).unwrap_or_default();
+        self.status.send_replace(EtcdUnitStatus { status: Some(status), problem, leaves });
     }
 }
 
 /// Returns the data state that this node last reported: a restart does not make the data absent.
-fn known_data(state: &ClusterState, group: &Group, generation: u32) -> EtcdData {
-    let said = state.member(&group.me()).and_then(|member| member.etcd.as_ref());
-    said.filter(|said| said.generation == generation).map_or(EtcdData::Absent, |said| said.data)
+fn last_reported_data(state: &ClusterState, group: &Group, generation: u32) -> DataState {
+    let reported = state.member(&group.me()).and_then(|member| member.etcd.as_ref());
+    reported
+        .filter(|reported| reported.generation == generation)
+        .map_or(DataState::Absent, |reported| reported.data)
 }
 
 /// Returns the desired state. `None` if the plan assigns nothing to run.
-fn wanted(state: &ClusterState, member: &Member) -> Option<Wanted> {
+fn desired(state: &ClusterState, member: &Member) -> Option<DesiredMember> {
     let Assignment::Run { generation, initial_state, initial_cluster } =
         state.etcd().assignment(&member.id)
     else {
         return None;
     };
     let peer = |peer: EtcdPeer| Some((peer.name, peer_address(&peer.peer_url)?));
-    let heard_of = member.etcd.as_ref().is_some_and(|said| {
-        said.generation == generation && matches!(said.data, EtcdData::Present | EtcdData::Lost)
+    let known_to_cluster = member.etcd.as_ref().is_some_and(|reported| {
+        reported.generation == generation
+            && matches!(reported.data, DataState::Present | DataState::Lost)
     });
     let state = match initial_state {
-        InitialClusterState::New => InitialState::New,
-        InitialClusterState::Existing => InitialState::Existing,
+        InitialClusterState::New => etcd::InitialClusterState::New,
+        InitialClusterState::Existing => etcd::InitialClusterState::Existing,
     };
     let members = initial_cluster.into_iter().filter_map(peer).collect();
-    Some(Wanted { generation, state, members, heard_of })
+    Some(DesiredMember { generation, state, members, known_to_cluster })
 }
 
 /// Parses the address from a peer URL that Muster made.
@@ -235,7 +239,7 @@ impl Leaves {
             leaf.map(|leaf| (leaf, key)).map_err(|error| chain(&error))
         };
         let (name, addresses) = (member.name.clone(), ips(member));
-        let common_name = access::common_name(&member.id.short());
+        let common_name = clients::common_name(&member.id.short());
         Ok(Self {
             server: issue(&Profile::EtcdServer {
                 name: name.clone(),

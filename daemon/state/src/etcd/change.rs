@@ -4,7 +4,7 @@
 use muster_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::{EtcdData, EtcdPlan, EtcdReport, MemberPhase, NodePlan, PendingRemoval};
+use super::{DataState, EtcdPlan, EtcdReport, MemberPhase, NodePlan, PendingRemoval};
 use crate::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, limits};
 
 /// One transition of the etcd plan.
@@ -109,7 +109,7 @@ impl EtcdPlan {
 
     /// Returns whether a node's report changes its plan.
     pub(crate) fn changes_plan(&self, node: &NodeId, report: &EtcdReport) -> bool {
-        report.data == EtcdData::Lost
+        report.data == DataState::Lost
             && self.nodes.get(node).is_some_and(|node_plan| {
                 node_plan.generation == report.generation
                     && !matches!(node_plan.phase, MemberPhase::Lost { .. } | MemberPhase::Waiting)

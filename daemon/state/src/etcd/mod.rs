@@ -27,7 +27,7 @@ use super::{ApplyContext, ClusterState, Member};
 pub struct EtcdReport {
     /// The generation that the report is about; reports about an earlier one are ignored.
     pub generation: u32,
-    pub data: EtcdData,
+    pub data: DataState,
     /// The version of the etcd binary.
     #[serde(default)]
     pub version: String,
@@ -35,7 +35,7 @@ pub struct EtcdReport {
 
 /// The state of a data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum EtcdData {
+pub enum DataState {
     /// This generation was never started here.
     Absent,
     /// Started at least once, and still there.

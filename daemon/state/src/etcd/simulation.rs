@@ -10,8 +10,8 @@ use muster_types::{NodeId, Role};
 use proptest::prelude::*;
 
 use super::{
-    EtcdChange, EtcdData, EtcdObservation, EtcdReport, MemberPhase, ObservedMember, Step, majority,
-    next_step,
+    DataState, EtcdChange, EtcdObservation, EtcdReport, MemberPhase, ObservedMember, Step,
+    majority, next_step,
 };
 use crate::command::Remove;
 use crate::fixtures::*;
@@ -274,7 +274,7 @@ impl World {
             let mut report = report(1);
             report.node = node;
             report.addresses = self.replica.state.member(&node).unwrap().addresses.clone();
-            let (data, version) = (EtcdData::Lost, String::new());
+            let (data, version) = (DataState::Lost, String::new());
             report.etcd = Some(EtcdReport { generation, data, version });
             self.propose(Command::Report(report));
         } else {
@@ -392,7 +392,7 @@ fn run_events(founders: u8, events: &[Event]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(crate::property::cases(1000)))]
+    #![proptest_config(ProptestConfig::with_cases(crate::properties::cases(1000)))]
 
     #[test]
     fn after_any_faults_every_control_plane_node_votes(

@@ -4,7 +4,7 @@ use muster_types::Role;
 
 use super::*;
 use crate::command::{Remove, SetLabels};
-use crate::etcd::{EtcdData, EtcdReport, MemberPhase};
+use crate::etcd::{DataState, EtcdReport, MemberPhase};
 
 #[test]
 fn removal_ends_a_membership_and_says_so_again_when_asked_again() {
@@ -155,7 +155,7 @@ fn lost_etcd_data_makes_a_lost_member_once() {
 fn lost_report(number: u8) -> Command {
     let mut lost = report(number);
     lost.etcd =
-        Some(EtcdReport { generation: 0, data: EtcdData::Lost, version: "3.4.23".to_owned() });
+        Some(EtcdReport { generation: 0, data: DataState::Lost, version: "3.4.23".to_owned() });
     Command::Report(lost)
 }
 

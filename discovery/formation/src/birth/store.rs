@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::CertificateError;
 use super::record::{BirthRecord, Commitment, Decision};
-use muster_files::{PRIVATE, replace};
+use muster_files::{PRIVATE_MODE, replace};
 
 /// File name in the state directory.
 pub const FILE: &str = "birth";
@@ -128,7 +128,7 @@ impl PromiseStore {
     /// Makes the record durable. On success a power cut cannot lose it; on failure either record
     /// may be on disk.
     pub fn write(&self, record: &BirthRecord) -> Result<(), StoreError> {
-        replace(&self.path, &self.encode(record), PRIVATE)
+        replace(&self.path, &self.encode(record), PRIVATE_MODE)
             .map_err(|error| self.io("write", error.into()))
     }
 

@@ -17,10 +17,11 @@ use tokio::time::timeout;
 pub const OLDEST: Version = Version { major: 3, minor: 4, patch: 0 };
 
 /// Timeout for a program to print its version.
-const ANSWER: Duration = Duration::from_secs(10);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Install directories searched after `PATH`: a service may be started without `PATH`.
-const USUAL: &[&str] = &["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin", "/bin"];
+const INSTALL_DIRECTORIES: &[&str] =
+    &["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin", "/bin"];
 
 /// A version of etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,10 +106,10 @@ pub enum LocateError {
     NotExecutable { path: PathBuf },
     #[error("run {} to learn its version", path.display())]
     Run { path: PathBuf, source: io::Error },
-    #[error("{} did not print its version within {ANSWER:?}", path.display())]
-    Silent { path: PathBuf },
-    #[error("{} printed no etcd version: {said:?}; is it etcd?", path.display())]
-    NotEtcd { path: PathBuf, said: String },
+    #[error("{} did not print its version within {VERSION_TIMEOUT:?}", path.display())]
+    VersionTimeout { path: PathBuf },
+    #[error("{} printed no etcd version: {printed:?}; is it etcd?", path.display())]
+    NotEtcd { path: PathBuf, printed: String },
     #[error(
         "{} is etcd {found}, Muster needs {OLDEST} or newer: install a newer one (Debian: apt \
          install {package}) or set machine.etcd.binary", path.display()
@@ -123,7 +124,7 @@ pub async fn locate(tool: Tool, given: Option<&Path>) -> Result<Binary, LocateEr
         Some(path) => return Err(LocateError::NotExecutable { path: path.to_owned() }),
         None => search(tool, env::var_os("PATH").as_deref())?,
     };
-    let version = ask(tool, &path).await?;
+    let version = read_version(tool, &path).await?;
     if version < OLDEST {
         return Err(LocateError::TooOld { path, found: version, package: tool.package() });
     }
@@ -132,7 +133,7 @@ pub async fn locate(tool: Tool, given: Option<&Path>) -> Result<Binary, LocateEr
 
 fn search(tool: Tool, path: Option<&OsStr>) -> Result<PathBuf, LocateError> {
     let on_path = path.map(env::split_paths).into_iter().flatten();
-    let places = on_path.chain(USUAL.iter().map(PathBuf::from));
+    let places = on_path.chain(INSTALL_DIRECTORIES.iter().map(PathBuf::from));
     let mut found = places.map(|place| place.join(tool.program()));
     let missing = LocateError::Missing { program: tool.program(), package: tool.package() };
     found.find(|path| path.is_absolute() && is_executable(path)).ok_or(missing)
@@ -144,7 +145,7 @@ fn is_executable(path: &Path) -> bool {
 
 /// Runs the program and parses its version: the first line is `etcd Version: 3.4.23` or
 /// `etcdctl version: 3.4.23`.
-async fn ask(tool: Tool, path: &Path) -> Result<Version, LocateError> {
+async fn read_version(tool: Tool, path: &Path) -> Result<Version, LocateError> {
     let output = Command::new(path)
         .arg(tool.version_argument())
         .env_clear() // ETCD_… variables are settings
@@ -152,21 +153,21 @@ async fn ask(tool: Tool, path: &Path) -> Result<Version, LocateError> {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = match timeout(ANSWER, output).await {
+    let output = match timeout(VERSION_TIMEOUT, output).await {
         Ok(output) => {
             output.map_err(|source| LocateError::Run { path: path.to_owned(), source })?
         }
-        Err(_) => return Err(LocateError::Silent { path: path.to_owned() }),
+        Err(_) => return Err(LocateError::VersionTimeout { path: path.to_owned() }),
     };
-    let said = String::from_utf8_lossy(&output.stdout);
-    let line = said.lines().next().unwrap_or_default();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let line = printed.lines().next().unwrap_or_default();
     let version = line
         .split_once(':')
         .filter(|(what, _)| what.to_ascii_lowercase() == format!("{} version", tool.program()))
         .and_then(|(_, version)| version.trim().parse().ok());
     version.ok_or_else(|| LocateError::NotEtcd {
         path: path.to_owned(),
-        said: line.chars().take(80).collect(),
+        printed: line.chars().take(80).collect(),
     })
 }
 

@@ -12,7 +12,7 @@ use muster_pki::leaf::{KeyPair, Leaf};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use muster_files::{PRIVATE, WriteError};
+use muster_files::{PRIVATE_MODE, WriteError};
 
 /// Certificates of the trusted authorities: at least one, several during a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Credential {
     }
 
     /// Credential from an issued certificate and its key.
-    pub fn issued(leaf: &Leaf, key: &KeyPair) -> Self {
+    pub fn from_leaf(leaf: &Leaf, key: &KeyPair) -> Self {
         Self::new(leaf.chain.clone(), key.to_pkcs8())
     }
 
@@ -83,29 +83,37 @@ pub struct Credentials {
 
 /// Paths of the credential files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Paths {
+pub struct CredentialPaths {
     pub authorities: PathBuf,
     pub server: PathBuf,
     pub peer: PathBuf,
 }
 
-impl Paths {
+impl CredentialPaths {
     /// Paths below the unit's directory.
-    pub fn in_home(home: &Path) -> Self {
-        let at = |name| home.join("tls").join(name);
+    pub fn in_dir(dir: &Path) -> Self {
+        let at = |name| dir.join("tls").join(name);
         Self { authorities: at("ca.crt"), server: at("server.pem"), peer: at("peer.pem") }
     }
 }
 
 /// Writes the credential files. A running etcd uses them from its next handshake on.
-pub fn write(paths: &Paths, credentials: &Credentials) -> Result<(), WriteError> {
+pub fn write(paths: &CredentialPaths, credentials: &Credentials) -> Result<(), WriteError> {
     if let Some(directory) = paths.server.parent() {
         muster_files::create_private_directory(directory)?;
     }
     let authorities = chain_pem(&credentials.authorities.0);
-    muster_files::keep(&paths.authorities, authorities.as_bytes(), PRIVATE)?;
-    muster_files::keep(&paths.server, credentials.server.to_pem().as_bytes(), PRIVATE)?;
-    muster_files::keep(&paths.peer, credentials.peer.to_pem().as_bytes(), PRIVATE)
+    muster_files::replace_if_changed(&paths.authorities, authorities.as_bytes(), PRIVATE_MODE)?;
+    muster_files::replace_if_changed(
+        &paths.server,
+        credentials.server.to_pem().as_bytes(),
+        PRIVATE_MODE,
+    )?;
+    muster_files::replace_if_changed(
+        &paths.peer,
+        credentials.peer.to_pem().as_bytes(),
+        PRIVATE_MODE,
+    )
 }
 
 /// Encodes certificates as PEM.

@@ -8,11 +8,11 @@ use prost::Message as _;
 use ring::digest::{SHA256, digest};
 
 use super::binary::Version;
-use super::client::snapshot::{Check, Digest};
-use super::client::{Listed, MemberId, wire};
-use super::home::{Home, Presence, Record};
-use super::spec::{Generation, Initial, InitialState};
-use super::words::last_words;
+use super::client::snapshot::{SnapshotDigest, SnapshotVerifier};
+use super::client::{EtcdMember, EtcdMemberId, wire};
+use super::dir::{EtcdDir, GenerationState, StartRecord};
+use super::log_errors::last_error;
+use super::spec::{EtcdGeneration, InitialCluster, InitialClusterState};
 use crate::facts::BootId;
 use crate::logs::LastLines;
 
@@ -46,7 +46,7 @@ fn etcd_answer() {
         let Some((kind, body)) = bytes.split_first() else { return refused("nothing at all") };
         let read = match kind % 4 {
             0 => wire::MembersResponse::decode(body).map(|reply| {
-                for listed in reply.members.into_iter().map(Listed::from) {
+                for listed in reply.members.into_iter().map(EtcdMember::from) {
                     assert_eq!(listed.id.to_string().parse(), Ok(listed.id));
                 }
             }),
@@ -75,9 +75,9 @@ fn etcd_output() {
         assert!(kept.len() <= 20 && kept.iter().all(|line| line.len() <= 3 * 2048));
         let plain = |line: &String| !line.contains(|c: char| c.is_control() && c != '\t');
         assert!(kept.iter().all(plain));
-        let said = last_words(&kept);
+        let said = last_error(&kept);
         let Ok(text) = std::str::from_utf8(bytes) else { return refused("not text") };
-        if let Ok(id) = text.parse::<MemberId>() {
+        if let Ok(id) = text.parse::<EtcdMemberId>() {
             assert_eq!(id.to_string().parse(), Ok(id));
         }
         if let Ok(id) = text.parse::<BootId>() {
@@ -97,14 +97,15 @@ fn etcd_snapshot() {
     let database = vec![7_u8; 512];
     let whole = [&database[..], digest(&SHA256, &database).as_ref()].concat();
     target("etcd_snapshot").seed(whole).longest(2048).run(|bytes| {
-        if let Some(found) = std::str::from_utf8(bytes).ok().and_then(|t| t.parse::<Digest>().ok())
+        if let Some(found) =
+            std::str::from_utf8(bytes).ok().and_then(|t| t.parse::<SnapshotDigest>().ok())
         {
             assert_eq!(found.to_string().parse(), Ok(found));
             return Verdict::Accepted;
         }
         let check = |piece: usize| {
-            let mut check = Check::default();
-            bytes.chunks(piece).for_each(|piece| check.feed(piece));
+            let mut check = SnapshotVerifier::default();
+            bytes.chunks(piece).for_each(|piece| check.update(piece));
             check.finish()
         };
         let found = check(1024);
@@ -126,26 +127,26 @@ fn etcd_snapshot() {
 #[test]
 fn etcd_record() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let home = Home::new(directory.path().to_owned());
+    let dir = EtcdDir::new(directory.path().to_owned());
     let name: NodeName = "cp-1".parse().expect("a node name");
     let peer = "192.0.2.1:2380".parse().expect("an address");
-    let initial = Initial {
-        state: InitialState::New,
+    let initial = InitialCluster {
+        state: InitialClusterState::New,
         token: "token".to_owned(),
         members: [(name.clone(), peer)].into(),
     };
-    home.write(Generation(0), &Record::new(name, initial)).expect("written");
+    dir.write(EtcdGeneration(0), &StartRecord::new(name, initial)).expect("written");
     let path = directory.path().join("g0.started");
     let seed = fs::read(&path).expect("read");
     target("etcd_record").seed(seed).tries(2000).run(move |bytes| {
         let _kept = &directory;
         fs::write(&path, bytes).expect("a small file is written");
-        match home.presence(Generation(0)) {
-            Ok(Presence::Begun(record) | Presence::Lost(record)) => {
+        match dir.generation_state(EtcdGeneration(0)) {
+            Ok(GenerationState::Started(record) | GenerationState::Lost(record)) => {
                 let text = serde_json::to_vec(&record).expect("a start record always serializes");
                 fs::write(&path, text).expect("a small file is written");
-                let again = home.presence(Generation(0)).expect("just written");
-                let (Presence::Begun(found) | Presence::Lost(found)) = again else {
+                let again = dir.generation_state(EtcdGeneration(0)).expect("just written");
+                let (GenerationState::Started(found) | GenerationState::Lost(found)) = again else {
                     panic!("{again:?}")
                 };
                 assert_eq!(found, record);

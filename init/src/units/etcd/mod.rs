@@ -4,16 +4,19 @@
 pub mod binary;
 pub mod client;
 pub mod credentials;
+pub mod dir;
 #[cfg(test)]
 mod fuzz;
-pub mod home;
+mod log_errors;
 mod probe;
 pub mod restore;
 mod run;
 pub mod spec;
-mod words;
 
 pub use binary::{Binary, LocateError, Tool, Version, locate};
 pub use credentials::{Authorities, Credential, Credentials};
-pub use run::{Data, Handle, Health, Owner, Phase, SetError, Status, policy, unit};
-pub use spec::{Generation, Initial, InitialState, Spec, Tuning};
+pub use run::{
+    DataState, EtcdHealth, EtcdPhase, EtcdStatus, EtcdUnit, EtcdUnitTask, SetError, etcd_unit,
+    policy,
+};
+pub use spec::{EtcdGeneration, EtcdSpec, InitialCluster, InitialClusterState, Tuning};

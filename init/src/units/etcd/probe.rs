@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::client::{CredentialsError, Deadlines, Health, Member, Tls};
-use super::home::{Home, HomeError};
-use super::spec::{Generation, Spec};
+use super::client::{CredentialsError, Deadlines, MemberClient, MemberHealth, Tls};
+use super::dir::{EtcdDir, EtcdDirError};
+use super::spec::{EtcdGeneration, EtcdSpec};
 
 /// Timeout of each request.
-const ANSWER: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(super) enum ProbeResult {
     /// Answers linearizable reads.
     Serving,
     /// Follows as a learner.
@@ -26,69 +26,70 @@ pub(super) enum Sight {
 
 /// Data on disk, as probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnDisk {
+pub(super) enum ProbedData {
     /// Never seen.
-    NotYet,
-    There,
+    Absent,
+    Present,
     /// Seen before, now deleted. The process still serves from memory and unlinked files.
-    Gone,
+    Lost,
 }
 
 /// Probes one member with the spec that it was started with.
 #[derive(Debug, Clone)]
 pub(super) struct Probe {
-    member: Member,
+    member: MemberClient,
     peer: std::net::SocketAddr,
     peer_tls: Tls,
-    home: Home,
-    generation: Generation,
+    dir: EtcdDir,
+    generation: EtcdGeneration,
 }
 
 impl Probe {
-    pub(super) fn new(spec: &Spec, home: &Home) -> Result<Self, CredentialsError> {
+    pub(super) fn new(spec: &EtcdSpec, dir: &EtcdDir) -> Result<Self, CredentialsError> {
         let credentials = &spec.credentials;
-        let deadlines = Deadlines { call: ANSWER, ..Deadlines::default() };
+        let deadlines = Deadlines { call: TIMEOUT, ..Deadlines::default() };
         let tls = Tls::new(&credentials.authorities, &credentials.client)?;
         Ok(Self {
-            member: Member::new(spec.client, &tls, deadlines),
+            member: MemberClient::new(spec.client, &tls, deadlines),
             peer: spec.peer,
             peer_tls: Tls::new(&credentials.authorities, &credentials.peer)?,
-            home: home.clone(),
+            dir: dir.clone(),
             generation: spec.generation,
         })
     }
 
-    pub(super) async fn look(self) -> (Sight, Result<OnDisk, HomeError>) {
-        let sight = self.sight().await;
-        let Self { home, generation, .. } = self;
-        let data = tokio::task::spawn_blocking(move || look_at_data(&home, generation)).await;
+    pub(super) async fn run(self) -> (ProbeResult, Result<ProbedData, EtcdDirError>) {
+        let result = self.probe().await;
+        let Self { dir, generation, .. } = self;
+        let data = tokio::task::spawn_blocking(move || probe_data(&dir, generation)).await;
         // Cancelled only when the runtime shuts down.
-        (sight, data.unwrap_or(Ok(OnDisk::NotYet)))
+        (result, data.unwrap_or(Ok(ProbedData::Absent)))
     }
 
-    async fn sight(&self) -> Sight {
-        let unserved = match self.member.health().await {
-            Ok(Health::Serving) => return Sight::Serving,
-            Ok(Health::Learner) => return Sight::Learner,
+    async fn probe(&self) -> ProbeResult {
+        let error = match self.member.health().await {
+            Ok(MemberHealth::Serving) => return ProbeResult::Serving,
+            Ok(MemberHealth::Learner) => return ProbeResult::Learner,
             Err(error) => error,
         };
         // etcd serves clients only once it has a leader, but peers from the start. A handshake on
         // the peer port distinguishes a member that waits for its peers from one that hangs.
-        match timeout(ANSWER, self.peer_tls.connect(self.peer)).await {
-            Ok(Ok(_)) => Sight::Waiting(unserved.to_string()),
-            Ok(Err(error)) => Sight::Silent(format!("etcd at {}: {error}", self.peer)),
-            Err(_) => {
-                Sight::Silent(format!("etcd at {}: no handshake within {ANSWER:?}", self.peer))
-            }
+        match timeout(TIMEOUT, self.peer_tls.connect(self.peer)).await {
+            Ok(Ok(_)) => ProbeResult::Waiting(error.to_string()),
+            Ok(Err(error)) => ProbeResult::Silent(format!("etcd at {}: {error}", self.peer)),
+            Err(_) => ProbeResult::Silent(format!(
+                "etcd at {}: no handshake within {TIMEOUT:?}",
+                self.peer
+            )),
         }
     }
 }
 
-fn look_at_data(home: &Home, generation: Generation) -> Result<OnDisk, HomeError> {
-    let known = home.note_data(generation)?;
-    Ok(match (known, home.has_data(generation)?) {
-        (true, true) => OnDisk::There,
-        (true, false) => OnDisk::Gone,
-        (false, _) => OnDisk::NotYet,
+fn probe_data(dir: &EtcdDir, generation: EtcdGeneration) -> Result<ProbedData, EtcdDirError> {
+    let known = dir.record_data(generation)?;
+    Ok(match (known, dir.has_data(generation)?) {
+        (true, true) => ProbedData::Present,
+        (true, false) => ProbedData::Lost,
+        (false, _) => ProbedData::Absent,
     })
 }

@@ -15,24 +15,24 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::binary::{Binary, LocateError, Tool, locate};
-use super::client::snapshot::{self, Digest, Verified, VerifyError};
-use super::home::{Home, HomeError, Presence, Record};
-use super::spec::{Spec, text, url};
+use super::client::snapshot::{self, SnapshotDigest, VerifiedSnapshot, VerifyError};
+use super::dir::{EtcdDir, EtcdDirError, GenerationState, StartRecord};
+use super::spec::{EtcdSpec, path_argument, url};
 use muster_files::WriteError;
 
 /// Timeout of a restore: enough for 8 GiB on a slow disk.
-const RESTORE: Duration = Duration::from_mins(30);
+const RESTORE_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// Name prefix of the temporary directories in which a restore runs.
-const ASIDE: &str = "restoring-g";
+const TEMPORARY_PREFIX: &str = "restoring-g";
 
 /// Outcome of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restored {
+pub enum RestoreOutcome {
     /// Restored now; the member will start with this snapshot.
-    Now(Verified),
+    Done(VerifiedSnapshot),
     /// Restored earlier; the file was not read again.
-    Before(Digest),
+    AlreadyDone(SnapshotDigest),
 }
 
 /// Reason why nothing was restored; existing data is untouched.
@@ -42,71 +42,73 @@ pub enum RestoreError {
     NoFile,
     #[error("snapshot rejected")]
     Verify(#[from] VerifyError),
-    #[error("snapshot {}: digest {found}, expected {wanted}", path.display())]
-    OtherSnapshot { path: PathBuf, found: Digest, wanted: Digest },
+    #[error("snapshot {}: digest {found}, expected {expected}", path.display())]
+    OtherSnapshot { path: PathBuf, found: SnapshotDigest, expected: SnapshotDigest },
     #[error("{} holds or held member data: only a new member can be restored", path.display())]
     DataExists { path: PathBuf },
     #[error("no restore tool found")]
     Locate(#[from] LocateError),
     #[error("run {}", tool.display())]
     Run { tool: PathBuf, source: io::Error },
-    #[error("{} timed out after {RESTORE:?}", tool.display())]
-    TooLong { tool: PathBuf },
-    #[error("{} failed: {said}", tool.display())]
-    Refused { tool: PathBuf, said: String },
+    #[error("{} timed out after {RESTORE_TIMEOUT:?}", tool.display())]
+    TimedOut { tool: PathBuf },
+    #[error("{} failed: {printed}", tool.display())]
+    Failed { tool: PathBuf, printed: String },
     #[error("sync or remove {}", path.display())]
     Sync { path: PathBuf, source: io::Error },
     #[error("cannot use etcd's directory")]
-    Home(#[from] HomeError),
+    EtcdDir(#[from] EtcdDirError),
     #[error("cannot move restored data into place")]
     Write(#[from] WriteError),
 }
 
 /// Restores the snapshot as the data of this member, which must not have started yet. Idempotent
-/// and cheap to repeat; after a crash, repeat it. If `wanted` is given, the snapshot must have
+/// and cheap to repeat; after a crash, repeat it. If `expected` is given, the snapshot must have
 /// that digest. Without a file, only checks whether one is needed.
 pub async fn restore(
-    home: &Home,
-    spec: &Spec,
+    dir: &EtcdDir,
+    spec: &EtcdSpec,
     file: Option<&Path>,
-    wanted: Option<Digest>,
-) -> Result<Restored, RestoreError> {
-    if let Some(digest) = earlier(home, spec)? {
-        return match wanted.filter(|wanted| *wanted != digest) {
-            None => Ok(Restored::Before(digest)),
-            Some(_) => Err(RestoreError::DataExists { path: home.data(spec.generation) }),
+    expected: Option<SnapshotDigest>,
+) -> Result<RestoreOutcome, RestoreError> {
+    if let Some(digest) = restored_digest(dir, spec)? {
+        return match expected.filter(|expected| *expected != digest) {
+            None => Ok(RestoreOutcome::AlreadyDone(digest)),
+            Some(_) => Err(RestoreError::DataExists { path: dir.data(spec.generation) }),
         };
     }
     let file = file.ok_or(RestoreError::NoFile)?;
     let path = file.to_owned();
     let verified = tokio::task::spawn_blocking(move || snapshot::verify(&path)).await;
     let verified = verified.expect("verifying does not panic")?;
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != verified.digest) {
+    if let Some(expected) = expected.filter(|expected| *expected != verified.digest) {
         let (path, found) = (file.to_owned(), verified.digest);
-        return Err(RestoreError::OtherSnapshot { path, found, wanted });
+        return Err(RestoreError::OtherSnapshot { path, found, expected });
     }
-    muster_files::create_private_directory(home.root())?;
-    remove_left_overs(home)?;
+    muster_files::create_private_directory(dir.root())?;
+    remove_leftovers(dir)?;
     // A unique name: a tool started by a killed process may still be writing.
-    let aside = home.root().join(format!("{ASIDE}{}-{}", spec.generation, std::process::id()));
-    run(&tool(&spec.binary).await?, spec, file, &aside).await?;
-    let (home, spec) = (home.clone(), spec.clone());
+    let temporary =
+        dir.root().join(format!("{TEMPORARY_PREFIX}{}-{}", spec.generation, std::process::id()));
+    run(&find_tool(&spec.binary).await?, spec, file, &temporary).await?;
+    let (dir, spec) = (dir.clone(), spec.clone());
     let digest = verified.digest;
-    let placed = tokio::task::spawn_blocking(move || place(&home, &spec, &aside, digest)).await;
-    placed.expect("placing does not panic")?;
-    Ok(Restored::Now(verified))
+    let installed =
+        tokio::task::spawn_blocking(move || install(&dir, &spec, &temporary, digest)).await;
+    installed.expect("installing does not panic")?;
+    Ok(RestoreOutcome::Done(verified))
 }
 
 /// Removes the temporary directories of interrupted restores.
-fn remove_left_overs(home: &Home) -> Result<(), RestoreError> {
+fn remove_leftovers(dir: &EtcdDir) -> Result<(), RestoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| RestoreError::Sync { path, source }
     };
-    for entry in fs::read_dir(home.root()).map_err(failed(home.root()))? {
-        let path = entry.map_err(failed(home.root()))?.path();
+    for entry in fs::read_dir(dir.root()).map_err(failed(dir.root()))? {
+        let path = entry.map_err(failed(dir.root()))?.path();
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        if name.starts_with(ASIDE.as_bytes()) {
+        if name.starts_with(TEMPORARY_PREFIX.as_bytes()) {
             fs::remove_dir_all(&path).map_err(failed(&path))?;
         }
     }
@@ -115,25 +117,26 @@ fn remove_left_overs(home: &Home) -> Result<(), RestoreError> {
 
 /// Digest of the snapshot that this member was restored from, if any; an error if it has other
 /// data.
-fn earlier(home: &Home, spec: &Spec) -> Result<Option<Digest>, RestoreError> {
-    let exists = || RestoreError::DataExists { path: home.data(spec.generation) };
-    match home.presence(spec.generation)? {
-        Presence::Absent | Presence::Begun(_) if !spec.heard_of => Ok(None),
-        Presence::Whole(record) => {
+fn restored_digest(dir: &EtcdDir, spec: &EtcdSpec) -> Result<Option<SnapshotDigest>, RestoreError> {
+    let exists = || RestoreError::DataExists { path: dir.data(spec.generation) };
+    match dir.generation_state(spec.generation)? {
+        GenerationState::Absent | GenerationState::Started(_) if !spec.known_to_cluster => Ok(None),
+        GenerationState::Intact(record) => {
             let digest = record.restored_from.and_then(|digest| digest.parse().ok());
             digest.map(Some).ok_or_else(exists)
         }
-        Presence::Absent | Presence::Begun(_) | Presence::Lost(_) | Presence::Strange => {
-            Err(exists())
-        }
+        GenerationState::Absent
+        | GenerationState::Started(_)
+        | GenerationState::Lost(_)
+        | GenerationState::Unmanaged => Err(exists()),
     }
 }
 
 /// Finds a restore tool: next to the etcd binary, else in the usual directories.
-async fn tool(etcd: &Binary) -> Result<Binary, LocateError> {
+async fn find_tool(etcd: &Binary) -> Result<Binary, LocateError> {
     for tool in [Tool::Etcdutl, Tool::Etcdctl] {
-        let beside = etcd.path.with_file_name(tool.program());
-        if let Ok(found) = locate(tool, Some(&beside)).await {
+        let adjacent = etcd.path.with_file_name(tool.program());
+        if let Ok(found) = locate(tool, Some(&adjacent)).await {
             return Ok(found);
         }
     }
@@ -143,7 +146,7 @@ async fn tool(etcd: &Binary) -> Result<Binary, LocateError> {
     }
 }
 
-async fn run(tool: &Binary, spec: &Spec, file: &Path, to: &Path) -> Result<(), RestoreError> {
+async fn run(tool: &Binary, spec: &EtcdSpec, file: &Path, to: &Path) -> Result<(), RestoreError> {
     let initial = &spec.initial;
     let members: Vec<_> =
         initial.members.iter().map(|(name, peer)| format!("{name}={}", url(*peer))).collect();
@@ -153,8 +156,8 @@ async fn run(tool: &Binary, spec: &Spec, file: &Path, to: &Path) -> Result<(), R
         ("name", spec.name.to_string()),
         ("initial-cluster", members.join(",")),
         ("initial-cluster-token", initial.token.clone()),
-        ("initial-advertise-peer-urls", url(spec.first_peer())),
-        ("data-dir", text(to)),
+        ("initial-advertise-peer-urls", url(spec.initial_peer())),
+        ("data-dir", path_argument(to)),
     ] {
         arguments.push(format!("--{name}={value}").into());
     }
@@ -166,27 +169,32 @@ async fn run(tool: &Binary, spec: &Spec, file: &Path, to: &Path) -> Result<(), R
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = match timeout(RESTORE, output).await {
+    let output = match timeout(RESTORE_TIMEOUT, output).await {
         Ok(output) => output.map_err(|source| RestoreError::Run { tool: tool.clone(), source })?,
-        Err(_) => return Err(RestoreError::TooLong { tool }),
+        Err(_) => return Err(RestoreError::TimedOut { tool }),
     };
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
-    Err(RestoreError::Refused { tool, said: last.chars().take(400).collect() })
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let last = printed.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+    Err(RestoreError::Failed { tool, printed: last.chars().take(400).collect() })
 }
 
 /// Moves the restored data into place. The start record is written first: if the rename does not
 /// happen, the next start finds an incomplete restore and refuses to start empty.
-fn place(home: &Home, spec: &Spec, aside: &Path, digest: Digest) -> Result<(), RestoreError> {
-    sync_tree(aside)?;
-    let mut record = Record::new(spec.name.clone(), spec.initial.clone());
+fn install(
+    dir: &EtcdDir,
+    spec: &EtcdSpec,
+    temporary: &Path,
+    digest: SnapshotDigest,
+) -> Result<(), RestoreError> {
+    sync_tree(temporary)?;
+    let mut record = StartRecord::new(spec.name.clone(), spec.initial.clone());
     record.restored_from = Some(digest.to_string());
-    home.write(spec.generation, &record)?;
-    muster_files::settle(aside, &home.data(spec.generation))?;
-    home.note_data(spec.generation)?;
+    dir.write(spec.generation, &record)?;
+    muster_files::rename_into_place(temporary, &dir.data(spec.generation))?;
+    dir.record_data(spec.generation)?;
     Ok(())
 }
 

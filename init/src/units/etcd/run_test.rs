@@ -6,12 +6,12 @@ use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::leaf::{self, KeyPair, Profile};
 use muster_types::ClusterId;
 
-use super::super::home;
+use super::super::dir;
 use super::super::{Authorities, Credential, Credentials};
 use super::*;
 
 /// A member at addresses without a listener, with valid credentials.
-fn spec(generation: u32, port: u16) -> Spec {
+fn spec(generation: u32, port: u16) -> EtcdSpec {
     #[expect(clippy::disallowed_methods, reason = "the edge of the tests")]
     let now = SystemTime::now();
     let cluster = ClusterId::from_bytes([7; 32]);
@@ -21,7 +21,7 @@ fn spec(generation: u32, port: u16) -> Spec {
     let key = KeyPair::generate();
     let own = leaf::issue(&authority, &profile, &key.public(), now).unwrap();
     let own = Credential::new(own.chain, key.to_pkcs8());
-    Spec {
+    EtcdSpec {
         peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         credentials: Credentials {
             authorities: Authorities::new(vec![authority.certificate().clone()]).unwrap(),
@@ -29,7 +29,7 @@ fn spec(generation: u32, port: u16) -> Spec {
             peer: own.clone(),
             client: own,
         },
-        ..home::tests::spec(generation)
+        ..dir::tests::spec(generation)
     }
 }
 
@@ -38,26 +38,26 @@ fn spec(generation: u32, port: u16) -> Spec {
 #[tokio::test]
 async fn what_runs_on_is_asked_where_it_was_started() {
     let directory = tempfile::tempdir().unwrap();
-    let (_handle, mut owner) = unit(Home::new(directory.path().to_owned()), policy());
+    let (_handle, mut task) = etcd_unit(EtcdDir::new(directory.path().to_owned()), policy());
     let runs = spec(1, 1);
-    owner.set(runs.clone()).await.unwrap();
+    task.set(runs.clone()).await.unwrap();
     fs::write(directory.path().join("g2.started"), "damaged").unwrap();
     for _ in 0..2 {
-        let refused = owner.set(spec(2, 2)).await.unwrap_err();
-        assert!(matches!(refused, SetError::Home(HomeError::Damaged { .. })), "{refused}");
-        assert_eq!(owner.publish.borrow().generation, Some(Generation(1)));
-        assert_eq!(asked_at(&owner).await, runs.peer);
+        let refused = task.set(spec(2, 2)).await.unwrap_err();
+        assert!(matches!(refused, SetError::EtcdDir(EtcdDirError::Corrupt { .. })), "{refused}");
+        assert_eq!(task.publish.borrow().generation, Some(EtcdGeneration(1)));
+        assert_eq!(asked_at(&task).await, runs.peer);
     }
     fs::remove_file(directory.path().join("g2.started")).unwrap();
     let next = spec(2, 2);
-    owner.set(next.clone()).await.unwrap();
-    assert_eq!(asked_at(&owner).await, next.peer);
+    task.set(next.clone()).await.unwrap();
+    assert_eq!(asked_at(&task).await, next.peer);
 }
 
 /// The address that the task probes, taken from the error of a failed probe.
-async fn asked_at(owner: &Owner) -> SocketAddr {
-    let (sight, _) = owner.probe.clone().unwrap().look().await;
-    let Sight::Silent(complaint) = sight else { panic!("{sight:?}") };
+async fn asked_at(task: &EtcdUnitTask) -> SocketAddr {
+    let (result, _) = task.probe.clone().unwrap().run().await;
+    let ProbeResult::Silent(complaint) = result else { panic!("{result:?}") };
     let address = complaint.strip_prefix("etcd at ").unwrap().split(": ").next().unwrap();
     address.parse().unwrap()
 }

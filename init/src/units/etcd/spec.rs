@@ -11,16 +11,16 @@ use muster_types::NodeName;
 use serde::{Deserialize, Serialize};
 
 use super::binary::{Binary, Version};
-use super::credentials::{Credentials, Paths};
-use super::home::Home;
+use super::credentials::{CredentialPaths, Credentials};
+use super::dir::EtcdDir;
 use crate::supervisor::Command;
 
 /// Counts the etcd members that this node has been. A member that lost its data or was removed
 /// never comes back: its node becomes a new member with the next generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Generation(pub u32);
+pub struct EtcdGeneration(pub u32);
 
-impl fmt::Display for Generation {
+impl fmt::Display for EtcdGeneration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -29,7 +29,7 @@ impl fmt::Display for Generation {
 /// etcd's `--initial-cluster-state`: bootstrap a cluster or join one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum InitialState {
+pub enum InitialClusterState {
     /// A founder; all founders start with the same members and token.
     New,
     /// Already added to a running cluster.
@@ -38,8 +38,8 @@ pub enum InitialState {
 
 /// First-start parameters; ignored once the member has data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Initial {
-    pub state: InitialState,
+pub struct InitialCluster {
+    pub state: InitialClusterState,
     /// Equal for all founders, unique per cluster: etcd derives its ids from it.
     pub token: String,
     /// Name and peer address of every member, this one included.
@@ -53,7 +53,7 @@ pub struct Tuning {
     pub quota: u64,
     /// Retention of history. Kubernetes compacts every five minutes itself; this covers other
     /// clients.
-    pub keep_history: Duration,
+    pub history_retention: Duration,
     /// Heartbeat interval of the leader.
     pub heartbeat: Duration,
     /// Election timeout: at least ten round trips between members, and several heartbeats.
@@ -65,7 +65,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             quota: 8 << 30,
-            keep_history: Duration::from_hours(8),
+            history_retention: Duration::from_hours(8),
             heartbeat: Duration::from_millis(100),
             election: Duration::from_secs(1),
         }
@@ -74,14 +74,14 @@ impl Default for Tuning {
 
 /// Full description of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spec {
+pub struct EtcdSpec {
     pub binary: Binary,
-    pub generation: Generation,
+    pub generation: EtcdGeneration,
     pub name: NodeName,
-    pub initial: Initial,
+    pub initial: InitialCluster,
     /// The cluster knows that this generation has run. If nothing of it is on disk, its data is
     /// lost, and it must not start as if it were new.
-    pub heard_of: bool,
+    pub known_to_cluster: bool,
     /// Listen address for peers, advertised to them after the first start.
     pub peer: SocketAddr,
     /// Listen address for clients, also advertised to them.
@@ -97,7 +97,7 @@ pub fn url(address: SocketAddr) -> String {
 
 /// Delay between the first starts of two founders: several times the time that etcd takes from
 /// listening to answering (30 ms on a busy machine).
-const FOUNDERS_APART: Duration = Duration::from_millis(100);
+const FOUNDER_START_INTERVAL: Duration = Duration::from_millis(100);
 
 /// First version with official support for 64-bit Arm; older ones need an environment variable.
 const ARM64_SUPPORTED: Version = Version { major: 3, minor: 5, patch: 0 };
@@ -109,22 +109,22 @@ const SNAPSHOT_COUNT: u32 = 10_000;
 /// First version that enables pre-vote by default.
 const PRE_VOTE_BY_DEFAULT: Version = Version { major: 3, minor: 5, patch: 0 };
 
-impl Spec {
-    /// Command that runs this member with its data in `home`. Contains no secret.
-    pub(super) fn command(&self, home: &Home) -> Command {
+impl EtcdSpec {
+    /// Command that runs this member with its data in `dir`. Contains no secret.
+    pub(super) fn command(&self, dir: &EtcdDir) -> Command {
         Command {
             program: self.binary.path.clone(),
-            arguments: self.arguments(home).into_iter().map(OsString::from).collect(),
+            arguments: self.arguments(dir).into_iter().map(OsString::from).collect(),
             // etcd reads settings from ETCD_… variables: pass none.
             environment: self.environment(),
-            directory: home.root().to_owned(),
+            directory: dir.root().to_owned(),
         }
     }
 
     /// Peer address advertised at the first start: the agreed one, even if the node's address has
     /// changed since. etcd refuses to start with any other and derives its ids from it. The new
     /// address is announced once the member is part of the cluster.
-    pub(super) fn first_peer(&self) -> SocketAddr {
+    pub(super) fn initial_peer(&self) -> SocketAddr {
         self.initial.members.get(&self.name).copied().unwrap_or(self.peer)
     }
 
@@ -144,55 +144,57 @@ impl Spec {
     /// of all births when three start in the same instant. The delays keep them apart. The first
     /// two are a majority, so the last one's delay costs nothing.
     pub(super) fn first_start_delay(&self) -> Duration {
-        let Initial { state, members, .. } = &self.initial;
+        let InitialCluster { state, members, .. } = &self.initial;
         let place = members.keys().take_while(|name| **name != self.name).count();
         match state {
-            InitialState::New => FOUNDERS_APART * u32::try_from(place.min(8)).unwrap_or(0),
-            InitialState::Existing => Duration::ZERO,
+            InitialClusterState::New => {
+                FOUNDER_START_INTERVAL * u32::try_from(place.min(8)).unwrap_or(0)
+            }
+            InitialClusterState::Existing => Duration::ZERO,
         }
     }
 
-    fn arguments(&self, home: &Home) -> Vec<String> {
-        let paths = Paths::in_home(home.root());
+    fn arguments(&self, dir: &EtcdDir) -> Vec<String> {
+        let paths = CredentialPaths::in_dir(dir.root());
         let mut arguments = Vec::new();
         let mut set = |name: &str, value: &str| arguments.push(format!("--{name}={value}"));
         set("name", self.name.as_str());
-        set("data-dir", &text(&home.data(self.generation)));
+        set("data-dir", &path_argument(&dir.data(self.generation)));
         set("listen-peer-urls", &url(self.peer));
-        set("initial-advertise-peer-urls", &url(self.first_peer()));
+        set("initial-advertise-peer-urls", &url(self.initial_peer()));
         set("listen-client-urls", &url(self.client));
         set("advertise-client-urls", &url(self.client));
-        self.first_start(&mut set);
+        self.initial_cluster_arguments(&mut set);
         for (side, own) in [("", &paths.server), ("peer-", &paths.peer)] {
             // One file holds certificate and key, see `credentials`.
-            set(&format!("{side}cert-file"), &text(own));
-            set(&format!("{side}key-file"), &text(own));
-            set(&format!("{side}trusted-ca-file"), &text(&paths.authorities));
+            set(&format!("{side}cert-file"), &path_argument(own));
+            set(&format!("{side}key-file"), &path_argument(own));
+            set(&format!("{side}trusted-ca-file"), &path_argument(&paths.authorities));
             set(&format!("{side}client-cert-auth"), "true");
         }
         if self.binary.version < PRE_VOTE_BY_DEFAULT {
             // A partitioned member must not depose the leader when it returns.
             set("pre-vote", "true");
         }
-        let Tuning { quota, keep_history, heartbeat, election } = &self.tuning;
+        let Tuning { quota, history_retention, heartbeat, election } = &self.tuning;
         set("heartbeat-interval", &heartbeat.as_millis().to_string());
         set("election-timeout", &election.as_millis().to_string());
         set("quota-backend-bytes", &quota.to_string());
         set("auto-compaction-mode", "periodic");
-        set("auto-compaction-retention", &format!("{}s", keep_history.as_secs()));
+        set("auto-compaction-retention", &format!("{}s", history_retention.as_secs()));
         set("snapshot-count", &SNAPSHOT_COUNT.to_string());
         set("logger", "zap");
         set("log-outputs", "stderr");
         arguments
     }
 
-    fn first_start(&self, set: &mut impl FnMut(&str, &str)) {
-        let Initial { state, token, members } = &self.initial;
+    fn initial_cluster_arguments(&self, set: &mut impl FnMut(&str, &str)) {
+        let InitialCluster { state, token, members } = &self.initial;
         let members: Vec<_> =
             members.iter().map(|(name, peer)| format!("{name}={}", url(*peer))).collect();
         let state = match state {
-            InitialState::New => "new",
-            InitialState::Existing => "existing",
+            InitialClusterState::New => "new",
+            InitialClusterState::Existing => "existing",
         };
         set("initial-cluster", &members.join(","));
         set("initial-cluster-state", state);
@@ -201,6 +203,6 @@ impl Spec {
 }
 
 /// Path as a command line argument. Muster's paths come from its configuration, which is UTF-8.
-pub(super) fn text(path: &Path) -> String {
+pub(super) fn path_argument(path: &Path) -> String {
     PathBuf::from(path).to_string_lossy().into_owned()
 }

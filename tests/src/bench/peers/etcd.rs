@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use muster_init::units::etcd::client::{Deadlines, Health, Member, Tls};
-use muster_init::units::etcd::credentials::{Paths, write};
+use muster_init::units::etcd::client::{Deadlines, MemberClient, MemberHealth, Tls};
+use muster_init::units::etcd::credentials::{CredentialPaths, write};
 use muster_init::units::etcd::{Authorities, Credential, Credentials};
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::leaf::{self, KeyPair, Profile};
@@ -56,14 +56,17 @@ impl Etcd {
         }
         let etcd = Self { nodes, authority };
         for node in &etcd.nodes {
-            write(&Paths::in_home(node.host.dir()), &etcd.credentials(node)?)?;
+            write(&CredentialPaths::in_dir(node.host.dir()), &etcd.credentials(node)?)?;
         }
         Ok(etcd)
     }
 
     fn issue(&self, profile: &Profile) -> Result<Credential> {
         let key = KeyPair::generate();
-        Ok(Credential::issued(&leaf::issue(&self.authority, profile, &key.public(), now())?, &key))
+        Ok(Credential::from_leaf(
+            &leaf::issue(&self.authority, profile, &key.public(), now())?,
+            &key,
+        ))
     }
 
     fn authorities(&self) -> Result<Authorities> {
@@ -98,7 +101,7 @@ impl Etcd {
             .map(|node| format!("{}=https://{}:{PEER}", node.name, node.host.address()))
             .collect();
         let node = &mut self.nodes[at];
-        let (address, paths) = (node.host.address(), Paths::in_home(node.host.dir()));
+        let (address, paths) = (node.host.address(), CredentialPaths::in_dir(node.host.dir()));
         let mut command = node.host.command("etcd");
         let mut set = |name: &str, value: &str| {
             command.arg(format!("--{name}={value}"));
@@ -150,7 +153,7 @@ pub fn endpoint_of(host: &Host) -> SocketAddr {
 /// What a Muster node's etcd presents and trusts, which is good for a client too; none before it
 /// has been written.
 pub fn tls_of(host: &Host) -> Result<Option<Tls>> {
-    let paths = Paths::in_home(&host.dir().join("state/etcd"));
+    let paths = CredentialPaths::in_dir(&host.dir().join("state/etcd"));
     let read = |path: &Path| std::fs::read(path).ok();
     let (Some(own), Some(authorities)) = (read(&paths.server), read(&paths.authorities)) else {
         return Ok(None);
@@ -166,17 +169,17 @@ pub fn tls_of(host: &Host) -> Result<Option<Tls>> {
 }
 
 /// A client of one member.
-pub fn member(endpoint: SocketAddr, tls: &Tls) -> Member {
-    Member::new(endpoint, tls, Deadlines::default())
+pub fn member(endpoint: SocketAddr, tls: &Tls) -> MemberClient {
+    MemberClient::new(endpoint, tls, Deadlines::default())
 }
 
 /// Waits until a member answers a linearizable read.
 pub async fn until_serving(endpoint: SocketAddr, tls: &Tls) -> Instant {
     // A call that meets a member which has just begun to listen must not wait for long.
     let call = Duration::from_millis(500);
-    let member = Member::new(endpoint, tls, Deadlines { call, ..Deadlines::default() });
+    let member = MemberClient::new(endpoint, tls, Deadlines { call, ..Deadlines::default() });
     loop {
-        if let Ok(Health::Serving) = member.health().await {
+        if let Ok(MemberHealth::Serving) = member.health().await {
             return Instant::now();
         }
         sleep(LOOK).await;

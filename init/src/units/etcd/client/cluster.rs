@@ -3,25 +3,25 @@
 use std::net::SocketAddr;
 
 use super::connect::Tls;
-use super::error::{CallError, Kind};
-use super::member::{Alarm, Deadlines, Listed, Member, MemberId};
+use super::error::{CallError, CallErrorKind};
+use super::member::{Alarm, Deadlines, EtcdMember, EtcdMemberId, MemberClient};
 
 /// Client that uses the first member that answers. A call may be executed twice. etcd reports a
-/// repeated add, promote or remove ([`Kind::MemberExists`], [`Kind::NotLearner`],
-/// [`Kind::MemberNotFound`]), and the caller treats it as done.
+/// repeated add, promote or remove ([`CallErrorKind::MemberExists`], [`CallErrorKind::NotLearner`],
+/// [`CallErrorKind::MemberNotFound`]), and the caller treats it as done.
 #[derive(Debug, Clone)]
-pub struct Client {
-    members: Vec<Member>,
+pub struct EtcdClient {
+    members: Vec<MemberClient>,
 }
 
 /// Tries one call on each member until one answers.
-macro_rules! ask {
+macro_rules! try_each {
     ($self:ident, $member:ident => $call:expr) => {{
         let mut last = None;
         for $member in &$self.members {
             match $call.await {
                 Ok(answer) => return Ok(answer),
-                Err(error) if error.is_about_this_member() => last = Some(error),
+                Err(error) if error.may_succeed_elsewhere() => last = Some(error),
                 Err(error) => return Err(error),
             }
         }
@@ -29,73 +29,80 @@ macro_rules! ask {
     }};
 }
 
-impl Client {
+impl EtcdClient {
     /// Client of these endpoints, in this order; `None` if the list is empty. Must be called within
     /// a tokio runtime. Create a new client when the credentials are renewed.
     pub fn new(endpoints: &[SocketAddr], tls: &Tls, deadlines: Deadlines) -> Option<Self> {
         let members: Vec<_> =
-            endpoints.iter().map(|endpoint| Member::new(*endpoint, tls, deadlines)).collect();
+            endpoints.iter().map(|endpoint| MemberClient::new(*endpoint, tls, deadlines)).collect();
         (!members.is_empty()).then_some(Self { members })
     }
 
     /// Clients of the single endpoints, for calls that concern one member.
-    pub fn members_asked(&self) -> &[Member] {
+    pub fn member_clients(&self) -> &[MemberClient] {
         &self.members
     }
 
-    /// [`Member::get`] from the first member that answers.
+    /// [`MemberClient::get`] from the first member that answers.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CallError> {
-        ask!(self, member => member.get(key))
+        try_each!(self, member => member.get(key))
     }
 
-    /// [`Member::put`] through the first member that answers; may be applied twice.
+    /// [`MemberClient::put`] through the first member that answers; may be applied twice.
     pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<i64, CallError> {
-        ask!(self, member => member.put(key, value))
+        try_each!(self, member => member.put(key, value))
     }
 
-    /// [`Member::members`] from the first member that answers.
-    pub async fn members(&self) -> Result<Vec<Listed>, CallError> {
-        ask!(self, member => member.members())
+    /// [`MemberClient::members`] from the first member that answers.
+    pub async fn members(&self) -> Result<Vec<EtcdMember>, CallError> {
+        try_each!(self, member => member.members())
     }
 
-    /// [`Member::current_members`] from the first member that answers. The read and the list
+    /// [`MemberClient::current_members`] from the first member that answers. The read and the list
     /// always come from the same member.
-    pub async fn current_members(&self) -> Result<Vec<Listed>, CallError> {
-        ask!(self, member => member.current_members())
+    pub async fn current_members(&self) -> Result<Vec<EtcdMember>, CallError> {
+        try_each!(self, member => member.current_members())
     }
 
-    /// [`Member::add_learner`] through the first member that answers.
-    pub async fn add_learner(&self, peer_url: &str) -> Result<(Listed, Vec<Listed>), CallError> {
-        ask!(self, member => member.add_learner(peer_url))
+    /// [`MemberClient::add_learner`] through the first member that answers.
+    pub async fn add_learner(
+        &self,
+        peer_url: &str,
+    ) -> Result<(EtcdMember, Vec<EtcdMember>), CallError> {
+        try_each!(self, member => member.add_learner(peer_url))
     }
 
-    /// [`Member::promote`] through the first member that answers.
-    pub async fn promote(&self, id: MemberId) -> Result<Vec<Listed>, CallError> {
-        ask!(self, member => member.promote(id))
+    /// [`MemberClient::promote`] through the first member that answers.
+    pub async fn promote(&self, id: EtcdMemberId) -> Result<Vec<EtcdMember>, CallError> {
+        try_each!(self, member => member.promote(id))
     }
 
-    /// [`Member::remove`] through the first member that answers.
-    pub async fn remove(&self, id: MemberId) -> Result<Vec<Listed>, CallError> {
-        ask!(self, member => member.remove(id))
+    /// [`MemberClient::remove`] through the first member that answers.
+    pub async fn remove(&self, id: EtcdMemberId) -> Result<Vec<EtcdMember>, CallError> {
+        try_each!(self, member => member.remove(id))
     }
 
-    /// [`Member::update`] through the first member that answers.
-    pub async fn update(&self, id: MemberId, peer_url: &str) -> Result<Vec<Listed>, CallError> {
-        ask!(self, member => member.update(id, peer_url))
+    /// [`MemberClient::update`] through the first member that answers.
+    pub async fn update(
+        &self,
+        id: EtcdMemberId,
+        peer_url: &str,
+    ) -> Result<Vec<EtcdMember>, CallError> {
+        try_each!(self, member => member.update(id, peer_url))
     }
 
-    /// [`Member::alarms`] from the first member that answers.
+    /// [`MemberClient::alarms`] from the first member that answers.
     pub async fn alarms(&self) -> Result<Vec<Alarm>, CallError> {
-        ask!(self, member => member.alarms())
+        try_each!(self, member => member.alarms())
     }
 
-    /// [`Member::disarm`] through the first member that answers.
+    /// [`MemberClient::disarm`] through the first member that answers.
     pub async fn disarm(&self, alarm: Alarm) -> Result<(), CallError> {
-        ask!(self, member => member.disarm(alarm))
+        try_each!(self, member => member.disarm(alarm))
     }
 
     /// Transfers leadership to `to`, through the current leader. Does nothing if it already leads.
-    pub async fn move_leader(&self, to: MemberId) -> Result<(), CallError> {
+    pub async fn move_leader(&self, to: EtcdMemberId) -> Result<(), CallError> {
         let mut last = None;
         for member in &self.members {
             let moved = match member.status().await {
@@ -106,7 +113,7 @@ impl Client {
             };
             match moved {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind == Kind::BadTransferee => return Err(error),
+                Err(error) if error.kind == CallErrorKind::BadTransferee => return Err(error),
                 Err(error) => last = Some(error),
             }
         }

@@ -21,15 +21,15 @@ use tower::service_fn;
 use crate::units::etcd::credentials::{Authorities, Credential};
 
 /// Timeout for the TCP connection and the TLS handshake together.
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time to wait for the server's first bytes after the handshake before sending anyway.
-const GREETING: Duration = Duration::from_millis(500);
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Idle time before an HTTP/2 keep-alive ping.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Timeout of that ping, after which the connection counts as dead.
-const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Credentials that cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
@@ -80,13 +80,13 @@ impl Tls {
         let uri = Uri::builder().scheme("http").authority(to.to_string()).path_and_query("/");
         let uri = uri.build().expect("an address is an authority");
         let channel = Endpoint::from(uri)
-            .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .connect_with_connector_lazy(service_fn(move |_: Uri| {
                 let (tls, count) = (tls.clone(), count.clone());
                 async move {
-                    let stream = greeted(tls.connect(to).await?).await?;
+                    let stream = wait_for_first_bytes(tls.connect(to).await?).await?;
                     count.0.fetch_add(1, Ordering::Relaxed);
                     Ok::<_, io::Error>(TokioIo::new(stream))
                 }
@@ -101,7 +101,7 @@ impl Tls {
 pub(super) struct Connections(Arc<AtomicU64>);
 
 impl Connections {
-    pub(super) fn made(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -109,9 +109,11 @@ impl Connections {
 /// Waits for the first bytes from the server. In TLS 1.3 the client's handshake ends before the
 /// server has verified the client's certificate. A rejection arrives in place of the HTTP/2
 /// settings. Waiting for either turns it into an error of this connection, not endless retries.
-async fn greeted(stream: TlsStream<TcpStream>) -> io::Result<BufReader<TlsStream<TcpStream>>> {
+async fn wait_for_first_bytes(
+    stream: TlsStream<TcpStream>,
+) -> io::Result<BufReader<TlsStream<TcpStream>>> {
     let mut stream = BufReader::new(stream);
-    match timeout(GREETING, stream.fill_buf()).await {
+    match timeout(FIRST_BYTES_TIMEOUT, stream.fill_buf()).await {
         Ok(Ok([])) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by etcd")),
         Ok(Err(error)) => Err(error),
         // A server may also wait for the client's first bytes.

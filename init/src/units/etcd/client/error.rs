@@ -14,14 +14,14 @@ pub struct CallError {
     pub endpoint: SocketAddr,
     /// The gRPC method, such as `MemberAdd`.
     pub call: &'static str,
-    pub kind: Kind,
+    pub kind: CallErrorKind,
     /// Message from etcd or from the connection.
     reason: String,
 }
 
 /// Class of a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum CallErrorKind {
     /// No connection, or it broke.
     Unreachable,
     /// No answer within the call's deadline; a change may have been made anyway.
@@ -39,7 +39,7 @@ pub enum Kind {
     /// The member was already promoted.
     NotLearner,
     /// A learner does not support this call; only voters do.
-    AskedLearner,
+    NotSupportedByLearner,
     MemberNotFound,
     /// A member with this peer URL exists. (etcd derives ids from peer URL, token and second: added
     /// twice within a second, it reports that the id exists.)
@@ -53,14 +53,14 @@ pub enum Kind {
     /// The members' data differ: stop and restore.
     Corrupt,
     /// The certificate does not permit this call.
-    Denied,
+    PermissionDenied,
     /// Anything else.
     Other,
 }
 
 impl CallError {
-    pub(super) fn of(endpoint: SocketAddr, call: &'static str, status: &Status) -> Self {
-        let kind = Kind::of(status);
+    pub(super) fn from_status(endpoint: SocketAddr, call: &'static str, status: &Status) -> Self {
+        let kind = CallErrorKind::classify(status);
         // For a broken connection the status is only "transport error"; use the last cause.
         let causes = iter::successors(status.source(), |&error| error.source());
         let reason = causes.last().map_or_else(|| status.message().to_owned(), ToString::to_string);
@@ -69,86 +69,89 @@ impl CallError {
 
     pub(super) fn deadline(endpoint: SocketAddr, call: &'static str, after: Duration) -> Self {
         let reason = format!("no answer within {after:?}");
-        Self { endpoint, call, kind: Kind::Deadline, reason }
+        Self { endpoint, call, kind: CallErrorKind::Deadline, reason }
     }
 
     pub(super) fn no_leader(endpoint: SocketAddr, call: &'static str) -> Self {
         let reason = "none of the endpoints is the leader".to_owned();
-        Self { endpoint, call, kind: Kind::NoLeader, reason }
+        Self { endpoint, call, kind: CallErrorKind::NoLeader, reason }
     }
 
     pub(super) fn reconnected(endpoint: SocketAddr, call: &'static str) -> Self {
         let reason = "the connection was lost between the read and the list".to_owned();
-        Self { endpoint, call, kind: Kind::Unreachable, reason }
+        Self { endpoint, call, kind: CallErrorKind::Unreachable, reason }
     }
 
     pub(super) fn malformed(endpoint: SocketAddr, call: &'static str, reason: &str) -> Self {
-        Self { endpoint, call, kind: Kind::Other, reason: reason.to_owned() }
+        Self { endpoint, call, kind: CallErrorKind::Other, reason: reason.to_owned() }
     }
 
     /// Reports whether the same call may succeed later without any intervention.
     pub fn is_transient(&self) -> bool {
         match self.kind {
-            Kind::Unreachable
-            | Kind::Deadline
-            | Kind::NoLeader
-            | Kind::Unhealthy
-            | Kind::NotEnoughStarted
-            | Kind::LearnerNotReady
-            | Kind::TooManyLearners
-            | Kind::AskedLearner
-            | Kind::NotLeader => true,
-            Kind::NotLearner
-            | Kind::MemberNotFound
-            | Kind::MemberExists
-            | Kind::BadTransferee
-            | Kind::NoSpace
-            | Kind::Corrupt
-            | Kind::Denied
-            | Kind::Other => false,
+            CallErrorKind::Unreachable
+            | CallErrorKind::Deadline
+            | CallErrorKind::NoLeader
+            | CallErrorKind::Unhealthy
+            | CallErrorKind::NotEnoughStarted
+            | CallErrorKind::LearnerNotReady
+            | CallErrorKind::TooManyLearners
+            | CallErrorKind::NotSupportedByLearner
+            | CallErrorKind::NotLeader => true,
+            CallErrorKind::NotLearner
+            | CallErrorKind::MemberNotFound
+            | CallErrorKind::MemberExists
+            | CallErrorKind::BadTransferee
+            | CallErrorKind::NoSpace
+            | CallErrorKind::Corrupt
+            | CallErrorKind::PermissionDenied
+            | CallErrorKind::Other => false,
         }
     }
 
     /// Reports whether the call may succeed on another member.
-    pub(super) fn is_about_this_member(&self) -> bool {
+    pub(super) fn may_succeed_elsewhere(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Unreachable | Kind::Deadline | Kind::NoLeader | Kind::AskedLearner
+            CallErrorKind::Unreachable
+                | CallErrorKind::Deadline
+                | CallErrorKind::NoLeader
+                | CallErrorKind::NotSupportedByLearner
         )
     }
 }
 
 /// Message parts and their classes. etcd's errors share a few gRPC codes, so only the text
 /// distinguishes them: constants of `api/v3rpc/rpctypes/error.go`, unchanged from 3.4 to 3.6.
-const REFUSALS: &[(&str, Kind)] = &[
-    ("can only promote a learner member which is in sync", Kind::LearnerNotReady),
-    ("can only promote a learner member", Kind::NotLearner),
-    ("too many learner members", Kind::TooManyLearners),
-    ("rpc not supported for learner", Kind::AskedLearner),
-    ("member not found", Kind::MemberNotFound),
-    ("Peer URLs already exists", Kind::MemberExists),
-    ("member ID already exist", Kind::MemberExists),
-    ("not enough started members", Kind::NotEnoughStarted),
-    ("unhealthy cluster", Kind::Unhealthy),
-    ("bad leader transferee", Kind::BadTransferee),
-    ("not leader", Kind::NotLeader),
-    ("no leader", Kind::NoLeader),
-    ("leader changed", Kind::NoLeader),
-    ("request timed out", Kind::NoLeader),
-    ("database space exceeded", Kind::NoSpace),
-    ("corrupt cluster", Kind::Corrupt),
+const KNOWN_ERRORS: &[(&str, CallErrorKind)] = &[
+    ("can only promote a learner member which is in sync", CallErrorKind::LearnerNotReady),
+    ("can only promote a learner member", CallErrorKind::NotLearner),
+    ("too many learner members", CallErrorKind::TooManyLearners),
+    ("rpc not supported for learner", CallErrorKind::NotSupportedByLearner),
+    ("member not found", CallErrorKind::MemberNotFound),
+    ("Peer URLs already exists", CallErrorKind::MemberExists),
+    ("member ID already exist", CallErrorKind::MemberExists),
+    ("not enough started members", CallErrorKind::NotEnoughStarted),
+    ("unhealthy cluster", CallErrorKind::Unhealthy),
+    ("bad leader transferee", CallErrorKind::BadTransferee),
+    ("not leader", CallErrorKind::NotLeader),
+    ("no leader", CallErrorKind::NoLeader),
+    ("leader changed", CallErrorKind::NoLeader),
+    ("request timed out", CallErrorKind::NoLeader),
+    ("database space exceeded", CallErrorKind::NoSpace),
+    ("corrupt cluster", CallErrorKind::Corrupt),
 ];
 
-impl Kind {
-    fn of(status: &Status) -> Self {
-        let known = REFUSALS.iter().find(|(words, _)| status.message().contains(words));
+impl CallErrorKind {
+    fn classify(status: &Status) -> Self {
+        let known = KNOWN_ERRORS.iter().find(|(text, _)| status.message().contains(text));
         match (known, status.code()) {
             (Some((_, kind)), _) => *kind,
             (None, Code::Unavailable) => Self::Unreachable,
             // tonic's status for a connection that failed or broke.
             (None, Code::Unknown) if status.source().is_some() => Self::Unreachable,
             (None, Code::DeadlineExceeded | Code::Cancelled) => Self::Deadline,
-            (None, Code::PermissionDenied | Code::Unauthenticated) => Self::Denied,
+            (None, Code::PermissionDenied | Code::Unauthenticated) => Self::PermissionDenied,
             (None, Code::DataLoss) => Self::Corrupt,
             (None, _) => Self::Other,
         }
@@ -161,19 +164,22 @@ mod tests {
 
     #[test]
     fn refusals_with_the_same_code_are_told_apart() {
-        let of = |code, text: &str| Kind::of(&Status::new(code, text));
+        let of = |code, text: &str| CallErrorKind::classify(&Status::new(code, text));
         let failed = Code::FailedPrecondition;
         assert_eq!(
             of(
                 failed,
                 "etcdserver: can only promote a learner member which is in sync with leader"
             ),
-            Kind::LearnerNotReady
+            CallErrorKind::LearnerNotReady
         );
-        assert_eq!(of(failed, "etcdserver: can only promote a learner member"), Kind::NotLearner);
-        assert_eq!(of(failed, "etcdserver: not leader"), Kind::NotLeader);
-        assert_eq!(of(Code::Unavailable, "etcdserver: no leader"), Kind::NoLeader);
-        assert_eq!(of(Code::Unavailable, "connection refused"), Kind::Unreachable);
-        assert_eq!(of(Code::Internal, "what?"), Kind::Other);
+        assert_eq!(
+            of(failed, "etcdserver: can only promote a learner member"),
+            CallErrorKind::NotLearner
+        );
+        assert_eq!(of(failed, "etcdserver: not leader"), CallErrorKind::NotLeader);
+        assert_eq!(of(Code::Unavailable, "etcdserver: no leader"), CallErrorKind::NoLeader);
+        assert_eq!(of(Code::Unavailable, "connection refused"), CallErrorKind::Unreachable);
+        assert_eq!(of(Code::Internal, "what?"), CallErrorKind::Other);
     }
 }

@@ -10,26 +10,26 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::connect::{Connections, Tls};
-use super::error::{CallError, Kind};
+use super::error::{CallError, CallErrorKind};
 use super::wire;
 use super::wire::cluster_client::ClusterClient;
 use super::wire::kv_client::KvClient;
 use super::wire::maintenance_client::MaintenanceClient;
 
 /// Largest response decoded: members, a status, a few keys. Snapshots come in chunks of 32 KiB.
-const MAX_ANSWER: usize = 4 << 20;
+const MAX_RESPONSE: usize = 4 << 20;
 
 /// etcd's id of a member; displayed in hexadecimal, like in `etcdctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId(pub u64);
+pub struct EtcdMemberId(pub u64);
 
-impl fmt::Display for MemberId {
+impl fmt::Display for EtcdMemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}", self.0)
     }
 }
 
-impl FromStr for MemberId {
+impl FromStr for EtcdMemberId {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -39,8 +39,8 @@ impl FromStr for MemberId {
 
 /// A member in etcd's member list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub id: MemberId,
+pub struct EtcdMember {
+    pub id: EtcdMemberId,
     /// Empty until the member has started once.
     pub name: String,
     pub peer_urls: Vec<String>,
@@ -49,10 +49,10 @@ pub struct Listed {
     pub learner: bool,
 }
 
-impl From<wire::Member> for Listed {
+impl From<wire::Member> for EtcdMember {
     fn from(member: wire::Member) -> Self {
         Self {
-            id: MemberId(member.id),
+            id: EtcdMemberId(member.id),
             name: member.name,
             peer_urls: member.peer_ur_ls,
             client_urls: member.client_ur_ls,
@@ -64,7 +64,7 @@ impl From<wire::Member> for Listed {
 /// Status that a member reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberStatus {
-    pub id: MemberId,
+    pub id: EtcdMemberId,
     pub cluster: u64,
     pub version: String,
     /// Size of the database file in bytes.
@@ -72,7 +72,7 @@ pub struct MemberStatus {
     /// Bytes in use; defragmenting frees the rest.
     pub db_size_in_use: u64,
     /// `None` while it knows no leader.
-    pub leader: Option<MemberId>,
+    pub leader: Option<EtcdMemberId>,
     pub learner: bool,
     pub raft_term: u64,
     pub raft_index: u64,
@@ -83,7 +83,7 @@ pub struct MemberStatus {
 /// An alarm and the member that raised it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Alarm {
-    pub member: MemberId,
+    pub member: EtcdMemberId,
     pub kind: AlarmKind,
 }
 
@@ -110,7 +110,7 @@ impl fmt::Display for AlarmKind {
 
 /// Health of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
+pub enum MemberHealth {
     /// Answers linearizable reads: it is connected to a leader that has a majority.
     Serving,
     /// A learner: follows, and rejects such reads until promoted.
@@ -140,14 +140,14 @@ impl Default for Deadlines {
 
 /// Client of one endpoint. Cheap to clone; connects on first use.
 #[derive(Debug, Clone)]
-pub struct Member {
+pub struct MemberClient {
     endpoint: SocketAddr,
     channel: Channel,
     connections: Connections,
     deadlines: Deadlines,
 }
 
-impl Member {
+impl MemberClient {
     /// Client of `endpoint`. Must be called within a tokio runtime.
     pub fn new(endpoint: SocketAddr, tls: &Tls, deadlines: Deadlines) -> Self {
         let (channel, connections) = tls.channel(endpoint);
@@ -159,11 +159,13 @@ impl Member {
     }
 
     /// Checks the health with a linearizable read of an arbitrary key.
-    pub async fn health(&self) -> Result<Health, CallError> {
+    pub async fn health(&self) -> Result<MemberHealth, CallError> {
         // The key that etcdctl's health check reads; it need not exist.
         match self.get(b"health").await {
-            Ok(_) => Ok(Health::Serving),
-            Err(error) if error.kind == Kind::AskedLearner => Ok(Health::Learner),
+            Ok(_) => Ok(MemberHealth::Serving),
+            Err(error) if error.kind == CallErrorKind::NotSupportedByLearner => {
+                Ok(MemberHealth::Learner)
+            }
             Err(error) => Err(error),
         }
     }
@@ -209,7 +211,7 @@ impl Member {
 
     /// Lists all members, voters and learners. Linearizable since etcd 3.5; etcd 3.4 answers from
     /// its own, possibly stale, state: make no decision based on it.
-    pub async fn members(&self) -> Result<Vec<Listed>, CallError> {
+    pub async fn members(&self) -> Result<Vec<EtcdMember>, CallError> {
         let request = wire::MemberListRequest { linearizable: true };
         let mut cluster = self.cluster();
         self.membership("MemberList", self.deadlines.call, cluster.member_list(request)).await
@@ -219,18 +221,21 @@ impl Member {
     /// old. But a linearizable read waits until the member has applied everything committed before,
     /// membership changes included. So the read comes first, and the list must come over the same
     /// connection: a member that restarted in between may have applied less.
-    pub async fn current_members(&self) -> Result<Vec<Listed>, CallError> {
+    pub async fn current_members(&self) -> Result<Vec<EtcdMember>, CallError> {
         self.get(b"muster").await?;
-        let connection = self.connections.made();
+        let connection = self.connections.count();
         let listed = self.members().await?;
-        if self.connections.made() == connection {
+        if self.connections.count() == connection {
             return Ok(listed);
         }
         Err(CallError::reconnected(self.endpoint, "MemberList"))
     }
 
     /// Adds a learner (etcd allows one at a time); returns it and all members, including it.
-    pub async fn add_learner(&self, peer_url: &str) -> Result<(Listed, Vec<Listed>), CallError> {
+    pub async fn add_learner(
+        &self,
+        peer_url: &str,
+    ) -> Result<(EtcdMember, Vec<EtcdMember>), CallError> {
         let request =
             wire::MemberAddRequest { peer_ur_ls: vec![peer_url.to_owned()], is_learner: true };
         let mut cluster = self.cluster();
@@ -239,11 +244,11 @@ impl Member {
         let added = reply.member.ok_or_else(|| {
             CallError::malformed(self.endpoint, "MemberAdd", "the response holds no member")
         })?;
-        Ok((added.into(), reply.members.into_iter().map(Listed::from).collect()))
+        Ok((added.into(), reply.members.into_iter().map(EtcdMember::from).collect()))
     }
 
-    /// Promotes a learner to voter; [`Kind::LearnerNotReady`] until it has caught up.
-    pub async fn promote(&self, id: MemberId) -> Result<Vec<Listed>, CallError> {
+    /// Promotes a learner to voter; [`CallErrorKind::LearnerNotReady`] until it has caught up.
+    pub async fn promote(&self, id: EtcdMemberId) -> Result<Vec<EtcdMember>, CallError> {
         let request = wire::MemberPromoteRequest { id: id.0 };
         let mut cluster = self.cluster();
         let call = cluster.member_promote(request);
@@ -251,7 +256,7 @@ impl Member {
     }
 
     /// Removes a member; its etcd process exits when it applies the removal.
-    pub async fn remove(&self, id: MemberId) -> Result<Vec<Listed>, CallError> {
+    pub async fn remove(&self, id: EtcdMemberId) -> Result<Vec<EtcdMember>, CallError> {
         let request = wire::MemberRemoveRequest { id: id.0 };
         let mut cluster = self.cluster();
         let call = cluster.member_remove(request);
@@ -259,7 +264,11 @@ impl Member {
     }
 
     /// Changes a member's peer URL in the cluster.
-    pub async fn update(&self, id: MemberId, peer_url: &str) -> Result<Vec<Listed>, CallError> {
+    pub async fn update(
+        &self,
+        id: EtcdMemberId,
+        peer_url: &str,
+    ) -> Result<Vec<EtcdMember>, CallError> {
         let request = wire::MemberUpdateRequest { id: id.0, peer_ur_ls: vec![peer_url.to_owned()] };
         let mut cluster = self.cluster();
         let call = cluster.member_update(request);
@@ -273,12 +282,12 @@ impl Member {
         let reply = self.call("Status", self.deadlines.call, call).await?;
         let header = reply.header.unwrap_or_default();
         Ok(MemberStatus {
-            id: MemberId(header.member_id),
+            id: EtcdMemberId(header.member_id),
             cluster: header.cluster_id,
             version: reply.version,
             db_size: reply.db_size.max(0).cast_unsigned(),
             db_size_in_use: reply.db_size_in_use.max(0).cast_unsigned(),
-            leader: (reply.leader != 0).then_some(MemberId(reply.leader)),
+            leader: (reply.leader != 0).then_some(EtcdMemberId(reply.leader)),
             learner: reply.is_learner,
             raft_term: reply.raft_term,
             raft_index: reply.raft_index,
@@ -321,8 +330,8 @@ impl Member {
     }
 
     /// Transfers leadership to another voter. Only the leader can: others return
-    /// [`Kind::NotLeader`].
-    pub async fn move_leader(&self, to: MemberId) -> Result<(), CallError> {
+    /// [`CallErrorKind::NotLeader`].
+    pub async fn move_leader(&self, to: EtcdMemberId) -> Result<(), CallError> {
         let mut maintenance = self.maintenance();
         let call = maintenance.move_leader(wire::MoveLeaderRequest { target_id: to.0 });
         self.call("MoveLeader", self.deadlines.change, call).await.map(drop)
@@ -351,7 +360,9 @@ impl Member {
             Ok(wire::AlarmType::None) | Err(_) => AlarmKind::Unknown(number),
         };
         let alarms = reply.alarms.into_iter();
-        Ok(alarms.map(|a| Alarm { member: MemberId(a.member_id), kind: known(a.alarm) }).collect())
+        Ok(alarms
+            .map(|a| Alarm { member: EtcdMemberId(a.member_id), kind: known(a.alarm) })
+            .collect())
     }
 
     async fn membership(
@@ -359,9 +370,9 @@ impl Member {
         name: &'static str,
         within: Duration,
         call: impl Future<Output = Result<Response<wire::MembersResponse>, Status>>,
-    ) -> Result<Vec<Listed>, CallError> {
+    ) -> Result<Vec<EtcdMember>, CallError> {
         let reply = self.call(name, within, call).await?;
-        Ok(reply.members.into_iter().map(Listed::from).collect())
+        Ok(reply.members.into_iter().map(EtcdMember::from).collect())
     }
 
     async fn call<T>(
@@ -372,20 +383,20 @@ impl Member {
     ) -> Result<T, CallError> {
         match timeout(within, call).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) => Err(CallError::of(self.endpoint, name, &status)),
+            Ok(Err(status)) => Err(CallError::from_status(self.endpoint, name, &status)),
             Err(_) => Err(CallError::deadline(self.endpoint, name, within)),
         }
     }
 
     fn kv(&self) -> KvClient<Channel> {
-        KvClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+        KvClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE)
     }
 
     fn cluster(&self) -> ClusterClient<Channel> {
-        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE)
     }
 
     fn maintenance(&self) -> MaintenanceClient<Channel> {
-        MaintenanceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+        MaintenanceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE)
     }
 }

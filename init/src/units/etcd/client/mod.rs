@@ -1,5 +1,5 @@
 //! Muster's own client of etcd's gRPC API, over mutual TLS; every call has a deadline and a typed
-//! error. A [`Member`] is one endpoint, a [`Client`] tries several in turn.
+//! error. A [`MemberClient`] is one endpoint, a [`EtcdClient`] tries several in turn.
 
 mod cluster;
 mod connect;
@@ -7,10 +7,12 @@ mod error;
 mod member;
 pub mod snapshot;
 
-pub use cluster::Client;
+pub use cluster::EtcdClient;
 pub use connect::{CredentialsError, Tls};
-pub use error::{CallError, Kind};
-pub use member::{Alarm, AlarmKind, Deadlines, Health, Listed, Member, MemberId, MemberStatus};
+pub use error::{CallError, CallErrorKind};
+pub use member::{
+    Alarm, AlarmKind, Deadlines, EtcdMember, EtcdMemberId, MemberClient, MemberHealth, MemberStatus,
+};
 
 /// Generated from Muster's subset of etcd's API.
 pub(super) mod wire {

@@ -18,29 +18,29 @@ use ring::digest::{Context, SHA256};
 use tokio::time::timeout;
 
 use super::error::CallError;
-use super::member::Member;
-use muster_files::{PRIVATE, WriteError};
+use super::member::MemberClient;
+use muster_files::{PRIVATE_MODE, WriteError};
 
 /// Length of the trailing hash, in bytes.
-const HASH: usize = 32;
+const HASH_LENGTH: usize = 32;
 
 /// Size unit of a database, in bytes.
-const SECTOR: u64 = 512;
+const SECTOR_SIZE: u64 = 512;
 
 /// Timeout for the next chunk of a stream.
-const NEXT_PIECE: Duration = Duration::from_secs(30);
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// SHA-256 of a snapshot's database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest(pub [u8; HASH]);
+pub struct SnapshotDigest(pub [u8; HASH_LENGTH]);
 
-impl fmt::Display for Digest {
+impl fmt::Display for SnapshotDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&HEXLOWER.encode(&self.0))
     }
 }
 
-impl FromStr for Digest {
+impl FromStr for SnapshotDigest {
     type Err = ();
 
     /// Parses 64 hexadecimal digits.
@@ -52,87 +52,87 @@ impl FromStr for Digest {
 
 /// Size and digest of a verified snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifiedSnapshot {
     /// Size of the file in bytes: database and hash.
     pub size: u64,
-    pub digest: Digest,
+    pub digest: SnapshotDigest,
 }
 
 /// Reason why a stream of bytes is no valid snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CheckError {
+pub enum SnapshotError {
     #[error("{0} bytes is no valid length: truncated, or no etcd snapshot")]
     Length(u64),
-    #[error("corrupt: its hash is {said}, but the database has {found}")]
-    Hash { said: Digest, found: Digest },
+    #[error("corrupt: its hash is {stated}, but the database has {found}")]
+    Hash { stated: SnapshotDigest, found: SnapshotDigest },
 }
 
 /// Incremental verification of a snapshot stream.
-pub struct Check {
+pub struct SnapshotVerifier {
     context: Context,
     /// The last bytes seen: the hash, if nothing follows.
     tail: Vec<u8>,
     size: u64,
 }
 
-impl Default for Check {
+impl Default for SnapshotVerifier {
     fn default() -> Self {
         Self { context: Context::new(&SHA256), tail: Vec::new(), size: 0 }
     }
 }
 
-impl Check {
+impl SnapshotVerifier {
     /// Adds the next chunk.
-    pub fn feed(&mut self, piece: &[u8]) {
-        self.size += piece.len() as u64;
-        self.tail.extend_from_slice(piece);
-        let surely_database = self.tail.len().saturating_sub(HASH);
+    pub fn update(&mut self, chunk: &[u8]) {
+        self.size += chunk.len() as u64;
+        self.tail.extend_from_slice(chunk);
+        let surely_database = self.tail.len().saturating_sub(HASH_LENGTH);
         self.context.update(&self.tail[..surely_database]);
         self.tail.drain(..surely_database);
     }
 
     /// Verifies that the chunks form one complete snapshot.
-    pub fn finish(self) -> Result<Verified, CheckError> {
-        let whole = self.size > HASH as u64 && self.size % SECTOR == HASH as u64;
-        let Ok(said) = <[u8; HASH]>::try_from(self.tail.as_slice()) else {
-            return Err(CheckError::Length(self.size));
+    pub fn finish(self) -> Result<VerifiedSnapshot, SnapshotError> {
+        let whole = self.size > HASH_LENGTH as u64 && self.size % SECTOR_SIZE == HASH_LENGTH as u64;
+        let Ok(stated) = <[u8; HASH_LENGTH]>::try_from(self.tail.as_slice()) else {
+            return Err(SnapshotError::Length(self.size));
         };
         if !whole {
-            return Err(CheckError::Length(self.size));
+            return Err(SnapshotError::Length(self.size));
         }
         let found = self.context.finish();
-        if found.as_ref() == said {
-            return Ok(Verified { size: self.size, digest: Digest(said) });
+        if found.as_ref() == stated {
+            return Ok(VerifiedSnapshot { size: self.size, digest: SnapshotDigest(stated) });
         }
         let found = found.as_ref().try_into().expect("SHA-256 has 32 bytes");
-        Err(CheckError::Hash { said: Digest(said), found: Digest(found) })
+        Err(SnapshotError::Hash { stated: SnapshotDigest(stated), found: SnapshotDigest(found) })
     }
 }
 
-impl fmt::Debug for Check {
+impl fmt::Debug for SnapshotVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Check").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("SnapshotVerifier").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
 /// Stream of snapshot chunks, as sent by etcd.
-pub type Pieces = BoxStream<'static, Result<Vec<u8>, CallError>>;
+pub type SnapshotStream = BoxStream<'static, Result<Vec<u8>, CallError>>;
 
-/// Starts a snapshot of one member. The reader must verify it with [`Check`].
-pub async fn stream(member: &Member) -> Result<Pieces, CallError> {
+/// Starts a snapshot of one member. The reader must verify it with [`SnapshotVerifier`].
+pub async fn stream(member: &MemberClient) -> Result<SnapshotStream, CallError> {
     let endpoint = member.endpoint();
     let replies = member.snapshot().await?;
-    let pieces = unfold(Some(replies), move |replies| async move {
+    let chunks = unfold(Some(replies), move |replies| async move {
         let mut replies = replies?;
-        let piece = match timeout(NEXT_PIECE, replies.message()).await {
+        let chunk = match timeout(CHUNK_TIMEOUT, replies.message()).await {
             Ok(Ok(None)) => return None,
             Ok(Ok(Some(reply))) => return Some((Ok(reply.blob), Some(replies))),
-            Ok(Err(status)) => Err(CallError::of(endpoint, "Snapshot", &status)),
-            Err(_) => Err(CallError::deadline(endpoint, "Snapshot", NEXT_PIECE)),
+            Ok(Err(status)) => Err(CallError::from_status(endpoint, "Snapshot", &status)),
+            Err(_) => Err(CallError::deadline(endpoint, "Snapshot", CHUNK_TIMEOUT)),
         };
-        Some((piece, None))
+        Some((chunk, None))
     });
-    Ok(pieces.boxed())
+    Ok(chunks.boxed())
 }
 
 /// Reason why no snapshot was saved; no file is left behind.
@@ -141,7 +141,7 @@ pub enum SaveError {
     #[error("cannot receive the snapshot")]
     Call(#[from] CallError),
     #[error("received snapshot is invalid")]
-    Check(#[from] CheckError),
+    Invalid(#[from] SnapshotError),
     #[error("write snapshot to {}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot move the snapshot into place")]
@@ -150,34 +150,34 @@ pub enum SaveError {
 
 /// Saves a snapshot of one member: writes a temporary file (mode 0600), verifies, syncs and renames
 /// it.
-pub async fn save(member: &Member, path: &Path) -> Result<Verified, SaveError> {
-    let beside = muster_files::beside(path);
-    let saved = receive(member, &beside).await;
+pub async fn save(member: &MemberClient, path: &Path) -> Result<VerifiedSnapshot, SaveError> {
+    let temporary = muster_files::temporary_path(path);
+    let saved = receive(member, &temporary).await;
     let settled = saved.and_then(|verified| {
-        muster_files::settle(&beside, path)?;
+        muster_files::rename_into_place(&temporary, path)?;
         Ok(verified)
     });
     if settled.is_err() {
-        std::fs::remove_file(&beside).ok();
+        std::fs::remove_file(&temporary).ok();
     }
     settled
 }
 
-async fn receive(member: &Member, beside: &Path) -> Result<Verified, SaveError> {
-    let failed = |source| SaveError::Write { path: beside.to_owned(), source };
-    let mut pieces = stream(member).await?;
-    std::fs::remove_file(beside).ok(); // from an earlier attempt
+async fn receive(member: &MemberClient, temporary: &Path) -> Result<VerifiedSnapshot, SaveError> {
+    let failed = |source| SaveError::Write { path: temporary.to_owned(), source };
+    let mut chunks = stream(member).await?;
+    std::fs::remove_file(temporary).ok(); // from an earlier attempt
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(PRIVATE)
-        .open(beside)
+        .mode(PRIVATE_MODE)
+        .open(temporary)
         .map_err(failed)?;
-    let mut check = Check::default();
-    while let Some(piece) = pieces.try_next().await? {
-        check.feed(&piece);
+    let mut check = SnapshotVerifier::default();
+    while let Some(chunk) = chunks.try_next().await? {
+        check.update(&chunk);
         // Chunks are small and go to the page cache; only the sync below waits for the disk.
-        file.write_all(&piece).map_err(failed)?;
+        file.write_all(&chunk).map_err(failed)?;
     }
     let verified = check.finish()?;
     let synced = tokio::task::spawn_blocking(move || file.sync_all()).await;
@@ -191,24 +191,24 @@ pub enum VerifyError {
     #[error("read snapshot {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("snapshot {} is invalid", path.display())]
-    Check { path: PathBuf, source: CheckError },
+    Invalid { path: PathBuf, source: SnapshotError },
 }
 
 /// Reads a whole snapshot file and verifies it. Blocks.
-pub fn verify(path: &Path) -> Result<Verified, VerifyError> {
+pub fn verify(path: &Path) -> Result<VerifiedSnapshot, VerifyError> {
     let failed = |source| VerifyError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
-    let mut check = Check::default();
-    let mut piece = vec![0; 64 << 10];
+    let mut check = SnapshotVerifier::default();
+    let mut chunk = vec![0; 64 << 10];
     loop {
-        match file.read(&mut piece) {
+        match file.read(&mut chunk) {
             Ok(0) => break,
-            Ok(read) => check.feed(&piece[..read]),
+            Ok(read) => check.update(&chunk[..read]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(failed(e)),
         }
     }
-    check.finish().map_err(|source| VerifyError::Check { path: path.to_owned(), source })
+    check.finish().map_err(|source| VerifyError::Invalid { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -222,9 +222,9 @@ mod tests {
         bytes
     }
 
-    fn check(bytes: &[u8], cut: usize) -> Result<Verified, CheckError> {
-        let mut check = Check::default();
-        bytes.chunks(cut).for_each(|piece| check.feed(piece));
+    fn check(bytes: &[u8], cut: usize) -> Result<VerifiedSnapshot, SnapshotError> {
+        let mut check = SnapshotVerifier::default();
+        bytes.chunks(cut).for_each(|chunk| check.update(chunk));
         check.finish()
     }
 
@@ -237,9 +237,12 @@ mod tests {
 
     #[test]
     fn a_digest_reads_back_what_it_prints() {
-        let digest = Digest([0xa7; 32]);
+        let digest = SnapshotDigest([0xa7; 32]);
         assert_eq!(digest.to_string().parse(), Ok(digest));
-        assert!("a7".parse::<Digest>().is_err() && "x".repeat(64).parse::<Digest>().is_err());
+        assert!(
+            "a7".parse::<SnapshotDigest>().is_err()
+                && "x".repeat(64).parse::<SnapshotDigest>().is_err()
+        );
     }
 
     #[test]
@@ -249,11 +252,11 @@ mod tests {
             assert!(check(&whole[..short], 100).is_err(), "{short}");
         }
         // Cut at a sector and 32 bytes: only the hash can tell.
-        assert!(matches!(check(&whole[..544], 100), Err(CheckError::Hash { .. })));
+        assert!(matches!(check(&whole[..544], 100), Err(SnapshotError::Hash { .. })));
         for flipped in [0, 500, 1030] {
             let mut damaged = whole.clone();
             damaged[flipped] ^= 1;
-            assert!(matches!(check(&damaged, 100), Err(CheckError::Hash { .. })), "{flipped}");
+            assert!(matches!(check(&damaged, 100), Err(SnapshotError::Hash { .. })), "{flipped}");
         }
     }
 }

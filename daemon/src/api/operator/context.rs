@@ -1,0 +1,195 @@
+//! Shared context of the operator calls: the group, the other nodes, this node.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use muster_messages::node::ForwardRequest;
+use muster_services::node::node_client::NodeClient;
+use muster_transport::endpoint::Endpoint;
+use muster_types::wire::MAX_MESSAGE;
+use muster_types::{NodeId, PublicKey};
+use prost::Message;
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::api::node::unavailable;
+use crate::api::node_status::NodeStatusProvider;
+use crate::controllers::etcd::clients::{EtcdClientError, EtcdClients};
+use crate::controllers::etcd::membership::LivenessWatch;
+use crate::raft::Group;
+use muster_state::command::RecordAudit;
+use muster_state::permissions::{Call, allowed};
+use muster_state::{Actor, ClusterState, Command, Outcome, Refusal, RefusalKind};
+
+/// Time limit for a node to answer a call about itself.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Shared context of the operator calls.
+#[derive(Debug)]
+pub struct OperatorContext {
+    pub(super) group: Group,
+    pub(super) node_status: Arc<NodeStatusProvider>,
+    pub(super) liveness: LivenessWatch,
+    endpoint: Endpoint,
+    etcd: Mutex<EtcdClients>,
+}
+
+/// Rejects a key that is not an operator's, and a role that may not make the call.
+pub fn check_role(state: &ClusterState, key: &PublicKey, method: &str) -> Result<(), Status> {
+    match Call::ALL.iter().copied().find(|call| call.as_str() == method) {
+        Some(call) => check_call(state, key, call),
+        None => Err(Status::unimplemented("unknown call")),
+    }
+}
+
+fn check_call(state: &ClusterState, key: &PublicKey, call: Call) -> Result<(), Status> {
+    let operator = state.operator(key).ok_or_else(|| {
+        Status::unauthenticated("this key belongs to no operator of this cluster")
+    })?;
+    if allowed(operator.role, call) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "{} has the role {}, which may not call {}; ask an admin",
+        operator.name,
+        operator.role,
+        call.as_str()
+    )))
+}
+
+impl OperatorContext {
+    pub fn new(
+        group: Group,
+        endpoint: Endpoint,
+        node_status: Arc<NodeStatusProvider>,
+        liveness: LivenessWatch,
+    ) -> Self {
+        Self { group, endpoint, node_status, liveness, etcd: Mutex::default() }
+    }
+
+    /// Rejects a call that the caller's role does not allow.
+    pub(super) fn authorize(&self, key: &PublicKey, call: Call) -> Result<(), Status> {
+        check_call(&self.group.state(), key, call)
+    }
+
+    /// Finds a member by name; this node if `name` is `None`.
+    pub(super) fn node(&self, name: Option<&str>) -> Result<NodeId, Status> {
+        match name {
+            None => Ok(self.group.me()),
+            Some(name) => Ok(self.group.state().find(name).map_err(refusal_status)?.id),
+        }
+    }
+
+    /// Returns the name of a member, or the short id of another node.
+    pub(super) fn name(&self, node: &NodeId) -> String {
+        let state = self.group.state();
+        state.member(node).map_or_else(|| node.short(), |member| member.name.to_string())
+    }
+
+    /// Returns a state that is at least as new as the call.
+    pub(super) async fn current(&self) -> Result<Arc<ClusterState>, Status> {
+        self.group.catch_up().await.map_err(|e| unavailable(&e))
+    }
+
+    /// Proposes a command to the group. A refusal becomes an error.
+    pub(super) async fn propose(&self, command: Command) -> Result<Outcome, Status> {
+        let outcome = self.group.propose(command).await.map_err(|e| unavailable(&e))?;
+        outcome.into_result().map_err(refusal_status)
+    }
+
+    /// Records an operator's action that is no command of the group in the audit log.
+    pub(super) async fn record_audit(&self, caller: PublicKey, action: &str, subject: &str) {
+        let state = self.group.state();
+        let operator = state.operator(&caller).map_or("?", |operator| &operator.name);
+        let record = RecordAudit {
+            by: self.group.me(),
+            action: format!("{action}, for operator {operator}"),
+            subject: subject.to_owned(),
+            outcome: "ok".to_owned(),
+        };
+        if let Err(error) = self.group.propose(Command::RecordAudit(record)).await {
+            tracing::warn!(%error, action, subject, "cannot record an operator's action");
+        }
+    }
+
+    /// Calls a node about itself. It may be this node.
+    pub(super) async fn call_node<Q: Message, A: Message + Default>(
+        &self,
+        caller: &PublicKey,
+        node: NodeId,
+        call: Call,
+        request: &Q,
+    ) -> Result<A, Status> {
+        let name = self.name(&node);
+        let answered = self.call_node_once(caller, node, call, request.encode_to_vec());
+        let answer = match timeout(NODE_TIMEOUT, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(status)) => {
+                return Err(Status::new(status.code(), format!("{name}: {}", status.message())));
+            }
+            Err(_) => {
+                return Err(Status::deadline_exceeded(format!(
+                    "{name} did not answer within {NODE_TIMEOUT:?}; check that it runs and that \
+                     this node can reach it"
+                )));
+            }
+        };
+        A::decode(Bytes::from(answer))
+            .map_err(|error| Status::internal(format!("invalid reply from {name}: {error}")))
+    }
+
+    async fn call_node_once(
+        &self,
+        caller: &PublicKey,
+        node: NodeId,
+        call: Call,
+        request: Vec<u8>,
+    ) -> Result<Vec<u8>, Status> {
+        let empty_reply = || Status::internal("empty reply");
+        if node == self.group.me() {
+            let mut answers = self.node_status.call(call.as_str(), &request)?;
+            return answers.next().await.unwrap_or_else(|| Err(empty_reply()));
+        }
+        let mut client =
+            NodeClient::new(self.endpoint.channel(node)).max_decoding_message_size(MAX_MESSAGE);
+        let method = call.as_str().to_owned();
+        let forward = ForwardRequest { method, request, operator: caller.to_vec() };
+        let answer = client.forward(forward).await?.into_inner().message().await?;
+        answer.map(|answer| answer.response).ok_or_else(empty_reply)
+    }
+
+    /// Runs `work` with the etcd clients locked. `work` is synchronous, so no await holds the lock.
+    pub(super) fn with_etcd<T>(
+        &self,
+        work: impl FnOnce(&mut EtcdClients) -> Result<T, EtcdClientError>,
+    ) -> Result<T, Status> {
+        let mut clients = self.etcd.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut clients).map_err(|error| Status::unavailable(muster_types::error::chain(&error)))
+    }
+}
+
+/// Returns the actor of an operator's command.
+pub(super) fn operator_actor(caller: PublicKey) -> Actor {
+    Actor::Operator(caller)
+}
+
+/// Converts a refused command to a gRPC error.
+pub(super) fn refusal_status(refusal: Refusal) -> Status {
+    let Refusal { kind, message } = refusal;
+    match kind {
+        RefusalKind::NotAllowed => Status::permission_denied(message),
+        RefusalKind::Invalid => Status::invalid_argument(message),
+        RefusalKind::NotAMember | RefusalKind::NoSuchToken => Status::not_found(message),
+        RefusalKind::NotNow | RefusalKind::NotFounded => Status::unavailable(message),
+        RefusalKind::Conflict | RefusalKind::NameTaken => Status::already_exists(message),
+        RefusalKind::Full => Status::resource_exhausted(message),
+        RefusalKind::AlreadyFounded
+        | RefusalKind::Removed
+        | RefusalKind::Token
+        | RefusalKind::LastControlPlane
+        | RefusalKind::QuorumAtRisk
+        | RefusalKind::Stale => Status::failed_precondition(message),
+    }
+}

@@ -1,0 +1,44 @@
+//! Conversions between the endpoint's directory and messages. Malformed entries are skipped: one
+//! bad entry must not hide the others.
+
+use muster_messages::hello::{Hint, Peer as WirePeer};
+use muster_pki::identity;
+use muster_transport::endpoint::{Directory, Peer};
+use muster_types::address::{address_strings, parse_addresses};
+use muster_types::{PublicKey, Role};
+
+/// Converts the members of a message to a directory.
+pub fn directory(peers: &[WirePeer]) -> Directory {
+    let peers = peers.iter().filter_map(parse_peer);
+    peers.map(|peer| (identity::node_id(&peer.public_key), peer)).collect()
+}
+
+fn parse_peer(message: &WirePeer) -> Option<Peer> {
+    Some(Peer {
+        public_key: PublicKey::try_from(message.public_key.as_slice()).ok()?,
+        name: message.name.parse().ok()?,
+        role: message.role.parse().ok()?,
+        addresses: parse_addresses(&message.addresses),
+    })
+}
+
+/// Converts a directory to messages.
+pub fn peers(directory: &Directory) -> Vec<WirePeer> {
+    let peer = |peer: &Peer| WirePeer {
+        public_key: peer.public_key.to_vec(),
+        name: peer.name.to_string(),
+        role: peer.role.to_string(),
+        addresses: address_strings(&peer.addresses),
+    };
+    directory.values().map(peer).collect()
+}
+
+/// Returns the control-plane members as hints, for a peer that called the wrong node.
+pub fn control_plane_hints(directory: &Directory) -> Vec<Hint> {
+    let hint = |(id, peer): (&muster_types::NodeId, &Peer)| Hint {
+        node_id: id.to_vec(),
+        addresses: address_strings(&peer.addresses),
+        reachable: false,
+    };
+    directory.iter().filter(|(_, peer)| peer.role == Role::ControlPlane).map(hint).collect()
+}
