@@ -99,7 +99,7 @@ impl MemberRuntime {
                 stop.cancelled().await;
             }
             Some(Ok((joined_as, membership))) => {
-                self.run_member(joined_as, membership, fatal_sender, stop).await
+                self.run_member(joined_as, membership, fatal_sender, stop).await;
             }
         }
     }

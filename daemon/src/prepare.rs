@@ -59,7 +59,7 @@ pub struct Prepared {
 pub struct Promises {
     /// File that holds the promises.
     pub store: PromiseStore,
-    /// BirthRecord as it was when the node started.
+    /// `BirthRecord` as it was when the node started.
     pub record: BirthRecord,
 }
 

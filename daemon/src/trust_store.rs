@@ -135,7 +135,7 @@ impl TrustStoreTask {
             match (update, &mut self.membership) {
                 (Update::Membership(membership), _) => self.membership = Some(*membership),
                 (Update::Certificate(certificate), Some(mine)) => {
-                    mine.set_certificate(&certificate)
+                    mine.set_certificate(&certificate);
                 }
                 (Update::Directory(directory), Some(mine)) => mine.set_peers(&directory),
                 (Update::Certificate(_) | Update::Directory(_), None) => {}

@@ -86,10 +86,10 @@ impl Session {
                     return Ok(Self { client, endpoint: endpoint.to_owned() });
                 }
                 Err(SessionError::Failed(why)) => {
-                    attempts.push(attempt(FailureKind::NoAnswer, why))
+                    attempts.push(attempt(FailureKind::NoAnswer, why));
                 }
                 Err(SessionError::Untrusted(why)) => {
-                    attempts.push(attempt(FailureKind::Untrusted, why))
+                    attempts.push(attempt(FailureKind::Untrusted, why));
                 }
                 Err(SessionError::UnknownKey) => {
                     let why = "it does not know this operator's key; compare `cluster.operators` \

@@ -71,7 +71,7 @@ impl Health {
                     }
                 }
                 Err(error) => {
-                    progress.update_keyed("health", &change_key_of(error), &summary(error))
+                    progress.update_keyed("health", &change_key_of(error), &summary(error));
                 }
             }
         };

@@ -37,7 +37,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEPOSED_GRACE: Duration = Duration::from_millis(100);
 
 /// The largest command, in bytes of MessagePack. A leader's log refuses to write more than
-/// [`super::store::MAX_ENTRY`] and its Raft stops, and then the next leader would get the command.
+/// [`muster_storage::MAX_ENTRY`] and its Raft stops, and then the next leader would get the command.
 /// The largest command that the state accepts is a founding, below 200 KiB.
 pub const MAX_COMMAND: usize = 256 << 10;
 

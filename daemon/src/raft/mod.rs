@@ -1,4 +1,4 @@
-//! The Raft group: client, network, timers, quorum watch and voters. The store is in [`store`].
+//! The Raft group: client, network, timers, quorum watch and voters. The store is in `muster_storage`.
 
 pub mod codec;
 mod group;

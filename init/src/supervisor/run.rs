@@ -212,7 +212,7 @@ impl SupervisorTask {
                 }
             }
             Input::Request(Request::ProbeResult { answered }) => {
-                self.step(Event::Probed { answered })
+                self.step(Event::Probed { answered });
             }
             Input::Child(event) => self.on_child_event(event),
             Input::Tick => self.step(Event::Tick),

@@ -207,7 +207,7 @@ impl StateMachine {
                 self.back_off(revision, now, jitter);
             }
             (ProcessState::Starting(revision), Event::Refused) => {
-                self.state = ProcessState::Refused(revision)
+                self.state = ProcessState::Refused(revision);
             }
             (ProcessState::Running { revision, since, .. }, Event::Exited { exit, jitter }) => {
                 self.last_exit = Some(exit);

@@ -39,13 +39,13 @@ type LastSpec = Option<(EtcdSpec, Instant)>;
 /// Inputs and outputs of the controller.
 #[derive(Debug)]
 pub struct EtcdUnitController {
-    /// EtcdUnit to the Raft group.
+    /// `EtcdUnit` to the Raft group.
     pub group: Group,
     /// etcd binary.
     pub binary: Binary,
     /// etcd's directory.
     pub etcd_dir: EtcdDir,
-    /// EtcdUnit to the unit.
+    /// `EtcdUnit` to the unit.
     pub handle: EtcdUnit,
     /// Snapshot that the first generation must still be restored from.
     pub restore: Option<Restore>,

@@ -116,7 +116,7 @@ impl<N: Network> FormationTask<N> {
         let now = clock();
         match &record.commitment {
             Commitment::Promised(_) => {
-                self.settle_deadline = Some(now + settle_timeout(self.abandoned_births))
+                self.settle_deadline = Some(now + settle_timeout(self.abandoned_births));
             }
             Commitment::None => {
                 info!(epoch = record.epoch, "birth abandoned");

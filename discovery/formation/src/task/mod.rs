@@ -215,7 +215,7 @@ impl<N: Network> FormationTask<N> {
                 match Candidate::from_wire(key, reply.candidate) {
                     Ok(candidate) => self.peers.on_peer(candidate, Some(address), now),
                     Err(error) => {
-                        self.peers.on_dial_failed(address, format!("{address}: {error}"), now)
+                        self.peers.on_dial_failed(address, format!("{address}: {error}"), now);
                     }
                 }
                 self.peers.on_peer_hints(&candidate::hint_addresses(&reply.peers), now);

@@ -233,7 +233,7 @@ impl SessionManager {
                 self.connections.on_dial_failed(peer, error.into(), Instant::now());
             }
             Ok(TaskOutput::ProofPhaseDone { id, session, outcome }) => {
-                self.on_proof_outcome(id, session, &outcome)
+                self.on_proof_outcome(id, session, &outcome);
             }
             Ok(TaskOutput::SessionEnded { id, why }) => self.on_session_end(id, why),
             Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
