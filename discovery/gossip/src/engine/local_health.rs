@@ -30,7 +30,7 @@ pub(super) struct LocalHealth {
 }
 
 impl LocalHealth {
-    /// Returns the local health score: 0 is healthy; see [`crate::gossip::Settings::suspicion`].
+    /// Returns the local health score: 0 is healthy; see [`crate::Settings::suspicion`].
     pub(super) fn score(&self) -> u8 {
         self.score
     }
