@@ -99,7 +99,7 @@ fn a_worker_has_no_etcd() {
             RefusalKind::Stale,
             &format!(
                 "etcd of node {} (generation 0) cannot be recorded as added: no control-plane \
-                 member has this id; look again",
+                 member has this id; reread the plan",
                 id(4).short()
             )
         )

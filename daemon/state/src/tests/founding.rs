@@ -237,10 +237,10 @@ fn a_snapshot_brings_back_the_same_state() {
 fn a_state_of_an_older_build_without_newer_parts_can_be_read() {
     #[derive(serde::Serialize)]
     struct Old {
-        applied: Option<u64>,
+        applied_index: Option<u64>,
         now_ms: i64,
     }
-    let bytes = rmp_serde::to_vec_named(&Old { applied: Some(7), now_ms: 9 }).unwrap();
+    let bytes = rmp_serde::to_vec_named(&Old { applied_index: Some(7), now_ms: 9 }).unwrap();
     let state: ClusterState = rmp_serde::from_slice(&bytes).unwrap();
     assert_eq!((state.index(), state.now_ms()), (7, 9));
 }

@@ -32,7 +32,7 @@ fn in_namespace(name: &str) -> bool {
     let done = Command::new("unshare")
         .args(["--net", "sh", "-c", LINKS])
         .arg(this)
-        .args(["--exact", "--nocapture", &format!("sources::mdns::tests::{name}")])
+        .args(["--exact", "--nocapture", &format!("mdns::tests::{name}")])
         .env(IN_NAMESPACE, "1")
         .output()
         .expect("`unshare` of util-linux is needed to test mDNS");
