@@ -44,7 +44,7 @@ fn report(fatal: &Fatal, format: LogFormat) {
         // A closed stderr cannot be reported anywhere.
         writeln!(io::stderr(), "musterd: {}", fatal.operator_message()).ok();
     } else {
-        tracing::error!(error = muster_types::error::chain(fatal), "musterd ends");
+        tracing::error!(error = muster_types::error::chain(fatal), "musterd exits");
     }
 }
 

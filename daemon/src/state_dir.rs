@@ -195,7 +195,10 @@ fn sync_with_ancestors(path: &Path) -> Result<(), Fatal> {
     for around in path.ancestors().skip(1).filter(|around| !around.as_os_str().is_empty()) {
         if let Err(error) = muster_files::sync_directory(around) {
             // An ancestor of another owner cannot be synced; it existed before this node.
-            tracing::debug!(error = muster_types::error::chain(&error), "not synced");
+            tracing::debug!(
+                error = muster_types::error::chain(&error),
+                "cannot sync an ancestor of the state directory"
+            );
         }
     }
     Ok(())

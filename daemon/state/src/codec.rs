@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 /// Bytes that are not MessagePack of the expected type.
 #[derive(Debug, thiserror::Error)]
-#[error("the {what} is malformed: {source}")]
+#[error("malformed {what}: {source}")]
 pub struct DecodeError {
     /// The kind of value that was expected, for the message.
     what: &'static str,
@@ -16,7 +16,7 @@ pub struct DecodeError {
 
 /// Encodes a value of our own types.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(value).expect("our types hold nothing that MessagePack cannot")
+    rmp_serde::to_vec_named(value).expect("MessagePack can encode all our types")
 }
 
 /// Decodes bytes that a member sent. `what` names the value in the error.
