@@ -1,7 +1,9 @@
 //! Errors of all commands and their exit codes.
 
 use std::error::Error;
-use std::{io, iter};
+use std::io;
+
+use muster_types::error::chain;
 
 use crate::client::CallError;
 use crate::command::cluster::LocalError;
@@ -70,14 +72,6 @@ impl Failure {
             | Self::Local(_) => code::FAILED,
         }
     }
-}
-
-/// Joins an error and its causes: `read /x: permission denied`.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut links: Vec<String> =
-        iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect();
-    links.dedup();
-    links.join(": ")
 }
 
 /// First line of [`chain`]: the failure without possible causes and next step.

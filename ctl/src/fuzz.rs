@@ -7,6 +7,7 @@ use std::path::Path;
 use muster_fuzz::{Verdict, refused, target};
 use muster_messages::hello::{AnchorReply, Candidate};
 use muster_pki::token::Token;
+use muster_types::error::chain;
 use prost::Message as _;
 
 use crate::client;
@@ -33,14 +34,14 @@ fn context() {
         let path = directory.path().join("context.yaml");
         private(&path, bytes);
         match Context::load(directory.path(), "demo") {
-            Err(error) => refused(crate::failure::chain(&error)),
+            Err(error) => refused(chain(&error)),
             Ok(mut context) => {
                 let description = context.description.clone();
                 let endpoints = description.endpoints.clone();
                 context.set_endpoints(endpoints).expect("the context is written");
                 let again = Context::load(directory.path(), "demo").unwrap_or_else(|error| {
                     let text = fs::read_to_string(&path).unwrap_or_default();
-                    panic!("{}: {text}", crate::failure::chain(&error))
+                    panic!("{}: {text}", chain(&error))
                 });
                 assert_eq!(again.description, description);
                 Verdict::Accepted
@@ -84,7 +85,7 @@ fn context_secrets() {
         match read {
             Ok(()) => Verdict::Accepted,
             Err(error) => {
-                let told = crate::failure::chain(&error);
+                let told = chain(&error);
                 let mut parts = text.windows(16).filter_map(|part| std::str::from_utf8(part).ok());
                 assert!(!parts.any(|part| told.contains(part)), "{told}");
                 refused(told)
@@ -102,7 +103,7 @@ fn local_cluster() {
     target("local_cluster").seed(seed).tries(2000).memory(1 << 20, 1024).run(move |bytes| {
         private(&ClusterRecord::path(directory.path()), bytes);
         match ClusterRecord::read(directory.path()) {
-            Err(error) => refused(crate::failure::chain(&error)),
+            Err(error) => refused(chain(&error)),
             Ok(record) => {
                 let text = record.compose(directory.path()).expect("plain data");
                 private(&ClusterRecord::path(directory.path()), text.as_bytes());

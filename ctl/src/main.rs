@@ -17,6 +17,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use muster_types::error::chain;
+use muster_types::text::sanitize_lines;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use self::args::Cli;
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            let message = output::redact_tokens(&output::sanitize(&failure::chain(&failure)));
+            let message = output::redact_tokens(&sanitize_lines(&chain(&failure)));
             writeln!(io::stderr(), "musterctl: {message}").ok();
             ExitCode::from(failure.exit_code())
         }

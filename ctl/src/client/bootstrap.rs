@@ -12,6 +12,7 @@ use muster_pki::token::Token;
 use muster_transport::endpoint::{Bind, Endpoint, Trust};
 use muster_transport::hello::ProveError;
 use muster_types::ClusterId;
+use muster_types::error::chain;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -19,7 +20,6 @@ use tokio::time::{Instant, timeout_at};
 use super::endpoint::resolve;
 use super::{Attempt, CallError, CallKind, FailureKind, UnformedNode};
 use crate::context::{Context, TrustAnchor};
-use crate::failure::chain;
 
 /// Timeout of the whole exchange with one node.
 const NODE_TIMEOUT: Duration = Duration::from_secs(4);

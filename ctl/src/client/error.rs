@@ -3,11 +3,11 @@
 use std::error::Error;
 use std::iter;
 
+use muster_types::error::chain;
 use tonic::{Code, ConnectError, Status};
 
 use super::{CallKind, is_retryable};
 use crate::context::ContextError;
-use crate::failure::chain;
 
 /// A failed attempt at one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]

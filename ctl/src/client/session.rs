@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
 use muster_pki::tls::operator_client_config;
+use muster_types::error::chain;
 use muster_types::wire::MAX_MESSAGE;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -23,7 +24,6 @@ use super::endpoint::resolve;
 use super::{Attempt, Client, FailureKind};
 use crate::clock;
 use crate::context::TrustAnchor;
-use crate::failure::chain;
 
 /// Timeout of the connection to one address. The next address is tried only after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 use muster_messages::operator::{Check, HealthReply, HealthRequest};
+use muster_types::error::chain;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::members;
 use crate::client::{Api, CALL_TIMEOUT, CallError, CallKind};
-use crate::failure::{Failure, chain, summary};
+use crate::failure::{Failure, summary};
 use crate::output::{Output, Progress, Render, table};
 
 /// Default limit of `--wait`; `--timeout` overrides it.

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use muster_types::text::sanitize_lines;
 
 /// Progress display with one line per subject.
 pub(crate) struct Progress {
@@ -39,7 +40,7 @@ impl Progress {
     /// Like [`Self::update`], for text that may change while its key (`change_key`) stays the same. An
     /// animated line follows every change; a plain line is printed only for a new key.
     pub(crate) fn update_keyed(&mut self, subject: &str, change_key: &str, text: &str) {
-        let text = super::sanitize(text);
+        let text = sanitize_lines(text);
         let Some(bars) = &self.bars else {
             if self.lines.get(subject).is_none_or(|line| line.change_key != change_key) {
                 let line =

@@ -31,12 +31,12 @@ pub(crate) fn or_dash(text: impl Into<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::sanitize;
+    use muster_types::text::sanitize_lines;
 
     #[test]
     fn a_cell_can_neither_forge_a_row_nor_steer_the_terminal() {
         let row = ["cp-1\ncp-9  yes".to_owned(), "\u{1b}[2J\u{9b}1mx".to_owned()];
-        let shown = sanitize(&table(["NAME", "WAITS FOR"], [row]));
+        let shown = sanitize_lines(&table(["NAME", "WAITS FOR"], [row]));
         assert_eq!(shown.lines().count(), 2, "{shown:?}");
         assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
     }

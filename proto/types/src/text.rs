@@ -24,7 +24,7 @@ pub fn sanitize_lines(text: &str) -> String {
 
 /// Neither a control character nor one that changes the direction of writing (Unicode TR 36,
 /// section 3.6; CVE-2021-42574).
-fn is_safe(c: char) -> bool {
+pub fn is_safe(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use muster_types::error::chain;
 use muster_types::{DEFAULT_PORT, NodeName, Role};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -16,7 +17,7 @@ use crate::command::health::{self, HealthView, change_key_of};
 use crate::command::init::{InitError, NewCluster};
 use crate::command::members;
 use crate::context::ContextStore;
-use crate::failure::{Failure, chain, summary};
+use crate::failure::{Failure, summary};
 use crate::files::{self, FileError};
 use crate::local::{ClusterRecord, LocalNode, LoopbackBlock, Process, musterd};
 use crate::output::{Output, Progress, Render};
