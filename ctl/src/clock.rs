@@ -1,6 +1,6 @@
-//! The only clock access of this program, and the text form of times and durations.
+//! The only clock access of this program, and the text form of times. Parses no argument.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
@@ -20,28 +20,6 @@ pub(crate) fn rfc3339(milliseconds: i64) -> Option<String> {
         Timestamp::from_millisecond(milliseconds)
             .map_or_else(|_| milliseconds.to_string(), |at| at.to_string()),
     )
-}
-
-/// Shortest accepted duration. The wire format is milliseconds, and 0 means none.
-const MIN_DURATION: Duration = Duration::from_millis(1);
-
-/// Longest accepted duration: a hundred years, small enough to add to any time without overflow.
-const MAX_DURATION: Duration = Duration::from_hours(100 * 365 * 24);
-
-/// Parses a duration such as `750ms`, `10s`, `5m` or `1h 30m`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| {
-        format!("{text:?} is not a duration: numbers with h, m, s or ms, such as 750ms, 10s, 5m or 1h 30m")
-    })?;
-    // A negative duration is too short as well.
-    let duration = Duration::try_from(duration).unwrap_or_default();
-    if duration < MIN_DURATION {
-        return Err(format!("{text:?} is too short for a duration: 1ms or more, such as 10s"));
-    }
-    if duration > MAX_DURATION {
-        return Err(format!("{text:?} is too long for a duration: 876000h at most, such as 24h"));
-    }
-    Ok(duration)
 }
 
 /// Formats a span of time in its one or two largest units: `3d 4h`, `12s`, `0s`.
@@ -76,27 +54,6 @@ mod tests {
             [(0, "0s"), (59, "59s"), (60, "1m"), (3661, "1h 1m"), (90_000, "1d 1h")]
         {
             assert_eq!(format_span(seconds * 1000), text);
-        }
-    }
-
-    #[test]
-    fn durations_have_a_unit_and_can_be_added_to_a_time() {
-        assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_mins(90)));
-        assert_eq!(parse_duration("750ms"), Ok(Duration::from_millis(750)));
-        assert_eq!(parse_duration("876000h"), Ok(MAX_DURATION));
-        for (bad, words) in [
-            ("", "is not a duration: numbers with h, m, s or ms, such as"),
-            ("5", "is not a duration"),
-            ("soon", "is not a duration"),
-            ("1d", "is not a duration"),
-            ("-5s", "is too short"),
-            ("0s", "is too short for a duration: 1ms or more, such as"),
-            ("999us", "is too short"),
-            ("876001h", "is too long for a duration: 876000h at most, such as"),
-            ("2562047788015215h", "is too long"),
-        ] {
-            let error = parse_duration(bad).unwrap_err();
-            assert!(error.starts_with(&format!("{bad:?} {words}")), "{error}");
         }
     }
 

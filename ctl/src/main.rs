@@ -1,17 +1,15 @@
 //! `musterctl`: the operators' command-line program. It works through any node of a cluster.
+//!
+//! Modules are layers: `cli`, then `client` and `local`, then `context`; all of them use `output`,
+//! `files` and `clock`.
 
-mod args;
+mod cli;
 mod client;
 mod clock;
-mod command;
 mod context;
-mod failure;
 mod files;
-#[cfg(test)]
-mod fuzz;
 mod local;
 mod output;
-mod parse;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -21,8 +19,7 @@ use muster_types::error::chain;
 use muster_types::text::sanitize_lines;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use self::args::Cli;
-use self::failure::Failure;
+use self::cli::Cli;
 
 fn main() -> ExitCode {
     // A core dump would contain the operator's key. If the kernel refuses, the command runs anyway.
@@ -31,21 +28,13 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => exit_with_usage_error(&error),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(command::run(cli, &mut io::stdout().lock())),
-        Err(error) => Err(Failure::Runtime(error)),
-    };
-    match outcome {
+    match cli::run(cli, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader closed the pipe (`musterctl audit | head`); not an error.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             let message = output::redact_tokens(&sanitize_lines(&chain(&failure)));
             writeln!(io::stderr(), "musterctl: {message}").ok();
-            ExitCode::from(failure.exit_code())
+            ExitCode::from(failure.exit_code() as u8)
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::resolve;
-use super::{Attempt, CallError, CallKind, FailureKind, UnformedNode};
+use super::error::{Attempt, CallError, CallKind, FailureKind, UnformedNode};
 use crate::context::{Context, TrustAnchor};
 
 /// Timeout of the whole exchange with one node.
@@ -31,7 +31,7 @@ const STRAGGLER_TIMEOUT: Duration = Duration::from_secs(1);
 const NO_ANSWER: &str = "no answer over QUIC (UDP) in time";
 
 /// Result of the exchange with one node.
-pub(super) enum BootstrapReply {
+enum BootstrapReply {
     Cluster(TrustAnchor),
     NotFormed(UnformedNode),
 }
@@ -139,7 +139,7 @@ async fn query_address(
     parse_reply(endpoint, reply.into_inner()).map_err(failed)
 }
 
-pub(super) fn parse_reply(endpoint: &str, reply: AnchorReply) -> Result<BootstrapReply, String> {
+fn parse_reply(endpoint: &str, reply: AnchorReply) -> Result<BootstrapReply, String> {
     let AnchorReply { node, cluster_id, machine_authorities, .. } = reply;
     let node = node.ok_or("reply without a node")?;
     if cluster_id.is_empty() {
@@ -168,3 +168,6 @@ pub(super) fn parse_reply(endpoint: &str, reply: AnchorReply) -> Result<Bootstra
     let authorities = TrustBundle::from_der(machine_authorities).map_err(|e| chain(&e))?;
     Ok(BootstrapReply::Cluster(TrustAnchor { cluster_id, authorities }))
 }
+
+#[cfg(test)]
+mod fuzz;

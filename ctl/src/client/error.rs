@@ -1,13 +1,18 @@
-//! Errors of calls: classifies them and suggests the next step.
-
-use std::error::Error;
-use std::iter;
+//! Errors of calls, in words: what failed at which endpoint, possible causes, next step. Does not
+//! decide what happens next.
 
 use muster_types::error::chain;
-use tonic::{Code, ConnectError, Status};
 
-use super::{CallKind, is_retryable};
 use crate::context::ContextError;
+
+/// Effect of repeating a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallKind {
+    /// Same effect as one call.
+    Idempotent,
+    /// Possibly harmful: never repeated once it was sent and its reply lost.
+    NonIdempotent,
+}
 
 /// A failed attempt at one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +108,31 @@ impl CallError {
         }
         Self::Unreachable { what, kind, attempts, given }
     }
+
+    /// Returns true for a transient failure, which may pass by itself.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::NoCluster { .. }
+                | Self::Unreachable { .. }
+                | Self::NotReady { .. }
+                | Self::OutcomeUnknown { .. }
+        )
+    }
+
+    /// Key of a transient failure: its kind and the endpoints. The text may differ at each attempt,
+    /// but the failure is worth another report only if this key changes.
+    pub(crate) fn change_key(&self) -> String {
+        match self {
+            Self::Unreachable { attempts, .. } => {
+                let asked: Vec<&str> = attempts.iter().map(|a| a.endpoint.as_str()).collect();
+                format!("no answer from {}", asked.join(" "))
+            }
+            Self::NotReady { endpoint, .. } => format!("{endpoint} is not ready"),
+            Self::OutcomeUnknown { endpoint, .. } => format!("lost {endpoint}"),
+            other => chain(other),
+        }
+    }
 }
 
 /// States that nothing was done, for a call that must not run twice.
@@ -150,92 +180,9 @@ fn format_waiting(nodes: &[UnformedNode]) -> String {
     each.join("\n")
 }
 
-/// Returns true if the call failed before it was sent, because no connection was made. For any
-/// other failure this is not certain.
-fn was_never_sent(status: &Status) -> bool {
-    iter::successors(status.source(), |&error| error.source())
-        .any(<dyn Error + 'static>::is::<ConnectError>)
-}
-
-/// Next step after a failed call.
-pub(super) enum NextStep {
-    TryNext(Attempt),
-    RetryLater(CallError),
-    Fail(CallError),
-}
-
-/// Classifies a status: one that the server sent, or one that tonic made for a broken connection.
-pub(super) fn classify(
-    status: &Status,
-    kind: CallKind,
-    what: &'static str,
-    endpoint: &str,
-) -> NextStep {
-    let endpoint = endpoint.to_owned();
-    let local = status.source().is_some() || status.code() == Code::DeadlineExceeded;
-    if local {
-        let why = status.source().map_or_else(|| status.message().to_owned(), chain);
-        return if kind == CallKind::Idempotent || was_never_sent(status) {
-            NextStep::TryNext(Attempt { endpoint, why, failure: FailureKind::NoAnswer })
-        } else {
-            NextStep::Fail(CallError::OutcomeUnknown { what, endpoint, why })
-        };
-    }
-    let message = match status.message() {
-        "" => format!("{:?} without a reason", status.code()),
-        message => message.to_owned(),
-    };
-    match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated => {
-            NextStep::Fail(CallError::Refused { what, endpoint, message })
-        }
-        // A node that answers "not now" may have begun anyway.
-        code if is_retryable(code) && kind == CallKind::NonIdempotent => {
-            NextStep::Fail(CallError::OutcomeUnknown { what, endpoint, why: message })
-        }
-        code if is_retryable(code) => {
-            NextStep::RetryLater(CallError::NotReady { what, endpoint, message })
-        }
-        _ => NextStep::Fail(CallError::Failed { what, endpoint, message }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
-
-    fn broken(error: impl Error + Send + Sync + 'static) -> Status {
-        Status::from_error(Box::new(error))
-    }
-
-    /// Regression: a refused connection was reported as an unknown outcome for a call that must not
-    /// be repeated.
-    #[test]
-    fn a_call_that_was_never_sent_goes_to_the_next_node_and_no_other_does() {
-        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
-        for kind in [CallKind::Idempotent, CallKind::NonIdempotent] {
-            let unsent = broken(ConnectError(refused().into()));
-            let NextStep::TryNext(attempt) = classify(&unsent, kind, "do it", "cp-1") else {
-                panic!("{kind:?}: it is not sent to another node")
-            };
-            assert_eq!(
-                (attempt.endpoint.as_str(), attempt.failure),
-                ("cp-1", FailureKind::NoAnswer)
-            );
-        }
-        let told = Status::unavailable("etcd: Connection refused");
-        for status in [broken(reset()), broken(refused()), told, Status::deadline_exceeded("late")]
-        {
-            let step = classify(&status, CallKind::NonIdempotent, "do it", "cp-1");
-            assert!(
-                matches!(&step, NextStep::Fail(CallError::OutcomeUnknown { .. })),
-                "unknown whether it was sent: {status}"
-            );
-        }
-    }
 
     #[test]
     fn the_advice_depends_on_the_kind_of_failure() {

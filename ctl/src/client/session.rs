@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
 use muster_pki::tls::operator_client_config;
+use muster_services::operator::operator_client::OperatorClient;
 use muster_types::error::chain;
 use muster_types::wire::MAX_MESSAGE;
 use rustls::pki_types::ServerName;
@@ -21,7 +22,7 @@ use tonic::transport::Channel;
 use tower::service_fn;
 
 use super::endpoint::resolve;
-use super::{Attempt, Client, FailureKind};
+use super::error::{Attempt, FailureKind};
 use crate::clock;
 use crate::context::TrustAnchor;
 
@@ -30,6 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time to wait for the server's first bytes before ours are sent.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Generated gRPC client over one connection.
+pub(crate) type Client = OperatorClient<Channel>;
 
 /// An established connection. When it breaks it is replaced, not repaired.
 pub(super) struct Session {
@@ -208,8 +212,8 @@ mod tests {
     use tokio::net::TcpListener;
     use tonic::Request;
 
-    use super::super::CallKind;
-    use super::super::error::{NextStep, classify};
+    use super::super::classify::{NextStep, classify};
+    use super::super::error::CallKind;
     use super::*;
 
     /// Regression: a call on a connection that an earlier call had found broken was reported as

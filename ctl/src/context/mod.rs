@@ -214,3 +214,6 @@ fn read_secret(path: &Path) -> Result<zeroize::Zeroizing<String>, ContextError> 
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -10,6 +10,6 @@ mod program;
 mod record;
 
 pub(crate) use self::addresses::{AddressError, LoopbackBlock};
-pub(crate) use self::process::{GRACE_PERIOD, Process, ProcessError};
+pub(crate) use self::process::{Process, ProcessError};
 pub(crate) use self::program::{ProgramError, musterd};
 pub(crate) use self::record::{ClusterRecord, ClusterRecordError, LocalNode};

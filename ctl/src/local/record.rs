@@ -9,8 +9,9 @@ use muster_types::{NodeName, Role};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
-use super::{Process, process};
+use super::process::{GRACE_PERIOD, Process, ProcessError, processes_with_open};
 use crate::files::{self, FileError};
 
 const FILE: &str = "cluster.yaml";
@@ -131,6 +132,24 @@ impl ClusterRecord {
         Ok(files::replace(&Self::path(directory), text.as_bytes())?)
     }
 
+    /// Stops all nodes concurrently. Returns how many were still running.
+    pub(crate) async fn stop(&self) -> Result<usize, ProcessError> {
+        let mut stops = JoinSet::new();
+        for process in self.nodes.iter().filter_map(|node| node.process.clone()) {
+            stops.spawn(async move { process.stop(GRACE_PERIOD).await });
+        }
+        let mut stopped = 0;
+        while let Some(joined) = stops.join_next().await {
+            // Only a panic ends such a task early, and a panic ends this program too.
+            if let Ok(outcome) = joined
+                && outcome?
+            {
+                stopped += 1;
+            }
+        }
+        Ok(stopped)
+    }
+
     /// Fails if the directory holds a file that the cluster did not create, or if a `musterd` that
     /// is not on record runs in it.
     pub(crate) fn check_removable(&self, directory: &Path) -> Result<(), ClusterRecordError> {
@@ -202,11 +221,14 @@ fn check_not_in_use(state: PathBuf) -> Result<(), ClusterRecordError> {
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => {
-            Err(ClusterRecordError::InUse { pids: process::processes_with_open(&path), state })
+            Err(ClusterRecordError::InUse { pids: processes_with_open(&path), state })
         }
         Err(error) => Err(inspect_error(&path)(error.into())),
     }
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

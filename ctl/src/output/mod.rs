@@ -3,6 +3,7 @@
 
 mod progress;
 mod redact;
+mod size;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,7 +17,8 @@ use serde::Serialize;
 
 pub(crate) use self::progress::Progress;
 pub(crate) use self::redact::redact_tokens;
-pub(crate) use self::table::{or_dash, table};
+pub(crate) use self::size::format_size;
+pub(crate) use self::table::{non_empty, or_dash, table};
 
 /// Prints a notice to standard error, in every output format.
 pub(crate) fn print_notice(text: &str) {

@@ -22,6 +22,11 @@ pub(crate) fn table<const N: usize>(
     lines.join("\n")
 }
 
+/// Returns `None` for an empty text, which means "none" in a message.
+pub(crate) fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
 /// Returns `-` for an empty text, so that no column is ever empty.
 pub(crate) fn or_dash(text: impl Into<String>) -> String {
     let text = text.into();

@@ -1,0 +1,41 @@
+//! `cluster`: clusters of processes on this machine.
+
+mod create;
+mod destroy;
+mod error;
+mod find;
+mod list;
+mod show;
+
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::failure::Failure;
+use crate::context::ContextStore;
+use crate::output::Output;
+
+/// Run a whole cluster on this machine, on loopback addresses
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    Create(create::Create),
+    List(list::List),
+    Show(show::Show),
+    Destroy(destroy::Destroy),
+}
+
+impl Cluster {
+    pub(crate) async fn run(
+        self,
+        store: &ContextStore,
+        timeout: Option<Duration>,
+        out: &mut Output<'_>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Create(create) => create.run(store, timeout, out).await,
+            Self::List(list) => list.run(store, out),
+            Self::Show(show) => show.run(store, out),
+            Self::Destroy(destroy) => destroy.run(store, out).await,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Command line: arguments, one file per command, failures and exit codes. Commands do not know the
+//! arguments of the program, only their own.
+
+mod args;
+mod audit;
+mod cluster;
+mod completion;
+mod context;
+mod etcd;
+mod failure;
+mod health;
+mod init;
+mod members;
+mod node;
+mod parse;
+mod pki;
+mod status;
+mod token;
+mod version;
+
+use std::io::{self, Write};
+
+use clap::CommandFactory as _;
+
+pub(crate) use self::args::Cli;
+use self::args::{Command, Global};
+use self::failure::CommandError;
+pub(crate) use self::failure::{ExitCode, Failure};
+use crate::client::{Api, CALL_TIMEOUT};
+use crate::context::{ContextError, ContextStore};
+use crate::output::Output;
+
+/// Error before any command runs.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error(
+        "--node does not apply to this command\n\
+         try: without it, or --endpoint ADDRESS to ask a particular node"
+    )]
+    NodeNotApplicable,
+}
+
+impl CommandError for StartError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Runtime(_) => ExitCode::Failed,
+            Self::NodeNotApplicable => ExitCode::Usage,
+        }
+    }
+}
+
+/// Runs the given command to its end.
+pub(crate) fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(StartError::Runtime)?.block_on(run_command(cli, out))
+}
+
+async fn run_command(cli: Cli, out: &mut dyn Write) -> Result<(), Failure> {
+    let Cli { global, command } = cli;
+    if global.node.is_some() && !command.takes_node() {
+        return Err(StartError::NodeNotApplicable.into());
+    }
+    let out = &mut Output::new(global.output, out);
+    match command {
+        Command::Init(init) => init.run(&ContextStore::of_user()?, &global.endpoints, out),
+        Command::Members(members) => members.run(&mut api(&global)?, out).await,
+        Command::Status(status) => status.run(&mut api(&global)?, out).await,
+        Command::Health(health) => health.run(&mut api(&global)?, global.timeout, out).await,
+        Command::Node(node) => node.run(&mut api(&global)?, out).await,
+        Command::Token(token) => token.run(&mut api(&global)?, out).await,
+        Command::Pki(pki) => pki.run(&mut api(&global)?, out).await,
+        Command::Audit(audit) => audit.run(&mut api(&global)?, out).await,
+        Command::Etcd(etcd) => etcd.run(&mut api(&global)?, out).await,
+        Command::Cluster(cluster) => {
+            cluster.run(&ContextStore::of_user()?, global.timeout, out).await
+        }
+        Command::Context(context) => {
+            let Global { context: selected, endpoints, .. } = &global;
+            context.run(&ContextStore::of_user()?, selected.as_deref(), endpoints, out)
+        }
+        Command::Version(version) => version.run(|| api(&global), out).await,
+        Command::Completion(completion) => completion.run(&mut Cli::command(), out),
+    }
+}
+
+fn api(global: &Global) -> Result<Api, ContextError> {
+    let context = ContextStore::of_user()?.open(global.context.as_deref())?;
+    let timeout = global.timeout.unwrap_or(CALL_TIMEOUT);
+    Ok(Api::new(context, global.endpoints.clone(), global.node.as_deref(), timeout))
+}
