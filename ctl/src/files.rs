@@ -1,10 +1,14 @@
-//! Private files, written atomically: each is either complete or absent.
+//! Private files of a user, written atomically: each is either complete or absent.
+//!
+//! Several `musterctl` may write one file at the same time, so each uses a temporary name of its own.
+//! (`muster_files` uses one name per file, for a node's only writer.) Knows no file's content.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use muster_files::{PRIVATE_MODE, WriteError};
 use tempfile::NamedTempFile;
 
 /// Error of a file operation.
@@ -12,8 +16,8 @@ use tempfile::NamedTempFile;
 pub(crate) enum FileError {
     #[error("{} already exists; nothing was written\ntry: remove it, or use another path", .0.display())]
     Exists(PathBuf),
-    #[error("create directory {}", .0.display())]
-    MakeDirectory(PathBuf, #[source] io::Error),
+    #[error(transparent)]
+    CreateDirectory(#[from] WriteError),
     #[error("write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
     #[error("read {}", .0.display())]
@@ -31,12 +35,8 @@ impl FileError {
 }
 
 /// Creates a directory and its parents, with access for this user only.
-pub(crate) fn make_private_directory(path: &Path) -> Result<(), FileError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| FileError::MakeDirectory(path.to_owned(), e))
+pub(crate) fn create_private_directory(path: &Path) -> Result<(), FileError> {
+    Ok(muster_files::create_private_directory(path)?)
 }
 
 /// Reads a text file of at most `max` bytes.
@@ -67,14 +67,10 @@ impl PendingFile {
     }
 
     fn create_temporary(target: &Path) -> Result<Self, FileError> {
-        let directory = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
         let file = tempfile::Builder::new()
             .prefix(".musterctl-")
-            .permissions(std::fs::Permissions::from_mode(0o600))
-            .tempfile_in(directory)
+            .permissions(Permissions::from_mode(PRIVATE_MODE))
+            .tempfile_in(parent(target))
             .map_err(|e| FileError::Write(target.to_owned(), e))?;
         Ok(Self { file, target: target.to_owned() })
     }
@@ -91,22 +87,24 @@ impl PendingFile {
             io::ErrorKind::AlreadyExists => FileError::Exists(target.clone()),
             _ => FileError::Write(target.clone(), e.error),
         })?;
-        sync_directory(&target)
+        sync_parent(&target)
     }
 
     fn replace(self) -> Result<(), FileError> {
         let Self { file, target } = self;
         file.as_file().sync_all().map_err(|e| FileError::Write(target.clone(), e))?;
         file.persist(&target).map_err(|e| FileError::Write(target.clone(), e.error))?;
-        sync_directory(&target)
+        sync_parent(&target)
     }
 }
 
-fn sync_directory(target: &Path) -> Result<(), FileError> {
-    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|e| FileError::Write(target.to_owned(), e))
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync_parent(target: &Path) -> Result<(), FileError> {
+    muster_files::sync_directory(parent(target))
+        .map_err(|e| FileError::Write(target.to_owned(), e.into()))
 }
 
 /// Writes a file with mode 0600, replacing an existing one.
@@ -129,7 +127,7 @@ pub(crate) fn create_all(files: &[(PathBuf, &[u8])]) -> Result<(), FileError> {
         let target = file.target.clone();
         if let Err(error) = file.commit() {
             for target in kept {
-                std::fs::remove_file(target).ok();
+                fs::remove_file(target).ok();
             }
             return Err(error);
         }
@@ -140,7 +138,7 @@ pub(crate) fn create_all(files: &[(PathBuf, &[u8])]) -> Result<(), FileError> {
 
 /// Removes a file if it exists.
 pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
-    match std::fs::remove_file(path) {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(FileError::Remove(path.to_owned(), error))
         }
@@ -153,7 +151,7 @@ pub(crate) fn open_log(path: &Path) -> Result<File, FileError> {
     OpenOptions::new()
         .create(true)
         .append(true)
-        .mode(0o600)
+        .mode(PRIVATE_MODE)
         .open(path)
         .map_err(|e| FileError::Write(path.to_owned(), e))
 }
@@ -170,12 +168,12 @@ mod tests {
     fn of_several_files_all_are_written_or_none() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        std::fs::write(at("b"), "mine").unwrap();
+        fs::write(at("b"), "mine").unwrap();
         let error = create_all(&[(at("a"), b"1".as_slice()), (at("b"), b"2"), (at("c"), b"3")])
             .unwrap_err();
         assert!(matches!(&error, FileError::Exists(path) if path == &at("b")), "{error}");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
-        assert_eq!(std::fs::read(at("b")).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
+        assert_eq!(fs::read(at("b")).unwrap(), b"mine");
 
         create_all(&[(at("a"), b"1".as_slice()), (at("c"), b"3")]).unwrap();
         assert_eq!((mode(&at("a")), mode(&at("c"))), (0o600, 0o600));
@@ -185,7 +183,7 @@ mod tests {
     fn a_file_that_is_too_large_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        std::fs::write(&path, [b'x'; 11]).unwrap();
+        fs::write(&path, [b'x'; 11]).unwrap();
         assert!(matches!(read(&path, 10), Err(FileError::TooLarge { .. })));
         assert_eq!(read(&path, 11).unwrap().len(), 11);
         assert!(read(&dir.path().join("y"), 1).unwrap_err().is_missing());
@@ -195,8 +193,30 @@ mod tests {
     fn replacing_keeps_the_mode_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        std::fs::write(&path, "old").unwrap();
+        fs::write(&path, "old").unwrap();
         replace(&path, b"new").unwrap();
-        assert_eq!((std::fs::read(&path).unwrap().as_slice(), mode(&path)), (&b"new"[..], 0o600));
+        assert_eq!((fs::read(&path).unwrap().as_slice(), mode(&path)), (&b"new"[..], 0o600));
+    }
+
+    /// Every `members` may save what it learned, and a script may run several at once.
+    #[test]
+    fn writers_at_the_same_time_leave_one_complete_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("context.yaml");
+        let texts: Vec<String> = ('a'..='d').map(|c| c.to_string().repeat(50_000)).collect();
+        std::thread::scope(|scope| {
+            for text in &texts {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        replace(path, text.as_bytes()).unwrap();
+                        let found = fs::read_to_string(path).unwrap();
+                        assert!(found.len() == 50_000 && found.starts_with(&found[49_999..]));
+                    }
+                });
+            }
+        });
+        assert!(texts.contains(&fs::read_to_string(&path).unwrap()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

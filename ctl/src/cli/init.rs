@@ -154,8 +154,8 @@ impl Init {
         if added.is_some() {
             store.pin_current()?;
         }
-        files::make_private_directory(&directory)?;
-        added.iter().try_for_each(|context| files::make_private_directory(context))?;
+        files::create_private_directory(&directory)?;
+        added.iter().try_for_each(|context| files::create_private_directory(context))?;
         let borrowed: Vec<_> =
             all.iter().map(|(path, text)| (path.clone(), text.as_bytes())).collect();
         files::create_all(&borrowed)?;

@@ -122,7 +122,7 @@ impl ContextStore {
     /// Creates the directory for a new context of that name and returns its path.
     fn create_directory(&self, name: &str) -> Result<PathBuf, ContextError> {
         let directory = self.unused_directory(name)?;
-        files::make_private_directory(&directory)?;
+        files::create_private_directory(&directory)?;
         Ok(directory)
     }
 

@@ -124,10 +124,10 @@ impl Create {
             (ClusterRecord::path(&directory), record.compose(&directory)?.into()),
         ];
         all.extend(plan.context(&context, &endpoints, Some(directory.clone()))?);
-        files::make_private_directory(&directory)?;
-        files::make_private_directory(&context)?;
+        files::create_private_directory(&directory)?;
+        files::create_private_directory(&context)?;
         for node in &record.nodes {
-            files::make_private_directory(&node.directory(&directory))?;
+            files::create_private_directory(&node.directory(&directory))?;
         }
         let borrowed: Vec<_> =
             all.iter().map(|(path, text)| (path.clone(), text.as_bytes())).collect();

@@ -54,7 +54,7 @@ impl ClientConfig {
         if reply.endpoints.is_empty() || reply.endpoints.iter().any(|e| !is_url(e)) {
             return Err(api.invalid_reply("no usable endpoints of etcd").into());
         }
-        files::make_private_directory(&directory)?;
+        files::create_private_directory(&directory)?;
         output_files.write(&reply, &key.to_pem())?;
         Ok(out.show(&Written {
             environment: output_files.environment,
