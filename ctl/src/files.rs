@@ -26,6 +26,15 @@ pub(crate) enum FileError {
     TooLarge { path: PathBuf, max: usize },
     #[error("remove {}", .0.display())]
     Remove(PathBuf, #[source] io::Error),
+    /// One of several files could not be written, and some of the others could not be removed again.
+    #[error(
+        "write {} ({why})\n\
+         files that were written before it and could not be removed: {}\n\
+         try: remove them, then run the command again",
+        target.display(),
+        list(left)
+    )]
+    LeftBehind { target: PathBuf, why: String, left: Vec<PathBuf> },
 }
 
 impl FileError {
@@ -81,30 +90,36 @@ impl PendingFile {
 
     /// Syncs the file and renames it to its target. Fails if the target exists by now.
     pub(crate) fn commit(self) -> Result<(), FileError> {
+        let target = self.target.clone();
+        self.persist().map_err(|error| create_error(target, error))
+    }
+
+    fn persist(self) -> io::Result<()> {
         let Self { file, target } = self;
-        file.as_file().sync_all().map_err(|e| FileError::Write(target.clone(), e))?;
-        file.persist_noclobber(&target).map_err(|e| match e.error.kind() {
-            io::ErrorKind::AlreadyExists => FileError::Exists(target.clone()),
-            _ => FileError::Write(target.clone(), e.error),
-        })?;
-        sync_parent(&target)
+        file.as_file().sync_all()?;
+        file.persist_noclobber(&target).map_err(|e| e.error)?;
+        Ok(muster_files::sync_directory(parent(&target))?)
     }
 
     fn replace(self) -> Result<(), FileError> {
         let Self { file, target } = self;
         file.as_file().sync_all().map_err(|e| FileError::Write(target.clone(), e))?;
         file.persist(&target).map_err(|e| FileError::Write(target.clone(), e.error))?;
-        sync_parent(&target)
+        let synced = muster_files::sync_directory(parent(&target));
+        synced.map_err(|e| FileError::Write(target, e.into()))
+    }
+}
+
+/// Error of creating a file that must not exist yet.
+fn create_error(target: PathBuf, error: io::Error) -> FileError {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => FileError::Exists(target),
+        _ => FileError::Write(target, error),
     }
 }
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn sync_parent(target: &Path) -> Result<(), FileError> {
-    muster_files::sync_directory(parent(target))
-        .map_err(|e| FileError::Write(target.to_owned(), e.into()))
 }
 
 /// Writes a file with mode 0600, replacing an existing one.
@@ -122,18 +137,32 @@ pub(crate) fn create_all(files: &[(PathBuf, &[u8])]) -> Result<(), FileError> {
         file.write(bytes)?;
         pending.push(file);
     }
-    let mut kept: Vec<PathBuf> = Vec::new();
+    let mut written: Vec<PathBuf> = Vec::new();
     for file in pending {
         let target = file.target.clone();
-        if let Err(error) = file.commit() {
-            for target in kept {
-                fs::remove_file(target).ok();
-            }
-            return Err(error);
+        if let Err(error) = file.persist() {
+            return Err(undo(written, target, error));
         }
-        kept.push(target);
+        written.push(target);
     }
     Ok(())
+}
+
+/// Removes the files that were written before `target` failed. Returns the error to report.
+fn undo(mut written: Vec<PathBuf>, target: PathBuf, error: io::Error) -> FileError {
+    // The target itself may be in place, without its directory being synced.
+    if error.kind() != io::ErrorKind::AlreadyExists {
+        written.push(target.clone());
+    }
+    written.retain(|path| remove(path).is_err());
+    if written.is_empty() {
+        return create_error(target, error);
+    }
+    FileError::LeftBehind { target, why: error.to_string(), left: written }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Removes a file if it exists.
@@ -177,6 +206,26 @@ mod tests {
 
         create_all(&[(at("a"), b"1".as_slice()), (at("c"), b"3")]).unwrap();
         assert_eq!((mode(&at("a")), mode(&at("c"))), (0o600, 0o600));
+    }
+
+    #[test]
+    fn files_that_were_written_before_another_failed_are_removed_or_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        // Both are absent at first, so the second one fails only when the first is in place.
+        let error = create_all(&[(at("a"), b"1".as_slice()), (at("a"), b"2")]).unwrap_err();
+        assert!(error.to_string().contains("a already exists; nothing was written"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        // Regression: the error said that nothing was written, though the clean-up had failed.
+        fs::create_dir(at("stays")).unwrap();
+        fs::write(at("goes"), "1").unwrap();
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = undo(vec![at("stays"), at("goes")], at("b"), full);
+        assert!(matches!(&error, FileError::LeftBehind { left, .. } if *left == [at("stays")]));
+        let text = error.to_string();
+        assert!(!text.contains("nothing was written"), "{text}");
+        assert!(text.contains("b (no storage space)") && text.contains("stays\ntry: "), "{text}");
     }
 
     #[test]
