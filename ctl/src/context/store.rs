@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{AUTHORITIES, Context, ContextError, FILE, KEY, MAX, TOKEN};
@@ -172,7 +173,12 @@ impl ContextStore {
         if self.current().as_deref() == Some(name) {
             files::remove(&self.0.join(CURRENT))?;
         }
-        fs::remove_dir(&directory).map_err(|e| FileError::Remove(directory, e).into())
+        match fs::remove_dir(&directory) {
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
+                Err(FileError::Remove(directory, error).into())
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -215,6 +221,24 @@ mod tests {
         assert!(matches!(store.open(Some("three")), Err(ContextError::Unknown { .. })));
         store.remove("two").unwrap();
         assert_eq!((store.current(), store.names()), (None, vec!["one".to_owned()]));
+    }
+
+    /// Regression: the context was removed, and then the command failed.
+    #[test]
+    fn a_removed_context_leaves_only_the_files_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ContextStore::at(dir.path());
+        put(&store, "one");
+        put(&store, "two");
+        let directory = store.directory("one").unwrap();
+        fs::write(directory.join("notes.txt"), "mine").unwrap();
+        store.remove("one").unwrap();
+        store.remove("two").unwrap();
+        let left: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["notes.txt"]);
+        assert!(!store.directory("two").unwrap().exists());
+        assert!(store.names().is_empty());
     }
 
     #[test]
