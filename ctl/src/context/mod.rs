@@ -38,6 +38,12 @@ pub(crate) enum ContextError {
          one, `musterctl cluster create` for a local one"
     )]
     NoContext,
+    #[error(
+        "no context is the current one\n\
+         available: {known}\n\
+         try: `musterctl context use NAME`, or --context NAME"
+    )]
+    NoCurrent { known: String },
     #[error("there is no context {name}\navailable: {known}")]
     Unknown { name: String, known: String },
     #[error(

@@ -76,10 +76,7 @@ impl ContextStore {
             (None, _, [only]) => only.clone(),
             (None, _, []) => return Err(ContextError::NoContext),
             (None, _, _) => {
-                return Err(ContextError::Unknown {
-                    name: "chosen (`musterctl context use NAME`)".to_owned(),
-                    known: names.join(", "),
-                });
+                return Err(ContextError::NoCurrent { known: names.join(", ") });
             }
         };
         let directory = self.directory(&name)?;
@@ -214,7 +211,9 @@ mod tests {
         put(&store, "one");
         assert_eq!(store.open(None).unwrap().name, "one");
         put(&store, "two");
-        assert!(matches!(store.open(None), Err(ContextError::Unknown { .. })));
+        let error = store.open(None).unwrap_err();
+        assert!(matches!(&error, ContextError::NoCurrent { known } if known == "one, two"));
+        assert!(error.to_string().contains("try: `musterctl context use NAME`"), "{error}");
         store.set_current("two").unwrap();
         assert_eq!(store.open(None).unwrap().name, "two");
         assert!(matches!(store.unused_directory("two"), Err(ContextError::AlreadyExists(_))));
