@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use muster_messages::operator::{EtcdSnapshotChunk, EtcdSnapshotRequest};
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use serde::Serialize;
 use tokio::time::timeout;
 use tonic::Streaming;
@@ -17,7 +17,7 @@ use crate::output::{Output, Progress, Render, format_size};
 
 /// Length of the SHA-256 at the end of every snapshot that etcd streams: the hash of all bytes
 /// before it (`etcdserver/api/v3rpc/maintenance.go`). `etcdctl snapshot restore` checks it again.
-const DIGEST_LEN: usize = 32;
+const DIGEST_LEN: usize = SHA256_OUTPUT_LEN;
 
 /// Save etcd's data to FILE, from one member; `musterd --restore-etcd FILE` starts a new cluster
 /// with it
@@ -78,7 +78,7 @@ async fn receive(
     Ok((bytes, hash))
 }
 
-/// Hashes a stream whose last 32 bytes are the hash of the others.
+/// Hashes a stream whose last [`DIGEST_LEN`] bytes are the hash of the others.
 struct ChecksumVerifier {
     hash: Context,
     tail: Vec<u8>,
@@ -103,7 +103,7 @@ impl ChecksumVerifier {
     /// Returns the hash of the whole stream in hexadecimal, as `sha256sum` prints it. `None` if the
     /// hash at its end does not match.
     fn finish(self) -> Option<String> {
-        let right = self.tail.len() == DIGEST_LEN && self.bytes > 32;
+        let right = self.tail.len() == DIGEST_LEN && self.bytes > DIGEST_LEN as u64;
         let mut whole = self.hash.clone();
         whole.update(&self.tail);
         let is_right = right && self.hash.finish().as_ref() == self.tail;
