@@ -45,7 +45,8 @@ pub(super) fn classify(
     };
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => {
-            NextStep::Fail(CallError::Refused { what, endpoint, message })
+            let refusal = Attempt { endpoint, why: message, failure: FailureKind::Rejected };
+            NextStep::Fail(CallError::Refused { what, refusals: vec![refusal] })
         }
         // A node that answers "not now" may have begun anyway.
         code if is_retryable(code) && kind == CallKind::NonIdempotent => {

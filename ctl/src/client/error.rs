@@ -72,8 +72,9 @@ pub(crate) enum CallError {
         /// True if the endpoints came from the command line instead of the context.
         given: bool,
     },
-    #[error("could not {what}: {endpoint} refused: {message}")]
-    Refused { what: &'static str, endpoint: String, message: String },
+    /// Every node that answered refused the call.
+    #[error("could not {what}: {}", describe_refusals(refusals))]
+    Refused { what: &'static str, refusals: Vec<Attempt> },
     #[error("could not {what}: {endpoint} is not ready: {message}")]
     NotReady { what: &'static str, endpoint: String, message: String },
     #[error(
@@ -102,9 +103,7 @@ impl CallError {
             return Self::NoEndpoint;
         }
         if attempts.iter().all(|attempt| attempt.failure == FailureKind::Rejected) {
-            let endpoints: Vec<&str> = attempts.iter().map(|a| a.endpoint.as_str()).collect();
-            let message = attempts[0].why.clone();
-            return Self::Refused { what, endpoint: endpoints.join(", "), message };
+            return Self::Refused { what, refusals: attempts };
         }
         Self::Unreachable { what, kind, attempts, given }
     }
@@ -133,6 +132,22 @@ impl CallError {
             other => chain(other),
         }
     }
+}
+
+/// Lists the endpoints that refused, together if they gave the same reason.
+fn describe_refusals(refusals: &[Attempt]) -> String {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Attempt { endpoint, why, .. } in refusals {
+        match reasons.iter_mut().find(|(reason, _)| reason == why) {
+            Some((_, endpoints)) => endpoints.push(endpoint),
+            None => reasons.push((why, vec![endpoint])),
+        }
+    }
+    let each: Vec<String> = reasons
+        .iter()
+        .map(|(why, endpoints)| format!("{} refused: {why}", endpoints.join(", ")))
+        .collect();
+    each.join("; ")
 }
 
 /// States that nothing was done, for a call that must not run twice.
@@ -210,6 +225,26 @@ mod tests {
         assert_eq!(
             told(CallKind::NonIdempotent, FailureKind::Rejected),
             "could not do it: x refused: y"
+        );
+    }
+
+    /// Regression: all endpoints were listed with the reason of the first one.
+    #[test]
+    fn every_refusal_is_reported_with_its_reason() {
+        let attempt = |endpoint: &str, why: &str| Attempt {
+            endpoint: endpoint.to_owned(),
+            why: why.to_owned(),
+            failure: FailureKind::Rejected,
+        };
+        let attempts = vec![
+            attempt("a", "unknown key"),
+            attempt("b", "wrong token"),
+            attempt("c", "unknown key"),
+        ];
+        let error = CallError::unreachable("do it", CallKind::Idempotent, attempts, false);
+        assert_eq!(
+            error.to_string(),
+            "could not do it: a, c refused: unknown key; b refused: wrong token"
         );
     }
 }
