@@ -5,11 +5,13 @@
 //! name.
 
 mod addresses;
+mod log;
 mod process;
 mod program;
 mod record;
 
 pub(crate) use self::addresses::{AddressError, LoopbackBlock};
+pub(crate) use self::log::last_log_line;
 pub(crate) use self::process::{Process, ProcessError};
 pub(crate) use self::program::{ProgramError, musterd};
 pub(crate) use self::record::{ClusterRecord, ClusterRecordError, LocalNode};

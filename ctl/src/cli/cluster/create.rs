@@ -19,7 +19,7 @@ use crate::cli::parse;
 use crate::client::{Api, CallError};
 use crate::context::ContextStore;
 use crate::files::{self, FileError};
-use crate::local::{ClusterRecord, LocalNode, LoopbackBlock, Process, musterd};
+use crate::local::{ClusterRecord, LocalNode, LoopbackBlock, Process, last_log_line, musterd};
 use crate::output::{Output, Progress, Render};
 
 /// Default time limit for the cluster to become healthy; `--timeout` overrides it.
@@ -183,7 +183,8 @@ async fn bring_up(
     loop {
         ticks.tick().await;
         if let Some(node) = exited_node(record) {
-            return Err(format!("{}: musterd exited{}", node.name, last_log_line(node, directory)));
+            let said = last_log_line(&node.log(directory)).map(|line| format!(": {line}"));
+            return Err(format!("{}: musterd exited{}", node.name, said.unwrap_or_default()));
         }
         let problems = match check_cluster(&mut api, record).await {
             Ok(()) => return Ok(()),
@@ -202,13 +203,6 @@ async fn bring_up(
 
 fn exited_node(record: &ClusterRecord) -> Option<&LocalNode> {
     record.nodes.iter().find(|node| node.process.as_ref().is_some_and(|p| !p.is_alive()))
-}
-
-/// Last line of a node's log.
-fn last_log_line(node: &LocalNode, directory: &Path) -> String {
-    let Ok(text) = std::fs::read_to_string(node.log(directory)) else { return String::new() };
-    let line = text.lines().rfind(|line| !line.trim().is_empty());
-    line.map(|line| format!(": {}", line.chars().take(400).collect::<String>())).unwrap_or_default()
 }
 
 /// One reason why the cluster is not healthy yet.
