@@ -166,14 +166,6 @@ mod tests {
         sh_into(script, &tempfile::tempfile().unwrap())
     }
 
-    fn until(what: &str, holds: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !holds() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "timed out: {what}");
-            std::thread::yield_now();
-        }
-    }
-
     #[tokio::test]
     async fn a_process_is_stopped_once() {
         let process = sh("exec sleep 60");
@@ -188,7 +180,8 @@ mod tests {
         let log = tempfile::NamedTempFile::new().unwrap();
         let script = "trap '' TERM; echo ready; while :; do sleep 60; done";
         let process = sh_into(script, log.as_file());
-        until("the trap", || fs::read(log.path()).unwrap() == b"ready\n");
+        let trapped = async || (fs::read(log.path()).unwrap() == b"ready\n").then_some(());
+        muster_kit::until("the trap", trapped).await;
         assert!(process.stop(Duration::from_millis(300)).await.unwrap());
         assert!(!process.is_alive());
     }

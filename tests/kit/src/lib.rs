@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 pub mod cable;
+pub mod ports;
 pub mod raw_client;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -50,12 +52,35 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
     tokio::time::timeout(TIMEOUT, search).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
-/// Hello handler that knows one token, gives fixed replies and records rejections.
-#[derive(Debug, Default)]
+/// Hello handler that knows some tokens, gives prepared replies and records rejections. Several nodes
+/// may share one.
+#[derive(Debug)]
 pub struct TestHelloHandler {
     pub tokens: Mutex<BTreeMap<TokenId, Verifier>>,
     pub rejections: Mutex<Vec<Rejection>>,
     pub peers: Mutex<Vec<AuthenticatedPeer>>,
+    /// Reply to every `Anchor` call.
+    pub anchor: Mutex<AnchorReply>,
+    pub anchor_calls: AtomicUsize,
+}
+
+impl Default for TestHelloHandler {
+    fn default() -> Self {
+        let anchor = AnchorReply { cluster_name: "demo".to_owned(), ..AnchorReply::default() };
+        Self {
+            tokens: Mutex::default(),
+            rejections: Mutex::default(),
+            peers: Mutex::default(),
+            anchor: Mutex::new(anchor),
+            anchor_calls: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl TestHelloHandler {
+    pub fn accept_token(&self, token: &Token) {
+        self.tokens.lock().unwrap().insert(token.id().clone(), token.verifier());
+    }
 }
 
 #[tonic::async_trait]
@@ -90,7 +115,8 @@ impl HelloHandler for TestHelloHandler {
     }
 
     async fn anchor(&self, _: AuthenticatedPeer) -> Result<AnchorReply, Status> {
-        Ok(AnchorReply { cluster_name: "demo".to_owned(), ..AnchorReply::default() })
+        self.anchor_calls.fetch_add(1, Ordering::SeqCst);
+        Ok(self.anchor.lock().unwrap().clone())
     }
 
     fn on_rejection(&self, rejection: Rejection) {
@@ -188,12 +214,19 @@ impl TestNode {
     }
 
     pub fn start_as(address: &str, identity: Arc<Identity>) -> Self {
+        Self::start_with(address.parse().unwrap(), identity, Arc::default())
+    }
+
+    /// Starts a node that answers hello sessions by this handler.
+    pub fn start_with(
+        address: SocketAddr,
+        identity: Arc<Identity>,
+        handler: Arc<TestHelloHandler>,
+    ) -> Self {
         let (trust, seen) = watch::channel(Arc::new(Trust::default()));
-        let address = address.parse().unwrap();
         let bind = Bind { address, identity: Arc::clone(&identity), trust: seen };
         let (endpoint, listener) = Endpoint::bind(bind).unwrap();
         let address = endpoint.local_address().unwrap();
-        let handler = Arc::new(TestHelloHandler::default());
         let stop = CancellationToken::new();
         let hello = hello::Server::new(Arc::clone(&handler) as Arc<dyn HelloHandler>).service();
         let node = endpoint::service(NodeServer::new(Echo));
@@ -208,7 +241,7 @@ impl TestNode {
     }
 
     pub fn accept_token(&self, token: &Token) {
-        self.handler.tokens.lock().unwrap().insert(token.id().clone(), token.verifier());
+        self.handler.accept_token(token);
     }
 
     pub fn peer(&self, role: Role) -> Peer {

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use muster_kit::now;
 use muster_messages::operator::{
     self as wire, Check, EtcdClientConfigReply, EtcdSnapshotChunk, HealthReply, Member,
     MembersReply, NodeStatusReply, RemoveNodeReply, StatusReply, Token, VersionReply,
@@ -14,7 +15,7 @@ use muster_types::wire::NODE_METADATA;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Cluster, now};
+use super::Cluster;
 
 pub(super) struct ScriptedOperator(pub(super) Arc<Cluster>);
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use muster_kit::now;
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::{self, Profile};
@@ -24,8 +25,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+use super::Cluster;
 use super::operator::ScriptedOperator;
-use super::{Cluster, now};
 
 /// Credentials of a control-plane node.
 struct Certified(Arc<Credentials>);
