@@ -57,7 +57,7 @@ impl Algorithm {
     }
 }
 
-/// Error of reading a [`PrivateKey`] of a given algorithm.
+/// Error of reading a private key of a given algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a PKCS#8 private key for {expected:?} ({found} bytes)")]
 pub struct KeyError {

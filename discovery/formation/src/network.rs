@@ -1,5 +1,5 @@
 //! The network interface that formation needs, and nothing else. It runs over an in-memory network
-//! in tests, and over [`crate::endpoint`] otherwise.
+//! in tests, and over `muster_transport::endpoint` otherwise.
 
 use std::future::Future;
 use std::net::SocketAddr;
