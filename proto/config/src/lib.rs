@@ -7,6 +7,8 @@
 mod check;
 mod document;
 mod effective;
+#[cfg(test)]
+mod fuzz;
 mod pattern;
 mod problem;
 mod schema;
