@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::check::{self, CheckToken};
-use super::effective::{self, Config};
+use super::effective::Config;
+use super::field::Patchable;
+use super::fields::cluster::FOUNDERS;
+use super::fields::fields;
+use super::fields::machine::{HOSTNAME, ROLE};
+use super::fields::patches::{MATCH_NAME, MATCH_ROLE, PATCH, PATCHES};
+use super::limits::MAX_BYTES;
 use super::pattern::Pattern;
 use super::problem::{ConfigError, Problems};
+use super::rules;
 use super::tree::{self, Node};
-use super::value;
 use muster_types::{NodeName, Role};
-
-/// The largest document that is read, in bytes.
-pub const MAX_BYTES: usize = 256 << 10;
 
 /// A valid document: known fields, correct types and consistent values, also for each founder and
 /// each node that a patch names.
@@ -57,15 +60,15 @@ impl Document {
             problems.add(1, "", message);
             return None;
         }
-        let root = tree::load(text, problems)?;
-        check::document(&root, check_token, problems);
+        let mut root = tree::load(text, problems)?;
+        check::document(&mut root, check_token, problems);
         if !root.is_map() {
             return None;
         }
         let patches = patches(&root, problems);
+        rules::check(&root, problems);
+        root.remove(PATCHES.path());
         let document = Self { base: root, patches };
-        effective::cluster(&document.base, problems);
-        effective::machine(&document.base, problems);
         // A patched node can only be checked once every single field is valid.
         if problems.is_empty() {
             document.check_named_nodes(problems);
@@ -79,14 +82,16 @@ impl Document {
     /// When the patches that select this name remove a required field or contradict each other.
     pub fn effective(&self, name: &NodeName) -> Result<Config, ConfigError> {
         let mut problems = Problems::default();
-        let config = effective::config(&self.patched(name), name, &mut problems);
-        problems.finish(config)
+        let patched = self.patched(name);
+        rules::hostname(&patched, name, &mut problems);
+        let checked = rules::check(&patched, &mut problems);
+        problems.finish(checked.map(|document| Config::read(document, name.clone())))
     }
 
     /// `machine.network.hostname`, for a document meant for one node. Without it the name comes
     /// from `--name` or from the system.
     pub fn hostname(&self) -> Option<NodeName> {
-        self.base.at("machine.network.hostname")?.text()?.parse().ok()
+        HOSTNAME.find(&self.base).flatten()
     }
 
     /// The base with every patch that selects the name, in file order. Patches that select by role
@@ -96,7 +101,7 @@ impl Document {
         for patch in self.patches.iter().filter(|p| p.role.is_none() && p.selects(name)) {
             by_name.merge(&patch.change);
         }
-        let role = effective::role(&by_name);
+        let role = ROLE.find(&by_name);
         let mut tree = self.base.clone();
         for patch in self.patches.iter().filter(|p| p.selects(name)) {
             if patch.role.is_none() || patch.role == role {
@@ -108,7 +113,7 @@ impl Document {
 
     /// Checks the configuration of every node that the document names.
     fn check_named_nodes(&self, problems: &mut Problems) {
-        let founders = effective::founders(&self.base);
+        let founders = FOUNDERS.find_with_lines(&self.base);
         let patterns = self.patches.iter().flat_map(|patch| &patch.names);
         let mut names: BTreeSet<NodeName> = patterns.filter_map(Pattern::literal).collect();
         names.extend(self.hostname());
@@ -119,7 +124,7 @@ impl Document {
             }
         }
         for (name, line) in founders {
-            if effective::role(&self.patched(&name)) == Some(Role::Worker) {
+            if ROLE.find(&self.patched(&name)) == Some(Role::Worker) {
                 let message = format!("{name} is a worker: founders must be control-plane nodes");
                 problems.add(line, "cluster.founders", message);
             }
@@ -137,31 +142,33 @@ impl fmt::Debug for Document {
 /// Returns the patches of a document. Invalid ones are reported and skipped.
 fn patches(root: &Node, problems: &mut Problems) -> Vec<Patch> {
     let mut found = Vec::new();
-    for (index, node) in root.get("patches").map_or(&[][..], Node::items).iter().enumerate() {
-        let path = format!("patches[{index}]");
-        let names = node.at("match.name");
-        let role = node.at("match.role");
-        let change = node.get("patch");
-        if names.is_none() && role.is_none() {
+    let items = root.at(PATCHES.path()).map_or(&[][..], Node::items);
+    for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_map()) {
+        let path = format!("{}[{index}]", PATCHES.path());
+        let is_set = |field: &str| item.at(field).is_some();
+        let has_role = is_set(MATCH_ROLE.entry().local_path());
+        if !has_role && !is_set(MATCH_NAME.entry().local_path()) {
             let message = "needs `name` or `role` to select nodes";
-            problems.add(node.line, &format!("{path}.match"), message);
+            problems.add(item.line, &format!("{path}.match"), message);
         }
-        let Some(change) = change else {
-            problems.add(node.line, &format!("{path}.patch"), "is missing");
-            continue;
-        };
-        if let (Some(_), Some(kind)) = (role, change.at("machine.type")) {
-            let message = "a patch for a role cannot change the role: select by name";
-            problems.add(kind.line, &format!("{path}.patch.machine.type"), message);
+        let Some(change) = item.at(PATCH.entry().local_path()) else { continue };
+        if has_role {
+            by_name_only(change, &path, problems);
         }
-        let names = names.map_or_else(Vec::new, |names| match names.text() {
-            Some(text) => Pattern::parse(text).into_iter().collect(),
-            None => {
-                names.items().iter().filter_map(|item| Pattern::parse(item.text()?).ok()).collect()
-            }
-        });
-        let role = role.and_then(|role| value::role(role.text()?).ok());
+        let names = MATCH_NAME.find(item).unwrap_or_default();
+        let role = MATCH_ROLE.find(item).flatten();
         found.push(Patch { names, role, change: change.clone() });
     }
     found
+}
+
+/// Reports the fields of a patch for a role that only patches by name can change.
+fn by_name_only(change: &Node, path: &str, problems: &mut Problems) {
+    for entry in fields() {
+        if let (Patchable::ByName(message), Some(node)) =
+            (entry.patchable(), change.at(entry.path()))
+        {
+            problems.add(node.line, &format!("{path}.patch.{}", entry.path()), message);
+        }
+    }
 }

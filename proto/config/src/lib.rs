@@ -3,24 +3,36 @@
 //!
 //! Text in, plain data out: this module opens no file, reads no clock and resolves no name. All
 //! problems of a document are reported at once, each with its dotted path and line.
+//!
+//! The table in `fields` has one entry per field. Everything else follows from it.
 
 mod check;
+mod checked;
 mod document;
 mod effective;
+mod field;
+mod fields;
 #[cfg(test)]
 mod fuzz;
+mod kind;
+mod leaf;
+mod limits;
 mod pattern;
 mod problem;
-mod schema;
+mod rules;
 mod secret;
+mod shape;
 mod template;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod value;
 
-pub use document::{Document, MAX_BYTES};
+pub use document::Document;
 pub use effective::{Cluster, Config, Discovery, Dns, Etcd, Network, Operator};
+pub use field::{Disturbs, Entry, Patchable, Unit};
+pub use fields::fields;
+pub use limits::{MAX_BYTES, MAX_OPERATORS};
 pub use problem::{ConfigError, Problem};
 pub use secret::SecretText;
 pub use template::Template;
@@ -28,6 +40,3 @@ pub use value::Subnet;
 
 /// Default state directory; the document or `--state-dir` overrides it.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/muster";
-
-/// Most operators in a document. Their keys are part of every greeting before birth.
-pub const MAX_OPERATORS: usize = 16;

@@ -70,10 +70,6 @@ impl Problems {
         self.0.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Returns the value, or all problems, sorted by line and deduplicated. A missing value always
     /// has at least one problem.
     pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, ConfigError> {

@@ -1,17 +1,19 @@
 //! Tests of whole documents: texts in, configs or messages out.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
 use muster_types::{NodeName, OperatorRole, PublicKey, Role};
 
-const SECRET: &str = "abcdef.0123456789abcdefghijklmnop";
+pub(super) const SECRET: &str = "abcdef.0123456789abcdefghijklmnop";
 
 fn check_token(text: &str) -> Result<(), String> {
     if text.starts_with("abcdef.") { Ok(()) } else { Err("is not a token".to_owned()) }
 }
 
-fn parse(text: &str) -> Result<Document, ConfigError> {
+pub(super) fn parse(text: &str) -> Result<Document, ConfigError> {
     Document::parse(text, &check_token)
 }
 
@@ -23,11 +25,11 @@ fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
-fn key(byte: u8) -> PublicKey {
+pub(super) fn key(byte: u8) -> PublicKey {
     PublicKey::from_bytes([byte; 32])
 }
 
-fn template() -> Template {
+pub(super) fn template() -> Template {
     Template {
         cluster_name: "demo".to_owned(),
         expect: 3,
@@ -44,7 +46,7 @@ fn template() -> Template {
 }
 
 /// A valid document with one text replaced.
-fn template_with(from: &str, to: &str) -> String {
+pub(super) fn template_with(from: &str, to: &str) -> String {
     let text = template().render();
     assert!(text.contains(from), "{from:?} is not in the template");
     text.replacen(from, to, 1)
@@ -242,10 +244,25 @@ fn birth_fields_name_what_founders_must_agree_on() {
 }
 
 #[test]
+fn birth_fields_are_those_that_the_table_marks() {
+    let document = parse(&template().render()).unwrap();
+    let found: BTreeSet<String> = document
+        .effective(&name("a"))
+        .unwrap()
+        .birth_fields()
+        .into_keys()
+        .map(|path| path.strip_suffix(".alice").unwrap_or(&path).to_owned())
+        .collect();
+    let marked = fields().filter(|entry| entry.is_birth_field());
+    assert_eq!(found, marked.map(|entry| entry.path().to_owned()).collect());
+}
+
+#[test]
 fn every_field_is_documented() {
     let manual = include_str!("../../../docs/guide/config.md");
-    for path in schema::paths() {
-        let is_leaf = !schema::paths().iter().any(|other| other.starts_with(&format!("{path}.")));
+    for path in shape::DOCUMENT.paths("") {
+        let is_leaf =
+            !shape::DOCUMENT.paths("").iter().any(|other| other.starts_with(&format!("{path}.")));
         assert!(
             !is_leaf || manual.contains(&format!("| `{path}` |")),
             "{path} is not in the manual"
@@ -324,6 +341,7 @@ fn as_json(node: &tree::Node) -> serde_json::Value {
     match &node.value {
         tree::Value::Null => serde_json::Value::Null,
         tree::Value::Scalar { text, .. } => text.as_str().into(),
+        tree::Value::Leaf(_) => unreachable!("only the check makes one"),
         tree::Value::List(items) => items.iter().map(as_json).collect(),
         tree::Value::Map(entries) => {
             entries.iter().map(|e| (e.key.clone(), as_json(&e.node))).collect()

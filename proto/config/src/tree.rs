@@ -1,14 +1,17 @@
 //! YAML as a tree with line numbers.
 //!
+//! Knows no fields: the check replaces the scalars by their parsed values.
+//!
 //! Accepts a small, strict subset of YAML 1.2: one document, text keys, no anchors, aliases or tags
 //! (so nothing can expand), bounded depth. Every duplicate key is a problem.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use zeroize::Zeroizing;
 
+use super::leaf::Leaf;
 use super::problem::Problems;
 
-/// Maximum nesting of lists and mappings. The schema needs eight levels.
+/// Maximum nesting of lists and mappings. The fields need eight levels.
 const MAX_DEPTH: usize = 24;
 
 /// Maximum number of items or keys in one list or mapping.
@@ -29,12 +32,15 @@ pub(super) enum Value {
         text: Zeroizing<String>,
         quoted: bool,
     },
+    /// A scalar that the check has parsed.
+    Leaf(Leaf),
     List(Vec<Node>),
-    Map(Vec<Entry>),
+    Map(Vec<Pair>),
 }
 
+/// A key of a mapping with its value.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct Pair {
     pub(super) key: String,
     pub(super) line: usize,
     pub(super) node: Node,
@@ -57,10 +63,11 @@ impl Node {
         path.split('.').try_fold(self, |node, key| node.get(key))
     }
 
-    pub(super) fn text(&self) -> Option<&str> {
+    /// The parsed value, if it has that type.
+    pub(super) fn leaf<T: 'static>(&self) -> Option<&T> {
         match &self.value {
-            Value::Scalar { text, .. } => Some(text),
-            Value::Null | Value::List(_) | Value::Map(_) => None,
+            Value::Leaf(leaf) => leaf.get(),
+            Value::Null | Value::Scalar { .. } | Value::List(_) | Value::Map(_) => None,
         }
     }
 
@@ -87,10 +94,29 @@ impl Node {
         true
     }
 
+    /// Line of the descendant at a dotted path, or of its nearest existing parent mapping.
+    pub(super) fn line_of(&self, path: &str) -> usize {
+        let mut node = self;
+        for key in path.split('.') {
+            match node.get(key) {
+                Some(child) => node = child,
+                None => break,
+            }
+        }
+        node.line
+    }
+
     pub(super) fn items(&self) -> &[Self] {
         match &self.value {
             Value::List(items) => items,
-            Value::Null | Value::Scalar { .. } | Value::Map(_) => &[],
+            Value::Null | Value::Scalar { .. } | Value::Leaf(_) | Value::Map(_) => &[],
+        }
+    }
+
+    /// Removes the child with that key.
+    pub(super) fn remove(&mut self, key: &str) {
+        if let Value::Map(entries) = &mut self.value {
+            entries.retain(|entry| entry.key != key);
         }
     }
 
@@ -114,7 +140,7 @@ impl Node {
                 (_, None) => {
                     let mut node = Self::null(change.line);
                     node.merge(&change.node);
-                    entries.push(Entry { key: change.key.clone(), line: change.line, node });
+                    entries.push(Pair { key: change.key.clone(), line: change.line, node });
                 }
             }
         }
@@ -141,7 +167,7 @@ pub(super) fn load(text: &str, problems: &mut Problems) -> Option<Node> {
 /// A list or mapping that is not complete yet.
 enum Open {
     List { line: usize, items: Vec<Node> },
-    Map { line: usize, entries: Vec<Entry>, key: Option<(String, usize)> },
+    Map { line: usize, entries: Vec<Pair>, key: Option<(String, usize)> },
 }
 
 impl Open {
@@ -253,7 +279,7 @@ impl Builder {
                     let message = format!("is set twice, first in line {}", first.line);
                     problems.add(line, &path, message);
                 } else {
-                    entries.push(Entry { key, line, node });
+                    entries.push(Pair { key, line, node });
                 }
             }
         }

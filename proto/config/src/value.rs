@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use muster_types::{NodeName, OperatorRole, PublicKey, Role};
+use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, OperatorRole, PublicKey, Role};
 
 /// A network in CIDR notation (RFC 4632): address and prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,12 +85,16 @@ pub(super) fn nearest<'a>(text: &str, words: impl Iterator<Item = &'a str>) -> O
         .map(|(_, word)| word)
 }
 
+pub(super) const ROLES: &[&str] = &["control-plane", "worker"];
+
 pub(super) fn role(text: &str) -> Result<Role, String> {
-    parse_one_of(text, &["control-plane", "worker"])
+    parse_one_of(text, ROLES)
 }
 
+pub(super) const OPERATOR_ROLES: &[&str] = &["admin", "operator", "reader", "backup"];
+
 pub(super) fn operator_role(text: &str) -> Result<OperatorRole, String> {
-    parse_one_of(text, &["admin", "operator", "reader", "backup"])
+    parse_one_of(text, OPERATOR_ROLES)
 }
 
 pub(super) fn node_name(text: &str) -> Result<NodeName, String> {
@@ -142,6 +146,27 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// A port that is not one of etcd's.
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let port: u16 = text.parse().map_err(|_| format!("{} is not a port", quoted(text)))?;
+    if [ETCD_CLIENT_PORT, ETCD_PEER_PORT].contains(&port) {
+        return Err(format!("is {port}, which etcd uses: choose another"));
+    }
+    Ok(port)
+}
+
+/// A number of founders.
+pub(super) fn expect(text: &str) -> Result<u8, String> {
+    let expect: u8 = text.parse().map_err(|_| format!("{} is not a number", quoted(text)))?;
+    if expect.is_multiple_of(2) {
+        return Err(format!(
+            "is {expect}: an even number survives no more failures than {}; use 1, 3, 5 or 7",
+            expect.saturating_sub(1)
+        ));
+    }
+    Ok(expect)
+}
+
 /// A DNS name: labels of letters, digits, '-' and '_', at most 253 characters (RFC 1035).
 pub(super) fn domain(text: &str) -> Result<String, String> {
     let bare = text.strip_suffix('.').unwrap_or(text);
@@ -168,13 +193,20 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// A host (IP address or DNS name) and an optional port. IPv6 with a port needs brackets.
-pub(super) fn peer(text: &str) -> Result<(String, Option<u16>), String> {
+/// A host (IP address or DNS name; IPv6 in brackets) and an optional port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) host: String,
+    pub(super) port: Option<u16>,
+}
+
+/// Parses a [`Peer`]. An IPv6 address needs brackets only with a port.
+pub(super) fn peer(text: &str) -> Result<Peer, String> {
     let wrong = || format!("{} is not HOST:PORT", quoted(text));
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok((host(&address), None));
+        return Ok(Peer { host: host(&address), port: None });
     }
-    let (name, port) = match text.strip_prefix('[') {
+    let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (inside, behind) = rest.split_once(']').ok_or_else(wrong)?;
             let address: std::net::Ipv6Addr = inside.parse().map_err(|_| wrong())?;
@@ -191,11 +223,11 @@ pub(super) fn peer(text: &str) -> Result<(String, Option<u16>), String> {
         },
     };
     let port = port.map(|p| p.parse::<u16>().ok().filter(|p| *p != 0).ok_or_else(wrong));
-    let numeric = name.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
-    if numeric && name.parse::<IpAddr>().is_err() {
+    let numeric = host.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
+    if numeric && host.parse::<IpAddr>().is_err() {
         return Err(format!("{} is neither an IP address nor a DNS name", quoted(text)));
     }
-    Ok((name, port.transpose()?))
+    Ok(Peer { host, port: port.transpose()? })
 }
 
 fn host(address: &IpAddr) -> String {
