@@ -14,6 +14,7 @@ mod field;
 mod fields;
 #[cfg(test)]
 mod fuzz;
+mod json_schema;
 mod kind;
 mod leaf;
 mod limits;
@@ -32,6 +33,7 @@ pub use document::Document;
 pub use effective::{Cluster, Config, Discovery, Dns, Etcd, Network, Operator};
 pub use field::{Disturbs, Entry, Patchable, Unit};
 pub use fields::fields;
+pub use json_schema::json_schema;
 pub use limits::{MAX_BYTES, MAX_OPERATORS};
 pub use problem::{ConfigError, Problem};
 pub use secret::SecretText;
