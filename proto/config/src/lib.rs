@@ -8,6 +8,8 @@
 
 mod check;
 mod checked;
+#[cfg(test)]
+mod docs;
 mod document;
 mod effective;
 mod field;
