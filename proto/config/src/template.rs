@@ -1,10 +1,16 @@
 //! Template for a new `node.yaml`, with comments.
+//!
+//! The order of the fields, their comments and examples come from the table in `fields`. This module
+//! decides only which fields get a value.
 
-use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::field::Entry;
+use super::fields::{cluster, machine, patches};
+use super::shape::{DOCUMENT, Map, Shape};
 use super::{Operator, SecretText};
 
 /// Contents of a new document. [`render`](Self::render) returns text that `Document::parse`
@@ -34,77 +40,164 @@ impl Template {
         text
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
-        let Self { cluster_name, expect, token, operators, mdns, static_peers, etcd_binary } = self;
+    fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(
             out,
-            "# The configuration of every node of the cluster {cluster_name}: the same file on each.\n\
-             # It holds the shared token, so keep it readable by root alone (mode 0600).\n\
-             \n\
-             machine:\n\
-             \x20 # control-plane or worker. The patches below turn nodes into workers by their name.\n\
-             \x20 type: control-plane\n\
-             \x20 # Proves to the other nodes that this one belongs to them. Never sent, never logged.\n\
-             \x20 token: \"{}\"",
-            token.expose()
+            "# Configuration of every node of the cluster {}: the same file on each.\n\
+             # It contains the shared token: keep it readable by root only (mode 0600).",
+            self.cluster_name
         )?;
-        writeln!(
-            out,
-            "  # network:\n\
-             \x20 #   port: 50000                # UDP and TCP\n\
-             \x20 #   subnets: [10.0.0.0/24]     # which of its addresses a node announces\n\
-             \x20 discovery:\n\
-             \x20   # Ask the local network by multicast DNS.\n\
-             \x20   mdns: {mdns}\n\
-             \x20   # dns:                       # SRV _muster._udp.DOMAIN, A and AAAA of DOMAIN\n\
-             \x20   #   domain: nodes.example.com"
-        )?;
-        if static_peers.is_empty() {
-            writeln!(out, "    # static: [10.0.0.11, 10.0.0.12]   # HOST or HOST:PORT")?;
+        for (name, shape) in DOCUMENT.iter() {
+            writeln!(out)?;
+            self.write_field(out, "", name, shape)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a field with its comment. A field without a value becomes a comment with an example,
+    /// or nothing.
+    fn write_field(
+        &self,
+        out: &mut String,
+        indent: &str,
+        name: &str,
+        shape: &Shape,
+    ) -> fmt::Result {
+        let entry = match shape {
+            Shape::Map(map) => return self.write_section(out, indent, name, map),
+            Shape::Value(entry) | Shape::Items { entry, .. } | Shape::Changes { entry, .. } => {
+                entry
+            }
+        };
+        match self.value(entry) {
+            Some(value) => {
+                writeln!(out, "{indent}# {}", entry.doc())?;
+                write!(out, "{indent}{name}:")?;
+                value.write(out, indent)
+            }
+            None => write_example(out, &format!("{indent}# "), name, entry),
+        }
+    }
+
+    fn write_section(&self, out: &mut String, indent: &str, name: &str, map: &Map) -> fmt::Result {
+        if self.has_value(map) {
+            writeln!(out, "{indent}{name}:")?;
+            let indent = format!("{indent}  ");
+            return map
+                .iter()
+                .try_for_each(|(name, shape)| self.write_field(out, &indent, name, shape));
+        }
+        write_example_section(out, &format!("{indent}# "), name, map)
+    }
+
+    fn has_value(&self, map: &Map) -> bool {
+        map.iter().any(|(_, shape)| match shape {
+            Shape::Map(map) => self.has_value(map),
+            Shape::Value(entry) | Shape::Items { entry, .. } | Shape::Changes { entry, .. } => {
+                self.value(entry).is_some()
+            }
+        })
+    }
+
+    /// The value that a new document has for the field.
+    fn value(&self, entry: &Entry) -> Option<Given<'_>> {
+        let is = |path: &str| entry.path() == path;
+        if is(machine::ROLE.path()) {
+            Some(Given::Word("control-plane"))
+        } else if is(machine::TOKEN.path()) {
+            Some(Given::Text(self.token.expose()))
+        } else if is(machine::MDNS.path()) {
+            Some(Given::Word(if self.mdns { "true" } else { "false" }))
+        } else if is(machine::STATIC_PEERS.path()) && !self.static_peers.is_empty() {
+            Some(Given::Texts(&self.static_peers))
+        } else if is(machine::ETCD_BINARY.path()) {
+            self.etcd_binary.as_deref().map(Given::Path)
+        } else if is(cluster::CLUSTER_NAME.path()) {
+            Some(Given::Text(&self.cluster_name))
+        } else if is(cluster::EXPECT.path()) {
+            Some(Given::Number(self.expect))
+        } else if is(cluster::OPERATORS.path()) {
+            Some(Given::Operators(&self.operators))
+        } else if is(patches::PATCHES.path()) {
+            Some(Given::WorkersByName)
         } else {
-            writeln!(out, "    static:")?;
-            for peer in static_peers {
-                writeln!(out, "      - \"{peer}\"")?;
-            }
+            None
         }
-        match etcd_binary {
-            Some(path) => writeln!(out, "  etcd:\n    binary: \"{}\"", escaped(path))?,
-            None => {
-                writeln!(out, "  # etcd:\n  #   binary: /usr/bin/etcd      # else found on PATH")?;
-            }
-        }
-        writeln!(
-            out,
-            "\n\
-             cluster:\n\
-             \x20 clusterName: \"{cluster_name}\"\n\
-             \x20 # How many control-plane nodes found the cluster together: 1, 3, 5 or 7. More can join later.\n\
-             \x20 expect: {expect}\n\
-             \x20 # founders: [cp-1, cp-2, cp-3]   # only if particular nodes must be the ones\n\
-             \x20 # Who may use musterctl: public keys, as in SSH.\n\
-             \x20 operators:"
-        )?;
-        for Operator { name, key, role } in operators {
-            writeln!(
-                out,
-                "    - name: \"{name}\"\n      publicKey: \"{key}\"\n      role: {role}"
-            )?;
-        }
-        writeln!(
-            out,
-            "\n\
-             # Changes for some nodes only, in this order (JSON merge patch, null removes a field).\n\
-             patches:\n\
-             \x20 - match:\n\
-             \x20     name: worker-*\n\
-             \x20   patch:\n\
-             \x20     machine:\n\
-             \x20       type: worker"
-        )
     }
 }
 
+/// A value of a new document. Written directly, so that no copy of the token is made.
+enum Given<'a> {
+    Word(&'static str),
+    Number(u8),
+    Text(&'a str),
+    Path(&'a Path),
+    Texts(&'a [String]),
+    Operators(&'a [Operator]),
+    /// The patch that turns nodes called `worker-…` into workers.
+    WorkersByName,
+}
+
+impl Given<'_> {
+    /// Writes the value after its key, which has the given indentation.
+    fn write(&self, out: &mut String, indent: &str) -> fmt::Result {
+        match self {
+            Self::Word(word) => writeln!(out, " {word}"),
+            Self::Number(number) => writeln!(out, " {number}"),
+            Self::Text(text) => writeln!(out, " \"{text}\""),
+            Self::Path(path) => writeln!(out, " \"{}\"", escaped(path)),
+            Self::Texts(texts) => {
+                writeln!(out)?;
+                texts.iter().try_for_each(|text| writeln!(out, "{indent}  - \"{text}\""))
+            }
+            Self::Operators(operators) => {
+                writeln!(out)?;
+                operators.iter().try_for_each(|Operator { name, key, role }| {
+                    writeln!(
+                        out,
+                        "{indent}  - name: \"{name}\"\n\
+                         {indent}    publicKey: \"{key}\"\n\
+                         {indent}    role: {role}"
+                    )
+                })
+            }
+            Self::WorkersByName => writeln!(
+                out,
+                "\n{indent}  - match:\n\
+                 {indent}      name: worker-*\n\
+                 {indent}    patch:\n\
+                 {indent}      machine:\n\
+                 {indent}        type: worker"
+            ),
+        }
+    }
+}
+
+/// Writes a section of which only examples are known, as a comment.
+fn write_example_section(out: &mut String, prefix: &str, name: &str, map: &Map) -> fmt::Result {
+    let mut below = String::new();
+    for (name, shape) in map.iter() {
+        let prefix = format!("{prefix}  ");
+        match shape {
+            Shape::Map(map) => write_example_section(&mut below, &prefix, name, map)?,
+            Shape::Value(entry) | Shape::Items { entry, .. } | Shape::Changes { entry, .. } => {
+                write_example(&mut below, &prefix, name, entry)?;
+            }
+        }
+    }
+    if below.is_empty() { Ok(()) } else { write!(out, "{prefix}{name}:\n{below}") }
+}
+
+/// Writes `# name: example   # doc`, if the field has an example.
+fn write_example(out: &mut String, prefix: &str, name: &str, entry: &Entry) -> fmt::Result {
+    if entry.example().is_empty() {
+        return Ok(());
+    }
+    let field = format!("{prefix}{name}: {}", entry.example());
+    writeln!(out, "{field:<36} # {}", entry.doc())
+}
+
 /// Escapes a path for a double-quoted YAML scalar.
-fn escaped(path: &std::path::Path) -> String {
+fn escaped(path: &Path) -> String {
     path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"")
 }
