@@ -3,9 +3,9 @@
 
 use muster_messages::hello::{Hint, Peer as WirePeer};
 use muster_pki::identity;
-use muster_transport::endpoint::{Directory, Peer};
+use muster_transport::endpoint::{Directory, Peer, Trust};
 use muster_types::address::{address_strings, parse_addresses};
-use muster_types::{PublicKey, Role};
+use muster_types::{NodeId, PublicKey};
 
 /// Converts the members of a message to a directory.
 pub fn directory(peers: &[WirePeer]) -> Directory {
@@ -34,11 +34,11 @@ pub fn peers(directory: &Directory) -> Vec<WirePeer> {
 }
 
 /// Returns the control-plane members as hints, for a peer that called the wrong node.
-pub fn control_plane_hints(directory: &Directory) -> Vec<Hint> {
-    let hint = |(id, peer): (&muster_types::NodeId, &Peer)| Hint {
+pub fn control_plane_hints(trust: &Trust) -> Vec<Hint> {
+    let hint = |(id, peer): (&NodeId, &Peer)| Hint {
         node_id: id.to_vec(),
         addresses: address_strings(&peer.addresses),
         reachable: false,
     };
-    directory.iter().filter(|(_, peer)| peer.role == Role::ControlPlane).map(hint).collect()
+    trust.control_plane().map(hint).collect()
 }

@@ -121,13 +121,12 @@ impl MembershipCheck {
     async fn query_members(&self) -> CheckOutcome {
         let trust = Arc::clone(&self.trust.borrow());
         // Only control-plane members can answer. One may now have a worker's old address; try last.
-        let of = |role: Role| {
-            let peers = trust.directory.values().filter(move |peer| peer.role == role);
-            peers.flat_map(|peer| peer.addresses.iter().copied())
-        };
+        let control_plane = trust.control_plane().flat_map(|(_, peer)| &peer.addresses);
+        let workers = trust.directory.values().filter(|peer| peer.role == Role::Worker);
+        let workers = workers.flat_map(|peer| &peer.addresses);
         let hinted: BTreeSet<SocketAddr> = self.hints.borrow().iter().copied().collect();
         let mut asked = BTreeSet::new();
-        for address in of(Role::ControlPlane).chain(hinted).chain(of(Role::Worker)) {
+        for address in control_plane.copied().chain(hinted).chain(workers.copied()) {
             if !asked.insert(address) {
                 continue;
             }
@@ -151,8 +150,7 @@ impl MembershipCheck {
             }
         };
         let peer = session.node_id();
-        let is_trusted =
-            trust.directory.get(&peer).is_some_and(|peer| peer.role == Role::ControlPlane);
+        let is_trusted = trust.control_plane().any(|(id, _)| *id == peer);
         if peer == self.me || !is_trusted {
             return None;
         }

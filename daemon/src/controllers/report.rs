@@ -8,7 +8,7 @@ use std::time::Duration;
 use muster_messages::node::ReportRequest;
 use muster_services::node::node_client::NodeClient;
 use muster_transport::endpoint::{Endpoint, Trust};
-use muster_types::{NodeId, Role, VERSION};
+use muster_types::{NodeId, VERSION};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +82,7 @@ pub async fn run_on_worker(
                 version: VERSION.to_owned(),
                 etcd: Vec::new(),
             };
-            let peers = control_plane_ids(&trust.borrow());
+            let peers = trust.borrow().control_plane().map(|(id, _)| *id).collect();
             match stop.run_until_cancelled(send_report(&endpoint, peers, request)).await {
                 None => return,
                 Some(true) => last_sent = Some(now),
@@ -96,12 +96,6 @@ pub async fn run_on_worker(
             () = tokio::time::sleep(RESYNC_INTERVAL) => {}
         }
     }
-}
-
-/// Returns the control-plane members of the directory.
-pub fn control_plane_ids(trust: &Trust) -> Vec<NodeId> {
-    let peers = trust.directory.iter().filter(|(_, peer)| peer.role == Role::ControlPlane);
-    peers.map(|(id, _)| *id).collect()
 }
 
 async fn send_report(endpoint: &Endpoint, peers: Vec<NodeId>, request: ReportRequest) -> bool {

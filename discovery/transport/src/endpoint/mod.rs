@@ -46,7 +46,7 @@ pub use dial::DialError;
 pub use http2::{Service, StreamChannel as HelloChannel, service};
 pub use source::Source;
 pub use transport::{HELLO_CALL_TIMEOUT, HELLO_IDLE_TIMEOUT, MAX_DATAGRAM, PROOF_TIMEOUT};
-pub use trust::{Directory, Peer, Trust};
+pub use trust::{Directory, Peer, Trust, WatchedTrust};
 
 use crate::hello::{HelloSession, Rejection};
 use channel::Lane;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use muster_pki::identity::{Identity, node_id, public_key_of};
 use muster_pki::proof::EXPORTER_LABEL;
-use muster_pki::tls::{self as pki, Credentials, TrustSource};
+use muster_pki::tls::{self as pki, TrustSource};
 use muster_types::NodeId;
 use muster_types::wire::{ALPN_HELLO, ALPN_NODE};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::guard::PeerKey;
 use super::redact::RedactReasons;
 use super::transport::transport;
-use super::trust::Trust;
+use super::trust::{Trust, WatchedTrust};
 
 /// Server name to dial. It is neither sent nor checked: peers are authenticated by their keys.
 pub(crate) const SERVER_NAME: &str = "muster.internal";
@@ -75,19 +75,6 @@ pub(crate) struct Tls {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
-    }
-}
-
-/// Answers the verifiers' questions from the watch.
-struct WatchedTrust(watch::Receiver<Arc<Trust>>);
-
-impl TrustSource for WatchedTrust {
-    fn is_member(&self, node: &NodeId) -> bool {
-        self.0.borrow().directory.contains_key(node)
-    }
-
-    fn credentials(&self) -> Option<Arc<Credentials>> {
-        self.0.borrow().credentials.clone()
     }
 }
 

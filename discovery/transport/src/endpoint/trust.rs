@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use muster_pki::tls::Credentials;
+use muster_pki::tls::{Credentials, TrustSource};
 use muster_types::{NodeId, NodeName, PublicKey, Role};
+use tokio::sync::watch;
 
 /// Members by node id: the registry of the Raft group in the form that sessions need.
 pub type Directory = BTreeMap<NodeId, Peer>;
@@ -20,6 +21,27 @@ pub struct Trust {
     pub credentials: Option<Arc<Credentials>>,
     /// Members that may open a `muster-node/1` session, with their addresses.
     pub directory: Directory,
+}
+
+impl Trust {
+    /// Returns the control-plane members.
+    pub fn control_plane(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.directory.iter().filter(|(_, peer)| peer.role == Role::ControlPlane)
+    }
+}
+
+/// Source of trust for the TLS verifiers: always the newest value of the watch.
+#[derive(Debug, Clone)]
+pub struct WatchedTrust(pub watch::Receiver<Arc<Trust>>);
+
+impl TrustSource for WatchedTrust {
+    fn is_member(&self, node: &NodeId) -> bool {
+        self.0.borrow().directory.contains_key(node)
+    }
+
+    fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.0.borrow().credentials.clone()
+    }
 }
 
 /// A member.
