@@ -9,13 +9,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use muster_pki::identity;
-use muster_transport::endpoint::Source;
 use muster_types::PublicKey;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -23,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tracing::debug;
 
+use super::accept::accept;
 use super::connection_limiter::ConnectionLimiter;
 
 /// Maximum number of operators' connections: some tens of people and their tools.
@@ -35,9 +34,6 @@ const MAX_HANDSHAKES_PER_SOURCE: usize = 16;
 
 /// Time limit for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Delay before the next accept if the machine is out of file descriptors.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// An operator's connection.
 #[derive(Debug)]
@@ -65,42 +61,17 @@ impl Connected for OperatorStream {
 }
 
 /// Accepts connections until `stop` and passes on those that completed their handshake.
-pub async fn accept(
+pub async fn listen(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     ready: mpsc::Sender<io::Result<OperatorStream>>,
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut limiter = ConnectionLimiter::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_SOURCE);
-    let mut handshakes = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            Some(ended) = handshakes.join_next() => {
-                match ended {
-                    Ok(source) => limiter.release(source),
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                }
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                debug!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-                continue;
-            }
-        };
-        let source = Source::from(remote);
-        if !limiter.try_acquire(source) {
-            continue; // dropping the stream closes it
-        }
+    let limiter = ConnectionLimiter::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_SOURCE);
+    let serve = |stream, remote| {
         let (config, ready, slots) = (Arc::clone(&tls), ready.clone(), Arc::clone(&slots));
-        handshakes.spawn(async move {
+        async move {
             match timeout(HANDSHAKE_TIMEOUT, handshake(stream, remote, config, slots)).await {
                 Ok(Ok(stream)) => {
                     ready.send(Ok(stream)).await.ok(); // the server has stopped
@@ -108,9 +79,9 @@ pub async fn accept(
                 Ok(Err(error)) => debug!(%remote, %error, "operator handshake failed"),
                 Err(_) => debug!(%remote, "operator handshake timed out"),
             }
-            source
-        });
-    }
+        }
+    };
+    accept(listener, limiter, serve, stop).await;
 }
 
 async fn handshake(

@@ -1,6 +1,7 @@
 //! The APIs of a node: for other nodes (`node`), for unauthenticated peers with a token (`hello`),
 //! and for operators (`operator`). Operators connect to the port of `listen`; a worker relays it.
 
+mod accept;
 mod connection_limiter;
 pub mod hello;
 pub mod listen;

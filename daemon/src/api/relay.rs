@@ -6,16 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_transport::endpoint::{Source, Trust};
-use muster_types::Role;
+use muster_transport::endpoint::Trust;
 use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::accept::accept;
 use super::connection_limiter::ConnectionLimiter;
 
 /// Maximum number of relayed connections, in total and per source: the relay authenticates no
@@ -32,53 +31,28 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_hours(1);
 /// Time limit for an operator to close a connection that the node has closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Delay before the next accept if the machine is out of file descriptors.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
-
 /// Relays connections until `stop`.
 pub async fn relay(
     listener: TcpListener,
     trust: watch::Receiver<Arc<Trust>>,
     stop: CancellationToken,
 ) {
-    let mut limiter = ConnectionLimiter::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            Some(ended) = connections.join_next() => {
-                match ended {
-                    Ok(source) => limiter.release(source),
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                }
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((operator, remote)) = accepted else {
-            sleep(ACCEPT_RETRY_DELAY).await;
-            continue;
-        };
-        let source = Source::from(remote);
-        if !limiter.try_acquire(source) {
-            continue; // dropping the stream closes it
-        }
-        let addresses = control_plane(&trust.borrow());
-        connections.spawn(async move {
+    let limiter = ConnectionLimiter::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
+    let serve = |operator, remote| {
+        let addresses = control_plane_addresses(&trust.borrow());
+        async move {
             match timeout(MAX_CONNECTION_AGE, relay_one(operator, addresses)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%remote, %error, "relayed connection failed"),
                 Err(_) => debug!(%remote, "relayed connection timed out"),
             }
-            source
-        });
-    }
+        }
+    };
+    accept(listener, limiter, serve, stop).await;
 }
 
-fn control_plane(trust: &Trust) -> Vec<SocketAddr> {
-    let peers = trust.directory.values().filter(|peer| peer.role == Role::ControlPlane);
-    peers.flat_map(|peer| peer.addresses.iter().copied()).collect()
+fn control_plane_addresses(trust: &Trust) -> Vec<SocketAddr> {
+    trust.control_plane().flat_map(|(_, peer)| peer.addresses.iter().copied()).collect()
 }
 
 async fn relay_one(mut operator: TcpStream, addresses: Vec<SocketAddr>) -> io::Result<()> {
@@ -121,8 +95,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use muster_transport::endpoint::{Directory, Peer};
-    use muster_types::{NodeId, PublicKey};
+    use muster_types::{NodeId, PublicKey, Role};
     use tokio::io::AsyncReadExt as _;
+    use tokio::task::JoinSet;
+    use tokio::time::sleep;
 
     use super::*;
 
