@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use muster_gossip::LivenessView;
 use muster_messages::node::ForwardRequest;
 use muster_services::node::node_client::NodeClient;
 use muster_transport::endpoint::Endpoint;
 use muster_types::wire::MAX_MESSAGE;
 use muster_types::{NodeId, PublicKey};
 use prost::Message;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Status;
 
 use crate::api::node::unavailable;
 use crate::api::node_status::NodeStatusProvider;
-use crate::controllers::etcd::clients::{EtcdClientError, EtcdClients};
-use crate::controllers::etcd::membership::LivenessWatch;
+use crate::etcd_clients::{EtcdClientError, EtcdClients};
 use crate::raft::Group;
-use muster_state::command::RecordAudit;
 use muster_state::permissions::{Call, allowed};
 use muster_state::{Actor, ClusterState, Command, Outcome, Refusal, RefusalKind};
 
@@ -31,7 +31,7 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct OperatorContext {
     pub(super) group: Group,
     pub(super) node_status: Arc<NodeStatusProvider>,
-    pub(super) liveness: LivenessWatch,
+    pub(super) liveness: watch::Receiver<LivenessView>,
     endpoint: Endpoint,
     etcd: Mutex<EtcdClients>,
 }
@@ -64,7 +64,7 @@ impl OperatorContext {
         group: Group,
         endpoint: Endpoint,
         node_status: Arc<NodeStatusProvider>,
-        liveness: LivenessWatch,
+        liveness: watch::Receiver<LivenessView>,
     ) -> Self {
         Self { group, endpoint, node_status, liveness, etcd: Mutex::default() }
     }
@@ -97,21 +97,6 @@ impl OperatorContext {
     pub(super) async fn propose(&self, command: Command) -> Result<Outcome, Status> {
         let outcome = self.group.propose(command).await.map_err(|e| unavailable(&e))?;
         outcome.into_result().map_err(refusal_status)
-    }
-
-    /// Records an operator's action that is no command of the group in the audit log.
-    pub(super) async fn record_audit(&self, caller: PublicKey, action: &str, subject: &str) {
-        let state = self.group.state();
-        let operator = state.operator(&caller).map_or("?", |operator| &operator.name);
-        let record = RecordAudit {
-            by: self.group.me(),
-            action: format!("{action}, for operator {operator}"),
-            subject: subject.to_owned(),
-            outcome: "ok".to_owned(),
-        };
-        if let Err(error) = self.group.propose(Command::RecordAudit(record)).await {
-            tracing::warn!(%error, action, subject, "cannot record an operator's action");
-        }
     }
 
     /// Calls a node about itself. It may be this node.

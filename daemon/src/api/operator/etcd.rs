@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{Stream, StreamExt as _};
@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::OperatorContext;
 use crate::clock;
-use crate::controllers::etcd::clients;
+use crate::etcd_clients;
 use muster_state::ClusterState;
 use muster_types::error::chain;
 
@@ -49,7 +49,7 @@ impl OperatorContext {
     pub(super) async fn etcd_status(&self) -> Result<wire::EtcdStatusReply, Status> {
         let state = self.group.state();
         let mut asked = Vec::new();
-        for (node, _) in clients::members(&state) {
+        for (node, _) in etcd_clients::members(&state) {
             asked.push(self.status_or_error(&state, node));
         }
         Ok(wire::EtcdStatusReply { members: join_all(asked).await })
@@ -180,7 +180,7 @@ impl OperatorContext {
     ) -> Vec<&'a EtcdMember> {
         let may_lead = |other: &&EtcdMember| other.id != leader && !other.learner;
         let asked = listed.iter().filter(may_lead).map(async |other| {
-            let node = clients::node_of(state, other)?;
+            let node = etcd_clients::node_of(state, other)?;
             let member =
                 self.with_etcd(|clients| clients.member(state, &node, clock::now())).ok()?;
             let status = member.status().await.ok()?;
@@ -203,16 +203,17 @@ impl OperatorContext {
             .map_err(|error| Status::invalid_argument(chain(&error)))?;
         let lifetime = lifetime(&request)?;
         let name = state.operator(&caller).map_or("operator", |operator| &operator.name);
-        let profile = Profile::EtcdClient { common_name: clients::common_name(name), lifetime };
+        let profile =
+            Profile::EtcdClient { common_name: etcd_clients::common_name(name), lifetime };
         let leaf = leaf::issue(authority, &profile, &key, clock::now())
             .map_err(|error| Status::internal(chain(&error)))?;
-        let endpoints = clients::members(&state).map(|(_, address)| url(address)).collect();
+        let endpoints = etcd_clients::members(&state).map(|(_, address)| url(address)).collect();
         self.record_audit(caller, "issue etcd client certificate", name).await;
         Ok(wire::EtcdClientConfigReply {
             certificate_pem: leaf.to_pem(),
             authority_pem: authority.certificate_pem(),
             endpoints,
-            expires_ms: millis(leaf.not_after),
+            expires_ms: clock::millis(leaf.not_after),
         })
     }
 }
@@ -238,7 +239,7 @@ fn refuse_without_etcd(state: &ClusterState, node: &NodeId) -> Result<(), Status
             "{name} is a worker and runs no etcd; name a control-plane node"
         )));
     }
-    let mut running = clients::members(state).map(|(id, _)| id).peekable();
+    let mut running = etcd_clients::members(state).map(|(id, _)| id).peekable();
     if running.peek().is_some() && !running.any(|id| id == *node) {
         return Err(Status::unavailable(format!(
             "{name} runs no etcd yet; `musterctl etcd members` shows the nodes that do"
@@ -268,11 +269,6 @@ fn call_status(error: &CallError) -> Status {
     } else {
         Status::failed_precondition(error.to_string())
     }
-}
-
-/// Returns milliseconds since 1970, in the type of the messages.
-pub(super) fn millis(time: SystemTime) -> i64 {
-    i64::try_from(clock::millis(time)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

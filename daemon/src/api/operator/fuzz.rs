@@ -8,7 +8,7 @@ use muster_messages::operator as wire;
 use muster_types::{ClusterId, OperatorRole, PublicKey};
 use prost::Message as _;
 
-use super::{etcd, records};
+use super::{etcd, tokens};
 use muster_state::command::{FoundCluster, Founder, Operator};
 use muster_state::{ClusterState, Command, Outcome, TimestampedCommand, limits, view};
 
@@ -71,7 +71,7 @@ fn operator_request() {
         match kind % 6 {
             0 => created(&founded, body),
             1 => read(wire::RevokeTokenRequest::decode(body), |request| {
-                records::parse_revoke_token(&request)
+                tokens::parse_revoke_token(&request)
                     .map(drop)
                     .map_err(|status| status.message().to_owned())
             }),
@@ -110,7 +110,7 @@ fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
     read(wire::CreateTokenRequest::decode(body), |request| {
         let verifier = request.verifier.clone();
         let create =
-            records::parse_create_token(key(2), request).map_err(|s| s.message().to_owned())?;
+            tokens::parse_create_token(key(2), request).map_err(|s| s.message().to_owned())?;
         assert_eq!(verifier, *create.verifier.to_bytes());
         let mut state = founded.clone();
         let (id, now_ms) = (create.token.clone(), state.now_ms() + 1);

@@ -1,13 +1,16 @@
 //! The operator API. Every call first looks up the caller's key and role. A call about one node is
 //! answered here or forwarded to that node.
 
+mod audit;
 mod context;
 mod etcd;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod members;
 mod nodes;
-mod records;
+mod server;
+mod tokens;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use muster_types::wire::NODE_METADATA;
 use tonic::{Request, Response, Status};
 
 pub use context::{OperatorContext, check_role};
+pub use server::serve;
 
 use super::listen::OperatorPeer;
 use muster_state::permissions::Call;

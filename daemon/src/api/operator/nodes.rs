@@ -12,7 +12,6 @@ use tonic::Status;
 
 use super::OperatorContext;
 use super::context::{operator_actor, refusal_status};
-use super::etcd::millis;
 use crate::clock;
 use muster_state::command::Remove;
 use muster_state::permissions::Call;
@@ -66,10 +65,10 @@ impl OperatorContext {
         node: NodeId,
     ) -> Result<wire::NodeStatusReply, Status> {
         let request = wire::NodeStatusRequest {};
-        let before = millis(clock::now());
+        let before = clock::now_ms();
         let mut status: wire::NodeStatusReply =
             self.call_node(caller, node, Call::NodeStatus, &request).await?;
-        let after = millis(clock::now());
+        let after = clock::now_ms();
         // As in NTP: assumes that the reply was made in the middle of the round trip.
         status.clock_offset_ms = status.clock_ms - i64::midpoint(before, after);
         Ok(status)

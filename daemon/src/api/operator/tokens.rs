@@ -1,56 +1,17 @@
-//! Operator calls about replicated records: members, tokens, the audit log.
+//! Operator calls about join tokens. The state checks the bounds of each command.
 
-use std::time::Duration;
-
-use muster_gossip::LivenessState;
 use muster_messages::operator as wire;
 use muster_pki::token::{TokenId, Verifier};
 use muster_types::{NodeName, PublicKey, Role};
-use tokio::time::Instant;
 use tonic::Status;
 
 use super::OperatorContext;
 use super::context::operator_actor;
-use super::etcd::millis;
-use crate::clock;
+use crate::clock::cluster_now_ms;
 use muster_state::command::{CreateToken, Grant, RevokeToken};
-use muster_state::view::{self, LiveStatus, PeerLiveness};
-use muster_state::{ClusterState, Command, Token, TokenStatus};
-
-/// Time limit for a member listing to wait for a leader. After that, the listing is returned as
-/// stale.
-const LEADER_TIMEOUT: Duration = Duration::from_millis(1500);
+use muster_state::{Command, Token, TokenStatus, view};
 
 impl OperatorContext {
-    /// Lists the members. Without a leader, the reply states its maximum age instead of failing.
-    pub(super) async fn members(&self) -> wire::MembersReply {
-        let (state, stale_for) = match self.group.catch_up_within(LEADER_TIMEOUT).await {
-            Ok(state) => (state, None),
-            Err(_) => (self.group.state(), Some(self.group.leaderless_for())),
-        };
-        view::members(&state, &self.seen(stale_for))
-    }
-
-    /// Returns this node's view of the other nodes that is not in the state.
-    pub(super) fn seen(&self, stale_for: Option<Duration>) -> LiveStatus {
-        let metrics = self.group.metrics();
-        let voters = metrics.borrow().membership_config.membership().voter_ids().collect();
-        let now = Instant::now().into_std();
-        let liveness = self.liveness.borrow();
-        let peers = liveness.iter().map(|(node, seen)| {
-            let silent_for =
-                seen.last_heard.map(|heard| now.duration_since(heard)).unwrap_or_default();
-            (*node, PeerLiveness { state: liveness_word(seen.state), silent_for: Some(silent_for) })
-        });
-        LiveStatus {
-            me: self.group.me(),
-            leader: self.group.leader(),
-            voters,
-            stale_for,
-            liveness: peers.collect(),
-        }
-    }
-
     pub(super) async fn create_token(
         &self,
         caller: PublicKey,
@@ -85,22 +46,15 @@ impl OperatorContext {
         has_change: impl Fn(&Token, i64) -> bool,
     ) -> Result<wire::Token, Status> {
         let own = self.group.state();
-        let is_applied = own.token(id).is_some_and(|token| has_change(token, cluster_now(&own)));
+        let is_applied = own.token(id).is_some_and(|token| has_change(token, cluster_now_ms(&own)));
         let state = if is_applied { own } else { self.current().await? };
         let token = state.token(id).ok_or_else(|| Status::not_found(format!("no token {id}")))?;
-        Ok(view::token(id, token, cluster_now(&state)))
+        Ok(view::token(id, token, cluster_now_ms(&state)))
     }
 
     pub(super) async fn list_tokens(&self) -> Result<wire::ListTokensReply, Status> {
         let state = self.current().await?;
-        Ok(view::tokens(&state, cluster_now(&state)))
-    }
-
-    pub(super) async fn list_audit(
-        &self,
-        request: wire::ListAuditRequest,
-    ) -> Result<wire::ListAuditReply, Status> {
-        Ok(view::audit(&*self.current().await?, request.limit))
+        Ok(view::tokens(&state, cluster_now_ms(&state)))
     }
 }
 
@@ -134,19 +88,4 @@ pub(super) fn parse_revoke_token(request: &wire::RevokeTokenRequest) -> Result<T
     request.id.parse().map_err(|_| {
         Status::invalid_argument("token revoke: expected a token id, the part before the dot")
     })
-}
-
-/// Returns the word that operators see for a liveness state.
-const fn liveness_word(state: LivenessState) -> &'static str {
-    match state {
-        LivenessState::Alive => "alive",
-        LivenessState::Suspect => "suspect",
-        LivenessState::Down => "down",
-        LivenessState::Unknown => "unknown",
-    }
-}
-
-/// Returns the current time in milliseconds, but never before the cluster's own time.
-fn cluster_now(state: &ClusterState) -> i64 {
-    millis(clock::now()).max(state.now_ms())
 }
