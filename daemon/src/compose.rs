@@ -3,7 +3,7 @@
 //! Starts the tasks that run as long as the process: endpoint, hello service, candidates,
 //! formation. [`crate::member`] starts a member's other tasks once this node belongs to a cluster.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,10 +18,9 @@ use muster_transport::hello;
 use muster_types::wire::MAX_MESSAGE;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, info_span};
+use tracing::{error, info};
 
 use crate::api::hello::{HelloService, audit, rejection_queue};
 use crate::api::node::NodeService;
@@ -30,6 +29,7 @@ use crate::fatal::Fatal;
 use crate::member::{MemberRuntime, StatusWriter};
 use crate::prepare::{Addresses, Prepared};
 use crate::state_dir::StateDir;
+use crate::tasks::Tasks;
 use crate::trust_store::{self, TrustStore};
 
 /// Time limit for the tasks to stop.
@@ -47,39 +47,6 @@ pub struct Node {
     fatal: mpsc::Receiver<Fatal>,
     /// Keeps the state directory locked until all tasks of this node have ended.
     _lock: Arc<StateDir>,
-}
-
-/// Set of named tasks. None of them may end before the node stops.
-#[derive(Debug, Default)]
-pub struct Tasks {
-    set: JoinSet<()>,
-    names: HashMap<Id, &'static str>,
-}
-
-impl Tasks {
-    /// Spawns a task under this name.
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = self.set.spawn(task.instrument(info_span!("task", name)));
-        self.names.insert(handle.id(), name);
-    }
-
-    /// Waits for the next task to end. Returns its name, and true if it panicked.
-    pub async fn next_exit(&mut self) -> Option<(&'static str, bool)> {
-        let (id, panicked) = match self.set.join_next_with_id().await? {
-            Ok((id, ())) => (id, false),
-            Err(error) => (error.id(), error.is_panic()),
-        };
-        Some((self.names.get(&id).copied().unwrap_or("?"), panicked))
-    }
-
-    /// Waits for all tasks to end.
-    pub async fn drain(&mut self) {
-        while let Some((name, panicked)) = self.next_exit().await {
-            if panicked {
-                error!(name, "task panicked during shutdown");
-            }
-        }
-    }
 }
 
 impl Node {

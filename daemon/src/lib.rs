@@ -2,11 +2,13 @@
 
 pub mod api;
 pub mod args;
+pub mod certificate;
 pub mod clock;
 pub mod compose;
 pub mod controllers;
 pub mod convert;
 pub mod core_dump;
+pub mod etcd_clients;
 pub mod fatal;
 #[cfg(test)]
 mod fuzz;
@@ -17,4 +19,6 @@ pub mod raft;
 pub mod readiness;
 pub mod restore;
 pub mod state_dir;
+pub mod tasks;
+pub mod throttle;
 pub mod trust_store;

@@ -2,56 +2,22 @@
 //! certificate from its registry entry. It renews at half of the lifetime, and when the registry
 //! entry changes. Open sessions survive a renewal.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use muster_pki::CertificateDer;
-use muster_pki::leaf::{self, Leaf, Profile, SubjectKey};
+use muster_pki::leaf::{Leaf, Profile};
 use muster_types::PublicKey;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
+use crate::certificate::{issue, profile};
 use crate::clock;
-use crate::membership::NodeCertificate;
 use crate::raft::Group;
 use crate::trust_store::TrustStore;
-use muster_state::{ClusterState, Member};
 
 /// Interval of a check without events: certificates expire without one.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Returns the certificate profile of a member.
-pub fn profile(member: &Member) -> Profile {
-    Profile::Node { id: member.id, role: member.role }
-}
-
-/// Returns the member's distinct addresses without ports, for the certificates of its etcd.
-pub fn ips(member: &Member) -> Vec<IpAddr> {
-    let mut ips: Vec<IpAddr> = Vec::new();
-    for address in member.addresses.iter().take(leaf::MAX_ADDRESSES) {
-        if !ips.contains(&address.ip()) {
-            ips.push(address.ip());
-        }
-    }
-    ips
-}
-
-/// Issues a node certificate for a member, with the authorities to trust. `None` before the
-/// authorities are installed.
-pub fn issue(state: &ClusterState, member: &Member, now: SystemTime) -> Option<NodeCertificate> {
-    let machine = &state.authorities()?.machine;
-    match leaf::issue(machine, &profile(member), &SubjectKey::from(member.public_key), now) {
-        Ok(issued) => Some(NodeCertificate {
-            chain: issued.chain,
-            authorities: vec![machine.certificate().clone()],
-        }),
-        Err(error) => {
-            warn!(%error, node = %member.name, "cannot issue a node certificate");
-            None
-        }
-    }
-}
 
 /// Returns true if a new certificate is due: there is none, half of its lifetime is over, or the
 /// profile has changed.

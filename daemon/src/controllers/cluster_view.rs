@@ -17,10 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::directory::with_gossip;
-use super::report::control_plane_ids;
-use super::throttle;
 use crate::convert;
 use crate::membership::NodeCertificate;
+use crate::throttle;
 use crate::trust_store::TrustStore;
 
 /// Time limit for a control-plane node to send its first view.
@@ -57,7 +56,7 @@ impl ClusterViewWatcher {
         // Workers start with different control-plane nodes.
         let mut next_peer = usize::from(self.me.as_bytes()[0]);
         while !stop.is_cancelled() {
-            let peers = control_plane_ids(&self.trust.borrow());
+            let peers: Vec<_> = self.trust.borrow().control_plane().map(|(id, _)| *id).collect();
             if let Some(peer) = peers.get(next_peer % peers.len().max(1)) {
                 let watched = stop.run_until_cancelled(self.watch(*peer)).await;
                 if let Some(Err(status)) = watched {

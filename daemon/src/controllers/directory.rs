@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::throttle;
 use crate::raft::Group;
+use crate::throttle;
 use crate::trust_store::TrustStore;
 use muster_state::ClusterState;
 

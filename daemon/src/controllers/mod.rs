@@ -9,5 +9,4 @@ pub mod etcd;
 pub mod founding;
 pub mod membership_check;
 pub mod report;
-pub mod throttle;
 pub mod voters;

@@ -7,10 +7,9 @@ use muster_types::NodeId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::operators::serve_operators;
 use super::{JoinedAs, MemberRuntime, MemberTasks};
 use crate::api::node_status::EtcdUnitStatus;
-use crate::api::operator::OperatorContext;
+use crate::api::operator::{self, OperatorContext};
 use crate::controllers::etcd::membership;
 use crate::controllers::etcd::unit::EtcdUnitController;
 use crate::controllers::report::ReportInputs;
@@ -87,8 +86,8 @@ impl MemberRuntime {
         tasks.spawn("report", report::run(group.clone(), inputs, stop.clone()));
         let context =
             OperatorContext::new(group.clone(), self.endpoint, self.node_status, gossip.liveness());
-        let serve =
-            serve_operators(self.listener, group, self.trust_store.trust(), context, stop.clone());
+        let trust = self.trust_store.trust();
+        let serve = operator::serve(self.listener, group, trust, context, stop.clone());
         tasks.spawn("operators", serve);
         Ok(())
     }

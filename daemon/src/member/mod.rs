@@ -3,7 +3,6 @@
 
 mod control_plane;
 mod gossip;
-mod operators;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -22,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::api::node_status::{EtcdUnitStatus, NodeStatusProvider};
-use crate::compose::Tasks;
 use crate::controllers::cluster_view::LatestView;
 use crate::controllers::founding::Founding;
 use crate::controllers::membership_check::MembershipCheck;
@@ -30,6 +28,7 @@ use crate::fatal::Fatal;
 use crate::membership::Membership;
 use crate::prepare::Prepared;
 use crate::raft::{self, Group};
+use crate::tasks::Tasks;
 use crate::trust_store::TrustStore;
 
 /// Status channels that the node's tasks write and its APIs read.

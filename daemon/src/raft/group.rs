@@ -305,7 +305,7 @@ impl Group {
 
     /// Appends a command to the log and waits until it is applied.
     async fn write(&self, command: Command) -> Result<AppliedCommand, LocalRaftError> {
-        let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+        let now_ms = clock::now_ms();
         match self.raft.client_write(TimestampedCommand { now_ms, command }).await {
             Ok(written) => {
                 Ok(AppliedCommand { outcome: written.data, index: written.log_id.index })

@@ -23,8 +23,8 @@ use rejections::should_record;
 pub use rejections::{audit, rejection_queue};
 
 use super::node_status::NodeStatusProvider;
+use crate::certificate;
 use crate::clock;
-use crate::controllers::certificate;
 use crate::controllers::cluster_view::LatestView;
 use crate::convert;
 use crate::raft::Group;
@@ -145,7 +145,7 @@ impl HelloService {
         };
         let joining = peer.caller.node_id;
         // Checked first: refused joins must not fill the Raft log, however often they are retried.
-        let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+        let now_ms = clock::now_ms();
         let checked = match group.catch_up().await {
             Ok(state) if state.member(&joining).is_some() && group.voters().contains(&joining) => {
                 return refuse(Reason::Invalid, lost_membership(&admit.name));
@@ -177,7 +177,7 @@ impl HelloService {
     }
 
     fn redirect(&self) -> Redirect {
-        Redirect { peers: convert::control_plane_hints(&self.trust.borrow().directory) }
+        Redirect { peers: convert::control_plane_hints(&self.trust.borrow()) }
     }
 }
 
@@ -219,7 +219,7 @@ impl HelloHandler for HelloService {
             Stage::Removed => None,
             Stage::Forming => own(),
             Stage::ControlPlane(_, state) => {
-                let now = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX).max(state.now_ms());
+                let now = clock::cluster_now_ms(&state);
                 let known = state.token(token)?;
                 (known.status(now) == TokenStatus::Valid).then(|| known.verifier.clone())
             }
@@ -238,7 +238,7 @@ impl HelloHandler for HelloService {
     async fn is_still_valid(&self, token: &TokenId) -> bool {
         match self.stage() {
             Stage::ControlPlane(_, state) => {
-                let now = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX).max(state.now_ms());
+                let now = clock::cluster_now_ms(&state);
                 let status = state.token(token).map(|token| token.status(now));
                 matches!(status, Some(TokenStatus::Valid | TokenStatus::UsedUp))
             }
@@ -259,7 +259,7 @@ impl HelloHandler for HelloService {
                 .await
                 .map_err(|error| Status::failed_precondition(error.to_string()));
         }
-        let peers = convert::control_plane_hints(&self.trust.borrow().directory);
+        let peers = convert::control_plane_hints(&self.trust.borrow());
         Ok(GreetReply { candidate: Some(self.own_candidate()), peers })
     }
 

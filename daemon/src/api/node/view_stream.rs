@@ -8,7 +8,7 @@ use muster_messages::node::View;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::controllers::throttle;
+use crate::throttle;
 use muster_state::{ClusterState, view};
 
 /// Cache of the newest view, shared by all watchers.

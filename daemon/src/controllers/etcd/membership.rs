@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::clients::EtcdClients;
 use crate::clock;
+use crate::etcd_clients::EtcdClients;
 use crate::raft::Group;
 use muster_state::etcd::{EtcdObservation, MemberPhase, ObservedMember, Step, next_step};
 use muster_state::{ClusterState, Command, EtcdChange};

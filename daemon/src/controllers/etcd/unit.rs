@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::clients;
 use crate::api::node_status::EtcdUnitStatus;
+use crate::certificate::ips;
 use crate::clock;
-use crate::controllers::certificate::ips;
+use crate::etcd_clients;
 use crate::raft::Group;
 use crate::restore::Restore;
 use muster_state::etcd::{Assignment, DataState, EtcdPeer, InitialClusterState};
@@ -239,7 +239,7 @@ impl Leaves {
             leaf.map(|leaf| (leaf, key)).map_err(|error| chain(&error))
         };
         let (name, addresses) = (member.name.clone(), ips(member));
-        let common_name = clients::common_name(&member.id.short());
+        let common_name = etcd_clients::common_name(&member.id.short());
         Ok(Self {
             server: issue(&Profile::EtcdServer {
                 name: name.clone(),
