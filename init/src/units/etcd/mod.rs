@@ -12,6 +12,7 @@ mod probe;
 pub mod restore;
 mod run;
 pub mod spec;
+mod unit_status;
 
 pub use binary::{Binary, LocateError, Tool, Version, locate};
 pub use credentials::{Authorities, Credential, Credentials};
@@ -20,3 +21,4 @@ pub use run::{
     policy,
 };
 pub use spec::{EtcdGeneration, EtcdSpec, InitialCluster, InitialClusterState, Tuning};
+pub use unit_status::NAME;
