@@ -5,32 +5,33 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_formation::birth::failpoint::FailPointHook;
-use muster_init::facts::{self, Interface};
+use muster_init::facts;
 use muster_services::node::node_server::NodeServer;
 use muster_sources::{self, Sources, mdns};
 use muster_transport::endpoint::{Bind, Endpoint, service};
 use muster_transport::hello;
 use muster_types::wire::MAX_MESSAGE;
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::api::hello::{HelloService, audit, rejection_queue};
 use crate::api::node::NodeService;
-use crate::api::node_status::{EtcdUnitStatus, NodeStatusProvider, StatusChannels};
+use crate::api::node_status::NodeStatusProvider;
 use crate::fatal::Fatal;
-use crate::member::{MemberRuntime, StatusWriter};
-use crate::prepare::{Addresses, Prepared};
+use crate::member::MemberRuntime;
+use crate::ports::{self, OperatorPort};
+use crate::prepare::Prepared;
 use crate::state_dir::StateDir;
+use crate::status::StatusWriter;
 use crate::tasks::Tasks;
-use crate::trust_store::{self, TrustStore};
+use crate::trust_store;
 
 /// Time limit for the tasks to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -75,7 +76,7 @@ fn unexpected_exit((name, panicked): (&'static str, bool)) -> Fatal {
     if panicked { Fatal::TaskPanicked(name) } else { Fatal::TaskExited(name) }
 }
 
-/// Composes the node. Sends nothing before [`Node::run`].
+/// Composes the node. Waits while its UDP port is busy. Sends nothing before [`Node::run`].
 pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let stop = CancellationToken::new();
     let mut tasks = Tasks::default();
@@ -83,54 +84,51 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let Prepared { config, identity, state, addresses, membership, .. } = &prepared;
     info!(name = %config.name, id = %identity.node_id(), role = %config.role, "starting");
 
-    let (mut endpoint_tasks, stop_endpoint) = (Tasks::default(), CancellationToken::new());
     let (trust_store, trust_task) =
         trust_store::create(Arc::clone(identity), state.membership(), membership.clone());
-    // Open sessions need the trust store until the endpoint closes.
-    endpoint_tasks.spawn("trust-store", trust_task.run(stop_endpoint.clone()));
-    let own = own_addresses(&mut tasks, addresses, &stop);
-    let listener = TcpListener::bind(addresses.bind)
-        .await
-        .map_err(|error| Fatal::start("listen for operators", error))?;
-    let (endpoint, quic) = Endpoint::bind(Bind {
+    let (endpoint, quic) = ports::open_endpoint(|| Bind {
         address: addresses.bind,
         identity: Arc::clone(identity),
         trust: trust_store.trust(),
     })
-    .map_err(|error| Fatal::start("open the QUIC endpoint", error))?;
-    let sources = sources(&mut tasks, &prepared, &own, &stop);
+    .await?;
+    let (mut endpoint_tasks, stop_endpoint) = (Tasks::default(), CancellationToken::new());
+    // Open sessions need the trust store until the endpoint closes.
+    endpoint_tasks.spawn("trust-store", trust_task.run(stop_endpoint.clone()));
+    let status = publish_addresses(&mut tasks, &prepared, &stop);
+    let operator_port = OperatorPort::open(addresses.bind, status.clone()).await?;
+    let sources = sources(&mut tasks, &prepared, &status, &stop);
 
-    let (status_writer, node_status) = status_channels(&prepared, &trust_store);
     let formation = match membership {
         // A founder's record shows that it was born; formation still answers late birth messages.
         Some(_) if prepared.promises.record.born().is_none() => None,
         _ => {
-            let (handle, task) = formation(&prepared, &endpoint, &sources, &own)?;
+            let (handle, task) = formation(&prepared, &endpoint, &sources, &status)?;
             tasks.spawn("formation", run_formation(task, fatal_sender.clone(), stop.clone()));
             Some(handle)
         }
     };
     let (rejections, rejection_receiver) = rejection_queue();
-    tasks.spawn("audit", audit(rejection_receiver, status_writer.group.subscribe(), stop.clone()));
-    let quic = quic.with_rejections(rejections.clone());
+    tasks.spawn("audit", audit(rejection_receiver, status.reader(), stop.clone()));
+    let node_status = Arc::new(NodeStatusProvider {
+        name: config.name.clone(),
+        role: config.role,
+        status: status.reader(),
+        trust: trust_store.trust(),
+    });
     let hello_handler = HelloService {
         node_status: Arc::clone(&node_status),
         token: prepared.token.clone(),
         formation: formation.clone(),
-        group: status_writer.group.subscribe(),
         trust: trust_store.trust(),
-        latest_view: status_writer.latest_view.subscribe(),
-        removed: status_writer.removed.subscribe(),
-        cluster: status_writer.cluster.subscribe(),
         birth_fields: prepared.birth_fields(),
-        addresses: own.clone(),
-        rejections,
+        rejections: rejections.clone(),
     };
-    let node_service = NodeService::new(status_writer.group.subscribe(), Arc::clone(&node_status));
-    let node_service = NodeServer::new(node_service)
+    let hello_service = hello::Server::new(Arc::new(hello_handler)).service();
+    let node_service = NodeServer::new(NodeService::new(Arc::clone(&node_status)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let hello_service = hello::Server::new(Arc::new(hello_handler)).service();
+    let quic = quic.with_rejections(rejections);
     endpoint_tasks
         .spawn("endpoint", quic.run(hello_service, service(node_service), stop_endpoint.clone()));
 
@@ -138,59 +136,50 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let member = MemberRuntime {
         prepared,
         endpoint,
-        listener,
+        operator_port,
         trust_store,
         sources,
         formation,
-        own_addresses: own,
-        status_writer,
+        status,
         node_status,
     };
     tasks.spawn("member", member.run(fatal_sender, stop.clone()));
     Ok(Node { tasks, stop, endpoint_tasks, stop_endpoint, fatal, _lock: lock })
 }
 
-/// Watches the addresses at which other nodes reach this one.
-fn own_addresses(
+/// Creates the status of this node, and follows the addresses at which other nodes reach it.
+fn publish_addresses(
     tasks: &mut Tasks,
-    addresses: &Addresses,
+    prepared: &Prepared,
     stop: &CancellationToken,
-) -> watch::Receiver<Vec<SocketAddr>> {
+) -> StatusWriter {
+    let addresses = prepared.addresses.clone();
     let filter = addresses.clone();
     let (mut found, follow) = facts::watch(move |address| filter.includes(address), stop.clone());
-    let addresses = addresses.clone();
-    let reach =
-        move |found: &[Interface], before: Option<IpAddr>| addresses.reachable(found, before);
-    let first = reach(&found.borrow_and_update(), None);
-    let (own, owned) = watch::channel(first);
-    let stop = stop.clone();
+    let first = addresses.reachable(&found.borrow_and_update(), None);
+    let cluster = prepared.membership.as_ref().map(|membership| membership.cluster_id);
+    let status = StatusWriter::new(cluster, first);
+    let (writer, own, stop) = (status.clone(), status.reader().addresses(), stop.clone());
     tasks.spawn("addresses", async move {
         let map = async {
             while found.changed().await.is_ok() {
                 let before = own.borrow().first().map(SocketAddr::ip);
-                let now = reach(&found.borrow_and_update(), before);
-                own.send_if_modified(|known| {
-                    // An address may be lost for a moment only, so an empty result keeps the old.
-                    let changed = !now.is_empty() && *known != now;
-                    if changed {
-                        known.clone_from(&now);
-                    }
-                    changed
-                });
+                writer.set_addresses(addresses.reachable(&found.borrow_and_update(), before));
             }
         };
         tokio::join!(follow, stop.run_until_cancelled(map));
     });
-    owned
+    status
 }
 
 /// Starts the discovery sources.
 fn sources(
     tasks: &mut Tasks,
     prepared: &Prepared,
-    own: &watch::Receiver<Vec<SocketAddr>>,
+    status: &StatusWriter,
     stop: &CancellationToken,
 ) -> Sources {
+    let mut own = status.reader().addresses();
     let Prepared { config, identity, state, addresses, token, .. } = prepared;
     let discovery = &config.discovery;
     // mDNS on a loopback address would reach only other programs on this machine.
@@ -213,7 +202,7 @@ fn sources(
     };
     let (sources, sources_task) = Sources::new(settings, stop.clone());
     tasks.spawn("sources", sources_task.run());
-    let (mut own, follow, stop) = (own.clone(), sources.clone(), stop.clone());
+    let (follow, stop) = (sources.clone(), stop.clone());
     tasks.spawn("own-addresses", async move {
         while let Some(Ok(())) = stop.run_until_cancelled(own.changed()).await {
             follow.set_own_addresses(
@@ -225,39 +214,12 @@ fn sources(
     sources
 }
 
-/// Creates the status channels, and the status provider that reads them.
-fn status_channels(
-    prepared: &Prepared,
-    trust_store: &TrustStore,
-) -> (StatusWriter, Arc<NodeStatusProvider>) {
-    let status_writer = StatusWriter {
-        forming: watch::Sender::new(Some("its tasks to start".to_owned())),
-        removed: watch::Sender::new(false),
-        cluster: watch::Sender::new(prepared.membership.as_ref().map(|mine| mine.cluster_id)),
-        connected: watch::Sender::new(false),
-        group: watch::Sender::new(None),
-        etcd: watch::Sender::new(EtcdUnitStatus::default()),
-        latest_view: watch::Sender::new(None),
-    };
-    let sources = StatusChannels {
-        trust: trust_store.trust(),
-        forming: status_writer.forming.subscribe(),
-        removed: status_writer.removed.subscribe(),
-        connected: status_writer.connected.subscribe(),
-        group: status_writer.group.subscribe(),
-        etcd: status_writer.etcd.subscribe(),
-    };
-    let node_status =
-        NodeStatusProvider::new(prepared.config.name.clone(), prepared.config.role, sources);
-    (status_writer, Arc::new(node_status))
-}
-
 /// Prepares formation. On a founder, it also answers late messages about the birth.
 fn formation(
     prepared: &Prepared,
     endpoint: &Endpoint,
     sources: &Sources,
-    own: &watch::Receiver<Vec<SocketAddr>>,
+    status: &StatusWriter,
 ) -> Result<
     (muster_formation::Formation, muster_formation::FormationTask<muster_formation::QuicNetwork>),
     Fatal,
@@ -269,7 +231,7 @@ fn formation(
         identity: Arc::clone(&prepared.identity),
         name: config.name.clone(),
         role: config.role,
-        addresses: own.clone(),
+        addresses: status.reader().addresses(),
         token_id: prepared.token.id().to_string(),
         expect: usize::from(config.cluster.expect),
         founders: config.cluster.founders.clone(),

@@ -71,7 +71,13 @@ fn start(args: Args) -> Result<(), Fatal> {
                 _ = interrupt.recv() => {}
             }
         };
-        compose::compose(prepared).await?.run(stopped).await
+        tokio::pin!(stopped);
+        let node = tokio::select! {
+            biased;
+            () = &mut stopped => return Ok(()),
+            composed = compose::compose(prepared) => composed?,
+        };
+        node.run(stopped).await
     });
     // Writes that still wait for a hung disk were never acknowledged.
     runtime.shutdown_timeout(WRITER_SHUTDOWN_TIMEOUT);

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::accept::accept;
 use super::connection_limiter::ConnectionLimiter;
+use crate::ports::OperatorPort;
 
 /// Maximum number of relayed connections, in total and per source: the relay authenticates no
 /// client.
@@ -31,12 +32,18 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_hours(1);
 /// Time limit for an operator to close a connection that the node has closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Relays connections until `stop`.
-pub async fn relay(
-    listener: TcpListener,
+/// Relays connections to the operator port until `stop`. Waits for the port while it is busy.
+pub async fn serve(
+    port: OperatorPort,
     trust: watch::Receiver<Arc<Trust>>,
     stop: CancellationToken,
 ) {
+    if let Some(listener) = stop.run_until_cancelled(port.into_listener()).await {
+        relay(listener, trust, stop.clone()).await;
+    }
+}
+
+async fn relay(listener: TcpListener, trust: watch::Receiver<Arc<Trust>>, stop: CancellationToken) {
     let limiter = ConnectionLimiter::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
     let serve = |operator, remote| {
         let addresses = control_plane_addresses(&trust.borrow());

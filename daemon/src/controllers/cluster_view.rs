@@ -19,6 +19,7 @@ use tracing::{debug, info};
 use super::directory::with_gossip;
 use crate::convert;
 use crate::membership::NodeCertificate;
+use crate::status::StatusWriter;
 use crate::throttle;
 use crate::trust_store::TrustStore;
 
@@ -27,9 +28,6 @@ const FIRST_VIEW_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Delay before the next control-plane node is tried.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-
-/// The latest cluster view of a worker. `None` before the first one.
-pub type LatestView = Option<Arc<View>>;
 
 /// Watches the cluster view on a worker.
 #[derive(Debug)]
@@ -44,10 +42,8 @@ pub struct ClusterViewWatcher {
     pub liveness: watch::Receiver<LivenessView>,
     /// Handle to the trust store, which the views are applied to.
     pub trust_store: TrustStore,
-    /// Set to true while a control-plane node answers.
-    pub connected: watch::Sender<bool>,
-    /// Receives each accepted view.
-    pub latest_view: watch::Sender<LatestView>,
+    /// Publishes each accepted view, and the connectivity.
+    pub status: StatusWriter,
 }
 
 impl ClusterViewWatcher {
@@ -62,7 +58,7 @@ impl ClusterViewWatcher {
                 if let Some(Err(status)) = watched {
                     debug!(peer = %peer.short(), %status, "cluster view stream ended");
                 }
-                self.connected.send_replace(false);
+                self.status.set_connected(false);
             }
             next_peer = next_peer.wrapping_add(1);
             stop.run_until_cancelled(sleep(RETRY_DELAY)).await;
@@ -94,8 +90,8 @@ impl ClusterViewWatcher {
                     return Err(tonic::Status::aborted("its view is older than the last one"));
                 }
                 let view = Arc::new(view);
-                self.latest_view.send_replace(Some(Arc::clone(&view)));
-                self.connected.send_replace(true);
+                self.status.set_latest_view(Arc::clone(&view));
+                self.status.set_connected(true);
                 current = Some(view);
                 is_due = true;
             }
@@ -120,7 +116,8 @@ impl ClusterViewWatcher {
     /// Returns true if a view is not older than this worker's admission or its last view. A
     /// control-plane node that has just joined may be behind.
     fn is_up_to_date(&self, view: &View) -> bool {
-        let known = self.latest_view.borrow().as_ref().map_or(0, |latest_view| latest_view.index);
+        let latest_view = self.status.reader().latest_view();
+        let known = latest_view.map_or(0, |latest_view| latest_view.index);
         view.index >= known && convert::directory(&view.members).contains_key(&self.me)
     }
 

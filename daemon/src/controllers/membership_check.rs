@@ -21,6 +21,7 @@ use tracing::{debug, error, info};
 use crate::clock;
 use crate::membership::Membership;
 use crate::raft::Group;
+use crate::status::StatusWriter;
 use crate::trust_store::TrustStore;
 
 /// Interval at which the need for a check is evaluated.
@@ -46,16 +47,12 @@ pub struct MembershipCheck {
     pub endpoint: Endpoint,
     /// Current credentials and directory.
     pub trust: watch::Receiver<Arc<Trust>>,
-    /// Handle to the Raft group. `None` on a worker, and before Raft has started.
-    pub group: watch::Receiver<Option<Group>>,
-    /// On a worker: true while a control-plane node answers.
-    pub connected: watch::Receiver<bool>,
+    /// Connectivity of this node. Set to removed once that is known.
+    pub status: StatusWriter,
     /// Handle to the trust store, for renewed credentials.
     pub trust_store: TrustStore,
     /// Addresses of possible peers, in case all members have moved at once.
     pub hints: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
-    /// Set to true once this node is known to be removed.
-    pub removed: watch::Sender<bool>,
 }
 
 /// Result of asking the members.
@@ -78,7 +75,7 @@ impl MembershipCheck {
                 None => return,
                 Some(CheckOutcome::Removed) => {
                     error!("this node was removed from the cluster; it has stopped serving");
-                    self.removed.send_replace(true);
+                    self.status.set_removed();
                     return;
                 }
                 Some(CheckOutcome::Confirmed(membership)) => {
@@ -98,15 +95,19 @@ impl MembershipCheck {
 
     fn is_connected(&self) -> bool {
         match self.role {
-            Role::Worker => *self.connected.borrow(),
-            Role::ControlPlane => self.group.borrow().as_ref().is_some_and(Group::has_live_leader),
+            Role::Worker => self.status.reader().get(|node| node.connected),
+            Role::ControlPlane => self.group().is_some_and(|group| group.has_live_leader()),
         }
+    }
+
+    fn group(&self) -> Option<Group> {
+        self.status.reader().group()
     }
 
     /// Returns true if the certificate is missing or past half its lifetime, and this node cannot
     /// issue one.
     fn needs_certificate(&self) -> bool {
-        let group = self.group.borrow();
+        let group = self.group();
         let state = group.as_ref().map(Group::state);
         if state.is_some_and(|state| state.authorities().is_some()) {
             return false;

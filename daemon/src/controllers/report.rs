@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::raft::Group;
+use crate::status::StatusReader;
+use muster_state::Command;
 use muster_state::command::Report;
-use muster_state::{Command, EtcdReport};
 
 /// Interval of a check without events, in case a report was lost.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -24,26 +25,17 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// Time limit for a control-plane node to accept a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Inputs of a report.
-#[derive(Debug, Clone)]
-pub struct ReportInputs {
-    /// Addresses at which other nodes reach this one.
-    pub addresses: watch::Receiver<Vec<SocketAddr>>,
-    /// Report of this node's etcd. `None` until it is known.
-    pub etcd: watch::Receiver<Option<EtcdReport>>,
-}
-
 /// Proposes reports of a control-plane node through the group until `stop`.
-pub async fn run(group: Group, mut inputs: ReportInputs, stop: CancellationToken) {
-    let mut states = group.watch_state();
+pub async fn run(group: Group, mut status: StatusReader, stop: CancellationToken) {
+    let (mut states, mut addresses) = (group.watch_state(), status.addresses());
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         let report = Report {
             node: group.me(),
-            addresses: inputs.addresses.borrow_and_update().clone(),
+            addresses: addresses.borrow_and_update().clone(),
             version: VERSION.to_owned(),
             config_version: state.config_version(),
-            etcd: inputs.etcd.borrow_and_update().clone(),
+            etcd: status.get_and_update(|node| node.etcd_report.clone()),
         };
         let is_member = state.member(&report.node).is_some();
         if is_member && !report.addresses.is_empty() && state.would_change(&report) {
@@ -59,8 +51,8 @@ pub async fn run(group: Group, mut inputs: ReportInputs, stop: CancellationToken
             biased;
             () = stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
-            Ok(()) = inputs.addresses.changed() => {}
-            Ok(()) = inputs.etcd.changed() => {}
+            Ok(()) = addresses.changed() => {}
+            Ok(()) = status.changed() => {}
             () = tokio::time::sleep(RESYNC_INTERVAL) => {}
         }
     }

@@ -2,24 +2,22 @@
 
 use muster_gossip::{Gossip, LivenessState};
 use muster_init::units::etcd::dir::EtcdDir;
-use muster_init::units::etcd::{Binary, etcd_unit, policy};
+use muster_init::units::etcd::{self, Binary, etcd_unit, policy};
 use muster_types::NodeId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{JoinedAs, MemberRuntime, MemberTasks};
-use crate::api::node_status::EtcdUnitStatus;
 use crate::api::operator::{self, OperatorContext};
 use crate::controllers::etcd::membership;
 use crate::controllers::etcd::unit::EtcdUnitController;
-use crate::controllers::report::ReportInputs;
 use crate::controllers::{certificate, directory, founding, report, voters};
 use crate::fatal::Fatal;
 use crate::membership::Membership;
 use crate::prepare::Prepared;
 use crate::raft::{self, Group, StartError};
 use crate::restore::Restore;
-use muster_state::EtcdReport;
+use crate::status::StatusWriter;
 use muster_storage::OpenError;
 use muster_types::error::chain;
 
@@ -50,7 +48,7 @@ impl MemberRuntime {
         let group = running.group.clone();
         tasks.spawn("raft-watch", running.run(stop.clone()));
         tasks.spawn("raft-store", watch_store(group.clone(), fatal_sender.clone(), stop.clone()));
-        self.status_writer.group.send_replace(Some(group.clone()));
+        self.status.set_group(Some(group.clone()));
         if let Some(founding) = founding {
             let (group, stop) = (group.clone(), stop.clone());
             tasks.spawn("founding", async move {
@@ -80,14 +78,13 @@ impl MemberRuntime {
         let binary = binary.ok_or(Fatal::TaskExited("etcd"))?;
         let unit =
             EtcdParts { binary, etcd_dir: EtcdDir::new(state.etcd()), restore: restore_etcd };
-        let reports = unit.start(member_tasks, &group, self.status_writer.etcd, gossip);
+        unit.start(member_tasks, &group, &self.status, gossip);
         let MemberTasks { tasks, stop, .. } = member_tasks;
-        let inputs = ReportInputs { addresses: self.own_addresses, etcd: reports };
-        tasks.spawn("report", report::run(group.clone(), inputs, stop.clone()));
+        tasks.spawn("report", report::run(group.clone(), self.status.reader(), stop.clone()));
         let context =
             OperatorContext::new(group.clone(), self.endpoint, self.node_status, gossip.liveness());
         let trust = self.trust_store.trust();
-        let serve = operator::serve(self.listener, group, trust, context, stop.clone());
+        let serve = operator::serve(self.operator_port, group, trust, context, stop.clone());
         tasks.spawn("operators", serve);
         Ok(())
     }
@@ -101,32 +98,30 @@ struct EtcdParts {
 }
 
 impl EtcdParts {
-    /// Starts the unit and the controller of etcd's membership. Returns this node's etcd reports.
+    /// Starts the unit and the controller of etcd's membership.
     fn start(
         self,
         member_tasks: &mut MemberTasks,
         group: &Group,
-        status: watch::Sender<EtcdUnitStatus>,
+        status: &StatusWriter,
         gossip: &Gossip,
-    ) -> watch::Receiver<Option<EtcdReport>> {
+    ) {
         let Self { binary, etcd_dir, restore } = self;
         let MemberTasks { tasks, stop, .. } = member_tasks;
         let (handle, owner) = etcd_unit(etcd_dir.clone(), policy());
         tasks.spawn("etcd", owner.run(stop.clone()));
-        let (report, reports) = watch::channel(None);
         let unit = EtcdUnitController {
             group: group.clone(),
             binary,
             etcd_dir,
             handle,
             restore,
-            status,
-            report,
+            unit: status.register_unit(etcd::NAME),
+            status: status.clone(),
         };
         tasks.spawn("etcd-unit", unit.run(stop.clone()));
         let run = membership::run(group.clone(), gossip.liveness(), stop.clone());
         tasks.spawn("etcd-membership", run);
-        reports
     }
 }
 

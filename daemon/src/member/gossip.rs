@@ -31,7 +31,8 @@ impl MemberRuntime {
         };
         let (gossip, driver) = Gossip::new(params, stop.clone());
         tasks.spawn("gossip", driver.run());
-        let (mut own, handle, follow) = (self.own_addresses.clone(), gossip.clone(), stop.clone());
+        let (mut own, handle, follow) =
+            (self.status.reader().addresses(), gossip.clone(), stop.clone());
         tasks.spawn("gossip-metadata", async move {
             loop {
                 let addresses = own.borrow_and_update().clone();

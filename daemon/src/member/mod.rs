@@ -6,7 +6,6 @@ mod gossip;
 mod worker;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,41 +13,22 @@ use muster_formation::{self, Formed};
 use muster_sources::Sources;
 use muster_transport::endpoint::Endpoint;
 use muster_types::{ClusterId, NodeId, Role};
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
-use crate::api::node_status::{EtcdUnitStatus, NodeStatusProvider};
-use crate::controllers::cluster_view::LatestView;
+use crate::api::node_status::NodeStatusProvider;
 use crate::controllers::founding::Founding;
 use crate::controllers::membership_check::MembershipCheck;
 use crate::fatal::Fatal;
 use crate::membership::Membership;
+use crate::ports::OperatorPort;
 use crate::prepare::Prepared;
-use crate::raft::{self, Group};
+use crate::raft;
+use crate::status::{StatusReader, StatusWriter};
 use crate::tasks::Tasks;
 use crate::trust_store::TrustStore;
-
-/// Status channels that the node's tasks write and its APIs read.
-#[derive(Debug)]
-pub struct StatusWriter {
-    /// The condition that formation waits for. `None` once the node belongs to a cluster.
-    pub forming: watch::Sender<Option<String>>,
-    /// True once this node was removed from its cluster.
-    pub removed: watch::Sender<bool>,
-    /// The cluster that this node belongs to.
-    pub cluster: watch::Sender<Option<ClusterId>>,
-    /// On a worker: true while a control-plane node answers.
-    pub connected: watch::Sender<bool>,
-    /// Handle to the Raft group. `None` on a worker, and before Raft has started.
-    pub group: watch::Sender<Option<Group>>,
-    /// Status of this node's etcd.
-    pub etcd: watch::Sender<EtcdUnitStatus>,
-    /// On a worker: the last cluster view that it received.
-    pub latest_view: watch::Sender<LatestView>,
-}
 
 /// Inputs of the member runtime.
 #[derive(Debug)]
@@ -58,20 +38,21 @@ pub struct MemberRuntime {
     /// QUIC endpoint.
     pub endpoint: Endpoint,
     /// TCP port for operators.
-    pub listener: TcpListener,
+    pub operator_port: OperatorPort,
     /// Handle to the trust store.
     pub trust_store: TrustStore,
     /// Discovery sources.
     pub sources: Sources,
     /// Handle to formation. `None` on a node that joined in an earlier run.
     pub formation: Option<muster_formation::Formation>,
-    /// Addresses at which other nodes reach this one.
-    pub own_addresses: watch::Receiver<Vec<SocketAddr>>,
-    /// Status channels.
-    pub status_writer: StatusWriter,
+    /// Publishes the status of this node.
+    pub status: StatusWriter,
     /// Status provider of this node.
     pub node_status: Arc<NodeStatusProvider>,
 }
+
+/// Delay before the next accept if the machine is out of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Time limit for Raft to report its error after another task has ended.
 const CAUSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -138,17 +119,13 @@ impl MemberRuntime {
     /// connections: only the hello protocol is served yet.
     async fn wait_until_formed(&self, formation: &muster_formation::Formation) -> Option<Formed> {
         let mut candidate = formation.candidate();
-        let formed = formation.formed();
-        tokio::pin!(formed);
+        let (formed, closing) = (formation.formed(), self.close_operators());
+        tokio::pin!(formed, closing);
         loop {
             let words = candidate.borrow_and_update().waiting_for.clone();
             let waiting_for = Some(words).filter(|words| !words.is_empty());
             let waiting_for = waiting_for.map(|words| words + &self.failing_sources());
-            let is_news = self.status_writer.forming.send_if_modified(|known| {
-                let differs = *known != waiting_for;
-                known.clone_from(&waiting_for);
-                differs
-            });
+            let is_news = self.status.set_waiting_for(waiting_for.clone());
             if let Some(waiting_for) = waiting_for.filter(|_| is_news) {
                 info!(waiting_for, "not a member yet");
             }
@@ -156,7 +133,21 @@ impl MemberRuntime {
                 biased;
                 formed = &mut formed => return formed,
                 Ok(()) = candidate.changed() => {}
-                Ok((connection, _)) = self.listener.accept() => drop(connection),
+                () = &mut closing => {}
+            }
+        }
+    }
+
+    /// Closes operators' connections.
+    async fn close_operators(&self) {
+        let listener = self.operator_port.listener().await;
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => drop(connection),
+                Err(error) => {
+                    debug!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_RETRY_DELAY).await;
+                }
             }
         }
     }
@@ -187,17 +178,17 @@ impl MemberRuntime {
             stop.cancelled().await;
             return;
         }
-        self.status_writer.cluster.send_replace(Some(membership.cluster_id));
+        self.status.set_cluster(membership.cluster_id);
         self.trust_store.set_membership(membership.clone()).await;
         let mut trust = self.trust_store.trust();
         stop.run_until_cancelled(trust.wait_for(|trust| !trust.directory.is_empty())).await;
-        self.status_writer.forming.send_replace(None);
+        self.status.set_member();
 
         let mut member_tasks = MemberTasks {
             tasks: Tasks::default(),
             stop: stop.child_token(),
             fatal_sender: fatal_sender.clone(),
-            group: self.status_writer.group.subscribe(),
+            status: self.status.reader(),
         };
         let gossip = self.gossip(&mut member_tasks);
         self.watch_membership(&mut member_tasks);
@@ -238,21 +229,18 @@ impl MemberRuntime {
             role: self.prepared.config.role,
             endpoint: self.endpoint.clone(),
             trust: self.trust_store.trust(),
-            group: self.status_writer.group.subscribe(),
-            connected: self.status_writer.connected.subscribe(),
+            status: self.status.clone(),
             trust_store: self.trust_store.clone(),
             hints: self.sources.hints(),
-            removed: self.status_writer.removed.clone(),
         };
         let stop = member_tasks.stop.clone();
         member_tasks.tasks.spawn("membership-check", async move {
             check.run(stop.clone()).await;
             stop.cancelled().await;
         });
-        let (mut removed, stop) =
-            (self.status_writer.removed.subscribe(), member_tasks.stop.clone());
+        let (mut status, stop) = (self.status.reader(), member_tasks.stop.clone());
         member_tasks.tasks.spawn("removal", async move {
-            if stop.run_until_cancelled(removed.wait_for(|removed| *removed)).await.is_some() {
+            if stop.run_until_cancelled(status.wait_for_removal()).await.is_some() {
                 stop.cancel();
             }
         });
@@ -270,7 +258,7 @@ struct MemberTasks {
     stop: CancellationToken,
     /// Receives errors that stop the whole node.
     fatal_sender: mpsc::Sender<Fatal>,
-    group: watch::Receiver<Option<Group>>,
+    status: StatusReader,
 }
 
 impl MemberTasks {
@@ -299,7 +287,7 @@ impl MemberTasks {
     /// Returns the error that stopped Raft, if any. Tasks that depend on Raft end with it, and the
     /// first one that is noticed must not hide the cause.
     async fn store_error(&self) -> Option<String> {
-        let group = self.group.borrow().clone()?;
+        let group = self.status.group()?;
         let mut metrics = group.metrics();
         let failed = metrics.wait_for(|metrics| metrics.running_state.is_err());
         let metrics = timeout(CAUSE_TIMEOUT, failed).await.ok()?.ok()?;

@@ -2,7 +2,7 @@
 
 use muster_gossip::Gossip;
 
-use super::{MemberRuntime, MemberTasks, StatusWriter};
+use super::{MemberRuntime, MemberTasks};
 use crate::api::relay;
 use crate::controllers::cluster_view::ClusterViewWatcher;
 use crate::controllers::report;
@@ -13,21 +13,20 @@ impl MemberRuntime {
         let MemberTasks { tasks, stop, .. } = member_tasks;
         let trust = self.trust_store.trust();
         let me = self.me();
-        let StatusWriter { connected, latest_view, .. } = self.status_writer;
+        let addresses = self.status.reader().addresses();
         let watcher = ClusterViewWatcher {
             me,
             endpoint: self.endpoint.clone(),
             trust: trust.clone(),
             liveness: gossip.liveness(),
             trust_store: self.trust_store,
-            connected,
-            latest_view,
+            status: self.status,
         };
         tasks.spawn("view", watcher.run(stop.clone()));
         tasks.spawn(
             "report",
-            report::run_on_worker(self.endpoint, trust.clone(), self.own_addresses, stop.clone()),
+            report::run_on_worker(self.endpoint, trust.clone(), addresses, stop.clone()),
         );
-        tasks.spawn("relay", relay::relay(self.listener, trust, stop.clone()));
+        tasks.spawn("relay", relay::serve(self.operator_port, trust, stop.clone()));
     }
 }

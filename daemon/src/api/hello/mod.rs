@@ -15,6 +15,7 @@ use muster_messages::hello::{
 use muster_pki::token::{Token, TokenId, Verifier};
 use muster_transport::endpoint::{Caller, Trust};
 use muster_transport::hello::{AuthenticatedPeer, HelloHandler, RejectReason, Rejection};
+use muster_types::address::{address_strings, parse_addresses};
 use muster_types::{ClusterId, NodeName, Role, VERSION};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
@@ -25,9 +26,9 @@ pub use rejections::{audit, rejection_queue};
 use super::node_status::NodeStatusProvider;
 use crate::certificate;
 use crate::clock;
-use crate::controllers::cluster_view::LatestView;
 use crate::convert;
 use crate::raft::Group;
+use crate::status::{self, StatusReader};
 use muster_state::command::Admit;
 use muster_state::{ClusterState, Command, Member, TokenStatus, view};
 
@@ -40,20 +41,10 @@ pub struct HelloService {
     pub token: Token,
     /// Answers until this node is a member, and late messages about the birth afterwards.
     pub formation: Option<muster_formation::Formation>,
-    /// Handle to the Raft group. `None` on a worker, and before Raft has started.
-    pub group: watch::Receiver<Option<Group>>,
     /// Current credentials and directory.
     pub trust: watch::Receiver<Arc<Trust>>,
-    /// On a worker: the last view of the cluster.
-    pub latest_view: watch::Receiver<LatestView>,
-    /// True once this node was removed from its cluster.
-    pub removed: watch::Receiver<bool>,
-    /// The cluster that this node belongs to.
-    pub cluster: watch::Receiver<Option<ClusterId>>,
     /// This node's birth fields, sent so that a peer can see differences.
     pub birth_fields: BTreeMap<String, String>,
-    /// Addresses at which other nodes reach this one.
-    pub addresses: watch::Receiver<Vec<std::net::SocketAddr>>,
     /// Queue of rejected peers for the audit log.
     pub rejections: mpsc::Sender<Rejection>,
 }
@@ -72,10 +63,12 @@ enum Stage {
 
 impl HelloService {
     fn stage(&self) -> Stage {
-        if *self.removed.borrow() {
+        let (stage, group, cluster) =
+            self.status().get(|node| (node.stage.clone(), node.group.clone(), node.cluster));
+        if stage == status::Stage::Removed {
             return Stage::Removed;
         }
-        if let Some(group) = self.group.borrow().clone() {
+        if let Some(group) = group {
             let state = group.state();
             let founded = state.birth().is_some() && state.authorities().is_some();
             return if founded {
@@ -84,7 +77,11 @@ impl HelloService {
                 Stage::Other
             };
         }
-        if self.cluster.borrow().is_none() { Stage::Forming } else { Stage::Other }
+        if cluster.is_none() { Stage::Forming } else { Stage::Other }
+    }
+
+    fn status(&self) -> &StatusReader {
+        &self.node_status.status
     }
 
     /// Returns true if this member has not received the cluster's authorities yet.
@@ -94,11 +91,12 @@ impl HelloService {
 
     /// Describes this node once it is a member.
     fn member_candidate(&self) -> Candidate {
-        let cluster_id = self.cluster.borrow().map(ClusterId::to_vec).unwrap_or_default();
+        let cluster = self.status().get(|node| node.cluster);
+        let cluster_id = cluster.map(ClusterId::to_vec).unwrap_or_default();
         Candidate {
             name: self.node_status.name.to_string(),
             role: self.node_status.role.to_string(),
-            addresses: self.addresses.borrow().iter().map(ToString::to_string).collect(),
+            addresses: address_strings(&self.status().addresses().borrow()),
             version: VERSION.to_owned(),
             state: candidate::State::Member.into(),
             cluster_id,
@@ -130,7 +128,7 @@ impl HelloService {
         let (Ok(name), Ok(role)) = (me.name.parse::<NodeName>(), me.role.parse()) else {
             return refuse(Reason::Invalid, "invalid node name or role".to_owned());
         };
-        let mut addresses = muster_types::address::parse_addresses(&me.addresses);
+        let mut addresses = parse_addresses(&me.addresses);
         if addresses.is_empty() {
             addresses.push(peer.caller.remote);
         }
@@ -223,7 +221,7 @@ impl HelloHandler for HelloService {
                 let known = state.token(token)?;
                 (known.status(now) == TokenStatus::Valid).then(|| known.verifier.clone())
             }
-            Stage::Other => match (self.node_status.role, self.latest_view.borrow().as_ref()) {
+            Stage::Other => match (self.node_status.role, self.status().latest_view()) {
                 // Only at genesis is the founding token the only one. A node that has a certificate
                 // is starting or lagging behind, so it does not know which tokens were revoked.
                 (Role::ControlPlane, _) => own().filter(|_| self.is_at_genesis()),
@@ -243,7 +241,7 @@ impl HelloHandler for HelloService {
                 matches!(status, Some(TokenStatus::Valid | TokenStatus::UsedUp))
             }
             // A worker that has just joined does not know yet which tokens are valid.
-            Stage::Other if self.latest_view.borrow().is_none() => token == self.token.id(),
+            Stage::Other if self.status().latest_view().is_none() => token == self.token.id(),
             Stage::Other | Stage::Forming | Stage::Removed => self.verifier(token).await.is_some(),
         }
     }
@@ -326,7 +324,7 @@ impl HelloHandler for HelloService {
                 Some(birth) => (birth.cluster_id.to_vec(), birth.cluster_name.clone()),
                 None => return Ok(AnchorReply { node, ..Default::default() }),
             },
-            Stage::Other => match self.latest_view.borrow().as_ref() {
+            Stage::Other => match self.status().latest_view() {
                 Some(latest_view) => {
                     (latest_view.cluster_id.clone(), latest_view.cluster_name.clone())
                 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use muster_pki::identity::node_id;
 use muster_transport::hello::{RejectReason, Rejection};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::raft::Group;
+use crate::status::StatusReader;
 use muster_state::command::{Actor, Admit, RecordAudit};
 use muster_state::{ClusterState, Command, Refusal};
 
@@ -81,13 +82,13 @@ impl AuditLimiter {
 /// Records rejections in the audit log until `stop`.
 pub async fn audit(
     mut refused: mpsc::Receiver<Rejection>,
-    group: watch::Receiver<Option<Group>>,
+    status: StatusReader,
     stop: CancellationToken,
 ) {
     let mut limiter = AuditLimiter::new(Instant::now());
     let mut skipped = 0_u64;
     while let Some(Some(rejection)) = stop.run_until_cancelled(refused.recv()).await {
-        let group = group.borrow().clone();
+        let group = status.group();
         let claimed_identity =
             claimed_identity(&rejection, group.as_ref().map(Group::state).as_deref());
         let key = (rejection.remote.ip(), claimed_identity.clone(), rejection.reason.to_string());

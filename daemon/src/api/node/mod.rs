@@ -48,7 +48,6 @@ type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The service. A worker has no Raft group and answers only `Forward`.
 #[derive(Debug, Clone)]
 pub struct NodeService {
-    group: tokio::sync::watch::Receiver<Option<Group>>,
     node_status: Arc<NodeStatusProvider>,
     /// Allows one incoming snapshot at a time: each may have [`MAX_SNAPSHOT`] bytes.
     snapshot_slot: Arc<Semaphore>,
@@ -58,13 +57,9 @@ pub struct NodeService {
 }
 
 impl NodeService {
-    /// Creates the service. `group` becomes `Some` once this control-plane node has started Raft.
-    pub fn new(
-        group: tokio::sync::watch::Receiver<Option<Group>>,
-        node_status: Arc<NodeStatusProvider>,
-    ) -> Self {
+    /// Creates the service.
+    pub fn new(node_status: Arc<NodeStatusProvider>) -> Self {
         Self {
-            group,
             node_status,
             snapshot_slot: Arc::new(Semaphore::new(1)),
             report_limiter: Arc::default(),
@@ -80,10 +75,20 @@ impl NodeService {
         if self.node_status.role == Role::Worker {
             return Err(none());
         }
-        let mut group = self.group.clone();
-        match timeout(RAFT_START_TIMEOUT, group.wait_for(Option::is_some)).await {
-            Ok(Ok(group)) => group.clone().ok_or_else(none),
-            Ok(Err(_)) | Err(_) => Err(none()),
+        let mut status = self.node_status.status.clone();
+        let started = timeout(RAFT_START_TIMEOUT, status.wait_for_group()).await;
+        started.ok().flatten().ok_or_else(none)
+    }
+
+    /// Rejects an operator whose role may not make the call. A worker has no list of operators: there
+    /// the control-plane node that forwards has checked it.
+    fn check_role(&self, operator: &PublicKey, method: &str) -> Result<(), Status> {
+        match (self.node_status.status.group(), self.node_status.role) {
+            (Some(group), _) => super::operator::check_role(&group.state(), operator, method),
+            (None, Role::Worker) => Ok(()),
+            (None, Role::ControlPlane) => {
+                Err(Status::unavailable("this node's Raft has not started; retry later"))
+            }
         }
     }
 
@@ -244,9 +249,7 @@ impl Node for NodeService {
         let ForwardRequest { method, request, operator } = request.into_inner();
         let operator = PublicKey::try_from(operator.as_slice())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if let Some(group) = self.group.borrow().as_ref() {
-            super::operator::check_role(&group.state(), &operator, &method)?;
-        }
+        self.check_role(&operator, &method)?;
         let answers = self.node_status.call(&method, &request)?;
         let replies = answers.map(|answer| answer.map(|response| ForwardReply { response }));
         Ok(Response::new(Box::pin(replies)))

@@ -7,7 +7,6 @@ use muster_pki::tls;
 use muster_services::operator::operator_server::OperatorServer;
 use muster_transport::endpoint::{Trust, WatchedTrust};
 use muster_types::PublicKey;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -15,16 +14,18 @@ use tracing::error;
 
 use super::{OperatorContext, OperatorService};
 use crate::api::listen;
+use crate::ports::OperatorPort;
 use crate::raft::Group;
 
-/// Serves operators until `stop`.
+/// Serves operators until `stop`. Waits for the port while it is busy.
 pub async fn serve(
-    listener: TcpListener,
+    port: OperatorPort,
     group: Group,
     trust: watch::Receiver<Arc<Trust>>,
     context: OperatorContext,
     stop: CancellationToken,
 ) {
+    let Some(listener) = stop.run_until_cancelled(port.into_listener()).await else { return };
     let is_operator = move |key: &PublicKey| group.state().operator(key).is_some();
     let tls = tls::operator_server_config(Arc::new(WatchedTrust(trust)), is_operator);
     let (ready, connections) = mpsc::channel(16);

@@ -11,18 +11,18 @@ use muster_init::units::etcd::{
     self, Authorities, Binary, Credential, Credentials, EtcdGeneration, EtcdSpec, EtcdStatus,
     EtcdUnit, InitialCluster, Tuning,
 };
+use muster_pki::authority::AuthorityKind;
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile};
 use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::node_status::EtcdUnitStatus;
 use crate::certificate::ips;
 use crate::clock;
 use crate::etcd_clients;
 use crate::raft::Group;
 use crate::restore::Restore;
+use crate::status::{PublishedUnit, StatusWriter, UnitLeaf, UnitWriter};
 use muster_state::etcd::{Assignment, DataState, EtcdPeer, InitialClusterState};
 use muster_state::{ClusterState, EtcdReport, Member};
 use muster_types::error::chain;
@@ -39,20 +39,20 @@ type LastSpec = Option<(EtcdSpec, Instant)>;
 /// Inputs and outputs of the controller.
 #[derive(Debug)]
 pub struct EtcdUnitController {
-    /// `EtcdUnit` to the Raft group.
+    /// Handle to the Raft group.
     pub group: Group,
     /// etcd binary.
     pub binary: Binary,
     /// etcd's directory.
     pub etcd_dir: EtcdDir,
-    /// `EtcdUnit` to the unit.
+    /// Handle to the unit.
     pub handle: EtcdUnit,
     /// Snapshot that the first generation must still be restored from.
     pub restore: Option<Restore>,
-    /// Receives the status for this node's APIs.
-    pub status: watch::Sender<EtcdUnitStatus>,
-    /// Receives the report for the group.
-    pub report: watch::Sender<Option<EtcdReport>>,
+    /// Publishes the unit.
+    pub unit: UnitWriter,
+    /// Publishes the report for the etcd plan.
+    pub status: StatusWriter,
 }
 
 /// Certificates of one etcd member, and the names they were issued for.
@@ -82,6 +82,11 @@ impl EtcdUnitController {
         let (mut leaves, mut last_spec) = (None, None);
         loop {
             let state = Arc::clone(&states.borrow_and_update());
+            let assignment = state.etcd().assignment(&self.group.me());
+            // Before the unit follows: it must not count as ready for a former assignment.
+            if let Some(blocked) = blocked(&assignment, None) {
+                self.publish(unit.borrow().clone(), Some(blocked), leaves.as_ref());
+            }
             let problem = match self.reconcile(&state, &mut leaves, &mut last_spec).await {
                 Ok(()) => None,
                 Err(problem) => {
@@ -90,7 +95,8 @@ impl EtcdUnitController {
                 }
             };
             let seen = unit.borrow_and_update().clone();
-            self.publish(&state, seen, problem, leaves.as_ref());
+            self.publish_report(&state, &seen);
+            self.publish(seen, blocked(&assignment, problem), leaves.as_ref());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -152,45 +158,39 @@ impl EtcdUnitController {
         Ok(())
     }
 
-    fn publish(
-        &self,
-        state: &ClusterState,
-        status: EtcdStatus,
-        problem: Option<String>,
-        leaves: Option<&Leaves>,
-    ) {
-        if let Some(record) = state.etcd().node(&self.group.me()) {
-            // The unit reports the generation of its spec, which may differ from the plan's.
-            let data = match status.data {
-                _ if status.generation != Some(EtcdGeneration(record.generation)) => {
-                    last_reported_data(state, &self.group, record.generation)
-                }
-                etcd::DataState::Absent => DataState::Absent,
-                etcd::DataState::Present => DataState::Present,
-                etcd::DataState::Lost => DataState::Lost,
-            };
-            let report = EtcdReport {
-                generation: record.generation,
-                data,
-                version: self.binary.version.to_string(),
-            };
-            self.report.send_if_modified(|old| {
-                let differs = old.as_ref() != Some(&report);
-                if differs {
-                    *old = Some(report);
-                }
-                differs
-            });
-        }
-        let presented = |leaves: &Leaves| {
-            let leaf = |name, leaf: &Leaf| Some((name, leaf.chain.first()?.clone()));
-            [leaf("etcd-server", &leaves.server.0), leaf("etcd-peer", &leaves.peer.0)]
-                .into_iter()
-                .flatten()
-                .collect()
+    fn publish_report(&self, state: &ClusterState, status: &EtcdStatus) {
+        let Some(record) = state.etcd().node(&self.group.me()) else { return };
+        // The unit reports the generation of its spec, which may differ from the plan's.
+        let data = match status.data {
+            _ if status.generation != Some(EtcdGeneration(record.generation)) => {
+                last_reported_data(state, &self.group, record.generation)
+            }
+            etcd::DataState::Absent => DataState::Absent,
+            etcd::DataState::Present => DataState::Present,
+            etcd::DataState::Lost => DataState::Lost,
         };
-        let leaves = leaves.map(presented).unwrap_or_default();
-        self.status.send_replace(EtcdUnitStatus { status: Some(status), problem, leaves });
+        self.status.set_etcd_report(EtcdReport {
+            generation: record.generation,
+            data,
+            version: self.binary.version.to_string(),
+        });
+    }
+
+    fn publish(&self, status: EtcdStatus, blocked: Option<String>, leaves: Option<&Leaves>) {
+        let leaves = leaves.map(Leaves::presented).unwrap_or_default();
+        self.unit.publish(PublishedUnit { status: status.into(), blocked, leaves });
+    }
+}
+
+/// Returns the reason why the unit does not run what the plan assigns. `None` if it runs, or starts.
+fn blocked(assignment: &Assignment, problem: Option<String>) -> Option<String> {
+    if let Some(problem) = problem {
+        return Some(format!("its etcd: {problem}"));
+    }
+    match assignment {
+        Assignment::Nothing => Some("its assignment in the etcd plan".to_owned()),
+        Assignment::Wait { reason, .. } => Some((*reason).to_owned()),
+        Assignment::Run { .. } => None,
     }
 }
 
@@ -250,6 +250,16 @@ impl Leaves {
             name,
             addresses,
         })
+    }
+
+    /// Returns the certificates that etcd presents, for this node's status.
+    fn presented(&self) -> Vec<UnitLeaf> {
+        let leaf = |name, leaf: &Leaf| {
+            let certificate = leaf.chain.first()?.clone();
+            Some(UnitLeaf { name, authority: AuthorityKind::Etcd, certificate })
+        };
+        let leaves = [leaf("etcd-server", &self.server.0), leaf("etcd-peer", &self.peer.0)];
+        leaves.into_iter().flatten().collect()
     }
 
     /// Returns true if half of a certificate's lifetime is over, or the member's names have
