@@ -9,15 +9,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use muster_formation::birth::{BirthRecord, Commitment, PromiseStore};
+use muster_formation::birth::{BirthRecord, Commitment};
 use muster_init::units::etcd::client::snapshot::{self, SnapshotDigest};
 use muster_init::units::etcd::dir::EtcdDir;
 use muster_init::units::etcd::restore::{RestoreError, RestoreOutcome, restore};
 use muster_init::units::etcd::{EtcdGeneration, EtcdSpec, InitialClusterState};
-use muster_pki::identity::Identity;
 use tracing::{info, warn};
 
 use crate::fatal::Fatal;
+use crate::prepare::identity;
 use crate::state_dir::StateDir;
 use muster_types::error::chain;
 
@@ -84,7 +84,7 @@ fn desired_restore(
 pub fn check(dir: &Path, given: Option<&Path>, is_member: bool) -> Result<Option<Restore>, Fatal> {
     let marker = StateDir::restore_in(dir);
     let written = read(dir, &marker)?;
-    let birth_progress = if is_member { BirthProgress::Member } else { birth_progress(dir) };
+    let birth_progress = if is_member { BirthProgress::Member } else { birth_progress(dir)? };
     let file = given.filter(|_| birth_progress != BirthProgress::Member || written.is_some());
     let verified = file.map(snapshot::verify).transpose();
     let verified =
@@ -129,19 +129,15 @@ pub fn persist(
     written.map_err(|problem| Fatal::StateDir { path: state.path().to_owned(), problem })
 }
 
-/// Returns the birth progress, as far as it can be read. The later open reports problems of the
-/// files.
-fn birth_progress(dir: &Path) -> BirthProgress {
-    let commitment = || {
-        let key = muster_pki::Zeroizing::new(fs::read(StateDir::identity_in(dir)).ok()?);
-        let identity = Identity::from_pkcs8(&key).ok()?;
-        Some(PromiseStore::open(dir, identity.node_id()).ok()?.1.commitment)
-    };
-    match commitment() {
-        None | Some(Commitment::None) => BirthProgress::Free,
-        Some(Commitment::Promised(_)) => BirthProgress::Promised,
-        Some(Commitment::Born(_) | Commitment::Joined(_)) => BirthProgress::Member,
-    }
+/// Returns the birth progress of a node that is no member by its membership file. Unreadable files
+/// are an error: the node may have promised a birth.
+fn birth_progress(dir: &Path) -> Result<BirthProgress, Fatal> {
+    let Some((_, promises)) = identity::load(dir, false)? else { return Ok(BirthProgress::Free) };
+    Ok(match promises.record.commitment {
+        Commitment::None => BirthProgress::Free,
+        Commitment::Promised(_) => BirthProgress::Promised,
+        Commitment::Born(_) | Commitment::Joined(_) => BirthProgress::Member,
+    })
 }
 
 fn read(dir: &Path, marker: &Path) -> Result<Option<SnapshotDigest>, Fatal> {
@@ -251,6 +247,18 @@ mod tests {
         let gone = dir.path().join("gone.db");
         assert_eq!(check(dir.path(), Some(&gone), true).unwrap(), None);
         check(dir.path(), Some(&gone), false).unwrap_err();
+    }
+
+    /// The node counted as free, so `--check` reported nothing, and any snapshot was accepted.
+    #[test]
+    fn damaged_promises_are_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("state")).unwrap();
+        identity::open(&state, false).unwrap();
+        assert_eq!(check(state.path(), None, false).unwrap(), None);
+        fs::write(state.path().join("birth"), "damaged").unwrap();
+        let refused = check(state.path(), None, false).unwrap_err().to_string();
+        assert!(refused.contains("birth"), "{refused}");
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Said {
     /// Starts the node on what a cut left in `dir`.
     fn check(&self, dir: &Path) -> Result<()> {
         let state = StateDir::open(&dir.join("var/state"))?;
-        let (identity, promises) = prepare::identity(&state, false)?;
+        let (identity, promises) = prepare::identity::open(&state, false)?;
         let id = identity.node_id().to_string();
         ensure!(self.id.as_ref().is_none_or(|said| *said == id), "it has become another node");
         self.epoch("bind", |epoch| Ok(record(epoch, &identity)? == promises.record))?;

@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let dir =
         std::env::args().nth(1).map(PathBuf::from).context("usage: power-cut-newcomer DIR")?;
     let state = StateDir::open(&dir.join("var/state"))?;
-    let (identity, promises) = prepare::identity(&state, false)?;
+    let (identity, promises) = prepare::identity::open(&state, false)?;
     say(&format!("is {}", identity.node_id()))?;
     // A node acts on the promises it finds, so they count as made.
     let found = promises.record.epoch;

@@ -36,7 +36,7 @@ fn machines_with_one_identity_found_nothing_and_name_each_other_until_one_is_wip
         })?;
         founders.cluster.kill("cp-2")?;
         std::fs::remove_dir_all(&second)?;
-        prepare::identity(&StateDir::open(&second)?, false)?;
+        prepare::identity::open(&StateDir::open(&second)?, false)?;
         founders.cluster.start("cp-2")?;
         founders.all_healthy()
     });
@@ -66,7 +66,7 @@ fn a_founder_put_back_to_before_the_birth_is_refused_with_what_to_do() {
         ensure!(!raft.exists(), "it has begun a log anew: {}", raft.display());
         founders.cluster.ctl(&["node", "remove", "cp-2"])?.success()?;
         std::fs::remove_dir_all(&state)?;
-        prepare::identity(&StateDir::open(&state)?, false)?;
+        prepare::identity::open(&StateDir::open(&state)?, false)?;
         founders.cluster.start("cp-2")?;
         founders.all_healthy()
     });

@@ -37,7 +37,7 @@ impl Founders {
         let mut ids = BTreeMap::new();
         for name in cluster.names() {
             let state = StateDir::open(&cluster.node(&name).host.dir().join("state"))?;
-            let (identity, _) = prepare::identity(&state, false)?;
+            let (identity, _) = prepare::identity::open(&state, false)?;
             ids.insert(identity.node_id(), name);
         }
         Ok(Self { cluster, ranked: ids.into_values().collect() })
