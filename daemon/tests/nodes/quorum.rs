@@ -1,15 +1,11 @@
 //! Leaders that lose their quorum, and nodes that lose power.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-#![allow(clippy::print_stdout, reason = "measurements")]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Lab, LabOptions, new_token};
+use muster_kit::{bounded, until};
 use muster_state::{Command, Outcome, TimestampedCommand};
 use musterd::raft::GroupError;
-use support::{Lab, LabOptions, bounded, until};
 use tokio::task::JoinSet;
 
 type Test = anyhow::Result<()>;
@@ -175,7 +171,7 @@ async fn every_acknowledged_write_survives_a_kill_of_the_leader_and_of_all() -> 
         let mut writers = JoinSet::new();
         for at in 0..3 {
             let (group, sender) = (lab.group(at), sender.clone());
-            let tokens: Vec<_> = (0..200).map(|_| support::new_token(&[], None)).collect();
+            let tokens: Vec<_> = (0..200).map(|_| new_token(&[], None)).collect();
             writers.spawn(async move {
                 for (token, mut command) in tokens {
                     if let Command::CreateToken(create) = &mut command {

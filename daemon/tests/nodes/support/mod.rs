@@ -2,18 +2,14 @@
 //! directory, and a cable between every two nodes that can be cut. Each node has its own runtime,
 //! so that it can be killed like a process.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
-pub(crate) mod cable;
 pub(crate) mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
+use muster_kit::cable::Cable;
+use muster_kit::until;
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
@@ -25,32 +21,7 @@ use muster_transport::endpoint::{Directory, Peer, Trust};
 use muster_types::{ClusterId, NodeId, NodeName, Role};
 use musterd::raft::Group;
 
-use cable::Cable;
 use node::{Node, Plan};
-
-/// Timeout of every wait in the tests.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(40);
-
-/// Polling interval of conditions that have no notification.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
-
-/// Waits for a condition; fails the test with its name on timeout.
-pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let search = async {
-        loop {
-            if let Some(found) = probe().await {
-                return found;
-            }
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
-    };
-    bounded(what, search).await
-}
-
-/// Waits for a future; fails the test with its name on timeout.
-pub(crate) async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| panic!("timeout: {what}"))
-}
 
 /// Size and options of a lab.
 pub(crate) struct LabOptions {
@@ -92,7 +63,7 @@ impl Lab {
         let mut cables = BTreeMap::new();
         for from in 0..total {
             for to in (0..total).filter(|to| *to != from) {
-                let cable = Cable::new(block.cables(), block.node(to)).await;
+                let cable = Cable::to(block.node(to)).await;
                 cables.insert((from, to), cable);
             }
         }
@@ -175,7 +146,7 @@ impl Lab {
     pub(crate) fn set_isolated(&self, at: usize, is_cut: bool) {
         for ((from, to), cable) in &self.cables {
             if *from == at || *to == at {
-                cable.set_cut(is_cut);
+                set_cut(cable, is_cut);
             }
         }
     }
@@ -190,8 +161,8 @@ impl Lab {
 
     /// Cuts or restores both cables between two nodes.
     pub(crate) fn set_cut(&self, one: usize, other: usize, is_cut: bool) {
-        self.cables[&(one, other)].set_cut(is_cut);
-        self.cables[&(other, one)].set_cut(is_cut);
+        set_cut(&self.cables[&(one, other)], is_cut);
+        set_cut(&self.cables[&(other, one)], is_cut);
     }
 
     /// Waits until exactly one of these nodes leads and the running others agree.
@@ -311,6 +282,10 @@ impl Lab {
     }
 }
 
+fn set_cut(cable: &Cable, is_cut: bool) {
+    if is_cut { cable.cut() } else { cable.heal() }
+}
+
 pub(crate) fn serialized(state: &ClusterState) -> Vec<u8> {
     musterd::raft::codec::encode(state)
 }
@@ -358,16 +333,9 @@ impl Block {
         panic!("no free block of loopback addresses");
     }
 
-    fn ip(&self, offset: u8) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(127, 98, self.third, self.first + offset))
-    }
-
     fn node(&self, at: usize) -> SocketAddr {
-        SocketAddr::new(self.ip(u8::try_from(at + 1).unwrap()), PORT)
-    }
-
-    fn cables(&self) -> IpAddr {
-        self.ip(15)
+        let last = self.first + u8::try_from(at + 1).unwrap();
+        SocketAddr::from((Ipv4Addr::new(127, 98, self.third, last), PORT))
     }
 }
 

@@ -1,14 +1,11 @@
 //! The Raft group of real nodes: agreement, membership, compaction.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
-mod support;
-
+use crate::support::{Lab, LabOptions};
+use muster_kit::until;
 use muster_state::command::Remove;
 use muster_state::{Actor, Command, Outcome, RefusalKind};
 use muster_types::NodeId;
 use musterd::raft::{Group, Metrics};
-use support::{Lab, LabOptions, until};
 
 type Test = anyhow::Result<()>;
 

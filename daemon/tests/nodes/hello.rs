@@ -1,11 +1,8 @@
 //! The hello service of a formed cluster: join and renew.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{Lab, LabOptions, new_token};
 use muster_messages::hello::refusal::Reason;
 use muster_messages::hello::{Candidate, JoinRequest, RenewRequest, join_reply, renew_reply};
 use muster_pki::token::Token;
@@ -14,7 +11,6 @@ use muster_state::{Actor, Command, view};
 use muster_transport::endpoint::Trust;
 use muster_transport::hello::{HelloHandler as _, HelloSession, ProveError};
 use muster_types::Role;
-use support::{Lab, LabOptions};
 
 type Test = anyhow::Result<()>;
 
@@ -95,7 +91,7 @@ async fn a_voter_that_asks_to_join_has_forgotten_its_votes_and_is_refused() -> T
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_is_refused_for_its_token_its_name_or_its_past() -> Test {
     let lab = lab().await;
-    let (workers_only, create) = support::new_token(&[Role::Worker], Some("n5"));
+    let (workers_only, create) = new_token(&[Role::Worker], Some("n5"));
     lab.group(0).propose(create).await?.into_result()?;
     let as_control_plane = join(&lab, 3, &workers_only, me(&lab, 3, "n5", Role::ControlPlane));
     assert_eq!(reason(as_control_plane.await?), Reason::Token, "the role");
@@ -134,7 +130,7 @@ async fn a_refused_join_that_is_tried_again_and_again_is_written_down_once() -> 
     let refusals = after_all.audit().filter(|e| e.action == "admit" && e.outcome != "ok");
     assert_eq!(refusals.count(), 1);
     for number in 0..20 {
-        let (token, create) = support::new_token(&[Role::ControlPlane], None);
+        let (token, create) = new_token(&[Role::ControlPlane], None);
         lab.group(0).propose(create).await?;
         let refused = join(&lab, 5, &token, me(&lab, 5, &format!("w{number}"), Role::Worker));
         assert_eq!(reason(refused.await?), Reason::Token);
@@ -153,7 +149,7 @@ async fn a_revoked_token_is_rejected_also_by_a_worker() -> Test {
     }
     let tell = async || {
         let state = lab.group(0).catch_up().await.unwrap();
-        lab.nodes[4].latest_view.send_replace(Some(Arc::new(view::view(&state))));
+        lab.nodes[4].status.set_latest_view(Arc::new(view::view(&state)));
     };
     let worker = lab.nodes[4].hello();
     assert!(worker.verifier(lab.token.id()).await.is_none(), "it has received no view yet");
@@ -210,7 +206,7 @@ async fn renewal_is_for_members_reports_removal_and_reveals_nothing_to_strangers
     let from_worker = renew(5, 4).await?;
     let renew_reply::Outcome::Refused(refusal) = from_worker else { panic!("{from_worker:?}") };
     assert_eq!(refusal.reason(), Reason::NotNow, "a worker renews no certificate");
-    lab.nodes[4].removed.send_replace(true);
+    lab.nodes[4].status.set_removed();
     lab.nodes[4].trust.send_replace(Arc::new(Trust::default()));
     assert!(lab.nodes[4].hello().verifier(lab.token.id()).await.is_none(), "a removed node");
     Ok(())

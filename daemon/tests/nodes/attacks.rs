@@ -1,13 +1,12 @@
 //! Every call of both protocols from every kind of caller, and members that exceed their limits.
 //! The call lists are compared with the .proto files, so that a new call without a row fails here.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::node::Node;
+use crate::support::{Lab, LabOptions, new_token};
+use muster_kit::{bounded, until};
 use muster_messages::hello::{
     AnchorRequest, BirthRequest, GreetRequest, JoinRequest, ProveRequest, RenewRequest, join_reply,
 };
@@ -26,8 +25,6 @@ use muster_state::command::{Remove, RevokeToken};
 use muster_state::{Actor, Command};
 use muster_transport::endpoint::{Peer, Trust};
 use muster_transport::hello::HelloSession;
-use support::node::Node;
-use support::{Lab, LabOptions, bounded, until};
 use tonic::{Code, Request};
 
 type Test = anyhow::Result<()>;
@@ -65,9 +62,9 @@ fn every_call_of_the_contract_has_a_row() {
     let names = |table: &[(&'static str, bool)]| -> Vec<_> {
         table.iter().map(|(name, _)| *name).collect()
     };
-    let node = include_str!("../../proto/messages/proto/muster/node/v1/node.proto");
+    let node = include_str!("../../../proto/messages/proto/muster/node/v1/node.proto");
     assert_eq!(methods(node), names(NODE));
-    let hello = include_str!("../../proto/messages/proto/muster/hello/v1/hello.proto");
+    let hello = include_str!("../../../proto/messages/proto/muster/hello/v1/hello.proto");
     assert_eq!(methods(hello), names(HELLO));
 }
 
@@ -321,7 +318,7 @@ async fn a_session_ends_with_the_token_that_opened_it() -> Test {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_used_up_token_keeps_its_last_session() -> Test {
     let lab = Lab::founded(LabOptions { workers: 1, ..LabOptions::default() }).await;
-    let (token, create) = support::new_token(&[muster_types::Role::Worker], None);
+    let (token, create) = new_token(&[muster_types::Role::Worker], None);
     let Command::CreateToken(mut create) = create else { unreachable!() };
     create.grant.uses_allowed = Some(1);
     lab.group(0).propose(Command::CreateToken(create)).await?.into_result()?;
@@ -356,7 +353,7 @@ async fn a_command_too_large_for_the_log_is_refused_and_stops_no_leader() -> Tes
     let lab = Lab::founded(LabOptions::default()).await;
     let leader = lab.leader().await;
     let follower = lab.others(leader)[0];
-    let (_, create) = support::new_token(&[muster_types::Role::Worker], None);
+    let (_, create) = new_token(&[muster_types::Role::Worker], None);
     let Command::CreateToken(mut create) = create else { unreachable!() };
     create.grant.description = "x".repeat(2 << 20);
     let command = Command::CreateToken(create);

@@ -1,14 +1,11 @@
 //! Calls between members over `muster-node/1`: permissions, limits and malformed messages.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-#![allow(clippy::print_stdout, reason = "measurements")]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::support::{Lab, LabOptions};
+use muster_kit::bounded;
 use muster_messages::node::{
     ForwardRequest, ProposeRequest, RaftMessage, ReadIndexRequest, ReportRequest, SnapshotChunk,
     WatchRequest,
@@ -19,7 +16,6 @@ use musterd::raft::codec::encode;
 use openraft::error::Fatal;
 use openraft::raft::SnapshotResponse;
 use openraft::{SnapshotMeta, StoredMembership, Vote};
-use support::{Lab, LabOptions, bounded};
 use tonic::Code;
 
 type Test = anyhow::Result<()>;
@@ -116,6 +112,28 @@ async fn a_report_is_always_about_its_sender() -> Test {
     }
     let garbage = ReportRequest { etcd: vec![0xc1, 0xff], ..report("9.9.8") };
     assert_eq!(client.report(garbage).await.unwrap_err().code(), Code::InvalidArgument);
+    Ok(())
+}
+
+/// The role of an operator was not checked on a control-plane node whose Raft had not started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forwarded_call_is_refused_until_the_operator_s_role_can_be_checked() -> Test {
+    let spares_and_worker = LabOptions { spares: 1, workers: 1, ..LabOptions::default() };
+    let lab = Lab::founded(spares_and_worker).await;
+    let status = ForwardRequest {
+        method: "NodeStatus".to_owned(),
+        operator: vec![7; 32],
+        ..ForwardRequest::default()
+    };
+    let (without_raft, worker) = (3, 4);
+    for (to, code) in [(0, Code::Unauthenticated), (without_raft, Code::Unavailable)] {
+        let mut client = lab.nodes[1].client(&lab.nodes[to]);
+        let refused = client.forward(status.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), code, "node {to}: {refused}");
+    }
+    // A worker has no list of operators: the control-plane node has checked the role.
+    let mut client = lab.nodes[1].client(&lab.nodes[worker]);
+    client.forward(status).await?.into_inner().message().await?.unwrap();
     Ok(())
 }
 

@@ -1,12 +1,9 @@
 //! Linearizable reads: never older than an acknowledged write.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
-mod support;
-
 use std::path::Path;
 
-use support::{Lab, LabOptions, bounded, until};
+use crate::support::{Lab, LabOptions};
+use muster_kit::{bounded, until};
 use tokio::task::JoinSet;
 
 /// Deletes the commit mark. It is written lazily, so a killed node may have any older one, or

@@ -5,26 +5,25 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use muster_kit::{bounded, until};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
 use muster_services::node::node_client::NodeClient;
 use muster_services::node::node_server::NodeServer;
 use muster_transport::endpoint::{self, Bind, Endpoint, NodeChannel, Trust};
-use muster_transport::hello::{self, Rejection};
+use muster_transport::hello;
 use muster_types::wire::MAX_MESSAGE;
 use muster_types::{ClusterId, NodeId, NodeName, Role};
 use musterd::api::hello::HelloService;
 use musterd::api::node::NodeService;
-use musterd::api::node_status::{EtcdUnitStatus, NodeStatusProvider, StatusChannels};
-use musterd::controllers::cluster_view::LatestView;
+use musterd::api::node_status::NodeStatusProvider;
 use musterd::controllers::voters;
 use musterd::raft::{self, Group, StartError};
+use musterd::status::StatusWriter;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-
-use super::{bounded, until};
 
 /// Configuration of a node, which is kept across restarts.
 pub(crate) struct Plan {
@@ -43,9 +42,7 @@ pub(crate) struct Plan {
 pub(crate) struct Node {
     pub(crate) plan: Plan,
     pub(crate) trust: watch::Sender<Arc<Trust>>,
-    pub(crate) latest_view: watch::Sender<LatestView>,
-    pub(crate) removed: watch::Sender<bool>,
-    group: watch::Sender<Option<Group>>,
+    pub(crate) status: StatusWriter,
     running: Option<Running>,
 }
 
@@ -55,19 +52,14 @@ struct Running {
     hello: Arc<HelloService>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
-    refused: mpsc::Receiver<Rejection>,
 }
 
 impl Node {
     pub(crate) fn new(plan: Plan) -> Self {
-        Self {
-            plan,
-            trust: watch::Sender::default(),
-            latest_view: watch::Sender::default(),
-            removed: watch::Sender::default(),
-            group: watch::Sender::default(),
-            running: None,
-        }
+        let status = StatusWriter::new(Some(plan.cluster), vec![plan.address]);
+        status.set_member();
+        status.set_connected(true);
+        Self { plan, trust: watch::Sender::default(), status, running: None }
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -85,23 +77,19 @@ impl Node {
             .enable_all()
             .build()
             .unwrap();
-        let node_status = Arc::new(NodeStatusProvider::new(
-            self.plan.name.clone(),
-            self.plan.role,
-            self.sources(),
-        ));
-        let (rejections, refused) = mpsc::channel(64);
+        let node_status = Arc::new(NodeStatusProvider {
+            name: self.plan.name.clone(),
+            role: self.plan.role,
+            status: self.status.reader(),
+            trust: self.trust.subscribe(),
+        });
+        let (rejections, _) = mpsc::channel(64);
         let hello_service = Arc::new(HelloService {
             node_status: Arc::clone(&node_status),
             token: self.plan.token.clone(),
             formation: None,
-            group: self.group.subscribe(),
             trust: self.trust.subscribe(),
-            latest_view: self.latest_view.subscribe(),
-            removed: self.removed.subscribe(),
-            cluster: watch::channel(Some(self.plan.cluster)).1,
             birth_fields: BTreeMap::new(),
-            addresses: watch::channel(vec![self.plan.address]).1,
             rejections,
         });
         let entered = runtime.enter();
@@ -111,7 +99,7 @@ impl Node {
             trust: self.trust.subscribe(),
         })
         .unwrap();
-        let node = NodeServer::new(NodeService::new(self.group.subscribe(), node_status))
+        let node = NodeServer::new(NodeService::new(node_status))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let hello = hello::Server::new(Arc::clone(&hello_service) as Arc<dyn hello::HelloHandler>)
@@ -119,19 +107,7 @@ impl Node {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(listener.run(hello, endpoint::service(node), stop.clone()));
         drop(entered);
-        self.running =
-            Some(Running { runtime, endpoint, hello: hello_service, stop, tasks, refused });
-    }
-
-    fn sources(&self) -> StatusChannels {
-        StatusChannels {
-            trust: self.trust.subscribe(),
-            forming: watch::channel(None).1,
-            removed: self.removed.subscribe(),
-            connected: watch::channel(true).1,
-            group: self.group.subscribe(),
-            etcd: watch::channel(EtcdUnitStatus::default()).1,
-        }
+        self.running = Some(Running { runtime, endpoint, hello: hello_service, stop, tasks });
     }
 
     fn running(&self) -> &Running {
@@ -151,7 +127,7 @@ impl Node {
             }
         })
         .await;
-        self.group.send_replace(Some(group));
+        self.status.set_group(Some(group));
         if self.plan.voters {
             self.run_voters_controller();
         }
@@ -171,7 +147,7 @@ impl Node {
     }
 
     pub(crate) fn has_group(&self) -> bool {
-        self.group.borrow().is_some()
+        self.status.reader().group().is_some()
     }
 
     async fn try_start_raft(
@@ -204,7 +180,7 @@ impl Node {
     }
 
     pub(crate) fn group(&self) -> Group {
-        self.group.borrow().clone().expect("the node's Raft runs")
+        self.status.reader().group().expect("the node's Raft runs")
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -213,10 +189,6 @@ impl Node {
 
     pub(crate) fn hello(&self) -> Arc<HelloService> {
         Arc::clone(&self.running().hello)
-    }
-
-    pub(crate) fn refused(&mut self) -> &mut mpsc::Receiver<Rejection> {
-        &mut self.running.as_mut().expect("the node runs").refused
     }
 
     /// Calls another node as this one.
@@ -228,24 +200,10 @@ impl Node {
 
     /// Aborts all tasks like SIGKILL: nothing is flushed in order and no connection is closed.
     pub(crate) fn kill(&mut self) {
-        self.group.send_replace(None);
+        self.status.set_group(None);
         if let Some(running) = self.running.take() {
             running.runtime.shutdown_background();
         }
-    }
-
-    /// Stops the node in order and waits for its tasks.
-    pub(crate) async fn stop(&mut self) {
-        let group = self.group.send_replace(None);
-        let Some(Running { runtime, stop, mut tasks, .. }) = self.running.take() else { return };
-        stop.cancel();
-        bounded("the node stops", async { while tasks.join_next().await.is_some() {} }).await;
-        if let Some(group) = group {
-            let mut metrics = group.metrics();
-            let ended = metrics.wait_for(|metrics| metrics.running_state.is_err());
-            assert!(bounded("Raft ends", ended).await.is_ok());
-        }
-        runtime.shutdown_background();
     }
 
     /// Removes a peer from this node's directory.
