@@ -64,6 +64,11 @@ impl Bench {
         self.files.path().join(name)
     }
 
+    /// The log of the running node.
+    pub fn log(&self) -> PathBuf {
+        self.path("musterd.log")
+    }
+
     pub fn config(&self) -> PathBuf {
         self.path("node.yaml")
     }
@@ -144,9 +149,17 @@ pub struct Running(Child);
 impl Running {
     /// Starts the node of this machine and waits until `is_ready` has nothing to complain about.
     pub fn start(bench: &Bench, is_ready: impl Fn() -> Result<()>) -> Result<Self> {
-        let path = bench.path("musterd.log");
+        Self::start_with(bench, bench.musterd()?, is_ready)
+    }
+
+    /// Same, with another command for the start.
+    pub fn start_with(
+        bench: &Bench,
+        mut command: Command,
+        is_ready: impl Fn() -> Result<()>,
+    ) -> Result<Self> {
+        let path = bench.log();
         let log = fs::File::create(&path)?;
-        let mut command = bench.musterd()?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let node = Self(command.spawn()?);
         until("the node to be ready", HEALTHY, || is_ready().map_err(|e| format!("{e:#}")))
