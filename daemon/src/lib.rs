@@ -10,8 +10,6 @@ pub mod convert;
 pub mod core_dump;
 pub mod etcd_clients;
 pub mod fatal;
-#[cfg(test)]
-mod fuzz;
 pub mod member;
 pub mod membership;
 pub mod ports;

@@ -2,6 +2,8 @@
 //! its role may make the call, before it reads a byte of the request. Calls of the control plane
 //! are checked here once more.
 
+#[cfg(test)]
+mod fuzz;
 mod limits;
 mod view_stream;
 

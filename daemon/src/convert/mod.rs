@@ -1,6 +1,9 @@
 //! Conversions between the endpoint's directory and messages. Malformed entries are skipped: one
 //! bad entry must not hide the others.
 
+#[cfg(test)]
+mod fuzz;
+
 use muster_messages::hello::{Hint, Peer as WirePeer};
 use muster_pki::identity;
 use muster_transport::endpoint::{Directory, Peer, Trust};

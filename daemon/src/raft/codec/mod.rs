@@ -2,6 +2,9 @@
 //! ignored and missing ones take their defaults, so that nodes of different versions understand
 //! each other.
 
+#[cfg(test)]
+mod fuzz;
+
 use serde::de::DeserializeOwned;
 use tonic::Status;
 

@@ -1,6 +1,9 @@
 //! The membership file: a member's cluster, role, credentials and peers. With it, every member
 //! rejoins by itself after a power cut of the whole cluster. Contains no private key.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -187,7 +190,7 @@ const CHECKSUM_PREFIX: &[u8] = b"{\"sha256\":\"";
 const CHECKSUM_SUFFIX: &[u8] = b"\",";
 
 /// Adds the checksum to a JSON object that has other fields.
-pub(crate) fn seal(object: &[u8]) -> Vec<u8> {
+fn seal(object: &[u8]) -> Vec<u8> {
     let sum = HEXLOWER.encode(digest(&SHA256, object).as_ref());
     [CHECKSUM_PREFIX, sum.as_bytes(), CHECKSUM_SUFFIX, &object[1..]].concat()
 }
