@@ -26,8 +26,8 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Proposes reports of a control-plane node through the group until `stop`.
-pub async fn run(group: Group, mut status: StatusReader, stop: CancellationToken) {
-    let (mut states, mut addresses) = (group.watch_state(), status.addresses());
+pub async fn run(group: Group, mut own: StatusReader, stop: CancellationToken) {
+    let (mut states, mut addresses) = (group.watch_state(), own.addresses());
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         let report = Report {
@@ -35,7 +35,7 @@ pub async fn run(group: Group, mut status: StatusReader, stop: CancellationToken
             addresses: addresses.borrow_and_update().clone(),
             version: VERSION.to_owned(),
             config_version: state.config_version(),
-            etcd: status.get_and_update(|node| node.etcd_report.clone()),
+            etcd: own.get_and_update(|node| node.etcd_report.clone()),
         };
         let is_member = state.member(&report.node).is_some();
         if is_member && !report.addresses.is_empty() && state.would_change(&report) {
@@ -52,7 +52,7 @@ pub async fn run(group: Group, mut status: StatusReader, stop: CancellationToken
             () = stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
             Ok(()) = addresses.changed() => {}
-            Ok(()) = status.changed() => {}
+            Ok(()) = own.changed() => {}
             () = tokio::time::sleep(RESYNC_INTERVAL) => {}
         }
     }

@@ -50,7 +50,7 @@ pub struct HelloService {
 }
 
 /// Stage of this node, as far as it decides how hello calls are answered.
-enum Stage {
+enum HelloStage {
     /// Not yet a member.
     Forming,
     /// A control-plane member with a founded state.
@@ -62,22 +62,23 @@ enum Stage {
 }
 
 impl HelloService {
-    fn stage(&self) -> Stage {
-        let (stage, group, cluster) =
-            self.status().get(|node| (node.stage.clone(), node.group.clone(), node.cluster));
-        if stage == status::Stage::Removed {
-            return Stage::Removed;
+    fn stage(&self) -> HelloStage {
+        let (removed, group, cluster) = self
+            .status()
+            .get(|node| (node.stage == status::Stage::Removed, node.group.clone(), node.cluster));
+        if removed {
+            return HelloStage::Removed;
         }
         if let Some(group) = group {
             let state = group.state();
             let founded = state.birth().is_some() && state.authorities().is_some();
             return if founded {
-                Stage::ControlPlane(Box::new(group), state)
+                HelloStage::ControlPlane(Box::new(group), state)
             } else {
-                Stage::Other
+                HelloStage::Other
             };
         }
-        if cluster.is_none() { Stage::Forming } else { Stage::Other }
+        if cluster.is_none() { HelloStage::Forming } else { HelloStage::Other }
     }
 
     fn status(&self) -> &StatusReader {
@@ -108,7 +109,7 @@ impl HelloService {
 
     fn own_candidate(&self) -> Candidate {
         match (self.stage(), &self.formation) {
-            (Stage::Forming, Some(formation)) => Candidate {
+            (HelloStage::Forming, Some(formation)) => Candidate {
                 waiting_for: self.node_status.waiting_for().unwrap_or_default(),
                 ..formation.candidate().borrow().clone()
             },
@@ -214,14 +215,14 @@ impl HelloHandler for HelloService {
     async fn verifier(&self, token: &TokenId) -> Option<Verifier> {
         let own = || (token == self.token.id()).then(|| self.token.verifier());
         match self.stage() {
-            Stage::Removed => None,
-            Stage::Forming => own(),
-            Stage::ControlPlane(_, state) => {
+            HelloStage::Removed => None,
+            HelloStage::Forming => own(),
+            HelloStage::ControlPlane(_, state) => {
                 let now = clock::cluster_now_ms(&state);
                 let known = state.token(token)?;
                 (known.status(now) == TokenStatus::Valid).then(|| known.verifier.clone())
             }
-            Stage::Other => match (self.node_status.role, self.status().latest_view()) {
+            HelloStage::Other => match (self.node_status.role, self.status().latest_view()) {
                 // Only at genesis is the founding token the only one. A node that has a certificate
                 // is starting or lagging behind, so it does not know which tokens were revoked.
                 (Role::ControlPlane, _) => own().filter(|_| self.is_at_genesis()),
@@ -235,14 +236,16 @@ impl HelloHandler for HelloService {
 
     async fn is_still_valid(&self, token: &TokenId) -> bool {
         match self.stage() {
-            Stage::ControlPlane(_, state) => {
+            HelloStage::ControlPlane(_, state) => {
                 let now = clock::cluster_now_ms(&state);
                 let status = state.token(token).map(|token| token.status(now));
                 matches!(status, Some(TokenStatus::Valid | TokenStatus::UsedUp))
             }
             // A worker that has just joined does not know yet which tokens are valid.
-            Stage::Other if self.status().latest_view().is_none() => token == self.token.id(),
-            Stage::Other | Stage::Forming | Stage::Removed => self.verifier(token).await.is_some(),
+            HelloStage::Other if self.status().latest_view().is_none() => token == self.token.id(),
+            HelloStage::Other | HelloStage::Forming | HelloStage::Removed => {
+                self.verifier(token).await.is_some()
+            }
         }
     }
 
@@ -251,7 +254,7 @@ impl HelloHandler for HelloService {
         peer: AuthenticatedPeer,
         request: GreetRequest,
     ) -> Result<GreetReply, Status> {
-        if let (Stage::Forming, Some(formation)) = (self.stage(), &self.formation) {
+        if let (HelloStage::Forming, Some(formation)) = (self.stage(), &self.formation) {
             return formation
                 .greet(peer.caller.public_key, peer.caller.remote, request)
                 .await
@@ -282,8 +285,8 @@ impl HelloHandler for HelloService {
             .candidate
             .ok_or_else(|| Status::invalid_argument("join request without a candidate"))?;
         let outcome = match self.stage() {
-            Stage::ControlPlane(group, _) => self.admit(&group, &peer, me).await,
-            Stage::Other | Stage::Forming | Stage::Removed => {
+            HelloStage::ControlPlane(group, _) => self.admit(&group, &peer, me).await,
+            HelloStage::Other | HelloStage::Forming | HelloStage::Removed => {
                 join_reply::Outcome::Redirect(self.redirect())
             }
         };
@@ -298,7 +301,7 @@ impl HelloHandler for HelloService {
             })
         };
         let outcome = match self.stage() {
-            Stage::ControlPlane(_, state) => match state.member(&caller.node_id) {
+            HelloStage::ControlPlane(_, state) => match state.member(&caller.node_id) {
                 Some(member) => admission_reply(&state, member).map_or_else(
                     || refuse(Reason::NotNow, "the cluster has no machine authority yet"),
                     renew_reply::Outcome::Renewed,
@@ -312,7 +315,9 @@ impl HelloHandler for HelloService {
                 None => refuse(Reason::NotAMember, ""),
             },
             // Reveals nothing of the cluster to an unauthenticated peer, not even hints.
-            Stage::Other | Stage::Forming | Stage::Removed => refuse(Reason::NotNow, ""),
+            HelloStage::Other | HelloStage::Forming | HelloStage::Removed => {
+                refuse(Reason::NotNow, "")
+            }
         };
         Ok(RenewReply { outcome: Some(outcome) })
     }
@@ -320,17 +325,17 @@ impl HelloHandler for HelloService {
     async fn anchor(&self, _peer: AuthenticatedPeer) -> Result<AnchorReply, Status> {
         let node = Some(self.own_candidate());
         let (cluster_id, cluster_name) = match self.stage() {
-            Stage::ControlPlane(_, state) => match state.birth() {
+            HelloStage::ControlPlane(_, state) => match state.birth() {
                 Some(birth) => (birth.cluster_id.to_vec(), birth.cluster_name.clone()),
                 None => return Ok(AnchorReply { node, ..Default::default() }),
             },
-            Stage::Other => match self.status().latest_view() {
+            HelloStage::Other => match self.status().latest_view() {
                 Some(latest_view) => {
                     (latest_view.cluster_id.clone(), latest_view.cluster_name.clone())
                 }
                 None => return Ok(AnchorReply { node, ..Default::default() }),
             },
-            Stage::Forming | Stage::Removed => {
+            HelloStage::Forming | HelloStage::Removed => {
                 return Ok(AnchorReply { node, ..Default::default() });
             }
         };

@@ -1,4 +1,4 @@
-//! The gRPC server of the operator API. Does not decide who is an operator: the group's state does.
+//! The gRPC server of the operator API. The group's state, not this module, lists the operators' keys.
 
 use std::sync::Arc;
 use std::time::Duration;
