@@ -1,9 +1,9 @@
 //! The cluster's authorities: created once by the first leader and committed to the Raft log.
 
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
+use muster_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::command::InstallAuthorities;
 use super::{ClusterState, Outcome, Refusal, RefusalKind};
 
 /// Every authority of the cluster with its private key. Only control-plane nodes hold this.
@@ -53,16 +53,17 @@ impl ClusterState {
 
     pub(super) fn install_authorities(
         &mut self,
-        install: &InstallAuthorities,
+        by: &NodeId,
+        authorities: &Authorities,
     ) -> Result<Outcome, Refusal> {
-        self.require_control_plane(&install.by)?;
+        self.require_control_plane(by)?;
         match &self.authorities {
             None => {
-                install.authorities.check()?;
-                self.authorities = Some(install.authorities.clone());
+                authorities.check()?;
+                self.authorities = Some(authorities.clone());
                 Ok(Outcome::Done)
             }
-            Some(held) if *held == install.authorities => Ok(Outcome::Unchanged),
+            Some(held) if held == authorities => Ok(Outcome::Unchanged),
             Some(_) => Err(Refusal::new(
                 RefusalKind::Conflict,
                 "the cluster already has other authorities; discard these and use those",

@@ -49,13 +49,14 @@ impl ClusterState {
         }
         check(found)?;
         for founder in &found.founders {
-            self.members.insert(founding_member(at, found, founder));
+            let member = founding_member(at, found, founder);
+            self.etcd.add_founder(at, &member);
+            self.members.insert(member);
         }
         for operator in &found.operators {
             self.operators.insert(operator.public_key, operator.clone());
         }
         self.tokens.install_founding(at, found.token.clone(), found.verifier.clone());
-        self.etcd.set_founders(at, &found.founders);
         self.birth = Some(Birth {
             cluster_id: found.cluster_id,
             cluster_name: found.cluster_name.clone(),

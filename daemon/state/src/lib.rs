@@ -94,7 +94,9 @@ impl ClusterState {
         }
         match command {
             Command::FoundCluster(found) => self.found_cluster(at, found),
-            Command::InstallAuthorities(install) => self.install_authorities(install),
+            Command::InstallAuthorities(install) => {
+                self.install_authorities(&install.by, &install.authorities)
+            }
             Command::Admit(admit) => self.admit(at, admit),
             Command::Remove(remove) => self.remove(at, remove),
             Command::Report(report) => self.report(at, report),

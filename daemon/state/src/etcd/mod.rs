@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 pub use change::EtcdChange;
 pub use step::{EtcdObservation, ObservedMember, Step, next_step};
 
-use super::command::Founder;
 use super::{ApplyContext, ClusterState, Member};
 
 /// A control-plane node's report about its own etcd.
@@ -97,6 +96,12 @@ pub struct NodePlan {
     pub since_index: u64,
     /// The name and peer URL of its member in etcd, now or once it is added.
     pub peer: EtcdPeer,
+}
+
+impl NodePlan {
+    const fn new(at: ApplyContext, phase: MemberPhase, peer: EtcdPeer) -> Self {
+        Self { phase, generation: 0, since_index: at.index, peer }
+    }
 }
 
 /// Name and peer URL of an etcd member: an item of `--initial-cluster`.
@@ -206,29 +211,17 @@ impl EtcdPlan {
         nodes.find(|(_, r)| matches!(r.phase, MemberPhase::Learner { .. })).map(|(node, _)| node)
     }
 
-    pub(super) fn set_founders(&mut self, at: ApplyContext, founders: &[Founder]) {
-        for founder in founders {
-            let Some(address) = founder.addresses.first() else { continue };
-            let peer = EtcdPeer { name: founder.name.clone(), peer_url: peer_url(address) };
-            let node = super::node_id(&founder.public_key);
-            self.founders.insert(node, peer.clone());
-            let node_plan = NodePlan {
-                phase: MemberPhase::Founding,
-                generation: 0,
-                since_index: at.index,
-                peer,
-            };
-            self.nodes.insert(node, node_plan);
-        }
+    /// Makes a founder a member of the initial cluster.
+    pub(super) fn add_founder(&mut self, at: ApplyContext, founder: &Member) {
+        let Some(peer) = peer_of(founder) else { return };
+        self.founders.insert(founder.id, peer.clone());
+        self.nodes.insert(founder.id, NodePlan::new(at, MemberPhase::Founding, peer));
     }
 
     /// Puts a new control-plane node at the end of the queue.
     pub(super) fn add_node(&mut self, at: ApplyContext, member: &Member) {
-        let Some(address) = member.addresses.first() else { return };
-        let peer = EtcdPeer { name: member.name.clone(), peer_url: peer_url(address) };
-        let node_plan =
-            NodePlan { phase: MemberPhase::Waiting, generation: 0, since_index: at.index, peer };
-        self.nodes.insert(member.id, node_plan);
+        let Some(peer) = peer_of(member) else { return };
+        self.nodes.insert(member.id, NodePlan::new(at, MemberPhase::Waiting, peer));
     }
 
     /// Takes a removed node out of the plan and schedules the removal of its etcd member, if any. A
@@ -263,6 +256,11 @@ impl EtcdPlan {
             + self.pending_removals.values().filter(|d| !d.learner).count();
         answering < majority(answering + silent)
     }
+}
+
+fn peer_of(member: &Member) -> Option<EtcdPeer> {
+    let address = member.addresses.first()?;
+    Some(EtcdPeer { name: member.name.clone(), peer_url: peer_url(address) })
 }
 
 impl ClusterState {
