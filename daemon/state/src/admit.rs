@@ -1,7 +1,5 @@
 //! Admission: a node that proved a token becomes a member.
 
-use std::collections::BTreeMap;
-
 use muster_types::NodeId;
 
 use super::command::Admit;
@@ -36,7 +34,6 @@ impl ClusterState {
             addresses: admit.addresses.clone(),
             version: admit.version.clone(),
             config_version: 0,
-            labels: BTreeMap::new(),
             token: admit.token.clone(),
             verified_by: Some(admit.verified_by),
             admitted_index: at.index,

@@ -90,13 +90,11 @@ impl ClusterState {
             Command::RevokeToken(revoke) => {
                 (revoke.by, "revoke-token", format!("token {}", revoke.token), true)
             }
-            Command::SetLabels(set) => (set.by, "set-labels", node(set.node), true),
             Command::Etcd(change) => {
                 let action = match change {
                     EtcdChange::Started { .. } => "etcd-started",
                     EtcdChange::Added { .. } => "etcd-added",
                     EtcdChange::Promoted { .. } => "etcd-promoted",
-                    EtcdChange::Lost { .. } => "etcd-lost",
                     EtcdChange::Removed { .. } => "etcd-removed",
                     EtcdChange::PeerUrlChanged { .. } => "etcd-peer-url-changed",
                 };

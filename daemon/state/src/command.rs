@@ -3,7 +3,7 @@
 //! Commands are stored in the Raft log and exchanged between versions of Muster. Fields are only
 //! added, with a default; variants are only added.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use muster_types::{ClusterId, NodeId, NodeName, OperatorRole, PublicKey, Role};
@@ -38,7 +38,6 @@ pub enum Command {
     RevokeToken(RevokeToken),
     /// One transition of the etcd plan.
     Etcd(EtcdChange),
-    SetLabels(SetLabels),
     /// An audit entry for an event that changed nothing else, such as a refused join. The proposer
     /// limits the rate.
     RecordAudit(RecordAudit),
@@ -162,14 +161,6 @@ pub struct Grant {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokeToken {
     pub token: TokenId,
-    pub by: Actor,
-}
-
-/// Replaces all labels of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetLabels {
-    pub node: NodeId,
-    pub labels: BTreeMap<String, String>,
     pub by: Actor,
 }
 

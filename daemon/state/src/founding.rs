@@ -79,7 +79,6 @@ fn founding_member(at: ApplyContext, found: &FoundCluster, founder: &Founder) ->
         addresses: founder.addresses.clone(),
         version: String::new(),
         config_version: 0,
-        labels: std::collections::BTreeMap::new(),
         token: found.token.clone(),
         verified_by: None,
         admitted_index: at.index,

@@ -7,7 +7,7 @@ use muster_types::Role;
 use muster_types::address::parse_addresses;
 use prost::Message as _;
 
-use super::command::{RecordAudit, RevokeToken, SetLabels};
+use super::command::{RecordAudit, RevokeToken};
 use super::etcd::{DataState, EtcdReport};
 use super::fixtures::{
     ADMIN, Replica, START_MS, admit, by, create, found, founding_token, grant, id, install, remove,
@@ -29,8 +29,6 @@ fn written(commands: &[Command]) -> Vec<u8> {
 /// Commands from a member's proposal or from the log.
 #[test]
 fn commands() {
-    let labels =
-        SetLabels { node: id(1), labels: [("a".into(), "b".into())].into(), by: by(ADMIN) };
     let audit = RecordAudit {
         by: id(1),
         action: "join".to_owned(),
@@ -42,7 +40,7 @@ fn commands() {
         vec![Command::FoundCluster(Box::new(found(3)))],
         vec![Command::Admit(admit(7, Role::Worker)), remove(7)],
         vec![remove(3), Command::Admit(admit(3, Role::ControlPlane))],
-        vec![Command::Report(report(1)), Command::SetLabels(labels)],
+        vec![Command::Report(report(1))],
         vec![create("abcdefgh27", grant(&[Role::Worker])), Command::RevokeToken(revoke)],
         vec![Command::RecordAudit(audit)],
     ];

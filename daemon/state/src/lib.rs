@@ -103,7 +103,6 @@ impl ClusterState {
             Command::CreateToken(create) => self.create_token(at, create),
             Command::RevokeToken(revoke) => self.revoke_token(at, revoke),
             Command::Etcd(change) => self.change_etcd(at, change),
-            Command::SetLabels(set) => self.set_labels(set),
             Command::RecordAudit(record) => self.record_audit(at, record),
             Command::Barrier => Ok(Outcome::Unchanged),
         }

@@ -23,12 +23,6 @@ pub const ADDRESSES: usize = 16;
 pub const VERSION: usize = 64;
 /// Bytes of a cluster's or operator's name.
 pub const NAME: usize = 63;
-/// Labels of one node.
-pub const LABELS: usize = 64;
-/// Bytes of a label's key.
-pub const LABEL_KEY: usize = 128;
-/// Bytes of a label's value.
-pub const LABEL_VALUE: usize = 63;
 /// Bytes of the birth certificate as it is stored.
 pub const CERTIFICATE: usize = 64 << 10;
 /// Bytes of an etcd URL.

@@ -26,8 +26,6 @@ pub struct Member {
     /// The configuration version that it runs; 0 until it reports one.
     #[serde(default)]
     pub config_version: u64,
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
     /// The token that the node proved.
     pub token: TokenId,
     /// The member that checked the proof; `None` for a founder.

@@ -1,11 +1,11 @@
 //! Invariants that hold after every command of an arbitrary sequence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use muster_types::Role;
 use proptest::prelude::*;
 
-use super::command::{Grant, RecordAudit, Remove, RevokeToken, SetLabels};
+use super::command::{Grant, RecordAudit, Remove, RevokeToken};
 use super::etcd::{DataState, EtcdChange, EtcdReport, MemberPhase};
 use super::fixtures::*;
 use super::{Actor, ClusterState, Command, Outcome, TimestampedCommand};
@@ -77,15 +77,14 @@ fn any_token() -> impl Strategy<Value = Command> {
 
 fn any_etcd() -> impl Strategy<Value = Command> {
     let member_id = 1..6_u64;
-    (0..6_u8, 1..9_u8, 0..3_u32, member_id).prop_map(|(kind, n, generation, member_id)| {
+    (0..5_u8, 1..9_u8, 0..3_u32, member_id).prop_map(|(kind, n, generation, member_id)| {
         let node = id(n);
         let peer_url = format!("https://10.0.0.{member_id}:2380");
         Command::Etcd(match kind {
             0 => EtcdChange::Started { node, generation, member_id },
             1 => EtcdChange::Added { node, generation, member_id, peer_url },
             2 => EtcdChange::Promoted { node, generation, member_id },
-            3 => EtcdChange::Lost { node, generation },
-            4 => EtcdChange::Removed { node, generation },
+            3 => EtcdChange::Removed { node, generation },
             _ => EtcdChange::PeerUrlChanged { node, generation, peer_url },
         })
     })
@@ -95,10 +94,6 @@ fn any_other() -> impl Strategy<Value = Command> {
     prop_oneof![
         (1..4_u8).prop_map(|founders| Command::FoundCluster(Box::new(found(founders)))),
         (0..2_usize, 1..9_u8).prop_map(|(set, n)| install(set, n)),
-        (1..9_u8, "[a-c ]{0,2}", any_actor()).prop_map(|(n, label, by)| {
-            let labels = BTreeMap::from([(label.clone(), label)]);
-            Command::SetLabels(SetLabels { node: id(n), labels, by })
-        }),
         (1..9_u8, ".{0,200}").prop_map(|(n, text)| {
             let (subject, outcome) = (text.clone(), text.clone());
             Command::RecordAudit(RecordAudit { by: id(n), action: text, subject, outcome })

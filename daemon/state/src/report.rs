@@ -1,9 +1,7 @@
-//! Reports by members about themselves, and labels that operators set on members.
+//! Reports by members about themselves. Liveness is not in them: gossip has it.
 
-use super::command::SetLabels;
 use super::members::{check_addresses, check_version};
-use super::permissions::Call;
-use super::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, Report, limits};
+use super::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, Report};
 
 impl ClusterState {
     /// Returns whether committing this report would change anything. A report that would not is
@@ -54,41 +52,6 @@ impl ClusterState {
         }
         Ok(())
     }
-
-    pub(super) fn set_labels(&mut self, set: &SetLabels) -> Result<Outcome, Refusal> {
-        self.authorize(&set.by, Call::SetLabels)?;
-        if set.labels.len() > limits::LABELS {
-            return Err(Refusal::new(
-                RefusalKind::Invalid,
-                format!("a node has at most {} labels; drop some", limits::LABELS),
-            ));
-        }
-        for (key, value) in &set.labels {
-            if !is_label(key, 1, limits::LABEL_KEY) || !is_label(value, 0, limits::LABEL_VALUE) {
-                return Err(Refusal::new(
-                    RefusalKind::Invalid,
-                    format!(
-                        "a label's key has 1 to {} and its value at most {} letters, digits or \
-                         any of '-_./'; correct the label {:?}",
-                        limits::LABEL_KEY,
-                        limits::LABEL_VALUE,
-                        key.chars().take(64).collect::<String>()
-                    ),
-                ));
-            }
-        }
-        let member = self.members.get_mut(&set.node).ok_or_else(|| not_a_member(set.node))?;
-        if member.labels == set.labels {
-            return Ok(Outcome::Unchanged);
-        }
-        member.labels.clone_from(&set.labels);
-        Ok(Outcome::Done)
-    }
-}
-
-fn is_label(text: &str, min: usize, max: usize) -> bool {
-    (min..=max).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
 }
 
 fn not_a_member(node: muster_types::NodeId) -> Refusal {

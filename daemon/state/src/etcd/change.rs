@@ -16,8 +16,6 @@ pub enum EtcdChange {
     Added { node: NodeId, generation: u32, member_id: u64, peer_url: String },
     /// etcd promoted the learner: learner -> voter.
     Promoted { node: NodeId, generation: u32, member_id: u64 },
-    /// The data is gone, or an operator wants it replaced: founding, learner, voter -> lost.
-    Lost { node: NodeId, generation: u32 },
     /// etcd does not list the member (any more): back to waiting with the next generation. The
     /// member of a removed node is dropped from the plan.
     Removed { node: NodeId, generation: u32 },
@@ -32,7 +30,6 @@ impl EtcdChange {
             Self::Started { node, .. }
             | Self::Added { node, .. }
             | Self::Promoted { node, .. }
-            | Self::Lost { node, .. }
             | Self::Removed { node, .. }
             | Self::PeerUrlChanged { node, .. } => *node,
         }
@@ -43,7 +40,6 @@ impl EtcdChange {
             Self::Started { generation, .. }
             | Self::Added { generation, .. }
             | Self::Promoted { generation, .. }
-            | Self::Lost { generation, .. }
             | Self::Removed { generation, .. }
             | Self::PeerUrlChanged { generation, .. } => *generation,
         }
@@ -163,10 +159,6 @@ impl NodePlan {
                 MemberPhase::Voter { member_id: held }
             }
             (
-                EtcdChange::Lost { .. },
-                MemberPhase::Founding | MemberPhase::Learner { .. } | MemberPhase::Voter { .. },
-            ) => MemberPhase::Lost { member_id: self.phase.member_id() },
-            (
                 EtcdChange::Removed { .. },
                 MemberPhase::Founding
                 | MemberPhase::Learner { .. }
@@ -212,7 +204,6 @@ fn is_already_applied(change: &EtcdChange, phase: MemberPhase) -> bool {
         | (EtcdChange::Added { member_id, .. }, MemberPhase::Learner { member_id: held }) => {
             *member_id == held
         }
-        (EtcdChange::Lost { .. }, MemberPhase::Lost { .. }) => true,
         _ => false,
     }
 }
@@ -222,7 +213,6 @@ fn stale(change: &EtcdChange, why: &str) -> Refusal {
         EtcdChange::Started { .. } => "started",
         EtcdChange::Added { .. } => "added",
         EtcdChange::Promoted { .. } => "promoted",
-        EtcdChange::Lost { .. } => "lost",
         EtcdChange::Removed { .. } => "removed",
         EtcdChange::PeerUrlChanged { .. } => "moved",
     };

@@ -13,7 +13,7 @@ mod step;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeId, NodeName};
+use muster_types::{ETCD_PEER_PORT, NodeId, NodeName};
 use serde::{Deserialize, Serialize};
 
 pub use change::EtcdChange;
@@ -283,9 +283,4 @@ const fn majority(voters: usize) -> usize {
 /// The etcd peer URL of a node.
 pub fn peer_url(address: &SocketAddr) -> String {
     format!("https://{}", SocketAddr::new(address.ip(), ETCD_PEER_PORT))
-}
-
-/// The etcd client URL of a node.
-pub fn client_url(address: &SocketAddr) -> String {
-    format!("https://{}", SocketAddr::new(address.ip(), ETCD_CLIENT_PORT))
 }

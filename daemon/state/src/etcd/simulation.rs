@@ -11,11 +11,16 @@ use proptest::prelude::*;
 
 use super::{
     DataState, EtcdChange, EtcdObservation, EtcdReport, MemberPhase, ObservedMember, Step,
-    majority, next_step,
+    next_step,
 };
 use crate::command::Remove;
 use crate::fixtures::*;
 use crate::{Command, Outcome};
+
+/// The smallest majority, counted independently of the planner.
+const fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
 
 /// A simulated etcd cluster and the nodes it runs on.
 #[derive(Debug)]
@@ -39,7 +44,6 @@ enum Event {
     /// The number selects one of the current control-plane nodes.
     Remove(usize),
     LoseData(usize),
-    Replace(usize),
     Move(usize),
     Down(usize),
     Up(usize),
@@ -261,25 +265,20 @@ impl World {
         Ok(record)
     }
 
-    fn lost(&mut self, node: NodeId, by_report: bool) {
+    fn lose_data(&mut self, node: NodeId) {
         self.update_health();
         if !self.survives_without(node) {
             return;
         }
         let Some(record) = self.replica.state.etcd().node(&node).cloned() else { return };
         let owned = self.members.iter().find(|m| self.owner(m) == Some(node)).map(|m| m.member_id);
-        let generation = record.generation;
-        if by_report {
-            self.broken.extend(owned);
-            let mut report = report(1);
-            report.node = node;
-            report.addresses = self.replica.state.member(&node).unwrap().addresses.clone();
-            let (data, version) = (DataState::Lost, String::new());
-            report.etcd = Some(EtcdReport { generation, data, version });
-            self.propose(Command::Report(report));
-        } else {
-            self.propose(Command::Etcd(EtcdChange::Lost { node, generation }));
-        }
+        self.broken.extend(owned);
+        let mut report = report(1);
+        report.node = node;
+        report.addresses = self.replica.state.member(&node).unwrap().addresses.clone();
+        let (data, version) = (DataState::Lost, String::new());
+        report.etcd = Some(EtcdReport { generation: record.generation, data, version });
+        self.propose(Command::Report(report));
     }
 
     fn apply_event(&mut self, event: &Event) {
@@ -302,8 +301,7 @@ impl World {
                     self.propose(Command::Remove(Remove { node, by: by(ADMIN), force: false }));
                 }
             }
-            Event::LoseData(n) => self.lost(self.nth(*n), true),
-            Event::Replace(n) => self.lost(self.nth(*n), false),
+            Event::LoseData(n) => self.lose_data(self.nth(*n)),
             Event::Move(n) => {
                 let mut report = report(1);
                 report.node = self.nth(*n);
@@ -324,14 +322,8 @@ impl World {
             Event::Repeat(n) => {
                 self.update_health();
                 let old = self.proposed.get(n % self.proposed.len().max(1)).cloned();
-                match old {
-                    // Valid again once the node has a member, like a new operator request.
-                    Some(Command::Etcd(EtcdChange::Lost { node, .. }))
-                        if !self.survives_without(node) => {}
-                    Some(command @ Command::Etcd(_)) => {
-                        self.replica.run(command);
-                    }
-                    _ => {}
+                if let Some(command @ Command::Etcd(_)) = old {
+                    self.replica.run(command);
                 }
             }
         }
@@ -348,8 +340,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => Just(Event::Join),
         1 => n.clone().prop_map(Event::Remove),
-        1 => n.clone().prop_map(Event::LoseData),
-        1 => n.clone().prop_map(Event::Replace),
+        2 => n.clone().prop_map(Event::LoseData),
         1 => n.clone().prop_map(Event::Move),
         2 => n.clone().prop_map(Event::Down),
         2 => n.clone().prop_map(Event::Up),

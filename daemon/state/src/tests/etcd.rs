@@ -2,7 +2,7 @@ use muster_types::{NodeId, Role};
 
 use super::*;
 use crate::EtcdChange;
-use crate::etcd::{Assignment, EtcdPeer, InitialClusterState, MemberPhase};
+use crate::etcd::{Assignment, DataState, EtcdPeer, EtcdReport, InitialClusterState, MemberPhase};
 
 fn peer(number: u8) -> EtcdPeer {
     EtcdPeer { name: name(number), peer_url: format!("https://10.0.0.{number}:2380") }
@@ -23,7 +23,10 @@ fn promoted(number: u8, generation: u32, member_id: u64) -> Command {
 }
 
 fn lost(number: u8, generation: u32) -> Command {
-    Command::Etcd(EtcdChange::Lost { node: id(number), generation })
+    let mut report = report(number);
+    let (data, version) = (DataState::Lost, String::new());
+    report.etcd = Some(EtcdReport { generation, data, version });
+    Command::Report(report)
 }
 
 fn removed(number: u8, generation: u32) -> Command {
@@ -174,9 +177,9 @@ fn a_late_transition_is_refused_and_changes_nothing() {
     );
     stale(
         &mut replica,
-        lost(1, 7),
+        removed(1, 7),
         1,
-        "(generation 7) cannot be recorded as lost",
+        "(generation 7) cannot be recorded as removed",
         "its etcd has another generation",
     );
     replica.done(added(4, 0, 40));

@@ -1,9 +1,7 @@
-use std::collections::BTreeMap;
-
 use muster_types::Role;
 
 use super::*;
-use crate::command::{Remove, SetLabels};
+use crate::command::Remove;
 use crate::etcd::{DataState, EtcdReport, MemberPhase};
 
 #[test]
@@ -157,37 +155,4 @@ fn lost_report(number: u8) -> Command {
     lost.etcd =
         Some(EtcdReport { generation: 0, data: DataState::Lost, version: "3.4.23".to_owned() });
     Command::Report(lost)
-}
-
-#[test]
-fn labels_are_replaced_as_a_whole_and_bounded() {
-    let mut replica = Replica::founded(3);
-    let set = |labels: &[(&str, &str)]| {
-        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Command::SetLabels(SetLabels { node: id(2), labels, by: by(ADMIN) })
-    };
-    assert_eq!(replica.run(set(&[("zone", "a"), ("disk", "ssd")])), Outcome::Done);
-    assert_eq!(replica.run(set(&[("disk", "ssd"), ("zone", "a")])), Outcome::Unchanged);
-    assert_eq!(replica.run(set(&[("zone", "b")])), Outcome::Done);
-    let labels = &replica.state.member(&id(2)).unwrap().labels;
-    assert_eq!(*labels, BTreeMap::from([("zone".to_owned(), "b".to_owned())]));
-    for wrong in [("", "a"), ("a b", "c"), ("a", "ä")] {
-        assert_eq!(
-            replica.refused(set(&[wrong])),
-            refusal(
-                RefusalKind::Invalid,
-                &format!(
-                    "a label's key has 1 to 128 and its value at most 63 letters, digits or any of \
-                     '-_./'; correct the label {:?}",
-                    wrong.0
-                )
-            )
-        );
-    }
-    let many = (0..65).map(|n| (format!("k{n}"), String::new())).collect();
-    let many = SetLabels { node: id(2), labels: many, by: by(ADMIN) };
-    assert_eq!(
-        replica.refused(Command::SetLabels(many)),
-        refusal(RefusalKind::Invalid, "a node has at most 64 labels; drop some")
-    );
 }

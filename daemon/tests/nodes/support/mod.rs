@@ -13,10 +13,8 @@ use muster_kit::until;
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_state::command::{
-    Admit, CreateToken, FoundCluster, Founder, Grant, InstallAuthorities, SetLabels,
-};
-use muster_state::{Actor, Authorities, ClusterState, Command, Outcome};
+use muster_state::command::{Admit, CreateToken, FoundCluster, Founder, Grant, InstallAuthorities};
+use muster_state::{Actor, Authorities, ClusterState, Command, Outcome, Report};
 use muster_transport::endpoint::{Directory, Peer, Trust};
 use muster_types::{ClusterId, NodeId, NodeName, Role};
 use musterd::raft::Group;
@@ -267,18 +265,19 @@ impl Lab {
 
     /// A write that can be read back by its number.
     pub(crate) fn label(&self, number: u64) -> Command {
-        let filler = (0..3).map(|i| (format!("filler-{i}"), "x".repeat(60)));
-        let number = ("number".to_owned(), number.to_string());
-        Command::SetLabels(SetLabels {
+        let plan = &self.nodes[0].plan;
+        Command::Report(Report {
             node: self.id(0),
-            labels: filler.chain([number]).collect(),
-            by: Actor::Cluster,
+            addresses: vec![plan.address],
+            version: format!("{number:x<60}"),
+            config_version: 1,
+            etcd: None,
         })
     }
 
     /// The number that the last applied [`Self::label`] carried.
     pub(crate) fn number(&self, state: &ClusterState) -> Option<u64> {
-        state.member(&self.id(0))?.labels.get("number")?.parse().ok()
+        state.member(&self.id(0))?.version.trim_end_matches('x').parse().ok()
     }
 }
 
