@@ -150,29 +150,6 @@ impl ClusterState {
             )
         })
     }
-
-    /// Refuses an unknown operator and an operator whose role does not allow the call.
-    fn authorize(&self, by: &Actor, call: permissions::Call) -> Result<(), Refusal> {
-        let Actor::Operator(key) = by else { return Ok(()) };
-        let Some(operator) = self.operators.get(key) else {
-            return Err(Refusal::new(
-                RefusalKind::NotAllowed,
-                format!("{key} is not an operator of this cluster; operators come from node.yaml"),
-            ));
-        };
-        if permissions::allowed(operator.role, call) {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            RefusalKind::NotAllowed,
-            format!(
-                "operator {} has the role {}, which may not call {}; ask an admin",
-                operator.name,
-                operator.role,
-                call.as_str()
-            ),
-        ))
-    }
 }
 
 fn not_founded() -> Refusal {

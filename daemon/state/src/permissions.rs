@@ -3,7 +3,9 @@
 //! Roles: `admin` may do everything. `reader` may read. `operator` may also make changes that
 //! affect no membership. `backup` may take etcd snapshots and read what it needs for that.
 
-use muster_types::OperatorRole;
+use muster_types::{OperatorRole, PublicKey};
+
+use super::{Actor, ClusterState, Refusal, RefusalKind};
 
 macro_rules! calls {
     ($($name:ident: $($role:ident)+;)+) => {
@@ -60,6 +62,42 @@ calls! {
 /// Returns whether an operator of this role may make this call.
 pub fn allowed(role: OperatorRole, call: Call) -> bool {
     role == OperatorRole::Admin || call.roles().contains(&role)
+}
+
+/// A call that the caller may not make.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorizationError {
+    #[error("{key} is not an operator of this cluster; operators come from node.yaml")]
+    UnknownOperator { key: PublicKey },
+    #[error("operator {name} has the role {role}, which may not call {}; ask an admin", .call.as_str())]
+    RoleForbids { name: String, role: OperatorRole, call: Call },
+}
+
+impl From<AuthorizationError> for Refusal {
+    fn from(error: AuthorizationError) -> Self {
+        Self::new(RefusalKind::NotAllowed, error.to_string())
+    }
+}
+
+impl ClusterState {
+    /// Checks that the key is an operator's whose role allows the call.
+    pub fn authorize(&self, key: &PublicKey, call: Call) -> Result<(), AuthorizationError> {
+        let operator =
+            self.operator(key).ok_or(AuthorizationError::UnknownOperator { key: *key })?;
+        if allowed(operator.role, call) {
+            return Ok(());
+        }
+        let (name, role) = (operator.name.clone(), operator.role);
+        Err(AuthorizationError::RoleForbids { name, role, call })
+    }
+
+    /// Checks the author of a command. Members and the cluster's controllers need no role.
+    pub(super) fn authorize_actor(&self, by: &Actor, call: Call) -> Result<(), Refusal> {
+        match by {
+            Actor::Operator(key) => Ok(self.authorize(key, call)?),
+            Actor::Node(_) | Actor::Cluster => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ impl ClusterState {
     /// Checks whether `remove` would succeed and returns the node's name. Removing a removed node
     /// again succeeds and changes nothing.
     pub fn check_removal(&self, remove: &Remove) -> Result<NodeName, Refusal> {
-        self.authorize(&remove.by, Call::RemoveNode)?;
+        self.authorize_actor(&remove.by, Call::RemoveNode)?;
         if let Some(tombstone) = self.members.tombstone(&remove.node) {
             return Ok(tombstone.name.clone());
         }

@@ -162,7 +162,7 @@ impl ClusterState {
         at: ApplyContext,
         create: &CreateToken,
     ) -> Result<Outcome, Refusal> {
-        self.authorize(&create.by, Call::CreateToken)?;
+        self.authorize_actor(&create.by, Call::CreateToken)?;
         check_grant(&create.grant)?;
         if let Some(held) = self.tokens.0.get(&create.token) {
             if held.verifier == create.verifier && held.grant == create.grant {
@@ -207,7 +207,7 @@ impl ClusterState {
         at: ApplyContext,
         revoke: &RevokeToken,
     ) -> Result<Outcome, Refusal> {
-        self.authorize(&revoke.by, Call::RevokeToken)?;
+        self.authorize_actor(&revoke.by, Call::RevokeToken)?;
         let Some(token) = self.tokens.0.get_mut(&revoke.token) else {
             return Err(Refusal::new(
                 RefusalKind::NoSuchToken,

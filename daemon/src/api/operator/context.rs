@@ -20,7 +20,8 @@ use crate::api::node::unavailable;
 use crate::api::node_status::NodeStatusProvider;
 use crate::etcd_clients::{EtcdClientError, EtcdClients};
 use crate::raft::Group;
-use muster_state::permissions::{Call, allowed};
+use muster_state::command::RecordAudit;
+use muster_state::permissions::{AuthorizationError, Call};
 use muster_state::{Actor, ClusterState, Command, Outcome, Refusal, RefusalKind};
 
 /// Time limit for a node to answer a call about itself.
@@ -45,18 +46,10 @@ pub fn check_role(state: &ClusterState, key: &PublicKey, method: &str) -> Result
 }
 
 fn check_call(state: &ClusterState, key: &PublicKey, call: Call) -> Result<(), Status> {
-    let operator = state.operator(key).ok_or_else(|| {
-        Status::unauthenticated("this key belongs to no operator of this cluster")
-    })?;
-    if allowed(operator.role, call) {
-        return Ok(());
-    }
-    Err(Status::permission_denied(format!(
-        "{} has the role {}, which may not call {}; ask an admin",
-        operator.name,
-        operator.role,
-        call.as_str()
-    )))
+    state.authorize(key, call).map_err(|error| match &error {
+        AuthorizationError::UnknownOperator { .. } => Status::unauthenticated(error.to_string()),
+        AuthorizationError::RoleForbids { .. } => Status::permission_denied(error.to_string()),
+    })
 }
 
 impl OperatorContext {
