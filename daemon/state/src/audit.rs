@@ -127,6 +127,7 @@ impl ClusterState {
         at: ApplyContext,
         record: &RecordAudit,
     ) -> Result<Outcome, Refusal> {
+        self.require_control_plane(&record.by)?;
         if record.action.is_empty() {
             return Err(Refusal::new(RefusalKind::Invalid, "an audit entry names an action"));
         }

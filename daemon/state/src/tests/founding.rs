@@ -208,6 +208,32 @@ fn an_entry_of_the_audit_log_is_one_bounded_line() {
 }
 
 #[test]
+fn only_a_control_plane_member_records_audit_entries() {
+    let mut replica = Replica::founded(1);
+    replica.done(Command::Admit(admit(4, muster_types::Role::Worker)));
+    let entries = replica.state.audit().len();
+    for number in [4, 9] {
+        let refused = replica.refused(Command::RecordAudit(RecordAudit {
+            by: id(number),
+            action: "refuse-stranger".to_owned(),
+            subject: String::new(),
+            outcome: String::new(),
+        }));
+        assert_eq!(
+            refused,
+            refusal(
+                RefusalKind::NotNow,
+                &format!(
+                    "node {} is not (or no longer) a control-plane member; ask another one",
+                    id(number).short()
+                )
+            )
+        );
+    }
+    assert_eq!(replica.state.audit().len(), entries);
+}
+
+#[test]
 fn the_audit_log_forgets_the_oldest() {
     let mut replica = Replica::founded(1);
     for number in 0..2_100 {
