@@ -170,7 +170,7 @@ impl MembershipCheck {
             renew_reply::Outcome::Refused(refusal) if refusal.reason() == Reason::Removed => {
                 Some(CheckOutcome::Removed)
             }
-            renew_reply::Outcome::Refused(_) | renew_reply::Outcome::Redirect(_) => None,
+            renew_reply::Outcome::Refused(_) => None,
         }
     }
 }

@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::{Stream, StreamExt as _, stream};
 use muster_messages::node::{
-    Accepted, ForwardReply, ForwardRequest, NotLeader, ProposeReply, ProposeRequest, RaftMessage,
+    ForwardReply, ForwardRequest, NotLeader, ProposeReply, ProposeRequest, RaftMessage,
     ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotChunk, View,
-    WatchRequest, propose_reply, read_index_reply, report_reply,
+    WatchRequest, propose_reply, read_index_reply,
 };
 use muster_services::node::node_server::Node;
 use muster_transport::endpoint::Caller;
@@ -218,8 +218,7 @@ impl Node for NodeService {
                 .into_result()
                 .map_err(|refusal| Status::failed_precondition(refusal.message))?;
         }
-        let outcome = Some(report_reply::Outcome::Accepted(Accepted {}));
-        Ok(Response::new(ReportReply { outcome }))
+        Ok(Response::new(ReportReply {}))
     }
 
     type WatchStream = ReplyStream<View>;
