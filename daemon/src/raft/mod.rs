@@ -1,15 +1,27 @@
-//! The Raft group: client, network, timers, quorum watch and voters. The store is in `muster_storage`.
+//! The Raft group: the handle to it, network, timers and quorum watch. Only this module talks to
+//! openraft. The store is in `muster_storage`, the replicated state in `muster_state`.
 
+mod client;
 pub mod codec;
+mod error;
 mod group;
+mod health;
+mod membership;
 mod network;
-pub mod quorum;
+mod quorum;
 mod quorum_watch;
+mod receive;
+mod retry;
 mod start;
 pub mod timing;
 pub mod types;
-pub mod voters;
+pub(crate) mod voters;
 
-pub use group::{AppliedCommand, Group, GroupError, LocalRaftError, MAX_COMMAND};
-pub use start::{RaftTask, StartError, StartOptions, prepare_store, start};
-pub use types::{Metrics, Raft, TypeConfig};
+pub use client::AppliedCommand;
+pub use error::{GroupError, LocalRaftError};
+pub use group::Group;
+pub use membership::{MembershipError, MembershipLock};
+pub(crate) use receive::SnapshotHeader;
+pub(crate) use start::prepare_store;
+pub use start::{RaftTask, StartError, StartOptions, start};
+pub use types::{Metrics, TypeConfig};

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 /// A Raft that has waited for its disk for this long is stuck: the node no longer leads, accepts no
 /// writes and answers no read as current.
-pub const STUCK_AFTER: Duration = Duration::from_secs(2);
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 /// The timers that the quorum watch depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct QuorumTimers {
+pub(super) struct QuorumTimers {
     /// A follower without a heartbeat for this long may vote for another node.
-    pub lease: Duration,
+    pub(super) lease: Duration,
 }
 
 impl QuorumTimers {
@@ -31,7 +31,7 @@ impl QuorumTimers {
 
 /// Leadership of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaderState {
+pub(super) enum LeaderState {
     /// It does not lead, or leads with a majority.
     Normal,
     /// It leads in name only: no heartbeats, no writes.
@@ -43,7 +43,7 @@ pub enum LeaderState {
 
 /// An action on the Raft core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     StopHeartbeats,
     SendOneHeartbeat,
     StartHeartbeats,
@@ -51,14 +51,14 @@ pub enum Effect {
 
 /// One sample of the leader's quorum and of this node's disk.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct QuorumSample {
+pub(super) struct QuorumSample {
     /// Time since a majority acknowledged this leader, as openraft last reported; `None` when this
     /// node does not lead.
-    pub since_acknowledged: Option<Duration>,
+    pub(super) since_acknowledged: Option<Duration>,
     /// Time since openraft last published metrics. It publishes none while it waits for its disk.
-    pub core_silence: Duration,
+    pub(super) core_silence: Duration,
     /// Duration of the store commit in progress; zero if there is none.
-    pub stalled_for: Duration,
+    pub(super) stalled_for: Duration,
 }
 
 impl QuorumSample {
@@ -66,12 +66,12 @@ impl QuorumSample {
     /// at least openraft's silence, since the last report is that old. openraft does not wait for a
     /// commit mark and keeps being acknowledged then. But a leader whose disk hangs can accept no
     /// write, so the hang counts too.
-    pub fn unacknowledged(self) -> Option<Duration> {
+    pub(super) fn unacknowledged(self) -> Option<Duration> {
         let hung = if self.disk_hangs() { self.stalled_for } else { Duration::ZERO };
         self.since_acknowledged.map(|since| since.max(self.core_silence).max(hung))
     }
 
-    pub fn disk_hangs(self) -> bool {
+    pub(super) fn disk_hangs(self) -> bool {
         self.stalled_for >= STUCK_AFTER
     }
 }
@@ -79,7 +79,7 @@ impl QuorumSample {
 /// Returns openraft's silence at a sample taken `since_last` after the previous one. A late sample
 /// means that this process was paused, and openraft with it, so at most twice the sampling interval
 /// `tick` counts.
-pub fn core_silence(
+pub(super) fn core_silence(
     before: Duration,
     has_published: bool,
     since_last: Duration,
@@ -90,7 +90,7 @@ pub fn core_silence(
 
 /// Decides the next state and action. `unacknowledged` is the time since a majority acknowledged
 /// this leader, `None` when it does not lead. `now` is any monotonic clock.
-pub fn step(
+pub(super) fn step(
     lead: LeaderState,
     now: Duration,
     unacknowledged: Option<Duration>,

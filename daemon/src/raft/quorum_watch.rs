@@ -8,7 +8,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::group::Leadership;
 use super::quorum::{Effect, LeaderState, QuorumSample, core_silence, step};
 use super::timing::QUORUM_TIMERS;
 use super::types::Raft;
@@ -17,6 +16,36 @@ use muster_storage::DiskStall;
 /// Sampling interval of the time since the last acknowledgement, which passes without any event. A
 /// leader without a majority steps down after two leases and at most one interval.
 const TICK: Duration = Duration::from_millis(225);
+
+/// Channels between the handle and the quorum watch.
+#[derive(Debug, Clone)]
+pub(super) struct WatchChannels {
+    /// Published by the watch.
+    pub leadership: watch::Receiver<Leadership>,
+    /// The stall of the node's store.
+    pub stall: DiskStall,
+    /// Read by the watch. True while this node steps down and another is yet to be elected. See
+    /// [`super::membership`].
+    pub stepping_down: watch::Sender<bool>,
+}
+
+/// Leadership of this node, as published by the quorum watch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leadership {
+    /// True if this node leads in name only: no majority has acknowledged it for too long.
+    pub stepped_down: bool,
+    /// The last time that this node knew a leader with a majority.
+    pub last_leader_at: Instant,
+    /// Time since openraft last published metrics, which it does at every tick. Time in which this
+    /// process was paused does not count.
+    pub core_silence: Duration,
+}
+
+impl Default for Leadership {
+    fn default() -> Self {
+        Self { stepped_down: false, last_leader_at: Instant::now(), core_silence: Duration::ZERO }
+    }
+}
 
 /// Watches this node's leadership until `stop` and publishes it. Only this task turns heartbeats
 /// off and on: they are off while this node has stepped down or hands its leadership over.

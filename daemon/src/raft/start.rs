@@ -10,10 +10,11 @@ use openraft::error::{InitializeError, RaftError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::group::{Leadership, WatchChannels};
+use super::group::Group;
 use super::network::Network;
+use super::quorum_watch::{Leadership, WatchChannels, watch_quorum};
+use super::timing;
 use super::types::{Raft, RaftStorage};
-use super::{Group, quorum_watch, timing};
 use muster_storage::{self, DiskStall, OpenError, SLED, StoreIdentity};
 
 /// Parameters of this node's Raft.
@@ -54,8 +55,8 @@ impl RaftTask {
     /// Runs the quorum watch until `stop`, then shuts Raft down.
     pub async fn run(self, stop: CancellationToken) {
         let Self { group, leadership, stall, stepping_down } = self;
-        let raft = group.raft().clone();
-        quorum_watch::watch_quorum(raft.clone(), leadership, stall, stepping_down, stop).await;
+        let raft = group.raft;
+        watch_quorum(raft.clone(), leadership, stall, stepping_down, stop).await;
         if let Err(error) = raft.shutdown().await {
             tracing::warn!(%error, "Raft's core panicked");
         }
@@ -64,7 +65,7 @@ impl RaftTask {
 
 /// Creates the store of a node that enters `cluster`. If the node was a member before
 /// (`was_member`), its store must exist.
-pub async fn prepare_store(
+pub(crate) async fn prepare_store(
     dir: PathBuf,
     me: NodeId,
     cluster: ClusterId,

@@ -28,10 +28,10 @@ pub const SNAPSHOT_EVERY: u64 = 2000;
 const KEPT_ENTRIES: u64 = 500;
 
 /// Timers of the quorum watch.
-pub const QUORUM_TIMERS: QuorumTimers = QuorumTimers { lease: ELECTION_MAX };
+pub(super) const QUORUM_TIMERS: QuorumTimers = QuorumTimers { lease: ELECTION_MAX };
 
 /// openraft's configuration.
-pub fn config(cluster: &ClusterId, snapshot_every: u64) -> Config {
+pub(super) fn config(cluster: &ClusterId, snapshot_every: u64) -> Config {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: cluster.short(),

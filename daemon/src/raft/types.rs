@@ -5,19 +5,16 @@ pub use muster_storage::TypeConfig;
 use muster_types::NodeId;
 
 /// The store of a node's vote and log.
-pub type LogStore = muster_storage::LogStore<TypeConfig>;
-
-/// The state machine of a node.
-pub type StateMachine = muster_storage::StateMachine<TypeConfig, ClusterState>;
+pub(crate) type LogStore = muster_storage::LogStore<TypeConfig>;
 
 /// The opened Raft store of a node.
 pub type RaftStorage = muster_storage::RaftStorage<TypeConfig, ClusterState>;
 
 /// openraft's handle.
-pub type Raft = openraft::Raft<TypeConfig>;
+pub(crate) type Raft = openraft::Raft<TypeConfig>;
 
 /// What openraft publishes about itself.
 pub type Metrics = openraft::RaftMetrics<NodeId, openraft::EmptyNode>;
 
 /// A snapshot between openraft and the network.
-pub type Snapshot = openraft::Snapshot<TypeConfig>;
+pub(crate) type Snapshot = openraft::Snapshot<TypeConfig>;

@@ -1,5 +1,5 @@
 //! Reconciles Raft's voters with the registry, one change at a time. Decides only;
-//! [`crate::controllers::voters`] performs the changes.
+//! [`super::membership`] performs the changes.
 
 use std::collections::BTreeSet;
 
@@ -7,42 +7,47 @@ use muster_types::NodeId;
 
 /// Raft's current membership, as the leader sees it.
 #[derive(Debug, Clone, Default)]
-pub struct RaftMembership {
+pub(crate) struct RaftMembership {
     /// The voters of the newest configuration.
-    pub voters: BTreeSet<NodeId>,
+    pub(crate) voters: BTreeSet<NodeId>,
     /// Members that only receive the log.
-    pub learners: BTreeSet<NodeId>,
+    pub(crate) learners: BTreeSet<NodeId>,
     /// Learners whose log has reached the leader's, except for the last few entries.
-    pub caught_up: BTreeSet<NodeId>,
+    pub(crate) caught_up: BTreeSet<NodeId>,
     /// True if a change is half done (joint consensus), as after a crash of the leader.
-    pub joint: bool,
+    pub(crate) joint: bool,
 }
 
 /// One membership change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MembershipChange {
+pub(crate) enum MembershipChange {
     /// Finish the change that is half done.
     Finish(BTreeSet<NodeId>),
     AddLearner(NodeId),
     Promote(NodeId),
-    /// Remove a voter or a learner.
-    Remove(NodeId),
+    RemoveVoter(NodeId),
+    RemoveLearner(NodeId),
 }
 
 /// Returns the next change from `have` towards `want`; `None` once they agree, or while a learner
 /// has yet to catch up.
-pub fn next_change(want: &BTreeSet<NodeId>, have: &RaftMembership) -> Option<MembershipChange> {
+pub(crate) fn next_change(
+    want: &BTreeSet<NodeId>,
+    have: &RaftMembership,
+) -> Option<MembershipChange> {
     if have.joint {
         return Some(MembershipChange::Finish(have.voters.clone()));
     }
-    let present = || have.voters.union(&have.learners);
-    if let Some(gone) = present().find(|id| !want.contains(id)) {
-        return Some(MembershipChange::Remove(*gone));
+    if let Some(gone) = have.voters.difference(want).next() {
+        return Some(MembershipChange::RemoveVoter(*gone));
+    }
+    if let Some(gone) = have.learners.difference(want).next() {
+        return Some(MembershipChange::RemoveLearner(*gone));
     }
     if let Some(ready) = have.learners.iter().find(|id| have.caught_up.contains(id)) {
         return Some(MembershipChange::Promote(*ready));
     }
-    let known: BTreeSet<_> = present().copied().collect();
+    let known: BTreeSet<_> = have.voters.union(&have.learners).copied().collect();
     want.difference(&known).next().map(|new| MembershipChange::AddLearner(*new))
 }
 
@@ -91,10 +96,8 @@ mod tests {
                 have.learners.remove(&id);
                 have.voters.insert(id);
             }
-            MembershipChange::Remove(id) => {
-                have.learners.remove(&id);
-                have.voters.remove(&id);
-            }
+            MembershipChange::RemoveVoter(id) => assert!(have.voters.remove(&id), "it votes"),
+            MembershipChange::RemoveLearner(id) => assert!(have.learners.remove(&id), "it learns"),
         }
     }
 

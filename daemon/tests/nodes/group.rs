@@ -165,13 +165,18 @@ async fn a_membership_change_whose_leader_died_half_way_is_finished_by_the_next(
     lab.start_raft(3).await;
     let leader = lab.leader().await;
     let [successor, other] = lab.others(leader)[..] else { unreachable!() };
-    let raft = lab.group(leader).raft().clone();
-    raft.add_learner(lab.id(3), openraft::EmptyNode {}, true).await?;
+    let (lock, _) = lab.group(leader).lock_membership().await.expect("it leads");
+    let added = lab.id(3);
+    lock.add_learner(added).await?;
+    until("the learner has caught up", async || {
+        let known = metrics(&lab.group(leader)).last_log_index;
+        (metrics(&lab.group(3)).last_log_index == known).then_some(())
+    })
+    .await;
     lab.isolate(other);
     lab.isolate(3);
-    let added = openraft::ChangeMembers::AddVoterIds(lab.ids([3]));
     let mut change = tokio::task::JoinSet::new();
-    change.spawn(async move { raft.change_membership(added, true).await.map(drop) });
+    change.spawn(async move { lock.promote(added).await });
     until("the successor has the joint configuration", async || {
         (voters(&lab.group(successor)).len() == 2).then_some(())
     })

@@ -4,14 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Lab, LabOptions, new_token};
 use muster_kit::{bounded, until};
-use muster_state::{Command, Outcome, TimestampedCommand};
+use muster_state::{Command, Outcome};
 use musterd::raft::GroupError;
 use tokio::task::JoinSet;
 
 type Test = anyhow::Result<()>;
 
-/// Appends entries to a node's Raft directly, without [`musterd::raft::Group`], and waits only
-/// until they are in its log.
+/// Proposes entries at a leader that was cut off just now, and waits only until they are in its log.
 async fn append_uncommitted(lab: &Lab, at: usize, count: u64) -> JoinSet<()> {
     let group = lab.group(at);
     let last = || group.metrics().borrow().last_log_index.unwrap_or(0);
@@ -19,10 +18,8 @@ async fn append_uncommitted(lab: &Lab, at: usize, count: u64) -> JoinSet<()> {
     let mut writes = JoinSet::new();
     for number in 0..count {
         let command = lab.label(9_000 + number);
-        let (raft, now_ms) = (group.raft().clone(), group.state().now_ms());
-        writes.spawn(async move {
-            raft.client_write(TimestampedCommand { now_ms, command }).await.ok();
-        });
+        let group = group.clone();
+        writes.spawn(async move { drop(group.propose_as_leader(command).await) });
     }
     until("the entries are in the leader's log", async || (last() >= wanted).then_some(())).await;
     writes

@@ -20,10 +20,7 @@ use muster_messages::node::{
 };
 use muster_services::node::node_server::Node;
 use muster_transport::endpoint::Caller;
-use muster_types::{NodeId, PublicKey, Role};
-use openraft::error::Fatal;
-use openraft::raft::SnapshotResponse;
-use openraft::{Snapshot, SnapshotMeta, Vote};
+use muster_types::{PublicKey, Role};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
@@ -33,10 +30,10 @@ use view_stream::{ViewCache, Watcher};
 
 use super::node_status::NodeStatusProvider;
 use crate::raft::codec::{decode, encode};
-use crate::raft::{AppliedCommand, Group, GroupError, LocalRaftError};
+use crate::raft::{AppliedCommand, Group, GroupError, LocalRaftError, SnapshotHeader};
 use muster_state::command::Report;
 use muster_state::{Command, EtcdReport};
-use muster_storage::{MAX_SNAPSHOT, SnapshotBody};
+use muster_storage::MAX_SNAPSHOT;
 
 /// Time limit for a call to wait for this node's Raft to start.
 const RAFT_START_TIMEOUT: Duration = Duration::from_millis(500);
@@ -110,10 +107,8 @@ impl Node for NodeService {
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         let group = self.raft(&request).await?;
-        let rpc = decode(&request.into_inner().body, "append")?;
-        group.on_append();
-        let answer = group.raft().append_entries(rpc).await;
-        Ok(Response::new(RaftMessage { body: encode(&answer) }))
+        let body = group.receive_append(&request.into_inner().body).await?;
+        Ok(Response::new(RaftMessage { body }))
     }
 
     async fn request_vote(
@@ -121,9 +116,8 @@ impl Node for NodeService {
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         let group = self.raft(&request).await?;
-        let rpc = decode(&request.into_inner().body, "vote request")?;
-        let answer = group.raft().vote(rpc).await;
-        Ok(Response::new(RaftMessage { body: encode(&answer) }))
+        let body = group.receive_vote_request(&request.into_inner().body).await?;
+        Ok(Response::new(RaftMessage { body }))
     }
 
     async fn install_snapshot(
@@ -135,12 +129,9 @@ impl Node for NodeService {
         let first = next(&mut pieces)
             .await?
             .ok_or_else(|| Status::invalid_argument("empty snapshot stream"))?;
-        let (vote, meta): (Vote<_>, SnapshotMeta<_, _>) = decode(&first.header, "snapshot header")?;
-        let known = group.metrics().borrow().vote;
-        if vote < known {
-            // The sender was deposed: Raft would reject the snapshot, but only after the transfer.
-            let answer = Ok::<_, Fatal<NodeId>>(SnapshotResponse::new(known));
-            return Ok(Response::new(RaftMessage { body: encode(&answer) }));
+        let header = SnapshotHeader::decode(&first.header)?;
+        if let Some(body) = group.reject_snapshot(&header) {
+            return Ok(Response::new(RaftMessage { body }));
         }
         let _permit = self
             .snapshot_slot
@@ -153,9 +144,8 @@ impl Node for NodeService {
             }
             body.extend_from_slice(&piece.body);
         }
-        let snapshot = Snapshot { meta, snapshot: Box::new(SnapshotBody(body.freeze())) };
-        let answer = group.raft().install_full_snapshot(vote, snapshot).await;
-        Ok(Response::new(RaftMessage { body: encode(&answer) }))
+        let body = group.receive_snapshot(header, body.freeze()).await;
+        Ok(Response::new(RaftMessage { body }))
     }
 
     async fn propose(
