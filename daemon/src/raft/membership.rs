@@ -1,10 +1,10 @@
 //! Raft's membership: reads it, and changes it one step at a time under a lock. The only user of
-//! openraft's membership calls. [`super::voters`] decides what the voters controller changes.
+//! openraft's membership calls. [`decide_removal`] and [`super::voters`] decide what is changed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use muster_state::{ClusterState, Command, Refusal, RefusalKind};
+use muster_state::{ClusterState, Command, Refusal, RemovalContext, RemovalStep, decide_removal};
 use muster_types::NodeId;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EmptyNode};
@@ -133,22 +133,27 @@ impl Group {
     ) -> Result<Result<Option<MembershipLock>, Refusal>, LocalRaftError> {
         let Command::Remove(remove) = command else { return Ok(Ok(None)) };
         let (lock, state) = self.lock_membership().await?;
-        let voters = self.voters();
-        if let Err(refusal) = state.check_removal(remove) {
-            return Ok(Err(refusal));
+        // The node that an operator asked has checked that the voters answer. Here the change of
+        // the membership itself shows that.
+        let context = RemovalContext {
+            raft_voters: self.voters(),
+            leader: Some(self.me),
+            ..RemovalContext::default()
+        };
+        let plan = match decide_removal(&state, &context, remove) {
+            Ok(plan) => plan,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        for step in plan.steps {
+            match step {
+                RemovalStep::HandOverLeadership => return Err(self.hand_over().await),
+                RemovalStep::RemoveRaftVoter => {
+                    lock.remove_voter(plan.node).await.map_err(|error| not_changed(&error))?;
+                }
+                // The first is over, or left to the etcd plan. The caller appends the command.
+                RemovalStep::RemoveEtcdMember { .. } | RemovalStep::Commit => {}
+            }
         }
-        if !voters.contains(&remove.node) {
-            return Ok(Ok(Some(lock)));
-        }
-        if voters.len() == 1 {
-            let message = "it is the only Raft voter; wait until `musterctl members` shows \
-                           another one, then try again";
-            return Ok(Err(Refusal::new(RefusalKind::QuorumAtRisk, message)));
-        }
-        if remove.node == self.me {
-            return Err(self.hand_over().await);
-        }
-        lock.remove_voter(remove.node).await.map_err(|error| not_changed(&error))?;
         Ok(Ok(Some(lock)))
     }
 

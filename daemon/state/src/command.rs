@@ -110,8 +110,8 @@ pub struct Admit {
     pub verified_by: NodeId,
 }
 
-/// A removal, which also stops the node's etcd. The caller has etcd remove its member first where
-/// the remaining voters are no majority of the old list (with two voters, say).
+/// A removal, which also stops the node's etcd. It is the last step of a
+/// [`RemovalPlan`](crate::RemovalPlan).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remove {
     /// Resolved by the caller (`ClusterState::find`), so that a retry cannot hit a newer node of

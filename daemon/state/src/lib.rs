@@ -21,7 +21,8 @@ mod outcome;
 pub mod permissions;
 #[cfg(test)]
 mod properties;
-mod remove;
+mod quorum;
+mod removal;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use etcd::{EtcdChange, EtcdReport};
 pub use founding::Birth;
 pub use members::{Member, Tombstone};
 pub use outcome::{Outcome, Refusal, RefusalKind};
+pub use removal::{RemovalContext, RemovalPlan, RemovalStep, decide_removal};
 pub use tokens::{Token, TokenStatus};
 
 /// The whole replicated state of a cluster; empty before the cluster is founded.

@@ -115,6 +115,11 @@ impl ClusterState {
         self.members.by_name(name)
     }
 
+    /// The name of a member, or the short id of another node.
+    pub fn name_or_id(&self, node: &NodeId) -> String {
+        self.member(node).map_or_else(|| node.short(), |member| member.name.to_string())
+    }
+
     /// Every removed node.
     pub fn removed(&self) -> impl ExactSizeIterator<Item = (&NodeId, &Tombstone)> {
         self.members.removed.iter().map(|(id, tombstone)| (id, tombstone.as_ref()))
@@ -136,12 +141,6 @@ impl ClusterState {
         let by_name = text.parse().ok().and_then(|name| self.members.by_name(&name));
         let by_id = || text.parse().ok().and_then(|id| self.members.get(&id));
         by_name.or_else(by_id).ok_or_else(|| self.unknown(text))
-    }
-
-    /// Returns the node that a removal names: a member, or by its id a removed node.
-    pub fn find_for_removal(&self, text: &str) -> Result<NodeId, Refusal> {
-        let removed = text.parse().ok().filter(|id| self.members.tombstone(id).is_some());
-        removed.map_or_else(|| self.find(text).map(|member| member.id), Ok)
     }
 
     fn unknown(&self, text: &str) -> Refusal {

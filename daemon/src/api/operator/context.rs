@@ -77,8 +77,7 @@ impl OperatorContext {
 
     /// Returns the name of a member, or the short id of another node.
     pub(super) fn name(&self, node: &NodeId) -> String {
-        let state = self.group.state();
-        state.member(node).map_or_else(|| node.short(), |member| member.name.to_string())
+        self.group.state().name_or_id(node)
     }
 
     /// Returns a state that is at least as new as the call.

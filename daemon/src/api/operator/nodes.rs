@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use muster_gossip::LivenessState;
+use muster_gossip::{Liveness, LivenessState};
 use muster_init::units::etcd::client::{CallErrorKind, EtcdMemberId};
 use muster_messages::operator as wire;
 use muster_types::{NodeId, PublicKey, VERSION};
@@ -15,7 +15,7 @@ use super::context::{operator_actor, refusal_status};
 use crate::clock;
 use muster_state::command::Remove;
 use muster_state::permissions::Call;
-use muster_state::{ClusterState, Command, Outcome};
+use muster_state::{ClusterState, Command, RemovalContext, RemovalStep, decide_removal};
 
 /// Time limit for a removal to wait for etcd, which changes its membership only with a leader. Its
 /// members must also have been connected for 5 s (etcd's `HealthInterval`).
@@ -82,75 +82,53 @@ impl OperatorContext {
         let state = self.current().await?;
         let node = state.find_for_removal(&request.node).map_err(refusal_status)?;
         let remove = Remove { node, by: operator_actor(caller), force: request.force };
-        // All checks come before the first change.
-        state.check_removal(&remove).map_err(refusal_status)?;
-        self.check_majority_without(&node)?;
-        if !self.is_down(&node) {
-            self.remove_etcd_member(&state, node, request.force).await?;
-        }
-        match self.propose(Command::Remove(remove)).await? {
-            Outcome::Removed { node, name } => {
-                Ok(wire::RemoveNodeReply { name: name.to_string(), id: node.to_string() })
+        // The decision comes before the first change.
+        let plan = decide_removal(&state, &self.removal_context(), &remove);
+        let plan = plan.map_err(refusal_status)?;
+        for step in plan.steps {
+            match step {
+                RemovalStep::RemoveEtcdMember { member_id } => {
+                    self.remove_etcd_member(&state, node, member_id, request.force).await?;
+                }
+                // Raft's leader performs these when it gets the command.
+                RemovalStep::HandOverLeadership | RemovalStep::RemoveRaftVoter => {}
+                RemovalStep::Commit => {
+                    self.propose(Command::Remove(remove.clone())).await?;
+                }
             }
-            other => Err(Status::internal(format!("unexpected outcome of the removal: {other:?}"))),
         }
+        Ok(wire::RemoveNodeReply { name: plan.name.to_string(), id: node.to_string() })
     }
 
-    /// Rejects a removal that would leave Raft without a majority: the change itself must be
-    /// committed by the remaining majority. `force` does not override this.
-    fn check_majority_without(&self, node: &NodeId) -> Result<(), Status> {
-        let mut voters = self.group.voters();
-        if !voters.remove(node) {
-            return Ok(());
+    fn removal_context(&self) -> RemovalContext {
+        let me = self.group.me();
+        let liveness = self.liveness.borrow();
+        let down = liveness.iter().filter(|(id, seen)| **id != me && is_down(seen));
+        RemovalContext {
+            raft_voters: self.group.voters(),
+            leader: self.group.leader(),
+            down: down.map(|(id, _)| *id).collect(),
         }
-        if voters.is_empty() {
-            return Err(Status::failed_precondition(format!(
-                "{} is the only voter of Raft; wait until `musterctl members` shows another one, \
-                 then try again",
-                self.name(node)
-            )));
-        }
-        let up: Vec<_> = voters.iter().filter(|voter| !self.is_down(voter)).collect();
-        if up.len() > voters.len() / 2 {
-            return Ok(());
-        }
-        let down = voters.iter().filter(|voter| self.is_down(voter)).map(|voter| self.name(voter));
-        Err(Status::failed_precondition(format!(
-            "without {}, Raft would have {} voters, of which only {} answer: no majority; start {} \
-             again, or remove it first",
-            self.name(node),
-            voters.len(),
-            up.len(),
-            down.collect::<Vec<_>>().join(", ")
-        )))
     }
 
     /// Returns true if gossip reports the node as down. Never true for this node.
     fn is_down(&self, node: &NodeId) -> bool {
-        *node != self.group.me()
-            && self
-                .liveness
-                .borrow()
-                .get(node)
-                .is_some_and(|seen| seen.state == LivenessState::Down)
+        *node != self.group.me() && self.liveness.borrow().get(node).is_some_and(is_down)
     }
 
-    /// Removes the node's member from etcd while it still answers: with two members left, etcd
-    /// needs its vote for the removal.
+    /// Removes the node's member from etcd. Succeeds if the node dies meanwhile: then the etcd plan
+    /// removes it later.
     async fn remove_etcd_member(
         &self,
         state: &ClusterState,
         node: NodeId,
+        member_id: u64,
         force: bool,
     ) -> Result<(), Status> {
-        let record = state.etcd().node(&node);
-        let Some(member) = record.and_then(|record| record.phase.member_id()) else {
-            return Ok(());
-        };
         let client = self.with_etcd(|clients| clients.client(state, clock::now()))?;
         let deadline = Instant::now() + ETCD_REMOVAL_TIMEOUT;
         loop {
-            let attempt = timeout(ETCD_TIMEOUT, client.remove(EtcdMemberId(member))).await;
+            let attempt = timeout(ETCD_TIMEOUT, client.remove(EtcdMemberId(member_id))).await;
             let Ok(outcome) = attempt else {
                 if force || self.is_down(&node) {
                     return Ok(());
@@ -193,4 +171,8 @@ impl OperatorContext {
         });
         Ok(wire::ShowPkiReply { nodes: nodes.collect(), ..muster_state::view::authorities(&state) })
     }
+}
+
+fn is_down(seen: &Liveness) -> bool {
+    seen.state == LivenessState::Down
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use change::EtcdChange;
 pub use step::{EtcdObservation, ObservedMember, Step, next_step};
 
+use super::quorum::Voters;
 use super::{ApplyContext, ClusterState, Member};
 
 /// A control-plane node's report about its own etcd.
@@ -240,21 +241,15 @@ impl EtcdPlan {
         self.pending_removals.insert(*node, removal);
     }
 
-    /// Returns whether the remaining etcd voters would lose their quorum without this node's
-    /// member, by the plan. Lost members and those of removed nodes count, but do not answer.
-    pub(super) fn would_lose_quorum_without(&self, node: &NodeId) -> bool {
-        let voting =
-            |r: &NodePlan| matches!(r.phase, MemberPhase::Founding | MemberPhase::Voter { .. });
-        let lost = |r: &NodePlan| matches!(r.phase, MemberPhase::Lost { .. });
-        let Some(node_plan) = self.nodes.get(node) else { return false };
-        if !voting(node_plan) && !lost(node_plan) {
-            return false;
-        }
-        let others = || self.nodes.iter().filter(|(id, _)| *id != node).map(|(_, r)| r);
-        let answering = others().filter(|r| voting(r)).count();
-        let silent = others().filter(|r| lost(r)).count()
-            + self.pending_removals.values().filter(|d| !d.learner).count();
-        answering < majority(answering + silent)
+    /// The voters by the plan. Lost members and those of removed nodes do not answer.
+    pub(super) fn voters(&self) -> Voters<NodeId> {
+        let planned = self.nodes.iter().filter_map(|(node, node_plan)| match node_plan.phase {
+            MemberPhase::Founding | MemberPhase::Voter { .. } => Some((*node, true)),
+            MemberPhase::Lost { .. } => Some((*node, false)),
+            MemberPhase::Waiting | MemberPhase::Learner { .. } => None,
+        });
+        let removed = self.pending_removals.iter().filter(|(_, removal)| !removal.learner);
+        planned.chain(removed.map(|(node, _)| (*node, false))).collect()
     }
 }
 
@@ -273,11 +268,6 @@ impl ClusterState {
     pub fn etcd_peer_url(&self, node: &NodeId) -> Option<String> {
         self.member(node).and_then(|m| m.addresses.first()).map(peer_url)
     }
-}
-
-/// The smallest majority of `voters`.
-const fn majority(voters: usize) -> usize {
-    voters / 2 + 1
 }
 
 /// The etcd peer URL of a node.

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use muster_types::{NodeId, NodeName};
 
-use super::{EtcdChange, EtcdPeer, EtcdPlan, MemberPhase, NodePlan, majority};
+use super::{EtcdChange, EtcdPeer, EtcdPlan, MemberPhase, NodePlan};
 use crate::ClusterState;
+use crate::quorum::Voters;
 
 /// The observed state of etcd, read **after** the replicated state, from a member that has
 /// just answered a read that needs a quorum: etcd 3.4 answers a plain list from memory, however
@@ -180,9 +181,8 @@ impl Planner<'_> {
         let node_plan = self.plan.node(&node)?;
         let member_id = node_plan.phase.member_id()?;
         let seen = self.member(member_id)?;
-        let healthy = 1 + self.healthy_voters().count();
-        let safe = healthy >= majority(1 + self.voters().count());
         let generation = node_plan.generation;
+        let safe = self.voters().with(member_id).has_quorum();
         (seen.healthy && !seen.name.is_empty() && safe).then_some(Step::Promote {
             node,
             generation,
@@ -253,13 +253,10 @@ impl Planner<'_> {
             || self.plan.pending_removals().any(|(_, d)| d.member_id == Some(member_id))
     }
 
-    fn voters(&self) -> impl Iterator<Item = &ObservedMember> {
-        self.observed.members.iter().filter(|m| !m.learner)
-    }
-
-    /// Voters that answer and should stay.
-    fn healthy_voters(&self) -> impl Iterator<Item = &ObservedMember> {
-        self.voters().filter(|m| m.healthy && !self.is_leaving(m))
+    /// The voters by etcd's list. One that is about to be removed counts as silent.
+    fn voters(&self) -> Voters<u64> {
+        let voters = self.observed.members.iter().filter(|m| !m.learner);
+        voters.map(|m| (m.member_id, m.healthy && !self.is_leaving(m))).collect()
     }
 
     fn is_leaving(&self, member: &ObservedMember) -> bool {
@@ -277,17 +274,9 @@ impl Planner<'_> {
         })
     }
 
-    /// Returns whether the voters that stay have a quorum without this member.
+    /// Returns whether etcd has this member and can spare it.
     fn is_removable(&self, member_id: u64) -> bool {
-        match self.member(member_id) {
-            None => false,
-            Some(member) if member.learner => true,
-            Some(_) => {
-                let left = self.voters().count() - 1;
-                let healthy = self.healthy_voters().filter(|m| m.member_id != member_id).count();
-                left > 0 && healthy >= majority(left)
-            }
-        }
+        self.member(member_id).is_some() && self.voters().can_spare(&member_id)
     }
 }
 
