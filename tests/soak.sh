@@ -36,15 +36,15 @@ step "birth, one more of every fault, each search at most $model s" \
   cargo test --locked --workspace --lib birth::model -- --nocapture
 step "births: $births" \
   env MUSTER_BIRTH_MATRIX=$matrix timeout 3h \
-  cargo test --locked --workspace --test birth_faults -- --test-threads=2 --nocapture
+  cargo test --locked --workspace --test formation birth_faults:: -- --test-threads=2 --nocapture
 step "power cuts: $cuts of each kind" \
   env MUSTER_CUTS=$cuts timeout 6h \
-  cargo test --locked --workspace --test power_cut --test power_cut_files -- --nocapture
+  cargo test --locked --workspace --test disk power_cut -- --nocapture
 step "power cuts: names in any order, $cuts" \
   env MUSTER_CUTS=$cuts MUSTER_NAMES=any timeout 3h \
-  cargo test --locked --workspace --test power_cut no_cut_loses -- --nocapture
+  cargo test --locked --workspace --test disk no_cut_loses -- --nocapture
 step "seeded fault schedules: $seeds" env MUSTER_SEEDS=$seeds timeout 8h \
-  cargo test --locked --workspace --test schedules -- --nocapture
+  cargo test --locked --workspace --test group schedules:: -- --nocapture
 step "histories of the cluster state: $cases of each kind" \
   env MUSTER_CASES=$cases timeout 1h cargo test --locked --workspace --lib state::
 step "fuzz targets, $fuzz s each" tests/fuzz.sh $fuzz

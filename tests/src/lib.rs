@@ -8,6 +8,7 @@ pub mod checker;
 pub mod cluster;
 pub mod ctl;
 pub mod dns;
+pub mod exclusive;
 pub mod footprint;
 pub mod held;
 pub mod lab;
@@ -23,6 +24,6 @@ pub mod wait;
 
 pub use cluster::{Cluster, Discovery, Plan};
 pub use held::{Held, Work};
-pub use lab::{Host, Lab, scenario};
+pub use lab::{Host, Lab, exclusive_scenario, scenario};
 pub use tell::tell;
 pub use wait::until;

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::cluster::HEALTHY;
 use crate::ctl::{Said, binary, said};
+use crate::exclusive::MachineLock;
 use crate::wait::until;
 
 /// How long a refusal may take on a busy machine; etcd is asked for its version on the way.
@@ -30,15 +31,17 @@ pub struct Bench {
     files: tempfile::TempDir,
     address: Ipv4Addr,
     name: String,
+    _shared: MachineLock,
 }
 
 impl Bench {
     /// With the `node.yaml` of a cluster of one that looks for nobody.
     pub fn new() -> Result<Self> {
+        let shared = MachineLock::shared()?;
         let files = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
         let [process, ..] = std::process::id().to_le_bytes();
-        let address = Ipv4Addr::new(127, 99, process, NEXT.fetch_add(1, Ordering::Relaxed));
-        let bench = Self { files, address, name: "cp-1".to_owned() };
+        let address = Ipv4Addr::new(127, 32, process, NEXT.fetch_add(1, Ordering::Relaxed));
+        let bench = Self { files, address, name: "cp-1".to_owned(), _shared: shared };
         let out = bench.path("init");
         let mut init = Command::new(binary("musterctl")?);
         init.args(["init", "bench", "--control-planes", "1", "--no-mdns"]).arg("--out").arg(&out);

@@ -4,7 +4,7 @@
 //! A Raft node that forgets a vote can elect two leaders in one term; one that forgets an entry
 //! loses an acknowledged write. So there is one way to disk: every change goes through the one
 //! [`Writer`], which commits batches and answers only after `fdatasync`. The power-cut test
-//! (`tests/tests/power_cut.rs`) verifies this.
+//! (`tests/e2e/disk/power_cut_store.rs`) verifies this.
 //!
 //! ```text
 //! raft/store.json   identity and format of the store (written first, read first)

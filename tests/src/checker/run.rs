@@ -71,7 +71,7 @@ pub fn run(seed: u64) -> Result<Figures> {
 
 /// The command that runs a seed once more.
 pub fn again(seed: u64) -> String {
-    format!("MUSTER_SEEDS={seed} cargo test --locked --workspace --test schedules -- whatever")
+    format!("MUSTER_SEEDS={seed} cargo test --locked --workspace --test group whatever")
 }
 
 /// Runs a schedule that follows from no seed; nothing is kept.

@@ -16,9 +16,22 @@ pub use disk::Disk;
 pub use host::Host;
 pub use process::Process;
 
+use crate::exclusive::MachineLock;
+
 /// Runs one scenario in a lab of its own. When it fails, the logs of every node are kept and the
 /// panic says where.
 pub fn scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
+    let _shared = MachineLock::shared().expect("a lock file can be made next to the test binary");
+    run_scenario(name, story);
+}
+
+/// Like [`scenario`], while no other test that uses this crate's machines runs.
+pub fn exclusive_scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
+    let _alone = MachineLock::exclusive().expect("a lock file can be made next to the test binary");
+    run_scenario(name, story);
+}
+
+fn run_scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
     let lab = Lab::new().expect("a lab can be made: root, iproute2 and nftables are needed");
     if let Err(error) = story(&lab) {
         let kept = lab.keep_logs(name);

@@ -7,7 +7,7 @@ use muster_tests::wait::always;
 use muster_tests::{Host, Plan, scenario};
 use serde_json::json;
 
-use crate::founders::Founders;
+use super::founders::Founders;
 
 #[test]
 fn six_machines_split_in_halves_become_one_cluster_when_the_founders_are_named() {

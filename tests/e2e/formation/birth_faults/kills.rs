@@ -4,8 +4,8 @@
 use anyhow::{Context as _, Result, bail};
 use muster_tests::{Plan, scenario};
 
-use crate::founders::{Founders, Missed};
-use crate::matrix::{
+use super::founders::{Founders, Missed};
+use super::matrix::{
     INDISPENSABLE, OF_A_JOINER, OF_A_SIGNER, OF_THE_PROPOSER, PROPOSER, SECOND, THIRD, each, either,
 };
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use muster_formation::birth::failpoint::FailPointHook;
 use muster_tests::{Plan, scenario, until};
 
-use crate::founders::Founders;
+use super::founders::Founders;
 
 #[test]
 fn a_setting_that_names_no_fail_point_keeps_the_node_from_starting() {

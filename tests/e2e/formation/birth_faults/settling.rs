@@ -6,9 +6,9 @@ use anyhow::{Result, anyhow, ensure};
 use muster_tests::lab::Process;
 use muster_tests::{Plan, until};
 
-use crate::founders::{Founders, Missed};
-use crate::kills::until_it_happens;
-use crate::matrix::{OF_A_SETTLER, PROPOSER, either};
+use super::founders::{Founders, Missed};
+use super::kills::until_it_happens;
+use super::matrix::{OF_A_SETTLER, PROPOSER, either};
 
 /// Those that are tried each time; [`OF_A_SETTLER`] in the soak.
 const USUAL: [&str; 8] = [

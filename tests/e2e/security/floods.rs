@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use muster_tests::ctl::binary;
 use muster_tests::footprint::watch;
 use muster_tests::tell::tell;
-use muster_tests::{Cluster, Host, Plan, scenario, until};
+use muster_tests::{Cluster, Host, Plan, exclusive_scenario, until};
 
 /// What the flooded node may grow by at most, in KiB; 7 to 12 MiB were measured. What strangers may
 /// hold is bounded by the places at the gate (48 for one source, each with at most 128 KiB under way)
@@ -108,7 +108,7 @@ fn goes_on(cluster: &Cluster, mallory: &Host, node: &str) -> Result<()> {
 /// to lose.
 #[test]
 fn a_node_that_is_flooded_on_both_ports_goes_on_in_bounded_memory() {
-    scenario("flood", |lab| {
+    exclusive_scenario("flood", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
         cluster.start_all()?;
         cluster.until_members("the worker", |members| members.to_string().contains("worker-1"))?;

@@ -3,9 +3,9 @@
 use muster_tests::Plan;
 use serde_json::json;
 
-use crate::founders::Founders;
-use crate::kills::until_it_happens;
-use crate::matrix::{OF_A_REFUSER, PROPOSER, SECOND, either};
+use super::founders::Founders;
+use super::kills::until_it_happens;
+use super::matrix::{OF_A_REFUSER, PROPOSER, SECOND, either};
 
 /// The proposer stands still with its proposal made and not yet sent, while a founder's file is
 /// changed: this founder must refuse. It dies as it does, and gets the right file back.

@@ -1,7 +1,7 @@
 //! The judgement of the store: after a power cut at any point, every acknowledged vote, entry,
 //! purge and snapshot is there, and nothing that was never asked for.
 //!
-//! `MUSTER_CUTS=5000 cargo test -p muster-tests --test power_cut` makes that many cuts per store; with
+//! `MUSTER_CUTS=5000 cargo test --workspace --test disk power_cut_store` makes that many cuts per store; with
 //! `MUSTER_NAMES=any`, on a file system that keeps no order among names.
 
 use std::fmt::{self, Write as _};

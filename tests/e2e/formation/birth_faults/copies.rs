@@ -11,7 +11,7 @@ use muster_tests::{Plan, scenario, until};
 use musterd::prepare;
 use musterd::state_dir::StateDir;
 
-use crate::founders::Founders;
+use super::founders::Founders;
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::remove_dir_all(to).ok();

@@ -7,9 +7,9 @@ use anyhow::Result;
 use muster_tests::wait::always;
 use muster_tests::{Host, Plan, scenario};
 
-use crate::founders::Founders;
-use crate::kills::until_it_happens;
-use crate::matrix::{PROPOSER, SECOND, THIRD, each};
+use super::founders::Founders;
+use super::kills::until_it_happens;
+use super::matrix::{PROPOSER, SECOND, THIRD, each};
 
 /// Who is on the founder's side. There are four machines: three founders and a spare one.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,5 @@
+//! etcd as a part of the cluster: the operator's commands and tools, restore, a founder that moves.
+
+mod moved_founder;
+mod operators;
+mod restore;

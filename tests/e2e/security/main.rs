@@ -1,0 +1,7 @@
+//! Attackers and secrets: permissions, attacks, floods, stock tools, the search for leaked secrets.
+
+mod access;
+mod attacks;
+mod floods;
+mod secrets;
+mod stock_tools;
