@@ -14,9 +14,8 @@ cd "$(dirname "$0")/.."
 command -v cargo >/dev/null || { echo "bench.sh: Rust is missing: install it with rustup" >&2; exit 1; }
 # Standard output is the figures' alone.
 deploy/prerequisites.sh etcd-server etcd-client serf iproute2 nftables util-linux gcc libc6-dev procps >&2
-cargo build --locked --release --quiet -p musterd -p musterctl -p muster-tests \
-  --bin musterd --bin musterctl --bin bench >&2
-cargo build --locked --release --quiet -p muster-gossip --example gossip-scale >&2
+cargo build --locked --release --quiet -p musterd -p musterctl -p muster-bench \
+  --bin musterd --bin musterctl --bin bench --bin gossip-scale >&2
 # Every host holds files and sockets open, and the bench reads all logs.
 ulimit -n "$(ulimit -Hn)"
 MUSTER_BIN=$(cd "${CARGO_TARGET_DIR:-target}/release" && pwd)

@@ -247,11 +247,6 @@ impl Cluster {
         said(&mut command)
     }
 
-    /// Where the operator's machine keeps what it knows of the cluster.
-    pub fn context_dir(&self) -> PathBuf {
-        self.desk.dir().join("contexts/contexts").join(self.name)
-    }
-
     /// `members -o json`.
     pub fn members(&self) -> Result<Value> {
         self.ctl(&["members", "-o", "json"])?.json()

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use hickory_proto::rr::rdata::{A, SRV};
 use hickory_proto::rr::{LowerName, Name, RData, Record};
 use hickory_server::Server;
 use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
-use rustix::thread::LinkNameSpaceType;
 use tokio::runtime::Runtime;
 
-use crate::lab::Host;
+use crate::lab::{Host, enter_network};
 
 /// Serves one zone until dropped.
 pub struct Dns {
@@ -53,11 +52,7 @@ impl Dns {
 fn socket_in(host: &Host, address: SocketAddr) -> Result<std::net::UdpSocket> {
     let path = host.namespace_path();
     std::thread::spawn(move || -> Result<std::net::UdpSocket> {
-        let namespace = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
-        rustix::thread::move_into_link_name_space(
-            std::os::fd::AsFd::as_fd(&namespace),
-            Some(LinkNameSpaceType::Network),
-        )?;
+        enter_network(&path)?;
         let socket = std::net::UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
         Ok(socket)

@@ -3,7 +3,6 @@
 
 pub mod attack;
 pub mod belonging;
-pub mod bench;
 pub mod checker;
 pub mod cluster;
 pub mod ctl;
@@ -16,6 +15,7 @@ pub mod loopback;
 pub mod manual;
 pub mod moved;
 pub mod newcomer;
+pub mod operator;
 pub mod power_cut;
 pub mod secrets;
 pub mod store;

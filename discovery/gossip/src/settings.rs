@@ -9,7 +9,7 @@ use super::wire::MAX_DATAGRAM;
 
 /// Parameters of the protocol. The defaults are for one site. An idle member sends 85 bytes per
 /// second in five datagrams (375 with headers), regardless of the number of members. Other
-/// measurements are in docs/proof.md (`gossip-scale` simulates them).
+/// measurements are in docs/proof/discovery.md (`gossip-scale` simulates them).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Interval at which each member probes one other, chosen at random without repetition.

@@ -10,10 +10,10 @@ use muster_messages::operator::{EtcdClientConfigReply, EtcdClientConfigRequest};
 use muster_pki::CertificateDer;
 use muster_pki::inspect::describe;
 use muster_tests::attack::thief::{attack, copy_identity, steal};
-use muster_tests::bench::inside::inside;
-use muster_tests::bench::operator::Operator;
 use muster_tests::ctl::{Said, binary, said};
+use muster_tests::lab::inside;
 use muster_tests::loopback::{Bench, Running};
+use muster_tests::operator::OperatorCredentials;
 use muster_tests::tell::tell;
 use muster_tests::{Cluster, Host, Lab, Plan, scenario, until};
 use rustls::pki_types::pem::PemObject as _;
@@ -351,7 +351,8 @@ fn etcd_peer(from: &Host, stolen: &Path, address: &str, words: &[&str]) -> Resul
 fn a_certificate_request_that_claims_more_gets_no_more() {
     scenario("greedy-request", |lab| {
         let cluster = started(lab, &Plan::of(1))?;
-        let (operator, node) = (Operator::of(&cluster)?, cluster.node("cp-1").host.address());
+        let (operator, node) =
+            (OperatorCredentials::of(&cluster)?, cluster.node("cp-1").host.address());
         let request = greedy_request(&cluster.desk)?;
         let certificate_request = std::fs::read(request)?;
         let request = EtcdClientConfigRequest { certificate_request, ttl_ms: 0 };

@@ -1,13 +1,11 @@
 //! The clients: for every node a few, on the operator's machine, in one thread that lives in that
 //! machine's network namespace.
 
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use rustix::thread::LinkNameSpaceType;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -15,7 +13,7 @@ use tokio::time::sleep;
 use super::access::Access;
 use super::history::History;
 use super::workload::{Client, Notes, Work};
-use crate::lab::Host;
+use crate::lab::{Host, enter_network};
 
 /// How long the last reads may take once everything is healthy.
 const LAST_READS: Duration = Duration::from_mins(1);
@@ -36,9 +34,7 @@ impl Clients {
         let notes = Arc::new(Notes::new(since));
         let (path, shared) = (desk.namespace_path(), Arc::clone(&notes));
         let thread = std::thread::spawn(move || {
-            let namespace = std::fs::File::open(&path)?;
-            let network = Some(LinkNameSpaceType::Network);
-            rustix::thread::move_into_link_name_space(namespace.as_fd(), network)?;
+            enter_network(&path)?;
             // One thread: every socket is made in the namespace that it has entered.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(work(&access, &through, &shared, stops))

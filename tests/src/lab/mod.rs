@@ -5,6 +5,7 @@ mod counters;
 mod disk;
 mod faults;
 mod host;
+mod inside;
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result, ensure};
 pub use disk::Disk;
 pub use host::Host;
+pub use inside::{enter_network, inside};
 pub use process::Process;
 
 use crate::exclusive::MachineLock;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with};
-use rustix::thread::LinkNameSpaceType;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, enter_network};
 
 /// `ETH_P_ALL` in network order (packet(7)): every frame.
 const EVERY_FRAME: u32 = 0x0003_u16.to_be() as u32;
@@ -75,9 +74,7 @@ impl Drop for Capture {
 }
 
 fn listen(namespace: &Path) -> Result<OwnedFd> {
-    let entered = File::open(namespace).with_context(|| namespace.display().to_string())?;
-    let network = Some(LinkNameSpaceType::Network);
-    rustix::thread::move_into_link_name_space(entered.as_fd(), network)?;
+    enter_network(namespace)?;
     let every = Protocol::from_raw(NonZeroU32::new(EVERY_FRAME).expect("it is 3"));
     let socket =
         socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, Some(every))?;

@@ -7,10 +7,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Bench, say};
-use crate::ctl::{binary, said};
+use muster_tests::ctl::{binary, said};
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
-    let program = binary("examples/gossip-scale")?;
+    let program = binary("gossip-scale")?;
     say("scale: simulating");
     let members: &[&str] = if bench.quick { &["40"] } else { &["40", "200", "1000", "10000"] };
     let mut command = Command::new(program);

@@ -12,17 +12,19 @@ use muster_init::units::etcd::client::Tls;
 use tokio::task::JoinSet;
 
 use super::figure::{Figure, Samples};
-use super::operator::{Operator, WRITE_BYTES, write};
 use super::peers::etcd;
-use super::{Bench, inside, say};
-use crate::lab::Lab;
-use crate::{Cluster, Plan};
+use super::write_request::{WRITE_BYTES, write_request};
+use super::{Bench, say};
+use muster_tests::lab::Lab;
+use muster_tests::lab::inside;
+use muster_tests::operator::OperatorCredentials;
+use muster_tests::{Cluster, Plan};
 
 const CLIENTS: u32 = 64;
 
 /// Whom clients talk to.
 struct Targets {
-    operator: Operator,
+    operator: OperatorCredentials,
     tls: Tls,
     muster: Ends,
     etcd: Ends,
@@ -46,7 +48,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
 }
 
 fn targets(cluster: &Cluster) -> Result<Targets> {
-    let operator = Operator::of(cluster)?;
+    let operator = OperatorCredentials::of(cluster)?;
     let host = &cluster.node("cp-1").host;
     let tls = etcd::tls_of(host)?.context("a healthy node has etcd's certificates")?;
     let members = cluster.members()?;
@@ -91,11 +93,11 @@ async fn one_by_one(
     let member = etcd::member((etcd, etcd::CLIENT).into(), &targets.tls);
     let value = vec![b'x'; WRITE_BYTES];
     // Connections are made, and what is lazy is done.
-    client.create_token(write()).await?;
+    client.create_token(write_request()).await?;
     member.put(b"bench", &value).await?;
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     for _ in 0..writes {
-        let request = write();
+        let request = write_request();
         let start = Instant::now();
         client.create_token(request).await?;
         ours.push_millis(start.elapsed());
@@ -127,7 +129,7 @@ async fn many_muster(targets: &Targets, span: Duration) -> Result<(f64, usize)> 
         tasks.spawn(async move {
             let mut done = 0_usize;
             while start.elapsed() < span {
-                client.create_token(write()).await?;
+                client.create_token(write_request()).await?;
                 done += 1;
             }
             anyhow::Ok(done)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::{Host, Lab};
+use muster_tests::lab::{Host, Lab};
 
 /// The kernel's tick in which it counts processor time.
 const TICK: Duration = Duration::from_millis(10);

@@ -14,13 +14,15 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use super::figure::{Figure, Samples};
-use super::operator::{Operator, write};
 use super::peers::etcd::{self, Etcd};
-use super::{Bench, inside, say};
-use crate::cluster::HEALTHY;
-use crate::lab::Lab;
-use crate::wait::until;
-use crate::{Cluster, Plan};
+use super::write_request::write_request;
+use super::{Bench, say};
+use muster_tests::cluster::HEALTHY;
+use muster_tests::lab::Lab;
+use muster_tests::lab::inside;
+use muster_tests::operator::OperatorCredentials;
+use muster_tests::wait::until;
+use muster_tests::{Cluster, Plan};
 
 /// How long a group may take to write again.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -44,7 +46,7 @@ fn muster(times: u32) -> Result<Samples> {
     let mut cluster = Cluster::plan(&lab, &Plan::of(3))?;
     cluster.start_all()?;
     cluster.until_healthy()?;
-    let operator = Operator::of(&cluster)?;
+    let operator = OperatorCredentials::of(&cluster)?;
     let mut took = Samples::default();
     for time in 1..=times {
         say(&format!("failover: musterd, {time} of {times}"));
@@ -61,7 +63,7 @@ fn muster(times: u32) -> Result<Samples> {
             let client = operator.connect(other).await?;
             first_write(kill, || {
                 let mut client = client.clone();
-                Box::pin(async move { client.create_token(write()).await.is_ok() })
+                Box::pin(async move { client.create_token(write_request()).await.is_ok() })
             })
             .await
         })?);
@@ -106,7 +108,7 @@ fn etcd_alone(times: u32) -> Result<Samples> {
 
 /// The leader of a cluster in which every member serves.
 fn settled_leader(
-    desk: &crate::lab::Host,
+    desk: &muster_tests::lab::Host,
     endpoints: &BTreeMap<String, SocketAddr>,
     tls: &Tls,
 ) -> Result<String> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::ctl::binary;
+use muster_tests::ctl::binary;
 
 /// What a figure means nothing without.
 #[derive(Debug, Clone, Serialize)]

@@ -18,8 +18,8 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::sleep;
 
-use crate::bench::operator::now;
-use crate::lab::{Host, Lab, Process};
+use muster_tests::lab::{Host, Lab, Process};
+use muster_tests::operator::now;
 
 /// The port for clients.
 pub const CLIENT: u16 = 2379;

@@ -10,9 +10,9 @@ use super::log::{Eyes, until_all};
 use super::members::eyes;
 use super::usage::{Counted, Watched, pid_of};
 use super::{Bench, healthy, say};
-use crate::cluster::HEALTHY;
-use crate::lab::Lab;
-use crate::{Cluster, Plan};
+use muster_tests::cluster::HEALTHY;
+use muster_tests::lab::Lab;
+use muster_tests::{Cluster, Plan};
 
 /// How long all of a wave may take to see all.
 const LIMIT: Duration = Duration::from_mins(3);

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use muster_tests::bench::figure::Report;
-use muster_tests::bench::machine::Machine;
-use muster_tests::bench::{Bench, SECTIONS, Section, charts, say};
+use muster_bench::figure::Report;
+use muster_bench::machine::Machine;
+use muster_bench::{Bench, SECTIONS, Section, charts, say};
 
 /// Measures Muster beside etcd and serf in namespaces of this machine, as root.
 #[derive(Debug, Parser)]

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::bench::log::{Eyes, Sight, Tail};
-use crate::lab::{Host, Lab, Process, run};
-use crate::wait::until;
+use crate::log::{Eyes, Sight, Tail};
+use muster_tests::lab::{Host, Lab, Process, run};
+use muster_tests::wait::until;
 
 /// One agent.
 #[derive(Debug)]

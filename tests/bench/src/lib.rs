@@ -6,12 +6,11 @@
 
 pub mod charts;
 pub mod figure;
-pub mod inside;
 pub mod log;
 pub mod machine;
-pub mod operator;
 pub mod peers;
 pub mod usage;
+pub mod write_request;
 
 mod births;
 mod failover;
@@ -27,10 +26,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use figure::Report;
-use inside::inside;
 
-use crate::Cluster;
-use crate::wait::until;
+use muster_tests::Cluster;
+use muster_tests::wait::until;
 
 /// One group of figures, asked for by its name.
 #[derive(Debug, Clone, Copy)]

@@ -9,8 +9,8 @@ use super::log::until_all;
 use super::peers::serf::Serf;
 use super::usage::{Cost, Watched, pid_of};
 use super::{Bench, say};
-use crate::lab::Lab;
-use crate::{Cluster, Plan};
+use muster_tests::lab::Lab;
+use muster_tests::{Cluster, Plan};
 
 /// How long daemons settle before they are watched.
 const SETTLE: Duration = Duration::from_secs(5);

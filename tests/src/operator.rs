@@ -1,4 +1,4 @@
-//! An operator's connection to one node, without a process of `musterctl` for each call.
+//! An operator's connections to single nodes, without a `musterctl` process for each call.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,15 +7,12 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
-use muster_messages::operator::CreateTokenRequest;
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::leaf::CONTROL_PLANE_NAME;
 use muster_pki::tls::operator_client_config;
-use muster_pki::token::Token;
 use muster_services::operator::operator_client::OperatorClient;
 use muster_types::DEFAULT_PORT;
-use prost::Message as _;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -24,21 +21,21 @@ use tower::service_fn;
 
 use crate::Cluster;
 
-/// The generated client.
+/// Generated client over one connection.
 pub type Client = OperatorClient<Channel>;
 
-/// Who calls, and whom it trusts: what `musterctl` has pinned.
+/// The operator's key, and the authorities that `musterctl` has pinned.
 #[derive(Debug, Clone)]
-pub struct Operator {
+pub struct OperatorCredentials {
     identity: Arc<Identity>,
     pinned: TrustBundle,
 }
 
-impl Operator {
-    /// Takes the context of the cluster's desk, after the first contact.
+impl OperatorCredentials {
+    /// Reads the context on the operator's machine, after the first contact.
     pub fn of(cluster: &Cluster) -> Result<Self> {
         cluster.ctl(&["members"])?.success().context("the first contact of musterctl")?;
-        let context = cluster.context_dir();
+        let context = cluster.context();
         let read = |name: &str| {
             let path = context.join(name);
             std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
@@ -67,38 +64,8 @@ impl Operator {
     }
 }
 
-/// The bytes of a write, for Muster and for its peers.
-pub const WRITE_BYTES: usize = 256;
-
-/// A write of [`WRITE_BYTES`]: the request for a new token, filled up by what the token is for. It
-/// expires at once, so that any number of them fits the bounds of the state.
-pub fn write() -> CreateTokenRequest {
-    let token = Token::generate();
-    let mut request = CreateTokenRequest {
-        id: token.id().to_string(),
-        verifier: token.verifier().to_bytes().to_vec(),
-        roles: vec!["worker".to_owned()],
-        ttl_ms: 1,
-        ..CreateTokenRequest::default()
-    };
-    // The length of the text costs bytes of its own: a tag and, above 127, a length of two.
-    let left = WRITE_BYTES - request.encoded_len();
-    request.description = "x".repeat(left - if left > 129 { 3 } else { 2 });
-    request
-}
-
-/// The clock on the wall, for certificates.
-#[expect(clippy::disallowed_methods, reason = "the edge of the bench")]
+/// Current time, for certificates.
+#[expect(clippy::disallowed_methods, reason = "test clients use the machine's clock")]
 pub fn now() -> SystemTime {
     SystemTime::now()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_write_has_256_bytes() {
-        assert_eq!(write().encoded_len(), WRITE_BYTES);
-    }
 }

@@ -18,9 +18,10 @@ use tokio::time::timeout;
 
 use super::figure::{Figure, Samples};
 use super::usage::{Memory, pid_of};
-use super::{Bench, inside, say};
-use crate::lab::{Host, Lab};
-use crate::{Cluster, Plan};
+use super::{Bench, say};
+use muster_tests::lab::inside;
+use muster_tests::lab::{Host, Lab};
+use muster_tests::{Cluster, Plan};
 
 /// Machines that the clients are on, and clients that join at the same time on each: fewer than a
 /// node lets in from one source.

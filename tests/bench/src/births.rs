@@ -9,9 +9,10 @@ use tokio::time::{sleep, timeout};
 use super::figure::{Figure, Samples};
 use super::log::Tail;
 use super::peers::etcd::{self, Etcd};
-use super::{Bench, inside, say};
-use crate::lab::{Host, Lab};
-use crate::{Cluster, Plan};
+use super::{Bench, say};
+use muster_tests::lab::inside;
+use muster_tests::lab::{Host, Lab};
+use muster_tests::{Cluster, Plan};
 
 /// How long one birth may take.
 const LIMIT: Duration = Duration::from_mins(1);

@@ -187,7 +187,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::figure::Samples;
+    use crate::figure::Samples;
 
     #[test]
     fn a_picture_holds_every_bar_within_its_width() {

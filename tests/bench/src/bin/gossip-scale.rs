@@ -2,7 +2,7 @@
 //! parameters, on an in-memory network, in virtual time. Prints a table, or one JSON document with
 //! `--json`.
 //!
-//! `cargo run --release -p muster-discovery --example gossip-scale [--json] [MEMBERS…]`
+//! `cargo run --release -p muster-bench --bin gossip-scale [--json] [MEMBERS…]`
 //!
 //! All members run; nothing is sampled. Members that are killed, return or idle have met long
 //! before. Starting together is left out above [`TOGETHER`] members and loss above [`LOSSY`],

@@ -10,8 +10,8 @@ use super::log::{Eyes, Sight, until_all};
 use super::peers::serf::Serf;
 use super::usage::Counted;
 use super::{Bench, healthy, say};
-use crate::lab::{Host, Lab};
-use crate::{Cluster, Plan};
+use muster_tests::lab::{Host, Lab};
+use muster_tests::{Cluster, Plan};
 
 const MEMBERS: usize = 40;
 const CONTROL_PLANES: u8 = 3;
@@ -101,7 +101,7 @@ fn muster(bench: &mut Bench) -> Result<()> {
     std::thread::sleep(SETTLE);
     let (control_planes, workers): (Vec<_>, Vec<_>) =
         cluster.nodes.iter().partition(|(name, _)| name.starts_with("cp-"));
-    let hosts = |nodes: &[(&String, &crate::cluster::Node)]| -> Vec<Host> {
+    let hosts = |nodes: &[(&String, &muster_tests::cluster::Node)]| -> Vec<Host> {
         nodes.iter().map(|(_, node)| node.host.clone()).collect()
     };
     traffic(bench, &lab, "musterd, worker", &hosts(&workers))?;
