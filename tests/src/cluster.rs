@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use muster_types::ClusterId;
 use serde_json::{Value, json};
 
-use crate::belonging;
-use crate::ctl::{Said, binary, said};
+use crate::cluster_id_on_disk;
+use crate::ctl::{CommandOutput, binary, output_of};
 use crate::dns::Dns;
 use crate::lab::{Host, Lab, Process};
 use crate::wait::until;
@@ -54,7 +54,7 @@ impl Plan {
     }
 
     #[must_use]
-    pub fn found_by(self, discovery: Discovery) -> Self {
+    pub fn discovery(self, discovery: Discovery) -> Self {
         Self { discovery, ..self }
     }
 }
@@ -71,7 +71,7 @@ pub struct Node {
 pub struct Cluster {
     pub nodes: BTreeMap<String, Node>,
     /// The operator's machine.
-    pub desk: Host,
+    pub operator: Host,
     pub config: PathBuf,
     discovery: Discovery,
     name: &'static str,
@@ -82,7 +82,7 @@ impl Cluster {
     /// Hosts `cp-1…` and `worker-1…`, and `node.yaml` as `musterctl init` writes it with only the
     /// discovery section changed. Nothing is started.
     pub fn plan(lab: &Lab, plan: &Plan) -> Result<Self> {
-        let desk = lab.host("desk")?;
+        let operator = lab.host("operator")?;
         let mut nodes = BTreeMap::new();
         for number in 1..=plan.control_planes {
             let name = format!("cp-{number}");
@@ -98,14 +98,14 @@ impl Cluster {
             Discovery::Dns => Some(Dns::serve(&lab.host("dns")?, "lab.example", &addresses)?),
             Discovery::Mdns | Discovery::Static | Discovery::Off => None,
         };
-        let config = desk.dir().join("node.yaml");
-        let cluster = Self { nodes, desk, config, discovery: plan.discovery, name: "lab", dns };
+        let config = operator.dir().join("node.yaml");
+        let cluster = Self { nodes, operator, config, discovery: plan.discovery, name: "lab", dns };
         cluster.init(plan.expect)?;
         Ok(cluster)
     }
 
     fn init(&self, expect: u8) -> Result<()> {
-        let out = self.desk.dir().join("init");
+        let out = self.operator.dir().join("init");
         let expect = expect.to_string();
         let out_text = out.display().to_string();
         self.ctl_bare(&["init", self.name, "--control-planes", &expect, "--out", &out_text])?
@@ -155,7 +155,7 @@ impl Cluster {
     }
 
     /// Turns discovery off in the file: whoever starts now has only what it remembers.
-    pub fn forget_discovery(&self) -> Result<()> {
+    pub fn disable_discovery(&self) -> Result<()> {
         let mut document = self.document()?;
         document["machine"]["discovery"] = json!({"mdns": false});
         self.write_config(&self.config, &document)
@@ -174,9 +174,9 @@ impl Cluster {
     }
 
     /// The clusters that each node's own disk names, running or not.
-    pub fn on_disk(&self) -> Result<BTreeMap<String, BTreeSet<ClusterId>>> {
+    pub fn cluster_ids_on_disk(&self) -> Result<BTreeMap<String, BTreeSet<ClusterId>>> {
         let look = |(name, node): (&String, &Node)| {
-            let found = belonging::on_disk(&node.host.dir().join("state"));
+            let found = cluster_id_on_disk::read(&node.host.dir().join("state"));
             Ok((name.clone(), found.with_context(|| format!("the disk of {name}"))?))
         };
         self.nodes.iter().map(look).collect()
@@ -219,7 +219,7 @@ impl Cluster {
     }
 
     /// What `musterctl` says, run on the operator's machine against every control-plane address.
-    pub fn ctl(&self, args: &[&str]) -> Result<Said> {
+    pub fn ctl(&self, args: &[&str]) -> Result<CommandOutput> {
         let endpoints: Vec<_> = self
             .nodes
             .iter()
@@ -234,17 +234,17 @@ impl Cluster {
     }
 
     /// What `musterctl` says when it may ask only this node.
-    pub fn ctl_at(&self, name: &str, args: &[&str]) -> Result<Said> {
+    pub fn ctl_at(&self, name: &str, args: &[&str]) -> Result<CommandOutput> {
         let endpoint = self.node(name).host.address().to_string();
         let mut all: Vec<&str> = args.to_vec();
         all.extend(["--endpoint", &endpoint]);
         self.ctl_bare(&all)
     }
 
-    fn ctl_bare(&self, args: &[&str]) -> Result<Said> {
-        let mut command = self.desk.command(binary("musterctl")?);
-        command.args(args).env("MUSTER_CONFIG", self.desk.dir().join("contexts"));
-        said(&mut command)
+    fn ctl_bare(&self, args: &[&str]) -> Result<CommandOutput> {
+        let mut command = self.operator.command(binary("musterctl")?);
+        command.args(args).env("MUSTER_CONFIG", self.operator.dir().join("contexts"));
+        output_of(&mut command)
     }
 
     /// `members -o json`.
@@ -255,8 +255,8 @@ impl Cluster {
     /// Waits until `musterctl health` has nothing to complain about.
     pub fn until_healthy(&self) -> Result<()> {
         until("`musterctl health` to succeed", HEALTHY, || match self.ctl(&["health"]) {
-            Ok(said) if said.code == Some(0) => Ok(()),
-            Ok(said) => Err(format!("{}{}", said.out, said.err)),
+            Ok(output) if output.code == Some(0) => Ok(()),
+            Ok(output) => Err(format!("{}{}", output.out, output.err)),
             Err(error) => Err(format!("{error:#}")),
         })
     }
@@ -272,12 +272,12 @@ impl Cluster {
 
     /// The directory of the operator's context of this cluster.
     pub fn context(&self) -> PathBuf {
-        self.desk.dir().join("contexts/contexts").join(self.name)
+        self.operator.dir().join("contexts/contexts").join(self.name)
     }
 
     /// The directory with a client certificate of etcd's, made when first asked for.
     pub fn etcd_credentials(&self) -> Result<PathBuf> {
-        let out = self.desk.dir().join("etcd-client");
+        let out = self.operator.dir().join("etcd-client");
         if !out.exists() {
             let out = out.display().to_string();
             self.ctl(&["etcd", "client-config", "--out", &out])?.success()?;
@@ -286,13 +286,13 @@ impl Cluster {
     }
 
     /// Runs a stock tool on the operator's machine with the environment of `etcd client-config`.
-    pub fn etcdctl(&self, args: &[&str]) -> Result<Said> {
+    pub fn etcdctl(&self, args: &[&str]) -> Result<CommandOutput> {
         let out = self.etcd_credentials()?;
-        let mut command = self.desk.command("sh");
+        let mut command = self.operator.command("sh");
         command
             .args(["-c", "set -a; . \"$0/etcdctl.env\"; exec etcdctl \"$@\""])
             .arg(&out)
             .args(args);
-        said(&mut command)
+        output_of(&mut command)
     }
 }

@@ -21,13 +21,13 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 
 /// What a finished command said.
 #[derive(Debug, Clone)]
-pub struct Said {
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
-impl Said {
+impl CommandOutput {
     pub fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
@@ -62,6 +62,6 @@ impl Said {
 }
 
 /// Runs `command` to its end.
-pub fn said(command: &mut Command) -> Result<Said> {
-    Ok(Said::of(&command.output().with_context(|| format!("run {command:?}"))?))
+pub fn output_of(command: &mut Command) -> Result<CommandOutput> {
+    Ok(CommandOutput::of(&command.output().with_context(|| format!("run {command:?}"))?))
 }

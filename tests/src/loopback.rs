@@ -15,46 +15,48 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::HEALTHY;
-use crate::ctl::{Said, binary, said};
+use crate::ctl::{CommandOutput, binary, output_of};
 use crate::exclusive::MachineLock;
 use crate::wait::until;
 
 /// How long a refusal may take on a busy machine; etcd is asked for its version on the way.
-const AT_ONCE: Duration = Duration::from_secs(20);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Distinguishes the addresses of one test process.
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
 /// A machine that is about to start `musterd`.
 #[derive(Debug)]
-pub struct Bench {
+pub struct LoopbackMachine {
     files: tempfile::TempDir,
     address: Ipv4Addr,
     name: String,
     _shared: MachineLock,
 }
 
-impl Bench {
+impl LoopbackMachine {
     /// With the `node.yaml` of a cluster of one that looks for nobody.
     pub fn new() -> Result<Self> {
         let shared = MachineLock::shared()?;
-        let files = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
+        let files = tempfile::Builder::new().prefix("muster-loopback-").tempdir()?;
         let [process, ..] = std::process::id().to_le_bytes();
         let address = Ipv4Addr::new(127, 32, process, NEXT.fetch_add(1, Ordering::Relaxed));
-        let bench = Self { files, address, name: "cp-1".to_owned(), _shared: shared };
-        let out = bench.path("init");
+        let machine = Self { files, address, name: "cp-1".to_owned(), _shared: shared };
+        let out = machine.path("init");
         let mut init = Command::new(binary("musterctl")?);
-        init.args(["init", "bench", "--control-planes", "1", "--no-mdns"]).arg("--out").arg(&out);
+        init.args(["init", "loopback", "--control-planes", "1", "--no-mdns"])
+            .arg("--out")
+            .arg(&out);
         init.arg("--endpoint").arg(address.to_string());
-        init.env("MUSTER_CONFIG", bench.path("contexts"));
-        said(&mut init)?.success()?;
-        fs::rename(out.join("node.yaml"), bench.config())?;
-        Ok(bench)
+        init.env("MUSTER_CONFIG", machine.path("contexts"));
+        output_of(&mut init)?.success()?;
+        fs::rename(out.join("node.yaml"), machine.config())?;
+        Ok(machine)
     }
 
     /// The same with another name for its node.
     #[must_use]
-    pub fn called(self, name: &str) -> Self {
+    pub fn with_name(self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self }
     }
 
@@ -118,23 +120,23 @@ impl Bench {
     }
 
     /// What `musterctl` says as this cluster's operator.
-    pub fn ctl(&self, args: &[&str]) -> Result<Said> {
+    pub fn ctl(&self, args: &[&str]) -> Result<CommandOutput> {
         let mut command = Command::new(binary("musterctl")?);
-        said(command.args(args).env("MUSTER_CONFIG", self.path("contexts")))
+        output_of(command.args(args).env("MUSTER_CONFIG", self.path("contexts")))
     }
 
     /// Runs `command`, which must end at once with exit code 78 and leave every file as it was.
     /// Gives what it said.
-    pub fn refused(&self, command: &mut Command) -> Result<String> {
-        let before = Tree::of(self.files.path())?;
-        let err = within(command, AT_ONCE)?.failure(78)?;
-        Tree::of(self.files.path())?.same_as(&before)?;
+    pub fn assert_refused(&self, command: &mut Command) -> Result<String> {
+        let before = FileTree::of(self.files.path())?;
+        let err = within(command, REFUSAL_TIMEOUT)?.failure(78)?;
+        FileTree::of(self.files.path())?.assert_unchanged(&before)?;
         Ok(err)
     }
 
     /// The same, and what it said is one line with all of `words`.
-    pub fn refused_with(&self, command: &mut Command, words: &[&str]) -> Result<()> {
-        let err = self.refused(command)?;
+    pub fn assert_refused_with(&self, command: &mut Command, words: &[&str]) -> Result<()> {
+        let err = self.assert_refused(command)?;
         let sentence = err.strip_prefix("musterd: ").and_then(|rest| rest.strip_suffix('\n'));
         let sentence = sentence.with_context(|| format!("not one sentence: {err:?}"))?;
         ensure!(!sentence.contains('\n'), "more than one line: {sentence}");
@@ -147,21 +149,21 @@ impl Bench {
 
 /// A running node, stopped when dropped.
 #[derive(Debug)]
-pub struct Running(Child);
+pub struct RunningNode(Child);
 
-impl Running {
+impl RunningNode {
     /// Starts the node of this machine and waits until `is_ready` has nothing to complain about.
-    pub fn start(bench: &Bench, is_ready: impl Fn() -> Result<()>) -> Result<Self> {
-        Self::start_with(bench, bench.musterd()?, is_ready)
+    pub fn start(machine: &LoopbackMachine, is_ready: impl Fn() -> Result<()>) -> Result<Self> {
+        Self::start_with(machine, machine.musterd()?, is_ready)
     }
 
     /// Same, with another command for the start.
     pub fn start_with(
-        bench: &Bench,
+        machine: &LoopbackMachine,
         mut command: Command,
         is_ready: impl Fn() -> Result<()>,
     ) -> Result<Self> {
-        let path = bench.log();
+        let path = machine.log();
         let log = fs::File::create(&path)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let node = Self(command.spawn()?);
@@ -201,7 +203,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningNode {
     fn drop(&mut self) {
         // In order, so that its etcd ends too.
         if self.end().is_err() {
@@ -212,28 +214,28 @@ impl Drop for Running {
 }
 
 /// Runs a command that must end within `limit`; it is killed when it does not.
-pub fn within(command: &mut Command, limit: Duration) -> Result<Said> {
+pub fn within(command: &mut Command, limit: Duration) -> Result<CommandOutput> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("start {command:?}"))?;
-    let begun = Instant::now();
+    let start = Instant::now();
     while child.try_wait()?.is_none() {
-        if begun.elapsed() > limit {
+        if start.elapsed() > limit {
             child.kill()?;
-            let said = Said::of(&child.wait_with_output()?);
-            bail!("{command:?} did not end within {limit:?}: {}{}", said.out, said.err);
+            let output = CommandOutput::of(&child.wait_with_output()?);
+            bail!("{command:?} did not end within {limit:?}: {}{}", output.out, output.err);
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(Said::of(&child.wait_with_output()?))
+    Ok(CommandOutput::of(&child.wait_with_output()?))
 }
 
 /// Everything about a directory tree that a program could have changed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Tree(BTreeMap<PathBuf, Entry>);
+pub struct FileTree(BTreeMap<PathBuf, Entry>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
@@ -243,7 +245,7 @@ struct Entry {
     content: Vec<u8>,
 }
 
-impl Tree {
+impl FileTree {
     pub fn of(root: &Path) -> Result<Self> {
         let mut tree = BTreeMap::new();
         let mut left = vec![root.to_owned()];
@@ -262,7 +264,7 @@ impl Tree {
     }
 
     /// Names what differs.
-    pub fn same_as(&self, before: &Self) -> Result<()> {
+    pub fn assert_unchanged(&self, before: &Self) -> Result<()> {
         let paths = self.0.keys().chain(before.0.keys());
         let changed: Vec<_> =
             paths.filter(|path| self.0.get(*path) != before.0.get(*path)).collect();

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use futures::future::{join_all, try_join};
 use tokio::time::{sleep, timeout};
 
-use super::figure::{Figure, Samples};
-use super::log::Tail;
+use super::measurement::{Measurement, Samples};
+use super::member_view::Tail;
 use super::peers::etcd::{self, Etcd};
 use super::{Bench, say};
 use muster_tests::lab::inside;
@@ -18,7 +18,7 @@ use muster_tests::{Cluster, Plan};
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// Between two looks at the logs, and at files that are to come.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(5);
 
 /// What one birth of Muster took, from the last start.
 struct Birth {
@@ -42,15 +42,18 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
             alone.push_seconds(etcd_alone(nodes)?);
         }
         let what = |to: &str| format!("{nodes} nodes: last start to {to}");
-        let spread = |what, whom, samples| Figure::spread((what, whom), "s", samples, 95);
+        let spread =
+            |what, subject, samples| Measurement::spread((what, subject), "s", samples, 95);
         bench.report.add(spread(what("born"), "musterd", &born).at_most(1.0, "p50 within 1 s"));
         let note = "known by the leader's first command, which is on a majority's disks";
         bench.report.add(spread(what("a Raft leader"), "musterd", &led).note(note));
         let limit = alone.percentile(50) + 1.0;
-        let figure = spread(what("etcd healthy on all"), "musterd", &healthy);
-        bench.report.add(figure.at_most(limit, "p50 within etcd alone + 1 s"));
-        let figure = spread(what("etcd healthy on all"), "etcd alone", &alone);
-        bench.report.add(figure.note("static members, mutual TLS, its defaults, started at once"));
+        let measurement = spread(what("etcd healthy on all"), "musterd", &healthy);
+        bench.report.add(measurement.at_most(limit, "p50 within etcd alone + 1 s"));
+        let measurement = spread(what("etcd healthy on all"), "etcd alone", &alone);
+        bench
+            .report
+            .add(measurement.note("static members, mutual TLS, its defaults, started at once"));
     }
     Ok(())
 }
@@ -61,7 +64,7 @@ fn muster(nodes: u8) -> Result<Birth> {
     cluster.start_all()?;
     let start = Instant::now();
     let hosts: Vec<Host> = cluster.nodes.values().map(|node| node.host.clone()).collect();
-    let found = inside(&cluster.desk, || async {
+    let found = inside(&cluster.operator, || async {
         let healthy = async {
             timeout(LIMIT, join_all(hosts.iter().map(healthy)))
                 .await
@@ -72,7 +75,7 @@ fn muster(nodes: u8) -> Result<Birth> {
         let ((born, led), healthy) = try_join(logged(&hosts, start), healthy).await?;
         Ok(Birth { born: born - start, led: led - start, healthy: healthy - start })
     });
-    found.inspect_err(|_| say(&format!("logs: {}", lab.keep_logs("bench-births").display())))
+    found.inspect_err(|_| say(&format!("logs: {}", lab.save_logs("bench-births").display())))
 }
 
 /// When the last node said that it is born, and when the first said that its command is committed.
@@ -99,7 +102,7 @@ async fn logged(hosts: &[Host], start: Instant) -> Result<(Instant, Instant)> {
         if start.elapsed() > LIMIT {
             bail!("{born} of {} nodes were born after {LIMIT:?}", hosts.len());
         }
-        sleep(LOOK).await;
+        sleep(POLL).await;
     }
 }
 
@@ -109,19 +112,19 @@ async fn healthy(host: &Host) -> Result<Instant> {
         if let Some(tls) = etcd::tls_of(host)? {
             return Ok(etcd::until_serving(etcd::endpoint_of(host), &tls).await);
         }
-        sleep(LOOK).await;
+        sleep(POLL).await;
     }
 }
 
 fn etcd_alone(nodes: u8) -> Result<Duration> {
     let lab = Lab::new()?;
-    let desk = lab.host("desk")?;
+    let operator = lab.host("operator")?;
     let mut alone = Etcd::plan(&lab, nodes)?;
     let tls = alone.tls()?;
     alone.start_all()?;
     let start = Instant::now();
     let endpoints = alone.endpoints();
-    let last = inside(&desk, || async {
+    let last = inside(&operator, || async {
         let all = join_all(endpoints.values().map(|one| etcd::until_serving(*one, &tls)));
         let served = timeout(LIMIT, all).await.context("etcd alone was not healthy in time")?;
         Ok(served.into_iter().max().unwrap_or(start))

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::figure::{Figure, Report};
+use super::measurement::{Measurement, Report};
 
 /// One picture: horizontal bars of figures with one unit.
 struct Chart {
@@ -78,16 +78,17 @@ const CHARTS: &[Chart] = &[
 pub fn draw(report: &Report, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     for chart in CHARTS {
-        let shown = |figure: &&Figure| {
-            figure.section == chart.section
-                && chart.shows.iter().any(|part| figure.what.contains(part))
+        let shown = |measurement: &&Measurement| {
+            measurement.section == chart.section
+                && chart.shows.iter().any(|part| measurement.what.contains(part))
         };
         // The first one's unit is the chart's: rates and times do not share an axis.
-        let figures: Vec<_> = report.figures.iter().filter(shown).collect();
-        let Some(unit) = figures.first().map(|figure| figure.unit) else { continue };
-        let figures: Vec<_> = figures.into_iter().filter(|figure| figure.unit == unit).collect();
+        let measurements: Vec<_> = report.measurements.iter().filter(shown).collect();
+        let Some(unit) = measurements.first().map(|measurement| measurement.unit) else { continue };
+        let measurements: Vec<_> =
+            measurements.into_iter().filter(|measurement| measurement.unit == unit).collect();
         let path = directory.join(chart.file);
-        std::fs::write(&path, picture(chart.title, unit, &figures))
+        std::fs::write(&path, picture(chart.title, unit, &measurements))
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
@@ -106,21 +107,27 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}\
 .ours{fill:#6ea8fe}.theirs{fill:#6e7681}.tail{stroke:#9198a1}}";
 
-fn picture(title: &str, unit: &str, figures: &[&Figure]) -> String {
-    let tail = figures.iter().filter_map(|figure| tail_of(figure)).map(|(name, _)| name).next();
+fn picture(title: &str, unit: &str, measurements: &[&Measurement]) -> String {
+    let tail = measurements
+        .iter()
+        .filter_map(|measurement| tail_of(measurement))
+        .map(|(name, _)| name)
+        .next();
     let how = tail.map_or(unit.to_owned(), |name| format!("{unit}; bar: p50, line: up to {name}"));
-    let tails = figures.iter().map(|figure| tail_of(figure).map_or(figure.main(), |(_, at)| at));
+    let tails = measurements
+        .iter()
+        .map(|measurement| tail_of(measurement).map_or(measurement.main(), |(_, at)| at));
     let most = tails.fold(f64::MIN_POSITIVE, f64::max);
     let mut body = String::new();
     let (mut y, mut what) = (TOP, "");
-    for figure in figures {
-        if figure.what != what {
-            what = &figure.what;
+    for measurement in measurements {
+        if measurement.what != what {
+            what = &measurement.what;
             y += 6.0;
-            text(&mut body, (8.0, y + 14.0), "small", &format!("{what} (n={})", figure.n));
+            text(&mut body, (8.0, y + 14.0), "small", &format!("{what} (n={})", measurement.n));
             y += ROW;
         }
-        row(&mut body, y, figure, LONGEST / most);
+        row(&mut body, y, measurement, LONGEST / most);
         y += ROW;
     }
     format!(
@@ -136,15 +143,15 @@ fn picture(title: &str, unit: &str, figures: &[&Figure]) -> String {
 }
 
 /// The name and value of the percentile beside the median.
-fn tail_of(figure: &Figure) -> Option<(&str, f64)> {
-    let found = figure.values.iter().find(|(name, _)| name.starts_with("p9"))?;
+fn tail_of(measurement: &Measurement) -> Option<(&str, f64)> {
+    let found = measurement.values.iter().find(|(name, _)| name.starts_with("p9"))?;
     Some((found.0, *found.1))
 }
 
-fn row(body: &mut String, y: f64, figure: &Figure, scale: f64) {
-    let length = (figure.main() * scale).max(1.0);
-    let class = if figure.whom.starts_with("musterd") { "ours" } else { "theirs" };
-    text(body, (24.0, y + 14.0), "", &figure.whom);
+fn row(body: &mut String, y: f64, measurement: &Measurement, scale: f64) {
+    let length = (measurement.main() * scale).max(1.0);
+    let class = if measurement.subject.starts_with("musterd") { "ours" } else { "theirs" };
+    text(body, (24.0, y + 14.0), "", &measurement.subject);
     writeln!(
         body,
         "<rect x=\"{LEFT}\" y=\"{:.1}\" width=\"{length:.1}\" height=\"14\" rx=\"2\" \
@@ -153,7 +160,7 @@ fn row(body: &mut String, y: f64, figure: &Figure, scale: f64) {
     )
     .expect("a string takes everything");
     let mut end = LEFT + length;
-    if let Some((_, tail)) = tail_of(figure) {
+    if let Some((_, tail)) = tail_of(measurement) {
         let to = LEFT + tail * scale;
         writeln!(
             body,
@@ -163,7 +170,7 @@ fn row(body: &mut String, y: f64, figure: &Figure, scale: f64) {
         .expect("a string takes everything");
         end = end.max(to);
     }
-    text(body, (end + 6.0, y + 14.0), "", &number(figure.main()));
+    text(body, (end + 6.0, y + 14.0), "", &number(measurement.main()));
 }
 
 fn number(value: f64) -> String {
@@ -187,7 +194,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::Samples;
+    use crate::measurement::Samples;
 
     #[test]
     fn a_picture_holds_every_bar_within_its_width() {
@@ -195,8 +202,8 @@ mod tests {
         for value in [1.0, 2.0, 40.0] {
             samples.push(value);
         }
-        let ours = Figure::spread(("a < b", "musterd"), "ms", &samples, 99);
-        let theirs = Figure::one(("a < b", "etcd"), "ms", 4.0, 1);
+        let ours = Measurement::spread(("a < b", "musterd"), "ms", &samples, 99);
+        let theirs = Measurement::one(("a < b", "etcd"), "ms", 4.0, 1);
         let drawn = picture("R&D", "ms", &[&ours, &theirs]);
         assert_eq!(drawn.matches("<rect").count(), 2);
         assert!(drawn.contains("R&amp;D") && drawn.contains("a &lt; b"), "{drawn}");

@@ -13,7 +13,7 @@ use muster_init::units::etcd::client::{Deadlines, MemberClient, Tls};
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
-use super::figure::{Figure, Samples};
+use super::measurement::{Measurement, Samples};
 use super::peers::etcd::{self, Etcd};
 use super::write_request::write_request;
 use super::{Bench, say};
@@ -35,7 +35,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let ours = muster(times)?;
     let theirs = etcd_alone(times)?;
     let what = "3 nodes: leader killed to the next committed write";
-    let spread = |whom, samples| Figure::spread((what, whom), "s", samples, 95);
+    let spread = |subject, samples| Measurement::spread((what, subject), "s", samples, 95);
     bench.report.add(spread("musterd", &ours).at_most(1.0, "p50 below 1 s"));
     bench.report.add(spread("etcd alone", &theirs));
     Ok(())
@@ -53,13 +53,13 @@ fn muster(times: u32) -> Result<Samples> {
         let leader = cluster.members()?["leader"].as_str().context("a leader")?.to_owned();
         let other = cluster.names().into_iter().find(|name| *name != leader).context("another")?;
         let other = cluster.node(&other).host.address();
-        let (desk, mut victim) = (cluster.desk.clone(), leader.clone());
+        let (host, mut victim) = (cluster.operator.clone(), leader.clone());
         let kill = || {
             let killed = cluster.kill(&victim);
             victim.clear();
             killed
         };
-        took.push_seconds(inside(&desk, || async {
+        took.push_seconds(inside(&host, || async {
             let client = operator.connect(other).await?;
             first_write(kill, || {
                 let mut client = client.clone();
@@ -75,7 +75,7 @@ fn muster(times: u32) -> Result<Samples> {
 
 fn etcd_alone(times: u32) -> Result<Samples> {
     let lab = Lab::new()?;
-    let desk = lab.host("desk")?;
+    let operator = lab.host("operator")?;
     let mut alone = Etcd::plan(&lab, 3)?;
     let tls = alone.tls()?;
     alone.start_all()?;
@@ -83,12 +83,12 @@ fn etcd_alone(times: u32) -> Result<Samples> {
     let mut took = Samples::default();
     for time in 1..=times {
         say(&format!("failover: etcd alone, {time} of {times}"));
-        let leader = settled_leader(&desk, &endpoints, &tls)?;
+        let leader = settled_leader(&operator, &endpoints, &tls)?;
         let at = alone.nodes.iter().position(|node| *node.name.as_str() == *leader);
         let at = at.context("the leader is one of the members")?;
         let (_, other) =
             endpoints.iter().find(|(name, _)| **name != leader).context("another member")?;
-        took.push_seconds(inside(&desk, || async {
+        took.push_seconds(inside(&operator, || async {
             let member =
                 MemberClient::new(*other, &tls, Deadlines { call: LIMIT, ..Deadlines::default() });
             member.health().await?;
@@ -108,18 +108,18 @@ fn etcd_alone(times: u32) -> Result<Samples> {
 
 /// The leader of a cluster in which every member serves.
 fn settled_leader(
-    desk: &muster_tests::lab::Host,
+    operator: &muster_tests::lab::Host,
     endpoints: &BTreeMap<String, SocketAddr>,
     tls: &Tls,
 ) -> Result<String> {
-    inside(desk, || async {
+    inside(operator, || async {
         for endpoint in endpoints.values() {
             timeout(HEALTHY, etcd::until_serving(*endpoint, tls)).await.context("etcd serves")?;
         }
         Ok(())
     })?;
     until("etcd to have a leader", HEALTHY, || {
-        inside(desk, || etcd::leader(endpoints, tls)).map_err(|error| format!("{error:#}"))
+        inside(operator, || etcd::leader(endpoints, tls)).map_err(|error| format!("{error:#}"))
     })
 }
 

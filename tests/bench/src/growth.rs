@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::figure::{Figure, Samples};
-use super::log::{Eyes, until_all};
-use super::members::eyes;
-use super::usage::{Counted, Watched, pid_of};
+use super::measurement::{Measurement, Samples};
+use super::member_view::{MemberView, until_all};
+use super::members::views;
+use super::usage::{CostMeter, TrafficMeter, pid_of};
 use super::{Bench, healthy, say};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::lab::Lab;
@@ -35,19 +35,19 @@ fn one(bench: &mut Bench, control_planes: u8, workers: u8) -> Result<()> {
     say(&format!("growth: {size}"));
     let lab = Lab::new()?;
     let mut cluster = Cluster::plan(&lab, &Plan::of(control_planes).workers(workers))?;
-    let mut eyes = eyes(&cluster);
+    let mut views = views(&cluster);
     // The control plane comes first in this order.
     let (mut started, mut seen) = (0, Duration::ZERO);
     for wave in cluster.names().chunks(WAVE) {
         wave.iter().try_for_each(|name| cluster.start(name))?;
         let start = Instant::now();
         started += wave.len();
-        let all = |one: &Eyes| one.seen.len() == started - 1;
-        seen = until_all("all to see all", LIMIT, &mut eyes[..started], all)? - start;
+        let all = |one: &MemberView| one.seen.len() == started - 1;
+        seen = until_all("all to see all", LIMIT, &mut views[..started], all)? - start;
     }
     let what = format!("{size}: last start to seen by all");
-    let figure = Figure::one((what, "musterd"), "s", seen.as_secs_f64(), 1);
-    bench.report.add(figure.note(format!("started {WAVE} at a time")));
+    let measurement = Measurement::one((what, "musterd"), "s", seen.as_secs_f64(), 1);
+    bench.report.add(measurement.note(format!("started {WAVE} at a time")));
     healthy(&cluster)?;
     // What a start leaves to be done is done: as long again, within bounds.
     std::thread::sleep((seen * 2).clamp(Duration::from_secs(5), HEALTHY / 3));
@@ -59,9 +59,9 @@ fn at_rest(bench: &mut Bench, (lab, cluster): (&Lab, &Cluster), size: &str) -> R
     let nodes: Vec<_> = cluster.nodes.iter().collect();
     let hosts: Vec<_> = nodes.iter().map(|(_, node)| &node.host).collect();
     let pids = hosts.iter().map(|host| pid_of(host, "musterd")).collect::<Result<Vec<_>>>()?;
-    let (counted, watched) = (Counted::begin(lab, hosts)?, Watched::begin(pids)?);
+    let (traffic_meter, costs_meter) = (TrafficMeter::begin(lab, hosts)?, CostMeter::begin(pids)?);
     std::thread::sleep(span);
-    let (costs, sent) = (watched.end()?, counted.end()?);
+    let (costs, sent) = (costs_meter.end()?, traffic_meter.end()?);
     for (role, prefix) in [("control plane", "cp-"), ("worker", "worker-")] {
         let (mut memory, mut processor) = (Samples::default(), Samples::default());
         let mut bytes = Samples::default();
@@ -75,10 +75,11 @@ fn at_rest(bench: &mut Bench, (lab, cluster): (&Lab, &Cluster), size: &str) -> R
         if memory.is_empty() {
             continue;
         }
-        let whom = format!("musterd, {role}");
+        let subject = format!("musterd, {role}");
         let mut add = |what: &str, unit, samples: &Samples| {
-            let figure = Figure::spread((format!("{size}: {what}"), &*whom), unit, samples, 95);
-            bench.report.add(figure);
+            let measurement =
+                Measurement::spread((format!("{size}: {what}"), &*subject), unit, samples, 95);
+            bench.report.add(measurement);
         };
         add("resident memory at rest", "MiB", &memory);
         add("processor time at rest", "% of a core", &processor);

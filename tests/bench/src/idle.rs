@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::figure::{Figure, Samples};
-use super::log::until_all;
+use super::measurement::{Measurement, Samples};
+use super::member_view::until_all;
 use super::peers::serf::Serf;
-use super::usage::{Cost, Watched, pid_of};
+use super::usage::{Cost, CostMeter, pid_of};
 use super::{Bench, say};
 use muster_tests::lab::Lab;
 use muster_tests::{Cluster, Plan};
@@ -41,9 +41,9 @@ fn muster(bench: &mut Bench, span: Duration) -> Result<()> {
         pids.push(pid_of(&cluster.node(name).host, "etcd")?);
     }
     pids.push(pid_of(&cluster.node("worker-1").host, "musterd")?);
-    let watched = Watched::begin(pids)?;
+    let costs_meter = CostMeter::begin(pids)?;
     std::thread::sleep(span);
-    let found = watched.end()?;
+    let found = costs_meter.end()?;
     add(bench, "musterd, control plane", &found[..3], true);
     add(bench, "musterd, worker", &found[6..], true);
     add(bench, "etcd", &found[3..6], false);
@@ -54,21 +54,21 @@ fn serf(bench: &mut Bench, span: Duration) -> Result<()> {
     let lab = Lab::new()?;
     let mut serf = Serf::plan(&lab, 4)?;
     serf.start_all()?;
-    let mut eyes = serf.eyes();
-    until_all("four serf agents to see each other", SETTLE * 4, &mut eyes, |one| {
+    let mut views = serf.views();
+    until_all("four serf agents to see each other", SETTLE * 4, &mut views, |one| {
         one.seen.len() == 4
     })?;
     std::thread::sleep(SETTLE);
     say(&format!("idle: watching serf for {span:?}"));
     let pids = serf.agents.iter().map(|agent| pid_of(&agent.host, "serf"));
-    let watched = Watched::begin(pids.collect::<Result<_>>()?)?;
+    let costs_meter = CostMeter::begin(pids.collect::<Result<_>>()?)?;
     std::thread::sleep(span);
-    let found = watched.end()?;
+    let found = costs_meter.end()?;
     add(bench, "serf", &found, false);
     Ok(())
 }
 
-fn add(bench: &mut Bench, whom: &str, costs: &[Cost], has_aim: bool) {
+fn add(bench: &mut Bench, subject: &str, costs: &[Cost], has_aim: bool) {
     let (mut resident, mut processor) = (Samples::default(), Samples::default());
     let mut anonymous = Samples::default();
     for cost in costs {
@@ -78,8 +78,10 @@ fn add(bench: &mut Bench, whom: &str, costs: &[Cost], has_aim: bool) {
     }
     let own =
         format!("of which {:.1} MiB its own (anonymous), the rest mapped files", anonymous.mean());
-    let memory = Figure::spread(("resident memory at rest", whom), "MiB", &resident, 95).note(own);
-    let time = Figure::spread(("processor time at rest", whom), "% of a core", &processor, 95);
+    let memory =
+        Measurement::spread(("resident memory at rest", subject), "MiB", &resident, 95).note(own);
+    let time =
+        Measurement::spread(("processor time at rest", subject), "% of a core", &processor, 95);
     let (memory, time) = if has_aim {
         (memory.at_most(MEMORY, "p50 at most 25 MiB"), time.at_most(PROCESSOR, "p50 at most 0.5 %"))
     } else {

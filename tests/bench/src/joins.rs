@@ -16,7 +16,7 @@ use muster_types::DEFAULT_PORT;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::figure::{Figure, Samples};
+use super::measurement::{Measurement, Samples};
 use super::usage::{Memory, pid_of};
 use super::{Bench, say};
 use muster_tests::lab::inside;
@@ -55,24 +55,24 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let joining = Joining { token, nodes, next: AtomicU32::new(0), end: start + span, most: 2000 };
     let each = all_hosts(&hosts, &joining)?;
     let took = start.elapsed();
-    let whom = "musterd, 3 control-plane nodes";
+    let subject = "musterd, 3 control-plane nodes";
     let rate = |count: usize, span: Duration| {
         f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / span.as_secs_f64()
     };
-    let sum = Figure::one(
-        (format!("joins, {} at a time", HOSTS * AT_ONCE as usize), whom),
+    let sum = Measurement::one(
+        (format!("joins, {} at a time", HOSTS * AT_ONCE as usize), subject),
         "1/s",
         rate(each.len(), took),
         each.len(),
     );
     bench.report.add(sum.note("simulated members: the whole exchange, no daemon behind it"));
-    bench.report.add(Figure::spread(("one join among them", whom), "ms", &each, 99));
+    bench.report.add(Measurement::spread(("one join among them", subject), "ms", &each, 99));
     let mut memory = Samples::default();
     for node in cluster.nodes.values() {
         memory.push(Memory::of(pid_of(&node.host, "musterd")?)?.resident);
     }
     let what = format!("resident memory after {} joins", each.len());
-    bench.report.add(Figure::spread((what, whom), "MiB", &memory, 95));
+    bench.report.add(Measurement::spread((what, subject), "MiB", &memory, 95));
     Ok(())
 }
 

@@ -5,9 +5,9 @@
 //! the namespaces of the lab ([mod@inside]), and every load is bounded in number and time.
 
 pub mod charts;
-pub mod figure;
-pub mod log;
 pub mod machine;
+pub mod measurement;
+pub mod member_view;
 pub mod peers;
 pub mod usage;
 pub mod write_request;
@@ -25,7 +25,7 @@ mod writes;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use figure::Report;
+use measurement::Report;
 
 use muster_tests::Cluster;
 use muster_tests::wait::until;
@@ -112,8 +112,8 @@ const HEALTHY: Duration = Duration::from_mins(4);
 /// may while all of them start.
 fn healthy(cluster: &Cluster) -> Result<()> {
     until("`musterctl health` to succeed", HEALTHY, || match cluster.ctl(&["health"]) {
-        Ok(said) if said.code == Some(0) => Ok(()),
-        Ok(said) => Err(format!("{}{}", said.out, said.err)),
+        Ok(output) if output.code == Some(0) => Ok(()),
+        Ok(output) => Err(format!("{}{}", output.out, output.err)),
         Err(error) => Err(format!("{error:#}")),
     })
 }

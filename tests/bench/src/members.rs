@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::figure::{Figure, Samples};
-use super::log::{Eyes, Sight, until_all};
+use super::measurement::{Measurement, Samples};
+use super::member_view::{MemberEvent, MemberView, until_all};
 use super::peers::serf::Serf;
-use super::usage::Counted;
+use super::usage::TrafficMeter;
 use super::{Bench, healthy, say};
 use muster_tests::lab::{Host, Lab};
 use muster_tests::{Cluster, Plan};
@@ -32,51 +32,54 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
 }
 
 /// `… INFO member is seen peer=abc`, as `musterd` writes it.
-pub(super) fn read(line: &str) -> Option<Sight> {
+pub(super) fn read(line: &str) -> Option<MemberEvent> {
     let (text, peer) = line.split_once(" peer=")?;
     let peer = peer.split(' ').next()?.to_owned();
     if text.ends_with("member is seen") {
-        Some(Sight::Seen(peer))
+        Some(MemberEvent::Seen(peer))
     } else if text.ends_with("member is no longer seen") {
-        Some(Sight::Gone(peer))
+        Some(MemberEvent::Gone(peer))
     } else {
         None
     }
 }
 
 /// What every node of a cluster sees.
-pub(super) fn eyes(cluster: &Cluster) -> Vec<Eyes> {
+pub(super) fn views(cluster: &Cluster) -> Vec<MemberView> {
     let log = |host: &Host| host.dir().join("musterd.log");
-    cluster.nodes.values().map(|node| Eyes::of(&log(&node.host), read)).collect()
+    cluster.nodes.values().map(|node| MemberView::of(&log(&node.host), read)).collect()
 }
 
 fn muster(bench: &mut Bench) -> Result<()> {
     let lab = Lab::new()?;
     let mut cluster = Cluster::plan(&lab, &Plan::of(CONTROL_PLANES).workers(WORKERS))?;
-    let mut eyes = eyes(&cluster);
-    let all = |one: &Eyes| one.seen.len() == MEMBERS - 1;
+    let mut views = views(&cluster);
+    let all = |one: &MemberView| one.seen.len() == MEMBERS - 1;
     say("members: starting 40 musterd");
     cluster.start_all()?;
     let start = Instant::now();
-    let seen = until_all("40 musterd to see each other", LIMIT, &mut eyes, all)?;
+    let seen = until_all("40 musterd to see each other", LIMIT, &mut views, all)?;
     let what = "40 members: last start to seen by all";
     let first = (seen - start).as_secs_f64();
-    let figure = Figure::one((what, "musterd, first start"), "s", first, 1);
-    bench.report.add(figure.note("the cluster's birth, its authorities and 37 joins included"));
+    let measurement = Measurement::one((what, "musterd, first start"), "s", first, 1);
+    bench
+        .report
+        .add(measurement.note("the cluster's birth, its authorities and 37 joins included"));
     healthy(&cluster)?;
 
     let mut again = Samples::default();
     for time in 1..=bench.amount(3, 1) {
         say(&format!("members: starting 40 musterd again, {time}"));
         stop_all(&mut cluster)?;
-        eyes.iter_mut().try_for_each(Eyes::forget)?;
+        views.iter_mut().try_for_each(MemberView::reset)?;
         cluster.start_all()?;
         let start = Instant::now();
-        again.push_seconds(until_all("40 to see each other again", LIMIT, &mut eyes, all)? - start);
+        again
+            .push_seconds(until_all("40 to see each other again", LIMIT, &mut views, all)? - start);
         healthy(&cluster)?;
     }
-    let figure = Figure::spread((what, "musterd, all restarted"), "s", &again, 95);
-    bench.report.add(figure.at_most(0.8, "p50 within 0.8 s"));
+    let measurement = Measurement::spread((what, "musterd, all restarted"), "s", &again, 95);
+    bench.report.add(measurement.at_most(0.8, "p50 within 0.8 s"));
 
     let mut missed = Samples::default();
     for time in 1..=bench.amount(5, 1) {
@@ -85,18 +88,18 @@ fn muster(bench: &mut Bench) -> Result<()> {
         let id = id_of(&cluster, &name)?;
         cluster.kill(&name)?;
         let start = Instant::now();
-        let gone = |one: &Eyes| !one.seen.iter().any(|peer| id.starts_with(peer));
+        let gone = |one: &MemberView| !one.seen.iter().any(|peer| id.starts_with(peer));
         missed.push_seconds(
-            until_all("a killed member to be missed", LIMIT, &mut eyes, gone)? - start,
+            until_all("a killed member to be missed", LIMIT, &mut views, gone)? - start,
         );
         let at = cluster.names().iter().position(|one| *one == name).context("it is one")?;
-        eyes[at].forget()?;
+        views[at].reset()?;
         cluster.start(&name)?;
-        until_all("40 to see each other again", LIMIT, &mut eyes, all)?;
+        until_all("40 to see each other again", LIMIT, &mut views, all)?;
     }
     let what = "40 members: one killed to missed by all";
-    let figure = Figure::spread((what, "musterd"), "s", &missed, 95);
-    bench.report.add(figure.at_most(4.0, "p50 within 4 s"));
+    let measurement = Measurement::spread((what, "musterd"), "s", &missed, 95);
+    bench.report.add(measurement.at_most(4.0, "p50 within 4 s"));
 
     std::thread::sleep(SETTLE);
     let (control_planes, workers): (Vec<_>, Vec<_>) =
@@ -106,29 +109,32 @@ fn muster(bench: &mut Bench) -> Result<()> {
     };
     traffic(bench, &lab, "musterd, worker", &hosts(&workers))?;
     traffic(bench, &lab, "musterd with etcd, control plane", &hosts(&control_planes))?;
-    false_alarms(bench, &lab, "musterd", &mut eyes)
+    false_alarms(bench, &lab, "musterd", &mut views)
 }
 
 fn serf(bench: &mut Bench) -> Result<()> {
     let lab = Lab::new()?;
     let mut serf = Serf::plan(&lab, u8::try_from(MEMBERS)?)?;
-    let mut eyes = serf.eyes();
-    let all = |one: &Eyes| one.seen.len() == MEMBERS;
+    let mut views = serf.views();
+    let all = |one: &MemberView| one.seen.len() == MEMBERS;
     let mut seen = Samples::default();
     for time in 1..=bench.amount(4, 1) {
         say(&format!("members: starting 40 agents of serf, {time}"));
         for agent in &mut serf.agents {
             agent.process = None;
         }
-        eyes.iter_mut().try_for_each(Eyes::forget)?;
+        views.iter_mut().try_for_each(MemberView::reset)?;
         serf.start_all()?;
         let start = Instant::now();
         seen.push_seconds(
-            until_all("40 serf agents to see each other", LIMIT, &mut eyes, all)? - start,
+            until_all("40 serf agents to see each other", LIMIT, &mut views, all)? - start,
         );
     }
-    let figure = Figure::spread(("40 members: last start to seen by all", "serf"), "s", &seen, 95);
-    bench.report.add(figure.note("each joins by the first, which runs before the others start"));
+    let measurement =
+        Measurement::spread(("40 members: last start to seen by all", "serf"), "s", &seen, 95);
+    bench
+        .report
+        .add(measurement.note("each joins by the first, which runs before the others start"));
 
     let mut missed = Samples::default();
     for time in 1..=usize::try_from(bench.amount(3, 1))? {
@@ -137,53 +143,63 @@ fn serf(bench: &mut Bench) -> Result<()> {
         say(&format!("members: killing {name}"));
         serf.agents[at].process = None;
         let start = Instant::now();
-        eyes[at].forget()?;
-        let gone = |one: &Eyes| !one.seen.contains(&name);
+        views[at].reset()?;
+        let gone = |one: &MemberView| !one.seen.contains(&name);
         missed.push_seconds(
-            until_all("a killed agent to be missed", LIMIT, &mut eyes, gone)? - start,
+            until_all("a killed agent to be missed", LIMIT, &mut views, gone)? - start,
         );
         serf.start(at)?;
-        until_all("40 serf agents to see each other again", LIMIT, &mut eyes, all)?;
+        until_all("40 serf agents to see each other again", LIMIT, &mut views, all)?;
     }
     let what = "40 members: one killed to missed by all";
-    bench.report.add(Figure::spread((what, "serf"), "s", &missed, 95));
+    bench.report.add(Measurement::spread((what, "serf"), "s", &missed, 95));
 
     std::thread::sleep(SETTLE);
     let hosts: Vec<_> = serf.agents.iter().map(|agent| agent.host.clone()).collect();
     traffic(bench, &lab, "serf", &hosts)?;
-    false_alarms(bench, &lab, "serf", &mut eyes)
+    false_alarms(bench, &lab, "serf", &mut views)
 }
 
 /// The bytes that one member sends in a second at rest.
-fn traffic(bench: &mut Bench, lab: &Lab, whom: &str, hosts: &[Host]) -> Result<()> {
+fn traffic(bench: &mut Bench, lab: &Lab, subject: &str, hosts: &[Host]) -> Result<()> {
     let span = Duration::from_secs(bench.amount(15, 3).into());
-    let counted = Counted::begin(lab, hosts.iter().collect())?;
+    let traffic_meter = TrafficMeter::begin(lab, hosts.iter().collect())?;
     std::thread::sleep(span);
     let mut sent = Samples::default();
-    for rate in counted.end()? {
+    for rate in traffic_meter.end()? {
         sent.push(rate);
     }
     let what = "40 members: sent by one at rest, counted at the bridge";
-    bench.report.add(Figure::spread((what, whom), "bytes/s", &sent, 95));
+    bench.report.add(Measurement::spread((what, subject), "bytes/s", &sent, 95));
     Ok(())
 }
 
-fn false_alarms(bench: &mut Bench, lab: &Lab, whom: &str, eyes: &mut [Eyes]) -> Result<()> {
+fn false_alarms(
+    bench: &mut Bench,
+    lab: &Lab,
+    subject: &str,
+    views: &mut [MemberView],
+) -> Result<()> {
     let span = Duration::from_secs(bench.amount(45, 5).into());
     say(&format!("members: losing {LOSS} % of all frames for {span:?}"));
-    let count = |eyes: &mut [Eyes]| -> Result<usize> {
-        eyes.iter_mut().try_for_each(Eyes::look)?;
-        Ok(eyes.iter().map(|one| one.alarms).sum())
+    let count = |views: &mut [MemberView]| -> Result<usize> {
+        views.iter_mut().try_for_each(MemberView::update)?;
+        Ok(views.iter().map(|one| one.losses).sum())
     };
-    let before = count(eyes)?;
+    let before = count(views)?;
     lab.lose(LOSS)?;
     std::thread::sleep(span);
     lab.heal()?;
-    let alarms = u32::try_from(count(eyes)? - before)?;
+    let losses = u32::try_from(count(views)? - before)?;
     let what = format!("40 members: false alarms in {} s with {LOSS} % loss", span.as_secs());
-    let figure = Figure::one((what, whom), "alarms", alarms.into(), MEMBERS);
-    let figure = figure.note("sum over the members of how often one took another for gone");
-    bench.report.add(if whom == "musterd" { figure.at_most(0.0, "none") } else { figure });
+    let measurement = Measurement::one((what, subject), "alarms", losses.into(), MEMBERS);
+    let measurement =
+        measurement.note("sum over the members of how often one took another for gone");
+    bench.report.add(if subject == "musterd" {
+        measurement.at_most(0.0, "none")
+    } else {
+        measurement
+    });
     Ok(())
 }
 
@@ -206,8 +222,8 @@ mod tests {
     fn sights_of_musterd_are_read() {
         let line =
             |what: &str| format!("2026-01-02T03:04:05.6Z  INFO member is {what} peer=0a1b2c3d4e");
-        assert_eq!(read(&line("seen")), Some(Sight::Seen("0a1b2c3d4e".to_owned())));
-        assert_eq!(read(&line("no longer seen")), Some(Sight::Gone("0a1b2c3d4e".to_owned())));
+        assert_eq!(read(&line("seen")), Some(MemberEvent::Seen("0a1b2c3d4e".to_owned())));
+        assert_eq!(read(&line("no longer seen")), Some(MemberEvent::Gone("0a1b2c3d4e".to_owned())));
         assert_eq!(read("2026 INFO Raft peer is reachable again peer=0a1b2c3d4e"), None);
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Bench, say};
-use muster_tests::ctl::{binary, said};
+use muster_tests::ctl::{binary, output_of};
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let program = binary("gossip-scale")?;
@@ -15,9 +15,9 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let members: &[&str] = if bench.quick { &["40"] } else { &["40", "200", "1000", "10000"] };
     let mut command = Command::new(program);
     command.arg("--json").args(members);
-    let told = said(&mut command)?;
-    ensure!(told.code == Some(0), "gossip-scale failed: {}", told.err);
-    let found = serde_json::from_str(&told.out).context("what gossip-scale tells")?;
+    let output = output_of(&mut command)?;
+    ensure!(output.code == Some(0), "gossip-scale failed: {}", output.err);
+    let found = serde_json::from_str(&output.out).context("what gossip-scale tells")?;
     bench.report.others.insert("scale (simulated)", found);
     Ok(())
 }

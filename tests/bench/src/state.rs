@@ -15,7 +15,7 @@ use musterd::raft::types::{RaftStorage, TypeConfig};
 use openraft::storage::{RaftLogStorageExt as _, RaftStateMachine as _};
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, RaftSnapshotBuilder as _};
 
-use super::figure::{Figure, Samples};
+use super::measurement::{Measurement, Samples};
 use super::{Bench, say};
 
 const MEMBERS: u16 = 1000;
@@ -27,20 +27,20 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     say("state: 1,000 members");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
     let found = runtime.block_on(fill_and_snapshot(bench.amount(20, 3)))?;
-    let whom = "musterd";
-    let one = |what: &str, unit, value| Figure::one((what, whom), unit, value, 1);
+    let subject = "musterd";
+    let one = |what: &str, unit, value| Measurement::one((what, subject), unit, value, 1);
     bench.report.add(one("1,000 members: size of a snapshot", "KiB", found.snapshot_kib));
     bench.report.add(one("1,000 members: size of the Raft directory", "KiB", found.directory_kib));
     let what = "1,000 members: snapshot made and on disk";
-    bench.report.add(Figure::spread((what, whom), "ms", &found.snapshot, 95));
+    bench.report.add(Measurement::spread((what, subject), "ms", &found.snapshot, 95));
     let what = "1,000 members: applied to the state, one command";
     bench.report.add(one(what, "µs", found.apply_micros));
     let what = "1,000 members: store opened again";
-    bench.report.add(Figure::spread((what, whom), "ms", &found.open, 95));
+    bench.report.add(Measurement::spread((what, subject), "ms", &found.open, 95));
     Ok(())
 }
 
-struct Found1000 {
+struct StateMeasurements {
     snapshot_kib: f64,
     directory_kib: f64,
     snapshot: Samples,
@@ -48,7 +48,7 @@ struct Found1000 {
     open: Samples,
 }
 
-async fn fill_and_snapshot(times: u32) -> Result<Found1000> {
+async fn fill_and_snapshot(times: u32) -> Result<StateMeasurements> {
     let directory = tempfile::tempdir()?;
     let raft = directory.path().join("raft");
     let identity = StoreIdentity {
@@ -85,7 +85,7 @@ async fn fill_and_snapshot(times: u32) -> Result<Found1000> {
         opened.push_millis(start.elapsed());
         drop(held);
     }
-    Ok(Found1000 {
+    Ok(StateMeasurements {
         snapshot_kib: kib(u64::try_from(bytes)?),
         directory_kib: kib(size_of_all(&raft)?),
         snapshot,

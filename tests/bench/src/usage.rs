@@ -57,13 +57,13 @@ pub struct Cost {
 
 /// Processes that are being watched.
 #[derive(Debug)]
-pub struct Watched {
+pub struct CostMeter {
     pids: Vec<u32>,
     start: Instant,
     before: Vec<Duration>,
 }
 
-impl Watched {
+impl CostMeter {
     pub fn begin(pids: Vec<u32>) -> Result<Self> {
         let before = pids.iter().map(|pid| processor_time(*pid)).collect::<Result<_>>()?;
         Ok(Self { pids, start: Instant::now(), before })
@@ -83,14 +83,14 @@ impl Watched {
 
 /// Hosts whose traffic is being counted, at the bridge and with Ethernet headers.
 #[derive(Debug)]
-pub struct Counted<'a> {
+pub struct TrafficMeter<'a> {
     lab: &'a Lab,
     hosts: Vec<&'a Host>,
     start: Instant,
     before: Vec<u64>,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> TrafficMeter<'a> {
     pub fn begin(lab: &'a Lab, hosts: Vec<&'a Host>) -> Result<Self> {
         let before = lab.sent(&hosts)?;
         Ok(Self { lab, hosts, start: Instant::now(), before })

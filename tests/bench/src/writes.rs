@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use muster_init::units::etcd::client::Tls;
 use tokio::task::JoinSet;
 
-use super::figure::{Figure, Samples};
+use super::measurement::{Measurement, Samples};
 use super::peers::etcd;
 use super::write_request::{WRITE_BYTES, write_request};
 use super::{Bench, say};
@@ -26,13 +26,13 @@ const CLIENTS: u32 = 64;
 struct Targets {
     operator: OperatorCredentials,
     tls: Tls,
-    muster: Ends,
-    etcd: Ends,
+    muster: LeaderAndFollower,
+    etcd: LeaderAndFollower,
 }
 
 /// A leader's address and a follower's.
 #[derive(Clone, Copy)]
-struct Ends {
+struct LeaderAndFollower {
     leader: Ipv4Addr,
     follower: Ipv4Addr,
 }
@@ -56,29 +56,32 @@ fn targets(cluster: &Cluster) -> Result<Targets> {
     let endpoints =
         cluster.nodes.iter().map(|(name, node)| (name.clone(), etcd::endpoint_of(&node.host)));
     let endpoints = endpoints.collect();
-    let led = inside(&cluster.desk, || etcd::leader(&endpoints, &tls))?;
-    let ends = |leader: &str| {
+    let led = inside(&cluster.operator, || etcd::leader(&endpoints, &tls))?;
+    let addresses_of = |leader: &str| {
         let address = |name: &str| cluster.node(name).host.address();
         let other = cluster.nodes.keys().find(|name| *name != leader);
         let follower = address(other.expect("there are three nodes"));
-        Ends { leader: address(leader), follower }
+        LeaderAndFollower { leader: address(leader), follower }
     };
-    Ok(Targets { operator, muster: ends(&muster), etcd: ends(&led), tls })
+    Ok(Targets { operator, muster: addresses_of(&muster), etcd: addresses_of(&led), tls })
 }
 
 fn sequential(bench: &mut Bench, cluster: &Cluster, targets: &Targets) -> Result<()> {
     let writes = bench.amount(300, 50);
     for through in ["leader", "follower"] {
         say(&format!("writes: {writes} through the {through}"));
-        let end = |ends: Ends| if through == "leader" { ends.leader } else { ends.follower };
-        let (muster, etcd) = inside(&cluster.desk, || {
+        let end = |addresses_of: LeaderAndFollower| {
+            if through == "leader" { addresses_of.leader } else { addresses_of.follower }
+        };
+        let (muster, etcd) = inside(&cluster.operator, || {
             one_by_one(targets, (end(targets.muster), end(targets.etcd)), writes)
         })?;
         let what = format!("a write of {WRITE_BYTES} bytes through the {through}");
         let limit = etcd.percentile(50);
-        let spread = |whom, samples| Figure::spread((what.clone(), whom), "ms", samples, 99);
-        let figure = spread("musterd", &muster).at_most(limit, "p50 no slower than etcd");
-        bench.report.add(figure.note("CreateToken, the whole call"));
+        let spread =
+            |subject, samples| Measurement::spread((what.clone(), subject), "ms", samples, 99);
+        let measurement = spread("musterd", &muster).at_most(limit, "p50 no slower than etcd");
+        bench.report.add(measurement.note("CreateToken, the whole call"));
         bench.report.add(spread("etcd", &etcd).note("Put, on the same three hosts"));
     }
     Ok(())
@@ -111,11 +114,11 @@ async fn one_by_one(
 fn parallel(bench: &mut Bench, cluster: &Cluster, targets: &Targets) -> Result<()> {
     let span = Duration::from_secs(bench.amount(8, 2).into());
     say(&format!("writes: {CLIENTS} clients for {span:?} each"));
-    let (ours, our_n) = inside(&cluster.desk, || many_muster(targets, span))?;
-    let (theirs, their_n) = inside(&cluster.desk, || many_etcd(targets, span))?;
+    let (ours, our_n) = inside(&cluster.operator, || many_muster(targets, span))?;
+    let (theirs, their_n) = inside(&cluster.operator, || many_etcd(targets, span))?;
     let what = format!("writes of {WRITE_BYTES} bytes from {CLIENTS} clients, through the leader");
-    bench.report.add(Figure::one((what.clone(), "musterd"), "1/s", ours, our_n));
-    bench.report.add(Figure::one((what, "etcd"), "1/s", theirs, their_n));
+    bench.report.add(Measurement::one((what.clone(), "musterd"), "1/s", ours, our_n));
+    bench.report.add(Measurement::one((what, "etcd"), "1/s", theirs, their_n));
     Ok(())
 }
 

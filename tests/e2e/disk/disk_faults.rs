@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use muster_tests::attack::thief::{attack, steal};
+use muster_tests::attack::stolen_state::{run_attacker, steal_identity};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::{Cluster, Plan, scenario, until};
 use serde_json::Value;
 
 /// How long a loaded machine may take over what is no matter of seconds.
-const PATIENCE: Duration = Duration::from_mins(3);
+const TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Room for musterd and for the log that etcd takes in advance, in MiB.
 const DISK: u64 = 256;
@@ -40,7 +40,7 @@ fn write_until_it_ends(
     prefix: &str,
 ) -> Result<(Option<i32>, Vec<String>)> {
     let mut written = Vec::new();
-    let ended = until(&format!("{victim} to end"), PATIENCE, || {
+    let ended = until(&format!("{victim} to end"), TIMEOUT, || {
         let process = cluster.node_mut(victim).process.as_mut().ok_or("it was never started")?;
         if !process.is_running() {
             return Ok(());
@@ -54,7 +54,7 @@ fn write_until_it_ends(
     });
     ended?;
     let mut process = cluster.node_mut(victim).process.take().context("a process")?;
-    Ok((process.ended(PATIENCE)?.code(), written))
+    Ok((process.wait_exit(TIMEOUT)?.code(), written))
 }
 
 /// What `node` logged last, from `marker` on.
@@ -97,11 +97,11 @@ fn a_leader_whose_disk_is_full_stops_and_returns_once_there_is_room() {
         let disk = &disks[cluster.names().iter().position(|n| *n == victim).context("a node")?];
         disk.fill()?;
         let (code, written) = write_until_it_ends(&mut cluster, &victim, "during")?;
-        let said = log(&cluster, &victim)?;
+        let output = log(&cluster, &victim)?;
         ensure!(code == Some(74), "it ended with {code:?}");
         ensure!(
-            said.contains("Raft store failed; this node has stopped serving")
-                && said.contains("No space left on device"),
+            output.contains("Raft store failed; this node has stopped serving")
+                && output.contains("No space left on device"),
             "it does not say what happened"
         );
         // The others go on, and nothing acknowledged is lost.
@@ -115,7 +115,7 @@ fn a_leader_whose_disk_is_full_stops_and_returns_once_there_is_room() {
         cluster.start(&victim)?;
         let (code, _) = write_until_it_ends(&mut cluster, &victim, "still full")?;
         ensure!(code == Some(74), "on a full disk it ended with {code:?}");
-        disk.make_room()?;
+        disk.free_space()?;
         cluster.start(&victim)?;
         cluster.until_healthy()?;
         let known = descriptions(&cluster, &victim)?;
@@ -134,19 +134,19 @@ fn a_node_whose_disk_turns_read_only_stops_and_returns_after_a_check_of_the_disk
         let disk = &disks[cluster.names().iter().position(|n| *n == victim).context("a node")?];
         disk.turn_read_only()?;
         let (code, written) = write_until_it_ends(&mut cluster, &victim, "during")?;
-        let said = log(&cluster, &victim)?;
+        let output = log(&cluster, &victim)?;
         ensure!(code == Some(74), "it ended with {code:?}");
         ensure!(
-            said.contains("Raft store failed; this node has stopped serving"),
+            output.contains("Raft store failed; this node has stopped serving"),
             "it does not say what happened"
         );
         write(&cluster, "without it")?;
         // Started again before the disk is repaired, it touches nothing and names the disk.
         cluster.start(&victim)?;
         let (code, _) = write_until_it_ends(&mut cluster, &victim, "still read-only")?;
-        let said = log(&cluster, &victim)?;
+        let output = log(&cluster, &victim)?;
         ensure!(code == Some(78), "on a read-only disk it ended with {code:?}");
-        ensure!(said.contains("Read-only file system"), "it does not say what is wrong");
+        ensure!(output.contains("Read-only file system"), "it does not say what is wrong");
         disk.check_and_mount()?;
         cluster.start(&victim)?;
         cluster.until_healthy()?;
@@ -170,20 +170,21 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
         let disk = &disks[cluster.names().iter().position(|n| *n == victim).context("a node")?];
         let mut written = vec!["before".to_owned()];
         write(&cluster, "before")?;
-        let hanging = disk.hang()?;
+        let frozen = disk.freeze()?;
         // A quiet while, longer than a node takes to call itself stuck. (That the disk hangs on a mark
         // that nobody waits for, cannot be arranged here: daemon/src/raft/quorum.rs has that case.)
         std::thread::sleep(Duration::from_secs(3));
-        until("the others to have a leader and to take a write", PATIENCE, || {
+        until("the others to have a leader and to take a write", TIMEOUT, || {
             let description = format!("while it hung {}", written.len());
             write(&cluster, &description).map_err(|e| format!("{e:#}"))?;
             written.push(description);
             Ok::<_, String>(())
         })?;
-        until("another leader, and the node's own word about its disk", PATIENCE, || {
+        until("another leader, and the node's own word about its disk", TIMEOUT, || {
             let members = cluster.ctl_at(&other, &["members", "-o", "json"]);
-            let members =
-                members.and_then(muster_tests::ctl::Said::json).map_err(|e| format!("{e:#}"))?;
+            let members = members
+                .and_then(muster_tests::ctl::CommandOutput::json)
+                .map_err(|e| format!("{e:#}"))?;
             let status = status_of(&cluster, &victim).map_err(|e| format!("{e:#}"))?;
             let waits = status["waitingFor"].as_str().unwrap_or_default();
             let is_led = members["leader"].as_str().is_some_and(|name| name != victim);
@@ -192,27 +193,27 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
         })?;
         // Asked alone, it neither takes a write nor shows what may be old as if it were new.
         for call in [&["token", "list"][..], &["token", "create", "--role", "worker"]] {
-            let said = cluster.ctl_at(&victim, call)?;
+            let output = cluster.ctl_at(&victim, call)?;
             ensure!(
-                said.code != Some(0) && said.err.contains("this node's Raft has been stuck"),
-                "{call:?}: {said:?}"
+                output.code != Some(0) && output.err.contains("this node's Raft has been stuck"),
+                "{call:?}: {output:?}"
             );
         }
-        let thief = lab.host("thief")?;
-        let stolen = steal(&cluster, &other, &thief)?.display().to_string();
+        let attacker = lab.host("attacker")?;
+        let stolen = steal_identity(&cluster, &other, &attacker)?.display().to_string();
         let to = format!("{}:{}", cluster.node(&victim).host.address(), muster_types::DEFAULT_PORT);
-        until("it to refuse Raft's messages", PATIENCE, || {
-            let said = attack(&thief, &["impersonate", &stolen, &to]);
-            let said = said.map_err(|e| format!("{e:#}"))?;
+        until("it to refuse Raft's messages", TIMEOUT, || {
+            let output = run_attacker(&attacker, &["impersonate", &stolen, &to]);
+            let output = output.map_err(|e| format!("{e:#}"))?;
             let refused = |call: &&str| {
-                said.contains(&format!("{call}: Unavailable this node's Raft has been stuck"))
+                output.contains(&format!("{call}: Unavailable this node's Raft has been stuck"))
             };
             let calls = ["AppendEntries", "RequestVote", "InstallSnapshot", "Propose", "ReadIndex"];
-            if calls.iter().all(refused) { Ok(()) } else { Err(said) }
+            if calls.iter().all(refused) { Ok(()) } else { Err(output) }
         })?;
         write(&cluster, "still hanging")?;
         written.push("still hanging".to_owned());
-        drop(hanging);
+        drop(frozen);
         cluster.until_healthy()?;
         ensure!(
             cluster
@@ -243,15 +244,15 @@ fn a_hung_etcd_is_noticed_said_and_replaced() {
         };
         let hung = pid(&cluster)?;
         muster_tests::lab::run("kill", &["-STOP", &hung.to_string()])?;
-        until("health to name the node and its etcd", PATIENCE, || {
-            let said = cluster.ctl(&["health"]).map_err(|e| format!("{e:#}"))?;
-            let text = said.out + &said.err;
-            let named = said.code != Some(0) && text.contains("cp-2 waits for etcd");
+        until("health to name the node and its etcd", TIMEOUT, || {
+            let output = cluster.ctl(&["health"]).map_err(|e| format!("{e:#}"))?;
+            let text = output.out + &output.err;
+            let named = output.code != Some(0) && text.contains("cp-2 waits for etcd");
             if named { Ok(()) } else { Err(text) }
         })?;
         // Two of three go on meanwhile.
         cluster.etcdctl(&["put", "while", "it hung"])?.success()?;
-        until("etcd with another process", PATIENCE, || match pid(&cluster) {
+        until("etcd with another process", TIMEOUT, || match pid(&cluster) {
             Ok(now) if now > 1 && now != hung => Ok(()),
             seen => Err(format!("{seen:?}")),
         })?;
@@ -280,31 +281,32 @@ fn an_etcd_without_room_is_reported_and_goes_on_once_there_is_some() {
         let disk = host.disk(&etcd, DISK)?;
         let mut copy = host.command("cp");
         copy.arg("-a").arg(aside.join(".")).arg(&etcd);
-        muster_tests::ctl::said(&mut copy)?.success()?;
+        muster_tests::ctl::output_of(&mut copy)?.success()?;
         cluster.start("cp-2")?;
         cluster.until_healthy()?;
         disk.fill()?;
         let big = "x".repeat(100_000); // an argument has 128 KiB at most
         let mut puts = 0;
-        let said = until("health to say that etcd has no room", PATIENCE, || {
+        let output = until("health to say that etcd has no room", TIMEOUT, || {
             if puts < 100 {
                 // The other two take it.
                 let put = cluster.etcdctl(&["put", &format!("big-{}", puts % 8), &big]);
-                put.and_then(muster_tests::ctl::Said::success).map_err(|e| format!("{e:#}"))?;
+                put.and_then(muster_tests::ctl::CommandOutput::success)
+                    .map_err(|e| format!("{e:#}"))?;
                 puts += 1;
             }
-            let said = cluster.ctl(&["health"]).map_err(|e| format!("{e:#}"))?;
-            let text = said.out + &said.err;
+            let output = cluster.ctl(&["health"]).map_err(|e| format!("{e:#}"))?;
+            let text = output.out + &output.err;
             // etcd says so, or whoever writes its certificates.
             let is_told = text.to_lowercase().contains("no space left on device");
             if is_told { Ok(text) } else { Err(text) }
         })?;
         let names_it =
-            said.contains("cp-2 waits for etcd") || said.contains("cp-2 waits for its etcd");
-        ensure!(names_it, "{said}");
+            output.contains("cp-2 waits for etcd") || output.contains("cp-2 waits for its etcd");
+        ensure!(names_it, "{output}");
         cluster.etcdctl(&["put", "without", "it"])?.success()?;
         write(&cluster, "musterd goes on")?;
-        disk.make_room()?;
+        disk.free_space()?;
         cluster.until_healthy()?;
         let value = cluster.etcdctl(&["get", "without", "--print-value-only"])?.success()?;
         ensure!(value.trim() == "it", "{value:?}");
@@ -330,8 +332,13 @@ fn raise_nospace(cluster: &Cluster) -> Result<()> {
         "{{ printf '{request}'; sleep 2; }} | timeout 20 openssl s_client -quiet -connect {address}:2379 \
          -CAfile \"$ETCDCTL_CACERT\" -cert \"$ETCDCTL_CERT\" -key \"$ETCDCTL_KEY\""
     );
-    let said = cluster.with_etcdctl(&line)?;
-    ensure!(said.out.contains("200 OK"), "etcd did not take the alarm: {}{}", said.out, said.err);
+    let output = cluster.etcdctl_shell(&line)?;
+    ensure!(
+        output.out.contains("200 OK"),
+        "etcd did not take the alarm: {}{}",
+        output.out,
+        output.err
+    );
     Ok(())
 }
 
@@ -350,10 +357,10 @@ fn a_full_database_of_etcd_is_told_and_the_documented_steps_clear_it() {
         let health = cluster.ctl(&["health"])?;
         let text = format!("{}{}", health.out, health.err);
         ensure!(health.code != Some(0) && text.contains("cp-2: NOSPACE"), "not told: {text}");
-        for step in muster_tests::manual::steps("etcd's database is full")? {
+        for step in muster_tests::documented_steps::commands_under("etcd's database is full")? {
             let nodes = if step.contains("NAME") { cluster.names() } else { vec!["cp-1".into()] };
             for node in nodes {
-                cluster.follow(&step, &node).with_context(|| step.clone())?;
+                cluster.run_documented_step(&step, &node).with_context(|| step.clone())?;
             }
         }
         cluster.etcdctl(&["put", "after", "yes"])?.success()?;

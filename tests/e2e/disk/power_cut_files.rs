@@ -12,9 +12,11 @@ use muster_formation::birth::BirthRecord;
 use muster_init::units::etcd::credentials::{CredentialPaths, chain_pem};
 use muster_init::units::etcd::dir::{EtcdDir, GenerationState};
 use muster_sources::remembered;
-use muster_tests::newcomer::{credentials, last_free, member, membership, peers, record, snapshot};
-use muster_tests::power_cut::{Careless, Disk, Event, Tape, scratch};
-use muster_tests::secrets::there;
+use muster_tests::first_seconds::{
+    credentials, last_uncommitted, member, membership, peers, record, snapshot,
+};
+use muster_tests::power_cut::{Disk, Event, Mutation, Trace, scratch};
+use muster_tests::secrets::if_exists;
 use musterd::membership::Membership;
 use musterd::state_dir::StateDir;
 use musterd::{prepare, restore};
@@ -23,15 +25,15 @@ use rand::{RngExt, SeedableRng};
 
 /// What the node has said so far.
 #[derive(Debug, Clone, Default)]
-struct Said {
+struct Observed {
     id: Option<String>,
     /// Of each thing that it does: in which epochs it began to, and in which it did.
     doing: BTreeMap<String, BTreeSet<u64>>,
     did: BTreeMap<String, BTreeSet<u64>>,
 }
 
-impl Said {
-    fn hear(&mut self, line: &str) -> Result<()> {
+impl Observed {
+    fn on_line(&mut self, line: &str) -> Result<()> {
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["is", id] => {
                 let before = self.id.replace(id.to_owned());
@@ -77,9 +79,12 @@ impl Said {
         let state = StateDir::open(&dir.join("var/state"))?;
         let (identity, promises) = prepare::identity::open(&state, false)?;
         let id = identity.node_id().to_string();
-        ensure!(self.id.as_ref().is_none_or(|said| *said == id), "it has become another node");
+        ensure!(
+            self.id.as_ref().is_none_or(|observed| *observed == id),
+            "it has become another node"
+        );
         self.epoch("bind", |epoch| Ok(record(epoch, &identity)? == promises.record))?;
-        self.check_wish(&state, &promises.record)?;
+        self.check_restore(&state, &promises.record)?;
         let found = Membership::load(&state.membership())?;
         let is_of = |epoch| Ok(found == (epoch > 0).then(|| membership(epoch)).transpose()?);
         if self.epoch("save", is_of)? > 0 {
@@ -93,25 +98,30 @@ impl Said {
 
     /// What etcd is to begin with is what was written down, and what this node's birth was promised
     /// with is not forgotten.
-    fn check_wish(&self, state: &StateDir, record: &BirthRecord) -> Result<()> {
-        let wished = |is_member| -> Result<_> {
+    fn check_restore(&self, state: &StateDir, record: &BirthRecord) -> Result<()> {
+        let desired = |is_member| -> Result<_> {
             Ok(restore::check(state.path(), None, is_member)?.map(|restore| restore.digest))
         };
         let agreed = |epoch| snapshot(epoch).map(|(digest, _)| digest);
-        let written = wished(true)?;
-        self.epoch("wish", |epoch| Ok(written == agreed(epoch)))?;
-        let bound = wished(false)?;
+        let written = desired(true)?;
+        self.epoch("restore", |epoch| Ok(written == agreed(epoch)))?;
+        let agreed_digest = desired(false)?;
         // A free node begins with what it is told then, and this start tells it nothing.
-        let expected = if record.is_uncommitted() { None } else { agreed(last_free(record.epoch)) };
-        ensure!(bound == expected, "bound in epoch {}, it begins with {bound:?}", record.epoch);
+        let expected =
+            if record.is_uncommitted() { None } else { agreed(last_uncommitted(record.epoch)) };
+        ensure!(
+            agreed_digest == expected,
+            "bound in epoch {}, it begins with {agreed_digest:?}",
+            record.epoch
+        );
         Ok(())
     }
 
     /// A member of etcd that has begun never counts as new, and its certificates are whole.
-    fn check_etcd(&self, home: &EtcdDir) -> Result<()> {
+    fn check_etcd(&self, dir: &EtcdDir) -> Result<()> {
         for epoch in self.doing.get("start").into_iter().flatten().copied() {
             let member = member(epoch)?;
-            let record = match home.generation_state(member.generation)? {
+            let record = match dir.generation_state(member.generation)? {
                 GenerationState::Unmanaged => {
                     anyhow::bail!("etcd's data {epoch} without a record of it")
                 }
@@ -127,13 +137,13 @@ impl Said {
             if let Some(record) = record {
                 let same = record.name == member.name && record.initial == member.initial;
                 ensure!(same, "etcd's member {epoch} is recorded as {record:?}");
-                let noted = record.had_data || !self.did("note", epoch);
-                ensure!(noted, "etcd's member {epoch} would start as new, without its data");
+                let is_recorded = record.had_data || !self.did("note", epoch);
+                ensure!(is_recorded, "etcd's member {epoch} would start as new, without its data");
             }
         }
-        let paths = CredentialPaths::in_dir(home.root());
+        let paths = CredentialPaths::in_dir(dir.root());
         for (path, which) in [(paths.authorities, 0), (paths.server, 1), (paths.peer, 2)] {
-            let found = there(fs::read(&path))?;
+            let found = if_exists(fs::read(&path))?;
             let pem = |epoch| -> Result<String> {
                 let of = credentials(epoch)?;
                 Ok(match which {
@@ -152,38 +162,38 @@ impl Said {
 }
 
 /// Plays `tape` on `disk` and cuts with chance one in `rarity` per event; what went wrong.
-fn judge(
+fn check_cuts(
     disk: &mut Disk,
-    tape: &Tape,
-    mut said: Said,
+    trace: &Trace,
+    mut observed: Observed,
     rarity: u32,
     (cuts, seed): (&mut usize, u64),
 ) -> Result<Vec<String>> {
-    let mut chance = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut failures = Vec::new();
-    for at in 0..=tape.events.len() {
-        if chance.random_ratio(1, rarity) {
+    for at in 0..=trace.events.len() {
+        if rng.random_ratio(1, rarity) {
             let left = scratch()?;
-            disk.cut(left.path(), &mut chance)?;
+            disk.cut(left.path(), &mut rng)?;
             *cuts += 1;
-            if let Err(error) = said.check(left.path()) {
+            if let Err(error) = observed.check(left.path()) {
                 failures.push(format!("seed {seed}, cut before event {at}: {error:#}"));
             }
         }
-        if let Some(event) = tape.events.get(at) {
+        if let Some(event) = trace.events.get(at) {
             disk.play(event)?;
-            if let Event::Said(line) = event {
-                said.hear(line)?;
+            if let Event::Line(line) = event {
+                observed.on_line(line)?;
             }
         }
     }
     Ok(failures)
 }
 
-fn recorded(dir: &Path) -> Result<Tape> {
-    let mut tape = Tape::default();
-    tape.record(dir, Command::new(env!("CARGO_BIN_EXE_power-cut-newcomer")).arg(dir))?;
-    Ok(tape)
+fn recorded(dir: &Path) -> Result<Trace> {
+    let mut trace = Trace::default();
+    trace.record(dir, Command::new(env!("CARGO_BIN_EXE_power-cut-first-seconds")).arg(dir))?;
+    Ok(trace)
 }
 
 #[test]
@@ -192,34 +202,39 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
     let soak = std::env::var("MUSTER_CUTS").ok().map(|n| n.parse::<u64>()).transpose()?;
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
-    let machine = Disk::load(dir.path())?.with_names_in_any_order();
-    let tape = recorded(dir.path())?;
+    let first_disk = Disk::load(dir.path())?.with_names_in_any_order();
+    let trace = recorded(dir.path())?;
     let (mut cuts, mut failures) = (0, Vec::new());
     for seed in 0..soak.map_or(5, |cuts| cuts / 100 + 5) {
-        let mut disk = machine.clone();
-        failures.extend(judge(&mut disk, &tape, Said::default(), 1, (&mut cuts, seed))?);
+        let mut disk = first_disk.clone();
+        failures.extend(check_cuts(&mut disk, &trace, Observed::default(), 1, (&mut cuts, seed))?);
         disk.compare(dir.path()).context("the fault model misread the victim")?;
     }
     // Killed at every point, with the power on; then cut in the life of its successor.
-    let (mut disk, mut said) = (machine, Said::default());
-    for (at, event) in tape.events.iter().enumerate() {
+    let (mut disk, mut observed) = (first_disk, Observed::default());
+    for (at, event) in trace.events.iter().enumerate() {
         if soak.is_some() || at < 20 || at % 11 == 0 {
             let killed = || format!("killed before event {at}");
             let next = scratch()?;
             let mut disk = disk.clone();
-            disk.hand_on(next.path())?;
-            let tape = recorded(next.path()).with_context(killed)?;
-            let wrong = judge(&mut disk, &tape, said.clone(), 8, (&mut cuts, 1000 + at as u64))?;
-            failures.extend(wrong.into_iter().map(|wrong| format!("{}: {wrong}", killed())));
+            disk.write_live(next.path())?;
+            let trace = recorded(next.path()).with_context(killed)?;
+            let more_failures =
+                check_cuts(&mut disk, &trace, observed.clone(), 8, (&mut cuts, 1000 + at as u64))?;
+            failures.extend(
+                more_failures
+                    .into_iter()
+                    .map(|more_failures| format!("{}: {more_failures}", killed())),
+            );
         }
         disk.play(event)?;
-        if let Event::Said(line) = event {
-            said.hear(line)?;
+        if let Event::Line(line) = event {
+            observed.on_line(line)?;
         }
     }
     writeln!(std::io::stderr(), "small files: {} of {cuts} cuts failed", failures.len())?;
-    let few: Vec<_> = failures.iter().take(8).collect();
-    ensure!(failures.is_empty(), "{} of {cuts} cuts failed: {few:#?}", failures.len());
+    let first_failures: Vec<_> = failures.iter().take(8).collect();
+    ensure!(failures.is_empty(), "{} of {cuts} cuts failed: {first_failures:#?}", failures.len());
     Ok(())
 }
 
@@ -227,18 +242,24 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
 fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<()> {
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
-    let machine = Disk::load(dir.path())?.with_names_in_any_order();
-    let tape = recorded(dir.path())?;
-    let is_promise = |line: &str| line.starts_with("is ") || line.starts_with("did ");
-    for how in Careless::ALL {
-        let careless = tape.of_careless(how, is_promise);
+    let first_disk = Disk::load(dir.path())?.with_names_in_any_order();
+    let trace = recorded(dir.path())?;
+    let is_acknowledgement = |line: &str| line.starts_with("is ") || line.starts_with("did ");
+    for mutation in Mutation::ALL {
+        let mutated = trace.mutated(mutation, is_acknowledgement);
         let (mut cuts, mut failures) = (0, Vec::new());
         for seed in 0..2 {
-            let mut disk = machine.clone();
-            failures.extend(judge(&mut disk, &careless, Said::default(), 1, (&mut cuts, seed))?);
+            let mut disk = first_disk.clone();
+            failures.extend(check_cuts(
+                &mut disk,
+                &mutated,
+                Observed::default(),
+                1,
+                (&mut cuts, seed),
+            )?);
         }
-        writeln!(std::io::stderr(), "{how:?}: {} of {cuts} cuts failed", failures.len())?;
-        ensure!(failures.len() > 2, "{how:?} is not noticed in {cuts} cuts: {failures:#?}");
+        writeln!(std::io::stderr(), "{mutation:?}: {} of {cuts} cuts failed", failures.len())?;
+        ensure!(failures.len() > 2, "{mutation:?} is not noticed in {cuts} cuts: {failures:#?}");
     }
     Ok(())
 }
@@ -248,8 +269,8 @@ fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<(
 fn the_judge_catches_each_file_that_is_not_synced() -> Result<()> {
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
-    let machine = Disk::load(dir.path())?.with_names_in_any_order();
-    let tape = recorded(dir.path())?;
+    let first_disk = Disk::load(dir.path())?.with_names_in_any_order();
+    let trace = recorded(dir.path())?;
     let names = [
         "birth",
         "restore-etcd",
@@ -261,16 +282,16 @@ fn the_judge_catches_each_file_that_is_not_synced() -> Result<()> {
         "peer.pem",
     ];
     for name in names {
-        let mut careless = tape.clone();
-        for event in &mut careless.events {
+        let mut mutated = trace.clone();
+        for event in &mut mutated.events {
             // Under the name that it has until it is renamed.
             let is_it = |path: &Path| path.to_string_lossy().contains(name);
             if matches!(event, Event::Sync { path, .. } if is_it(path)) {
                 *event = Event::Nothing;
             }
         }
-        let (mut cuts, mut disk) = (0, machine.clone());
-        let failures = judge(&mut disk, &careless, Said::default(), 2, (&mut cuts, 0))?;
+        let (mut cuts, mut disk) = (0, first_disk.clone());
+        let failures = check_cuts(&mut disk, &mutated, Observed::default(), 2, (&mut cuts, 0))?;
         writeln!(std::io::stderr(), "{name}: {} of {cuts} cuts failed", failures.len())?;
         ensure!(failures.len() > 2, "{name} is not missed in {cuts} cuts: {failures:#?}");
     }

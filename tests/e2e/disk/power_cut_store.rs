@@ -11,9 +11,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use muster_storage::Engine;
-use muster_tests::power_cut::{Careless, Disk, Event, Tape, scratch};
+use muster_tests::power_cut::{Disk, Event, Mutation, Trace, scratch};
 use muster_tests::store::engines::{FLUSH_ONLY, MUSTER, REDB};
-use muster_tests::store::script::{Held, LIFE, Op, script};
+use muster_tests::store::script::{OPS_PER_PROCESS, Op, StoreContents, script};
 use muster_tests::store::{Node, raft};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -23,25 +23,25 @@ use rand::{RngExt, SeedableRng};
 struct Known {
     log: usize,
     snapshots: usize,
-    asked: usize,
+    begun: usize,
 }
 
 impl Known {
-    fn hear(&mut self, line: &str, ops: &[Op]) {
+    fn on_line(&mut self, line: &str, ops: &[Op]) {
         if let Some(number) = line.strip_prefix("has ").and_then(|n| n.parse().ok()) {
             // openraft acts on what it finds at its start, so that must last from then on.
-            *self = Self { log: number, snapshots: number, asked: number };
+            *self = Self { log: number, snapshots: number, begun: number };
         } else if let Some(number) =
             line.strip_prefix("doing ").and_then(|n| n.parse::<usize>().ok())
         {
-            self.asked = number + 1;
+            self.begun = number + 1;
         } else if let Some(number) = line.strip_prefix("did ").and_then(|n| n.parse::<usize>().ok())
         {
             match ops[number] {
                 // It was applied, so its own disk has it, and all before it.
                 Op::Commit { to } => self.log = self.log.max(appended(&ops[..number], to) + 1),
-                ref op if op.is_promise_of_snapshot() => self.snapshots = number + 1,
-                ref op if op.is_promise_of_log() => self.log = number + 1,
+                ref op if op.acknowledges_snapshot() => self.snapshots = number + 1,
+                ref op if op.acknowledges_log() => self.log = number + 1,
                 _ => {}
             }
         }
@@ -63,126 +63,129 @@ struct Run {
     engine: Engine,
     seed: u64,
     ops: Vec<Op>,
-    tape: Tape,
+    trace: Trace,
     /// What is held after the first n operations.
-    held: Vec<Held>,
+    contents: Vec<StoreContents>,
 }
 
 impl Run {
     fn record(engine: Engine, seed: u64, length: usize) -> Result<Self> {
         let dir = scratch()?;
-        let mut tape = Tape::default();
-        for from in (0..length).step_by(LIFE) {
-            tape.record(dir.path(), &mut victim(dir.path(), engine, seed, (from, from + LIFE)))?;
+        let mut trace = Trace::default();
+        for from in (0..length).step_by(OPS_PER_PROCESS) {
+            trace.record(
+                dir.path(),
+                &mut victim(dir.path(), engine, seed, (from, from + OPS_PER_PROCESS)),
+            )?;
         }
         let ops = script(seed, length);
-        let mut held = vec![Held::default()];
+        let mut contents = vec![StoreContents::default()];
         for op in &ops {
-            let mut next = held[held.len() - 1].clone();
+            let mut next = contents[contents.len() - 1].clone();
             next.perform(op);
-            held.push(next);
+            contents.push(next);
         }
         let mut disk = Disk::default();
-        for event in &tape.events {
+        for event in &trace.events {
             disk.play(event)?;
         }
         disk.compare(dir.path()).context("the fault model misread the victim")?;
-        Ok(Self { engine, seed, ops, tape, held })
+        Ok(Self { engine, seed, ops, trace, contents })
     }
 
     /// Cuts the power `cuts` times, at any event. After some of the
     /// cuts the node lives on and is cut again, which also cuts its recovery short.
-    async fn judge(&self, cuts: usize, verdict: &mut Verdict) -> Result<()> {
-        let first = Past {
-            disk: empty(),
-            tape: self.tape.clone(),
+    async fn check_run(&self, cuts: usize, summary: &mut Summary) -> Result<()> {
+        let first = Branch {
+            disk: new_disk(),
+            trace: self.trace.clone(),
             known: Known::default(),
-            story: format!("{} seed {}", self.engine.name, self.seed),
+            label: format!("{} seed {}", self.engine.name, self.seed),
             cuts,
             generation: 0,
         };
-        let mut pasts = vec![first];
-        while let Some(past) = pasts.pop() {
-            verdict.lives += 1;
-            pasts.extend(self.judge_past(past, verdict).await?);
+        let mut branches = vec![first];
+        while let Some(branch) = branches.pop() {
+            summary.recordings += 1;
+            branches.extend(self.check_branch(branch, summary).await?);
         }
         Ok(())
     }
 
     /// Cuts the power at the points where carelessness of this kind must show.
-    async fn judge_careless(&self, how: Careless, verdict: &mut Verdict) -> Result<()> {
-        let is_promise = |line: &str| {
+    async fn check_mutation(&self, mutation: Mutation, summary: &mut Summary) -> Result<()> {
+        let is_acknowledgement = |line: &str| {
             let number = line.strip_prefix("did ").and_then(|n| n.parse::<usize>().ok());
             number.is_some_and(|n| {
-                self.ops[n].is_promise_of_log() || self.ops[n].is_promise_of_snapshot()
+                self.ops[n].acknowledges_log() || self.ops[n].acknowledges_snapshot()
             })
         };
-        let tape = self.tape.of_careless(how, is_promise);
-        let points = tape.weak_points(how, is_promise);
-        let fates = (160 / points.len().max(1)).max(1) as u64;
+        let trace = self.trace.mutated(mutation, is_acknowledgement);
+        let points = trace.cut_points(mutation, is_acknowledgement);
+        let cuts_per_point = (160 / points.len().max(1)).max(1) as u64;
         let mut points = points.into_iter().peekable();
         let (mut disk, mut known) = (Disk::default(), Known::default());
-        for (at, event) in tape.events.iter().enumerate() {
+        for (at, event) in trace.events.iter().enumerate() {
             while points.next_if_eq(&at).is_some() {
-                for fate in 0..fates {
-                    verdict.cuts += 1;
+                for fate in 0..cuts_per_point {
+                    summary.cuts += 1;
                     if let Err(error) = self.cut(&disk, known, (at as u64) << 16 | fate).await {
-                        verdict.failures.push(format!("event {at}, fate {fate}: {error:#}"));
+                        summary.failures.push(format!("event {at}, fate {fate}: {error:#}"));
                     }
                 }
             }
             disk.play(event)?;
-            if let Event::Said(line) = event {
-                known.hear(line, &self.ops);
+            if let Event::Line(line) = event {
+                known.on_line(line, &self.ops);
             }
         }
         Ok(())
     }
 
     /// Cuts at points of one past; returns what the node lived on to after some of the cuts.
-    async fn judge_past(&self, past: Past, verdict: &mut Verdict) -> Result<Vec<Past>> {
-        let Past { mut disk, tape, mut known, story, cuts, generation } = past;
-        let mut chance = StdRng::seed_from_u64(self.seed << 8 | generation);
+    async fn check_branch(&self, branch: Branch, summary: &mut Summary) -> Result<Vec<Branch>> {
+        let Branch { mut disk, trace, mut known, label, cuts, generation } = branch;
+        let mut rng = StdRng::seed_from_u64(self.seed << 8 | generation);
         let mut wanted: Vec<_> =
-            (0..cuts).map(|_| chance.random_range(0..=tape.events.len())).collect();
+            (0..cuts).map(|_| rng.random_range(0..=trace.events.len())).collect();
         wanted.sort_unstable();
         let mut wanted = wanted.into_iter().peekable();
-        let mut later = Vec::new();
-        for at in 0..=tape.events.len() {
+        let mut successors = Vec::new();
+        for at in 0..=trace.events.len() {
             while wanted.next_if_eq(&at).is_some() {
-                let fate = chance.random();
-                let now = format!("{story}, event {at}, fate {fate}");
-                verdict.cuts += 1;
+                let fate = rng.random();
+                let cut_label = format!("{label}, event {at}, fate {fate}");
+                summary.cuts += 1;
                 match self.cut(&disk, known, fate).await {
-                    Err(error) => verdict.failures.push(format!("{now}: {error:#}")),
-                    Ok(None) => verdict.between += 1,
-                    Ok(Some(held)) if generation < 2 && chance.random_ratio(1, 25) => {
+                    Err(error) => summary.failures.push(format!("{cut_label}: {error:#}")),
+                    Ok(None) => summary.mixed += 1,
+                    Ok(Some(contents)) if generation < 2 && rng.random_ratio(1, 25) => {
                         let dir = scratch()?;
                         disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
-                        let past = Past {
+                        let branch = Branch {
                             disk: Disk::load(dir.path())?,
-                            tape: self.live_on(dir.path(), held)?,
-                            known: Known { log: held, snapshots: held, asked: held },
-                            story: format!("{now}, cut"),
+                            trace: self.record_successor(dir.path(), contents)?,
+                            known: Known { log: contents, snapshots: contents, begun: contents },
+                            label: format!("{cut_label}, cut"),
                             cuts: 5,
                             generation: generation + 1,
                         };
-                        later.push(past);
+                        successors.push(branch);
                     }
                     Ok(_) => {}
                 }
-                if generation < 2 && chance.random_ratio(1, 50) {
-                    later.extend(self.kill(&disk, known, (now, generation)).await?);
+                if generation < 2 && rng.random_ratio(1, 50) {
+                    successors.extend(self.kill(&disk, known, (cut_label, generation)).await?);
                 }
             }
-            if let Some(event) = tape.events.get(at) {
+            if let Some(event) = trace.events.get(at) {
                 disk.play(event)?;
-                if let Event::Said(line) = event {
-                    known.hear(line, &self.ops);
+                if let Event::Line(line) = event {
+                    known.on_line(line, &self.ops);
                 }
             }
         }
-        Ok(later)
+        Ok(successors)
     }
 
     /// Judges one cut; returns the number of operations that the store is now after, if log and
@@ -190,18 +193,18 @@ impl Run {
     async fn cut(&self, disk: &Disk, known: Known, fate: u64) -> Result<Option<usize>> {
         let dir = scratch()?;
         disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
-        let (held, found) = self.check(dir.path(), known).await?;
+        let (contents, found) = self.check(dir.path(), known).await?;
         // It was opened and so perhaps repaired; it must open again, with the same contents.
         ensure!(
             self.check(dir.path(), known).await.context("the second time")?
-                == (held, found.clone()),
+                == (contents, found.clone()),
             "the second time it holds something else"
         );
-        if fate.is_multiple_of(10) || held.is_none() {
+        if fate.is_multiple_of(10) || contents.is_none() {
             let node = Node::open(dir.path(), self.engine)?;
-            raft::starts(node, &found).await?;
+            raft::check_start(node, &found).await?;
         }
-        Ok(held)
+        Ok(contents)
     }
 
     /// The node is killed but the power stays on: its successor finds what is in the page cache,
@@ -210,87 +213,87 @@ impl Run {
         &self,
         disk: &Disk,
         known: Known,
-        (story, generation): (String, u64),
-    ) -> Result<Option<Past>> {
+        (label, generation): (String, u64),
+    ) -> Result<Option<Branch>> {
         let mut disk = disk.clone();
         let (seen, dir) = (scratch()?, scratch()?);
-        disk.hand_on(seen.path())?;
-        disk.hand_on(dir.path())?;
-        let (held, _) =
-            self.check(seen.path(), known).await.with_context(|| format!("{story}, killed"))?;
-        let Some(held) = held else { return Ok(None) };
-        let tape = self.live_on(dir.path(), held)?;
-        let story = format!("{story}, killed");
-        Ok(Some(Past { disk, tape, known, story, cuts: 5, generation: generation + 1 }))
+        disk.write_live(seen.path())?;
+        disk.write_live(dir.path())?;
+        let (contents, _) =
+            self.check(seen.path(), known).await.with_context(|| format!("{label}, killed"))?;
+        let Some(contents) = contents else { return Ok(None) };
+        let trace = self.record_successor(dir.path(), contents)?;
+        let label = format!("{label}, killed");
+        Ok(Some(Branch { disk, trace, known, label, cuts: 5, generation: generation + 1 }))
     }
 
     /// What a node does that is started on `dir`, goes on after `held` operations, and dies.
-    fn live_on(&self, dir: &Path, held: usize) -> Result<Tape> {
-        let mut tape = Tape::default();
-        let end = (held + LIFE / 4).min(self.ops.len());
-        tape.record(dir, &mut victim(dir, self.engine, self.seed, (held, end)))?;
-        Ok(tape)
+    fn record_successor(&self, dir: &Path, contents: usize) -> Result<Trace> {
+        let mut trace = Trace::default();
+        let end = (contents + OPS_PER_PROCESS / 4).min(self.ops.len());
+        trace.record(dir, &mut victim(dir, self.engine, self.seed, (contents, end)))?;
+        Ok(trace)
     }
 
     /// What is in the store, and after which operation that is so.
-    async fn check(&self, dir: &Path, known: Known) -> Result<(Option<usize>, Held)> {
+    async fn check(&self, dir: &Path, known: Known) -> Result<(Option<usize>, StoreContents)> {
         let mut node = Node::open(dir, self.engine)?;
         let found = node.read().await?;
-        let logs = known.log..=known.asked;
+        let logs = known.log..=known.begun;
         ensure!(
-            logs.clone().any(|n| same_log(&self.held[n], &found)),
+            logs.clone().any(|n| same_log(&self.contents[n], &found)),
             "{}",
-            explain(&self.held[logs], &found, known)
+            explain(&self.contents[logs], &found, known)
         );
-        let snapshots = known.snapshots..=known.asked;
+        let snapshots = known.snapshots..=known.begun;
         ensure!(
-            snapshots.clone().any(|n| same_snapshot(&self.held[n], &found)),
+            snapshots.clone().any(|n| same_snapshot(&self.contents[n], &found)),
             "operations {snapshots:?} allow other snapshots than {:?}",
             found.snapshot
         );
-        let after = logs
-            .rev()
-            .find(|n| same_log(&self.held[*n], &found) && same_snapshot(&self.held[*n], &found));
+        let after = logs.rev().find(|n| {
+            same_log(&self.contents[*n], &found) && same_snapshot(&self.contents[*n], &found)
+        });
         Ok((after, found))
     }
 }
 
 /// A directory, what then happened to it, and how often to cut that short.
-struct Past {
+struct Branch {
     disk: Disk,
-    tape: Tape,
+    trace: Trace,
     known: Known,
-    story: String,
+    label: String,
     cuts: usize,
     generation: u64,
 }
 
-fn same_snapshot(held: &Held, found: &Held) -> bool {
-    held.snapshot == found.snapshot
-        && found.history.iter().all(|(index, term)| held.history.get(index) == Some(term))
+fn same_snapshot(contents: &StoreContents, found: &StoreContents) -> bool {
+    contents.snapshot == found.snapshot
+        && found.history.iter().all(|(index, term)| contents.history.get(index) == Some(term))
 }
 
-fn same_log(held: &Held, found: &Held) -> bool {
-    (held.vote, held.purged, held.committed, &held.log)
+fn same_log(contents: &StoreContents, found: &StoreContents) -> bool {
+    (contents.vote, contents.purged, contents.committed, &contents.log)
         == (found.vote, found.purged, found.committed, &found.log)
 }
 
-fn explain(possible: &[Held], found: &Held, known: Known) -> String {
-    let line = |held: &Held| {
-        let ends = (held.log.first_key_value(), held.log.last_key_value());
+fn explain(possible: &[StoreContents], found: &StoreContents, known: Known) -> String {
+    let line = |contents: &StoreContents| {
+        let ends = (contents.log.first_key_value(), contents.log.last_key_value());
         format!(
             "vote {:?}, purged {:?}, committed {:?}, log {ends:?}",
-            held.vote, held.purged, held.committed
+            contents.vote, contents.purged, contents.committed
         )
     };
     let mut text = format!(
         "acknowledged {}, asked {}; found {}; allowed",
         known.log,
-        known.asked,
+        known.begun,
         line(found)
     );
-    for held in possible {
-        write!(text, " [{}]", line(held)).expect("a string takes text");
+    for contents in possible {
+        write!(text, " [{}]", line(contents)).expect("a string takes text");
     }
     text
 }
@@ -303,8 +306,8 @@ fn victim(dir: &Path, engine: Engine, seed: u64, ops: (usize, usize)) -> Command
 }
 
 /// A new disk.
-fn empty() -> Disk {
-    let keeps_order = std::env::var_os("MUSTER_NAMES").is_none_or(|asked| asked != "any");
+fn new_disk() -> Disk {
+    let keeps_order = std::env::var_os("MUSTER_NAMES").is_none_or(|begun| begun != "any");
     if keeps_order { Disk::default() } else { Disk::default().with_names_in_any_order() }
 }
 
@@ -314,45 +317,45 @@ fn cuts(default: usize) -> usize {
 }
 
 /// What the judge did, and what he found.
-struct Verdict {
+struct Summary {
     engine: Engine,
     cuts: usize,
     /// Recordings that were cut: whole ones, and what nodes did after a cut.
-    lives: usize,
+    recordings: usize,
     /// Cuts that left the log after one operation and the snapshots after another.
-    between: usize,
+    mixed: usize,
     failures: Vec<String>,
 }
 
-impl Verdict {
-    fn none(engine: Engine) -> Self {
-        Self { engine, cuts: 0, lives: 0, between: 0, failures: Vec::new() }
+impl Summary {
+    fn empty(engine: Engine) -> Self {
+        Self { engine, cuts: 0, recordings: 0, mixed: 0, failures: Vec::new() }
     }
 
     /// Makes at least `cuts` cuts in runs of `per_run`.
     async fn of(engine: Engine, cuts: usize, per_run: usize) -> Result<Self> {
-        let mut verdict = Self::none(engine);
+        let mut summary = Self::empty(engine);
         for seed in 0..cuts.div_ceil(per_run) as u64 {
             // A long life lets an engine clean up and use its files again.
-            let lives = if seed % 4 == 3 { 12 } else { 3 };
-            let run = Run::record(engine, seed, lives * LIFE)
-                .with_context(|| format!("record seed {seed}; so far {verdict}"))?;
-            if let Err(error) = run.judge(per_run, &mut verdict).await {
-                return Err(error.context(format!("judge seed {seed}; so far {verdict}")));
+            let recordings = if seed % 4 == 3 { 12 } else { 3 };
+            let run = Run::record(engine, seed, recordings * OPS_PER_PROCESS)
+                .with_context(|| format!("record seed {seed}; so far {summary}"))?;
+            if let Err(error) = run.check_run(per_run, &mut summary).await {
+                return Err(error.context(format!("judge seed {seed}; so far {summary}")));
             }
         }
-        writeln!(std::io::stderr(), "{verdict}")?;
-        Ok(verdict)
+        writeln!(std::io::stderr(), "{summary}")?;
+        Ok(summary)
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { engine, cuts, lives, between, failures } = self;
+        let Self { engine, cuts, recordings, mixed, failures } = self;
         let (name, failed) = (engine.name, failures.len());
         write!(
             f,
-            "{name}: {failed} of {cuts} cuts in {lives} lives failed, {between} between files"
+            "{name}: {failed} of {cuts} cuts in {recordings} lives failed, {mixed} between files"
         )?;
         for failure in failures.iter().take(5) {
             write!(f, "\n  {failure}")?;
@@ -363,77 +366,77 @@ impl fmt::Display for Verdict {
 
 #[tokio::test]
 async fn no_cut_loses_what_musters_store_acknowledged() -> Result<()> {
-    let verdict = Verdict::of(MUSTER, cuts(150), 50).await?;
-    ensure!(verdict.failures.is_empty(), "{verdict}");
+    let summary = Summary::of(MUSTER, cuts(150), 50).await?;
+    ensure!(summary.failures.is_empty(), "{summary}");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_store_whose_making_was_interrupted_loses_nothing_later() -> Result<()> {
-    let run = Run::record(MUSTER, 1, LIFE)?;
-    let mut verdict = Verdict::none(MUSTER);
+    let run = Run::record(MUSTER, 1, OPS_PER_PROCESS)?;
+    let mut summary = Summary::empty(MUSTER);
     let mut disk = Disk::default();
-    for (at, event) in run.tape.events.iter().enumerate() {
-        if *event == Event::Said("did 0".to_owned()) {
+    for (at, event) in run.trace.events.iter().enumerate() {
+        if *event == Event::Line("did 0".to_owned()) {
             break;
         }
-        let story = (format!("event {at}"), 1);
+        let label = (format!("event {at}"), 1);
         // Half of the points unless in a soak.
-        let asked = Known { asked: 1, ..Known::default() };
+        let begun = Known { begun: 1, ..Known::default() };
         if (cuts(0) > 0 || at % 2 == 0)
-            && let Some(past) = run.kill(&disk, asked, story).await?
+            && let Some(branch) = run.kill(&disk, begun, label).await?
         {
-            run.judge_past(past, &mut verdict).await?;
+            run.check_branch(branch, &mut summary).await?;
         }
         disk.play(event)?;
     }
-    ensure!(verdict.failures.is_empty(), "{verdict}");
-    ensure!(verdict.cuts > 80, "only {} cuts", verdict.cuts);
+    ensure!(summary.failures.is_empty(), "{summary}");
+    ensure!(summary.cuts > 80, "only {} cuts", summary.cuts);
     Ok(())
 }
 
 #[tokio::test]
 async fn the_judge_catches_a_store_that_does_not_sync() -> Result<()> {
-    let verdict = Verdict::of(FLUSH_ONLY, 50, 50).await?;
-    ensure!(verdict.failures.len() > verdict.cuts / 10, "{verdict}");
+    let summary = Summary::of(FLUSH_ONLY, 50, 50).await?;
+    ensure!(summary.failures.len() > summary.cuts / 10, "{summary}");
     Ok(())
 }
 
 #[tokio::test]
 async fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<()> {
-    let run = Run::record(MUSTER, 3, LIFE)?;
-    for how in Careless::ALL {
-        let mut verdict = Verdict::none(MUSTER);
-        run.judge_careless(how, &mut verdict).await?;
+    let run = Run::record(MUSTER, 3, OPS_PER_PROCESS)?;
+    for mutation in Mutation::ALL {
+        let mut summary = Summary::empty(MUSTER);
+        run.check_mutation(mutation, &mut summary).await?;
         writeln!(
             std::io::stderr(),
-            "{how:?}: {} of {} cuts failed",
-            verdict.failures.len(),
-            verdict.cuts
+            "{mutation:?}: {} of {} cuts failed",
+            summary.failures.len(),
+            summary.cuts
         )?;
-        ensure!(verdict.failures.len() > 2, "{how:?} is not noticed: {verdict}");
+        ensure!(summary.failures.len() > 2, "{mutation:?} is not noticed: {summary}");
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn redb_is_judged_beside() -> Result<()> {
-    let verdict = Verdict::of(REDB, cuts(50), 50).await?;
-    ensure!(verdict.failures.is_empty(), "{verdict}");
+    let summary = Summary::of(REDB, cuts(50), 50).await?;
+    ensure!(summary.failures.is_empty(), "{summary}");
     Ok(())
 }
 
 #[test]
 fn every_acknowledgement_waits_for_a_sync_of_the_data() -> Result<()> {
-    let run = Run::record(MUSTER, 2, LIFE)?;
+    let run = Run::record(MUSTER, 2, OPS_PER_PROCESS)?;
     let mut synced = false;
     let mut acknowledged = 0;
-    for event in &run.tape.events {
+    for event in &run.trace.events {
         match event {
-            Event::Said(line) if !line.starts_with("did ") => synced = false,
-            Event::Said(line) => {
+            Event::Line(line) if !line.starts_with("did ") => synced = false,
+            Event::Line(line) => {
                 let number: usize = line.strip_prefix("did ").context("an odd line")?.parse()?;
-                if run.ops[number].is_promise_of_log() {
+                if run.ops[number].acknowledges_log() {
                     ensure!(synced, "operation {number} was acknowledged without a sync");
                     acknowledged += 1;
                 }
@@ -442,6 +445,6 @@ fn every_acknowledgement_waits_for_a_sync_of_the_data() -> Result<()> {
             _ => {}
         }
     }
-    ensure!(acknowledged > LIFE / 2, "only {acknowledged} acknowledgements");
+    ensure!(acknowledged > OPS_PER_PROCESS / 2, "only {acknowledged} acknowledgements");
     Ok(())
 }

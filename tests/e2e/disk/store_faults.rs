@@ -10,34 +10,34 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use muster_tests::store::Node;
 use muster_tests::store::engines::MUSTER;
-use muster_tests::store::raft::alone;
-use muster_tests::store::script::{Held, LIFE, script};
+use muster_tests::store::raft::single_voter;
+use muster_tests::store::script::{OPS_PER_PROCESS, StoreContents, script};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 /// A directory with a store after one life, and what it holds.
-async fn store(seed: u64) -> Result<(tempfile::TempDir, Held)> {
+async fn store(seed: u64) -> Result<(tempfile::TempDir, StoreContents)> {
     let dir = tempfile::tempdir()?;
     let mut node = Node::open(dir.path(), MUSTER)?;
-    let mut held = Held::default();
-    for op in script(seed, LIFE) {
-        node.perform(&op, &held).await?;
-        held.perform(&op);
+    let mut contents = StoreContents::default();
+    for op in script(seed, OPS_PER_PROCESS) {
+        node.perform(&op, &contents).await?;
+        contents.perform(&op);
     }
-    Ok((dir, held))
+    Ok((dir, contents))
 }
 
-async fn read(dir: &Path) -> Result<Held> {
+async fn read(dir: &Path) -> Result<StoreContents> {
     Node::open(dir, MUSTER)?.read().await
 }
 
 /// The log is what it was; the state is as well, or that of the snapshot before, from which the log
 /// leads on.
-fn same(held: &Held, found: &Held) -> bool {
-    let reach = |found: &Held| found.snapshot >= found.purged.map(|(index, _)| index);
-    (held.vote, held.purged, held.committed, &held.log)
+fn is_equal_or_earlier_snapshot(contents: &StoreContents, found: &StoreContents) -> bool {
+    let reach = |found: &StoreContents| found.snapshot >= found.purged.map(|(index, _)| index);
+    (contents.vote, contents.purged, contents.committed, &contents.log)
         == (found.vote, found.purged, found.committed, &found.log)
-        && found.history.iter().all(|(index, term)| held.history.get(index) == Some(term))
+        && found.history.iter().all(|(index, term)| contents.history.get(index) == Some(term))
         && reach(found)
 }
 
@@ -62,23 +62,26 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Damages one copy after the other; each must be refused or hold exactly what was there.
-async fn damaged(
+async fn check_damaged_copies(
     trials: u64,
     damage: impl Fn(&Path, &mut StdRng) -> Result<String>,
 ) -> Result<(usize, usize)> {
-    let (dir, held) = store(1).await?;
-    let (mut refused, mut whole) = (0, 0);
+    let (dir, contents) = store(1).await?;
+    let (mut refused, mut unaffected) = (0, 0);
     for seed in 0..trials {
-        let mut chance = StdRng::seed_from_u64(seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         let copied = tempfile::tempdir()?;
         copy(dir.path(), copied.path())?;
         let files = files(&copied.path().join("raft"))?;
-        let file = &files[chance.random_range(0..files.len())];
-        let what = damage(file, &mut chance)?;
+        let file = &files[rng.random_range(0..files.len())];
+        let what = damage(file, &mut rng)?;
         match read(copied.path()).await {
             Ok(found) => {
-                ensure!(same(&held, &found), "{what}: served {found:?}, not {held:?}");
-                whole += 1;
+                ensure!(
+                    is_equal_or_earlier_snapshot(&contents, &found),
+                    "{what}: served {found:?}, not {contents:?}"
+                );
+                unaffected += 1;
             }
             Err(error) => {
                 let text = format!("{error:#}");
@@ -88,46 +91,46 @@ async fn damaged(
             }
         }
     }
-    Ok((refused, whole))
+    Ok((refused, unaffected))
 }
 
 #[tokio::test]
 async fn flipped_bits_are_refused_or_do_not_matter() -> Result<()> {
-    let (refused, whole) = damaged(150, |path, chance| {
+    let (refused, unaffected) = check_damaged_copies(150, |path, rng| {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-        let at = chance.random_range(0..file.metadata()?.len());
+        let at = rng.random_range(0..file.metadata()?.len());
         let mut byte = [0];
         file.read_exact_at(&mut byte, at)?;
-        byte[0] ^= 1 << chance.random_range(0..8);
+        byte[0] ^= 1 << rng.random_range(0..8);
         file.write_all_at(&byte, at)?;
         Ok(format!("bit flipped in byte {at} of {}", path.display()))
     })
     .await?;
-    ensure!(refused > 30, "only {refused} were refused, {whole} were not affected");
+    ensure!(refused > 30, "only {refused} were refused, {unaffected} were not affected");
     Ok(())
 }
 
 #[tokio::test]
 async fn files_that_were_cut_off_are_refused_or_do_not_matter() -> Result<()> {
-    let (refused, whole) = damaged(80, |path, chance| {
+    let (refused, unaffected) = check_damaged_copies(80, |path, rng| {
         let file = fs::OpenOptions::new().write(true).open(path)?;
-        let length = chance.random_range(0..file.metadata()?.len());
+        let length = rng.random_range(0..file.metadata()?.len());
         file.set_len(length)?;
         Ok(format!("{} cut to {length} bytes", path.display()))
     })
     .await?;
-    ensure!(refused > 30, "only {refused} were refused, {whole} were not affected");
+    ensure!(refused > 30, "only {refused} were refused, {unaffected} were not affected");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_missing_file_is_refused_or_does_not_matter() -> Result<()> {
-    let (refused, whole) = damaged(40, |path, _| {
+    let (refused, unaffected) = check_damaged_copies(40, |path, _| {
         fs::remove_file(path)?;
         Ok(format!("{} removed", path.display()))
     })
     .await?;
-    ensure!(refused > 8, "only {refused} were refused, {whole} were not affected");
+    ensure!(refused > 8, "only {refused} were refused, {unaffected} were not affected");
     Ok(())
 }
 
@@ -136,7 +139,7 @@ async fn a_missing_file_is_refused_or_does_not_matter() -> Result<()> {
 fn victim_on(prepare: &str, from: usize, out: &Path) -> Result<Output> {
     let mount = tempfile::tempdir()?;
     let shell = format!(
-        "set -e; {prepare}; set +e; \"$VICTIM\" \"$DISK\" {} 7 {from} {LIFE}; code=$?; \
+        "set -e; {prepare}; set +e; \"$VICTIM\" \"$DISK\" {} 7 {from} {OPS_PER_PROCESS}; code=$?; \
          cp -a \"$DISK/.\" \"$OUT\"; exit $code",
         MUSTER.name
     );
@@ -156,12 +159,12 @@ async fn a_full_disk_stops_the_node_and_loses_nothing() -> Result<()> {
         let out = tempfile::tempdir()?;
         let prepare = format!("mount -t tmpfs -o size={kib}k,mode=700 disk \"$DISK\"");
         let output = victim_on(&prepare, 0, out.path())?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let wrong = String::from_utf8_lossy(&output.stderr);
-        ensure!(!output.status.success(), "{kib} KiB were enough:\n{said}");
-        ensure!(wrong.contains("No space left on device"), "{kib} KiB: {wrong}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{kib} KiB were enough:\n{stdout}");
+        ensure!(stderr.contains("No space left on device"), "{kib} KiB: {stderr}");
         let number = |prefix| {
-            let numbers = said.lines().filter_map(|line| line.strip_prefix(prefix)?.parse().ok());
+            let numbers = stdout.lines().filter_map(|line| line.strip_prefix(prefix)?.parse().ok());
             numbers.max().map_or(0, |n: usize| n + 1)
         };
         let (asked, acknowledged) = (number("doing "), number("did "));
@@ -177,15 +180,19 @@ async fn a_full_disk_stops_the_node_and_loses_nothing() -> Result<()> {
         later += usize::from(acknowledged > 10);
         let ops = script(7, asked);
         let possible = (acknowledged..=asked).map(|n| {
-            let mut held = Held::default();
-            ops[..n].iter().for_each(|op| held.perform(op));
-            held
+            let mut contents = StoreContents::default();
+            ops[..n].iter().for_each(|op| contents.perform(op));
+            contents
         });
         // The mark of what is committed waits for the next write, which failed.
-        let equal = |held: &Held| {
-            (held.vote, held.purged, &held.log) == (found.vote, found.purged, &found.log)
+        let equal = |contents: &StoreContents| {
+            (contents.vote, contents.purged, &contents.log)
+                == (found.vote, found.purged, &found.log)
         };
-        ensure!(possible.into_iter().any(|held| equal(&held)), "{kib} KiB: holds {found:?}");
+        ensure!(
+            possible.into_iter().any(|contents| equal(&contents)),
+            "{kib} KiB: holds {found:?}"
+        );
     }
     ensure!(later > 0, "the disk was full too early to show anything");
     Ok(())
@@ -202,16 +209,16 @@ async fn a_store_that_is_opened_on_a_full_disk_is_not_taken_for_damaged() -> Res
         MUSTER.name
     );
     let output = victim_on(&prepare, BEFORE, out.path())?;
-    let wrong = String::from_utf8_lossy(&output.stderr);
-    ensure!(!output.status.success(), "there was room: {wrong}");
-    ensure!(wrong.contains("No space left on device"), "{wrong}");
-    ensure!(!wrong.contains("corrupted") && !wrong.contains("re-initialised"), "{wrong}");
-    let mut held = Held::default();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "there was room: {stderr}");
+    ensure!(stderr.contains("No space left on device"), "{stderr}");
+    ensure!(!stderr.contains("corrupted") && !stderr.contains("re-initialised"), "{stderr}");
+    let mut contents = StoreContents::default();
     for op in &script(7, BEFORE) {
-        held.perform(op);
+        contents.perform(op);
     }
     let found = read(out.path()).await.context("with room again")?;
-    ensure!(same(&held, &found), "holds {found:?}, not {held:?}");
+    ensure!(is_equal_or_earlier_snapshot(&contents, &found), "holds {found:?}, not {contents:?}");
     Ok(())
 }
 
@@ -227,16 +234,16 @@ async fn a_sync_that_fails_once_is_never_asked_for_again_and_nothing_is_acknowle
             .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject])
             .arg(env!("CARGO_BIN_EXE_power-cut-victim"))
             .arg(dir.path())
-            .args([MUSTER.name, "7", "0", &LIFE.to_string()])
+            .args([MUSTER.name, "7", "0", &OPS_PER_PROCESS.to_string()])
             .output()
             .context("run strace (Debian package strace)")?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let wrong = String::from_utf8_lossy(&output.stderr);
-        ensure!(!output.status.success(), "sync {at} failed and nobody noticed:\n{said}");
-        ensure!(wrong.contains("Input/output error"), "sync {at}: {wrong}");
-        let last = said.lines().last().unwrap_or_default();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "sync {at} failed and nobody noticed:\n{stdout}");
+        ensure!(stderr.contains("Input/output error"), "sync {at}: {stderr}");
+        let last = stdout.lines().last().unwrap_or_default();
         ensure!(last.starts_with("doing "), "sync {at}: acknowledged all the same: {last}");
-        stopped += said.lines().filter(|line| line.starts_with("did ")).count();
+        stopped += stdout.lines().filter(|line| line.starts_with("did ")).count();
     }
     ensure!(stopped > 20, "only {stopped} operations came before");
     Ok(())
@@ -247,9 +254,9 @@ async fn a_read_only_disk_is_refused_and_named() -> Result<()> {
     let out = tempfile::tempdir()?;
     let prepare = "mount -t tmpfs -o ro,mode=700 disk \"$DISK\"";
     let output = victim_on(prepare, 0, out.path())?;
-    let wrong = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "a read-only disk was taken");
-    ensure!(wrong.contains("raft") && wrong.contains("Read-only file system"), "{wrong}");
+    ensure!(stderr.contains("raft") && stderr.contains("Read-only file system"), "{stderr}");
     Ok(())
 }
 
@@ -260,7 +267,7 @@ async fn a_restarted_leader_does_not_lead_on_in_its_term() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut terms = BTreeSet::new();
     for _ in 0..3 {
-        let raft = alone(Node::open(dir.path(), MUSTER)?).await?;
+        let raft = single_voter(Node::open(dir.path(), MUSTER)?).await?;
         let term = raft.metrics().borrow().vote.leader_id.term;
         ensure!(terms.insert(term), "it led in term {term} before");
         raft.shutdown().await?;

@@ -2,23 +2,23 @@
 
 use anyhow::{Result, ensure};
 use muster_tests::cluster::HEALTHY;
-use muster_tests::{Cluster, Held, Lab, Plan, Work, until};
+use muster_tests::{Cluster, Lab, PausedEtcd, PausedStep, Plan, until};
 
 fn peer_urls(cluster: &Cluster) -> Result<String, String> {
-    let said = cluster.ctl(&["etcd", "members", "-o", "json"]);
-    said.and_then(muster_tests::ctl::Said::success).map_err(|e| format!("{e:#}"))
+    let output = cluster.ctl(&["etcd", "members", "-o", "json"]);
+    output.and_then(muster_tests::ctl::CommandOutput::success).map_err(|e| format!("{e:#}"))
 }
 
 /// etcd's first list named the old address and the unit the new one: etcd refused to begin, and
 /// nothing ever changed either of them.
 fn moves(lab: &Lab, founders: u8) -> Result<()> {
     let mut cluster = Cluster::plan(lab, &Plan::of(founders))?;
-    let held = Held::on(&cluster, "cp-1", Work::Etcd)?;
-    cluster.start_with("cp-1", &held.config, &[])?;
+    let paused = PausedEtcd::on(&cluster, "cp-1", PausedStep::Start)?;
+    cluster.start_with("cp-1", &paused.config, &[])?;
     for name in cluster.names().iter().filter(|name| *name != "cp-1") {
         cluster.start(name)?;
     }
-    held.until_asked()?;
+    paused.until_reached()?;
     let old = cluster.node("cp-1").host.address().to_string();
     let new = "10.77.0.201";
     cluster.node_mut("cp-1").host.change_address(new.parse()?)?;
@@ -27,7 +27,7 @@ fn moves(lab: &Lab, founders: u8) -> Result<()> {
         let has_moved = |address: &str| address.starts_with(new);
         list.iter().any(|m| m["name"] == "cp-1" && m["address"].as_str().is_some_and(has_moved))
     })?;
-    held.let_go()?;
+    paused.resume()?;
     cluster.until_healthy()?;
     until("etcd's peer URL to follow", HEALTHY, || match peer_urls(&cluster)? {
         urls if urls.contains(&format!("{new}:2380")) => Ok(()),

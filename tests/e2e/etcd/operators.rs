@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::cluster::HEALTHY;
-use muster_tests::ctl::said;
+use muster_tests::ctl::output_of;
 use muster_tests::lab::run;
 use muster_tests::{Cluster, Lab, Plan, scenario, until};
 use serde_json::Value;
@@ -45,8 +45,8 @@ fn get(cluster: &Cluster, key: &str) -> Result<String> {
 
 /// What `openssl` says on the operator's machine, with nothing to read.
 fn openssl(cluster: &Cluster, args: &[&str]) -> Result<String> {
-    let mut command = cluster.desk.command("openssl");
-    said(command.args(args).stdin(std::process::Stdio::null()))?.success()
+    let mut command = cluster.operator.command("openssl");
+    output_of(command.args(args).stdin(std::process::Stdio::null()))?.success()
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn commands_tell_and_do(cluster: &Cluster) -> Result<()> {
 
     let audit = ask(cluster, &["audit"])?.to_string();
     ensure!(audit.contains("defrag") && audit.contains("leadership"), "not audited: {audit}");
-    let nobody = cluster.ctl(&["etcd", "defrag", "-n", "nobody"])?;
-    ensure!(nobody.failure(1)?.contains("nobody"), "it does not name the node");
+    let unknown = cluster.ctl(&["etcd", "defrag", "-n", "cp-9"])?;
+    ensure!(unknown.failure(1)?.contains("cp-9"), "it does not name the node");
     Ok(())
 }
 
@@ -124,13 +124,13 @@ fn stock_tools_work_until_the_credentials_expire(cluster: &Cluster) -> Result<()
     ensure!(health.as_array().map(healthy) == Some(3), "{health}");
     // Without a certificate of etcd's authority nobody is served.
     let address = cluster.node("cp-1").host.address();
-    let mut bare = cluster.desk.command("etcdctl");
+    let mut bare = cluster.operator.command("etcdctl");
     bare.args(["--dial-timeout=2s", "--command-timeout=2s", "--insecure-skip-tls-verify"]);
     bare.arg(format!("--endpoints=https://{address}:2379")).args(["get", "kept"]);
-    let stranger = said(bare.env("ETCDCTL_API", "3"))?;
+    let stranger = output_of(bare.env("ETCDCTL_API", "3"))?;
     ensure!(stranger.code != Some(0) && !stranger.out.contains("yes"), "{}", stranger.out);
 
-    let short = cluster.desk.dir().join("short");
+    let short = cluster.operator.dir().join("short");
     let out = short.display().to_string();
     ask(cluster, &["etcd", "client-config", "--ttl", "8s", "--out", &out])?;
     for file in fs::read_dir(&short)? {
@@ -139,14 +139,14 @@ fn stock_tools_work_until_the_credentials_expire(cluster: &Cluster) -> Result<()
         ensure!(mode == 0o600, "{} has mode {mode:04o}", file.path().display());
     }
     let by_short = || -> Result<_> {
-        let mut command = cluster.desk.command("sh");
+        let mut command = cluster.operator.command("sh");
         let script = ". \"$0/etcdctl.env\"; exec etcdctl --dial-timeout=2s --command-timeout=2s \
                       get kept --print-value-only";
-        said(command.args(["-c", script]).arg(&short))
+        output_of(command.args(["-c", script]).arg(&short))
     };
     ensure!(by_short()?.success()?.trim() == "yes", "credentials that have not expired");
     until("etcd to refuse expired credentials", Duration::from_secs(30), || match by_short() {
-        Ok(said) if said.code != Some(0) => Ok(()),
+        Ok(output) if output.code != Some(0) => Ok(()),
         seen => Err(format!("{seen:?}")),
     })?;
     ensure!(get(cluster, "kept")? == "yes", "etcd refuses more than the expired credentials");
@@ -171,13 +171,18 @@ fn keep(cluster: &Cluster, dir: &Path, pem: &str) -> Result<String> {
 fn shown_at(cluster: &Cluster, place: &str, authority: &Path, more: &[&str]) -> Result<String> {
     let authority = authority.display().to_string();
     let args = ["s_client", "-connect", place, "-CAfile", &authority, "-verify_return_error"];
-    let mut command = cluster.desk.command("timeout");
+    let mut command = cluster.operator.command("timeout");
     command.args(["10", "openssl"]).args(args).args(more).stdin(std::process::Stdio::null());
-    let said = said(&mut command)?;
-    ensure!(said.out.contains("Verify return code: 0 (ok)"), "{place}: {}{}", said.out, said.err);
-    let begin = said.out.find("-----BEGIN").context("no certificate is shown")?;
-    let end = said.out.find("-----END CERTIFICATE-----").context("no certificate is shown")?;
-    Ok(format!("{}-----END CERTIFICATE-----\n", &said.out[begin..end]))
+    let output = output_of(&mut command)?;
+    ensure!(
+        output.out.contains("Verify return code: 0 (ok)"),
+        "{place}: {}{}",
+        output.out,
+        output.err
+    );
+    let begin = output.out.find("-----BEGIN").context("no certificate is shown")?;
+    let end = output.out.find("-----END CERTIFICATE-----").context("no certificate is shown")?;
+    Ok(format!("{}-----END CERTIFICATE-----\n", &output.out[begin..end]))
 }
 
 /// The node certificate in a state directory.
@@ -191,7 +196,7 @@ fn node_certificate(cluster: &Cluster, name: &str) -> Result<String> {
 }
 
 fn openssl_accepts_every_certificate(cluster: &Cluster) -> Result<()> {
-    let dir = cluster.desk.dir().join("pki");
+    let dir = cluster.operator.dir().join("pki");
     fs::create_dir(&dir)?;
     let pki = ask(cluster, &["pki", "show"])?;
     let authorities = authorities(cluster, &dir, &pki)?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::cluster::HEALTHY;
-use muster_tests::ctl::said;
-use muster_tests::{Cluster, Held, Lab, Plan, Work, scenario, until};
+use muster_tests::ctl::output_of;
+use muster_tests::{Cluster, Lab, PausedEtcd, PausedStep, Plan, scenario, until};
 
 /// Two snapshots of a cluster, with `kept` in both.
 fn snapshots(lab: &Lab, to: &Path) -> Result<[String; 2]> {
@@ -30,14 +30,15 @@ fn kept_on(cluster: &Cluster, name: &str) -> Result<String> {
     let at = format!("https://{}:2379", cluster.node(name).host.address());
     let script = ". \"$0/etcdctl.env\"; export ETCDCTL_ENDPOINTS=\"$1\"; exec etcdctl get kept \
                   --consistency=s --print-value-only";
-    let mut command = cluster.desk.command("sh");
-    command.args(["-c", script]).arg(cluster.desk.dir().join("etcd-client")).arg(at);
-    Ok(said(&mut command)?.success()?.trim_end().to_owned())
+    let mut command = cluster.operator.command("sh");
+    command.args(["-c", script]).arg(cluster.operator.dir().join("etcd-client")).arg(at);
+    Ok(output_of(&mut command)?.success()?.trim_end().to_owned())
 }
 
 fn waiting_for(cluster: &Cluster, name: &str) -> Result<String, String> {
-    let said = cluster.ctl_at(name, &["status", "-n", name, "-o", "json"]);
-    let status = said.and_then(muster_tests::ctl::Said::json).map_err(|e| format!("{e:#}"))?;
+    let output = cluster.ctl_at(name, &["status", "-n", name, "-o", "json"]);
+    let status =
+        output.and_then(muster_tests::ctl::CommandOutput::json).map_err(|e| format!("{e:#}"))?;
     Ok(status["nodes"][0]["waitingFor"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -59,12 +60,12 @@ fn a_founder_killed_before_its_etcd_began_never_begins_with_nothing() {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
         // A worker has nothing to restore and holds up nobody who has.
         cluster.start("worker-1")?;
-        let held = Held::on(&cluster, "cp-1", Work::Restore)?;
-        let (slow, usual) = (held.config.clone(), cluster.config.clone());
+        let paused = PausedEtcd::on(&cluster, "cp-1", PausedStep::Restore)?;
+        let (slow, usual) = (paused.config.clone(), cluster.config.clone());
         cluster.start_with("cp-1", &slow, &restore)?;
         cluster.start_with("cp-2", &usual, &restore)?;
         cluster.start_with("cp-3", &usual, &restore)?;
-        held.until_asked()?;
+        paused.until_reached()?;
         let state = cluster.node("cp-1").host.dir().join("state");
         ensure!(state.join("membership.json").exists(), "it restores before it is a member");
         cluster.kill("cp-1")?;
@@ -82,12 +83,12 @@ fn a_founder_killed_before_its_etcd_began_never_begins_with_nothing() {
         cluster.start_with("cp-1", &slow, &["--restore-etcd", &other])?;
         let node = cluster.node_mut("cp-1");
         let mut process = node.process.take().context("it does not run")?;
-        let ended = process.ended(Duration::from_secs(30))?;
+        let ended = process.wait_exit(Duration::from_secs(30))?;
         ensure!(ended.code() == Some(78), "{ended}");
         let log = fs::read_to_string(process.log())?;
         ensure!(log.contains("same file as on the other founders"), "{log}");
 
-        held.let_go()?;
+        paused.resume()?;
         cluster.start_with("cp-1", &slow, &restore)?;
         cluster.until_healthy()?;
         for name in ["cp-1", "cp-2", "cp-3"] {

@@ -8,7 +8,7 @@ use muster_tests::wait::always;
 use muster_tests::{Cluster, Discovery, Plan, scenario, until};
 use serde_json::{Value, json};
 
-fn is_whole(members: &Value, control_planes: usize, workers: usize) -> bool {
+fn has_members(members: &Value, control_planes: usize, workers: usize) -> bool {
     let Some(list) = members["members"].as_array() else { return false };
     let role = |wanted: &str| list.iter().filter(|m| m["role"] == wanted).count();
     role("control-plane") == control_planes
@@ -21,18 +21,18 @@ fn is_whole(members: &Value, control_planes: usize, workers: usize) -> bool {
 
 /// Three real etcd members, healthy by the stock etcdctl with the credentials of `client-config`.
 fn etcd_is_healthy(cluster: &Cluster, members: usize) -> Result<()> {
-    let said = cluster.etcdctl(&["endpoint", "health", "--cluster", "-w", "json"])?.json()?;
-    let healthy = said.as_array().map(|l| l.iter().filter(|e| e["health"] == true).count());
-    ensure!(healthy == Some(members), "etcdctl sees {said}");
+    let output = cluster.etcdctl(&["endpoint", "health", "--cluster", "-w", "json"])?.json()?;
+    let healthy = output.as_array().map(|l| l.iter().filter(|e| e["health"] == true).count());
+    ensure!(healthy == Some(members), "etcdctl sees {output}");
     Ok(())
 }
 
 fn born_by(discovery: Discovery, name: &str) {
     scenario(name, |lab| {
-        let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1).found_by(discovery))?;
+        let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1).discovery(discovery))?;
         cluster.start_all()?;
         cluster.until_healthy()?;
-        let members = cluster.until_members("all four members alive", |m| is_whole(m, 3, 1))?;
+        let members = cluster.until_members("all four members alive", |m| has_members(m, 3, 1))?;
         ensure!(members["members"].as_array().is_some_and(|l| l.len() == 4), "{members}");
         etcd_is_healthy(&cluster, 3)
     });
@@ -56,12 +56,12 @@ fn founders_find_each_other_by_static_peers_alone() {
 #[test]
 fn founders_may_start_in_any_order_half_a_minute_apart() {
     scenario("staggered", |lab| {
-        let mut cluster = Cluster::plan(lab, &Plan::of(3).found_by(Discovery::Mdns))?;
+        let mut cluster = Cluster::plan(lab, &Plan::of(3).discovery(Discovery::Mdns))?;
         cluster.start("cp-3")?;
         std::thread::sleep(Duration::from_secs(12));
         cluster.start("cp-1")?;
         always("no cluster of two", Duration::from_secs(18), || match cluster.ctl(&["members"]) {
-            Ok(said) if said.code == Some(0) => Err(said.out),
+            Ok(output) if output.code == Some(0) => Err(output.out),
             _ => Ok(()),
         })?;
         cluster.start("cp-2")?;
@@ -73,10 +73,10 @@ fn founders_may_start_in_any_order_half_a_minute_apart() {
 #[test]
 fn three_of_five_candidates_found_and_two_join() {
     scenario("five", |lab| {
-        let mut cluster = Cluster::plan(lab, &Plan::of(5).expect(3).found_by(Discovery::Mdns))?;
+        let mut cluster = Cluster::plan(lab, &Plan::of(5).expect(3).discovery(Discovery::Mdns))?;
         cluster.start_all()?;
         cluster.until_healthy()?;
-        cluster.until_members("five voters", |m| is_whole(m, 5, 0))?;
+        cluster.until_members("five voters", |m| has_members(m, 5, 0))?;
         until("five healthy etcd members", muster_tests::cluster::HEALTHY, || {
             etcd_is_healthy(&cluster, 5)
         })?;
@@ -99,20 +99,20 @@ fn differing_configurations_are_never_born_and_both_sides_name_the_fields() {
         let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
         let mut other = cluster.document()?;
         other["cluster"]["clusterName"] = json!("another");
-        let other_file = cluster.desk.dir().join("other.yaml");
+        let other_file = cluster.operator.dir().join("other.yaml");
         cluster.write_config(&other_file, &other)?;
         cluster.start("cp-1")?;
         cluster.start("cp-2")?;
         cluster.start_with("cp-3", &other_file, &[])?;
         for name in ["cp-1", "cp-3"] {
             until("status to name the field that differs", Duration::from_secs(20), || {
-                let said = cluster.ctl_at(name, &["status"]).map_err(|e| e.to_string())?;
-                let text = format!("{}{}", said.out, said.err);
+                let output = cluster.ctl_at(name, &["status"]).map_err(|e| e.to_string())?;
+                let text = format!("{}{}", output.out, output.err);
                 if text.contains("cluster.clusterName") { Ok(()) } else { Err(text) }
             })?;
         }
         always("no birth", Duration::from_secs(5), || match cluster.ctl(&["members"]) {
-            Ok(said) if said.code == Some(0) => Err(said.out),
+            Ok(output) if output.code == Some(0) => Err(output.out),
             _ => Ok(()),
         })
     });
@@ -143,7 +143,7 @@ fn a_node_with_a_wrong_token_is_refused_and_learns_nothing() {
             !text.contains(id.as_str().unwrap_or("?")),
             "the stranger learned the cluster's id"
         );
-        ensure!(is_whole(&cluster.members()?, 3, 0), "{}", cluster.members()?);
+        ensure!(has_members(&cluster.members()?, 3, 0), "{}", cluster.members()?);
         let audit = cluster.ctl(&["audit", "-o", "json"])?.success()?;
         ensure!(audit.contains("refused"), "the refusal is not in the audit log: {audit}");
         Ok(())

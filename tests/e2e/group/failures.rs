@@ -1,8 +1,8 @@
 //! What breaks, and what must hold (the failure table of docs/design/10-failures.md).
 
 use anyhow::{Result, ensure};
+use muster_tests::address_change::AddressChange;
 use muster_tests::cluster::HEALTHY;
-use muster_tests::moved::Moved;
 use muster_tests::{Cluster, Discovery, Plan, scenario, until};
 
 fn leader(cluster: &Cluster) -> Result<String> {
@@ -39,7 +39,7 @@ fn the_leader_is_killed_and_the_cluster_goes_on() {
 #[test]
 fn all_nodes_lose_power_and_return_without_any_discovery() {
     scenario("power-loss", |lab| {
-        let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1).found_by(Discovery::Mdns))?;
+        let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1).discovery(Discovery::Mdns))?;
         cluster.start_all()?;
         cluster.until_healthy()?;
         write(&cluster, "kept")?;
@@ -50,7 +50,7 @@ fn all_nodes_lose_power_and_return_without_any_discovery() {
         for name in cluster.names() {
             cluster.kill(&name)?;
         }
-        cluster.forget_discovery()?;
+        cluster.disable_discovery()?;
         cluster.start_all()?;
         cluster.until_healthy()?;
         let after = cluster.members()?["members"]
@@ -76,9 +76,10 @@ fn a_minority_refuses_writes_and_says_so_and_heals_by_itself() {
         let hosts: Vec<_> = others.iter().map(|n| cluster.node(n).host.clone()).collect();
         lab.partition(&[&cluster.node(&cut).host], &hosts.iter().collect::<Vec<_>>())?;
         until("the majority to elect another leader", HEALTHY, || {
-            let said = cluster.ctl_at(&others[0], &["members", "-o", "json"]);
-            let members =
-                said.and_then(muster_tests::ctl::Said::json).map_err(|e| format!("{e:#}"))?;
+            let output = cluster.ctl_at(&others[0], &["members", "-o", "json"]);
+            let members = output
+                .and_then(muster_tests::ctl::CommandOutput::json)
+                .map_err(|e| format!("{e:#}"))?;
             match members["leader"].as_str() {
                 Some(new) if new != cut && members["stale"] == false => Ok(()),
                 _ => Err(members.to_string()),
@@ -136,8 +137,8 @@ fn an_etcd_member_whose_data_is_lost_is_replaced() {
         cluster.until_healthy()?;
         cluster.etcdctl(&["put", "kept", "yes"])?.success()?;
         let ids = |cluster: &Cluster| -> Result<Vec<String>> {
-            let said = cluster.ctl(&["etcd", "members", "-o", "json"])?.json()?;
-            let list = said["members"].as_array().cloned().unwrap_or_default();
+            let output = cluster.ctl(&["etcd", "members", "-o", "json"])?.json()?;
+            let list = output["members"].as_array().cloned().unwrap_or_default();
             Ok(list.iter().map(|m| m["id"].to_string()).collect())
         };
         let before = ids(&cluster)?;
@@ -166,10 +167,10 @@ fn a_node_whose_address_changes_is_the_same_member() {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
         cluster.start_all()?;
         cluster.until_healthy()?;
-        let moved = Moved::before(&cluster, "cp-3")?;
+        let change = AddressChange::before(&cluster, "cp-3")?;
         let new = "10.77.0.201".parse()?;
         cluster.node_mut("cp-3").host.change_address(new)?;
-        moved.is_followed(&cluster, new, HEALTHY)?;
+        change.assert_followed(&cluster, new, HEALTHY)?;
         cluster.until_healthy()
     });
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::cluster::HEALTHY;
-use muster_tests::ctl::Said;
-use muster_tests::{Cluster, Host, Lab, Plan, scenario, tell, until};
+use muster_tests::ctl::CommandOutput;
+use muster_tests::{Cluster, Host, Lab, Plan, report, scenario, until};
 use serde_json::Value;
 
 fn healthy(lab: &Lab, plan: &Plan) -> Result<Cluster> {
@@ -18,8 +18,8 @@ fn healthy(lab: &Lab, plan: &Plan) -> Result<Cluster> {
 
 /// Who leads, by a node that can vouch for it with a majority.
 fn leader_at(cluster: &Cluster, node: &str) -> Result<String, String> {
-    let said = cluster.ctl_at(node, &["members", "-o", "json"]).and_then(Said::json);
-    let members = said.map_err(|e| format!("{e:#}"))?;
+    let output = cluster.ctl_at(node, &["members", "-o", "json"]).and_then(CommandOutput::json);
+    let members = output.map_err(|e| format!("{e:#}"))?;
     match members["leader"].as_str() {
         Some(leader) if members["stale"] == false => Ok(leader.to_owned()),
         _ => Err(members.to_string()),
@@ -42,8 +42,8 @@ fn hosts<'a>(cluster: &'a Cluster, names: &[String]) -> Vec<&'a Host> {
 fn until_it_writes(cluster: &Cluster, node: &str, description: &str) -> Result<()> {
     let args = ["token", "create", "--role", "worker", "--description", description];
     until(&format!("a write through {node}"), HEALTHY, || {
-        let said = cluster.ctl_at(node, &args).map_err(|e| format!("{e:#}"))?;
-        if said.code == Some(0) { Ok(()) } else { Err(said.err) }
+        let output = cluster.ctl_at(node, &args).map_err(|e| format!("{e:#}"))?;
+        if output.code == Some(0) { Ok(()) } else { Err(output.err) }
     })
 }
 
@@ -66,15 +66,16 @@ fn all_have(cluster: &Cluster, written: &[&str]) -> Result<()> {
 }
 
 #[test]
-fn without_any_majority_everyone_refuses_and_says_so_and_all_recover() {
+fn without_any_majority_every_node_refuses_and_says_so_and_all_recover() {
     scenario("no-majority", |lab| {
         let cluster = healthy(lab, &Plan::of(3))?;
         until_it_writes(&cluster, "cp-1", "before")?;
-        lab.scatter(&hosts(&cluster, &cluster.names()))?;
+        lab.isolate_all(&hosts(&cluster, &cluster.names()))?;
         for name in cluster.names() {
             until(&format!("{name} to say that it is out of touch"), HEALTHY, || {
-                let said = cluster.ctl_at(&name, &["members", "-o", "json"]).and_then(Said::json);
-                let members = said.map_err(|e| format!("{e:#}"))?;
+                let output =
+                    cluster.ctl_at(&name, &["members", "-o", "json"]).and_then(CommandOutput::json);
+                let members = output.map_err(|e| format!("{e:#}"))?;
                 if members["stale"] == true { Ok(()) } else { Err(members.to_string()) }
             })?;
             refuses_and_says_why(&cluster, &name)?;
@@ -88,13 +89,13 @@ fn without_any_majority_everyone_refuses_and_says_so_and_all_recover() {
 
 /// Its heartbeats arrive and keep everyone from electing another one; no acknowledgement comes back.
 #[test]
-fn a_leader_that_hears_nobody_is_replaced_while_it_still_speaks() {
-    scenario("deaf-leader", |lab| {
+fn a_leader_that_receives_nothing_is_replaced_while_it_still_sends() {
+    scenario("leader-without-inbound", |lab| {
         let cluster = healthy(lab, &Plan::of(3))?;
         let old = leader(&cluster)?;
         let rest = others(&cluster, &old);
-        for speaker in hosts(&cluster, &rest) {
-            lab.deafen(&cluster.node(&old).host, speaker)?;
+        for from in hosts(&cluster, &rest) {
+            lab.cut_one_way(from, &cluster.node(&old).host)?;
         }
         replaced(&cluster, &old, &rest[0])?;
         refuses_and_says_why(&cluster, &old)?;
@@ -105,13 +106,13 @@ fn a_leader_that_hears_nobody_is_replaced_while_it_still_speaks() {
 }
 
 #[test]
-fn a_leader_that_nobody_hears_is_replaced_while_it_still_hears() {
-    scenario("mute-leader", |lab| {
+fn a_leader_that_sends_in_vain_is_replaced_while_it_still_receives() {
+    scenario("leader-without-outbound", |lab| {
         let cluster = healthy(lab, &Plan::of(3))?;
         let old = leader(&cluster)?;
         let rest = others(&cluster, &old);
-        for listener in hosts(&cluster, &rest) {
-            lab.deafen(listener, &cluster.node(&old).host)?;
+        for to in hosts(&cluster, &rest) {
+            lab.cut_one_way(&cluster.node(&old).host, to)?;
         }
         replaced(&cluster, &old, &rest[0])?;
         lab.heal()?;
@@ -156,7 +157,7 @@ fn with_a_bridge_between_two_the_cluster_goes_on() {
 /// Of four voters three can elect. The old leader reaches one of those three only, and would keep it
 /// from voting for ever by renewing its lease (openraft issue 2080), did it not fall silent.
 #[test]
-fn a_leader_that_reaches_nobody_but_the_bridge_does_not_block_the_election() {
+fn a_leader_that_reaches_only_the_bridge_does_not_block_the_election() {
     scenario("bridge-lease", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(4).expect(3))?;
         for name in ["cp-1", "cp-2", "cp-3"] {
@@ -187,7 +188,7 @@ const PAUSES: usize = 10;
 /// The read was asked of the paused leader before it goes on: it is the first thing that it sees, and
 /// as far as it knows it still leads.
 #[test]
-fn a_paused_leader_that_goes_on_serves_nothing_old() {
+fn a_paused_leader_that_continues_serves_nothing_old() {
     scenario("paused-leader", |lab| {
         let cluster = healthy(lab, &Plan::of(3))?;
         let mut written = vec!["first".to_owned()];
@@ -203,23 +204,23 @@ fn a_paused_leader_that_goes_on_serves_nothing_old() {
             let description = format!("while-paused-{round}");
             until_it_writes(&cluster, &rest[0], &description)?;
             written.push(description);
-            let said = std::thread::scope(|scope| {
+            let output = std::thread::scope(|scope| {
                 let read = scope.spawn(|| cluster.ctl_at(&old, &["token", "list", "-o", "json"]));
                 // Long enough for the question to wait in the paused node's queue, less than what
                 // musterctl waits for a connection.
                 std::thread::sleep(Duration::from_millis(700));
                 paused.resume().and_then(|()| read.join().expect("it only runs musterctl"))
             })?;
-            if said.code == Some(0) {
+            if output.code == Some(0) {
                 answered += 1;
                 for description in &written {
-                    ensure!(said.out.contains(description.as_str()), "stale: {}", said.out);
+                    ensure!(output.out.contains(description.as_str()), "stale: {}", output.out);
                 }
             }
             until_it_writes(&cluster, &old, &format!("after-{round}"))?;
             written.push(format!("after-{round}"));
         }
-        tell(format_args!("a leader that was paused answered {answered} of {asked} reads"));
+        report(format_args!("a leader that was paused answered {answered} of {asked} reads"));
         ensure!(answered > 0, "no read was answered: nothing is shown");
         cluster.until_healthy()?;
         all_have(&cluster, &written.iter().map(String::as_str).collect::<Vec<_>>())
@@ -228,8 +229,9 @@ fn a_paused_leader_that_goes_on_serves_nothing_old() {
 
 /// The checks of `health` that fail, with what they say.
 fn findings(cluster: &Cluster) -> Result<Vec<(String, String)>, String> {
-    let said = cluster.ctl_at("cp-1", &["health", "-o", "json"]).map_err(|e| format!("{e:#}"))?;
-    let health: Value = serde_json::from_str(&said.out).map_err(|e| format!("{e}: {said:?}"))?;
+    let output = cluster.ctl_at("cp-1", &["health", "-o", "json"]).map_err(|e| format!("{e:#}"))?;
+    let health: Value =
+        serde_json::from_str(&output.out).map_err(|e| format!("{e}: {output:?}"))?;
     let checks = health["checks"].as_array().ok_or("no checks")?;
     let failed = checks.iter().filter(|check| check["passed"] == false);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -262,12 +264,12 @@ fn until_only_the_clocks_of(cluster: &Cluster, expected: &[(&str, &str)]) -> Res
 }
 
 #[test]
-fn clocks_two_hours_ahead_are_told_of_and_nothing_else_is_wrong() {
+fn clocks_two_hours_ahead_are_reported_and_nothing_else_is_wrong() {
     scenario("clocks-ahead", |lab| live_with_clocks(lab, 7200, "ahead of"));
 }
 
 #[test]
-fn clocks_two_hours_behind_are_told_of_and_nothing_else_is_wrong() {
+fn clocks_two_hours_behind_are_reported_and_nothing_else_is_wrong() {
     scenario("clocks-behind", |lab| live_with_clocks(lab, -7200, "behind"));
 }
 

@@ -7,15 +7,15 @@ use std::panic::catch_unwind;
 use anyhow::anyhow;
 use muster_tests::checker::schedule::{Episode, Fault, Target};
 use muster_tests::checker::{Schedule, run};
-use muster_tests::tell;
+use muster_tests::report;
 
 /// Chosen so that together they hold every kind of fault, births under a fault, with a crash and with
 /// machines to spare, and two faults at once.
-const USUAL: [u64; 4] = [5, 7, 11, 22];
+const DEFAULT_SEEDS: [u64; 4] = [5, 7, 11, 22];
 
 #[test]
 fn the_usual_seeds_hold_every_kind_of_fault_and_of_birth() {
-    let schedules = USUAL.map(Schedule::of);
+    let schedules = DEFAULT_SEEDS.map(Schedule::of);
     let kinds: BTreeSet<_> = schedules.iter().flat_map(Schedule::kinds).collect();
     assert_eq!(kinds, Fault::KINDS.into_iter().collect());
     assert!(schedules.iter().any(|schedule| schedule.birth.is_some()));
@@ -24,8 +24,8 @@ fn the_usual_seeds_hold_every_kind_of_fault_and_of_birth() {
 }
 
 #[test]
-fn whatever_happens_nothing_acknowledged_is_lost_and_no_read_is_stale() {
-    let seeds = run::seeds(&USUAL).expect("seeds");
+fn under_any_faults_nothing_acknowledged_is_lost_and_no_read_is_stale() {
+    let seeds = run::seeds_from_env(&DEFAULT_SEEDS).expect("seeds");
     let mut covered: BTreeMap<&str, usize> = BTreeMap::new();
     let mut failed = Vec::new();
     for seed in &seeds {
@@ -34,18 +34,18 @@ fn whatever_happens_nothing_acknowledged_is_lost_and_no_read_is_stale() {
             *covered.entry(kind).or_default() += 1;
         }
         // One seed that ends in a panic must not keep the others from being tried.
-        let outcome = catch_unwind(|| run::run(*seed));
-        match outcome.unwrap_or_else(|_| Err(anyhow!("it panicked, see above"))) {
-            Ok(figures) => tell(format_args!("seed {seed}: {figures}")),
+        let outcome = catch_unwind(|| run::run_seed(*seed));
+        match outcome.unwrap_or_else(|_| Err(anyhow!("panicked, see above"))) {
+            Ok(coverage) => report(format_args!("seed {seed}: {coverage}")),
             Err(error) => {
-                tell(format_args!("seed {seed} FAILED: {error:?}"));
-                failed.push(run::again(*seed));
+                report(format_args!("seed {seed} FAILED: {error:?}"));
+                failed.push(run::repeat_command(*seed));
             }
         }
     }
-    tell(format_args!("{} schedules; how many had which fault: {covered:?}", seeds.len()));
-    let again = failed.join("\n");
-    assert!(failed.is_empty(), "{} seeds failed, each is told above:\n{again}", failed.len());
+    report(format_args!("{} schedules; number with each fault: {covered:?}", seeds.len()));
+    let commands = failed.join("\n");
+    assert!(failed.is_empty(), "{} seeds failed, see above:\n{commands}", failed.len());
 }
 
 /// The judge can condemn. Twice as many machines as founders, in halves, do found two clusters (that
@@ -58,10 +58,10 @@ fn two_clusters_for_one_token_are_seen() {
         expect: 3,
         nodes: 6,
         starts: (0..6).map(|node| (node, 0)).collect(),
-        birth: Some(Episode { faults: vec![halves], hold_ms: 60_000, calm_ms: 0 }),
+        birth: Some(Episode { faults: vec![halves], hold_ms: 60_000, pause_ms: 0 }),
         crash: None,
         episodes: Vec::new(),
     };
-    let error = run::try_out(&schedule).expect_err("two clusters");
+    let error = run::run_schedule(&schedule).expect_err("two clusters");
     assert!(error.to_string().contains("two clusters for one token"), "{error:?}");
 }

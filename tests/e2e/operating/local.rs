@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use muster_tests::ctl::{Said, binary, said};
+use muster_tests::ctl::{CommandOutput, binary, output_of};
 use muster_tests::until;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -24,11 +24,11 @@ impl User {
         self.0.path().join(name)
     }
 
-    fn ctl(&self, args: &[&str]) -> Result<Said> {
+    fn ctl(&self, args: &[&str]) -> Result<CommandOutput> {
         let mut command = Command::new(binary("musterctl")?);
         command.env("MUSTER_CONFIG", self.path("config")).env("XDG_STATE_HOME", self.path("state"));
         command.env("MUSTERD", binary("musterd")?).env_remove("MUSTER_CONTEXT");
-        said(command.args(args).stdin(Stdio::null()))
+        output_of(command.args(args).stdin(Stdio::null()))
     }
 
     fn ask(&self, args: &[&str]) -> Result<Value> {
@@ -82,9 +82,9 @@ fn runs(pid: i32) -> bool {
 }
 
 /// Ends processes of this test that no record knows any more.
-struct Ends(Vec<i32>);
+struct KillOnDrop(Vec<i32>);
 
-impl Drop for Ends {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         for pid in self.0.iter().filter_map(|pid| Pid::from_raw(*pid)) {
             kill_process(pid, Signal::KILL).ok();
@@ -93,9 +93,9 @@ impl Drop for Ends {
 }
 
 /// A process that has nothing to do with any cluster.
-struct Bystander(Child);
+struct UnrelatedProcess(Child);
 
-impl Drop for Bystander {
+impl Drop for UnrelatedProcess {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
@@ -126,10 +126,10 @@ fn a_cluster_of_one_is_created_once_and_destroyed_with_nothing_else() -> Result<
     // As after a reboot in which another process got the number of the worker's.
     let worker = pid(&shown, "worker-1")?;
     let control = pid(&shown, "cp-1")?;
-    let _worker_ends = Ends(vec![worker]);
-    let mut bystander = Bystander(Command::new("sleep").arg("600").spawn()?);
+    let _worker_ends = KillOnDrop(vec![worker]);
+    let mut unrelated = UnrelatedProcess(Command::new("sleep").arg("600").spawn()?);
     let record = String::from_utf8(before)?;
-    let edited = record.replace(&format!("pid: {worker}"), &format!("pid: {}", bystander.0.id()));
+    let edited = record.replace(&format!("pid: {worker}"), &format!("pid: {}", unrelated.0.id()));
     ensure!(edited != record, "the record does not hold the process id: {record}");
     fs::write(directory.join("cluster.yaml"), edited)?;
     let shown = user.ask(&["cluster", "show", "solo"])?;
@@ -155,7 +155,7 @@ fn a_cluster_of_one_is_created_once_and_destroyed_with_nothing_else() -> Result<
 
     let destroyed = user.ask(&["cluster", "destroy", "solo"])?;
     ensure!(destroyed["stopped"] == 1, "{destroyed}");
-    ensure!(bystander.0.try_wait()?.is_none(), "destroy has ended a process that is no node");
+    ensure!(unrelated.0.try_wait()?.is_none(), "destroy has ended a process that is no node");
     ensure!(!runs(control) && !directory.exists(), "something is left: {destroyed}");
     ensure!(names(&user.ask(&["context", "list"])?, "contexts").is_empty(), "a context is left");
     let gone = user.ctl(&["cluster", "destroy", "solo"])?;
@@ -213,7 +213,7 @@ fn the_context_says_which_cluster(user: &User) -> Result<()> {
             .args(args)
             .args(["members", "-o", "json"]);
         command.env("MUSTER_CONTEXT", "four");
-        Ok(list(&said(&mut command)?.json()?, "members").len())
+        Ok(list(&output_of(&mut command)?.json()?, "members").len())
     };
     let members = |args: &[&str]| Ok::<_, anyhow::Error>(list(&user.ask(args)?, "members").len());
     ensure!(members(&["members"])? == 1, "the last one created is not the current one");
@@ -311,8 +311,8 @@ fn about_one_node(user: &User) -> Result<()> {
         ensure!(names(&status, "nodes") == [name], "{node}: {status}");
         ensure!(list(&status, "nodes").iter().all(|n| n["unreachable"].is_null()), "{status}");
     }
-    let nobody = user.ctl(&["status", "-n", "nobody"])?.failure(1)?;
-    ensure!(nobody.contains("nobody"), "{nobody}");
+    let unknown = user.ctl(&["status", "-n", "cp-9"])?.failure(1)?;
+    ensure!(unknown.contains("cp-9"), "{unknown}");
     let file = user.path("worker.snapshot").display().to_string();
     for call in [&["defrag"][..], &["snapshot", &file], &["forfeit-leadership"]] {
         let worker = user.ctl(&[&["etcd"], call, &["-n", "worker-1"]].concat())?.failure(1)?;

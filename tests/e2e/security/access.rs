@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use muster_tests::ctl::{Said, binary, said};
-use muster_tests::loopback::{Bench, Running};
-use muster_tests::secrets::{files, there};
+use muster_tests::ctl::{CommandOutput, binary, output_of};
+use muster_tests::loopback::{LoopbackMachine, RunningNode};
+use muster_tests::secrets::{files, if_exists};
 use serde_json::{Value, json};
 
 /// The roles, in the order of the table's columns.
@@ -21,13 +21,13 @@ const REFUSED: i32 = 5;
 /// Every command that asks the cluster, and the exit code by role. Codes other than 0 and 5 are a
 /// permitted call that finds nothing to do: there is no node `nobody`, and in a cluster of one
 /// nobody to hand etcd's leadership to.
-const TABLE: &[(&str, [i32; 4])] = &[
+const PERMISSIONS: &[(&str, [i32; 4])] = &[
     ("version", [0, 0, 0, 0]),
     ("members", [0, 0, 0, 5]),
     ("status", [0, 0, 0, 5]),
     ("status -n cp-1", [0, 0, 0, 5]),
     ("health", [0, 0, 0, 5]),
-    ("node remove nobody", [1, 5, 5, 5]),
+    ("node remove cp-9", [1, 5, 5, 5]),
     ("token create --role worker", [0, 5, 5, 5]),
     ("token list", [0, 0, 0, 5]),
     ("token revoke TOKEN", [0, 5, 5, 5]),
@@ -47,54 +47,54 @@ const TABLE: &[(&str, [i32; 4])] = &[
 const LARGE: u64 = 8 << 20;
 
 /// A cluster of one, and a context for every role.
-struct Desk {
-    bench: Bench,
+struct RoleContexts {
+    machine: LoopbackMachine,
     outputs: PathBuf,
 }
 
-impl Desk {
+impl RoleContexts {
     /// Nothing runs yet.
     fn new() -> Result<Self> {
-        let bench = Bench::new()?;
-        let outputs = bench.path("outputs");
+        let machine = LoopbackMachine::new()?;
+        let outputs = machine.path("outputs");
         fs::create_dir(&outputs)?;
-        let desk = Self { bench, outputs };
+        let operator = Self { machine, outputs };
         let mut keys = Vec::new();
         for role in ROLES.into_iter().chain(["stranger"]) {
-            keys.push((role, desk.key(role)?));
+            keys.push((role, operator.key(role)?));
         }
-        let token = desk.token()?;
+        let token = operator.token()?;
         for (role, _) in &keys {
-            let file = desk.context(role).join("token");
+            let file = operator.context(role).join("token");
             fs::write(&file, &token)?;
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         }
-        desk.bench.change(|document| {
+        operator.machine.change(|document| {
             let known = keys.iter().filter(|(role, _)| *role != "stranger");
             let operators = known.map(
                 |(role, key)| json!({"name": format!("a-{role}"), "role": role, "publicKey": key}),
             );
             document["cluster"]["operators"] = operators.collect();
         })?;
-        Ok(desk)
+        Ok(operator)
     }
 
     /// The bench's token.
     fn token(&self) -> Result<String> {
-        let document: Value = serde_saphyr::from_str(&self.bench.text()?)?;
+        let document: Value = serde_saphyr::from_str(&self.machine.text()?)?;
         Ok(document["machine"]["token"].as_str().context("no token")?.to_owned())
     }
 
     fn context(&self, role: &str) -> PathBuf {
-        self.bench.path(&format!("context-{role}"))
+        self.machine.path(&format!("context-{role}"))
     }
 
     /// Makes a key and a context for it, and gives the public half.
     fn key(&self, role: &str) -> Result<String> {
         let mut init = Command::new(binary("musterctl")?);
-        init.args(["init", "bench", "--no-context", "--operator", &format!("a-{role}")]);
-        init.arg("--endpoint").arg(self.bench.address().to_string());
-        said(init.arg("--out").arg(self.context(role)))?.success()?;
+        init.args(["init", "loopback", "--no-context", "--operator", &format!("a-{role}")]);
+        init.arg("--endpoint").arg(self.machine.address().to_string());
+        output_of(init.arg("--out").arg(self.context(role)))?.success()?;
         let text = fs::read_to_string(self.context(role).join("node.yaml"))?;
         let document: Value = serde_saphyr::from_str(&text)?;
         let key = document["cluster"]["operators"][0]["publicKey"].as_str();
@@ -102,21 +102,21 @@ impl Desk {
     }
 
     /// What `musterctl` says to this operator.
-    fn ctl(&self, role: &str, args: &[&str]) -> Result<Said> {
+    fn ctl(&self, role: &str, args: &[&str]) -> Result<CommandOutput> {
         let mut command = Command::new(binary("musterctl")?);
         command.args(args).arg("--context").arg(self.context(role)).args(["-o", "json"]);
-        said(command.env("MUSTER_CONFIG", self.bench.path("no-contexts")))
+        output_of(command.env("MUSTER_CONFIG", self.machine.path("no-contexts")))
     }
 
     /// A line of the table, said by this operator.
-    fn line(&self, role: &str, line: &str) -> Result<Said> {
-        let out = self.bench.path(&format!("out-{role}"));
+    fn run_line(&self, role: &str, run_line: &str) -> Result<CommandOutput> {
+        let out = self.machine.path(&format!("out-{role}"));
         fs::create_dir_all(&out)?;
         let out = out.display().to_string();
-        let token = if line.contains("TOKEN") { self.fresh_token()? } else { String::new() };
+        let token = if run_line.contains("TOKEN") { self.fresh_token()? } else { String::new() };
         let id = token.split('.').next().unwrap_or_default();
-        let line = line.replace("OUT", &out).replace("TOKEN", id);
-        self.ctl(role, &line.split(' ').collect::<Vec<_>>())
+        let run_line = run_line.replace("OUT", &out).replace("TOKEN", id);
+        self.ctl(role, &run_line.split(' ').collect::<Vec<_>>())
     }
 
     fn fresh_token(&self) -> Result<String> {
@@ -127,52 +127,58 @@ impl Desk {
 
 #[test]
 fn every_role_may_do_what_the_table_says_and_no_secret_is_seen_anywhere() -> Result<()> {
-    let desk = Desk::new()?;
-    let founding = desk.token()?;
-    let node = Running::start(&desk.bench, || {
-        let said = desk.ctl("admin", &["health"])?;
-        ensure!(said.code == Some(0), "{}{}", said.out, said.err);
+    let operator = RoleContexts::new()?;
+    let founding = operator.token()?;
+    let node = RunningNode::start(&operator.machine, || {
+        let output = operator.ctl("admin", &["health"])?;
+        ensure!(output.code == Some(0), "{}{}", output.out, output.err);
         Ok(())
     })?;
 
     let mut wrong = Vec::new();
-    for (line, codes) in TABLE {
+    for (run_line, codes) in PERMISSIONS {
         for (role, code) in ROLES.into_iter().zip(codes) {
-            let told = desk.line(role, line)?;
-            let explained = *code != REFUSED || told.err.contains(role);
-            if told.code != Some(*code) || !explained {
-                wrong.push(format!("{role}: {line}: {:?}, not {code}: {}", told.code, told.err));
+            let output = operator.run_line(role, run_line)?;
+            let explained = *code != REFUSED || output.err.contains(role);
+            if output.code != Some(*code) || !explained {
+                wrong.push(format!(
+                    "{role}: {run_line}: {:?}, not {code}: {}",
+                    output.code, output.err
+                ));
             }
             // What shows a new token shows it once, to whoever made it.
-            if *line != "token create --role worker" {
-                let file = format!("{role} {line}").replace(['/', ' '], "_");
-                fs::write(desk.outputs.join(file), format!("{}{}", told.out, told.err))?;
+            if *run_line != "token create --role worker" {
+                let file = format!("{role} {run_line}").replace(['/', ' '], "_");
+                fs::write(operator.outputs.join(file), format!("{}{}", output.out, output.err))?;
             }
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    for (line, _) in TABLE {
-        let told = desk.line("stranger", line)?;
-        ensure!(told.code == Some(REFUSED), "a stranger's {line}: {told:?}");
-        ensure!(told.out.is_empty() || *line == "version", "a stranger's {line}: {told:?}");
+    for (run_line, _) in PERMISSIONS {
+        let output = operator.run_line("stranger", run_line)?;
+        ensure!(output.code == Some(REFUSED), "a stranger's {run_line}: {output:?}");
+        ensure!(
+            output.out.is_empty() || *run_line == "version",
+            "a stranger's {run_line}: {output:?}"
+        );
     }
-    let audit = desk.ctl("admin", &["audit"])?.success()?;
+    let audit = operator.ctl("admin", &["audit"])?.success()?;
     ensure!(audit.contains("a-operator") || audit.contains("defrag"), "{audit}");
 
-    let created = desk.fresh_token()?;
-    secrets_stay_hidden(&desk, node.pid(), &[&founding, &created])
+    let created = operator.fresh_token()?;
+    secrets_stay_hidden(&operator, node.pid(), &[&founding, &created])
 }
 
 /// What must not be seen, in every form in which it could be written.
-fn secrets(desk: &Desk, tokens: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+fn secrets(operator: &RoleContexts, tokens: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let mut secrets = Vec::new();
     for token in tokens {
         let (id, secret) = token.split_once('.').context("not a token")?;
         secrets.push((format!("the secret of the token {id}"), secret.into()));
     }
     for role in ROLES {
-        let pem = fs::read_to_string(desk.context(role).join("operator.key"))?;
-        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let pem = fs::read_to_string(operator.context(role).join("operator.key"))?;
+        let body: String = pem.lines().filter(|run_line| !run_line.starts_with("-----")).collect();
         // Of PKCS#8 for Ed25519 (RFC 8410) bytes 18 to 44: nothing but the private half.
         let seed = body.get(24..60).context("no key")?;
         secrets.push((format!("the key of the operator {role}"), seed.into()));
@@ -190,20 +196,25 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
 }
 
 /// The first look, for a cluster of one and every role; `secrets.rs` searches a whole life.
-fn secrets_stay_hidden(desk: &Desk, musterd: u32, tokens: &[&str]) -> Result<()> {
-    let secrets = secrets(desk, tokens)?;
+fn secrets_stay_hidden(operator: &RoleContexts, musterd: u32, tokens: &[&str]) -> Result<()> {
+    let secrets = secrets(operator, tokens)?;
     let mut places: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     let mut private = BTreeSet::new();
-    for file in files(&desk.bench.path(""))? {
+    for file in files(&operator.machine.path(""))? {
         // The node runs: a file that it replaces meanwhile is looked at under its new name or not.
-        let (Some(text), Some(meta)) = (there(fs::read(&file))?, there(fs::metadata(&file))?)
+        let (Some(text), Some(meta)) =
+            (if_exists(fs::read(&file))?, if_exists(fs::metadata(&file))?)
         else {
             continue;
         };
         let is_log = file.extension().is_some_and(|extension| extension == "log");
-        let is_output = file.starts_with(&desk.outputs);
+        let is_output = file.starts_with(&operator.outputs);
         let open = meta.permissions().mode() & 0o077 != 0;
-        ensure!(!(open && file.starts_with(desk.bench.state())), "{} is open", file.display());
+        ensure!(
+            !(open && file.starts_with(operator.machine.state())),
+            "{} is open",
+            file.display()
+        );
         if is_log || is_output || open {
             places.push((file, text));
         } else if meta.len() < LARGE {
@@ -216,7 +227,7 @@ fn secrets_stay_hidden(desk: &Desk, musterd: u32, tokens: &[&str]) -> Result<()>
     for process in fs::read_dir("/proc")?.flatten().map(|entry| entry.path()) {
         let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
         let ours = process.ends_with(musterd.to_string())
-            || contains(&arguments, desk.bench.state().as_os_str().as_encoded_bytes());
+            || contains(&arguments, operator.machine.state().as_os_str().as_encoded_bytes());
         if ours {
             etcd += usize::from(contains(&arguments, b"etcd"));
             places.push((process.join("environ"), fs::read(process.join("environ"))?));
@@ -244,25 +255,28 @@ fn secrets_stay_hidden(desk: &Desk, musterd: u32, tokens: &[&str]) -> Result<()>
 
 #[test]
 fn a_key_of_another_cluster_and_a_wrong_token_are_refused() -> Result<()> {
-    let desk = Desk::new()?;
-    let node = Running::start(&desk.bench, || {
-        let said = desk.ctl("admin", &["health"])?;
-        ensure!(said.code == Some(0), "{}{}", said.out, said.err);
+    let operator = RoleContexts::new()?;
+    let node = RunningNode::start(&operator.machine, || {
+        let output = operator.ctl("admin", &["health"])?;
+        ensure!(output.code == Some(0), "{}{}", output.out, output.err);
         Ok(())
     })?;
     // Never met the cluster, and holds the token of another one.
-    let other = Bench::new()?;
+    let other = LoopbackMachine::new()?;
     let document: Value = serde_saphyr::from_str(&other.text()?)?;
     let token = document["machine"]["token"].as_str().context("no token")?;
-    fs::write(desk.context("reader").join("token"), token)?;
-    let told = desk.ctl("reader", &["members"])?;
-    ensure!(told.code == Some(REFUSED) && told.out.is_empty(), "{told:?}");
-    ensure!(!desk.context("reader").join("authorities.pem").exists(), "it has pinned something");
+    fs::write(operator.context("reader").join("token"), token)?;
+    let output = operator.ctl("reader", &["members"])?;
+    ensure!(output.code == Some(REFUSED) && output.out.is_empty(), "{output:?}");
+    ensure!(
+        !operator.context("reader").join("authorities.pem").exists(),
+        "it has pinned something"
+    );
     drop(node);
 
     let mut bare = Command::new(binary("musterctl")?);
-    bare.args(["members", "--context"]).arg(desk.context("admin")).stdin(Stdio::null());
-    let told = said(&mut bare)?;
-    ensure!(told.code == Some(4), "nobody is there to answer: {told:?}");
+    bare.args(["members", "--context"]).arg(operator.context("admin")).stdin(Stdio::null());
+    let output = output_of(&mut bare)?;
+    ensure!(output.code == Some(4), "nobody is there to answer: {output:?}");
     Ok(())
 }

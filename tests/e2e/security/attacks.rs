@@ -9,18 +9,18 @@ use anyhow::{Context as _, Result, ensure};
 use muster_messages::operator::{EtcdClientConfigReply, EtcdClientConfigRequest};
 use muster_pki::CertificateDer;
 use muster_pki::inspect::describe;
-use muster_tests::attack::thief::{attack, copy_identity, steal};
-use muster_tests::ctl::{Said, binary, said};
+use muster_tests::attack::stolen_state::{copy_identity, run_attacker, steal_identity};
+use muster_tests::ctl::{CommandOutput, binary, output_of};
 use muster_tests::lab::inside;
-use muster_tests::loopback::{Bench, Running};
+use muster_tests::loopback::{LoopbackMachine, RunningNode};
 use muster_tests::operator::OperatorCredentials;
-use muster_tests::tell::tell;
+use muster_tests::report::report;
 use muster_tests::{Cluster, Host, Lab, Plan, scenario, until};
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 /// How long something that nodes try again and again may take to show.
-const SOON: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The name of a cluster that nothing else is called.
 const CLUSTER: &str = "umbrella-corp";
@@ -53,7 +53,7 @@ fn log_of(cluster: &Cluster, node: &str) -> Result<String> {
 }
 
 fn until_log(cluster: &Cluster, node: &str, words: &str) -> Result<()> {
-    until(&format!("{node} to say {words:?}"), SOON, || match log_of(cluster, node) {
+    until(&format!("{node} to say {words:?}"), TIMEOUT, || match log_of(cluster, node) {
         Ok(log) if log.contains(words) => Ok(()),
         Ok(log) => Err(log.lines().last().unwrap_or_default().to_owned()),
         Err(error) => Err(format!("{error:#}")),
@@ -67,7 +67,7 @@ fn audited(cluster: &Cluster) -> Result<Vec<String>> {
 }
 
 fn until_audited(cluster: &Cluster, what: &str, words: &[&str]) -> Result<()> {
-    until(&format!("the audit log to show {what}"), SOON, || {
+    until(&format!("the audit log to show {what}"), TIMEOUT, || {
         let entries = audited(cluster).map_err(|error| format!("{error:#}"))?;
         let is_it = |entry: &String| words.iter().all(|word| entry.contains(word));
         if entries.iter().any(is_it) { Ok(()) } else { Err(entries.join("\n")) }
@@ -93,20 +93,20 @@ fn variant(cluster: &Cluster, name: &str, change: impl FnOnce(&mut Value)) -> Re
 /// every message on, both ways; still neither side believes the other, for each has bound its proof
 /// to its own TLS session. Without him the same node joins at once.
 #[test]
-fn a_man_in_the_middle_gets_nobody_in_and_learns_no_name() {
+fn a_man_in_the_middle_admits_no_node_and_learns_no_name() {
     scenario("relay", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
         for name in ["cp-1", "cp-2", "cp-3"] {
             cluster.start(name)?;
         }
         cluster.until_healthy()?;
-        let mallory = lab.host("mallory")?;
-        let here = format!("{}:50000", mallory.address());
-        let mut command = mallory.command(binary("attacker")?);
+        let attacker = lab.host("attacker")?;
+        let here = format!("{}:50000", attacker.address());
+        let mut command = attacker.command(binary("attacker")?);
         command.args(["relay", &here, &target(&cluster, "cp-1")]);
-        let relay = mallory.spawn(command, "relay")?;
+        let relay = attacker.spawn(command, "relay")?;
         let passed = || std::fs::read_to_string(relay.log()).unwrap_or_default();
-        until("the relay to be ready", SOON, || {
+        until("the relay to be ready", TIMEOUT, || {
             if passed().contains("ready") { Ok(()) } else { Err(passed()) }
         })?;
 
@@ -115,10 +115,10 @@ fn a_man_in_the_middle_gets_nobody_in_and_learns_no_name() {
         })?;
         cluster.start_with("worker-1", &file, &[])?;
         until_log(&cluster, "worker-1", "refused the token")?;
-        let address = mallory.address().to_string();
+        let address = attacker.address().to_string();
         let words = ["refuse-stranger", "the proof of the token is wrong", &address];
         until_audited(&cluster, "the relay's wrong proof", &words)?;
-        let bytes = until("the relay to have passed messages both ways", SOON, || {
+        let bytes = until("the relay to have passed messages both ways", TIMEOUT, || {
             let seen = passed();
             let counts = seen.lines().filter_map(|line| line.strip_prefix("passed "));
             let both = |line: &&str| {
@@ -126,7 +126,7 @@ fn a_man_in_the_middle_gets_nobody_in_and_learns_no_name() {
             };
             counts.rev().find(both).map(str::to_owned).ok_or(seen)
         })?;
-        tell(format_args!("the relay passed {bytes} bytes (up, down) of application messages"));
+        report(format_args!("the relay passed {bytes} bytes (up, down) of application messages"));
         ensure!(!is_member(&cluster, "worker-1")?, "a relayed node was admitted");
 
         cluster.kill("worker-1")?;
@@ -174,8 +174,9 @@ fn a_token_that_is_not_good_opens_nothing_and_is_written_down() {
         };
         start(&mut cluster, "worker-1", &once)?;
         cluster.until_members("worker-1", |m| m.to_string().contains("worker-1"))?;
-        until("the token to expire", SOON, || {
-            let tokens = cluster.ctl(&["token", "list", "-o", "json"]).and_then(Said::json);
+        until("the token to expire", TIMEOUT, || {
+            let tokens =
+                cluster.ctl(&["token", "list", "-o", "json"]).and_then(CommandOutput::json);
             let tokens = tokens.map_err(|error| format!("{error:#}"))?.to_string();
             if tokens.contains("\"expired\"") { Ok(()) } else { Err(tokens) }
         })?;
@@ -218,11 +219,11 @@ fn what_was_stolen_of_a_removed_member_is_worth_nothing() {
     scenario("stolen", |lab| {
         let mut cluster = started(lab, &Plan::of(3).workers(1))?;
         cluster.until_members("worker-1", |m| m.to_string().contains("worker-1"))?;
-        let mallory = lab.host("mallory")?;
-        let stolen = steal(&cluster, "worker-1", &mallory)?;
+        let attacker = lab.host("attacker")?;
+        let stolen = steal_identity(&cluster, "worker-1", &attacker)?;
         cluster.kill("worker-1")?;
         let (stolen, to) = (stolen.display().to_string(), target(&cluster, "cp-1"));
-        let before = attack(&mallory, &["impersonate", &stolen, &to])?;
+        let before = run_attacker(&attacker, &["impersonate", &stolen, &to])?;
         for call in NODE_CALLS {
             let wanted = match call {
                 "Report" | "Watch" => format!("{call}: OK"),
@@ -234,7 +235,7 @@ fn what_was_stolen_of_a_removed_member_is_worth_nothing() {
         ensure!(before.contains("Forged: refused by the node's alert"), "{before}");
         cluster.ctl(&["node", "remove", "worker-1"])?.success()?;
         for name in ["cp-1", "cp-2", "cp-3"] {
-            until_removed(&mallory, &stolen, &target(&cluster, name))?;
+            until_removed(&attacker, &stolen, &target(&cluster, name))?;
         }
         ensure!(!cluster.members()?.to_string().contains("6.6.6"), "a report was taken");
         Ok(())
@@ -254,8 +255,8 @@ fn what_was_stolen_of_a_removed_control_plane_member_serves_for_etcd_alone() {
         cluster.until_healthy()?;
         cluster.etcdctl(&["put", "kept", "yes"])?.success()?;
         let removed = removable(&cluster)?;
-        let mallory = lab.host("mallory")?;
-        let stolen = steal(&cluster, &removed, &mallory)?;
+        let attacker = lab.host("attacker")?;
+        let stolen = steal_identity(&cluster, &removed, &attacker)?;
         let tls = cluster.node(&removed).host.dir().join("state/etcd/tls");
         for file in ["ca.crt", "server.pem", "peer.pem"] {
             std::fs::copy(tls.join(file), stolen.join(file)).with_context(|| file.to_owned())?;
@@ -267,18 +268,18 @@ fn what_was_stolen_of_a_removed_control_plane_member_serves_for_etcd_alone() {
         let left: Vec<_> = cluster.names().into_iter().filter(|name| *name != removed).collect();
         let dir = stolen.display().to_string();
         for name in &left {
-            until_removed(&mallory, &dir, &target(&cluster, name))?;
+            until_removed(&attacker, &dir, &target(&cluster, name))?;
         }
         for name in &left {
             let address = cluster.node(name).host.address().to_string();
             for certificate in ["server.pem", "peer.pem"] {
-                let read = etcd_get(&mallory, &stolen, certificate, &address)?;
+                let read = etcd_get(&attacker, &stolen, certificate, &address)?;
                 ensure!(read.out.contains("yes"), "{certificate} at {name}: {read:?}");
             }
         }
         let (name, own_address) = (&left[0], &cluster.node(&removed).host);
         let address = cluster.node(name).host.address().to_string();
-        let elsewhere = etcd_peer(&mallory, &stolen, &address, &["/members"])?;
+        let elsewhere = etcd_peer(&attacker, &stolen, &address, &["/members"])?;
         ensure!(elsewhere.code != Some(0), "peer.pem from anywhere: {elsewhere:?}");
         let there = etcd_peer(own_address, &stolen, &address, &["/members"])?;
         ensure!(there.out.contains("clientURLs"), "peer.pem from its own address: {there:?}");
@@ -301,13 +302,13 @@ fn what_was_stolen_of_a_removed_control_plane_member_serves_for_etcd_alone() {
 
 /// A node that does not lead.
 fn removable(cluster: &Cluster) -> Result<String> {
-    let leader = cluster.members()?["leader"].as_str().context("nobody leads")?.to_owned();
-    cluster.names().into_iter().rfind(|name| *name != leader).context("one node only")
+    let leader = cluster.members()?["leader"].as_str().context("no leader")?.to_owned();
+    cluster.names().into_iter().rfind(|name| *name != leader).context("the cluster has one node")
 }
 
 fn until_etcd_has(cluster: &Cluster, members: usize) -> Result<()> {
-    until(&format!("etcd to have {members} voters"), SOON, || {
-        let etcd = cluster.ctl(&["etcd", "members", "-o", "json"]).and_then(Said::json);
+    until(&format!("etcd to have {members} voters"), TIMEOUT, || {
+        let etcd = cluster.ctl(&["etcd", "members", "-o", "json"]).and_then(CommandOutput::json);
         let etcd = etcd.map_err(|error| format!("{error:#}"))?;
         let list = etcd["members"].as_array().cloned().unwrap_or_default();
         let voters = list.iter().filter(|member| member["learner"] == false).count();
@@ -328,35 +329,35 @@ fn etcd_ids(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
 }
 
 /// Reads a key at the clients' port of etcd, with a certificate from `stolen`.
-fn etcd_get(from: &Host, stolen: &Path, certificate: &str, address: &str) -> Result<Said> {
+fn etcd_get(from: &Host, stolen: &Path, certificate: &str, address: &str) -> Result<CommandOutput> {
     let own = stolen.join(certificate);
     let mut command = from.command("etcdctl");
     command.args(["--dial-timeout=5s", "--command-timeout=5s", "--cacert"]);
     command.arg(stolen.join("ca.crt")).arg("--cert").arg(&own).arg("--key").arg(&own);
     command.arg(format!("--endpoints=https://{address}:2379")).args(["get", "kept"]);
-    said(command.env("ETCDCTL_API", "3"))
+    output_of(command.env("ETCDCTL_API", "3"))
 }
 
 /// Asks the members' port of etcd for a path (the first of `words`), and shows the status too.
-fn etcd_peer(from: &Host, stolen: &Path, address: &str, words: &[&str]) -> Result<Said> {
+fn etcd_peer(from: &Host, stolen: &Path, address: &str, words: &[&str]) -> Result<CommandOutput> {
     let (path, more) = words.split_first().context("no path")?;
     let mut command = from.command("curl");
     command.args(["-s", "-m", "10", "-i", "--http1.1", "--cacert"]).arg(stolen.join("ca.crt"));
     command.arg("--cert").arg(stolen.join("peer.pem")).arg("--key").arg(stolen.join("peer.pem"));
-    said(command.args(more).arg(format!("https://{address}:2380{path}")))
+    output_of(command.args(more).arg(format!("https://{address}:2380{path}")))
 }
 
 /// What a certificate request asks for besides its key is not read.
 #[test]
 fn a_certificate_request_that_claims_more_gets_no_more() {
-    scenario("greedy-request", |lab| {
+    scenario("excessive-request", |lab| {
         let cluster = started(lab, &Plan::of(1))?;
         let (operator, node) =
             (OperatorCredentials::of(&cluster)?, cluster.node("cp-1").host.address());
-        let request = greedy_request(&cluster.desk)?;
+        let request = excessive_request(&cluster.operator)?;
         let certificate_request = std::fs::read(request)?;
         let request = EtcdClientConfigRequest { certificate_request, ttl_ms: 0 };
-        let reply: EtcdClientConfigReply = inside(&cluster.desk, async move || {
+        let reply: EtcdClientConfigReply = inside(&cluster.operator, async move || {
             let mut client = operator.connect(node).await?;
             Ok(client.etcd_client_config(request).await?.into_inner())
         })?;
@@ -364,13 +365,14 @@ fn a_certificate_request_that_claims_more_gets_no_more() {
         let leaf = describe(&leaf)?;
         ensure!(leaf.subject == "CN=muster:admin", "{leaf:?}");
         ensure!(leaf.alternative_names.is_empty(), "{leaf:?}");
-        let file = cluster.desk.dir().join("leaf.pem");
+        let file = cluster.operator.dir().join("leaf.pem");
         std::fs::write(&file, reply.certificate_pem)?;
-        let mut command = cluster.desk.command("openssl");
-        let text = said(command.args(["x509", "-noout", "-text", "-in"]).arg(file))?.success()?;
+        let mut command = cluster.operator.command("openssl");
+        let text =
+            output_of(command.args(["x509", "-noout", "-text", "-in"]).arg(file))?.success()?;
         for claimed in ["masters", "control-plane", "root", "CA:TRUE", "Certificate Sign", "Server"]
         {
-            ensure!(!text.contains(claimed), "the leaf bears {claimed}: {text}");
+            ensure!(!text.contains(claimed), "the leaf contains {claimed}: {text}");
         }
         ensure!(text.contains("TLS Web Client Authentication"), "{text}");
         Ok(())
@@ -379,8 +381,8 @@ fn a_certificate_request_that_claims_more_gets_no_more() {
 
 /// By OpenSSL: another common name, an organisation that rules Kubernetes, a node's names, and the
 /// rights of an authority.
-fn greedy_request(host: &Host) -> Result<PathBuf> {
-    let (key, request) = (host.dir().join("greedy.key"), host.dir().join("greedy.der"));
+fn excessive_request(host: &Host) -> Result<PathBuf> {
+    let (key, request) = (host.dir().join("excessive.key"), host.dir().join("excessive.der"));
     let mut command = host.command("openssl");
     command.args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
     command.args(["-subj", "/O=system:masters/CN=root", "-outform", "DER"]);
@@ -389,10 +391,13 @@ fn greedy_request(host: &Host) -> Result<PathBuf> {
     command
         .args(["-addext", "keyUsage=keyCertSign"])
         .args(["-addext", "extendedKeyUsage=serverAuth"]);
-    said(command.arg("-keyout").arg(key).arg("-out").arg(&request))?.success()?;
+    output_of(command.arg("-keyout").arg(key).arg("-out").arg(&request))?.success()?;
     let claimed = std::fs::read(&request)?;
     let is_in = |word: &str| claimed.windows(word.len()).any(|window| window == word.as_bytes());
-    ensure!(is_in("system:masters") && is_in("control-plane.muster.internal"), "a tame request");
+    ensure!(
+        is_in("system:masters") && is_in("control-plane.muster.internal"),
+        "the request claims nothing"
+    );
     Ok(request)
 }
 
@@ -405,28 +410,28 @@ fn refusals_are_written_down_as_the_table_says() {
         let mut cluster = started(lab, &Plan::of(1).workers(1))?;
         cluster.until_members("worker-1", |m| m.to_string().contains("worker-1"))?;
         let to = target(&cluster, "cp-1");
-        let hosts: BTreeMap<_, _> = ["insider", "foreigner", "ghost", "stranger"]
+        let hosts: BTreeMap<_, _> = ["member", "other-cluster", "removed", "stranger"]
             .into_iter()
             .map(|name| Ok((name, lab.host(name)?)))
             .collect::<Result<_>>()?;
-        let stolen = steal(&cluster, "worker-1", &hosts["insider"])?.display().to_string();
+        let stolen = steal_identity(&cluster, "worker-1", &hosts["member"])?.display().to_string();
         let foreign = {
-            let other = Bench::new()?;
-            let _node = Running::start(&other, || other.ctl(&["health"])?.success().map(drop))?;
-            copy_identity(&other.state(), hosts["foreigner"].dir())?.display().to_string()
+            let other = LoopbackMachine::new()?;
+            let _node = RunningNode::start(&other, || other.ctl(&["health"])?.success().map(drop))?;
+            copy_identity(&other.state(), hosts["other-cluster"].dir())?.display().to_string()
         };
-        let said = attack(&hosts["insider"], &["impersonate", &stolen, &to])?;
-        ensure!(said.contains("Propose: PermissionDenied"), "{said}");
-        nobody(&attack(&hosts["foreigner"], &["impersonate", &foreign, &to])?)?;
+        let output = run_attacker(&hosts["member"], &["impersonate", &stolen, &to])?;
+        ensure!(output.contains("Propose: PermissionDenied"), "{output}");
+        all_rejected(&run_attacker(&hosts["other-cluster"], &["impersonate", &foreign, &to])?)?;
         cluster.kill("worker-1")?;
         cluster.ctl(&["node", "remove", "worker-1"])?.success()?;
-        until_removed(&hosts["ghost"], &stolen, &to)?;
+        until_removed(&hosts["removed"], &stolen, &to)?;
         // With its key and a good token, but without its certificate.
         std::fs::remove_file(cluster.node("worker-1").host.dir().join("state/membership.json"))?;
         cluster.start("worker-1")?;
         until_audited(&cluster, "the removed member's join", &["\"admit\"", "was removed"])?;
         // Written down behind all that came before.
-        attack(&hosts["stranger"], &["knock", &to])?;
+        run_attacker(&hosts["stranger"], &["empty-proof", &to])?;
         let address = |name: &str| format!("\"{} with token ", hosts[name].address());
         until_audited(&cluster, "what is no token", &["refuse-stranger", &address("stranger")])?;
 
@@ -436,9 +441,13 @@ fn refusals_are_written_down_as_the_table_says() {
         };
         let as_worker = |name: &str| format!("\"{} as node worker-1\"", hosts[name].address());
         let table: [(&str, &[&str], bool); 5] = [
-            ("a worker's forbidden call", &[&as_worker("insider"), "a worker called"], true),
-            ("a member of another cluster", &[&hosts["foreigner"].address().to_string()], false),
-            ("a removed member's renewal", &[&as_worker("ghost"), "a removed node asked"], true),
+            ("a worker's forbidden call", &[&as_worker("member"), "a worker called"], true),
+            (
+                "a member of another cluster",
+                &[&hosts["other-cluster"].address().to_string()],
+                false,
+            ),
+            ("a removed member's renewal", &[&as_worker("removed"), "a removed node asked"], true),
             ("a removed member that joins", &["\"admit\"", "worker-1", "was removed"], true),
             ("what is no token", &["refuse-stranger", &address("stranger")], true),
         ];
@@ -455,30 +464,30 @@ fn refusals_are_written_down_as_the_table_says() {
 fn a_member_of_another_cluster_is_a_stranger() {
     scenario("other-cluster", |lab| {
         let ours = started(lab, &Plan::of(1))?;
-        let other = Bench::new()?;
-        let node = Running::start(&other, || other.ctl(&["health"])?.success().map(drop))?;
-        let mallory = lab.host("mallory")?;
-        let stolen = copy_identity(&other.state(), mallory.dir())?.display().to_string();
+        let other = LoopbackMachine::new()?;
+        let node = RunningNode::start(&other, || other.ctl(&["health"])?.success().map(drop))?;
+        let attacker = lab.host("attacker")?;
+        let stolen = copy_identity(&other.state(), attacker.dir())?.display().to_string();
         drop(node);
-        let answers = attack(&mallory, &["impersonate", &stolen, &target(&ours, "cp-1")])?;
-        nobody(&answers)?;
+        let answers = run_attacker(&attacker, &["impersonate", &stolen, &target(&ours, "cp-1")])?;
+        all_rejected(&answers)?;
         ensure!(answers.contains("Renew: OK refused REASON_NOT_A_MEMBER"), "{answers}");
         Ok(())
     });
 }
 
 /// Waits until a node, once it has heard of the removal, takes the stolen state for nobody's.
-fn until_removed(thief: &Host, stolen: &str, to: &str) -> Result<()> {
-    until(&format!("the thief to be nobody at {to}"), SOON, || {
-        let said = attack(thief, &["impersonate", stolen, to]);
-        let said = said.map_err(|error| format!("{error:#}"))?;
-        nobody(&said).map_err(|error| format!("{error:#}"))?;
-        if said.contains("Renew: OK refused REASON_REMOVED") { Ok(()) } else { Err(said) }
+fn until_removed(attacker: &Host, stolen: &str, to: &str) -> Result<()> {
+    until(&format!("the thief to be nobody at {to}"), TIMEOUT, || {
+        let output = run_attacker(attacker, &["impersonate", stolen, to]);
+        let output = output.map_err(|error| format!("{error:#}"))?;
+        all_rejected(&output).map_err(|error| format!("{error:#}"))?;
+        if output.contains("Renew: OK refused REASON_REMOVED") { Ok(()) } else { Err(output) }
     })
 }
 
 /// No call of members was answered, and it was the node that refused them.
-fn nobody(answers: &str) -> Result<()> {
+fn all_rejected(answers: &str) -> Result<()> {
     for certificate in ["Handshake", "Forged"] {
         let wanted = format!("{certificate}: refused by the node's alert");
         ensure!(answers.contains(&wanted), "no {wanted}: {answers}");

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::ctl::binary;
-use muster_tests::footprint::watch;
-use muster_tests::tell::tell;
+use muster_tests::report::report;
+use muster_tests::resource_usage::measure;
 use muster_tests::{Cluster, Host, Plan, exclusive_scenario, until};
 
 /// What the flooded node may grow by at most, in KiB; 7 to 12 MiB were measured. What strangers may
@@ -17,7 +17,7 @@ const GROWTH: u64 = 48 << 10;
 /// did on two busy cores.
 const PHASES: [(&str, u64); 5] = [
     ("noise", 10_000),
-    ("spoilt", 10_000),
+    ("corrupted", 10_000),
     ("half-open", 1_000),
     ("sessions", 40),
     ("connections", 1_000),
@@ -34,7 +34,7 @@ const FLOOD: Duration = Duration::from_mins(5);
 
 fn leader(cluster: &Cluster) -> Result<String> {
     let members = cluster.members()?;
-    Ok(members["leader"].as_str().context("nobody leads")?.to_owned())
+    Ok(members["leader"].as_str().context("no leader")?.to_owned())
 }
 
 /// Datagrams that the programs in a process's network namespace have read so far.
@@ -49,56 +49,58 @@ fn datagrams_read(pid: u32) -> Result<u64> {
 
 /// Floods the node from a host of its own; meanwhile an operator asks the flooded node, and only it,
 /// for the cluster's members. Gives how often it answered, and what the flood said of itself.
-fn under_flood(cluster: &Cluster, mallory: &Host, node: &str) -> Result<(usize, usize, String)> {
+fn under_flood(cluster: &Cluster, attacker: &Host, node: &str) -> Result<(usize, usize, String)> {
     let to = format!("{}:{}", cluster.node(node).host.address(), muster_types::DEFAULT_PORT);
-    let mut command = mallory.command(binary("attacker")?);
+    let mut command = attacker.command(binary("attacker")?);
     command.args(["flood", &to]);
-    let mut flood = mallory.spawn(command, &format!("flood-of-{node}"))?;
-    let (mut asked, mut answered, begun) = (0, 0, Instant::now());
+    let mut flood = attacker.spawn(command, &format!("flood-of-{node}"))?;
+    let (mut asked, mut answered, start) = (0, 0, Instant::now());
     while flood.is_running() {
-        ensure!(begun.elapsed() < FLOOD, "the flood does not end");
+        ensure!(start.elapsed() < FLOOD, "the flood does not end");
         asked += 1;
         let members = cluster.ctl_at(node, &["members", "-o", "json"])?;
         answered += usize::from(members.code == Some(0));
         std::thread::sleep(Duration::from_millis(200));
     }
-    let said = std::fs::read_to_string(flood.log())?;
-    ensure!(flood.ended(Duration::from_secs(1))?.success(), "the flood failed: {said}");
-    Ok((asked, answered, said))
+    let output = std::fs::read_to_string(flood.log())?;
+    ensure!(flood.wait_exit(Duration::from_secs(1))?.success(), "the flood failed: {output}");
+    Ok((asked, answered, output))
 }
 
 /// Every phase has reached the target: `PHASE: COUNT of …`.
-fn was_a_flood(said: &str) -> Result<()> {
+fn assert_flooded(output: &str) -> Result<()> {
     for (phase, least) in PHASES {
-        let line = said.lines().find_map(|line| line.strip_prefix(phase)?.strip_prefix(": "));
+        let line = output.lines().find_map(|line| line.strip_prefix(phase)?.strip_prefix(": "));
         let count = line.and_then(|line| line.split(' ').next()).context("a phase is missing")?;
-        ensure!(count.parse::<u64>()? >= least, "{phase} did less than {least}: {said}");
+        ensure!(count.parse::<u64>()? >= least, "{phase} did less than {least}: {output}");
     }
     Ok(())
 }
 
 /// Floods a node and sees that it goes on in bounded memory and gives back what it took.
-fn goes_on(cluster: &Cluster, mallory: &Host, node: &str) -> Result<()> {
+fn survives_flood(cluster: &Cluster, attacker: &Host, node: &str) -> Result<()> {
     let process = cluster.node(node).process.as_ref().context("it runs")?.pid();
-    let (read, begun) = (datagrams_read(process)?, Instant::now());
-    let (course, (asked, answered, said)) = watch(process, || under_flood(cluster, mallory, node))?;
+    let (read, start) = (datagrams_read(process)?, Instant::now());
+    let (usage, (asked, answered, output)) =
+        measure(process, || under_flood(cluster, attacker, node))?;
     let read = datagrams_read(process)? - read;
-    tell(format_args!(
-        "{node} under a flood of {} s: {course}; it has read {read} datagrams; an operator asked \
-         {asked} times and was answered {answered} times\n{said}",
-        begun.elapsed().as_secs()
+    report(format_args!(
+        "{node} under a flood of {} s: {usage}; it has read {read} datagrams; an operator asked \
+         {asked} times and was answered {answered} times\n{output}",
+        start.elapsed().as_secs()
     ));
-    was_a_flood(&said)?;
+    assert_flooded(&output)?;
     ensure!(read >= READ, "the node has read {read} datagrams of the flood");
-    let grown = course.peak.resident.saturating_sub(course.before.resident);
-    ensure!(grown < GROWTH, "grown by {grown} KiB: {course}");
-    let handles = course.peak.handles.saturating_sub(course.before.handles);
-    ensure!(handles < HANDLES, "{handles} more handles: {course}");
+    let grown = usage.peak.resident.saturating_sub(usage.before.resident);
+    ensure!(grown < GROWTH, "grown by {grown} KiB: {usage}");
+    let handles = usage.peak.handles.saturating_sub(usage.before.handles);
+    ensure!(handles < HANDLES, "{handles} more handles: {usage}");
     ensure!(asked >= 5, "an operator asked {asked} times only");
     ensure!(answered * 10 >= asked * 8, "{answered} of {asked} questions were answered");
     until("the handles to be given back", Duration::from_mins(1), || {
-        let now = muster_tests::footprint::Footprint::of(process).map_err(|e| e.to_string())?;
-        if now.handles < course.before.handles + 20 { Ok(()) } else { Err(now.handles.to_string()) }
+        let now =
+            muster_tests::resource_usage::ResourceUsage::of(process).map_err(|e| e.to_string())?;
+        if now.handles < usage.before.handles + 20 { Ok(()) } else { Err(now.handles.to_string()) }
     })?;
     cluster.ctl_at(node, &["health"])?.success()?;
     Ok(())
@@ -113,10 +115,10 @@ fn a_node_that_is_flooded_on_both_ports_goes_on_in_bounded_memory() {
         cluster.start_all()?;
         cluster.until_members("the worker", |members| members.to_string().contains("worker-1"))?;
         cluster.until_healthy()?;
-        let (mallory, victim) = (lab.host("mallory")?, leader(&cluster)?);
-        goes_on(&cluster, &mallory, &victim)?;
+        let (attacker, victim) = (lab.host("attacker")?, leader(&cluster)?);
+        survives_flood(&cluster, &attacker, &victim)?;
         ensure!(leader(&cluster)? == victim, "the leader has changed");
-        goes_on(&cluster, &mallory, "worker-1")?;
+        survives_flood(&cluster, &attacker, "worker-1")?;
         cluster.until_healthy()
     });
 }

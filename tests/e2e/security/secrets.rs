@@ -14,11 +14,12 @@ use muster_pki::identity::Identity;
 use muster_state::Command as Change;
 use muster_storage::{self, SLED, StoreIdentity};
 use muster_tests::cluster::HEALTHY;
-use muster_tests::ctl::{Said, binary, said};
+use muster_tests::ctl::{CommandOutput, binary, output_of};
 use muster_tests::lab::Lab;
-use muster_tests::loopback::Bench;
+use muster_tests::loopback::LoopbackMachine;
 use muster_tests::secrets::{
-    Capture, Found, Search, Secret, Watch, commands, elsewhere, files, is_open, there,
+    Capture, Match, ProcessWatch, Search, Secret, changed_since, commands, files, if_exists,
+    is_readable_by_others,
 };
 use muster_tests::{Cluster, Discovery, Plan, scenario, until};
 use musterd::membership::Membership;
@@ -30,14 +31,14 @@ use serde_json::{Value, json};
 const FORMATS: [&str; 3] = ["table", "json", "yaml"];
 
 /// Every command, with what it may end with: a command of `musterctl` that has no row fails the
-/// test. `TOKEN` is a token's id, `DESK` the operator's directory, `FORM` the form of the answer.
+/// test. `TOKEN` is a token's id, `DIR` the operator's directory, `FORM` the form of the answer.
 const COMMANDS: &[(&str, &[i32])] = &[
-    ("init made-FORM --out DESK/made-FORM", &[0]),
-    ("cluster create --control-planes 1 --workers 0 --name local-FORM --dir DESK/local-FORM", &[0]),
+    ("init made-FORM --out DIR/made-FORM", &[0]),
+    ("cluster create --control-planes 1 --workers 0 --name local-FORM --dir DIR/local-FORM", &[0]),
     ("cluster list", &[0]),
     ("cluster show local-FORM", &[0]),
     (DESTROY, &[0]),
-    ("context add DESK/made-FORM --name added-FORM", &[0]),
+    ("context add DIR/made-FORM --name added-FORM", &[0]),
     ("context endpoints 10.0.0.1 --context added-FORM", &[0]),
     // What was made or added last is the current one.
     ("context use lab", &[0]),
@@ -59,10 +60,10 @@ const COMMANDS: &[(&str, &[i32])] = &[
     ("etcd alarms --disarm", &[0]),
     ("etcd defrag -n cp-1", &[0]),
     ("etcd forfeit-leadership", &[0]),
-    ("etcd snapshot DESK/snapshot-FORM", &[0]),
-    ("etcd client-config --out DESK/client-FORM", &[0]),
+    ("etcd snapshot DIR/snapshot-FORM", &[0]),
+    ("etcd client-config --out DIR/client-FORM", &[0]),
     ("token revoke TOKEN", &[0, 1]),
-    ("node remove nobody", &[1]),
+    ("node remove cp-9", &[1]),
 ];
 
 const DESTROY: &str = "cluster destroy local-FORM";
@@ -80,30 +81,30 @@ fn every_command_has_a_row() -> Result<()> {
 }
 
 /// Whose token is pasted where only its id is wanted.
-const PASTED: &str = "a revoked (pasted)";
+const PASTED_TOKEN: &str = "a revoked (pasted)";
 
 /// What of the run may be seen by others, by where it was seen, and all its secrets.
-struct Story {
+struct Run {
     cluster: Cluster,
     seen: Vec<(String, Vec<u8>)>,
     secrets: Vec<Secret>,
 }
 
-impl Story {
-    fn note(&mut self, place: impl Into<String>, said: &Said) {
-        self.seen.push((place.into(), format!("{}{}", said.out, said.err).into_bytes()));
+impl Run {
+    fn record(&mut self, place: impl Into<String>, output: &CommandOutput) {
+        self.seen.push((place.into(), format!("{}{}", output.out, output.err).into_bytes()));
     }
 
-    fn saw(&mut self, shown: Vec<(PathBuf, Vec<u8>)>) {
+    fn record_files(&mut self, shown: Vec<(PathBuf, Vec<u8>)>) {
         self.seen.extend(shown.into_iter().map(|(path, text)| (path.display().to_string(), text)));
     }
 
     /// Makes a token. It is shown to whoever made it, once, and nothing else of it.
     fn token(&mut self, whose: &str, more: &[&str], format: &str) -> Result<String> {
         let args = [&["token", "create", "-o", format], more].concat();
-        let told = self.cluster.ctl(&args)?;
-        let all = format!("{}{}", told.out, told.err);
-        ensure!(told.code == Some(0), "{all}");
+        let output = self.cluster.ctl(&args)?;
+        let all = format!("{}{}", output.out, output.err);
+        ensure!(output.code == Some(0), "{all}");
         let is_token = |word: &&str| word.parse::<muster_pki::token::Token>().is_ok();
         let words = all.split(|c: char| c.is_whitespace() || "\"',".contains(c));
         let token = words.filter(|word| !word.is_empty()).find(is_token);
@@ -121,7 +122,7 @@ impl Story {
         // By mDNS only nodes with the same token find each other.
         let founder = self.cluster.node("cp-1").host.address();
         document["machine"]["discovery"]["static"] = json!([founder.to_string()]);
-        let path = self.cluster.desk.dir().join(name);
+        let path = self.cluster.operator.dir().join(name);
         self.cluster.write_config(&path, &document)?;
         Ok(path)
     }
@@ -174,43 +175,44 @@ impl Story {
         every_command_has_a_row()?;
         let token = self.token("a revoked", &["--role", "worker"], "yaml")?;
         let id = token.split('.').next().context("a token")?.to_owned();
-        let desk = self.cluster.desk.dir().display().to_string();
+        let operator = self.cluster.operator.dir().display().to_string();
         for (row, codes) in COMMANDS {
             for format in FORMATS {
-                let line = row.replace("TOKEN", &id).replace("DESK", &desk).replace("FORM", format);
+                let line =
+                    row.replace("TOKEN", &id).replace("DIR", &operator).replace("FORM", format);
                 if *row == DESTROY {
-                    self.before_it_is_destroyed(&format!("local-{format}"))?;
+                    self.save_secrets_before_destroy(&format!("local-{format}"))?;
                 }
                 let words: Vec<&str> = line.split(' ').chain(["-o", format]).collect();
-                let told = match words[0] {
+                let output = match words[0] {
                     // Of this machine alone: no node is asked.
-                    "context" => self.on_the_desk(&words)?,
+                    "context" => self.local_ctl(&words)?,
                     _ => self.cluster.ctl(&words)?,
                 };
-                let code = told.code.context("it was killed")?;
-                ensure!(codes.contains(&code), "{line} -o {format}: {told:?}");
-                self.note(format!("{line} -o {format}"), &told);
+                let code = output.code.context("it was killed")?;
+                ensure!(codes.contains(&code), "{line} -o {format}: {output:?}");
+                self.record(format!("{line} -o {format}"), &output);
             }
         }
         self.cluster.etcdctl(&["put", "some", "thing"])?.success()?;
-        let told = self.cluster.etcdctl(&["get", "some", "--write-out", "json"])?;
-        self.note("etcdctl get", &told);
+        let output = self.cluster.etcdctl(&["get", "some", "--write-out", "json"])?;
+        self.record("etcdctl get", &output);
         self.restore()
     }
 
-    fn on_the_desk(&self, words: &[&str]) -> Result<Said> {
-        let desk = &self.cluster.desk;
-        let mut command = desk.command(binary("musterctl")?);
-        said(command.args(words).env("MUSTER_CONFIG", desk.dir().join("contexts")))
+    fn local_ctl(&self, words: &[&str]) -> Result<CommandOutput> {
+        let operator = &self.cluster.operator;
+        let mut command = operator.command(binary("musterctl")?);
+        output_of(command.args(words).env("MUSTER_CONFIG", operator.dir().join("contexts")))
     }
 
     /// The secrets and the logs of a local cluster, which will be gone with all of its files.
-    fn before_it_is_destroyed(&mut self, name: &str) -> Result<()> {
-        let desk = self.cluster.desk.dir().to_owned();
+    fn save_secrets_before_destroy(&mut self, name: &str) -> Result<()> {
+        let operator = self.cluster.operator.dir().to_owned();
         let whose = format!("a destroyed {name}'s");
-        let context = desk.join("contexts/contexts").join(name);
+        let context = operator.join("contexts/contexts").join(name);
         let before = self.secrets.len();
-        for file in files(&desk.join(name))?.into_iter().chain(files(&context)?) {
+        for file in files(&operator.join(name))?.into_iter().chain(files(&context)?) {
             let bytes = fs::read(&file)?;
             let text = String::from_utf8_lossy(&bytes);
             if file.ends_with("node.yaml") {
@@ -234,33 +236,33 @@ impl Story {
 
     /// A cluster of one that begins with a snapshot, for which musterd runs a program of etcd's.
     fn restore(&mut self) -> Result<()> {
-        let desk = self.cluster.desk.clone();
-        let alone = desk.dir().join("alone");
-        let mut init = desk.command(binary("musterctl")?);
+        let operator = self.cluster.operator.clone();
+        let alone = operator.dir().join("alone");
+        let mut init = operator.command(binary("musterctl")?);
         init.args(["init", "alone", "--control-planes", "1", "--no-mdns", "--no-context"]);
-        self.note("init", &said(init.arg("--out").arg(&alone))?);
+        self.record("init", &output_of(init.arg("--out").arg(&alone))?);
         let mut document: Value =
             serde_saphyr::from_str(&fs::read_to_string(alone.join("node.yaml"))?)?;
-        document["machine"]["etcd"] = json!({ "binary": slow_etcd(desk.dir())? });
+        document["machine"]["etcd"] = json!({ "binary": slow_etcd(operator.dir())? });
         self.cluster.write_config(&alone.join("node.yaml"), &document)?;
-        let mut musterd = desk.command(binary("musterd")?);
+        let mut musterd = operator.command(binary("musterd")?);
         musterd.arg("--config").arg(alone.join("node.yaml")).args(["--name", "cp-1"]);
         musterd.arg("--state-dir").arg(alone.join("state"));
-        musterd.arg("--restore-etcd").arg(desk.dir().join("snapshot-json"));
-        let mut process = desk.spawn(musterd, "alone")?;
+        musterd.arg("--restore-etcd").arg(operator.dir().join("snapshot-json"));
+        let mut process = operator.spawn(musterd, "alone")?;
         until("etcd to begin with the snapshot", HEALTHY, || {
             let text = fs::read_to_string(process.log()).unwrap_or_default();
-            let begun = text.contains("etcd restored from the given snapshot");
-            if begun { Ok(()) } else { Err(text.lines().last().map(str::to_owned)) }
+            let start = text.contains("etcd restored from the given snapshot");
+            if start { Ok(()) } else { Err(text.lines().last().map(str::to_owned)) }
         })?;
         process.stop(HEALTHY)?;
         let identity = fs::read(alone.join("state/identity.key"))?;
-        self.secrets.push(Secret::key_der("the identity of desk/alone", &identity)?);
+        self.secrets.push(Secret::key_der("the identity of operator/alone", &identity)?);
         Ok(())
     }
 
     /// What is done wrong with a secret is refused without repeating it.
-    fn failures(&mut self) -> Result<()> {
+    fn wrong_tokens(&mut self) -> Result<()> {
         let token =
             self.cluster.document()?["machine"]["token"].as_str().context("token")?.to_owned();
         let (id, secret) = token.split_once('.').context("a token")?;
@@ -273,47 +275,47 @@ impl Story {
         ];
         for (name, wrong) in wrong {
             let config = self.config(&format!("{name}.yaml"), &wrong)?;
-            let desk = self.cluster.desk.dir().to_owned();
+            let operator = self.cluster.operator.dir().to_owned();
             let mut musterd = Command::new(binary("musterd")?);
-            musterd.arg("--config").arg(config).arg("--state-dir").arg(desk.join("none"));
-            let told = said(musterd.arg("--check"))?;
-            ensure!(told.code == Some(78), "{name}: {told:?}");
-            self.note(format!("musterd with a token that is {name}"), &told);
+            musterd.arg("--config").arg(config).arg("--state-dir").arg(operator.join("none"));
+            let output = output_of(musterd.arg("--check"))?;
+            ensure!(output.code == Some(78), "{name}: {output:?}");
+            self.record(format!("musterd with a token that is {name}"), &output);
         }
         // Somebody pastes the whole token where its id is wanted.
-        let pasted = self.token(PASTED, &["--role", "worker"], "json")?;
-        let told = self.cluster.ctl(&["token", "revoke", &pasted])?;
-        ensure!(told.code == Some(0), "{told:?}");
-        self.note("token revoke with a whole token", &told);
-        self.strangers(&token)
+        let pasted = self.token(PASTED_TOKEN, &["--role", "worker"], "json")?;
+        let output = self.cluster.ctl(&["token", "revoke", &pasted])?;
+        ensure!(output.code == Some(0), "{output:?}");
+        self.record("token revoke with a whole token", &output);
+        self.unknown_operators(&token)
     }
 
     /// Operators whom the cluster does not know, with the right token and with a wrong one.
-    fn strangers(&mut self, right: &str) -> Result<()> {
+    fn unknown_operators(&mut self, right: &str) -> Result<()> {
         let endpoint = self.cluster.node("cp-1").host.address().to_string();
         for (name, token) in [("right", Some(right)), ("wrong", None)] {
-            let context = self.cluster.desk.dir().join(format!("stranger-{name}"));
-            let mut init = self.cluster.desk.command(binary("musterctl")?);
+            let context = self.cluster.operator.dir().join(format!("stranger-{name}"));
+            let mut init = self.cluster.operator.command(binary("musterctl")?);
             init.args(["init", "elsewhere", "--no-context", "--endpoint", &endpoint, "--out"]);
-            let told = said(init.arg(&context))?;
-            self.note("init without a context", &told);
-            told.success()?;
+            let output = output_of(init.arg(&context))?;
+            self.record("init without a context", &output);
+            output.success()?;
             let file = context.join("token");
             self.secrets.extend(Secret::token("a stranger's", &fs::read_to_string(&file)?)?);
             if let Some(token) = token {
                 fs::write(&file, token)?;
             }
-            let mut members = self.cluster.desk.command(binary("musterctl")?);
+            let mut members = self.cluster.operator.command(binary("musterctl")?);
             members.args(["members", "--context"]).arg(&context);
-            let told = said(&mut members)?;
-            ensure!(told.code == Some(5), "{told:?}");
-            self.note(format!("a stranger with the {name} token"), &told);
+            let output = output_of(&mut members)?;
+            ensure!(output.code == Some(5), "{output:?}");
+            self.record(format!("a stranger with the {name} token"), &output);
         }
         Ok(())
     }
 
     /// Limits of everything that runs.
-    fn look_at_limits(&self) -> Result<()> {
+    fn check_core_limits(&self) -> Result<()> {
         let mut running = BTreeMap::new();
         for (name, node) in &self.cluster.nodes {
             for pid in node.host.pids()? {
@@ -332,9 +334,9 @@ impl Story {
 
     /// A removal, a power cut and a restart.
     fn removal_and_restart(&mut self) -> Result<()> {
-        let told = self.cluster.ctl(&["node", "remove", "worker-1", "-o", "yaml"])?;
-        ensure!(told.code == Some(0), "{told:?}");
-        self.note("node remove", &told);
+        let output = self.cluster.ctl(&["node", "remove", "worker-1", "-o", "yaml"])?;
+        ensure!(output.code == Some(0), "{output:?}");
+        self.record("node remove", &output);
         self.log_says("worker-1", "was removed from the cluster")?;
         self.cluster.kill("cp-2")?;
         self.cluster.start("cp-2")?;
@@ -358,17 +360,17 @@ impl Story {
                 }
             }
         }
-        let desk = self.cluster.desk.dir();
+        let operator = self.cluster.operator.dir();
         let mut operators = 0;
-        for file in files(desk)? {
+        for file in files(operator)? {
             let text = String::from_utf8_lossy(&fs::read(&file)?).into_owned();
-            let path = file.strip_prefix(desk)?.display().to_string();
+            let path = file.strip_prefix(operator)?.display().to_string();
             if file.ends_with("token") {
                 self.secrets.extend(Secret::token(&format!("{path}: the"), &text)?);
             }
             if text.contains("PRIVATE KEY") {
                 operators += usize::from(file.ends_with("operator.key"));
-                self.secrets.push(Secret::key(format!("{path} of the desk"), &text)?);
+                self.secrets.push(Secret::key(format!("{path} of the operator"), &text)?);
             }
         }
         ensure!(operators >= 3, "{operators} operators' keys");
@@ -381,7 +383,8 @@ impl Story {
     fn authorities(&mut self) -> Result<()> {
         // A copy, since opening a store writes to it.
         let copy = tempfile::tempdir()?;
-        said(Command::new("cp").arg("-a").arg(self.dir("cp-1")).arg(copy.path()))?.success()?;
+        output_of(Command::new("cp").arg("-a").arg(self.dir("cp-1")).arg(copy.path()))?
+            .success()?;
         let dir = copy.path().join("state");
         let membership = Membership::load(&dir.join("membership.json"))?.context("a member")?;
         let node = Identity::from_pkcs8(&fs::read(dir.join("identity.key"))?)?.node_id();
@@ -409,33 +412,33 @@ impl Story {
 fn no_secret_of_a_whole_life_is_seen_where_it_does_not_belong() {
     scenario("secrets", |lab| {
         // By the clock of the files.
-        let begun = fs::metadata(lab.dir())?.modified()?;
-        let watch = Watch::start();
-        let plan = Plan::of(4).expect(3).workers(2).found_by(Discovery::Mdns);
+        let start = fs::metadata(lab.dir())?.modified()?;
+        let watch = ProcessWatch::start();
+        let plan = Plan::of(4).expect(3).workers(2).discovery(Discovery::Mdns);
         let cluster = Cluster::plan(lab, &plan)?;
         let capture = Capture::start(lab, &lab.dir().join("frames"))?;
-        let mut story = Story { cluster, seen: Vec::new(), secrets: Vec::new() };
-        story.birth()?;
-        story.joins()?;
-        story.commands()?;
-        story.failures()?;
-        story.look_at_limits()?;
-        story.removal_and_restart()?;
-        let frames = capture_with_mark(&story.cluster, capture)?;
+        let mut run = Run { cluster, seen: Vec::new(), secrets: Vec::new() };
+        run.birth()?;
+        run.joins()?;
+        run.commands()?;
+        run.wrong_tokens()?;
+        run.check_core_limits()?;
+        run.removal_and_restart()?;
+        let frames = capture_with_mark(&run.cluster, capture)?;
         // Also what is gone once the nodes have ended.
-        story.saw(elsewhere(begun, lab.dir())?);
-        for name in story.cluster.names() {
-            let node = story.cluster.node_mut(&name);
+        run.record_files(changed_since(start, lab.dir())?);
+        for name in run.cluster.names() {
+            let node = run.cluster.node_mut(&name);
             if let Some(mut process) = node.process.take() {
                 process.stop(HEALTHY)?;
             }
         }
-        story.keys_on_disk()?;
-        story.authorities()?;
-        story.seen.push(("the network".to_owned(), frames));
-        story.saw(elsewhere(begun, lab.dir())?);
-        story.saw(everything_that_ran(watch)?);
-        judge(lab, &story)
+        run.keys_on_disk()?;
+        run.authorities()?;
+        run.seen.push(("the network".to_owned(), frames));
+        run.record_files(changed_since(start, lab.dir())?);
+        run.record_files(processes_seen(watch)?);
+        search_everything(lab, &run)
     });
 }
 
@@ -447,13 +450,13 @@ fn slow_etcd(dir: &Path) -> Result<PathBuf> {
     fs::write(programs.join("etcdutl"), script)?;
     fs::set_permissions(programs.join("etcdutl"), fs::Permissions::from_mode(0o755))?;
     let etcd = programs.join("etcd");
-    let found = said(Command::new("sh").args(["-c", "command -v etcd"]))?.success()?;
+    let found = output_of(Command::new("sh").args(["-c", "command -v etcd"]))?.success()?;
     std::os::unix::fs::symlink(found.trim(), &etcd)?;
     Ok(etcd)
 }
 
 /// Ends the watch, which must have seen also what ran for a moment only.
-fn everything_that_ran(watch: Watch) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+fn processes_seen(watch: ProcessWatch) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let seen = watch.seen()?;
     for program in ["musterd\0", "musterctl\0", "etcd\0", "etcdctl\0", "\0snapshot\0restore\0"] {
         let shows =
@@ -467,7 +470,7 @@ fn everything_that_ran(watch: Watch) -> Result<Vec<(PathBuf, Vec<u8>)>> {
 fn capture_with_mark(cluster: &Cluster, capture: Capture) -> Result<Vec<u8>> {
     let to = cluster.node("cp-1").host.address();
     let send = format!("printf a-mark-in-the-clear > /dev/udp/{to}/9");
-    said(cluster.desk.command("bash").args(["-c", &send]))?.success()?;
+    output_of(cluster.operator.command("bash").args(["-c", &send]))?.success()?;
     std::thread::sleep(Duration::from_millis(300)); // the frame is on its way to the file
     let frames = capture.seen()?;
     let has = |word: &[u8]| frames.windows(word.len()).any(|window| window == word);
@@ -478,30 +481,31 @@ fn capture_with_mark(cluster: &Cluster, capture: Capture) -> Result<Vec<u8>> {
 }
 
 /// Searches everything.
-fn judge(lab: &Lab, story: &Story) -> Result<()> {
-    let search = Search::new(&story.secrets)?;
+fn search_everything(lab: &Lab, run: &Run) -> Result<()> {
+    let search = Search::new(&run.secrets)?;
     let mut wrong = BTreeSet::new();
-    for (place, text) in &story.seen {
+    for (place, text) in &run.seen {
         // The one that somebody typed as an argument is seen there.
-        let typed = |found: &Found| place.starts_with("/proc/") && found.name.contains(PASTED);
-        for found in search.look(text).into_iter().filter(|found| !typed(found)) {
-            wrong.insert(format!("{place} shows {} ({})", found.name, found.form));
+        let typed =
+            |found: &Match| place.starts_with("/proc/") && found.name.contains(PASTED_TOKEN);
+        for found in search.scan(text).into_iter().filter(|found| !typed(found)) {
+            wrong.insert(format!("{place} shows {} ({})", found.name, found.encoding));
         }
     }
-    let mut kept: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut places_by_secret: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut logs = BTreeSet::new();
     for file in files(lab.dir())?.iter().filter(|file| !file.ends_with("frames")) {
-        let Some(text) = there(fs::read(file))? else { continue };
+        let Some(text) = if_exists(fs::read(file))? else { continue };
         let path = file.strip_prefix(lab.dir())?.display().to_string();
         let is_log = file.extension().is_some_and(|extension| extension == "log");
         logs.extend(is_log.then(|| path.clone()));
-        let open = is_open(file)?;
+        let open = is_readable_by_others(file)?;
         ensure!(!(open && path.contains("/state/")), "{path} can be read by others");
-        for found in search.look(&text) {
-            if is_log || open || !belongs(&found.name, &path) {
-                wrong.insert(format!("{path} holds {} ({})", found.name, found.form));
+        for found in search.scan(&text) {
+            if is_log || open || !is_proper_place(&found.name, &path) {
+                wrong.insert(format!("{path} holds {} ({})", found.name, found.encoding));
             }
-            kept.entry(found.name).or_default().insert(path.clone());
+            places_by_secret.entry(found.name).or_default().insert(path.clone());
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
@@ -512,9 +516,9 @@ fn judge(lab: &Lab, story: &Story) -> Result<()> {
     let trace = fs::read_to_string(lab.dir().join("cp-3/musterd.log"))?;
     ensure!(trace.contains("TRACE"), "cp-3 did not log everything");
     // The search finds what is there: every secret that something keeps, it has found.
-    for secret in &story.secrets {
-        let missed =
-            !kept.contains_key(&secret.name) && !secret.name.starts_with("the verifier of");
+    for secret in &run.secrets {
+        let missed = !places_by_secret.contains_key(&secret.name)
+            && !secret.name.starts_with("the verifier of");
         let shown_only = ["a revoked", "a stranger's", "a destroyed"];
         let shown_only = shown_only.iter().any(|whose| secret.name.contains(whose));
         ensure!(!missed || shown_only, "{} was found nowhere", secret.name);
@@ -523,13 +527,13 @@ fn judge(lab: &Lab, story: &Story) -> Result<()> {
 }
 
 /// Where each secret is allowed to lie; everything else is a leak, also in a private file.
-fn belongs(secret: &str, path: &str) -> bool {
-    let is_voter = path.starts_with("cp-") || path.starts_with("desk/alone/");
+fn is_proper_place(secret: &str, path: &str) -> bool {
+    let is_voter = path.starts_with("cp-") || path.starts_with("operator/alone/");
     let raft = is_voter && path.contains("/state/raft/");
     if secret.starts_with("the secret of") {
         // What was given to a machine, and the context of an operator before its first contact.
         let given = Path::new(path);
-        return path.starts_with("desk/")
+        return path.starts_with("operator/")
             && (given.extension().is_some_and(|kind| kind == "yaml") || given.ends_with("token"));
     }
     if secret.starts_with("the verifier of") || secret.ends_with("authority's key") {
@@ -540,12 +544,13 @@ fn belongs(secret: &str, path: &str) -> bool {
     }
     let owner = secret.strip_prefix("the identity of ");
     let etcd = secret.strip_prefix("etcd's ").and_then(|rest| rest.split_once(" on "));
-    let desk = secret.strip_suffix(" of the desk");
+    let operator = secret.strip_suffix(" of the operator");
     owner.is_some_and(|name| path == format!("{name}/state/identity.key"))
         || etcd.is_some_and(|(file, name)| path == format!("{name}/state/etcd/tls/{file}"))
-        || desk.is_some_and(|file| {
+        || operator.is_some_and(|file| {
             // `init` writes the key into the directory and into the context of that name.
-            path.starts_with("desk/") && Path::new(path).file_name() == Path::new(file).file_name()
+            path.starts_with("operator/")
+                && Path::new(path).file_name() == Path::new(file).file_name()
         })
 }
 
@@ -556,34 +561,34 @@ fn without_ptrace(program: impl AsRef<Path>) -> Command {
     command
 }
 
-fn end(pid: u32, signal: Signal) -> Result<()> {
+fn send_signal(pid: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")?;
     Ok(kill_process(pid, signal)?)
 }
 
 #[test]
 fn a_crash_of_musterd_writes_no_core_and_nobody_reads_its_memory() -> Result<()> {
-    let bench = Bench::new()?;
-    bench.change(|document| document["cluster"]["expect"] = Value::from(3))?;
-    let log = fs::File::create(bench.path("musterd.log"))?;
+    let machine = LoopbackMachine::new()?;
+    machine.change(|document| document["cluster"]["expect"] = Value::from(3))?;
+    let log = fs::File::create(machine.path("musterd.log"))?;
     let mut command = without_ptrace(binary("musterd")?);
-    command.args(bench.arguments()).current_dir(bench.path(""));
+    command.args(machine.arguments()).current_dir(machine.path(""));
     let mut musterd = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     let mut sleep = without_ptrace("sleep").arg("600").spawn()?;
 
     let readable = |pid: u32| -> Result<bool> {
         // As for its memory, the kernel asks whether the one who looks may trace it (proc(5)).
         let mut readlink = without_ptrace("readlink");
-        Ok(said(readlink.arg(format!("/proc/{pid}/exe")))?.code == Some(0))
+        Ok(output_of(readlink.arg(format!("/proc/{pid}/exe")))?.code == Some(0))
     };
     // Once the lock is there, `main` is past its first lines.
-    let lock = bench.state().join("lock");
+    let lock = machine.state().join("lock");
     let looked =
         until("musterd to start", HEALTHY, || lock.exists().then_some(()).ok_or("no lock"))
             .and_then(|()| Ok((readable(musterd.id())?, readable(sleep.id())?)));
     let limits = fs::read_to_string(format!("/proc/{}/limits", musterd.id()));
     // Not SEGV, which Rust's own handler takes once for a stack overflow that is none.
-    end(musterd.id(), Signal::ABORT)?;
+    send_signal(musterd.id(), Signal::ABORT)?;
     let status = musterd.wait()?;
     sleep.kill()?;
     sleep.wait()?;

@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use muster_pki::inspect::describe;
-use muster_tests::ctl::{binary, said};
+use muster_tests::ctl::{binary, output_of};
 use muster_tests::{Cluster, Host, Plan, scenario};
 
 /// How long a tool may take before it is ended.
-const PATIENCE: &str = "90";
+const TIMEOUT: &str = "90";
 
 /// What a stranger must not learn.
 struct Secrets(Vec<(&'static str, String)>);
@@ -58,7 +58,7 @@ impl Secrets {
 /// Runs a stock tool on a host, ends it in time, and gives all that it printed.
 fn tool(host: &Host, words: &[&str]) -> Result<String> {
     let mut command = host.command("timeout");
-    let output = command.arg(PATIENCE).args(words).stdin(Stdio::null()).output()?;
+    let output = command.arg(TIMEOUT).args(words).stdin(Stdio::null()).output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let all = text(&output.stdout) + &text(&output.stderr);
     let is_missing = output.status.code() == Some(127);
@@ -122,11 +122,11 @@ fn over_tcp(stranger: &Host, address: &str) -> Result<Vec<u8>> {
     let base = ["openssl", "s_client", "-connect", &to, "-showcerts", "-alpn", "h2"];
     let mut all = Vec::new();
     for with in [&[][..], &["-cert", &own, "-key", &key], &["-tls1_2"], &["-servername", "lab"]] {
-        let said = tool(stranger, &[&base[..], with].concat())?;
+        let output = tool(stranger, &[&base[..], with].concat())?;
         let is_old = with == ["-tls1_2"];
-        ensure!(said.contains("BEGIN CERTIFICATE") != is_old, "{with:?}: {said}");
-        ensure!(!said.contains("New, TLSv1.2"), "TLS 1.2 is spoken: {said}");
-        all.extend_from_slice(said.as_bytes());
+        ensure!(output.contains("BEGIN CERTIFICATE") != is_old, "{with:?}: {output}");
+        ensure!(!output.contains("New, TLSv1.2"), "TLS 1.2 is spoken: {output}");
+        all.extend_from_slice(output.as_bytes());
     }
     let text = String::from_utf8_lossy(&all).into_owned();
     let begin = text.find("-----BEGIN CERTIFICATE-----").context("no certificate is shown")?;
@@ -145,18 +145,18 @@ fn over_tcp(stranger: &Host, address: &str) -> Result<Vec<u8>> {
 fn over_quic(stranger: &Host, address: &str) -> Result<String> {
     let uri = format!("https://{address}:50000/");
     let words = ["gtlsclient", "--timeout=5s", "--exit-on-all-streams-close"];
-    let said = tool(stranger, &[&words[..], &[address, "50000", &uri]].concat())?;
-    ensure!(said.contains("CRYPTO_ERROR(0x1"), "it was not answered by a TLS alert: {said}");
-    ensure!(said.contains("reason_len=0 "), "the answer gives a reason: {said}");
-    ensure!(!said.contains("Negotiated ALPN"), "HTTP/3 was spoken: {said}");
-    Ok(said)
+    let output = tool(stranger, &[&words[..], &[address, "50000", &uri]].concat())?;
+    ensure!(output.contains("CRYPTO_ERROR(0x1"), "it was not answered by a TLS alert: {output}");
+    ensure!(output.contains("reason_len=0 "), "the answer gives a reason: {output}");
+    ensure!(!output.contains("Negotiated ALPN"), "HTTP/3 was spoken: {output}");
+    Ok(output)
 }
 
 /// Muster's own protocols, by someone who knows them and holds no token.
 fn looked_at(stranger: &Host, address: &str, secrets: &Secrets) -> Result<()> {
     let mut command = stranger.command(binary("attacker")?);
     let target = format!("{address}:50000");
-    let seen = said(command.args(["look", &target]))?.success()?;
+    let seen = output_of(command.args(["probe", &target]))?.success()?;
     secrets.are_not_in("an answer over QUIC", seen.as_bytes())?;
     let mut protocols = 0;
     for line in seen.lines().filter_map(|line| line.strip_prefix("certificate ")) {

@@ -14,8 +14,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::quic_client::{PREFACE, RecordingVerifier, client, socket};
 use super::say;
-use super::stranger::{PREFACE, Shown, client, socket};
 
 /// So that every run sends the same.
 const SEED: u64 = 8;
@@ -33,7 +33,7 @@ const WAVE: usize = 100;
 const SESSIONS: usize = 400;
 
 /// How long each of them tries to be let in.
-const INSIST: Duration = Duration::from_secs(12);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// TCP connections that are opened in all, and at once.
 const CONNECTIONS: usize = 3_000;
@@ -45,7 +45,7 @@ const HOLD: Duration = Duration::from_secs(3);
 /// All of it, one after the other.
 pub async fn flood(target: SocketAddr) -> Result<()> {
     noise(target)?;
-    spoilt(target)?;
+    corrupted(target)?;
     half_open(target)?;
     sessions(target).await?;
     let blocking = tokio::task::spawn_blocking(move || connections(target));
@@ -76,7 +76,7 @@ fn noise(target: SocketAddr) -> Result<()> {
 
 /// The first packet of a handshake that will never go on.
 fn first_packet(alpn: &[u8], target: SocketAddr) -> Result<Vec<u8>> {
-    let config = client(alpn, &Identity::generate(), &Shown::default())?;
+    let config = client(alpn, &Identity::generate(), &RecordingVerifier::default())?;
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[1; 32]);
     let endpoint = quinn::EndpointConfig::new(Arc::new(key));
     let mut endpoint = quinn_proto::Endpoint::new(Arc::new(endpoint), None, true, None);
@@ -88,7 +88,7 @@ fn first_packet(alpn: &[u8], target: SocketAddr) -> Result<Vec<u8>> {
 }
 
 /// First packets cut short, lengthened, and with bytes changed.
-fn spoilt(target: SocketAddr) -> Result<()> {
+fn corrupted(target: SocketAddr) -> Result<()> {
     let (socket, mut random) = (UdpSocket::bind("0.0.0.0:0")?, StdRng::seed_from_u64(SEED));
     let whole = first_packet(ALPN_HELLO, target)?;
     let mut sent = 0;
@@ -106,7 +106,7 @@ fn spoilt(target: SocketAddr) -> Result<()> {
         }
         sent += send(&socket, &packet, target, number);
     }
-    say(&format!("spoilt: {sent} of {DATAGRAMS} datagrams were sent"))
+    say(&format!("corrupted: {sent} of {DATAGRAMS} datagrams were sent"))
 }
 
 /// The target answers each that it has seen: goes on with it, asks for the address to be proved, or
@@ -134,7 +134,7 @@ async fn sessions(target: SocketAddr) -> Result<()> {
     for number in 0..SESSIONS {
         strangers.spawn(async move {
             // Places are few, and given back in time: who is refused comes again.
-            let connection = timeout(INSIST, insist(target)).await??;
+            let connection = timeout(CONNECT_TIMEOUT, connect_with_retry(target)).await??;
             misbehave(&connection, number).await.ok();
             timeout(Duration::from_secs(10), connection.closed()).await.ok();
             anyhow::Ok(())
@@ -179,10 +179,10 @@ async fn misbehave(connection: &quinn::Connection, number: usize) -> Result<()> 
 }
 
 /// Tries until it is let in.
-async fn insist(target: SocketAddr) -> Result<quinn::Connection> {
+async fn connect_with_retry(target: SocketAddr) -> Result<quinn::Connection> {
     let (socket, identity) = (socket()?, Identity::generate());
     loop {
-        let config = client(ALPN_HELLO, &identity, &Shown::default())?;
+        let config = client(ALPN_HELLO, &identity, &RecordingVerifier::default())?;
         match socket.connect_with(config, target, "any")?.await {
             Ok(connection) => return Ok(connection),
             Err(_) => sleep(Duration::from_millis(500)).await,
@@ -195,7 +195,7 @@ fn connections(target: SocketAddr) -> Result<()> {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut opened = 0;
     for _ in 0..CONNECTIONS / AT_ONCE {
-        let mut held = Vec::new();
+        let mut streams = Vec::new();
         for number in 0..AT_ONCE {
             let Ok(mut stream) = TcpStream::connect_timeout(&target, Duration::from_secs(2)) else {
                 continue;
@@ -211,11 +211,11 @@ fn connections(target: SocketAddr) -> Result<()> {
                 2 => drop(stream.write_all(&noise)),
                 _ => drop(stream.write_all(b"\x16")),
             }
-            held.push(stream);
+            streams.push(stream);
         }
         let end = Instant::now() + HOLD;
         while Instant::now() < end {
-            for stream in held.iter_mut().skip(3).step_by(4) {
+            for stream in streams.iter_mut().skip(3).step_by(4) {
                 stream.write_all(b"\x03").ok();
             }
             std::thread::sleep(Duration::from_millis(200));

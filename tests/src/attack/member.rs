@@ -27,11 +27,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
+use super::quic_client::{
+    PREFACE, RecordingVerifier, client_with, forged_certificate, socket, with_chain,
+};
 use super::say;
-use super::stranger::{PREFACE, Shown, forged, presenting, socket, with_chain};
 
 /// How long any one answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// With the state in `dir`, calls the node at `target`. Says `CALL: CODE message` for each; before
 /// that `Handshake:` and `Forged:`, how the node took the stolen certificate and one for the stolen
@@ -46,7 +48,7 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
     // First without Muster's own client, which would refuse a node of another cluster by itself.
     let own = with_chain(&identity, certified.chain.clone());
     say(&format!("Handshake: {}", handshake(target, own).await?))?;
-    say(&format!("Forged: {}", handshake(target, forged(&identity)?).await?))?;
+    say(&format!("Forged: {}", handshake(target, forged_certificate(&identity)?).await?))?;
     let credentials = Credentials::new(&identity, certified.chain, bundle)?;
     let (trust, seen) = watch::channel(Arc::new(Trust::default()));
     let address = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -65,7 +67,7 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
     let directory = Directory::from([(id, peer)]);
     trust.send_replace(Arc::new(Trust { credentials: Some(Arc::new(credentials)), directory }));
 
-    let renewed = timeout(PATIENCE, session.client().renew(RenewRequest {})).await?;
+    let renewed = timeout(TIMEOUT, session.client().renew(RenewRequest {})).await?;
     let outcome = renewed.map(|reply| match reply.into_inner().outcome {
         Some(renew_reply::Outcome::Renewed(_)) => "renewed".to_owned(),
         Some(renew_reply::Outcome::Refused(refusal)) => {
@@ -73,14 +75,14 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
         }
         other => format!("{other:?}"),
     });
-    said("Renew", outcome)?;
+    print_outcome("Renew", outcome)?;
 
     let stop = CancellationToken::new();
-    let hello = endpoint::service(HelloServer::new(super::look::Mute));
+    let hello = endpoint::service(HelloServer::new(super::probe::UnimplementedHello));
     let node = hello.clone();
     let serving = listener.run(hello, node, stop.clone());
     let calling = async {
-        let called = call_everything(&endpoint, id).await;
+        let called = make_every_call(&endpoint, id).await;
         stop.cancel();
         called
     };
@@ -89,10 +91,10 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
 
 /// Dials `muster-node/1` with this certificate, believes whoever answers, and begins to speak.
 async fn handshake(target: SocketAddr, certified: Arc<CertifiedKey>) -> Result<String> {
-    let config = presenting(ALPN_NODE, certified, &Shown::default())?;
+    let config = client_with(ALPN_NODE, certified, &RecordingVerifier::default())?;
     let connection = match socket()?.connect_with(config, target, "any")?.await {
         Ok(connection) => connection,
-        Err(error) => return Ok(ended(&error)),
+        Err(error) => return Ok(close_description(&error)),
     };
     // In TLS 1.3 the client is done before the server has looked at its certificate.
     let speak = async {
@@ -101,10 +103,10 @@ async fn handshake(target: SocketAddr, certified: Arc<CertifiedKey>) -> Result<S
         receive.read_exact(&mut [0; 9]).await?;
         anyhow::Ok(())
     };
-    let spoken = timeout(PATIENCE, speak).await.context("neither an answer nor an end")?;
+    let spoken = timeout(TIMEOUT, speak).await.context("neither an answer nor an end")?;
     let end = match (spoken, connection.close_reason()) {
         (Ok(()), _) => "answered".to_owned(),
-        (Err(_), Some(reason)) => ended(&reason),
+        (Err(_), Some(reason)) => close_description(&reason),
         (Err(error), None) => format!("{error:#}"),
     };
     connection.close(0u8.into(), b"");
@@ -112,7 +114,7 @@ async fn handshake(target: SocketAddr, certified: Arc<CertifiedKey>) -> Result<S
 }
 
 /// Who has ended it, and how. TLS alerts are 0x100 and above (RFC 9001 section 4.8).
-fn ended(reason: &quinn::ConnectionError) -> String {
+fn close_description(reason: &quinn::ConnectionError) -> String {
     match reason {
         quinn::ConnectionError::ConnectionClosed(close)
             if u64::from(close.error_code) >> 8 == 1 =>
@@ -123,39 +125,48 @@ fn ended(reason: &quinn::ConnectionError) -> String {
     }
 }
 
-async fn call_everything(endpoint: &Endpoint, id: muster_types::NodeId) -> Result<()> {
+async fn make_every_call(endpoint: &Endpoint, id: muster_types::NodeId) -> Result<()> {
     let mut client = NodeClient::new(endpoint.channel(id));
-    let body = || in_time(RaftMessage::default());
-    said("AppendEntries", client.append_entries(body()).await.map(|_| "answered".to_owned()))?;
-    said("RequestVote", client.request_vote(body()).await.map(|_| "answered".to_owned()))?;
+    let body = || with_timeout(RaftMessage::default());
+    print_outcome(
+        "AppendEntries",
+        client.append_entries(body()).await.map(|_| "answered".to_owned()),
+    )?;
+    print_outcome("RequestVote", client.request_vote(body()).await.map(|_| "answered".to_owned()))?;
     let mut pieces = Request::new(tokio_stream::once(SnapshotChunk::default()));
-    pieces.set_timeout(PATIENCE);
-    said("InstallSnapshot", client.install_snapshot(pieces).await.map(|_| "answered".to_owned()))?;
-    let propose = in_time(ProposeRequest::default());
-    said("Propose", client.propose(propose).await.map(|_| "answered".to_owned()))?;
-    let read = in_time(ReadIndexRequest {});
-    said("ReadIndex", client.read_index(read).await.map(|_| "answered".to_owned()))?;
-    let report = in_time(ReportRequest {
+    pieces.set_timeout(TIMEOUT);
+    print_outcome(
+        "InstallSnapshot",
+        client.install_snapshot(pieces).await.map(|_| "answered".to_owned()),
+    )?;
+    let propose = with_timeout(ProposeRequest::default());
+    print_outcome("Propose", client.propose(propose).await.map(|_| "answered".to_owned()))?;
+    let read = with_timeout(ReadIndexRequest {});
+    print_outcome("ReadIndex", client.read_index(read).await.map(|_| "answered".to_owned()))?;
+    let report = with_timeout(ReportRequest {
         addresses: vec!["10.77.0.250:50000".to_owned()],
         version: "6.6.6".to_owned(),
         etcd: Vec::new(),
     });
-    said("Report", client.report(report).await.map(|_| "answered".to_owned()))?;
-    let watched = client.watch(in_time(WatchRequest {})).await.map(|_| "answered".to_owned());
-    said("Watch", watched)?;
+    print_outcome("Report", client.report(report).await.map(|_| "answered".to_owned()))?;
+    let watched = client.watch(with_timeout(WatchRequest {})).await.map(|_| "answered".to_owned());
+    print_outcome("Watch", watched)?;
     let forward = ForwardRequest { method: "NodeStatus".to_owned(), ..Default::default() };
-    said("Forward", client.forward(in_time(forward)).await.map(|_| "answered".to_owned()))?;
+    print_outcome(
+        "Forward",
+        client.forward(with_timeout(forward)).await.map(|_| "answered".to_owned()),
+    )?;
     endpoint.send_datagram(id, bytes::Bytes::from_static(b"gossip of nobody"));
     Ok(())
 }
 
-fn in_time<T>(message: T) -> Request<T> {
+fn with_timeout<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(PATIENCE);
+    request.set_timeout(TIMEOUT);
     request
 }
 
-fn said(call: &str, outcome: Result<String, Status>) -> Result<()> {
+fn print_outcome(call: &str, outcome: Result<String, Status>) -> Result<()> {
     match outcome {
         Ok(answer) => say(&format!("{call}: OK {answer}")),
         Err(status) => say(&format!("{call}: {:?} {}", status.code(), status.message())),

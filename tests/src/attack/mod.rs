@@ -3,11 +3,11 @@
 //! given.
 
 pub mod flood;
-pub mod look;
 pub mod member;
+pub mod probe;
+pub mod quic_client;
 pub mod relay;
-pub mod stranger;
-pub mod thief;
+pub mod stolen_state;
 
 use std::io::Write as _;
 

@@ -11,8 +11,8 @@ use muster_types::wire::ALPN_HELLO;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
+use super::quic_client::{RecordingVerifier, client, server, socket};
 use super::say;
-use super::stranger::{Shown, client, server, socket};
 
 /// Relays for ever. Says `passed UP DOWN` (bytes so far) whenever a stream has ended.
 pub async fn relay(listen: SocketAddr, target: SocketAddr) -> Result<()> {
@@ -20,12 +20,12 @@ pub async fn relay(listen: SocketAddr, target: SocketAddr) -> Result<()> {
     let endpoint = quinn::Endpoint::server(server(&identity)?, listen)?;
     let passed = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
     say("ready")?;
-    let mut victims = JoinSet::new();
+    let mut sessions = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
         // A configuration serves one handshake.
         let connecting = incoming.accept_with(Arc::new(server(&identity)?))?;
         let (identity, passed) = (Arc::clone(&identity), Arc::clone(&passed));
-        victims.spawn(async move {
+        sessions.spawn(async move {
             // A victim that leaves is no reason to stop.
             between(connecting, target, &identity, passed).await.ok();
         });
@@ -40,7 +40,7 @@ async fn between(
     passed: Arc<[AtomicU64; 2]>,
 ) -> Result<()> {
     let victim = connecting.await?;
-    let config = client(ALPN_HELLO, identity, &Shown::default())?;
+    let config = client(ALPN_HELLO, identity, &RecordingVerifier::default())?;
     let onward = socket()?.connect_with(config, target, "any")?.await?;
     let mut streams = JoinSet::new();
     loop {

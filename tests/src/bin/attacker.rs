@@ -1,10 +1,10 @@
-//! The attacker of the lab: `attacker look TARGET`, `knock TARGET`, `flood TARGET`,
+//! The attacker of the lab: `attacker probe TARGET`, `empty-proof TARGET`, `flood TARGET`,
 //! `relay LISTEN TARGET`, `impersonate STATE-DIR TARGET`. What each does is in `muster_tests::attack`.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use muster_tests::attack::{flood, look, member, relay};
+use muster_tests::attack::{flood, member, probe, relay};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
@@ -12,8 +12,8 @@ async fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let address = |text: &str| text.parse().with_context(|| format!("{text} is no ip:port"));
     match words[..] {
-        ["look", target] => look::look(address(target)?).await,
-        ["knock", target] => look::knock(address(target)?).await,
+        ["probe", target] => probe::probe(address(target)?).await,
+        ["empty-proof", target] => probe::send_empty_proof(address(target)?).await,
         ["flood", target] => flood::flood(address(target)?).await,
         ["relay", listen, target] => relay::relay(address(listen)?, address(target)?).await,
         ["impersonate", dir, target] => {
@@ -21,7 +21,7 @@ async fn main() -> Result<()> {
         }
         _ => {
             bail!(
-                "usage: attacker look|knock|flood TARGET, relay LISTEN TARGET, impersonate DIR \
+                "usage: attacker probe|empty-proof|flood TARGET, relay LISTEN TARGET, impersonate DIR \
                  TARGET"
             )
         }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use muster_tests::store::script::{Held, LIFE, script};
+use muster_tests::store::script::{OPS_PER_PROCESS, StoreContents, script};
 use muster_tests::store::{Node, engines};
 
 #[tokio::main(flavor = "current_thread")]
@@ -17,23 +17,23 @@ async fn main() -> Result<()> {
     let seed = next()?.parse()?;
     let (from, to): (usize, usize) = (next()?.parse()?, next()?.parse()?);
 
-    let mut held = Held::default();
+    let mut contents = StoreContents::default();
     let ops = script(seed, to);
     for op in &ops[..from] {
-        held.perform(op);
+        contents.perform(op);
     }
     let mut node = Node::open(&dir, engine)?;
-    if let Some((committed, _)) = held.committed {
+    if let Some((committed, _)) = contents.committed {
         node.apply_up_to(committed).await?;
     }
     say(&format!("has {from}"))?;
     for (number, op) in ops.iter().enumerate().skip(from) {
         say(&format!("doing {number}"))?;
-        node.perform(op, &held).await?;
-        held.perform(op);
+        node.perform(op, &contents).await?;
+        contents.perform(op);
         say(&format!("did {number}"))?;
     }
-    if (from / LIFE).is_multiple_of(2) {
+    if (from / OPS_PER_PROCESS).is_multiple_of(2) {
         drop(node);
     }
     std::process::exit(0); // or dies without closing anything

@@ -29,10 +29,10 @@ use tower::service_fn;
 use crate::cluster::Cluster;
 
 /// How long one call may take: an election, not a partition.
-pub(super) const CALL: Duration = Duration::from_secs(4);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A connection on which nothing is answered for this long is made anew.
-const SILENCE: Duration = Duration::from_secs(2);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the nodes are now; whoever moves one says so here.
 #[derive(Debug, Clone, Default)]
@@ -96,9 +96,9 @@ impl Access {
             }
         });
         let channel = Endpoint::from_static("http://control-plane.muster.internal")
-            .connect_timeout(SILENCE)
-            .http2_keep_alive_interval(SILENCE)
-            .keep_alive_timeout(SILENCE)
+            .connect_timeout(CONNECTION_TIMEOUT)
+            .http2_keep_alive_interval(CONNECTION_TIMEOUT)
+            .keep_alive_timeout(CONNECTION_TIMEOUT)
             .keep_alive_while_idle(true)
             .connect_with_connector_lazy(connector);
         OperatorClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
@@ -106,7 +106,7 @@ impl Access {
 
     /// The etcd member of one node, where it is now.
     pub(super) fn etcd(&self, node: &str) -> MemberClient {
-        let deadlines = Deadlines { call: CALL, ..Deadlines::default() };
+        let deadlines = Deadlines { call: CALL_TIMEOUT, ..Deadlines::default() };
         MemberClient::new(self.addresses.of(node, 2379), &self.etcd, deadlines)
     }
 }

@@ -12,76 +12,76 @@ use tokio::time::sleep;
 
 use super::access::Access;
 use super::history::History;
-use super::workload::{Client, Notes, Work};
+use super::workload::{Client, Operation, Recorder};
 use crate::lab::{Host, enter_network};
 
 /// How long the last reads may take once everything is healthy.
-const LAST_READS: Duration = Duration::from_mins(1);
+const FINAL_READS_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Clients at work.
 #[derive(Debug)]
 pub struct Clients {
     stop: watch::Sender<bool>,
-    notes: Arc<Notes>,
+    recorder: Arc<Recorder>,
     thread: JoinHandle<Result<()>>,
 }
 
 impl Clients {
     /// Starts every kind of client for each of the nodes to go `through`. Their clock counts from
     /// `since`.
-    pub fn start(desk: &Host, access: Access, through: Vec<String>, since: Instant) -> Self {
+    pub fn start(operator: &Host, access: Access, through: Vec<String>, since: Instant) -> Self {
         let (stop, stops) = watch::channel(false);
-        let notes = Arc::new(Notes::new(since));
-        let (path, shared) = (desk.namespace_path(), Arc::clone(&notes));
+        let recorder = Arc::new(Recorder::new(since));
+        let (path, shared) = (operator.namespace_path(), Arc::clone(&recorder));
         let thread = std::thread::spawn(move || {
             enter_network(&path)?;
             // One thread: every socket is made in the namespace that it has entered.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(work(&access, &through, &shared, stops))
         });
-        Self { stop, notes, thread }
+        Self { stop, recorder, thread }
     }
 
     /// Who leads Raft, as any node last said.
     pub fn leader(&self) -> Option<String> {
-        self.notes.leader()
+        self.recorder.leader()
     }
 
     /// What they saw so far.
     pub fn history(&self) -> History {
-        self.notes.history()
+        self.recorder.history()
     }
 
     /// Lets them finish, then reads everything once more through every node.
     pub fn finish(self) -> Result<History> {
         self.stop.send_replace(true);
         self.thread.join().map_err(|_| anyhow!("the clients panicked"))??;
-        Ok(self.notes.history())
+        Ok(self.recorder.history())
     }
 }
 
 async fn work(
     access: &Access,
     through: &[String],
-    notes: &Arc<Notes>,
+    recorder: &Arc<Recorder>,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let mut clients = JoinSet::new();
     for node in through {
-        for work in Work::ALL {
-            clients.spawn(Client::new(node, access, notes).work(work, stop.clone()));
+        for work in Operation::ALL {
+            clients.spawn(Client::new(node, access, recorder).work(work, stop.clone()));
         }
     }
     while let Some(ended) = clients.join_next().await {
         ended.context("a client panicked")?;
     }
     for node in through {
-        let mut client = Client::new(node, access, notes);
+        let mut client = Client::new(node, access, recorder);
         let began = Instant::now();
         while let Err(error) = client.read_all().await {
-            if began.elapsed() > LAST_READS {
+            if began.elapsed() > FINAL_READS_TIMEOUT {
                 return Err(error.context(format!(
-                    "{node} answered no last read within {LAST_READS:?}, in a healthy cluster"
+                    "{node} answered no last read within {FINAL_READS_TIMEOUT:?}, in a healthy cluster"
                 )));
             }
             sleep(Duration::from_millis(200)).await;

@@ -11,34 +11,34 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::access::{Access, Addresses};
 use super::clients::Clients;
-use super::history::{History, Sighting, Write, judge};
-use super::perform::{Performer, Undo, name, new_address};
+use super::history::{ClusterIdReport, History, Write};
+use super::inject::{FaultInjector, Undo, name, new_address};
+use super::invariants::{self, one_cluster};
 use super::schedule::{Episode, Schedule, Step};
-use super::sightings;
+use crate::address_change::AddressChange;
 use crate::cluster::{Cluster, Plan};
 use crate::lab::Lab;
-use crate::moved::Moved;
 use crate::wait::until;
 
 /// How long a cluster may take to recover from everything, on a busy machine.
 const RECOVERY: Duration = Duration::from_mins(3);
 
 /// How often the disks are looked at.
-const LOOK: Duration = Duration::from_millis(200);
+const DISK_POLL: Duration = Duration::from_millis(200);
 
 /// A run in which less than this was acknowledged or read shows nothing.
-const LEAST: usize = 10;
+const MIN_OPERATIONS: usize = 10;
 
 /// How much a run tried.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Figures {
+pub struct Coverage {
     pub acknowledged: usize,
     pub unknown: usize,
     pub reads: usize,
     pub recovery: Duration,
 }
 
-impl fmt::Display for Figures {
+impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { acknowledged, unknown, reads, recovery } = self;
         write!(
@@ -51,124 +51,124 @@ impl fmt::Display for Figures {
 
 /// Runs a seed. An error tells the schedule, what happened when, where the logs and the history are,
 /// and how to see it again.
-pub fn run(seed: u64) -> Result<Figures> {
+pub fn run_seed(seed: u64) -> Result<Coverage> {
     let schedule = Schedule::of(seed);
     let lab = Lab::new()?;
-    let mut story = Story::new();
-    let outcome = story.tell(&lab, &schedule);
+    let mut run = Run::new();
+    let outcome = run.execute(&lab, &schedule);
     outcome.map_err(|error| {
-        let kept = lab.keep_logs(&format!("seed-{seed}"));
-        let history = serde_json::to_string(&(&schedule, &story.history)).unwrap_or_default();
+        let kept = lab.save_logs(&format!("seed-{seed}"));
+        let history = serde_json::to_string(&(&schedule, &run.history)).unwrap_or_default();
         std::fs::write(kept.join("history.json"), history).ok();
         error.context(format!(
             "{schedule}\n{}\nlogs and history: {}\nagain: {}",
-            story.lines.join("\n"),
+            run.lines.join("\n"),
             kept.display(),
-            again(seed)
+            repeat_command(seed)
         ))
     })
 }
 
 /// The command that runs a seed once more.
-pub fn again(seed: u64) -> String {
-    format!("MUSTER_SEEDS={seed} cargo test --locked --workspace --test group whatever")
+pub fn repeat_command(seed: u64) -> String {
+    format!("MUSTER_SEEDS={seed} cargo test --locked --workspace --test group schedules::")
 }
 
 /// Runs a schedule that follows from no seed; nothing is kept.
-pub fn try_out(schedule: &Schedule) -> Result<Figures> {
-    Story::new().tell(&Lab::new()?, schedule)
+pub fn run_schedule(schedule: &Schedule) -> Result<Coverage> {
+    Run::new().execute(&Lab::new()?, schedule)
 }
 
 /// What happened so far.
-struct Story {
+struct Run {
     start: Instant,
     lines: Vec<String>,
     history: Option<History>,
     /// What the disks said, each cluster of each machine once.
-    sightings: Vec<Sighting>,
+    cluster_ids: Vec<ClusterIdReport>,
 }
 
-impl Story {
+impl Run {
     fn new() -> Self {
-        let (lines, sightings) = (Vec::new(), Vec::new());
-        Self { start: Instant::now(), lines, history: None, sightings }
+        let (lines, cluster_ids) = (Vec::new(), Vec::new());
+        Self { start: Instant::now(), lines, history: None, cluster_ids }
     }
 
     fn note(&mut self, line: &str) {
         self.lines.push(format!("  {:6.1} s  {line}", self.start.elapsed().as_secs_f64()));
     }
 
-    fn tell(&mut self, lab: &Lab, schedule: &Schedule) -> Result<Figures> {
+    fn execute(&mut self, lab: &Lab, schedule: &Schedule) -> Result<Coverage> {
         let cluster = Cluster::plan(lab, &Plan::of(schedule.nodes).expect(schedule.expect))?;
         let addresses = Addresses::default();
         for (name, node) in &cluster.nodes {
             node.host.set_clock(0)?;
             addresses.set(name, node.host.address());
         }
-        let mut performer = Performer { lab, cluster, addresses: addresses.clone() };
-        self.be_born(&mut performer, schedule)?;
-        self.all_belong(&performer.cluster)?;
-        self.recover(&performer.cluster)?;
-        let moves = schedule.moved().map(|node| {
-            Ok::<_, anyhow::Error>((Moved::before(&performer.cluster, &name(node))?, node))
+        let mut injector = FaultInjector { lab, cluster, addresses: addresses.clone() };
+        self.form(&mut injector, schedule)?;
+        self.await_members(&injector.cluster)?;
+        self.await_health(&injector.cluster)?;
+        let changes = schedule.address_change().map(|node| {
+            Ok::<_, anyhow::Error>((AddressChange::before(&injector.cluster, &name(node))?, node))
         });
-        let moves = moves.transpose()?;
-        let access = Access::of(&performer.cluster, addresses)?;
-        let names = performer.cluster.names();
-        let clients = Clients::start(&performer.cluster.desk, access, names, self.start);
+        let change = changes.transpose()?;
+        let access = Access::of(&injector.cluster, addresses)?;
+        let names = injector.cluster.names();
+        let clients = Clients::start(&injector.cluster.operator, access, names, self.start);
         for episode in &schedule.episodes {
-            let undone = self.episode(&mut performer, episode, clients.leader().as_deref());
+            let outcome = self.episode(&mut injector, episode, clients.leader().as_deref());
             self.history = Some(clients.history());
-            undone?;
+            outcome?;
         }
-        let recovery = self.recover(&performer.cluster);
+        let recovery = self.await_health(&injector.cluster);
         self.history = Some(clients.history());
         let recovery = recovery?;
-        if let Some((moved, node)) = moves {
-            moved.is_followed(&performer.cluster, new_address(node), RECOVERY)?;
+        if let Some((change, node)) = change {
+            change.assert_followed(&injector.cluster, new_address(node), RECOVERY)?;
         }
-        until("enough writes and reads to judge", RECOVERY, || {
+        until("enough writes and reads to check", RECOVERY, || {
             sleep(Duration::from_millis(300));
-            enough(&clients.history())
+            has_enough(&clients.history())
         })?;
         let mut history = clients.finish()?;
-        self.look(&performer.cluster)?;
-        history.sightings.extend(self.sightings.clone());
-        let judged = self.judge(&history);
+        self.observe_disks(&injector.cluster)?;
+        history.cluster_ids.extend(self.cluster_ids.clone());
+        let checked = self.check(&history);
         self.history = Some(history);
-        Ok(Figures { recovery, ..judged? })
+        Ok(Coverage { recovery, ..checked? })
     }
 
-    fn be_born(&mut self, performer: &mut Performer<'_>, schedule: &Schedule) -> Result<()> {
+    fn form(&mut self, injector: &mut FaultInjector<'_>, schedule: &Schedule) -> Result<()> {
         let faults = schedule.birth.iter().flat_map(|birth| &birth.faults);
         let mut undos = Vec::new();
         for fault in faults {
-            let (undo, hit) = performer.inject(*fault, None)?;
+            let (undo, hit) = injector.inject(*fault, None)?;
             self.note(&format!("{fault:?} ({hit}), before the birth"));
             undos.push(undo);
         }
         let began = Instant::now();
         for (at_ms, step) in schedule.steps() {
-            self.watch(&performer.cluster, began + Duration::from_millis(at_ms))?;
+            self.observe_until(&injector.cluster, began + Duration::from_millis(at_ms))?;
             match step {
-                Step::Start(node) => performer.cluster.start(&name(node))?,
-                Step::Kill(node) => performer.cluster.kill(&name(node))?,
+                Step::Start(node) => injector.cluster.start(&name(node))?,
+                Step::Kill(node) => injector.cluster.kill(&name(node))?,
             }
             self.note(&format!("{step:?}"));
         }
         let hold_ms = schedule.birth.as_ref().map_or(0, |birth| birth.hold_ms);
-        self.watch(&performer.cluster, Instant::now() + Duration::from_millis(hold_ms))?;
-        undos.into_iter().try_for_each(|undo| performer.undo(undo))
+        self.observe_until(&injector.cluster, Instant::now() + Duration::from_millis(hold_ms))?;
+        undos.into_iter().try_for_each(|undo| injector.undo(undo))
     }
 
     /// Waits until every machine belongs to the cluster, by its disk, and has a vote.
-    fn all_belong(&mut self, cluster: &Cluster) -> Result<()> {
+    fn await_members(&mut self, cluster: &Cluster) -> Result<()> {
         let names = cluster.names();
         until("every machine to belong to the cluster", RECOVERY, || {
-            if let Err(error) = self.look(cluster) {
+            if let Err(error) = self.observe_disks(cluster) {
                 return Ok(Err(error)); // not mended by waiting
             }
-            let belongs = |name: &&String| self.sightings.iter().any(|s| s.node == **name);
+            let belongs = |name: &&String| self.cluster_ids.iter().any(|s| s.node == **name);
             match names.iter().find(|name| !belongs(name)) {
                 Some(name) => Err(format!("{name} does not")),
                 None => Ok(Ok(())),
@@ -185,56 +185,64 @@ impl Story {
     }
 
     /// Notes to which clusters the machines belong by their disks; fails once there are two.
-    fn look(&mut self, cluster: &Cluster) -> Result<()> {
+    fn observe_disks(&mut self, cluster: &Cluster) -> Result<()> {
         let at = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        for (node, clusters) in cluster.on_disk()? {
+        for (node, clusters) in cluster.cluster_ids_on_disk()? {
             for cluster in clusters {
-                let sighting = Sighting { node: node.clone(), cluster: cluster.to_string(), at };
-                let same = |s: &Sighting| s.node == sighting.node && s.cluster == sighting.cluster;
-                if !self.sightings.iter().any(same) {
-                    self.note(&format!("the disk of {node} says that it belongs to {cluster}"));
-                    self.sightings.push(sighting);
+                let report =
+                    ClusterIdReport { node: node.clone(), cluster: cluster.to_string(), at };
+                let same =
+                    |s: &ClusterIdReport| s.node == report.node && s.cluster == report.cluster;
+                if !self.cluster_ids.iter().any(same) {
+                    self.note(&format!("the disk of {node} holds the cluster id {cluster}"));
+                    self.cluster_ids.push(report);
                 }
             }
         }
-        match sightings::check(&self.sightings).first() {
+        match one_cluster::check(&self.cluster_ids).first() {
             Some(violation) => bail!("clusters: {violation}"),
             None => Ok(()),
         }
     }
 
     /// Looks again and again until then.
-    fn watch(&mut self, cluster: &Cluster, until: Instant) -> Result<()> {
+    fn observe_until(&mut self, cluster: &Cluster, until: Instant) -> Result<()> {
         loop {
-            self.look(cluster)?;
+            self.observe_disks(cluster)?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            sleep(left.min(LOOK));
+            sleep(left.min(DISK_POLL));
         }
     }
 
     fn episode(
         &mut self,
-        performer: &mut Performer<'_>,
+        injector: &mut FaultInjector<'_>,
         episode: &Episode,
         leader: Option<&str>,
     ) -> Result<()> {
         let mut undos: Vec<Undo> = Vec::new();
         for fault in &episode.faults {
-            let (undo, hit) = performer.inject(*fault, leader)?;
-            self.note(&format!("{fault:?} ({hit}; {} leads)", leader.unwrap_or("nobody")));
+            let (undo, hit) = injector.inject(*fault, leader)?;
+            self.note(&format!("{fault:?} ({hit}; leader: {})", leader.unwrap_or("none")));
             undos.push(undo);
         }
-        self.watch(&performer.cluster, Instant::now() + Duration::from_millis(episode.hold_ms))?;
-        undos.into_iter().rev().try_for_each(|undo| performer.undo(undo))?;
+        self.observe_until(
+            &injector.cluster,
+            Instant::now() + Duration::from_millis(episode.hold_ms),
+        )?;
+        undos.into_iter().rev().try_for_each(|undo| injector.undo(undo))?;
         self.note("undone");
-        self.watch(&performer.cluster, Instant::now() + Duration::from_millis(episode.calm_ms))
+        self.observe_until(
+            &injector.cluster,
+            Instant::now() + Duration::from_millis(episode.pause_ms),
+        )
     }
 
     /// Waits until nothing is wrong any more; nobody helps.
-    fn recover(&mut self, cluster: &Cluster) -> Result<Duration> {
+    fn await_health(&mut self, cluster: &Cluster) -> Result<Duration> {
         let began = Instant::now();
         until("`musterctl health` to succeed", RECOVERY, || match cluster.ctl(&["health"]) {
             Ok(said) if said.code == Some(0) => Ok(()),
@@ -245,18 +253,18 @@ impl Story {
         Ok(began.elapsed())
     }
 
-    fn judge(&mut self, history: &History) -> Result<Figures> {
-        let violations = judge(history);
+    fn check(&mut self, history: &History) -> Result<Coverage> {
+        let violations = invariants::check(history);
         if let Some((object, first)) = violations.first() {
             self.note(&format!("{} violations", violations.len()));
             bail!("{object}: {first}");
         }
-        enough(history).map_err(|few| anyhow!("too little to judge: {few}"))?;
+        has_enough(history).map_err(|few| anyhow!("too few operations to check: {few}"))?;
         let writes = [&history.tokens.writes, &history.keys.writes, &history.register.writes];
         let acknowledged = writes.map(|writes| acknowledged(writes)).iter().sum();
         let all: usize = writes.map(Vec::len).iter().sum();
         let sets = history.tokens.reads.len() + history.keys.reads.len();
-        Ok(Figures {
+        Ok(Coverage {
             acknowledged,
             unknown: all - acknowledged,
             reads: sets + history.register.reads.len(),
@@ -270,11 +278,11 @@ fn acknowledged(writes: &[Write]) -> usize {
 }
 
 /// Whether something was written to and read from every object.
-fn enough(history: &History) -> Result<(), String> {
+fn has_enough(history: &History) -> Result<(), String> {
     let History { tokens, keys, register, .. } = history;
     let writes = [&tokens.writes, &keys.writes, &register.writes].map(|w| acknowledged(w));
     let reads = [tokens.reads.len(), keys.reads.len(), register.reads.len()];
-    if writes.iter().chain(&reads).all(|count| *count >= LEAST) {
+    if writes.iter().chain(&reads).all(|count| *count >= MIN_OPERATIONS) {
         Ok(())
     } else {
         Err(format!("{writes:?} writes acknowledged, {reads:?} reads"))
@@ -282,9 +290,9 @@ fn enough(history: &History) -> Result<(), String> {
 }
 
 /// The seeds that the environment asks for (`MUSTER_SEEDS`, `7` or `100..199`), or else `usual`.
-pub fn seeds(usual: &[u64]) -> Result<Vec<u64>> {
-    let Some(asked) = std::env::var_os("MUSTER_SEEDS") else { return Ok(usual.to_vec()) };
-    let asked = asked.into_string().ok().context("MUSTER_SEEDS is no text")?;
+pub fn seeds_from_env(default: &[u64]) -> Result<Vec<u64>> {
+    let Some(asked) = std::env::var_os("MUSTER_SEEDS") else { return Ok(default.to_vec()) };
+    let asked = asked.into_string().ok().context("MUSTER_SEEDS is not text")?;
     let number = |text: &str| {
         text.parse::<u64>().with_context(|| format!("MUSTER_SEEDS={asked}: `SEED` or `FROM..TO`"))
     };

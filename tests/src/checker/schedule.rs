@@ -10,9 +10,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use self::dice::Dice;
+use self::rng::SplitMix64;
 
-mod dice;
+mod rng;
 
 /// Who is hit. Nodes are numbered from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,19 +36,19 @@ pub enum Fault {
     /// A node is cut from all others, with as many others as still are a minority.
     Minority { around: Target, with: u8 },
     /// Nobody reaches anybody: there is no majority anywhere.
-    Apart,
+    Isolated,
     /// The node hears nobody, and is heard.
-    Deaf(Target),
+    InboundCut(Target),
     /// Nobody hears the node, and it hears.
-    Mute(Target),
+    OutboundCut(Target),
     /// One node hears not what one other says, and is heard by it.
-    HalfDeaf { listener: u8, speaker: u8 },
+    OneWayCut { to: u8, from: u8 },
     /// The others are two sides that do not reach each other; this node reaches both.
     Bridge(Target),
     /// So many of a hundred frames are lost.
     Loss { percent: u8 },
     /// The machine has another address from now on (not undone).
-    Move(u8),
+    AddressChange(u8),
     /// The machine's clock is off by so many seconds.
     Clock { node: Target, seconds: i32 },
 }
@@ -58,17 +58,17 @@ impl Fault {
     fn is_network(self) -> bool {
         match self {
             Self::Minority { .. }
-            | Self::Apart
-            | Self::Deaf(_)
-            | Self::Mute(_)
-            | Self::HalfDeaf { .. }
+            | Self::Isolated
+            | Self::InboundCut(_)
+            | Self::OutboundCut(_)
+            | Self::OneWayCut { .. }
             | Self::Bridge(_)
             | Self::Loss { .. } => true,
             Self::Kill(_)
             | Self::PowerLoss
             | Self::Freeze(_)
             | Self::Pause(_)
-            | Self::Move(_)
+            | Self::AddressChange(_)
             | Self::Clock { .. } => false,
         }
     }
@@ -81,13 +81,13 @@ impl Fault {
             Self::Freeze(_) => "freeze",
             Self::Pause(_) => "pause",
             Self::Minority { .. } => "minority",
-            Self::Apart => "no majority",
-            Self::Deaf(_) => "deaf",
-            Self::Mute(_) => "mute",
-            Self::HalfDeaf { .. } => "half deaf",
+            Self::Isolated => "no majority",
+            Self::InboundCut(_) => "inbound cut",
+            Self::OutboundCut(_) => "outbound cut",
+            Self::OneWayCut { .. } => "one-way cut",
             Self::Bridge(_) => "bridge",
             Self::Loss { .. } => "loss",
-            Self::Move(_) => "new address",
+            Self::AddressChange(_) => "new address",
             Self::Clock { .. } => "clock",
         }
     }
@@ -100,9 +100,9 @@ impl Fault {
         "pause",
         "minority",
         "no majority",
-        "deaf",
-        "mute",
-        "half deaf",
+        "inbound cut",
+        "outbound cut",
+        "one-way cut",
         "bridge",
         "loss",
         "new address",
@@ -117,7 +117,7 @@ pub struct Episode {
     pub faults: Vec<Fault>,
     pub hold_ms: u64,
     /// How long nothing is wrong afterwards.
-    pub calm_ms: u64,
+    pub pause_ms: u64,
 }
 
 /// The whole story of one run.
@@ -156,41 +156,41 @@ pub enum Step {
 impl Schedule {
     /// The schedule of a seed.
     pub fn of(seed: u64) -> Self {
-        let mut dice = Dice::new(seed);
-        let nodes = if dice.chance(1, 5) { 5 } else { 3 };
-        let starts = dice.shuffled(nodes).into_iter();
-        let starts = starts.map(|node| (node, dice.between(0, 1500))).collect();
-        let birth = dice.chance(1, 3).then(|| Episode {
-            faults: vec![network(&mut dice, nodes)],
-            hold_ms: dice.between(1000, 6000),
-            calm_ms: 0,
+        let mut rng = SplitMix64::new(seed);
+        let nodes = if rng.chance(1, 5) { 5 } else { 3 };
+        let starts = rng.shuffled(nodes).into_iter();
+        let starts = starts.map(|node| (node, rng.between(0, 1500))).collect();
+        let birth = rng.chance(1, 3).then(|| Episode {
+            faults: vec![network(&mut rng, nodes)],
+            hold_ms: rng.between(1000, 6000),
+            pause_ms: 0,
         });
-        let count = dice.between(4, 6);
-        let mut moved = false;
-        let episodes = (0..count).map(|_| episode(&mut dice, nodes, &mut moved)).collect();
+        let count = rng.between(4, 6);
+        let mut address_change = false;
+        let episodes = (0..count).map(|_| episode(&mut rng, nodes, &mut address_change)).collect();
         // What came later is thrown for last, so that seeds keep the faults that they had.
         let mut schedule =
             Self { seed, expect: nodes, nodes, starts, birth, crash: None, episodes };
-        schedule.add_spares(&mut dice);
-        schedule.add_crash(&mut dice);
+        schedule.add_spare_machines(&mut rng);
+        schedule.add_crash(&mut rng);
         schedule
     }
 
     /// One machine or two beside three founders, in half of the cases; two cores bear no more.
-    fn add_spares(&mut self, dice: &mut Dice) {
-        if self.expect == 3 && dice.chance(1, 2) {
-            self.nodes += u8::try_from(dice.between(1, 2)).unwrap_or(1);
+    fn add_spare_machines(&mut self, rng: &mut SplitMix64) {
+        if self.expect == 3 && rng.chance(1, 2) {
+            self.nodes += u8::try_from(rng.between(1, 2)).unwrap_or(1);
         }
         for node in self.expect..self.nodes {
-            let at = usize::try_from(dice.between(0, u64::from(node))).unwrap_or(0);
-            self.starts.insert(at, (node, dice.between(0, 1500)));
+            let at = usize::try_from(rng.between(0, u64::from(node))).unwrap_or(0);
+            self.starts.insert(at, (node, rng.between(0, 1500)));
         }
     }
 
-    fn add_crash(&mut self, dice: &mut Dice) {
-        if dice.chance(1, 2) {
-            let (node, _) = self.starts[usize::from(dice.node(self.expect))];
-            let (after_ms, down_ms) = (dice.between(0, 2500), dice.between(200, 3000));
+    fn add_crash(&mut self, rng: &mut SplitMix64) {
+        if rng.chance(1, 2) {
+            let (node, _) = self.starts[usize::from(rng.node(self.expect))];
+            let (after_ms, down_ms) = (rng.between(0, 2500), rng.between(200, 3000));
             self.crash = Some(Crash { node, after_ms, down_ms });
         }
     }
@@ -204,8 +204,8 @@ impl Schedule {
         };
         let mut steps: Vec<_> = self.starts.iter().map(start).collect();
         if let Some(Crash { node, after_ms, down_ms }) = self.crash {
-            let (enough, _) = steps[usize::from(self.expect) - 1];
-            let down = enough + after_ms;
+            let (has_enough, _) = steps[usize::from(self.expect) - 1];
+            let down = has_enough + after_ms;
             steps.extend([(down, Step::Kill(node)), (down + down_ms, Step::Start(node))]);
         }
         steps.sort_by_key(|(at, _)| *at);
@@ -213,9 +213,9 @@ impl Schedule {
     }
 
     /// Who has another address at the end.
-    pub fn moved(&self) -> Option<u8> {
+    pub fn address_change(&self) -> Option<u8> {
         self.episodes.iter().flat_map(|episode| &episode.faults).find_map(|fault| match fault {
-            Fault::Move(node) => Some(*node),
+            Fault::AddressChange(node) => Some(*node),
             _ => None,
         })
     }
@@ -227,57 +227,57 @@ impl Schedule {
     }
 }
 
-fn episode(dice: &mut Dice, nodes: u8, moved: &mut bool) -> Episode {
-    let mut faults = vec![match dice.between(0, 9) {
-        0..5 => network(dice, nodes),
-        5..9 => machine(dice, nodes),
+fn episode(rng: &mut SplitMix64, nodes: u8, address_change: &mut bool) -> Episode {
+    let mut faults = vec![match rng.between(0, 9) {
+        0..5 => network(rng, nodes),
+        5..9 => machine(rng, nodes),
         // Once in a schedule: machines that all move while they cannot tell each other are not a
         // fault that anyone could overcome.
-        _ if !std::mem::replace(moved, true) => Fault::Move(dice.node(nodes)),
+        _ if !std::mem::replace(address_change, true) => Fault::AddressChange(rng.node(nodes)),
         _ => Fault::PowerLoss,
     }];
-    if faults[0].is_network() && dice.chance(1, 3) {
-        faults.push(machine(dice, nodes));
+    if faults[0].is_network() && rng.chance(1, 3) {
+        faults.push(machine(rng, nodes));
     }
-    let calm_ms = if dice.chance(1, 2) { dice.between(0, 1000) } else { dice.between(1000, 4000) };
-    Episode { faults, hold_ms: dice.between(800, 5000), calm_ms }
+    let pause_ms = if rng.chance(1, 2) { rng.between(0, 1000) } else { rng.between(1000, 4000) };
+    Episode { faults, hold_ms: rng.between(800, 5000), pause_ms }
 }
 
-fn network(dice: &mut Dice, nodes: u8) -> Fault {
-    match dice.between(0, 7) {
+fn network(rng: &mut SplitMix64, nodes: u8) -> Fault {
+    match rng.between(0, 7) {
         0 | 1 => {
-            let with = dice.between(0, u64::from(nodes - 1) / 2 - 1);
-            Fault::Minority { around: target(dice, nodes), with: u8::try_from(with).unwrap_or(0) }
+            let with = rng.between(0, u64::from(nodes - 1) / 2 - 1);
+            Fault::Minority { around: target(rng, nodes), with: u8::try_from(with).unwrap_or(0) }
         }
-        2 => Fault::Apart,
-        3 => Fault::Deaf(target(dice, nodes)),
-        4 => Fault::Mute(target(dice, nodes)),
+        2 => Fault::Isolated,
+        3 => Fault::InboundCut(target(rng, nodes)),
+        4 => Fault::OutboundCut(target(rng, nodes)),
         5 => {
-            let listener = dice.node(nodes);
-            let other = u8::try_from(dice.between(1, u64::from(nodes) - 1)).unwrap_or(1);
-            Fault::HalfDeaf { listener, speaker: (listener + other) % nodes }
+            let to = rng.node(nodes);
+            let other = u8::try_from(rng.between(1, u64::from(nodes) - 1)).unwrap_or(1);
+            Fault::OneWayCut { to, from: (to + other) % nodes }
         }
-        6 => Fault::Bridge(target(dice, nodes)),
-        _ => Fault::Loss { percent: u8::try_from(dice.between(5, 25)).unwrap_or(5) },
+        6 => Fault::Bridge(target(rng, nodes)),
+        _ => Fault::Loss { percent: u8::try_from(rng.between(5, 25)).unwrap_or(5) },
     }
 }
 
-fn machine(dice: &mut Dice, nodes: u8) -> Fault {
-    match dice.between(0, 7) {
-        0..3 => Fault::Kill(target(dice, nodes)),
+fn machine(rng: &mut SplitMix64, nodes: u8) -> Fault {
+    match rng.between(0, 7) {
+        0..3 => Fault::Kill(target(rng, nodes)),
         3 => Fault::PowerLoss,
-        4 => Fault::Freeze(target(dice, nodes)),
-        5 | 6 => Fault::Pause(target(dice, nodes)),
+        4 => Fault::Freeze(target(rng, nodes)),
+        5 | 6 => Fault::Pause(target(rng, nodes)),
         _ => {
-            let far = i32::try_from(dice.between(60, 7200)).unwrap_or(60);
-            let seconds = if dice.chance(1, 2) { far } else { -far };
-            Fault::Clock { node: target(dice, nodes), seconds }
+            let far = i32::try_from(rng.between(60, 7200)).unwrap_or(60);
+            let seconds = if rng.chance(1, 2) { far } else { -far };
+            Fault::Clock { node: target(rng, nodes), seconds }
         }
     }
 }
 
-fn target(dice: &mut Dice, nodes: u8) -> Target {
-    if dice.chance(1, 2) { Target::Leader } else { Target::Node(dice.node(nodes)) }
+fn target(rng: &mut SplitMix64, nodes: u8) -> Target {
+    if rng.chance(1, 2) { Target::Leader } else { Target::Node(rng.node(nodes)) }
 }
 
 impl fmt::Display for Schedule {
@@ -297,8 +297,8 @@ impl fmt::Display for Schedule {
                  {down_ms} ms"
             )?;
         }
-        for Episode { faults, hold_ms, calm_ms } in &self.episodes {
-            write!(f, "; {faults:?} for {hold_ms} ms, calm for {calm_ms} ms")?;
+        for Episode { faults, hold_ms, pause_ms } in &self.episodes {
+            write!(f, "; {faults:?} for {hold_ms} ms, then a pause of {pause_ms} ms")?;
         }
         Ok(())
     }
@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_is_a_schedule_for_ever() {
+    fn a_seed_always_gives_the_same_schedule() {
         for seed in 0..200 {
             assert_eq!(Schedule::of(seed), Schedule::of(seed));
         }
@@ -320,13 +320,13 @@ mod tests {
     }
 
     const PINNED: &str = "seed 1: 5 nodes; born under [Bridge(Leader)] for 4475 ms; node 2 loses its \
-                          power 425 ms after enough have started, for 2923 ms; [Move(0)] for 3075 \
-                          ms, calm for 1090 ms; [Freeze(Node(1))] for 4690 ms, calm for 1443 ms; \
-                          [Loss { percent: 19 }] for 1048 ms, calm for 412 ms; [Freeze(Node(1))] \
-                          for 3441 ms, calm for 899 ms; [PowerLoss] for 4432 ms, calm for 1620 ms";
+                          power 425 ms after enough have started, for 2923 ms; [AddressChange(0)] for 3075 \
+                          ms, then a pause of 1090 ms; [Freeze(Node(1))] for 4690 ms, then a pause of 1443 ms; \
+                          [Loss { percent: 19 }] for 1048 ms, then a pause of 412 ms; [Freeze(Node(1))] \
+                          for 3441 ms, then a pause of 899 ms; [PowerLoss] for 4432 ms, then a pause of 1620 ms";
 
     #[test]
-    fn every_kind_of_fault_and_every_pair_of_worlds_is_in_a_few_hundred_seeds() {
+    fn every_kind_of_fault_and_every_cluster_size_is_in_a_few_hundred_seeds() {
         let schedules: Vec<_> = (0..300).map(Schedule::of).collect();
         let kinds: BTreeSet<_> = schedules.iter().flat_map(Schedule::kinds).collect();
         assert_eq!(kinds, Fault::KINDS.into_iter().collect());
@@ -352,19 +352,19 @@ mod tests {
             }
             let order: BTreeSet<_> = schedule.starts.iter().map(|(node, _)| *node).collect();
             assert_eq!(order, (0..nodes).collect());
-            let held: u64 = schedule.episodes.iter().map(|e| e.hold_ms + e.calm_ms).sum();
+            let held: u64 = schedule.episodes.iter().map(|e| e.hold_ms + e.pause_ms).sum();
             assert!(held < 60_000, "{schedule}");
             let all = schedule.episodes.iter().chain(&schedule.birth);
             let faults: Vec<_> = all.flat_map(|episode| episode.faults.clone()).collect();
-            let moves = faults.iter().filter(|fault| matches!(fault, Fault::Move(_)));
+            let moves = faults.iter().filter(|fault| matches!(fault, Fault::AddressChange(_)));
             assert!(moves.count() <= 1, "{schedule}");
             for fault in faults {
                 match fault {
-                    Fault::HalfDeaf { listener, speaker } => {
-                        assert!(listener != speaker && listener < nodes && speaker < nodes);
+                    Fault::OneWayCut { to, from } => {
+                        assert!(to != from && to < nodes && from < nodes);
                     }
                     Fault::Minority { with, .. } => assert!(2 * (with + 1) < nodes, "{schedule}"),
-                    Fault::Move(node)
+                    Fault::AddressChange(node)
                     | Fault::Kill(Target::Node(node))
                     | Fault::Freeze(Target::Node(node)) => assert!(node < nodes, "{schedule}"),
                     _ => {}

@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 
-use super::access::{Access, CALL};
-use super::history::{History, Read, Sighting, Write};
+use super::access::{Access, CALL_TIMEOUT};
+use super::history::{ClusterIdReport, History, Read, Write};
 
 /// How long clients rest after an answer, and after a failure.
-const REST: Duration = Duration::from_millis(60);
-const AFTER_FAILURE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(60);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 /// Where the clients put their values into etcd.
 const KEYS: &[u8] = b"/checker/set/";
@@ -28,14 +28,14 @@ const REGISTER: &[u8] = b"/checker/register";
 
 /// What all clients share: the clock, the numbers, the history.
 #[derive(Debug)]
-pub(super) struct Notes {
+pub(super) struct Recorder {
     start: Instant,
     next: AtomicU64,
     history: Mutex<History>,
     leader: Mutex<Option<String>>,
 }
 
-impl Notes {
+impl Recorder {
     pub(super) fn new(start: Instant) -> Self {
         Self { start, next: AtomicU64::new(1), history: Mutex::default(), leader: Mutex::default() }
     }
@@ -49,8 +49,8 @@ impl Notes {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn note(&self, note: impl FnOnce(&mut History)) {
-        note(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
+    fn record(&self, record: impl FnOnce(&mut History)) {
+        record(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(super) fn history(&self) -> History {
@@ -70,50 +70,50 @@ pub(super) struct Client {
     access: Access,
     operator: OperatorClient<Channel>,
     etcd: MemberClient,
-    notes: Arc<Notes>,
+    recorder: Arc<Recorder>,
 }
 
 /// What a client does over and over.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Work {
+pub(super) enum Operation {
     WriteTokens,
     ReadTokens,
     WriteEtcd,
     ReadEtcd,
-    LookAround,
+    ReadMembers,
 }
 
-impl Work {
+impl Operation {
     pub(super) const ALL: [Self; 5] =
-        [Self::WriteTokens, Self::ReadTokens, Self::WriteEtcd, Self::ReadEtcd, Self::LookAround];
+        [Self::WriteTokens, Self::ReadTokens, Self::WriteEtcd, Self::ReadEtcd, Self::ReadMembers];
 }
 
 impl Client {
-    pub(super) fn new(node: &str, access: &Access, notes: &Arc<Notes>) -> Self {
+    pub(super) fn new(node: &str, access: &Access, recorder: &Arc<Recorder>) -> Self {
         Self {
             node: node.to_owned(),
             access: access.clone(),
             operator: access.operator(node),
             etcd: access.etcd(node),
-            notes: Arc::clone(notes),
+            recorder: Arc::clone(recorder),
         }
     }
 
     /// Works until `stop` says so; the call under way is finished.
-    pub(super) async fn work(mut self, work: Work, stop: watch::Receiver<bool>) {
+    pub(super) async fn work(mut self, work: Operation, stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             let done = match work {
-                Work::WriteTokens => self.write_token().await,
-                Work::ReadTokens => self.read_tokens().await,
-                Work::WriteEtcd => self.write_etcd().await,
-                Work::ReadEtcd => self.read_etcd().await,
-                Work::LookAround => self.look_around().await,
+                Operation::WriteTokens => self.write_token().await,
+                Operation::ReadTokens => self.read_tokens().await,
+                Operation::WriteEtcd => self.write_etcd().await,
+                Operation::ReadEtcd => self.read_etcd().await,
+                Operation::ReadMembers => self.read_members().await,
             };
             if done.is_err() {
                 // It may have moved: etcd's client goes by address.
                 self.etcd = self.access.etcd(&self.node);
             }
-            sleep(if done.is_ok() { REST } else { AFTER_FAILURE }).await;
+            sleep(if done.is_ok() { PAUSE } else { PAUSE_AFTER_FAILURE }).await;
         }
     }
 
@@ -123,11 +123,11 @@ impl Client {
         self.read_tokens().await?;
         self.read_keys().await?;
         self.read_register().await?;
-        self.look_around().await
+        self.read_members().await
     }
 
     async fn write_token(&mut self) -> Result<()> {
-        let (value, token) = (self.notes.value(), Token::generate());
+        let (value, token) = (self.recorder.value(), Token::generate());
         let request = CreateTokenRequest {
             id: token.id().to_string(),
             verifier: token.verifier().to_bytes().to_vec(),
@@ -135,45 +135,46 @@ impl Client {
             description: value.to_string(),
             ..CreateTokenRequest::default()
         };
-        let began = self.notes.now();
-        let answer = bounded(self.operator.create_token(request)).await;
-        self.wrote(value, began, answer.is_ok(), |history| &mut history.tokens.writes);
+        let began = self.recorder.now();
+        let answer = with_timeout(self.operator.create_token(request)).await;
+        self.record_write(value, began, answer.is_ok(), |history| &mut history.tokens.writes);
         answer.map(|_| ())
     }
 
     async fn write_etcd(&mut self) -> Result<()> {
-        let value = self.notes.value();
+        let value = self.recorder.value();
         let key = [KEYS, value.to_string().as_bytes()].concat();
-        let began = self.notes.now();
-        let answer = bounded(self.etcd.put(&key, b"")).await;
-        self.wrote(value, began, answer.is_ok(), |history| &mut history.keys.writes);
+        let began = self.recorder.now();
+        let answer = with_timeout(self.etcd.put(&key, b"")).await;
+        self.record_write(value, began, answer.is_ok(), |history| &mut history.keys.writes);
         answer?;
-        let value = self.notes.value();
-        let began = self.notes.now();
-        let answer = bounded(self.etcd.put(REGISTER, value.to_string().as_bytes())).await;
-        self.wrote(value, began, answer.is_ok(), |history| &mut history.register.writes);
+        let value = self.recorder.value();
+        let began = self.recorder.now();
+        let answer = with_timeout(self.etcd.put(REGISTER, value.to_string().as_bytes())).await;
+        self.record_write(value, began, answer.is_ok(), |history| &mut history.register.writes);
         answer.map(|_| ())
     }
 
-    fn wrote(
+    fn record_write(
         &self,
         value: u64,
         began: u64,
         is_acknowledged: bool,
         of: impl FnOnce(&mut History) -> &mut Vec<Write>,
     ) {
-        let acknowledged = is_acknowledged.then(|| self.notes.now());
+        let acknowledged = is_acknowledged.then(|| self.recorder.now());
         let write = Write { value, began, acknowledged, node: self.node.clone() };
-        self.notes.note(|history| of(history).push(write));
+        self.recorder.record(|history| of(history).push(write));
     }
 
     async fn read_tokens(&mut self) -> Result<()> {
-        let began = self.notes.now();
-        let answer = bounded(self.operator.list_tokens(ListTokensRequest {})).await?.into_inner();
+        let began = self.recorder.now();
+        let answer =
+            with_timeout(self.operator.list_tokens(ListTokensRequest {})).await?.into_inner();
         let ours = answer.tokens.iter().filter(|token| !token.founding);
         let seen: BTreeSet<u64> = ours.map(|token| number(&token.description)).collect();
         let read = self.read(seen, began);
-        self.notes.note(|history| history.tokens.reads.push(read));
+        self.recorder.record(|history| history.tokens.reads.push(read));
         Ok(())
     }
 
@@ -183,36 +184,40 @@ impl Client {
     }
 
     async fn read_keys(&mut self) -> Result<()> {
-        let began = self.notes.now();
-        let found = bounded(self.etcd.list(KEYS)).await?;
+        let began = self.recorder.now();
+        let found = with_timeout(self.etcd.list(KEYS)).await?;
         let names = found.iter().map(|(key, _)| String::from_utf8_lossy(&key[KEYS.len()..]));
         let seen: BTreeSet<u64> = names.map(|name| number(&name)).collect();
         let read = self.read(seen, began);
-        self.notes.note(|history| history.keys.reads.push(read));
+        self.recorder.record(|history| history.keys.reads.push(read));
         Ok(())
     }
 
     async fn read_register(&mut self) -> Result<()> {
-        let began = self.notes.now();
-        let found = bounded(self.etcd.get(REGISTER)).await?;
+        let began = self.recorder.now();
+        let found = with_timeout(self.etcd.get(REGISTER)).await?;
         let seen = found.map(|value| number(&String::from_utf8_lossy(&value)));
         let read = self.read(seen, began);
-        self.notes.note(|history| history.register.reads.push(read));
+        self.recorder.record(|history| history.register.reads.push(read));
         Ok(())
     }
 
     fn read<T>(&self, seen: T, began: u64) -> Read<T> {
-        Read { seen, began, ended: self.notes.now(), node: self.node.clone() }
+        Read { seen, began, ended: self.recorder.now(), node: self.node.clone() }
     }
 
-    async fn look_around(&mut self) -> Result<()> {
-        let answer = bounded(self.operator.members(MembersRequest {})).await?.into_inner();
+    async fn read_members(&mut self) -> Result<()> {
+        let answer = with_timeout(self.operator.members(MembersRequest {})).await?.into_inner();
         if !answer.stale && !answer.leader.is_empty() {
-            *self.notes.leader.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.leader);
+            *self.recorder.leader.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(answer.leader);
         }
-        let sighting =
-            Sighting { node: self.node.clone(), cluster: answer.cluster_id, at: self.notes.now() };
-        self.notes.note(|history| history.sightings.push(sighting));
+        let report = ClusterIdReport {
+            node: self.node.clone(),
+            cluster: answer.cluster_id,
+            at: self.recorder.now(),
+        };
+        self.recorder.record(|history| history.cluster_ids.push(report));
         Ok(())
     }
 }
@@ -222,8 +227,8 @@ fn number(text: &str) -> u64 {
     text.parse().unwrap_or(u64::MAX)
 }
 
-async fn bounded<T, E: std::error::Error + Send + Sync + 'static>(
+async fn with_timeout<T, E: std::error::Error + Send + Sync + 'static>(
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T> {
-    Ok(timeout(CALL, call).await.context("no answer in time")??)
+    Ok(timeout(CALL_TIMEOUT, call).await.context("no answer in time")??)
 }

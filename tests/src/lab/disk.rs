@@ -14,13 +14,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Host, run};
-use crate::ctl::said;
+use crate::ctl::output_of;
 
 /// A mount namespace that lives for as long as this process has it open.
 #[derive(Debug, Clone)]
-pub(super) struct Mounts(Arc<File>);
+pub(super) struct MountNamespace(Arc<File>);
 
-impl Mounts {
+impl MountNamespace {
     /// A new one for a network namespace: that of a shell which then ends.
     pub(super) fn of(namespace: &str) -> Result<Self> {
         let mut shell = Command::new("ip")
@@ -30,8 +30,8 @@ impl Mounts {
             .spawn()
             .context("run ip (Debian package iproute2)")?;
         let mut line = String::new();
-        let said = shell.stdout.take().context("a pipe")?;
-        BufReader::new(said).read_line(&mut line)?;
+        let output = shell.stdout.take().context("a pipe")?;
+        BufReader::new(output).read_line(&mut line)?;
         let opened = File::open(format!("/proc/{}/ns/mnt", shell.id()));
         drop(shell.stdin.take());
         shell.wait()?;
@@ -90,7 +90,7 @@ impl Disk {
     }
 
     /// Gives the room back.
-    pub fn make_room(&self) -> Result<()> {
+    pub fn free_space(&self) -> Result<()> {
         self.sh("rm \"$DISK\"/ballast* && sync -f \"$DISK\"", "make room on a disk")
     }
 
@@ -105,9 +105,9 @@ impl Disk {
 
     /// From now on no write ends, as on a disk or a way to it that is gone without an error, until
     /// what this gives is dropped.
-    pub fn hang(&self) -> Result<Hanging<'_>> {
+    pub fn freeze(&self) -> Result<FrozenDisk<'_>> {
         self.sh("fsfreeze --freeze \"$DISK\"", "freeze a disk")?;
-        Ok(Hanging(self))
+        Ok(FrozenDisk(self))
     }
 
     /// What an operator does with such a disk once nothing uses it: check it, and mount it again.
@@ -119,7 +119,7 @@ impl Disk {
     fn sh(&self, script: &str, what: &str) -> Result<()> {
         let mut command = self.host.command("sh");
         command.args(["-c", script]).env("IMAGE", &self.image).env("DISK", &self.at);
-        said(&mut command)?
+        output_of(&mut command)?
             .success()
             .with_context(|| format!("{what} at {} of {}", self.at.display(), self.host.name()))?;
         Ok(())
@@ -128,9 +128,9 @@ impl Disk {
 
 /// A disk on which nothing ends.
 #[derive(Debug)]
-pub struct Hanging<'a>(&'a Disk);
+pub struct FrozenDisk<'a>(&'a Disk);
 
-impl Drop for Hanging<'_> {
+impl Drop for FrozenDisk<'_> {
     /// Whoever waits for a frozen disk cannot even be killed.
     fn drop(&mut self) {
         self.0.sh("fsfreeze --unfreeze \"$DISK\"", "let a disk go on").expect("it was frozen");

@@ -14,21 +14,21 @@ impl Lab {
     pub fn partition(&self, left: &[&Host], right: &[&Host]) -> Result<()> {
         for a in left {
             for b in right {
-                self.deafen(a, b)?;
-                self.deafen(b, a)?;
+                self.cut_one_way(a, b)?;
+                self.cut_one_way(b, a)?;
             }
         }
         Ok(())
     }
 
     /// `listener` hears nothing of `speaker` any more; the other way still works.
-    pub fn deafen(&self, listener: &Host, speaker: &Host) -> Result<()> {
-        let (to, from) = (listener.port(), speaker.port());
+    pub fn cut_one_way(&self, from: &Host, to: &Host) -> Result<()> {
+        let (from, to) = (from.port(), to.port());
         self.nft(&format!("add rule bridge lab faults iifname {from} oifname {to} drop"))
     }
 
     /// Cuts every host of `hosts` from every other one: nobody reaches anybody.
-    pub fn scatter(&self, hosts: &[&Host]) -> Result<()> {
+    pub fn isolate_all(&self, hosts: &[&Host]) -> Result<()> {
         for (at, host) in hosts.iter().enumerate() {
             self.partition(&[host], &hosts[at + 1..])?;
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::disk::Mounts;
+use super::disk::MountNamespace;
 use super::{Disk, Lab, Process, run};
 
 /// Debian's libfaketime, as it is for processes with threads.
@@ -24,7 +24,7 @@ pub struct Host {
     address: Ipv4Addr,
     dir: PathBuf,
     /// Its own, once it has disks.
-    mounts: Option<Mounts>,
+    mounts: Option<MountNamespace>,
 }
 
 impl Host {
@@ -129,7 +129,7 @@ impl Host {
     /// Puts a disk of `mib` MiB at a directory of this host; whatever is started later sees it.
     pub fn disk(&mut self, at: &Path, mib: u64) -> Result<Disk> {
         if self.mounts.is_none() {
-            self.mounts = Some(Mounts::of(&self.namespace)?);
+            self.mounts = Some(MountNamespace::of(&self.namespace)?);
         }
         Disk::create(self, at, mib)
     }

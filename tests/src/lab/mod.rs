@@ -1,12 +1,12 @@
 //! A network of hosts that exists only in namespaces: each host has its own, and so has the bridge
 //! between them, so that no packet filter of the machine sees a frame and nothing leaves the lab.
 
-mod counters;
 mod disk;
 mod faults;
 mod host;
 mod inside;
 mod process;
+mod traffic;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,7 +36,7 @@ pub fn exclusive_scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
 fn run_scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
     let lab = Lab::new().expect("a lab can be made: root, iproute2 and nftables are needed");
     if let Err(error) = story(&lab) {
-        let kept = lab.keep_logs(name);
+        let kept = lab.save_logs(name);
         panic!("{name}: {error:?}\nlogs of every node: {}", kept.display());
     }
 }
@@ -46,10 +46,10 @@ const PREFIX: &str = "mlab";
 
 /// From so many hosts on, each knows so many others that the kernel forgets some: it keeps 1,024
 /// neighbours by default, of all namespaces together, and then frames are lost at random.
-const CROWD: u8 = 26;
+const MANY_HOSTS: u8 = 26;
 
 /// Room for 250 hosts that all know each other.
-const NEIGHBOURS: u32 = 1 << 16;
+const NEIGHBOUR_LIMIT: u32 = 1 << 16;
 
 /// Distinguishes the labs of one test process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -70,7 +70,7 @@ impl Lab {
             rustix::process::geteuid().is_root(),
             "the lab makes network namespaces and needs root"
         );
-        sweep()?;
+        remove_stale()?;
         let id = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let files = tempfile::Builder::new().prefix("muster-lab-").tempdir()?;
         let lab = Self { id, files, hosts: std::cell::Cell::new(0) };
@@ -87,8 +87,8 @@ impl Lab {
         let number = self.hosts.get() + 1;
         ensure!(number < 250, "a lab has room for 250 hosts");
         self.hosts.set(number);
-        if number == CROWD {
-            make_room_for_neighbours()?;
+        if number == MANY_HOSTS {
+            raise_neighbour_limits()?;
         }
         Host::create(self, name, number)
     }
@@ -108,7 +108,7 @@ impl Lab {
     }
 
     /// Copies every log to `$MUSTER_LAB_LOGS` (or the temporary directory) and says where.
-    pub fn keep_logs(&self, test: &str) -> PathBuf {
+    pub fn save_logs(&self, test: &str) -> PathBuf {
         let root =
             std::env::var_os("MUSTER_LAB_LOGS").map_or_else(std::env::temp_dir, PathBuf::from);
         let kept = root.join(format!("{}-{test}", self.id));
@@ -141,7 +141,7 @@ impl Drop for Lab {
 }
 
 /// Raises the kernel's bounds until it is restarted, and never lowers them.
-fn make_room_for_neighbours() -> Result<()> {
+fn raise_neighbour_limits() -> Result<()> {
     for bound in ["gc_thresh3", "gc_thresh2", "gc_thresh1"] {
         let path = Path::new("/proc/sys/net/ipv4/neigh/default").join(bound);
         let failed = || format!("make room for neighbours in {}", path.display());
@@ -150,15 +150,15 @@ fn make_room_for_neighbours() -> Result<()> {
             .trim()
             .parse()
             .with_context(failed)?;
-        if now < NEIGHBOURS {
-            std::fs::write(&path, NEIGHBOURS.to_string()).with_context(failed)?;
+        if now < NEIGHBOUR_LIMIT {
+            std::fs::write(&path, NEIGHBOUR_LIMIT.to_string()).with_context(failed)?;
         }
     }
     Ok(())
 }
 
 /// Removes the namespaces of owners that are gone.
-fn sweep() -> Result<()> {
+fn remove_stale() -> Result<()> {
     for name in namespaces()? {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         if let Some(pid) = owner.and_then(|pid| pid.parse::<u32>().ok())

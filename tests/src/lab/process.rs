@@ -48,11 +48,11 @@ impl Process {
     /// Asks it to stop and waits for its end.
     pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
-        self.ended(limit)
+        self.wait_exit(limit)
     }
 
     /// Waits for its end.
-    pub fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+    pub fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
         let log = self.log.clone();
         let child = &mut self.child;
         until(&format!("the end of the process that logs to {}", log.display()), limit, || {

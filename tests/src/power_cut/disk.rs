@@ -146,7 +146,7 @@ impl Disk {
     fn perform(&mut self, event: &Event) -> Result<()> {
         let number = self.played;
         match event {
-            Event::Said(_) | Event::Nothing => {}
+            Event::Line(_) | Event::Nothing => {}
             Event::MakeFile(path) => {
                 if self.find(path).is_err() {
                     self.add(path, Node::File(File::default()))?;
@@ -170,13 +170,13 @@ impl Disk {
                 }
             }
             Event::Rename { from, to } => {
-                let (parent, from) = self.place(from)?;
-                let (parent_after, to) = self.place(to)?;
+                let (parent, from) = self.parent_and_name(from)?;
+                let (parent_after, to) = self.parent_and_name(to)?;
                 ensure!(parent == parent_after, "moving between directories is not modelled");
                 self.directory(parent)?.change(number, NameChange::Rename(from, to));
             }
             Event::Remove(path) => {
-                let (parent, name) = self.place(path)?;
+                let (parent, name) = self.parent_and_name(path)?;
                 self.directory(parent)?.change(number, NameChange::Remove(name));
             }
         }
@@ -184,14 +184,14 @@ impl Disk {
     }
 
     /// Writes to `to`, an empty directory, what a power cut at this point may have left.
-    pub fn cut(&self, to: &Path, chance: &mut impl Rng) -> Result<Dropped> {
+    pub fn cut(&self, to: &Path, rng: &mut impl Rng) -> Result<Dropped> {
         let mut dropped = Dropped { names: 0 };
         self.write(0, to, &mut |node| match node {
-            Node::File(file) => Left::Contents(file.after_cut(chance)),
+            Node::File(file) => NodeContents::Contents(file.after_cut(rng)),
             Node::Directory(directory) => {
-                let (names, lost) = directory.after_cut(self.order, chance);
+                let (names, lost) = directory.after_cut(self.order, rng);
                 dropped.names += lost;
-                Left::Names(names)
+                NodeContents::Names(names)
             }
         })?;
         Ok(dropped)
@@ -199,11 +199,11 @@ impl Disk {
 
     /// Writes to `to`, an empty directory, what is there while the power is on: what a victim that
     /// was only killed leaves to its successor. The successor's tape is played next.
-    pub fn hand_on(&mut self, to: &Path) -> Result<()> {
+    pub fn write_live(&mut self, to: &Path) -> Result<()> {
         self.before = self.played;
         self.write(0, to, &mut |node| match node {
-            Node::File(file) => Left::Contents(file.contents()),
-            Node::Directory(directory) => Left::Names(directory.now.clone()),
+            Node::File(file) => NodeContents::Contents(file.contents()),
+            Node::Directory(directory) => NodeContents::Names(directory.now.clone()),
         })
     }
 
@@ -243,10 +243,15 @@ impl Disk {
         Ok(())
     }
 
-    fn write(&self, at: usize, to: &Path, choose: &mut impl FnMut(&Node) -> Left) -> Result<()> {
+    fn write(
+        &self,
+        at: usize,
+        to: &Path,
+        choose: &mut impl FnMut(&Node) -> NodeContents,
+    ) -> Result<()> {
         match choose(&self.nodes[at]) {
-            Left::Contents(bytes) => fs::write(to, bytes)?,
-            Left::Names(names) => {
+            NodeContents::Contents(bytes) => fs::write(to, bytes)?,
+            NodeContents::Names(names) => {
                 for (name, node) in names {
                     let path = to.join(name);
                     if let Node::Directory(_) = self.nodes[node] {
@@ -260,7 +265,7 @@ impl Disk {
     }
 
     fn add(&mut self, path: &Path, node: Node) -> Result<()> {
-        let (parent, name) = self.place(path)?;
+        let (parent, name) = self.parent_and_name(path)?;
         let added = self.nodes.len();
         let number = self.played;
         self.nodes.push(node);
@@ -281,7 +286,7 @@ impl Disk {
         Ok(at)
     }
 
-    fn place(&self, path: &Path) -> Result<(usize, String)> {
+    fn parent_and_name(&self, path: &Path) -> Result<(usize, String)> {
         let name = path.file_name().context("no name")?.to_string_lossy().into_owned();
         Ok((self.find(path.parent().context("no parent")?)?, name))
     }
@@ -302,7 +307,7 @@ impl Disk {
     }
 }
 
-enum Left {
+enum NodeContents {
     Contents(Vec<u8>),
     Names(Names),
 }
@@ -320,20 +325,20 @@ impl Directory {
         }
     }
 
-    fn after_cut(&self, order: NameOrder, chance: &mut impl Rng) -> (Names, usize) {
+    fn after_cut(&self, order: NameOrder, rng: &mut impl Rng) -> (Names, usize) {
         let mut names = self.durable.clone();
         let mut lost = 0;
-        if order == NameOrder::Journal || chance.random() {
-            let arrived = chance.random_range(0..=self.pending.len());
+        if order == NameOrder::Journal || rng.random() {
+            let arrived = rng.random_range(0..=self.pending.len());
             for (_, change) in &self.pending[..arrived] {
                 change.perform(&mut names);
             }
             lost = self.pending.len() - arrived;
         } else {
-            let mut behind = BTreeSet::new();
+            let mut delayed = BTreeSet::new();
             for (_, change) in &self.pending {
-                if change.names().any(|name| behind.contains(name)) || chance.random() {
-                    behind.extend(change.names());
+                if change.names().any(|name| delayed.contains(name)) || rng.random() {
+                    delayed.extend(change.names());
                     lost += 1;
                 } else {
                     change.perform(&mut names);

@@ -24,8 +24,8 @@ mod sectors;
 mod strace;
 
 pub use disk::{Disk, Dropped};
-pub use mutant::Careless;
-pub use strace::{Event, Tape};
+pub use mutant::Mutation;
+pub use strace::{Event, Trace};
 
 /// A directory for what a victim or a cut leaves: in memory where there is such a place, since what
 /// is judged is the model's disk and not this machine's.

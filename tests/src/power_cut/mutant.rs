@@ -5,55 +5,59 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Event, Tape};
+use super::{Event, Trace};
 
 /// What is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Careless {
+pub enum Mutation {
     /// No file is ever synced.
     NoFileSync,
     /// No directory is ever synced.
     NoDirectorySync,
     /// What was asked is acknowledged before the last sync for it, not after.
-    AcknowledgesFirst,
+    AckBeforeSync,
     /// A file takes its place under its name before it is synced, not after.
-    RenamesFirst,
+    RenameBeforeSync,
 }
 
-impl Careless {
+impl Mutation {
     pub const ALL: [Self; 4] =
-        [Self::NoFileSync, Self::NoDirectorySync, Self::AcknowledgesFirst, Self::RenamesFirst];
+        [Self::NoFileSync, Self::NoDirectorySync, Self::AckBeforeSync, Self::RenameBeforeSync];
 }
 
-impl Tape {
+impl Trace {
     /// The tape of a victim that is careless in this way. `is_promise` tells which lines acknowledge
     /// something.
     #[must_use]
-    pub fn of_careless(&self, how: Careless, is_promise: impl Fn(&str) -> bool) -> Self {
-        let mut tape = self.clone();
-        let events = &mut tape.events;
-        match how {
-            Careless::NoFileSync => forget_syncs(events, |is_file| is_file),
-            Careless::NoDirectorySync => forget_syncs(events, |is_file| !is_file),
-            Careless::AcknowledgesFirst => acknowledge_first(events, is_promise),
-            Careless::RenamesFirst => rename_first(events),
+    pub fn mutated(&self, mutation: Mutation, is_acknowledgement: impl Fn(&str) -> bool) -> Self {
+        let mut trace = self.clone();
+        let events = &mut trace.events;
+        match mutation {
+            Mutation::NoFileSync => drop_syncs(events, |is_file| is_file),
+            Mutation::NoDirectorySync => drop_syncs(events, |is_file| !is_file),
+            Mutation::AckBeforeSync => ack_before_sync(events, is_acknowledgement),
+            Mutation::RenameBeforeSync => rename_before_sync(events),
         }
-        tape
+        trace
     }
 
     /// Where the difference shows: the numbers of events before which to cut.
-    pub fn weak_points(&self, how: Careless, is_promise: impl Fn(&str) -> bool) -> Vec<usize> {
-        let weak = |event: &Event| match (how, event) {
-            (Careless::RenamesFirst, Event::Rename { .. }) => true,
-            (Careless::RenamesFirst, _) => false,
-            (_, Event::Said(line)) => is_promise(line),
+    pub fn cut_points(
+        &self,
+        mutation: Mutation,
+        is_acknowledgement: impl Fn(&str) -> bool,
+    ) -> Vec<usize> {
+        let is_cut_point = |event: &Event| match (mutation, event) {
+            (Mutation::RenameBeforeSync, Event::Rename { .. }) => true,
+            (Mutation::RenameBeforeSync, _) => false,
+            (_, Event::Line(line)) => is_acknowledgement(line),
             _ => false,
         };
-        (1..=self.events.len()).filter(|at| weak(&self.events[at - 1])).collect()
+        (1..=self.events.len()).filter(|at| is_cut_point(&self.events[at - 1])).collect()
     }
 }
 
-fn forget_syncs(events: &mut [Event], forgets: impl Fn(bool) -> bool) {
+fn drop_syncs(events: &mut [Event], drops: impl Fn(bool) -> bool) {
     let mut files: BTreeSet<PathBuf> = BTreeSet::new();
     for event in events {
         match event {
@@ -61,16 +65,16 @@ fn forget_syncs(events: &mut [Event], forgets: impl Fn(bool) -> bool) {
                 files.insert(path.clone());
             }
             Event::Rename { from, to } => {
-                files = files.iter().map(|file| moved(file, from, to)).collect();
+                files = files.iter().map(|file| path_after_rename(file, from, to)).collect();
             }
-            Event::Sync { path, .. } if forgets(files.contains(path)) => *event = Event::Nothing,
+            Event::Sync { path, .. } if drops(files.contains(path)) => *event = Event::Nothing,
             _ => {}
         }
     }
 }
 
 /// Where a file is once `from`, itself or a directory around it, has become `to`.
-fn moved(file: &Path, from: &Path, to: &Path) -> PathBuf {
+fn path_after_rename(file: &Path, from: &Path, to: &Path) -> PathBuf {
     match file.strip_prefix(from) {
         Ok(rest) if rest == Path::new("") => to.to_owned(),
         Ok(rest) => to.join(rest),
@@ -78,13 +82,13 @@ fn moved(file: &Path, from: &Path, to: &Path) -> PathBuf {
     }
 }
 
-fn acknowledge_first(events: &mut [Event], is_promise: impl Fn(&str) -> bool) {
+fn ack_before_sync(events: &mut [Event], is_acknowledgement: impl Fn(&str) -> bool) {
     let mut last_sync = None;
     for at in 0..events.len() {
         match &events[at] {
             Event::Sync { .. } => last_sync = Some(at),
-            Event::Said(line) => {
-                if let (true, Some(sync)) = (is_promise(line), last_sync) {
+            Event::Line(line) => {
+                if let (true, Some(sync)) = (is_acknowledgement(line), last_sync) {
                     events.swap(sync, at);
                 }
                 last_sync = None;
@@ -94,7 +98,7 @@ fn acknowledge_first(events: &mut [Event], is_promise: impl Fn(&str) -> bool) {
     }
 }
 
-fn rename_first(events: &mut [Event]) {
+fn rename_before_sync(events: &mut [Event]) {
     for at in 0..events.len() {
         let Event::Rename { from, to } = events[at].clone() else { continue };
         let synced = |event: &Event| matches!(event, Event::Sync { path, .. } if *path == from);

@@ -36,7 +36,7 @@ impl Change {
 /// How the unsynced part of a file fares. Uniform chance alone would seldom make the regular
 /// disasters, such as the last write without those before it.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+enum Survival {
     Nothing,
     Everything,
     /// The first changes arrived, the next one in part.
@@ -72,38 +72,44 @@ impl File {
     }
 
     /// One of the contents that a power cut may leave.
-    pub(super) fn after_cut(&self, chance: &mut impl Rng) -> Vec<u8> {
+    pub(super) fn after_cut(&self, rng: &mut impl Rng) -> Vec<u8> {
         if self.pending.is_empty() {
             return self.durable.clone();
         }
-        let fates =
-            [Fate::Nothing, Fate::Everything, Fate::Prefix, Fate::Suffix, Fate::Mixed, Fate::Mixed];
-        match fates[chance.random_range(0..fates.len())] {
-            Fate::Nothing => self.durable.clone(),
-            Fate::Everything => self.contents(),
-            Fate::Prefix => {
-                let whole = chance.random_range(0..self.pending.len());
+        let survivals = [
+            Survival::Nothing,
+            Survival::Everything,
+            Survival::Prefix,
+            Survival::Suffix,
+            Survival::Mixed,
+            Survival::Mixed,
+        ];
+        match survivals[rng.random_range(0..survivals.len())] {
+            Survival::Nothing => self.durable.clone(),
+            Survival::Everything => self.contents(),
+            Survival::Prefix => {
+                let whole = rng.random_range(0..self.pending.len());
                 let mut contents = self.durable.clone();
                 for (_, change) in &self.pending[..whole] {
                     change.perform(&mut contents);
                 }
-                mixed(&contents, &self.pending[whole..=whole], chance)
+                mixed(&contents, &self.pending[whole..=whole], rng)
             }
-            Fate::Suffix => {
-                let lost = chance.random_range(0..self.pending.len());
+            Survival::Suffix => {
+                let lost = rng.random_range(0..self.pending.len());
                 let mut contents = self.durable.clone();
                 for (_, change) in &self.pending[lost..] {
                     change.perform(&mut contents);
                 }
                 contents
             }
-            Fate::Mixed => mixed(&self.durable, &self.pending, chance),
+            Survival::Mixed => mixed(&self.durable, &self.pending, rng),
         }
     }
 }
 
 /// Each sector, and the length, in any state between `before` and after all of `changes`.
-fn mixed(before: &[u8], changes: &[(usize, Change)], chance: &mut impl Rng) -> Vec<u8> {
+fn mixed(before: &[u8], changes: &[(usize, Change)], rng: &mut impl Rng) -> Vec<u8> {
     let mut length = before.len();
     let mut longest = before.len();
     let mut state = before.to_vec();
@@ -113,7 +119,7 @@ fn mixed(before: &[u8], changes: &[(usize, Change)], chance: &mut impl Rng) -> V
     for (seen, (_, change)) in (2..).zip(changes) {
         let old = state.len();
         change.perform(&mut state);
-        if state.len() != old && chance.random_range(0..seen) == 0 {
+        if state.len() != old && rng.random_range(0..seen) == 0 {
             length = state.len();
         }
         longest = longest.max(state.len());
@@ -129,7 +135,7 @@ fn mixed(before: &[u8], changes: &[(usize, Change)], chance: &mut impl Rng) -> V
         let sectors = touched.start / SECTOR..touched.end.div_ceil(SECTOR);
         for (sector, states) in sectors.clone().zip(&mut states[sectors]) {
             *states += 1;
-            if chance.random_range(0..*states) != 0 {
+            if rng.random_range(0..*states) != 0 {
                 continue;
             }
             let range = sector * SECTOR..((sector + 1) * SECTOR).min(longest);

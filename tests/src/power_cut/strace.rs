@@ -15,13 +15,13 @@ const CALLS: &str = "openat,open,creat,pwrite64,write,pwritev,pwritev2,writev,ls
 
 /// A thread that ended with its process before strace had seen it make a call. It changed nothing, or
 /// the directory is not what the tape says, which is compared.
-const NEVER_SEEN: &str = "???( <detached ...>";
+const UNTRACED_THREAD: &str = "???( <detached ...>";
 
 /// One thing that happened. Paths are relative to the directory that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The victim wrote a line to its standard output.
-    Said(String),
+    Line(String),
     MakeFile(PathBuf),
     MakeDir(PathBuf),
     Write {
@@ -50,11 +50,11 @@ pub enum Event {
 
 /// Everything that happened to one directory, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Tape {
+pub struct Trace {
     pub events: Vec<Event>,
 }
 
-impl Tape {
+impl Trace {
     /// Runs `victim`, which works in `root`, to its end, and adds what it did. Another life of the
     /// same directory can be added to the same tape.
     pub fn record(&mut self, root: &Path, victim: &mut Command) -> Result<()> {
@@ -78,7 +78,7 @@ impl Tape {
         );
         let text = std::fs::read_to_string(log.path()).context("read what strace wrote")?;
         let mut reader =
-            Reader { root, tape: self, begun: HashMap::new(), positions: HashMap::new() };
+            Reader { root, trace: self, begun: HashMap::new(), positions: HashMap::new() };
         for line in text.lines() {
             reader.line(line).with_context(|| excerpt(line))?;
         }
@@ -88,7 +88,7 @@ impl Tape {
 
 struct Reader<'a> {
     root: PathBuf,
-    tape: &'a mut Tape,
+    trace: &'a mut Trace,
     /// By thread: the first half of an unfinished call, and the number of events at its start.
     begun: HashMap<String, (String, usize)>,
     /// Where the next `write` to a descriptor goes.
@@ -99,10 +99,10 @@ impl Reader<'_> {
     fn line(&mut self, line: &str) -> Result<()> {
         let (thread, rest) = line.split_once(' ').context("no thread")?;
         let rest = rest.trim_start();
-        if rest.starts_with("+++") || rest.starts_with("---") || rest == NEVER_SEEN {
+        if rest.starts_with("+++") || rest.starts_with("---") || rest == UNTRACED_THREAD {
             return Ok(());
         }
-        let now = self.tape.events.len();
+        let now = self.trace.events.len();
         if let Some(head) = rest.strip_suffix(" <unfinished ...>") {
             self.begun.insert(thread.to_owned(), (head.to_owned(), now));
             return Ok(());
@@ -149,8 +149,8 @@ impl Reader<'_> {
             "mkdir" => self.at(&call.path(0)?, |path| Ok(Event::MakeDir(path))),
             "mkdirat" => self.at(&call.path_at(0, 1)?, |path| Ok(Event::MakeDir(path))),
             "mmap" if !call.arguments.iter().any(|a| a.contains("MAP_SHARED")) => Ok(()),
-            "dup" | "dup2" | "dup3" => self.refuse_inside(call, &call.descriptor()?.1),
-            _ => self.refuse(call),
+            "dup" | "dup2" | "dup3" => self.reject_inside(call, &call.descriptor()?.1),
+            _ => self.reject(call),
         }
     }
 
@@ -161,10 +161,10 @@ impl Reader<'_> {
         ensure!(!flags.contains("O_APPEND"), "appending is not modelled");
         self.positions.insert(descriptor, 0);
         if flags.contains("O_CREAT") {
-            self.tape.events.push(Event::MakeFile(path.clone()));
+            self.trace.events.push(Event::MakeFile(path.clone()));
         }
         if flags.contains("O_TRUNC") {
-            self.tape.events.push(Event::SetLength { path, length: 0 });
+            self.trace.events.push(Event::SetLength { path, length: 0 });
         }
         Ok(())
     }
@@ -175,7 +175,7 @@ impl Reader<'_> {
         bytes.truncate(usize::try_from(call.number_of(call.result)?)?);
         if descriptor == 1 && call.name == "write" {
             let text = String::from_utf8(bytes)?;
-            self.tape.events.extend(text.lines().map(|line| Event::Said(line.to_owned())));
+            self.trace.events.extend(text.lines().map(|line| Event::Line(line.to_owned())));
             return Ok(());
         }
         let Some(path) = self.inside(&path) else { return Ok(()) };
@@ -186,13 +186,13 @@ impl Reader<'_> {
             *position += bytes.len() as u64;
             *position - bytes.len() as u64
         };
-        self.tape.events.push(Event::Write { path, offset, bytes });
+        self.trace.events.push(Event::Write { path, offset, bytes });
         Ok(())
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
         match (self.inside(from), self.inside(to)) {
-            (Some(from), Some(to)) => self.tape.events.push(Event::Rename { from, to }),
+            (Some(from), Some(to)) => self.trace.events.push(Event::Rename { from, to }),
             (None, None) => {}
             (Some(_), None) | (None, Some(_)) => bail!("a name crosses the directory's border"),
         }
@@ -202,23 +202,23 @@ impl Reader<'_> {
     /// Adds the event that `make` makes, if `path` lies inside.
     fn at(&mut self, path: &Path, make: impl FnOnce(PathBuf) -> Result<Event>) -> Result<()> {
         if let Some(path) = self.inside(path) {
-            self.tape.events.push(make(path)?);
+            self.trace.events.push(make(path)?);
         }
         Ok(())
     }
 
-    fn refuse_inside(&self, call: &Call<'_>, path: &Path) -> Result<()> {
+    fn reject_inside(&self, call: &Call<'_>, path: &Path) -> Result<()> {
         ensure!(self.inside(path).is_none(), "{} is not modelled", call.name);
         Ok(())
     }
 
     /// Refuses a call the model does not know, if it has to do with the directory.
-    fn refuse(&self, call: &Call<'_>) -> Result<()> {
+    fn reject(&self, call: &Call<'_>) -> Result<()> {
         for argument in &call.arguments {
             if let Ok((_, path)) = parse_descriptor(argument) {
-                self.refuse_inside(call, &path)?;
+                self.reject_inside(call, &path)?;
             } else if let Ok(path) = parse_path(argument) {
-                self.refuse_inside(call, &path)?;
+                self.reject_inside(call, &path)?;
             }
         }
         ensure!(call.name != "io_uring_setup", "io_uring cannot be traced");
@@ -308,12 +308,12 @@ mod tests {
     use super::*;
 
     fn read(lines: &[&str]) -> Result<Vec<Event>> {
-        let mut tape = Tape::default();
+        let mut trace = Trace::default();
         let root = PathBuf::from("/r");
         let mut reader =
-            Reader { root, tape: &mut tape, begun: HashMap::new(), positions: HashMap::new() };
+            Reader { root, trace: &mut trace, begun: HashMap::new(), positions: HashMap::new() };
         lines.iter().try_for_each(|line| reader.line(line))?;
-        Ok(tape.events)
+        Ok(trace.events)
     }
 
     /// One of some hundred victims ended so, and its whole recording was refused.

@@ -22,7 +22,7 @@ const EVERY_FRAME: u32 = 0x0003_u16.to_be() as u32;
 
 /// The largest frame, and what is kept of a run.
 const FRAME: usize = 64 << 10;
-const KEPT: usize = 1 << 30;
+const MAX_CAPTURE: usize = 1 << 30;
 
 /// Room for what comes while the file is written, in bytes.
 const BUFFER: usize = 64 << 20;
@@ -51,7 +51,7 @@ impl Capture {
                 }
             };
             ready.send(Ok(())).ok();
-            write_down(&socket, &path, &stopped)
+            write_frames(&socket, &path, &stopped)
         });
         is_ready.recv()?.map_err(anyhow::Error::msg).context("listen on the lab's bridge")?;
         Ok(Self { file: file.to_owned(), stop, thread: Some(thread) })
@@ -62,7 +62,10 @@ impl Capture {
         self.stop.store(true, Ordering::Release);
         let thread = self.thread.take().context("it runs until here")?;
         let length = thread.join().expect("the thread only writes a file")?;
-        ensure!(length < KEPT, "more than {KEPT} bytes passed: not all of them were kept");
+        ensure!(
+            length < MAX_CAPTURE,
+            "more than {MAX_CAPTURE} bytes passed: not all of them were kept"
+        );
         Ok(std::fs::read(&self.file)?)
     }
 }
@@ -83,12 +86,12 @@ fn listen(namespace: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn write_down(socket: &OwnedFd, path: &Path, stop: &AtomicBool) -> Result<usize> {
+fn write_frames(socket: &OwnedFd, path: &Path, stop: &AtomicBool) -> Result<usize> {
     let mut file = BufWriter::new(File::create(path)?);
     let (mut frame, mut length) = (vec![0; FRAME], 0);
     while !stop.load(Ordering::Acquire) {
         match recv(socket, &mut frame[..], RecvFlags::empty()) {
-            Ok((read, _)) if length < KEPT => {
+            Ok((read, _)) if length < MAX_CAPTURE => {
                 file.write_all(&frame[..read])?;
                 length += read;
             }

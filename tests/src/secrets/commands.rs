@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::ctl::{binary, said};
+use crate::ctl::{binary, output_of};
 
 /// Every command of `musterctl` that does something, in words, as its own help lists them.
 pub fn commands() -> Result<BTreeSet<String>> {
@@ -13,7 +13,7 @@ pub fn commands() -> Result<BTreeSet<String>> {
     while let Some(command) = left.pop() {
         let mut help = Command::new(binary("musterctl")?);
         help.args(command.split_whitespace()).arg("--help");
-        let below = listed(&said(&mut help)?.success()?);
+        let below = listed(&output_of(&mut help)?.success()?);
         if below.is_empty() {
             commands.insert(command.trim().to_owned());
         }

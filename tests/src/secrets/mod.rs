@@ -3,12 +3,13 @@
 
 mod capture;
 mod commands;
-mod forms;
-mod places;
-mod watch;
+mod encodings;
+mod files;
+
+mod process_watch;
 
 pub use capture::Capture;
 pub use commands::commands;
-pub use forms::{Found, Search, Secret};
-pub use places::{elsewhere, files, is_open, there};
-pub use watch::Watch;
+pub use encodings::{Match, Search, Secret};
+pub use files::{changed_since, files, if_exists, is_readable_by_others};
+pub use process_watch::ProcessWatch;

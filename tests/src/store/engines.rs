@@ -35,7 +35,7 @@ fn key_of(table: Table, key: &[u8]) -> Vec<u8> {
 struct FlushOnly(sled::Db, PathBuf);
 
 /// sled panics over some of the damage that it does to itself.
-fn caught<T>(dir: &Path, act: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+fn catch_panic<T>(dir: &Path, act: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     let panicked = |_| Err(sled::Error::ReportableBug("sled panicked".to_owned()));
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(panicked).map_err(failed(dir))
 }
@@ -43,7 +43,7 @@ fn caught<T>(dir: &Path, act: impl FnOnce() -> sled::Result<T>) -> Result<T, Sto
 fn open_flush_only(dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
     let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(8 << 20);
     for _ in 0..1000 {
-        match caught(dir, || config.open()) {
+        match catch_panic(dir, || config.open()) {
             // An instance of this process may still be closing.
             Err(e) if chain(&e).contains("could not acquire lock") => {
                 std::thread::sleep(std::time::Duration::from_millis(5));
@@ -65,17 +65,17 @@ impl Store for FlushOnly {
                 Change::Delete { table, key } => batch.remove(key_of(*table, key)),
             }
         }
-        caught(&self.1, || self.0.apply_batch(batch).and_then(|()| self.0.flush()))?;
+        catch_panic(&self.1, || self.0.apply_batch(batch).and_then(|()| self.0.flush()))?;
         Ok(())
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = caught(&self.1, || self.0.get(key_of(table, key)))?;
+        let found = catch_panic(&self.1, || self.0.get(key_of(table, key)))?;
         Ok(found.map(|value| value.to_vec()))
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
-        caught(&self.1, || {
+        catch_panic(&self.1, || {
             self.0
                 .range(key_of(table, from)..key_of(table, to))
                 .map(|pair| pair.map(|(key, value)| (key[1..].to_vec(), value.to_vec())))

@@ -3,7 +3,7 @@
 pub mod engines;
 pub mod node;
 pub mod raft;
-mod reading;
+mod read;
 pub mod script;
 
 pub use node::Node;

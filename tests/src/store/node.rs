@@ -20,7 +20,7 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::script::{Held, Op, command};
+use super::script::{Op, StoreContents, command};
 
 openraft::declare_raft_types!(
     pub Config:
@@ -34,9 +34,9 @@ openraft::declare_raft_types!(
 
 /// A state that shows every command that was applied, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed(pub BTreeMap<u64, String>);
+pub struct AppliedCommands(pub BTreeMap<u64, String>);
 
-impl ReplicatedState for Listed {
+impl ReplicatedState for AppliedCommands {
     type Command = String;
     type Outcome = ();
 
@@ -50,15 +50,15 @@ impl ReplicatedState for Listed {
 #[derive(Debug)]
 pub struct Node {
     pub log: LogStore<Config>,
-    pub machine: StateMachine<Config, Listed>,
-    pub state: watch::Receiver<Arc<Listed>>,
+    pub machine: StateMachine<Config, AppliedCommands>,
+    pub state: watch::Receiver<Arc<AppliedCommands>>,
 }
 
 /// The node that votes and leads here.
-const ME: u64 = 1;
+const NODE: u64 = 1;
 
 fn log_id(index: u64, term: u64) -> LogId<u64> {
-    LogId::new(CommittedLeaderId::new(term, ME), index)
+    LogId::new(CommittedLeaderId::new(term, NODE), index)
 }
 
 impl Node {
@@ -67,16 +67,16 @@ impl Node {
             node: NodeId::from_bytes([1; 32]),
             cluster: ClusterId::from_bytes([2; 32]),
         };
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             match muster_storage::open(&dir.join("raft"), &identity, engine) {
                 Ok(RaftStorage { log, machine, state }) => {
-                    return Ok(Self { log: log.ahead_as(ME), machine, state });
+                    return Ok(Self { log: log.ahead_as(NODE), machine, state });
                 }
                 // A process that another thread is just starting has a copy of the lock that was
                 // given back, until it becomes another program.
                 Err(OpenError::Directory(DirectoryError::Locked { .. }))
-                    if begun.elapsed() < Duration::from_secs(5) =>
+                    if start.elapsed() < Duration::from_secs(5) =>
                 {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -86,10 +86,10 @@ impl Node {
     }
 
     /// Performs `op` on a store that holds `before`.
-    pub async fn perform(&mut self, op: &Op, before: &Held) -> Result<()> {
+    pub async fn perform(&mut self, op: &Op, before: &StoreContents) -> Result<()> {
         match *op {
-            Op::Vote { term } => self.log.save_vote(&Vote::new(term, ME)).await?,
-            Op::Lead { term } => self.log.save_vote(&Vote::new_committed(term, ME)).await?,
+            Op::Vote { term } => self.log.save_vote(&Vote::new(term, NODE)).await?,
+            Op::Lead { term } => self.log.save_vote(&Vote::new_committed(term, NODE)).await?,
             Op::Append { first, count, term, ahead: _ } => {
                 let entries = (first..first + count).map(|index| Entry {
                     log_id: log_id(index, term),
@@ -113,8 +113,9 @@ impl Node {
                 let mut after = before.clone();
                 after.perform(op);
                 let terms = after.history.iter();
-                let listed = terms.map(|(index, term)| (*index, command(*index, *term)));
-                let body = SnapshotBody(codec::encode(&Listed(listed.collect())).into());
+                let applied_terms = terms.map(|(index, term)| (*index, command(*index, *term)));
+                let body =
+                    SnapshotBody(codec::encode(&AppliedCommands(applied_terms.collect())).into());
                 let meta = SnapshotMeta {
                     last_log_id: Some(log_id(to, after.history[&to])),
                     last_membership: StoredMembership::default(),

@@ -14,18 +14,18 @@ use openraft::{EmptyNode, OptionalSend, Snapshot, Vote};
 
 use super::Node;
 use super::node::Config;
-use super::script::Held;
+use super::script::StoreContents;
 
 /// A network in which nobody answers.
-struct Silence;
+struct NoNetwork;
 
 type Failed<E = openraft::error::Infallible> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
 
-fn nobody() -> Unreachable {
-    Unreachable::new(&std::io::Error::other("nobody is there"))
+fn unreachable() -> Unreachable {
+    Unreachable::new(&std::io::Error::other("no network"))
 }
 
-impl RaftNetworkFactory<Config> for Silence {
+impl RaftNetworkFactory<Config> for NoNetwork {
     type Network = Self;
 
     async fn new_client(&mut self, _: u64, _: &EmptyNode) -> Self {
@@ -33,13 +33,13 @@ impl RaftNetworkFactory<Config> for Silence {
     }
 }
 
-impl RaftNetwork<Config> for Silence {
+impl RaftNetwork<Config> for NoNetwork {
     async fn append_entries(
         &mut self,
         _: AppendEntriesRequest<Config>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed> {
-        Err(nobody().into())
+        Err(unreachable().into())
     }
 
     async fn vote(
@@ -47,7 +47,7 @@ impl RaftNetwork<Config> for Silence {
         _: VoteRequest<u64>,
         _: RPCOption,
     ) -> Result<VoteResponse<u64>, Failed> {
-        Err(nobody().into())
+        Err(unreachable().into())
     }
 
     async fn full_snapshot(
@@ -57,25 +57,26 @@ impl RaftNetwork<Config> for Silence {
         _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<Config, openraft::error::Fatal<u64>>> {
-        Err(nobody().into())
+        Err(unreachable().into())
     }
 }
 
 /// Starts openraft on `node`, which holds `held`, and compares what it makes of it.
-pub async fn starts(node: Node, held: &Held) -> Result<()> {
+pub async fn check_start(node: Node, contents: &StoreContents) -> Result<()> {
     let config = openraft::Config { enable_elect: false, ..Default::default() };
-    let raft = openraft::Raft::<Config>::new(1, Arc::new(config), Silence, node.log, node.machine)
-        .await
-        .context("start openraft")?;
-    let last = held.log.last_key_value().map(|(index, _)| *index);
+    let raft =
+        openraft::Raft::<Config>::new(1, Arc::new(config), NoNetwork, node.log, node.machine)
+            .await
+            .context("start openraft")?;
+    let last = contents.log.last_key_value().map(|(index, _)| *index);
     // What an installed snapshot covers is purged at the start, if that was not done before.
-    let last = last.or(held.purged.map(|(index, _)| index)).max(held.snapshot);
-    let applied = held.committed.map(|(index, _)| index).max(held.snapshot);
+    let last = last.or(contents.purged.map(|(index, _)| index)).max(contents.snapshot);
+    let applied = contents.committed.map(|(index, _)| index).max(contents.snapshot);
     let wait = raft.wait(Some(Duration::from_secs(10)));
     let waited = wait.metrics(
         |metrics| {
             metrics.running_state.is_ok()
-                && metrics.vote.leader_id.term == held.vote.unwrap_or(0)
+                && metrics.vote.leader_id.term == contents.vote.unwrap_or(0)
                 && metrics.last_log_index == last
                 && metrics.last_applied.map(|id| id.index) == applied
         },
@@ -88,9 +89,9 @@ pub async fn starts(node: Node, held: &Held) -> Result<()> {
 }
 
 /// openraft as the only voter, leading.
-pub async fn alone(node: Node) -> Result<openraft::Raft<Config>> {
+pub async fn single_voter(node: Node) -> Result<openraft::Raft<Config>> {
     let config = Arc::new(openraft::Config::default().validate()?);
-    let raft = openraft::Raft::new(1, config, Silence, node.log, node.machine).await?;
+    let raft = openraft::Raft::new(1, config, NoNetwork, node.log, node.machine).await?;
     if !raft.is_initialized().await? {
         raft.initialize(BTreeSet::from([1])).await?;
     }

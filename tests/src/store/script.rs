@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 /// Operations of one life of the victim: then it dies and is started again.
-pub const LIFE: usize = 100;
+pub const OPS_PER_PROCESS: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
@@ -44,20 +44,20 @@ pub enum Op {
 impl Op {
     /// Whether the store's log promises everything up to here when this returns. Snapshots are
     /// files, and a commit mark is written with what comes after it.
-    pub fn is_promise_of_log(&self) -> bool {
+    pub fn acknowledges_log(&self) -> bool {
         !matches!(self, Self::Commit { .. } | Self::Append { ahead: true, .. })
-            && !self.is_promise_of_snapshot()
+            && !self.acknowledges_snapshot()
     }
 
     /// Whether a snapshot is there when this returns.
-    pub fn is_promise_of_snapshot(&self) -> bool {
+    pub fn acknowledges_snapshot(&self) -> bool {
         matches!(self, Self::Snapshot | Self::Install { .. })
     }
 }
 
 /// Everything that a store holds after some operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct StoreContents {
     pub vote: Option<u64>,
     /// Index and term.
     pub purged: Option<(u64, u64)>,
@@ -73,7 +73,7 @@ pub struct Held {
     pub leads: bool,
 }
 
-impl Held {
+impl StoreContents {
     fn next(&self) -> u64 {
         self.history.last_key_value().map_or(0, |(index, _)| index + 1)
     }
@@ -117,7 +117,7 @@ impl Held {
     }
 
     /// What a node in this state might do next.
-    fn choose(&self, chance: &mut StdRng) -> Op {
+    fn choose(&self, rng: &mut StdRng) -> Op {
         let index = |pair: Option<(u64, u64)>| pair.map(|(index, _)| index);
         if let Some(installed) = self.snapshot.filter(|to| index(self.committed) < Some(*to)) {
             return if index(self.purged) < Some(installed) {
@@ -126,51 +126,51 @@ impl Held {
                 Op::Commit { to: installed }
             };
         }
-        let append = |chance: &mut StdRng| Op::Append {
+        let append = |rng: &mut StdRng| Op::Append {
             first: self.next(),
-            count: chance.random_range(1..=4),
+            count: rng.random_range(1..=4),
             term: self.term(),
             ahead: self.leads,
         };
         let term = self.term() + 1;
-        match chance.random_range(0..100) {
+        match rng.random_range(0..100) {
             0..4 => Op::Vote { term },
             4..8 => match self.vote {
                 Some(term) if !self.leads => Op::Lead { term },
                 _ => Op::Vote { term },
             },
             8..14 if self.after_committed() < self.next() && !self.leads => {
-                Op::Truncate { from: chance.random_range(self.after_committed()..self.next()) }
+                Op::Truncate { from: rng.random_range(self.after_committed()..self.next()) }
             }
             14..34 if self.after_committed() < self.next() => {
-                Op::Commit { to: chance.random_range(self.after_committed()..self.next()) }
+                Op::Commit { to: rng.random_range(self.after_committed()..self.next()) }
             }
             34..40 if index(self.committed) > self.snapshot => Op::Snapshot,
             40..46 if self.snapshot > index(self.purged) => {
                 let from = self.purged.map_or(0, |(index, _)| index + 1);
-                Op::Purge { to: chance.random_range(from..=self.snapshot.unwrap_or(from)) }
+                Op::Purge { to: rng.random_range(from..=self.snapshot.unwrap_or(from)) }
             }
-            46..49 if !self.leads => Op::Install { to: self.next() + chance.random_range(0..30) },
-            _ => append(chance),
+            46..49 if !self.leads => Op::Install { to: self.next() + rng.random_range(0..30) },
+            _ => append(rng),
         }
     }
 }
 
 /// The operations of a seed.
 pub fn script(seed: u64, length: usize) -> Vec<Op> {
-    let mut chance = StdRng::seed_from_u64(seed);
-    let mut held = Held::default();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut contents = StoreContents::default();
     let mut ops = Vec::new();
     while ops.len() < length {
-        let op = held.choose(&mut chance);
-        let left = LIFE - ops.len() % LIFE;
-        let last_of_life = left == 1;
+        let op = contents.choose(&mut rng);
+        let left = OPS_PER_PROCESS - ops.len() % OPS_PER_PROCESS;
+        let is_last = left == 1;
         // Nothing may hang in the air when the victim dies; an installation is three operations.
-        if last_of_life && !op.is_promise_of_log() || left < 4 && matches!(op, Op::Install { .. }) {
+        if is_last && !op.acknowledges_log() || left < 4 && matches!(op, Op::Install { .. }) {
             continue;
         }
-        held.perform(&op);
-        held.leads &= !last_of_life;
+        contents.perform(&op);
+        contents.leads &= !is_last;
         ops.push(op);
     }
     ops
@@ -178,15 +178,15 @@ pub fn script(seed: u64, length: usize) -> Vec<Op> {
 
 /// The command in an entry: most are short, some are longer than one record.
 pub fn command(index: u64, term: u64) -> String {
-    let mut chance = StdRng::seed_from_u64(index << 20 | term);
-    let length = match chance.random_range(0..100) {
-        0..2 => chance.random_range(9_000..90_000),
-        2..10 => chance.random_range(2_000..9_000),
-        _ => chance.random_range(20..500),
+    let mut rng = StdRng::seed_from_u64(index << 20 | term);
+    let length = match rng.random_range(0..100) {
+        0..2 => rng.random_range(9_000..90_000),
+        2..10 => rng.random_range(2_000..9_000),
+        _ => rng.random_range(20..500),
     };
     let mut text = format!("{index}/{term}:");
     while text.len() < length {
-        text.push(char::from(chance.random_range(b'a'..=b'z')));
+        text.push(char::from(rng.random_range(b'a'..=b'z')));
     }
     text
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use muster_bench::figure::Report;
 use muster_bench::machine::Machine;
+use muster_bench::measurement::Report;
 use muster_bench::{Bench, SECTIONS, Section, charts, say};
 
 /// Measures Muster beside etcd and serf in namespaces of this machine, as root.

@@ -186,18 +186,18 @@ fn traffic(value: &Value) -> String {
     )
 }
 
-fn print(figures: &Value) {
-    println!("{} members (simulated, {} seeds)", figures["members"], figures["seeds"]);
+fn print(measurements: &Value) {
+    println!("{} members (simulated, {} seeds)", measurements["members"], measurements["seeds"]);
     println!("  times are p50/p95/max over members and seeds; traffic is per member, with headers");
     let row = |name: &str, text: String| println!("  {name:<38} {text}");
-    row("started together, all see all", time(&figures["all_see_all_when_started_together"]));
-    row("a killed one is noticed", time(&figures["death_noticed"]));
-    row("it comes back, all see all", time(&figures["one_comes_back_seen_by_all"]));
-    row("while starting", traffic(&figures["traffic_while_starting"]));
-    row("at rest", traffic(&figures["traffic_at_rest"]));
-    row("with 20 % loss", traffic(&figures["traffic_at_20_percent_loss"]));
-    row("memory", format!("{} KiB for each member", figures["memory_kib_per_member"]));
-    row("computed in", format!("{} s", figures["computed_in_s"][1]));
+    row("started together, all see all", time(&measurements["all_see_all_when_started_together"]));
+    row("a killed one is noticed", time(&measurements["death_noticed"]));
+    row("it comes back, all see all", time(&measurements["one_comes_back_seen_by_all"]));
+    row("while starting", traffic(&measurements["traffic_while_starting"]));
+    row("at rest", traffic(&measurements["traffic_at_rest"]));
+    row("with 20 % loss", traffic(&measurements["traffic_at_20_percent_loss"]));
+    row("memory", format!("{} KiB for each member", measurements["memory_kib_per_member"]));
+    row("computed in", format!("{} s", measurements["computed_in_s"][1]));
 }
 
 fn main() {
@@ -208,17 +208,17 @@ fn main() {
     if sizes.is_empty() {
         sizes = vec![40, 200, 1000];
     }
-    let figures: Vec<Value> = sizes
+    let measurements: Vec<Value> = sizes
         .into_iter()
         .map(|members| {
-            let figures = measure(members.max(3));
+            let measurements = measure(members.max(3));
             if !json {
-                print(&figures);
+                print(&measurements);
             }
-            figures
+            measurements
         })
         .collect();
     if json {
-        println!("{:#}", Value::Array(figures));
+        println!("{:#}", Value::Array(measurements));
     }
 }

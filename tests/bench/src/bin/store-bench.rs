@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use muster_tests::store::node::Config;
-use muster_tests::store::raft::alone;
+use muster_tests::store::raft::single_voter;
 use muster_tests::store::{Node, engines};
 use openraft::storage::RaftLogStorageExt;
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId};
@@ -34,9 +34,9 @@ async fn main() -> Result<()> {
             log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
             payload: EntryPayload::Normal("x".repeat(BYTES)),
         };
-        let begun = Instant::now();
+        let start = Instant::now();
         node.log.blocking_append([entry]).await?;
-        times.push(begun.elapsed());
+        times.push(start.elapsed());
     }
     drop(node);
     times.sort_unstable();
@@ -55,8 +55,8 @@ async fn main() -> Result<()> {
 }
 
 async fn through_openraft(dir: &Path, engine: muster_storage::Engine) -> Result<f64> {
-    let raft = Arc::new(alone(Node::open(dir, engine)?).await?);
-    let begun = Instant::now();
+    let raft = Arc::new(single_voter(Node::open(dir, engine)?).await?);
+    let start = Instant::now();
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         let raft = Arc::clone(&raft);
@@ -70,7 +70,7 @@ async fn through_openraft(dir: &Path, engine: muster_storage::Engine) -> Result<
     while let Some(client) = clients.join_next().await {
         client??;
     }
-    let took: Duration = begun.elapsed();
+    let took: Duration = start.elapsed();
     raft.shutdown().await?;
     #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
     Ok((CLIENTS * EACH) as f64 / took.as_secs_f64())

@@ -26,7 +26,7 @@ pub const CLIENT: u16 = 2379;
 const PEER: u16 = 2380;
 
 /// Between two looks at a member that does not serve yet.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(5);
 
 /// One member.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ pub async fn until_serving(endpoint: SocketAddr, tls: &Tls) -> Instant {
         if let Ok(MemberHealth::Serving) = member.health().await {
             return Instant::now();
         }
-        sleep(LOOK).await;
+        sleep(POLL).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::log::{Eyes, Sight, Tail};
+use crate::member_view::{MemberEvent, MemberView, Tail};
 use muster_tests::lab::{Host, Lab, Process, run};
 use muster_tests::wait::until;
 
@@ -64,20 +64,20 @@ impl Serf {
     }
 
     /// What each agent sees, by its log.
-    pub fn eyes(&self) -> Vec<Eyes> {
+    pub fn views(&self) -> Vec<MemberView> {
         let log = |agent: &Agent| agent.host.dir().join("serf.log");
-        self.agents.iter().map(|agent| Eyes::of(&log(agent), read)).collect()
+        self.agents.iter().map(|agent| MemberView::of(&log(agent), read)).collect()
     }
 }
 
 /// `… serf: EventMemberJoin: NAME ADDRESS`.
-fn read(line: &str) -> Option<Sight> {
+fn read(line: &str) -> Option<MemberEvent> {
     let (_, event) = line.split_once("serf: EventMember")?;
     let (kind, who) = event.split_once(": ")?;
     let name = who.split(' ').next()?.to_owned();
     match kind {
-        "Join" => Some(Sight::Seen(name)),
-        "Failed" | "Leave" => Some(Sight::Gone(name)),
+        "Join" => Some(MemberEvent::Seen(name)),
+        "Failed" | "Leave" => Some(MemberEvent::Gone(name)),
         _ => None,
     }
 }
@@ -91,11 +91,11 @@ mod tests {
         let line = |event: &str| format!("    2026/01/02 03:04:05 [INFO] serf: {event}");
         assert_eq!(
             read(&line("EventMemberJoin: serf-2 10.77.0.2")),
-            Some(Sight::Seen("serf-2".to_owned()))
+            Some(MemberEvent::Seen("serf-2".to_owned()))
         );
         assert_eq!(
             read(&line("EventMemberFailed: serf-2 10.77.0.2")),
-            Some(Sight::Gone("serf-2".to_owned()))
+            Some(MemberEvent::Gone("serf-2".to_owned()))
         );
         assert_eq!(read(&line("EventMemberUpdate: serf-2")), None);
     }

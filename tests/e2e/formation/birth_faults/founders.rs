@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use muster_formation::birth::failpoint::FailPointHook;
 use muster_tests::cluster::HEALTHY;
-use muster_tests::ctl::{Said, binary};
+use muster_tests::ctl::{CommandOutput, binary};
 use muster_tests::lab::Process;
 use muster_tests::{Cluster, Lab, Plan, until};
 use muster_types::ClusterId;
@@ -17,7 +17,7 @@ use musterd::state_dir::StateDir;
 use serde_json::Value;
 
 /// How long an armed process may take to come to its place.
-const REACHED: Duration = Duration::from_secs(30);
+const FAIL_POINT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Machines that are about to found a cluster.
 pub(crate) struct Founders {
@@ -28,7 +28,7 @@ pub(crate) struct Founders {
 
 /// Where an armed process was not killed or stopped in time: in this run it did not come there.
 #[derive(Debug)]
-pub(crate) struct Missed;
+pub(crate) struct NotReached;
 
 impl Founders {
     /// As [`Cluster::plan`], with every node's identity made as its first start would make it.
@@ -44,14 +44,14 @@ impl Founders {
     }
 
     /// Everyone but these.
-    pub(crate) fn except(&self, names: &[&str]) -> Vec<String> {
+    pub(crate) fn all_but(&self, names: &[&str]) -> Vec<String> {
         self.ranked.iter().filter(|name| !names.contains(&name.as_str())).cloned().collect()
     }
 
     /// Starts all, the armed ones first; `setting` is `PLACE` or `PLACE:stop`.
     pub(crate) fn start_armed(&mut self, armed: &[&str], setting: &str) -> Result<()> {
         armed.iter().try_for_each(|name| self.arm(name, setting))?;
-        self.except(armed).iter().try_for_each(|name| self.cluster.start(name))
+        self.all_but(armed).iter().try_for_each(|name| self.cluster.start(name))
     }
 
     /// Starts one that is to be caught at a place.
@@ -66,14 +66,15 @@ impl Founders {
     }
 
     /// Starts those of these again, unarmed, that their fail point has killed; how many there were.
-    pub(crate) fn start_the_dead(&mut self, names: &[String]) -> Result<usize> {
+    pub(crate) fn restart_killed(&mut self, names: &[String]) -> Result<usize> {
         let mut dead = 0;
         for name in names {
             let node = self.cluster.node_mut(name);
             if node.process.as_mut().is_some_and(Process::is_running) {
                 continue;
             }
-            self.died(name)?.map_err(|Missed| anyhow!("{name} was seen dead and runs"))?;
+            self.await_killed(name)?
+                .map_err(|NotReached| anyhow!("{name} was seen dead and runs"))?;
             self.cluster.start(name)?;
             dead += 1;
         }
@@ -81,12 +82,12 @@ impl Founders {
     }
 
     /// Waits until the fail point has killed this node's process.
-    pub(crate) fn died(&mut self, name: &str) -> Result<Result<(), Missed>> {
+    pub(crate) fn await_killed(&mut self, name: &str) -> Result<Result<(), NotReached>> {
         let node = self.cluster.node_mut(name);
         let mut process = node.process.take().context("it was started")?;
-        let Ok(status) = process.ended(REACHED) else {
+        let Ok(status) = process.wait_exit(FAIL_POINT_TIMEOUT) else {
             node.process = Some(process);
-            return Ok(Err(Missed));
+            return Ok(Err(NotReached));
         };
         ensure!(status.signal() == Some(9), "{name} ended by itself: {status}");
         node.host.kill_all()?;
@@ -94,22 +95,22 @@ impl Founders {
     }
 
     /// Waits until the fail point has stopped this node's process in its tracks.
-    pub(crate) fn stopped(&self, name: &str) -> Result<Result<(), Missed>> {
+    pub(crate) fn await_stopped(&self, name: &str) -> Result<Result<(), NotReached>> {
         let process = self.cluster.node(name).process.as_ref().context("it was started")?;
         let path = format!("/proc/{}/stat", process.pid());
-        let seen = until("the process to be stopped", REACHED, || {
+        let seen = until("the process to be stopped", FAIL_POINT_TIMEOUT, || {
             let stat = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
             // After the name, which may hold anything, in brackets.
             let is_stopped = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
             if is_stopped { Ok(()) } else { Err(stat) }
         });
-        Ok(seen.map_err(|_| Missed))
+        Ok(seen.map_err(|_| NotReached))
     }
 
     /// The cluster that each node's own disk says it belongs to, running or not: its record of the
     /// birth and its membership. An error if there are two in all.
-    pub(crate) fn on_disk(&self) -> Result<BTreeMap<String, ClusterId>> {
-        let found = self.cluster.on_disk()?;
+    pub(crate) fn cluster_ids_on_disk(&self) -> Result<BTreeMap<String, ClusterId>> {
+        let found = self.cluster.cluster_ids_on_disk()?;
         let all: BTreeSet<_> = found.values().flatten().collect();
         ensure!(all.len() < 2, "two clusters for one token: {found:?}");
         let one = |(name, clusters): (_, BTreeSet<_>)| Some((name, clusters.into_iter().next()?));
@@ -117,24 +118,24 @@ impl Founders {
     }
 
     /// Waits until all of these belong to one cluster, by their disks and by their own words.
-    pub(crate) fn in_one_cluster(&self, names: &[String]) -> Result<ClusterId> {
+    pub(crate) fn await_one_cluster(&self, names: &[String]) -> Result<ClusterId> {
         let all = format!("{names:?} to belong to one cluster");
         until(&all, HEALTHY, || {
-            let clusters = self.on_disk();
+            let clusters = self.cluster_ids_on_disk();
             // Two clusters never become one again: it fails at once, see below.
             let Ok(clusters) = clusters else { return Ok(()) };
             if names.iter().all(|name| clusters.contains_key(name)) {
                 Ok(())
             } else {
-                Err(format!("{clusters:?}; {}", self.told(names)))
+                Err(format!("{clusters:?}; {}", self.waiting_for_all(names)))
             }
         })?;
-        let clusters = self.on_disk()?;
+        let clusters = self.cluster_ids_on_disk()?;
         let cluster = *clusters.values().next().context("somebody belongs to a cluster")?;
         for name in names {
             until(&format!("{name} to name its cluster"), HEALTHY, || {
-                let said = self.cluster.ctl_at(name, &["status", "-o", "json"]);
-                match said.and_then(Said::json) {
+                let output = self.cluster.ctl_at(name, &["status", "-o", "json"]);
+                match output.and_then(CommandOutput::json) {
                     Ok(status) if status["clusterId"] == cluster.to_string().as_str() => Ok(()),
                     other => Err(format!("{other:?}")),
                 }
@@ -146,7 +147,7 @@ impl Founders {
     /// Waits until every machine is a member and a voter of one cluster, and every etcd is healthy.
     pub(crate) fn all_healthy(&self) -> Result<()> {
         let count = self.ranked.len();
-        self.in_one_cluster(&self.ranked)?;
+        self.await_one_cluster(&self.ranked)?;
         self.cluster.until_members("every machine a voter", |members| {
             let list = members["members"].as_array().cloned().unwrap_or_default();
             list.len() == count
@@ -154,7 +155,7 @@ impl Founders {
         })?;
         self.cluster.until_healthy()?;
         self.etcd_serves(count)?;
-        self.on_disk().map(|_| ())
+        self.cluster_ids_on_disk().map(|_| ())
     }
 
     /// Waits until a majority serves: it takes a write, and so does etcd, with this many members
@@ -162,7 +163,7 @@ impl Founders {
     pub(crate) fn serves(&self, etcd: usize) -> Result<()> {
         until("a write to be taken", HEALTHY, || {
             let args = ["token", "create", "--role", "worker", "--uses", "1"];
-            self.cluster.ctl(&args).and_then(Said::success).map_err(|e| format!("{e:#}"))
+            self.cluster.ctl(&args).and_then(CommandOutput::success).map_err(|e| format!("{e:#}"))
         })?;
         self.etcd_serves(etcd)
     }
@@ -175,24 +176,24 @@ impl Founders {
         })?;
         until("a write to etcd", HEALTHY, || {
             let put = self.cluster.etcdctl(&["put", "after", "the birth"]);
-            put.and_then(Said::success).map_err(|error| format!("{error:#}"))
+            put.and_then(CommandOutput::success).map_err(|error| format!("{error:#}"))
         })?;
         Ok(())
     }
 
     /// How many members stock etcdctl finds healthy; it fails when one is not, and still tells.
     fn etcd_healthy(&self) -> Result<usize> {
-        let said = self.cluster.etcdctl(&["endpoint", "health", "--cluster", "-w", "json"])?;
-        let list = said.out.lines().find(|line| line.starts_with('[')).map(serde_json::from_str);
-        let Some(Ok(Value::Array(list))) = list else { bail!("{}{}", said.out, said.err) };
+        let output = self.cluster.etcdctl(&["endpoint", "health", "--cluster", "-w", "json"])?;
+        let list = output.out.lines().find(|line| line.starts_with('[')).map(serde_json::from_str);
+        let Some(Ok(Value::Array(list))) = list else { bail!("{}{}", output.out, output.err) };
         Ok(list.iter().filter(|member| member["health"] == true).count())
     }
 
     /// What these nodes say they wait for.
-    pub(crate) fn told(&self, names: &[String]) -> String {
+    pub(crate) fn waiting_for_all(&self, names: &[String]) -> String {
         let word = |name: &String| {
-            let said = self.cluster.ctl_at(name, &["status", "-o", "json"]);
-            let status = said.map(|said| serde_json::from_str::<Value>(&said.out));
+            let output = self.cluster.ctl_at(name, &["status", "-o", "json"]);
+            let status = output.map(|output| serde_json::from_str::<Value>(&output.out));
             let Ok(Ok(status)) = status else { return format!("{name}: no answer") };
             format!("{name}: {}", status["nodes"][0]["waitingFor"].as_str().unwrap_or("nothing"))
         };
@@ -200,11 +201,11 @@ impl Founders {
     }
 
     /// Waits until each of these says that it waits for something with these words in it.
-    pub(crate) fn wait_for(&self, names: &[String], words: &str) -> Result<()> {
+    pub(crate) fn await_waiting_for(&self, names: &[String], words: &str) -> Result<()> {
         for name in names {
             until(&format!("{name} to say that it waits for {words:?}"), HEALTHY, || {
-                let told = self.told(std::slice::from_ref(name));
-                if told.contains(words) { Ok(()) } else { Err(told) }
+                let waiting_for_all = self.waiting_for_all(std::slice::from_ref(name));
+                if waiting_for_all.contains(words) { Ok(()) } else { Err(waiting_for_all) }
             })?;
         }
         Ok(())

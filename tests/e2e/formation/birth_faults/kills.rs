@@ -4,24 +4,25 @@
 use anyhow::{Context as _, Result, bail};
 use muster_tests::{Plan, scenario};
 
-use super::founders::{Founders, Missed};
+use super::founders::{Founders, NotReached};
 use super::matrix::{
-    INDISPENSABLE, OF_A_JOINER, OF_A_SIGNER, OF_THE_PROPOSER, PROPOSER, SECOND, THIRD, each, either,
+    INDISPENSABLE, OF_A_JOINER, OF_A_SIGNER, OF_THE_PROPOSER, PROPOSER, SECOND, THIRD, for_cases,
+    for_each_case,
 };
 
 /// What becomes of the founder that was killed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Then {
+pub(crate) enum Return {
     /// Three machines; it comes back at once.
-    ReturnsAtOnce,
+    AtOnce,
     /// Four machines; the others serve without it. It returns when all is done.
-    IsDoneWithout,
+    AfterBirth,
 }
 
 /// Runs a story until its fail point was passed: the order of messages may spare a founder a step.
-pub(crate) fn until_it_happens(
+pub(crate) fn until_reached(
     name: &str,
-    story: impl Fn(&muster_tests::Lab) -> Result<Result<(), Missed>>,
+    story: impl Fn(&muster_tests::Lab) -> Result<Result<(), NotReached>>,
 ) {
     let mut happened = false;
     for _ in 0..3 {
@@ -37,21 +38,21 @@ pub(crate) fn until_it_happens(
 }
 
 /// One founder dies at one place.
-pub(crate) fn kill(place: &str, rank: usize, then: Then) {
+pub(crate) fn kill(place: &str, rank: usize, then: Return) {
     let name = format!("{place}-{rank}-{then:?}");
-    until_it_happens(&name, |lab| {
+    until_reached(&name, |lab| {
         let machines = match then {
-            Then::ReturnsAtOnce => 3,
-            Then::IsDoneWithout => 4,
+            Return::AtOnce => 3,
+            Return::AfterBirth => 4,
         };
         let mut founders = Founders::plan(lab, &Plan::of(machines).expect(3))?;
         let victim = founders.ranked[rank].clone();
         founders.start_armed(&[&victim], place)?;
-        if let Err(missed) = founders.died(&victim)? {
-            return Ok(Err(missed));
+        if let Err(not_reached) = founders.await_killed(&victim)? {
+            return Ok(Err(not_reached));
         }
-        if matches!(then, Then::IsDoneWithout) {
-            founders.in_one_cluster(&founders.except(&[&victim]))?;
+        if matches!(then, Return::AfterBirth) {
+            founders.await_one_cluster(&founders.all_but(&[&victim]))?;
             // Two of three, if the dead one is a member of etcd.
             founders.serves(2)?;
         }
@@ -62,16 +63,16 @@ pub(crate) fn kill(place: &str, rank: usize, then: Then) {
 }
 
 /// One founder of three dies for good where the birth cannot go on without it.
-pub(crate) fn wait_for_it(place: &str, rank: usize) {
-    until_it_happens(&format!("{place}-{rank}-wait"), |lab| {
+pub(crate) fn check_waits_for(place: &str, rank: usize) {
+    until_reached(&format!("{place}-{rank}-wait"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(3))?;
         let victim = founders.ranked[rank].clone();
         founders.start_armed(&[&victim], place)?;
-        if let Err(missed) = founders.died(&victim)? {
-            return Ok(Err(missed));
+        if let Err(not_reached) = founders.await_killed(&victim)? {
+            return Ok(Err(not_reached));
         }
-        founders.wait_for(&founders.except(&[&victim]), "1 more of 3 founders")?;
-        let clusters = founders.on_disk()?;
+        founders.await_waiting_for(&founders.all_but(&[&victim]), "1 more of 3 founders")?;
+        let clusters = founders.cluster_ids_on_disk()?;
         if !clusters.is_empty() {
             bail!("born of two founders of three: {clusters:?}");
         }
@@ -84,8 +85,8 @@ pub(crate) fn wait_for_it(place: &str, rank: usize) {
 #[test]
 fn a_proposer_killed_at_any_step_returns_and_is_a_founder() {
     let cases = OF_THE_PROPOSER.map(|place| (place, PROPOSER));
-    each("proposers killed and back at once", &cases, |place, rank| {
-        kill(place, rank, Then::ReturnsAtOnce);
+    for_each_case("proposers killed and back at once", &cases, |place, rank| {
+        kill(place, rank, Return::AtOnce);
     });
 }
 
@@ -93,8 +94,8 @@ fn a_proposer_killed_at_any_step_returns_and_is_a_founder() {
 fn a_signer_killed_at_any_step_returns_and_is_a_founder() {
     let mut rank = [SECOND, THIRD].into_iter().cycle();
     let cases = OF_A_SIGNER.map(|place| (place, rank.next().unwrap_or(SECOND)));
-    either("signers killed and back at once", &cases, &cases, |(place, rank)| {
-        kill(place, *rank, Then::ReturnsAtOnce);
+    for_cases("signers killed and back at once", &cases, &cases, |(place, rank)| {
+        kill(place, *rank, Return::AtOnce);
     });
 }
 
@@ -108,7 +109,7 @@ fn a_founder_killed_for_good_is_done_without() {
         ("birth.send.settle.after", PROPOSER),
         ("birth.persist.born.before", SECOND),
     ];
-    each("killed for good", &cases, |place, rank| kill(place, rank, Then::IsDoneWithout));
+    for_each_case("killed for good", &cases, |place, rank| kill(place, rank, Return::AfterBirth));
 }
 
 #[test]
@@ -118,20 +119,20 @@ fn without_a_spare_machine_the_others_wait_for_the_third_and_say_so() {
         ("birth.send.promise.before", THIRD),
         ("birth.persist.certified.after", PROPOSER),
     ];
-    either("waited for", &cases, &INDISPENSABLE, |(place, rank)| wait_for_it(place, *rank));
+    for_cases("waited for", &cases, &INDISPENSABLE, |(place, rank)| check_waits_for(place, *rank));
 }
 
 /// The fourth of four machines is no founder: it is killed as it writes down that it has joined.
 #[test]
 fn a_machine_killed_as_it_joins_returns_and_is_a_member() {
     let cases = OF_A_JOINER;
-    either("joiners killed and back at once", &cases, &cases, |place| {
-        until_it_happens(&format!("{place}-joiner"), |lab| {
+    for_cases("joiners killed and back at once", &cases, &cases, |place| {
+        until_reached(&format!("{place}-joiner"), |lab| {
             let mut founders = Founders::plan(lab, &Plan::of(4).expect(3))?;
             let joiner = founders.ranked[3].clone();
             founders.start_armed(&[&joiner], place)?;
-            if let Err(missed) = founders.died(&joiner)? {
-                return Ok(Err(missed));
+            if let Err(not_reached) = founders.await_killed(&joiner)? {
+                return Ok(Err(not_reached));
             }
             founders.cluster.start(&joiner)?;
             founders.all_healthy()?;

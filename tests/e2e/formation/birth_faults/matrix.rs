@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use muster_formation::birth::failpoint::fail_point_names;
-use muster_tests::tell;
+use muster_tests::report;
 
 /// A place where a founder can be caught, and which founder: by rank, the first proposes.
 pub(crate) type Case = (&'static str, usize);
@@ -89,17 +89,17 @@ fn all() -> Vec<Case> {
 }
 
 /// Runs these cases, or with `MUSTER_BIRTH_MATRIX=1` every place of every founder.
-pub(crate) fn each(way: &str, cases: &[Case], run: impl Fn(&str, usize)) {
-    either(way, cases, &all(), |(place, rank)| run(place, *rank));
+pub(crate) fn for_each_case(way: &str, cases: &[Case], run: impl Fn(&str, usize)) {
+    for_cases(way, cases, &all(), |(place, rank)| run(place, *rank));
 }
 
 /// Runs the fixed cases, or with `MUSTER_BIRTH_MATRIX=1` all of them, and says how many there were.
-pub(crate) fn either<T>(way: &str, fixed: &[T], all: &[T], run: impl Fn(&T)) {
+pub(crate) fn for_cases<T>(way: &str, fixed: &[T], all: &[T], run: impl Fn(&T)) {
     let is_matrix = std::env::var_os("MUSTER_BIRTH_MATRIX").is_some_and(|asked| asked == "1");
     let start = Instant::now();
     let cases = if is_matrix { all } else { fixed };
     cases.iter().for_each(run);
-    tell(format_args!("{way}: {} places in {:.0?}", cases.len(), start.elapsed()));
+    report(format_args!("{way}: {} places in {:.0?}", cases.len(), start.elapsed()));
 }
 
 /// A place that is new and in none of these lists would never be tried.

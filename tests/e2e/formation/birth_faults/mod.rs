@@ -4,12 +4,12 @@
 //! `MUSTER_BIRTH_MATRIX=1` (tests/soak.sh) tries every place with every founder in every way; without
 //! it most places are tried, and the ways and founders are spread over them.
 
-mod copies;
+mod copied_disks;
+mod fail_points;
 mod founders;
 mod kills;
 mod matrix;
 mod partitions;
 mod refusals;
-mod setting;
 mod settling;
 mod split;

@@ -8,35 +8,35 @@ use muster_tests::wait::always;
 use muster_tests::{Host, Plan, scenario};
 
 use super::founders::Founders;
-use super::kills::until_it_happens;
-use super::matrix::{PROPOSER, SECOND, THIRD, each};
+use super::kills::until_reached;
+use super::matrix::{PROPOSER, SECOND, THIRD, for_each_case};
 
 /// Who is on the founder's side. There are four machines: three founders and a spare one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Side {
+pub(crate) enum Partition {
     /// Nobody; the others can found without it.
     Alone,
     /// The spare machine: neither side can found anew, but the other one can settle.
-    WithTheSpare,
+    WithSpare,
 }
 
 /// How long a partition lasts where nobody can be waited for.
-const LASTS: Duration = Duration::from_secs(4);
+const PARTITION_DURATION: Duration = Duration::from_secs(4);
 
 /// A partition that begins at one place of one founder.
-pub(crate) fn cut(place: &str, rank: usize, side: Side) {
-    until_it_happens(&format!("{place}-{rank}-cut-{side:?}"), |lab| {
+pub(crate) fn cut(place: &str, rank: usize, side: Partition) {
+    until_reached(&format!("{place}-{rank}-cut-{side:?}"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(4).expect(3))?;
         let stopped = founders.ranked[rank].clone();
         founders.start_armed(&[&stopped], &format!("{place}:stop"))?;
-        if let Err(missed) = founders.stopped(&stopped)? {
-            return Ok(Err(missed));
+        if let Err(not_reached) = founders.await_stopped(&stopped)? {
+            return Ok(Err(not_reached));
         }
         let here = match side {
-            Side::Alone => vec![stopped.clone()],
-            Side::WithTheSpare => vec![stopped.clone(), founders.ranked[3].clone()],
+            Partition::Alone => vec![stopped.clone()],
+            Partition::WithSpare => vec![stopped.clone(), founders.ranked[3].clone()],
         };
-        let there = founders.except(&here.iter().map(String::as_str).collect::<Vec<_>>());
+        let there = founders.all_but(&here.iter().map(String::as_str).collect::<Vec<_>>());
         let hosts = |names: &[String]| -> Vec<Host> {
             names.iter().map(|name| founders.cluster.node(name).host.clone()).collect()
         };
@@ -46,8 +46,8 @@ pub(crate) fn cut(place: &str, rank: usize, side: Side) {
             process.resume()?;
         }
         match side {
-            Side::Alone => founders.in_one_cluster(&there).map(|_| ())?,
-            Side::WithTheSpare => at_most_one(&founders, LASTS)?,
+            Partition::Alone => founders.await_one_cluster(&there).map(|_| ())?,
+            Partition::WithSpare => assert_at_most_one(&founders, PARTITION_DURATION)?,
         }
         lab.heal()?;
         founders.all_healthy()?;
@@ -55,9 +55,9 @@ pub(crate) fn cut(place: &str, rank: usize, side: Side) {
     });
 }
 
-fn at_most_one(founders: &Founders, lasts: Duration) -> Result<()> {
+fn assert_at_most_one(founders: &Founders, lasts: Duration) -> Result<()> {
     always("at most one cluster", lasts, || {
-        founders.on_disk().map(|_| ()).map_err(|error| format!("{error:#}"))
+        founders.cluster_ids_on_disk().map(|_| ()).map_err(|error| format!("{error:#}"))
     })
 }
 
@@ -73,7 +73,7 @@ fn a_founder_cut_off_alone_at_any_step_ends_in_the_one_cluster() {
         ("birth.send.vote.before", SECOND),
         ("birth.persist.born.after", PROPOSER),
     ];
-    each("cut off alone", &cases, |place, rank| cut(place, rank, Side::Alone));
+    for_each_case("cut off alone", &cases, |place, rank| cut(place, rank, Partition::Alone));
 }
 
 #[test]
@@ -83,7 +83,9 @@ fn a_partition_in_which_nobody_can_found_anew_ends_in_one_cluster() {
         ("birth.persist.certified.after", PROPOSER),
         ("birth.persist.born.before", THIRD),
     ];
-    each("cut off with the spare one", &cases, |place, rank| cut(place, rank, Side::WithTheSpare));
+    for_each_case("cut off with the spare one", &cases, |place, rank| {
+        cut(place, rank, Partition::WithSpare)
+    });
 }
 
 /// Everyone from everyone, and again: what is begun in one gap is settled in the next.
@@ -99,9 +101,9 @@ fn a_network_that_comes_and_goes_during_the_birth_ends_in_one_cluster() {
                 let others: Vec<_> = hosts.iter().skip(at + 1).collect();
                 lab.partition(&[host], &others)?;
             }
-            at_most_one(&founders, Duration::from_millis(700))?;
+            assert_at_most_one(&founders, Duration::from_millis(700))?;
             lab.heal()?;
-            at_most_one(&founders, Duration::from_millis(150 * (round + 1)))?;
+            assert_at_most_one(&founders, Duration::from_millis(150 * (round + 1)))?;
         }
         founders.all_healthy()
     });

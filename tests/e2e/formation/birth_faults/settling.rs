@@ -6,12 +6,12 @@ use anyhow::{Result, anyhow, ensure};
 use muster_tests::lab::Process;
 use muster_tests::{Plan, until};
 
-use super::founders::{Founders, Missed};
-use super::kills::until_it_happens;
-use super::matrix::{OF_A_SETTLER, PROPOSER, either};
+use super::founders::{Founders, NotReached};
+use super::kills::until_reached;
+use super::matrix::{OF_A_SETTLER, PROPOSER, for_cases};
 
 /// Those that are tried each time; [`OF_A_SETTLER`] in the soak.
-const USUAL: [&str; 8] = [
+const DEFAULT_POINTS: [&str; 8] = [
     "birth.persist.inquired.before",
     "birth.send.inquire.before",
     "birth.send.inquiry-reply.before",
@@ -23,27 +23,31 @@ const USUAL: [&str; 8] = [
 ];
 
 /// How long it may take until all three belong to one cluster.
-const SETTLED: Duration = Duration::from_mins(1);
+const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Both that are left are armed, since chance decides who asks.
-fn kill_a_settler(place: &str) {
-    until_it_happens(&format!("{place}-settler"), |lab| {
+fn check_settler_killed(place: &str) {
+    until_reached(&format!("{place}-settler"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(3))?;
         let proposer = founders.ranked[PROPOSER].clone();
-        let others = founders.except(&[&proposer]);
+        let others = founders.all_but(&[&proposer]);
         founders.arm(&proposer, "birth.persist.certified.after")?;
         others.iter().try_for_each(|name| founders.arm(name, place))?;
-        if let Err(missed) = founders.died(&proposer)? {
-            return Ok(Err(missed));
+        if let Err(not_reached) = founders.await_killed(&proposer)? {
+            return Ok(Err(not_reached));
         }
-        let dead = first_dead(&mut founders, &others, place)?;
-        founders.start_the_dead(&[dead])?;
+        let dead = await_first_killed(&mut founders, &others, place)?;
+        founders.restart_killed(&[dead])?;
         founders.cluster.start(&proposer)?;
         let start = Instant::now();
-        while founders.on_disk()?.len() < 3 {
-            founders.start_the_dead(&others)?;
-            let told = || founders.told(&founders.ranked);
-            ensure!(start.elapsed() < SETTLED, "not settled after a death at {place}: {}", told());
+        while founders.cluster_ids_on_disk()?.len() < 3 {
+            founders.restart_killed(&others)?;
+            let waiting_for_all = || founders.waiting_for_all(&founders.ranked);
+            ensure!(
+                start.elapsed() < SETTLE_TIMEOUT,
+                "not settled after a death at {place}: {}",
+                waiting_for_all()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         healthy(&mut founders, &others)?;
@@ -53,51 +57,57 @@ fn kill_a_settler(place: &str) {
 
 /// The same, and the settler that dies does not return until all is done: the proposer does, and
 /// the two that are left settle what the dead one left, or begin anew with the machine to spare.
-fn a_settler_is_done_without(place: &str) {
-    until_it_happens(&format!("{place}-settler-gone"), |lab| {
+fn check_settler_gone(place: &str) {
+    until_reached(&format!("{place}-settler-gone"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(4).expect(3))?;
         let [proposer, others @ .., spare] = &founders.ranked.clone()[..] else {
             unreachable!("four machines")
         };
         founders.arm(proposer, "birth.persist.certified.after")?;
         others.iter().try_for_each(|name| founders.arm(name, place))?;
-        if let Err(missed) = founders.died(proposer)? {
-            return Ok(Err(missed));
+        if let Err(not_reached) = founders.await_killed(proposer)? {
+            return Ok(Err(not_reached));
         }
         // Not before: the proposer might have chosen it for a founder.
         founders.cluster.start(spare)?;
-        let dead = first_dead(&mut founders, others, place)?;
-        founders.died(&dead)?.map_err(|Missed| anyhow!("{dead} was seen dead and runs"))?;
+        let dead = await_first_killed(&mut founders, others, place)?;
+        founders
+            .await_killed(&dead)?
+            .map_err(|NotReached| anyhow!("{dead} was seen dead and runs"))?;
         founders.cluster.start(proposer)?;
-        let left = founders.except(&[&dead]);
+        let left = founders.all_but(&[&dead]);
         let start = Instant::now();
         let in_it = |founders: &Founders| -> Result<bool> {
-            let clusters = founders.on_disk()?;
+            let clusters = founders.cluster_ids_on_disk()?;
             Ok(left.iter().all(|name| clusters.contains_key(name)))
         };
         while !in_it(&founders)? {
             // The other one may come to that place too.
-            founders.start_the_dead(&others_than(others, &dead))?;
-            let told = || founders.told(&left);
-            ensure!(start.elapsed() < SETTLED, "not settled without {dead}: {}", told());
+            founders.restart_killed(&all_except(others, &dead))?;
+            let waiting_for_all = || founders.waiting_for_all(&left);
+            ensure!(
+                start.elapsed() < SETTLE_TIMEOUT,
+                "not settled without {dead}: {}",
+                waiting_for_all()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
-        founders.start_the_dead(&others_than(others, &dead))?;
-        founders.in_one_cluster(&left)?;
+        founders.restart_killed(&all_except(others, &dead))?;
+        founders.await_one_cluster(&left)?;
         founders.serves(2)?;
         founders.cluster.start(&dead)?;
-        healthy(&mut founders, &others_than(others, &dead))?;
+        healthy(&mut founders, &all_except(others, &dead))?;
         Ok(Ok(()))
     });
 }
 
-fn others_than(names: &[String], one: &str) -> Vec<String> {
+fn all_except(names: &[String], one: &str) -> Vec<String> {
     names.iter().filter(|name| *name != one).cloned().collect()
 }
 
 /// Waits until one of these has died; chance decides which.
-fn first_dead(founders: &mut Founders, names: &[String], place: &str) -> Result<String> {
-    until(&format!("a death at {place}"), SETTLED, || {
+fn await_first_killed(founders: &mut Founders, names: &[String], place: &str) -> Result<String> {
+    until(&format!("a death at {place}"), SETTLE_TIMEOUT, || {
         let mut runs = |name: &String| {
             let process = &mut founders.cluster.node_mut(name).process;
             process.as_mut().is_some_and(Process::is_running)
@@ -109,7 +119,7 @@ fn first_dead(founders: &mut Founders, names: &[String], place: &str) -> Result<
 /// Whoever is born and has not told yet may die as late as this.
 fn healthy(founders: &mut Founders, others: &[String]) -> Result<()> {
     for _ in 0..20 {
-        founders.start_the_dead(others)?;
+        founders.restart_killed(others)?;
         std::thread::sleep(Duration::from_millis(50));
     }
     founders.all_healthy()
@@ -117,15 +127,15 @@ fn healthy(founders: &mut Founders, others: &[String]) -> Result<()> {
 
 #[test]
 fn whoever_settles_a_birth_may_be_killed_at_any_step_of_it() {
-    either("settlers killed and back at once", &USUAL, &OF_A_SETTLER, |place| {
-        kill_a_settler(place);
+    for_cases("settlers killed and back at once", &DEFAULT_POINTS, &OF_A_SETTLER, |place| {
+        check_settler_killed(place);
     });
 }
 
 #[test]
 fn whoever_settles_a_birth_may_die_for_good() {
     let fixed = ["birth.send.settle.before"];
-    either("settlers killed for good", &fixed, &OF_A_SETTLER, |place| {
-        a_settler_is_done_without(place);
+    for_cases("settlers killed for good", &fixed, &OF_A_SETTLER, |place| {
+        check_settler_gone(place);
     });
 }

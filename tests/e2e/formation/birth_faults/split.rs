@@ -25,19 +25,19 @@ fn six_machines_split_in_halves_become_one_cluster_when_the_founders_are_named()
         founders.cluster.start_all()?;
         let names =
             |list: &[&str]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
-        founders.wait_for(&names(&["cp-1", "cp-2"]), "1 more of 3 founders: cp-4")?;
-        founders.wait_for(&names(&["cp-4"]), "2 more of 3 founders: cp-1, cp-2")?;
+        founders.await_waiting_for(&names(&["cp-1", "cp-2"]), "1 more of 3 founders: cp-4")?;
+        founders.await_waiting_for(&names(&["cp-4"]), "2 more of 3 founders: cp-1, cp-2")?;
         let spare = names(&["cp-3", "cp-5", "cp-6"]);
-        founders.wait_for(&spare, "the founders cp-1, cp-2, cp-4 to found the cluster")?;
-        always("no cluster in either half", Duration::from_secs(4), || nobody(&founders))?;
+        founders.await_waiting_for(&spare, "the founders cp-1, cp-2, cp-4 to found the cluster")?;
+        always("no cluster in either half", Duration::from_secs(4), || no_cluster(&founders))?;
         lab.heal()?;
         founders.all_healthy()
     });
 }
 
-fn nobody(founders: &Founders) -> Result<(), String> {
+fn no_cluster(founders: &Founders) -> Result<(), String> {
     let look = || -> Result<()> {
-        let clusters = founders.on_disk()?;
+        let clusters = founders.cluster_ids_on_disk()?;
         ensure!(clusters.is_empty(), "{clusters:?}");
         Ok(())
     };

@@ -60,60 +60,60 @@ impl Samples {
 
 /// What a figure should not exceed (or fall below), and whether it does.
 #[derive(Debug, Clone, Serialize)]
-pub struct Aim {
+pub struct Target {
     pub text: String,
     pub met: bool,
 }
 
 /// One measured thing.
 #[derive(Debug, Clone, Serialize)]
-pub struct Figure {
+pub struct Measurement {
     pub section: &'static str,
     /// What was measured.
     pub what: String,
     /// On whom: `musterd`, `etcd`, `serf`.
-    pub whom: String,
+    pub subject: String,
     pub unit: &'static str,
     /// How many measurements are behind it.
     pub n: usize,
     /// `p50`, `p95`, … or the one `value`.
     pub values: BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub aim: Option<Aim>,
+    pub target: Option<Target>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-impl Figure {
+impl Measurement {
     /// Median and the given tail of several measurements.
     pub fn spread(
-        (what, whom): (impl Into<String>, &str),
+        (what, subject): (impl Into<String>, &str),
         unit: &'static str,
         samples: &Samples,
         tail: usize,
     ) -> Self {
         let (n, values) = (samples.len(), samples.values(tail));
-        Self::new((what.into(), whom), unit, n, values)
+        Self::new((what.into(), subject), unit, n, values)
     }
 
     /// One number; `n` is how many measurements it sums up.
     pub fn one(
-        (what, whom): (impl Into<String>, &str),
+        (what, subject): (impl Into<String>, &str),
         unit: &'static str,
         value: f64,
         n: usize,
     ) -> Self {
-        Self::new((what.into(), whom), unit, n, BTreeMap::from([("value".to_owned(), value)]))
+        Self::new((what.into(), subject), unit, n, BTreeMap::from([("value".to_owned(), value)]))
     }
 
     fn new(
-        (what, whom): (String, &str),
+        (what, subject): (String, &str),
         unit: &'static str,
         n: usize,
         values: BTreeMap<String, f64>,
     ) -> Self {
-        let whom = whom.to_owned();
-        Self { section: "", what, whom, unit, n, values, aim: None, note: None }
+        let subject = subject.to_owned();
+        Self { section: "", what, subject, unit, n, values, target: None, note: None }
     }
 
     /// The number that stands for it: the median, or the one.
@@ -126,7 +126,7 @@ impl Figure {
     #[must_use]
     pub fn at_most(self, limit: f64, text: impl Into<String>) -> Self {
         let met = self.main() <= limit;
-        Self { aim: Some(Aim { text: text.into(), met }), ..self }
+        Self { target: Some(Target { text: text.into(), met }), ..self }
     }
 
     #[must_use]
@@ -140,7 +140,7 @@ impl Figure {
 pub struct Report {
     pub machine: Machine,
     pub quick: bool,
-    pub figures: Vec<Figure>,
+    pub measurements: Vec<Measurement>,
     /// Sections that ended with an error, and what it was.
     pub failed: BTreeMap<&'static str, String>,
     /// What other programs found, as they told it.
@@ -151,8 +151,8 @@ pub struct Report {
 
 impl Report {
     pub fn new(machine: Machine, quick: bool) -> Self {
-        let (figures, failed, others) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { machine, quick, figures, failed, others, section: "" }
+        let (measurements, failed, others) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { machine, quick, measurements, failed, others, section: "" }
     }
 
     pub(super) fn begin(&mut self, section: &'static str) {
@@ -163,29 +163,31 @@ impl Report {
         self.failed.insert(section, why);
     }
 
-    pub fn add(&mut self, figure: Figure) {
-        self.figures.push(Figure { section: self.section, ..figure });
+    pub fn add(&mut self, measurement: Measurement) {
+        self.measurements.push(Measurement { section: self.section, ..measurement });
     }
 
     /// The figure of that name, if its section has run.
-    pub fn find(&self, section: &str, what: &str, whom: &str) -> Option<&Figure> {
-        self.figures.iter().find(|f| f.section == section && f.what == what && f.whom == whom)
+    pub fn find(&self, section: &str, what: &str, subject: &str) -> Option<&Measurement> {
+        self.measurements
+            .iter()
+            .find(|f| f.section == section && f.what == what && f.subject == subject)
     }
 
     /// For people.
     pub fn table(&self) -> String {
         let mut text = format!("{}\n", self.machine);
         let (mut section, mut what) = ("", "");
-        for figure in &self.figures {
-            if figure.section != section {
-                section = figure.section;
+        for measurement in &self.measurements {
+            if measurement.section != section {
+                section = measurement.section;
                 write!(text, "\n== {section}\n").expect("a string takes everything");
             }
-            if figure.what != what {
-                what = &figure.what;
+            if measurement.what != what {
+                what = &measurement.what;
                 writeln!(text, "{what}").expect("a string takes everything");
             }
-            writeln!(text, "{}", row(figure)).expect("a string takes everything");
+            writeln!(text, "{}", row(measurement)).expect("a string takes everything");
         }
         for (section, why) in &self.failed {
             write!(text, "\n== {section} FAILED: {why}\n").expect("a string takes everything");
@@ -197,8 +199,8 @@ impl Report {
     }
 }
 
-fn row(figure: &Figure) -> String {
-    let Figure { whom, unit, n, values, aim, note, .. } = figure;
+fn row(measurement: &Measurement) -> String {
+    let Measurement { subject, unit, n, values, target, note, .. } = measurement;
     let order = |name: &str| match name {
         "p50" | "value" => 0,
         "min" => 8,
@@ -214,10 +216,10 @@ fn row(figure: &Figure) -> String {
             name => format!("{name} {}", short(*value)),
         })
         .collect();
-    let mut text = format!("  {whom:<26} {} {unit}  (n={n})", numbers.join("  "));
-    if let Some(Aim { text: aim, met }) = aim {
+    let mut text = format!("  {subject:<26} {} {unit}  (n={n})", numbers.join("  "));
+    if let Some(Target { text: target, met }) = target {
         let met = if *met { "met" } else { "NOT met" };
-        write!(text, "  aim: {aim}: {met}").expect("a string takes everything");
+        write!(text, "  aim: {target}: {met}").expect("a string takes everything");
     }
     if let Some(note) = note {
         write!(text, "\n  {:<26} {note}", "").expect("a string takes everything");
@@ -256,8 +258,8 @@ mod tests {
         for value in [1.0, 1.0, 9.0] {
             samples.push(value);
         }
-        let figure = Figure::spread(("a wait", "musterd"), "s", &samples, 95);
-        assert!(figure.clone().at_most(1.0, "1 s").aim.unwrap().met);
-        assert!(!figure.at_most(0.9, "0.9 s").aim.unwrap().met);
+        let measurement = Measurement::spread(("a wait", "musterd"), "s", &samples, 95);
+        assert!(measurement.clone().at_most(1.0, "1 s").target.unwrap().met);
+        assert!(!measurement.at_most(0.9, "0.9 s").target.unwrap().met);
     }
 }

@@ -15,33 +15,33 @@ use crate::wait::until;
 
 /// What is held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum PausedStep {
     /// The start of an etcd member.
-    Etcd,
+    Start,
     /// The restore of a snapshot.
     Restore,
 }
 
 /// `etcd` and `etcdctl` of one host, held until they are let go.
 #[derive(Debug)]
-pub struct Held {
+pub struct PausedEtcd {
     dir: PathBuf,
     /// The cluster's file, with this etcd.
     pub config: PathBuf,
 }
 
-impl Held {
-    pub fn on(cluster: &Cluster, name: &str, work: Work) -> Result<Self> {
-        let dir = cluster.node(name).host.dir().join("held");
+impl PausedEtcd {
+    pub fn on(cluster: &Cluster, name: &str, work: PausedStep) -> Result<Self> {
+        let dir = cluster.node(name).host.dir().join("paused-etcd");
         fs::create_dir(&dir)?;
-        let begins = match work {
-            Work::Etcd => "--name=",
-            Work::Restore => "snapshot restore",
+        let argument = match work {
+            PausedStep::Start => "--name=",
+            PausedStep::Restore => "snapshot restore",
         };
         for program in ["etcd", "etcdctl"] {
             let real = run("sh", &["-c", &format!("command -v {program}")])?;
             let script = format!(
-                "#!/bin/sh\ncase \"$*\" in *'{begins}'*) d=${{0%/*}}; : > $d/asked\n\
+                "#!/bin/sh\ncase \"$*\" in *'{argument}'*) d=${{0%/*}}; : > $d/reached\n\
                  while [ -e $d/hold ]; do sleep 0.1; done;; esac\nexec {} \"$@\"\n",
                 real.trim()
             );
@@ -57,14 +57,14 @@ impl Held {
     }
 
     /// Waits until the work was to begin.
-    pub fn until_asked(&self) -> Result<()> {
-        let asked = self.dir.join("asked");
-        until("what is held up to be asked for", HEALTHY, || {
-            if asked.exists() { Ok(()) } else { Err("nobody has") }
+    pub fn until_reached(&self) -> Result<()> {
+        let reached = self.dir.join("reached");
+        until("the paused step to be reached", HEALTHY, || {
+            if reached.exists() { Ok(()) } else { Err("not reached") }
         })
     }
 
-    pub fn let_go(&self) -> Result<()> {
+    pub fn resume(&self) -> Result<()> {
         Ok(fs::remove_file(self.dir.join("hold"))?)
     }
 }

@@ -12,31 +12,31 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 /// Between two looks for new processes.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 
 /// So long a process is read at every look: it may yet become another program, as everything on a
 /// host of the lab begins as `ip`.
-const YOUNG: Duration = Duration::from_millis(500);
+const EARLY: Duration = Duration::from_millis(500);
 
 /// Between two looks at those that are there for longer.
-const AGAIN: Duration = Duration::from_secs(2);
+const REREAD: Duration = Duration::from_secs(2);
 
 /// Each text that was shown, with one of the places that showed it.
 type Shown = BTreeMap<Vec<u8>, PathBuf>;
 
 /// A thread that looks.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ProcessWatch {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Shown>>,
 }
 
-impl Watch {
+impl ProcessWatch {
     /// Begins to look.
     pub fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        Self { stop, thread: Some(std::thread::spawn(move || watch(&stopped))) }
+        Self { stop, thread: Some(std::thread::spawn(move || poll_until(&stopped))) }
     }
 
     /// Ends it, and gives all that was seen.
@@ -48,35 +48,35 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for ProcessWatch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
 }
 
 /// When a process was first seen and last read.
-struct Known {
+struct Observed {
     first: Instant,
     last: Instant,
 }
 
-fn watch(stop: &AtomicBool) -> Shown {
-    let (mut shown, mut known) = (Shown::new(), BTreeMap::new());
+fn poll_until(stop: &AtomicBool) -> Shown {
+    let (mut shown, mut observed) = (Shown::new(), BTreeMap::new());
     while !stop.load(Ordering::Acquire) {
         let now = Instant::now();
-        let before = std::mem::take(&mut known);
+        let before = std::mem::take(&mut observed);
         for pid in pids() {
-            let Known { first, last } = before
+            let Observed { first, last } = before
                 .get(&pid)
-                .map_or(Known { first: now, last: now }, |known| Known { ..*known });
+                .map_or(Observed { first: now, last: now }, |observed| Observed { ..*observed });
             let is_new = first == now;
-            let reads = is_new || now - first < YOUNG || now - last > AGAIN;
+            let reads = is_new || now - first < EARLY || now - last > REREAD;
             if reads {
-                look(pid, &mut shown);
+                read_process(pid, &mut shown);
             }
-            known.insert(pid, Known { first, last: if reads { now } else { last } });
+            observed.insert(pid, Observed { first, last: if reads { now } else { last } });
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
     shown
 }
@@ -87,7 +87,7 @@ fn pids() -> Vec<u32> {
 }
 
 /// Nothing of one that has ended meanwhile.
-fn look(pid: u32, shown: &mut Shown) {
+fn read_process(pid: u32, shown: &mut Shown) {
     for file in ["cmdline", "environ", "comm"] {
         let path = Path::new("/proc").join(pid.to_string()).join(file);
         if let Ok(text) = fs::read(&path)
@@ -107,11 +107,11 @@ mod tests {
 
     #[test]
     fn a_child_that_is_soon_gone_is_seen_with_its_arguments_and_its_environment() {
-        let watch = Watch::start();
+        let poll_until = ProcessWatch::start();
         let mut shell = Command::new("sh");
         shell.args(["-c", "exec sleep 0.1 # unseen", "argument-of-a-child"]);
         shell.env("SOME", "variable-of-a-child").status().unwrap();
-        let seen = watch.seen().unwrap();
+        let seen = poll_until.seen().unwrap();
         let shows = |word: &str| {
             let word = word.as_bytes();
             seen.iter().any(|(_, text)| text.windows(word.len()).any(|found| found == word))

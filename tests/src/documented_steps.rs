@@ -3,27 +3,27 @@
 use anyhow::{Result, ensure};
 
 use crate::Cluster;
-use crate::ctl::{Said, said};
+use crate::ctl::{CommandOutput, output_of};
 
-const MANUAL: &str = include_str!("../../docs/guide/operations.md");
+const OPERATIONS_GUIDE: &str = include_str!("../../docs/guide/operations.md");
 
 /// The commands under a heading of "What to do when", one a line, without their remarks.
-pub fn steps(heading: &str) -> Result<Vec<String>> {
+pub fn commands_under(heading: &str) -> Result<Vec<String>> {
     let begin = format!("\n**{heading}");
-    let found = MANUAL.split_once(&begin).map(|(_, rest)| rest);
+    let found = OPERATIONS_GUIDE.split_once(&begin).map(|(_, rest)| rest);
     let section = found.and_then(|rest| rest.split("\n\n**").next()).unwrap_or_default();
     let command = |line: &str| line.strip_prefix("    ").map(str::to_owned);
     let bare = |line: String| line.split("  #").next().unwrap_or_default().trim().to_owned();
-    let steps: Vec<_> = section.lines().filter_map(command).map(bare).collect();
-    ensure!(!steps.is_empty(), "docs/guide/operations.md has no commands under {heading:?}");
-    Ok(steps)
+    let commands: Vec<_> = section.lines().filter_map(command).map(bare).collect();
+    ensure!(!commands.is_empty(), "docs/guide/operations.md has no commands under {heading:?}");
+    Ok(commands)
 }
 
 impl Cluster {
     /// Does what a documented line says: `musterctl` and `etcdctl` on the operator's machine, anything
     /// else on `node`, whose state directory stands for `/var/lib/muster`. Its service manager is
     /// the test: `systemctl start` starts `musterd`, and `stop` finds that it has ended.
-    pub fn follow(&mut self, step: &str, node: &str) -> Result<()> {
+    pub fn run_documented_step(&mut self, step: &str, node: &str) -> Result<()> {
         let step = step.replace("NAME", node);
         if step == "systemctl start musterd" {
             return self.start(node);
@@ -33,22 +33,22 @@ impl Cluster {
             return self.ctl(&arguments)?.success().map(|_| ());
         }
         if step.starts_with("etcdctl ") {
-            return self.with_etcdctl(&step)?.success().map(|_| ());
+            return self.etcdctl_shell(&step)?.success().map(|_| ());
         }
         let host = &self.node(node).host;
         let state = host.dir().join("state").display().to_string();
         let script = format!("systemctl() {{ :; }}; {}", step.replace("/var/lib/muster", &state));
         let mut command = host.command("sh");
         command.args(["-c", &script]);
-        said(&mut command)?.success().map(|_| ())
+        output_of(&mut command)?.success().map(|_| ())
     }
 
     /// Runs a line of shell on the operator's machine that may call `etcdctl`.
-    pub fn with_etcdctl(&self, line: &str) -> Result<Said> {
+    pub fn etcdctl_shell(&self, line: &str) -> Result<CommandOutput> {
         self.etcdctl(&["version"])?.success()?; // fetches the credentials
-        let credentials = self.desk.dir().join("etcd-client");
-        let mut command = self.desk.command("sh");
+        let credentials = self.operator.dir().join("etcd-client");
+        let mut command = self.operator.command("sh");
         command.arg("-c").arg(format!("set -a; . \"$0/etcdctl.env\"; {line}")).arg(credentials);
-        said(&mut command)
+        output_of(&mut command)
     }
 }

@@ -9,32 +9,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use muster_tests::ctl::said;
-use muster_tests::manual::steps;
+use muster_tests::ctl::output_of;
+use muster_tests::documented_steps::commands_under;
 use muster_tests::{Cluster, Plan, scenario, until};
 
 /// How long a loaded machine may take over what is a matter of a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-type Spoil = fn(&Path) -> Result<()>;
+type DamageFn = fn(&Path) -> Result<()>;
 
 /// One damage, and what the node must say and how it must end.
 struct Damage {
     what: &'static str,
-    spoil: Spoil,
+    apply: DamageFn,
     code: i32,
     /// Parts of the one sentence: the file, and the way out.
     says: &'static [&'static str],
 }
 
-fn flip(path: &Path, at: impl Fn(usize) -> usize) -> Result<()> {
+fn flip_bit(path: &Path, at: impl Fn(usize) -> usize) -> Result<()> {
     let mut bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let at = at(bytes.len());
     bytes[at] ^= 0x01;
     Ok(fs::write(path, bytes)?)
 }
 
-fn cut(path: &Path) -> Result<()> {
+fn truncate_half(path: &Path) -> Result<()> {
     let file = fs::OpenOptions::new().write(true).open(path)?;
     Ok(file.set_len(file.metadata()?.len() / 2)?)
 }
@@ -51,71 +51,71 @@ const REINITIALISE: &str = musterd::fatal::REINITIALISE;
 const DAMAGES: &[Damage] = &[
     Damage {
         what: "a bit of the key",
-        spoil: |state| flip(&state.join("identity.key"), |length| length / 2),
+        apply: |state| flip_bit(&state.join("identity.key"), |length| length / 2),
         code: 78,
         says: &["belongs to another node", REINITIALISE],
     },
     Damage {
         what: "an empty key",
-        spoil: |state| Ok(fs::write(state.join("identity.key"), "")?),
+        apply: |state| Ok(fs::write(state.join("identity.key"), "")?),
         code: 78,
         says: &["identity.key", REINITIALISE],
     },
     Damage {
         what: "no key",
-        spoil: |state| Ok(fs::remove_file(state.join("identity.key"))?),
+        apply: |state| Ok(fs::remove_file(state.join("identity.key"))?),
         code: 78,
         says: &["identity.key", REINITIALISE],
     },
     Damage {
         what: "a bit of the promises",
-        spoil: |state| flip(&state.join("birth"), |length| length / 2),
+        apply: |state| flip_bit(&state.join("birth"), |length| length / 2),
         code: 78,
         says: &["birth", "corrupt", REINITIALISE],
     },
     Damage {
         what: "half the promises",
-        spoil: |state| cut(&state.join("birth")),
+        apply: |state| truncate_half(&state.join("birth")),
         code: 78,
         says: &["birth", "corrupt", REINITIALISE],
     },
     Damage {
         what: "no promises",
-        spoil: |state| Ok(fs::remove_file(state.join("birth"))?),
+        apply: |state| Ok(fs::remove_file(state.join("birth"))?),
         code: 78,
         says: &["birth record", "is missing", REINITIALISE],
     },
     Damage {
         what: "half the membership",
-        spoil: |state| cut(&state.join("membership.json")),
+        apply: |state| truncate_half(&state.join("membership.json")),
         code: 78,
         says: &["membership.json", REINITIALISE],
     },
     Damage {
         what: "a bit of the membership",
-        spoil: |state| flip(&state.join("membership.json"), |length| length / 2),
+        apply: |state| flip_bit(&state.join("membership.json"), |length| length / 2),
         code: 78,
         says: &["membership.json", REINITIALISE],
     },
     Damage {
         what: "a garbled header of the store",
-        spoil: |state| Ok(fs::write(state.join("raft/store.json"), "{")?),
+        apply: |state| Ok(fs::write(state.join("raft/store.json"), "{")?),
         code: 78,
         says: &["raft/store.json", REINITIALISE],
     },
     Damage {
         what: "a bit of the store",
-        spoil: |state| {
+        apply: |state| {
             let file = state.join("raft/data/db");
             let at = newest_byte(&file)?;
-            flip(&file, |_| at)
+            flip_bit(&file, |_| at)
         },
         code: 74,
         says: &["raft/data", REINITIALISE],
     },
     Damage {
         what: "half the store",
-        spoil: |state| {
+        apply: |state| {
             let file = state.join("raft/data/db");
             let at = newest_byte(&file)? / 2;
             Ok(fs::OpenOptions::new().write(true).open(&file)?.set_len(u64::try_from(at)?)?)
@@ -125,19 +125,19 @@ const DAMAGES: &[Damage] = &[
     },
     Damage {
         what: "the mark of the store",
-        spoil: |state| cut(&state.join("raft/mark")),
+        apply: |state| truncate_half(&state.join("raft/mark")),
         code: 74,
         says: &["raft/mark", REINITIALISE],
     },
     Damage {
         what: "no data in the store",
-        spoil: |state| Ok(fs::remove_dir_all(state.join("raft/data"))?),
+        apply: |state| Ok(fs::remove_dir_all(state.join("raft/data"))?),
         code: 78,
         says: &["raft/data", REINITIALISE],
     },
     Damage {
         what: "no store at all",
-        spoil: |state| Ok(fs::remove_dir_all(state.join("raft"))?),
+        apply: |state| Ok(fs::remove_dir_all(state.join("raft"))?),
         code: 78,
         says: &["raft", REINITIALISE],
     },
@@ -148,18 +148,18 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         fs::remove_dir_all(to)?;
     }
     let mut command = std::process::Command::new("cp");
-    said(command.arg("-a").arg(from).arg(to))?.success().map(|_| ())
+    output_of(command.arg("-a").arg(from).arg(to))?.success().map(|_| ())
 }
 
 /// How a node ended, if it did, what it logged, and which calls it answered before.
-struct End {
+struct ExitReport {
     status: Result<ExitStatus>,
     log: String,
     served: Vec<String>,
 }
 
 /// Starts `cp-2`, which must end by itself, and asks it all the while to read and to write.
-fn ends_by_itself(cluster: &mut Cluster) -> Result<End> {
+fn run_until_exit(cluster: &mut Cluster) -> Result<ExitReport> {
     let log = cluster.node("cp-2").host.dir().join("musterd.log");
     let before = fs::metadata(&log)?.len();
     cluster.start("cp-2")?;
@@ -171,34 +171,34 @@ fn ends_by_itself(cluster: &mut Cluster) -> Result<End> {
             scope.spawn(move || -> Result<Vec<String>> {
                 let mut served = Vec::new();
                 while !has_ended.load(Ordering::Relaxed) {
-                    let said = cluster.ctl_at("cp-2", call)?;
-                    if said.code == Some(0) {
-                        served.push(format!("{call:?}: {}", said.out));
+                    let output = cluster.ctl_at("cp-2", call)?;
+                    if output.code == Some(0) {
+                        served.push(format!("{call:?}: {}", output.out));
                     }
                     std::thread::sleep(Duration::from_millis(50)); // the node needs the processor too
                 }
                 Ok(served)
             })
         });
-        let status = process.ended(PATIENCE);
+        let status = process.wait_exit(TIMEOUT);
         has_ended.store(true, Ordering::Relaxed);
         let answers = calls.map(|call| call.join().expect("it only runs musterctl"));
         (status, answers.into_iter().collect::<Result<Vec<_>>>())
     });
-    let said = fs::read(&log)?;
-    let log = String::from_utf8_lossy(&said[usize::try_from(before)?..]).into_owned();
-    Ok(End { status, log, served: served?.concat() })
+    let output = fs::read(&log)?;
+    let log = String::from_utf8_lossy(&output[usize::try_from(before)?..]).into_owned();
+    Ok(ExitReport { status, log, served: served?.concat() })
 }
 
 /// The line in which it says why it ended.
-fn last_sentence(log: &str) -> &str {
+fn exit_message(log: &str) -> &str {
     let is_end = |line: &&str| line.starts_with("musterd: ") || line.contains("musterd exits");
     log.lines().rev().find(is_end).unwrap_or_default()
 }
 
 /// Calls that a node without a healthy state must not answer.
 const READ: &[&str] = &["token", "list", "-o", "json"];
-const WRITE: &[&str] = &["token", "create", "--role", "worker", "--description", "spoilt"];
+const WRITE: &[&str] = &["token", "create", "--role", "worker", "--description", "damaged"];
 
 fn write(cluster: &Cluster, description: &str) -> Result<()> {
     let args = ["token", "create", "--role", "worker", "--description", description];
@@ -206,37 +206,37 @@ fn write(cluster: &Cluster, description: &str) -> Result<()> {
 }
 
 /// All that is wrong with how the node takes one damage.
-fn faults(
+fn check_damage(
     cluster: &mut Cluster,
     damage: &Damage,
     state: &Path,
-    whole: &Path,
+    intact: &Path,
 ) -> Result<Vec<String>> {
-    let Damage { what, spoil, code, says } = damage;
-    copy(whole, state)?;
-    spoil(state)?;
-    let mut faults = Vec::new();
-    let End { status, log, served } = ends_by_itself(cluster)?;
+    let Damage { what, apply, code, says } = damage;
+    copy(intact, state)?;
+    apply(state)?;
+    let mut problems = Vec::new();
+    let ExitReport { status, log, served } = run_until_exit(cluster)?;
     if let Some(first) = served.first() {
-        faults.push(format!("{what}: it answered {} calls, first {first}", served.len()));
+        problems.push(format!("{what}: it answered {} calls, first {first}", served.len()));
     }
     match status.map(|status| status.code()) {
         Ok(found) => {
-            let sentence = last_sentence(&log);
+            let sentence = exit_message(&log);
             if found != Some(*code) {
-                faults.push(format!("{what}: it ended with {found:?}, not {code}: {log}"));
+                problems.push(format!("{what}: it ended with {found:?}, not {code}: {log}"));
             }
             if says.iter().any(|part| !sentence.contains(part)) {
-                faults.push(format!("{what}: not every one of {says:?} is said in {sentence:?}"));
+                problems.push(format!("{what}: not every one of {says:?} is said in {sentence:?}"));
             }
         }
         Err(error) => {
-            faults.push(format!("{what}: {error:#}"));
+            problems.push(format!("{what}: {error:#}"));
             cluster.node("cp-2").host.kill_all()?;
         }
     }
     write(cluster, what).with_context(|| format!("{what}: the others do not go on"))?;
-    Ok(faults)
+    Ok(problems)
 }
 
 #[test]
@@ -249,17 +249,17 @@ fn a_node_whose_files_are_damaged_serves_nothing_and_says_what_to_do() {
         // Some certificates and peers must have reached the disk.
         cluster.kill("cp-2")?;
         let dir = cluster.node("cp-2").host.dir().to_owned();
-        let (state, whole): (PathBuf, _) = (dir.join("state"), dir.join("whole"));
-        copy(&state, &whole)?;
+        let (state, intact): (PathBuf, _) = (dir.join("state"), dir.join("whole"));
+        copy(&state, &intact)?;
         let mut wrong = Vec::new();
         for damage in DAMAGES {
-            wrong.extend(faults(&mut cluster, damage, &state, &whole)?);
+            wrong.extend(check_damage(&mut cluster, damage, &state, &intact)?);
         }
         ensure!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 
         // The last damage stays; what follows is what the manual says.
-        for step in steps("A node's files are damaged.")? {
-            cluster.follow(&step, "cp-2").context(step)?;
+        for step in commands_under("A node's files are damaged.")? {
+            cluster.run_documented_step(&step, "cp-2").context(step)?;
         }
         ensure!(dir.join("state.damaged").exists(), "the manual does not keep what was there");
         cluster.until_members("cp-2 to be a member again", |members| {
@@ -282,11 +282,11 @@ fn remembered_peers_that_are_garbled_are_set_aside() {
         cluster.start_all()?;
         cluster.until_healthy()?;
         let peers = cluster.node("cp-2").host.dir().join("state/peers.json");
-        until("peers to be remembered", PATIENCE, || {
+        until("peers to be remembered", TIMEOUT, || {
             if peers.exists() { Ok(()) } else { Err("no file yet") }
         })?;
         cluster.kill("cp-2")?;
-        flip(&peers, |_| 0)?;
+        flip_bit(&peers, |_| 0)?;
         cluster.start("cp-2")?;
         cluster.until_healthy()?;
         ensure!(peers.with_extension("json.unreadable").exists(), "it was not set aside");

@@ -1,4 +1,4 @@
-//! The other program whose power is cut: `power-cut-newcomer DIR` is a node in its first seconds. It
+//! The other program whose power is cut: `power-cut-first-seconds DIR` is a node in its first seconds. It
 //! makes its state directory, its identity and its record of promises; then, again and again, it
 //! writes down what it is bound to and what etcd shall begin with, saves its membership, remembers
 //! its peers and begins as a member of etcd, and says what it does. It is run under strace.
@@ -13,7 +13,7 @@ use muster_init::units::etcd::credentials::{self, CredentialPaths};
 use muster_init::units::etcd::dir::EtcdDir;
 use muster_sources::remembered;
 use muster_storage::{self, SLED, StoreIdentity};
-use muster_tests::newcomer::{CLUSTER, member, membership, peers, record, snapshot};
+use muster_tests::first_seconds::{CLUSTER, member, membership, peers, record, snapshot};
 use muster_types::ClusterId;
 use musterd::state_dir::StateDir;
 use musterd::{prepare, restore};
@@ -23,38 +23,40 @@ const EPOCHS: u64 = 9;
 
 fn main() -> Result<()> {
     let dir =
-        std::env::args().nth(1).map(PathBuf::from).context("usage: power-cut-newcomer DIR")?;
+        std::env::args().nth(1).map(PathBuf::from).context("usage: power-cut-first-seconds DIR")?;
     let state = StateDir::open(&dir.join("var/state"))?;
     let (identity, promises) = prepare::identity::open(&state, false)?;
     say(&format!("is {}", identity.node_id()))?;
     // A node acts on the promises it finds, so they count as made.
     let found = promises.record.epoch;
-    does("bind", found, || Ok(()))?;
+    announce("bind", found, || Ok(()))?;
     // Not on the disk that is watched: it is the operator's.
-    let elsewhere = tempfile::tempdir()?;
+    let operator_dir = tempfile::tempdir()?;
     if promises.record.is_uncommitted() {
-        does("wish", found, || wish(&state, &promises.record, elsewhere.path()))?;
+        announce("restore", found, || {
+            persist_restore(&state, &promises.record, operator_dir.path())
+        })?;
     }
     // As a member does: what the membership implies is there before it.
     let owner = StoreIdentity { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
     muster_storage::create(&state.raft(), &owner, SLED)?;
-    let home = EtcdDir::new(state.etcd());
+    let etcd_dir = EtcdDir::new(state.etcd());
     for epoch in found + 1..=found + EPOCHS {
         let record = record(epoch, &identity)?;
-        does("bind", epoch, || Ok(promises.store.write(&record)?))?;
+        announce("bind", epoch, || Ok(promises.store.write(&record)?))?;
         if record.is_uncommitted() {
-            does("wish", epoch, || wish(&state, &record, elsewhere.path()))?;
+            announce("restore", epoch, || persist_restore(&state, &record, operator_dir.path()))?;
         }
-        does("save", epoch, || Ok(membership(epoch)?.save(&state.membership())?))?;
-        does("remember", epoch, || Ok(remembered::write(&state.peers(), &peers(epoch))?))?;
-        begin_etcd(&home, epoch)?;
+        announce("save", epoch, || Ok(membership(epoch)?.save(&state.membership())?))?;
+        announce("remember", epoch, || Ok(remembered::write(&state.peers(), &peers(epoch))?))?;
+        start_etcd(&etcd_dir, epoch)?;
     }
     Ok(())
 }
 
 /// What `musterd --restore-etcd` does before anything can be promised.
-fn wish(state: &StateDir, record: &BirthRecord, elsewhere: &Path) -> Result<()> {
-    let file = elsewhere.join("snapshot");
+fn persist_restore(state: &StateDir, record: &BirthRecord, operator_dir: &Path) -> Result<()> {
+    let file = operator_dir.join("snapshot");
     let given = match snapshot(record.epoch) {
         Some((_, bytes)) => {
             fs::write(&file, bytes)?;
@@ -68,26 +70,26 @@ fn wish(state: &StateDir, record: &BirthRecord, elsewhere: &Path) -> Result<()> 
 
 /// What the etcd unit does around the first start of a member, and etcd itself. etcd syncs its data;
 /// here it does not, since the record is there to outlive the data.
-fn begin_etcd(home: &EtcdDir, epoch: u64) -> Result<()> {
+fn start_etcd(etcd_dir: &EtcdDir, epoch: u64) -> Result<()> {
     let member = member(epoch)?;
-    muster_files::create_private_directory(home.root())?;
-    let paths = CredentialPaths::in_dir(home.root());
-    does("certify", epoch, || Ok(credentials::write(&paths, &member.credentials)?))?;
-    does("start", epoch, || Ok(home.check_start(&member)?))?;
-    let data = home.data(member.generation).join("member");
+    muster_files::create_private_directory(etcd_dir.root())?;
+    let paths = CredentialPaths::in_dir(etcd_dir.root());
+    announce("certify", epoch, || Ok(credentials::write(&paths, &member.credentials)?))?;
+    announce("start", epoch, || Ok(etcd_dir.check_start(&member)?))?;
+    let data = etcd_dir.data(member.generation).join("member");
     for file in ["wal/0.wal", "snap/db"] {
         let file = data.join(file);
         fs::create_dir_all(file.parent().context("it has one")?)?;
         fs::write(file, "etcd's own")?;
     }
-    does("note", epoch, || {
-        anyhow::ensure!(home.record_data(member.generation)?, "etcd's data is not seen");
+    announce("note", epoch, || {
+        anyhow::ensure!(etcd_dir.record_data(member.generation)?, "etcd's data is not seen");
         Ok(())
     })
 }
 
 /// Says that it does something, does it, and says that it did.
-fn does(what: &str, epoch: u64, something: impl FnOnce() -> Result<()>) -> Result<()> {
+fn announce(what: &str, epoch: u64, something: impl FnOnce() -> Result<()>) -> Result<()> {
     say(&format!("doing {what} {epoch}"))?;
     something()?;
     say(&format!("did {what} {epoch}"))

@@ -53,7 +53,7 @@ pub fn record(epoch: u64, node: &Identity) -> Result<BirthRecord> {
 }
 
 /// The epoch in which the node was last free, and so could be told what etcd begins with.
-pub fn last_free(epoch: u64) -> u64 {
+pub fn last_uncommitted(epoch: u64) -> u64 {
     epoch - epoch % 4
 }
 

@@ -66,10 +66,10 @@ impl Secret {
     }
 
     /// Every form, by what it is called.
-    fn forms(&self) -> Vec<(&'static str, Vec<u8>)> {
-        let mut forms = Vec::new();
+    fn encodings(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let mut encodings = Vec::new();
         for text in &self.texts {
-            forms.push(("as text", text.clone().into_bytes()));
+            encodings.push(("as text", text.clone().into_bytes()));
         }
         let bytes = &self.bytes;
         let last = bytes.len().saturating_sub(PART);
@@ -77,21 +77,21 @@ impl Secret {
             let part = &bytes[start..(start + PART).min(bytes.len())];
             let hex = hex(part);
             let numbers: Vec<_> = part.iter().map(ToString::to_string).collect();
-            forms.push(("raw", part.to_vec()));
-            forms.push(("in upper-case hex", hex.to_ascii_uppercase().into_bytes()));
-            forms.push(("in hex", hex.into_bytes()));
-            forms.push(("as a list of numbers", numbers.join(", ").into_bytes()));
-            forms.push(("as a list of numbers", numbers.join(",").into_bytes()));
+            encodings.push(("raw", part.to_vec()));
+            encodings.push(("in upper-case hex", hex.to_ascii_uppercase().into_bytes()));
+            encodings.push(("in hex", hex.into_bytes()));
+            encodings.push(("as a list of numbers", numbers.join(", ").into_bytes()));
+            encodings.push(("as a list of numbers", numbers.join(",").into_bytes()));
             for alphabet in [STANDARD, URL_SAFE] {
                 // Whatever stands before it, it falls on one of three places.
                 for shift in 0..3 {
-                    forms.push(("in base64", base64_inside(part, shift, alphabet)));
+                    encodings.push(("in base64", base64_of_part(part, shift, alphabet)));
                 }
             }
         }
         // base32 has no place in it but the beginning: nothing of ours writes it in the middle.
-        forms.push(("in base32", base32_of(&bytes[..(bytes.len() / 5 * 5).min(20)])));
-        forms
+        encodings.push(("in base32", base32_of(&bytes[..(bytes.len() / 5 * 5).min(20)])));
+        encodings
     }
 }
 
@@ -100,7 +100,7 @@ const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// The characters of base64 that depend on `part` alone when `shift` bytes stand before it.
-fn base64_inside(part: &[u8], shift: usize, alphabet: &[u8; 64]) -> Vec<u8> {
+fn base64_of_part(part: &[u8], shift: usize, alphabet: &[u8; 64]) -> Vec<u8> {
     let bits: Vec<u8> = [&vec![0; shift], part].concat();
     let mut text = Vec::new();
     for group in bits.chunks_exact(3) {
@@ -124,14 +124,14 @@ fn base32_of(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn decode(text: &str, alphabet: &[u8], width: u32) -> Result<Vec<u8>> {
-    let (mut bytes, mut held, mut bits) = (Vec::new(), 0_u32, 0);
+    let (mut bytes, mut buffer, mut bits) = (Vec::new(), 0_u32, 0);
     for byte in text.bytes().filter(|byte| *byte != b'=') {
         let value = alphabet.iter().position(|known| *known == byte);
-        held = held << width | u32::try_from(value.context("a foreign character")?)?;
+        buffer = buffer << width | u32::try_from(value.context("a foreign character")?)?;
         bits += width;
         if bits >= 8 {
             bits -= 8;
-            bytes.push(u8::try_from(held >> bits & 0xff)?);
+            bytes.push(u8::try_from(buffer >> bits & 0xff)?);
         }
     }
     Ok(bytes)
@@ -147,46 +147,46 @@ fn base64(text: &str) -> Result<Vec<u8>> {
 
 /// A secret in one of its forms, which may be found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
+pub struct Match {
     pub name: String,
-    pub form: &'static str,
+    pub encoding: &'static str,
 }
 
 /// Looks for all secrets of a run at once.
 #[derive(Debug)]
 pub struct Search {
-    needles: Vec<Found>,
-    machine: AhoCorasick,
+    patterns_by_index: Vec<Match>,
+    automaton: AhoCorasick,
 }
 
 impl Search {
     /// For all of these, in all their forms.
     pub fn new(secrets: &[Secret]) -> Result<Self> {
-        let (mut needles, mut patterns) = (Vec::new(), Vec::new());
+        let (mut patterns_by_index, mut patterns) = (Vec::new(), Vec::new());
         for secret in secrets {
             ensure!(secret.bytes.len() >= PART, "{} is too short to be looked for", secret.name);
-            for (form, pattern) in secret.forms() {
-                needles.push(Found { name: secret.name.clone(), form });
+            for (encoding, pattern) in secret.encodings() {
+                patterns_by_index.push(Match { name: secret.name.clone(), encoding });
                 patterns.push(pattern);
             }
         }
-        let machine = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&patterns)?;
-        Ok(Self { needles, machine })
+        let automaton = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&patterns)?;
+        Ok(Self { patterns_by_index, automaton })
     }
 
     /// Every secret that this shows.
-    pub fn look(&self, text: &[u8]) -> BTreeSet<Found> {
-        let hits = self.machine.find_overlapping_iter(text);
-        hits.map(|hit| self.needles[hit.pattern().as_usize()].clone()).collect()
+    pub fn scan(&self, text: &[u8]) -> BTreeSet<Match> {
+        let hits = self.automaton.find_overlapping_iter(text);
+        hits.map(|hit| self.patterns_by_index[hit.pattern().as_usize()].clone()).collect()
     }
 
     /// The forms of each secret.
-    pub fn forms(&self) -> BTreeMap<&str, BTreeSet<&'static str>> {
-        let mut forms: BTreeMap<&str, BTreeSet<&'static str>> = BTreeMap::new();
-        for Found { name, form } in &self.needles {
-            forms.entry(name).or_default().insert(form);
+    pub fn encodings(&self) -> BTreeMap<&str, BTreeSet<&'static str>> {
+        let mut encodings: BTreeMap<&str, BTreeSet<&'static str>> = BTreeMap::new();
+        for Match { name, encoding } in &self.patterns_by_index {
+            encodings.entry(name).or_default().insert(encoding);
         }
-        forms
+        encodings
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     /// Everything that somebody could write: the search has to find it in each.
-    fn written(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    fn encoded(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
         let hex = hex(bytes);
         let mut all = vec![
             ("raw".to_owned(), bytes.to_vec()),
@@ -210,20 +210,20 @@ mod tests {
         for before in 0..4 {
             for alphabet in [STANDARD, URL_SAFE] {
                 let whole = [&vec![0xa5; before], bytes, &[0, 1, 2]].concat();
-                all.push((format!("base64 +{before}"), base64_inside(&whole, 0, alphabet)));
+                all.push((format!("base64 +{before}"), base64_of_part(&whole, 0, alphabet)));
             }
         }
         all
     }
 
-    fn assert_found(secret: &Secret, forms: Vec<(String, Vec<u8>)>) {
+    fn assert_found(secret: &Secret, encodings: Vec<(String, Vec<u8>)>) {
         let search = Search::new(std::slice::from_ref(secret)).unwrap();
-        for (form, text) in forms {
+        for (encoding, text) in encodings {
             let line = [b"2026-01-01 INFO something: ", &text[..], b" and more"].concat();
-            let found = search.look(&line);
-            assert!(found.iter().any(|f| f.name == secret.name), "{} {form}", secret.name);
+            let found = search.scan(&line);
+            assert!(found.iter().any(|f| f.name == secret.name), "{} {encoding}", secret.name);
         }
-        assert!(search.look(b"a line that shows nothing").is_empty());
+        assert!(search.scan(b"a line that shows nothing").is_empty());
     }
 
     #[test]
@@ -238,9 +238,9 @@ mod tests {
             Secret::key("a P-256 key", &ServiceAccountKey::create().private_pem()).unwrap(),
         ];
         for secret in secrets {
-            assert_found(&secret, written(&secret.bytes));
-            assert_found(&secret, written(&secret.bytes[..secret.bytes.len() / 2 + 4]));
-            assert_found(&secret, written(&secret.bytes[secret.bytes.len() / 2 - 4..]));
+            assert_found(&secret, encoded(&secret.bytes));
+            assert_found(&secret, encoded(&secret.bytes[..secret.bytes.len() / 2 + 4]));
+            assert_found(&secret, encoded(&secret.bytes[secret.bytes.len() / 2 - 4..]));
         }
     }
 
@@ -249,7 +249,7 @@ mod tests {
         let key = ServiceAccountKey::create();
         let search = Search::new(&[Secret::key("k", &key.private_pem()).unwrap()]).unwrap();
         // A line's end cuts some of the forms, never all.
-        assert!(!search.look(key.private_pem().as_bytes()).is_empty());
-        assert!(search.look(key.public_pem().as_bytes()).is_empty());
+        assert!(!search.scan(key.private_pem().as_bytes()).is_empty());
+        assert!(search.scan(key.public_pem().as_bytes()).is_empty());
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// Between two looks at all logs.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(5);
 
 /// A log that is read to its end, again and again.
 #[derive(Debug)]
@@ -43,38 +43,38 @@ impl Tail {
 
 /// What one line says of another member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sight {
+pub enum MemberEvent {
     Seen(String),
     Gone(String),
 }
 
 /// How a daemon's log speaks of members.
-pub type Reader = fn(&str) -> Option<Sight>;
+pub type Reader = fn(&str) -> Option<MemberEvent>;
 
 /// The members that one node sees, by its log.
 #[derive(Debug)]
-pub struct Eyes {
+pub struct MemberView {
     tail: Tail,
     read: Reader,
     pub seen: BTreeSet<String>,
     /// How often a member vanished.
-    pub alarms: usize,
+    pub losses: usize,
 }
 
-impl Eyes {
+impl MemberView {
     pub fn of(log: &Path, read: Reader) -> Self {
-        Self { tail: Tail::of(log), read, seen: BTreeSet::new(), alarms: 0 }
+        Self { tail: Tail::of(log), read, seen: BTreeSet::new(), losses: 0 }
     }
 
     /// Reads what is new.
-    pub fn look(&mut self) -> Result<()> {
+    pub fn update(&mut self) -> Result<()> {
         for line in self.tail.lines()? {
             match (self.read)(&line) {
-                Some(Sight::Seen(who)) => {
+                Some(MemberEvent::Seen(who)) => {
                     self.seen.insert(who);
                 }
-                Some(Sight::Gone(who)) => {
-                    self.alarms += usize::from(self.seen.remove(&who));
+                Some(MemberEvent::Gone(who)) => {
+                    self.losses += usize::from(self.seen.remove(&who));
                 }
                 None => {}
             }
@@ -83,8 +83,8 @@ impl Eyes {
     }
 
     /// Begins anew: the daemon does, too.
-    pub fn forget(&mut self) -> Result<()> {
-        self.look()?;
+    pub fn reset(&mut self) -> Result<()> {
+        self.update()?;
         self.seen.clear();
         Ok(())
     }
@@ -94,22 +94,22 @@ impl Eyes {
 pub fn until_all(
     what: &str,
     limit: Duration,
-    eyes: &mut [Eyes],
-    fits: impl Fn(&Eyes) -> bool,
+    views: &mut [MemberView],
+    fits: impl Fn(&MemberView) -> bool,
 ) -> Result<Instant> {
     let start = Instant::now();
     loop {
-        for one in eyes.iter_mut() {
-            one.look()?;
+        for one in views.iter_mut() {
+            one.update()?;
         }
-        let missing = eyes.iter().filter(|one| !fits(one)).count();
+        let missing = views.iter().filter(|one| !fits(one)).count();
         if missing == 0 {
             return Ok(Instant::now());
         }
         if start.elapsed() > limit {
-            bail!("waited {limit:?} for {what}: {missing} of {} do not", eyes.len());
+            bail!("waited {limit:?} for {what}: {missing} of {} do not", views.len());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 
 /// `None` for what is not there any more.
-pub fn there<T>(found: io::Result<T>) -> Result<Option<T>> {
+pub fn if_exists<T>(found: io::Result<T>) -> Result<Option<T>> {
     match found {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         found => Ok(Some(found?)),
@@ -21,9 +21,9 @@ pub fn there<T>(found: io::Result<T>) -> Result<Option<T>> {
 pub fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let (mut files, mut left) = (Vec::new(), vec![root.to_owned()]);
     while let Some(path) = left.pop() {
-        let Some(meta) = there(fs::symlink_metadata(&path))? else { continue };
+        let Some(meta) = if_exists(fs::symlink_metadata(&path))? else { continue };
         if meta.is_dir() {
-            for entry in there(fs::read_dir(&path))?.into_iter().flatten() {
+            for entry in if_exists(fs::read_dir(&path))?.into_iter().flatten() {
                 left.push(entry?.path());
             }
         } else if meta.is_file() {
@@ -34,32 +34,32 @@ pub fn files(root: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Whether the file's own mode lets somebody else on this machine read it, wherever it lies.
-pub fn is_open(file: &Path) -> Result<bool> {
-    let meta = there(fs::metadata(file))?;
+pub fn is_readable_by_others(file: &Path) -> Result<bool> {
+    let meta = if_exists(fs::metadata(file))?;
     Ok(meta.is_some_and(|meta| meta.permissions().mode() & 0o077 != 0))
 }
 
 /// Where programs put what they forget, whoever they are.
-const SHARED: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/dev/shm"];
+const SHARED_DIRECTORIES: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/dev/shm"];
 
 /// As much of one file as is looked at.
-const LOOKED_AT: u64 = 8 << 20;
+const MAX_READ: u64 = 8 << 20;
 
 /// What others on this machine could find: the files in the shared places that were changed since
 /// `since`, but for what lies in `own`, and what is a build's or another test's of its own.
-pub fn elsewhere(since: SystemTime, own: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+pub fn changed_since(since: SystemTime, own: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut found = Vec::new();
-    let mut left: BTreeSet<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
+    let mut left: BTreeSet<PathBuf> = SHARED_DIRECTORIES.iter().map(PathBuf::from).collect();
     left.insert(std::env::temp_dir());
     while let Some(path) = left.pop_last() {
         // What cannot be looked at has gone, or belongs to the kernel.
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-        if meta.is_dir() && path != own && !is_others(&path) {
+        if meta.is_dir() && path != own && !is_ignored(&path) {
             left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|e| e.path()));
         } else if meta.is_file() && changed(&meta)? >= since {
             let Ok(file) = File::open(&path) else { continue };
             let mut bytes = Vec::new();
-            if file.take(LOOKED_AT).read_to_end(&mut bytes).is_ok() {
+            if file.take(MAX_READ).read_to_end(&mut bytes).is_ok() {
                 found.push((path, bytes));
             }
         }
@@ -67,10 +67,10 @@ pub fn elsewhere(since: SystemTime, own: &Path) -> Result<Vec<(PathBuf, Vec<u8>)
     Ok(found)
 }
 
-fn is_others(directory: &Path) -> bool {
+fn is_ignored(directory: &Path) -> bool {
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("muster-lab-")
-        || name.starts_with("muster-bench-")
+        || name.starts_with("muster-loopback-")
         || directory.join("CACHEDIR.TAG").exists()
 }
 

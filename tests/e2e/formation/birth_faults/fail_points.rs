@@ -15,11 +15,11 @@ fn a_setting_that_names_no_fail_point_keeps_the_node_from_starting() {
         founders.start_armed(&["cp-1"], "birth.persist.promise.before")?;
         let node = founders.cluster.node_mut("cp-1");
         let mut process = node.process.take().context("it was started")?;
-        let status = process.ended(Duration::from_secs(20))?;
+        let status = process.wait_exit(Duration::from_secs(20))?;
         ensure!(status.code() == Some(71), "{status}");
         let log = std::fs::read_to_string(process.log())?;
         ensure!(log.contains(FailPointHook::VARIABLE) && log.contains("promise.before"), "{log}");
-        ensure!(founders.on_disk()?.is_empty(), "it was born all the same");
+        ensure!(founders.cluster_ids_on_disk()?.is_empty(), "it was born all the same");
         Ok(())
     });
 }

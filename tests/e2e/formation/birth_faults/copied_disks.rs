@@ -29,10 +29,12 @@ fn machines_with_one_identity_found_nothing_and_name_each_other_until_one_is_wip
         copy(&first, &second)?;
         founders.cluster.start_all()?;
         let all = founders.ranked.clone();
-        founders.wait_for(&all, "to have an identity each")?;
-        always("nothing is founded", Duration::from_secs(4), || match founders.on_disk() {
-            Ok(clusters) if clusters.is_empty() => Ok(()),
-            other => Err(format!("{other:?}")),
+        founders.await_waiting_for(&all, "to have an identity each")?;
+        always("nothing is founded", Duration::from_secs(4), || {
+            match founders.cluster_ids_on_disk() {
+                Ok(clusters) if clusters.is_empty() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })?;
         founders.cluster.kill("cp-2")?;
         std::fs::remove_dir_all(&second)?;
@@ -86,7 +88,7 @@ fn a_member_whose_raft_state_is_gone_does_not_begin_a_new_one() {
         founders.cluster.start("cp-2")?;
         let node = founders.cluster.node_mut("cp-2");
         let mut process = node.process.take().context("it was started")?;
-        let status = process.ended(HEALTHY)?;
+        let status = process.wait_exit(HEALTHY)?;
         ensure!(status.code() == Some(78), "{status}");
         let log = std::fs::read_to_string(process.log())?;
         ensure!(log.contains("musterctl node remove"), "it does not say what to do: {log}");

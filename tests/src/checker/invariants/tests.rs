@@ -1,12 +1,12 @@
-//! Histories that must be refused, and the judges against the search.
+//! Histories that must be rejected, and a comparison of the invariants with the search.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::history::{History, Object, Read, Register, Set, Sighting, Violation, Write, judge};
-use super::search::{Kind, is_linearizable};
-use super::{register, set};
+use super::search::{SequentialObject, is_linearizable};
+use super::{Violation, check, check_register, check_set};
+use crate::checker::history::{ClusterIdReport, History, Object, Read, Register, Set, Write};
 
 fn write(value: u64, began: u64, acknowledged: Option<u64>) -> Write {
     Write { value, began, acknowledged, node: "cp-1".to_owned() }
@@ -31,34 +31,34 @@ fn register(writes: &[Write], reads: &[(Option<u64>, u64, u64)]) -> Register {
 #[test]
 fn a_lost_write_is_refused() {
     let history = set(&[write(1, 1, Some(2))], &[(&[], 3, 4)]);
-    assert!(matches!(set::check(&history)[..], [Violation::Lost { value: 1, .. }]));
-    // The same for a register: acknowledged after the other one, and the other one is read.
+    assert!(matches!(check_set(&history)[..], [Violation::Lost { value: 1, .. }]));
+    // The same for a register: a read returns the other value, which was written before.
     let writes = [write(1, 1, Some(2)), write(2, 3, Some(4))];
     let history = register(&writes, &[(Some(1), 5, 6)]);
-    assert!(matches!(register::check(&history)[..], [Violation::Unordered { .. }]));
+    assert!(matches!(check_register(&history)[..], [Violation::Cycle { .. }]));
     let history = register(&writes[..1], &[(None, 5, 6)]);
-    assert!(matches!(register::check(&history)[..], [Violation::Unordered { .. }]));
+    assert!(matches!(check_register(&history)[..], [Violation::Cycle { .. }]));
 }
 
 #[test]
 fn a_stale_read_is_refused_although_the_write_was_never_acknowledged() {
     let history = set(&[write(1, 1, None)], &[(&[1], 2, 3), (&[], 4, 5)]);
-    assert!(matches!(set::check(&history)[..], [Violation::Stale { value: 1, .. }]));
+    assert!(matches!(check_set(&history)[..], [Violation::Stale { value: 1, .. }]));
     let history = register(
         &[write(1, 1, None), write(2, 1, None)],
         &[(Some(1), 2, 3), (Some(2), 4, 5), (Some(1), 6, 7)],
     );
-    assert!(matches!(register::check(&history)[..], [Violation::Unordered { .. }]));
+    assert!(matches!(check_register(&history)[..], [Violation::Cycle { .. }]));
 }
 
 #[test]
-fn a_value_that_nobody_wrote_or_only_later_is_refused() {
+fn a_value_that_was_never_written_or_only_later_is_refused() {
     let history = set(&[write(1, 5, Some(6))], &[(&[7], 1, 2), (&[1], 3, 4)]);
-    let found = set::check(&history);
+    let found = check_set(&history);
     assert!(found.iter().any(|v| matches!(v, Violation::Phantom { value: 7, .. })), "{found:?}");
     assert!(found.iter().any(|v| matches!(v, Violation::Phantom { value: 1, .. })), "{found:?}");
     let history = register(&[write(1, 5, Some(6))], &[(Some(7), 1, 2), (Some(1), 3, 4)]);
-    let found = register::check(&history);
+    let found = check_register(&history);
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found.iter().all(|v| matches!(v, Violation::Phantom { .. })), "{found:?}");
 }
@@ -67,38 +67,44 @@ fn a_value_that_nobody_wrote_or_only_later_is_refused() {
 fn reads_that_contradict_each_other_are_refused() {
     let writes = [write(1, 1, Some(9)), write(2, 1, Some(9))];
     let history = set(&writes, &[(&[1], 2, 8), (&[2], 2, 8)]);
-    assert!(matches!(set::check(&history)[..], [Violation::Contradiction { .. }]));
+    assert!(matches!(check_set(&history)[..], [Violation::Disagreement { .. }]));
 }
 
 #[test]
 fn a_write_that_shows_without_the_one_before_it_is_refused() {
     let writes = [write(1, 1, Some(3)), write(2, 4, Some(9))];
     let history = set(&writes, &[(&[2], 2, 8)]);
-    assert!(matches!(set::check(&history)[..], [Violation::Skipped { missing: 1, shown: 2, .. }]));
+    assert!(matches!(
+        check_set(&history)[..],
+        [Violation::OutOfOrder { missing: 1, shown: 2, .. }]
+    ));
 }
 
 #[test]
 fn two_clusters_are_refused() {
-    let sighting =
-        |node: &str, cluster: &str| Sighting { node: node.into(), cluster: cluster.into(), at: 1 };
+    let report = |node: &str, cluster: &str| ClusterIdReport {
+        node: node.into(),
+        cluster: cluster.into(),
+        at: 1,
+    };
     let mut history = History {
-        sightings: vec![sighting("cp-1", "a"), sighting("cp-2", "a")],
+        cluster_ids: vec![report("cp-1", "a"), report("cp-2", "a")],
         ..History::default()
     };
-    assert!(judge(&history).is_empty());
-    history.sightings.push(sighting("cp-3", "b"));
-    assert!(matches!(judge(&history)[..], [(_, Violation::TwoClusters { .. })]));
+    assert!(check(&history).is_empty());
+    history.cluster_ids.push(report("cp-3", "b"));
+    assert!(matches!(check(&history)[..], [(_, Violation::TwoClusters { .. })]));
 }
 
 #[test]
 fn what_is_concurrent_or_unknown_may_be_seen_or_not() {
     let writes = [write(1, 1, Some(9)), write(2, 1, None)];
-    assert!(set::check(&set(&writes, &[(&[], 2, 3), (&[1], 4, 5), (&[1, 2], 20, 21)])).is_empty());
+    assert!(check_set(&set(&writes, &[(&[], 2, 3), (&[1], 4, 5), (&[1, 2], 20, 21)])).is_empty());
     let reads = [(None, 2, 3), (Some(1), 4, 5), (Some(2), 20, 21)];
-    assert!(register::check(&register(&writes, &reads)).is_empty());
+    assert!(check_register(&register(&writes, &reads)).is_empty());
 }
 
-/// Histories as the clients could see them if the store did anything at all.
+/// Random histories, as clients could see them of a store without any guarantee.
 fn history<T: std::fmt::Debug>(
     seen: impl Strategy<Value = T> + Clone,
 ) -> impl Strategy<Value = Object<T>> {
@@ -116,7 +122,10 @@ fn history<T: std::fmt::Debug>(
     })
 }
 
-fn agree<T: Kind>(history: &Object<T>, found: &[Violation]) -> Result<(), TestCaseError> {
+fn agree<T: SequentialObject>(
+    history: &Object<T>,
+    found: &[Violation],
+) -> Result<(), TestCaseError> {
     prop_assert_eq!(found.is_empty(), is_linearizable(history), "{:?}", found);
     Ok(())
 }
@@ -125,16 +134,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn the_set_s_judge_agrees_with_the_search_of_every_order(
+    fn the_set_s_invariants_agree_with_the_search_of_every_order(
         history in history(prop::collection::btree_set(1u64..5, 0..4))
     ) {
-        agree(&history, &set::check(&history))?;
+        agree(&history, &check_set(&history))?;
     }
 
     #[test]
-    fn the_register_s_judge_agrees_with_the_search_of_every_order(
+    fn the_register_s_invariants_agree_with_the_search_of_every_order(
         history in history(prop::option::weighted(0.8, 1u64..5))
     ) {
-        agree(&history, &register::check(&history))?;
+        agree(&history, &check_register(&history))?;
     }
 }

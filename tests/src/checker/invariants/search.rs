@@ -1,14 +1,15 @@
-//! Tries every order of a small history (Wing and Gong): slow, and too simple to be wrong.
+//! Exhaustive linearizability check of a small history (Wing and Gong): slow, and too simple to be
+//! wrong.
 
-use super::history::Object;
+use crate::checker::history::Object;
 
-/// What an object is: how a value changes it.
-pub(super) trait Kind: Sized + Clone + PartialEq {
+/// State of a sequential object.
+pub(super) trait SequentialObject: Sized + Clone + PartialEq {
     fn empty() -> Self;
     fn written(&self, value: u64) -> Self;
 }
 
-impl Kind for std::collections::BTreeSet<u64> {
+impl SequentialObject for std::collections::BTreeSet<u64> {
     fn empty() -> Self {
         Self::new()
     }
@@ -18,7 +19,7 @@ impl Kind for std::collections::BTreeSet<u64> {
     }
 }
 
-impl Kind for Option<u64> {
+impl SequentialObject for Option<u64> {
     fn empty() -> Self {
         None
     }
@@ -49,8 +50,8 @@ impl<T> Op<T> {
     }
 }
 
-/// Whether any order explains the history.
-pub(super) fn is_linearizable<T: Kind>(object: &Object<T>) -> bool {
+/// Returns true if any order explains the history.
+pub(super) fn is_linearizable<T: SequentialObject>(object: &Object<T>) -> bool {
     let writes = object.writes.iter().map(|write| Op::Write {
         value: write.value,
         began: write.began,
@@ -64,7 +65,7 @@ pub(super) fn is_linearizable<T: Kind>(object: &Object<T>) -> bool {
     explains(&T::empty(), &writes.chain(reads).collect::<Vec<_>>())
 }
 
-fn explains<T: Kind>(state: &T, left: &[Op<T>]) -> bool {
+fn explains<T: SequentialObject>(state: &T, left: &[Op<T>]) -> bool {
     if left.iter().all(|op| matches!(op, Op::Write { ended: None, .. })) {
         return true;
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// The clusters that the record of its birth and its membership name: none before it belongs to any,
 /// and never two.
-pub fn on_disk(state: &Path) -> Result<BTreeSet<ClusterId>> {
+pub fn read(state: &Path) -> Result<BTreeSet<ClusterId>> {
     let found = [born(state)?, member(state)?];
     Ok(found.into_iter().flatten().collect())
 }

@@ -13,14 +13,14 @@ use crate::wait::until;
 
 /// What a node was before it moved.
 #[derive(Debug)]
-pub struct Moved {
+pub struct AddressChange {
     name: String,
     from: Ipv4Addr,
     node_id: Value,
     etcd_id: Value,
 }
 
-impl Moved {
+impl AddressChange {
     /// Remembers a node of a healthy cluster that is about to move.
     pub fn before(cluster: &Cluster, name: &str) -> Result<Self> {
         Ok(Self {
@@ -33,7 +33,7 @@ impl Moved {
 
     /// Waits until the cluster and etcd have the node at this address and nowhere else, as the member
     /// that it was.
-    pub fn is_followed(&self, cluster: &Cluster, to: Ipv4Addr, limit: Duration) -> Result<()> {
+    pub fn assert_followed(&self, cluster: &Cluster, to: Ipv4Addr, limit: Duration) -> Result<()> {
         let Self { name, from, node_id, etcd_id } = self;
         let peer_url = |address: &Ipv4Addr| format!("https://{address}:2380");
         until(&format!("{name} at {to}, in etcd too"), limit, || {

@@ -19,16 +19,16 @@ use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
 /// Every certificate that a server showed, DER.
 #[derive(Debug, Clone, Default)]
-pub struct Shown(Arc<Mutex<Vec<Vec<u8>>>>);
+pub struct RecordingVerifier(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Shown {
+impl RecordingVerifier {
     pub fn certificates(&self) -> Vec<Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// Believes anyone.
-impl ServerCertVerifier for Shown {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -37,8 +37,8 @@ impl ServerCertVerifier for Shown {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.extend(std::iter::once(leaf).chain(more).map(|der| der.to_vec()));
+        let mut certificates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        certificates.extend(std::iter::once(leaf).chain(more).map(|der| der.to_vec()));
         Ok(ServerCertVerified::assertion())
     }
 
@@ -74,8 +74,12 @@ fn now() -> SystemTime {
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Dials with this protocol and a self-made certificate of this identity.
-pub fn client(alpn: &[u8], identity: &Identity, shown: &Shown) -> Result<quinn::ClientConfig> {
-    presenting(alpn, identity.self_signed(now()), shown)
+pub fn client(
+    alpn: &[u8],
+    identity: &Identity,
+    verifier: &RecordingVerifier,
+) -> Result<quinn::ClientConfig> {
+    client_with(alpn, identity.self_signed(now()), verifier)
 }
 
 /// This key with a chain, whoever issued that.
@@ -84,7 +88,7 @@ pub fn with_chain(identity: &Identity, chain: Vec<CertificateDer<'static>>) -> A
 }
 
 /// A certificate for this key that an authority of one's own issues.
-pub fn forged(identity: &Identity) -> Result<Arc<CertifiedKey>> {
+pub fn forged_certificate(identity: &Identity) -> Result<Arc<CertifiedKey>> {
     let cluster = ClusterId::from_bytes(*Identity::generate().node_id().as_bytes());
     let authority = Authority::create(AuthorityKind::Machine, "forged", &cluster, now());
     let profile = Profile::Node { id: identity.node_id(), role: Role::ControlPlane };
@@ -93,14 +97,14 @@ pub fn forged(identity: &Identity) -> Result<Arc<CertifiedKey>> {
 }
 
 /// Dials with this protocol and certificate, and believes whoever answers.
-pub fn presenting(
+pub fn client_with(
     alpn: &[u8],
     certified: Arc<CertifiedKey>,
-    shown: &Shown,
+    verifier: &RecordingVerifier,
 ) -> Result<quinn::ClientConfig> {
     let mut config = hello_client_config(certified);
     config.alpn_protocols = vec![alpn.to_vec()];
-    config.dangerous().set_certificate_verifier(Arc::new(shown.clone()));
+    config.dangerous().set_certificate_verifier(Arc::new(verifier.clone()));
     Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?)))
 }
 
@@ -110,9 +114,9 @@ pub fn socket() -> Result<quinn::Endpoint> {
 }
 
 /// Belongs to nothing.
-struct Nobody;
+struct NoMembers;
 
-impl TrustSource for Nobody {
+impl TrustSource for NoMembers {
     fn is_member(&self, _: &NodeId) -> bool {
         false
     }
@@ -124,7 +128,7 @@ impl TrustSource for Nobody {
 
 /// Takes one handshake on `muster-hello/1`, as a node would.
 pub fn server(identity: &Identity) -> Result<quinn::ServerConfig> {
-    let trust_source: Arc<dyn TrustSource> = Arc::new(Nobody);
+    let trust_source: Arc<dyn TrustSource> = Arc::new(NoMembers);
     let config = quic_server_config(&identity.self_signed(now()), &trust_source);
     Ok(quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config)?)))
 }

@@ -22,13 +22,13 @@ pub enum Undo {
 
 /// The one who breaks things and mends them again.
 #[derive(Debug)]
-pub struct Performer<'a> {
+pub struct FaultInjector<'a> {
     pub lab: &'a Lab,
     pub cluster: Cluster,
     pub addresses: Addresses,
 }
 
-impl Performer<'_> {
+impl FaultInjector<'_> {
     /// Makes a fault; `leader` is whom [`Target::Leader`] means. Says whom it hit.
     pub fn inject(&mut self, fault: Fault, leader: Option<&str>) -> Result<(Undo, String)> {
         let who = |target: Target| match (target, leader) {
@@ -42,12 +42,12 @@ impl Performer<'_> {
             | Fault::Pause(t)
             | Fault::Minority { around: t, .. }
             | Fault::Clock { node: t, .. }
-            | Fault::Deaf(t)
-            | Fault::Mute(t)
+            | Fault::InboundCut(t)
+            | Fault::OutboundCut(t)
             | Fault::Bridge(t) => who(t),
-            Fault::HalfDeaf { listener, .. } => name(listener),
-            Fault::Move(node) => name(node),
-            Fault::PowerLoss | Fault::Apart | Fault::Loss { .. } => "all".to_owned(),
+            Fault::OneWayCut { to, .. } => name(to),
+            Fault::AddressChange(node) => name(node),
+            Fault::PowerLoss | Fault::Isolated | Fault::Loss { .. } => "all".to_owned(),
         };
         let undo = match fault {
             Fault::Kill(_) => self.kill(vec![hit.clone()])?,
@@ -61,17 +61,17 @@ impl Performer<'_> {
                 self.host(&hit).set_clock(seconds)?;
                 Undo::SetClock(hit.clone())
             }
-            Fault::Move(node) => {
+            Fault::AddressChange(node) => {
                 let address = new_address(node);
                 self.cluster.node_mut(&hit).host.change_address(address)?;
                 self.addresses.set(&hit, address);
                 Undo::Nothing
             }
             Fault::Minority { .. }
-            | Fault::Apart
-            | Fault::Deaf(_)
-            | Fault::Mute(_)
-            | Fault::HalfDeaf { .. }
+            | Fault::Isolated
+            | Fault::InboundCut(_)
+            | Fault::OutboundCut(_)
+            | Fault::OneWayCut { .. }
             | Fault::Bridge(_)
             | Fault::Loss { .. } => {
                 self.cut(fault, &hit)?;
@@ -129,10 +129,14 @@ impl Performer<'_> {
                 let (near, far) = others.split_at(usize::from(with));
                 self.lab.partition(&[&[all[at]], near].concat(), far)
             }
-            Fault::Apart => self.lab.scatter(&all),
-            Fault::Deaf(_) => others.iter().try_for_each(|o| self.lab.deafen(all[at], o)),
-            Fault::Mute(_) => others.iter().try_for_each(|o| self.lab.deafen(o, all[at])),
-            Fault::HalfDeaf { speaker, .. } => self.lab.deafen(all[at], self.host(&name(speaker))),
+            Fault::Isolated => self.lab.isolate_all(&all),
+            Fault::InboundCut(_) => {
+                others.iter().try_for_each(|o| self.lab.cut_one_way(o, all[at]))
+            }
+            Fault::OutboundCut(_) => {
+                others.iter().try_for_each(|o| self.lab.cut_one_way(all[at], o))
+            }
+            Fault::OneWayCut { from, .. } => self.lab.cut_one_way(self.host(&name(from)), all[at]),
             Fault::Bridge(_) => {
                 let (near, far) = others.split_at(others.len() / 2);
                 self.lab.partition(near, far)
@@ -142,7 +146,7 @@ impl Performer<'_> {
             | Fault::PowerLoss
             | Fault::Freeze(_)
             | Fault::Pause(_)
-            | Fault::Move(_)
+            | Fault::AddressChange(_)
             | Fault::Clock { .. } => Ok(()),
         }
     }

@@ -8,18 +8,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 /// How often a process is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What it takes at one moment, or at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Footprint {
+pub struct ResourceUsage {
     /// Resident memory, in KiB.
     pub resident: u64,
     /// Open file handles.
     pub handles: usize,
 }
 
-impl Footprint {
+impl ResourceUsage {
     /// Of a process now.
     pub fn of(pid: u32) -> Result<Self> {
         let process = PathBuf::from(format!("/proc/{pid}"));
@@ -41,16 +41,16 @@ impl Footprint {
 
 /// Before, at most during, and after what was done.
 #[derive(Debug, Clone, Copy)]
-pub struct Course {
-    pub before: Footprint,
-    pub peak: Footprint,
-    pub after: Footprint,
+pub struct UsageRange {
+    pub before: ResourceUsage,
+    pub peak: ResourceUsage,
+    pub after: ResourceUsage,
 }
 
-impl std::fmt::Display for Course {
+impl std::fmt::Display for UsageRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { before, peak, after } = self;
-        let mib = |footprint: &Footprint| footprint.resident / 1024;
+        let mib = |usage: &ResourceUsage| usage.resident / 1024;
         write!(
             f,
             "resident {} MiB before, {} MiB at most, {} MiB after; handles {}, {}, {}",
@@ -65,25 +65,25 @@ impl std::fmt::Display for Course {
 }
 
 /// Watches a process while `work` is done.
-pub fn watch<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(Course, T)> {
-    let before = Footprint::of(pid)?;
+pub fn measure<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(UsageRange, T)> {
+    let before = ResourceUsage::of(pid)?;
     let done = AtomicBool::new(false);
-    let (peak, worked) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
+    let (peak, result) = std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
             let mut peak = before;
             while !done.load(Ordering::Relaxed) {
                 // A process that ends is noticed by the look afterwards.
-                if let Ok(now) = Footprint::of(pid) {
+                if let Ok(now) = ResourceUsage::of(pid) {
                     peak = peak.max(now);
                 }
-                std::thread::sleep(LOOK);
+                std::thread::sleep(SAMPLE_INTERVAL);
             }
             peak
         });
-        let worked = work();
+        let result = work();
         done.store(true, Ordering::Relaxed);
-        (watcher.join(), worked)
+        (sampler.join(), result)
     });
     let peak = peak.map_err(|_| anyhow::anyhow!("the watcher of process {pid} panicked"))?;
-    Ok((Course { before, peak, after: Footprint::of(pid)? }, worked?))
+    Ok((UsageRange { before, peak, after: ResourceUsage::of(pid)? }, result?))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::ctl::{Said, binary, said};
+use crate::ctl::{CommandOutput, binary, output_of};
 use crate::{Cluster, Host, until};
 
 /// What makes a node that node.
@@ -15,26 +15,26 @@ const IDENTITY: [&str; 2] = ["identity.key", "membership.json"];
 const SOON: Duration = Duration::from_mins(1);
 
 /// Runs the attacker on a host to its end; what it said.
-pub fn attack(from: &Host, words: &[&str]) -> Result<String> {
+pub fn run_attacker(from: &Host, words: &[&str]) -> Result<String> {
     let mut command = from.command(binary("attacker")?);
-    said(command.args(words))?.success()
+    output_of(command.args(words))?.success()
 }
 
 /// Copies key and certificate of a node, which goes on, to the thief's host. The node's own disk, if it
 /// has one, is seen from its host only.
-pub fn steal(cluster: &Cluster, name: &str, thief: &Host) -> Result<PathBuf> {
+pub fn steal_identity(cluster: &Cluster, name: &str, attacker: &Host) -> Result<PathBuf> {
     let host = &cluster.node(name).host;
     let state = host.dir().join("state");
     until(&format!("{name} to have a certificate"), SOON, || {
         let chain = ["-q", "\"chain\":\\[\""];
         let membership = state.join("membership.json");
-        let looked = said(host.command("grep").args(chain).arg(membership));
-        looked.and_then(Said::success).map_err(|e| format!("{e:#}"))
+        let found = output_of(host.command("grep").args(chain).arg(membership));
+        found.and_then(CommandOutput::success).map_err(|e| format!("{e:#}"))
     })?;
-    let stolen = thief.dir().join("stolen");
+    let stolen = attacker.dir().join("stolen");
     std::fs::create_dir_all(&stolen)?;
     let files = IDENTITY.map(|file| state.join(file));
-    said(host.command("cp").args(files).arg(&stolen))?.success()?;
+    output_of(host.command("cp").args(files).arg(&stolen))?.success()?;
     Ok(stolen)
 }
 
