@@ -1,4 +1,4 @@
-//! A cluster in the lab: one configuration file, a host for every node, and an operator's machine.
+//! A cluster in the lab: one configuration file, a host per node, and an operator's machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -15,20 +15,20 @@ use crate::dns::Dns;
 use crate::lab::{Host, Lab, Process};
 use crate::wait::until;
 
-/// How long a cluster on a busy two-core machine may take to become healthy.
+/// Timeout for a cluster on a busy two-core machine to become healthy.
 pub const HEALTHY: Duration = Duration::from_mins(1);
 
-/// How the nodes find each other; exactly one way at a time.
+/// Discovery source of all nodes. Exactly one is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discovery {
     Mdns,
     Dns,
     Static,
-    /// No way at all: what is remembered must do.
+    /// None: nodes use remembered peers only.
     Off,
 }
 
-/// What to build.
+/// Size and discovery of a cluster.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub control_planes: u8,
@@ -59,18 +59,18 @@ impl Plan {
     }
 }
 
-/// One machine of the cluster.
+/// Machine of the cluster.
 #[derive(Debug)]
 pub struct Node {
     pub host: Host,
     pub process: Option<Process>,
 }
 
-/// Machines with one file, and someone to operate them.
+/// Machines with one configuration file, and an operator's machine.
 #[derive(Debug)]
 pub struct Cluster {
     pub nodes: BTreeMap<String, Node>,
-    /// The operator's machine.
+    /// Operator's machine.
     pub operator: Host,
     pub config: PathBuf,
     discovery: Discovery,
@@ -79,8 +79,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Hosts `cp-1…` and `worker-1…`, and `node.yaml` as `musterctl init` writes it with only the
-    /// discovery section changed. Nothing is started.
+    /// Makes hosts `cp-1…` and `worker-1…`, and `node.yaml` as `musterctl init` writes it, except
+    /// for the discovery section. Starts nothing.
     pub fn plan(lab: &Lab, plan: &Plan) -> Result<Self> {
         let operator = lab.host("operator")?;
         let mut nodes = BTreeMap::new();
@@ -119,7 +119,7 @@ impl Cluster {
         self.write_config(&self.config, &document)
     }
 
-    /// Writes a variant of the configuration; JSON is YAML.
+    /// Writes a variant of the configuration. JSON is YAML.
     pub fn write_config(&self, path: &std::path::Path, document: &Value) -> Result<()> {
         std::fs::write(path, serde_json::to_string_pretty(document)?)?;
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -127,7 +127,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The configuration as data, to make a variant of it.
+    /// Returns the configuration as data, to make a variant of it.
     pub fn document(&self) -> Result<Value> {
         Ok(serde_json::from_str(&std::fs::read_to_string(&self.config)?)?)
     }
@@ -154,7 +154,7 @@ impl Cluster {
         }
     }
 
-    /// Turns discovery off in the file: whoever starts now has only what it remembers.
+    /// Turns discovery off in the file: a node that starts now has remembered peers only.
     pub fn disable_discovery(&self) -> Result<()> {
         let mut document = self.document()?;
         document["machine"]["discovery"] = json!({"mdns": false});
@@ -173,13 +173,13 @@ impl Cluster {
         self.nodes.keys().cloned().collect()
     }
 
-    /// The clusters that each node's own disk names, running or not.
+    /// Returns the cluster ids on each node's disk, whether it runs or not.
     pub fn cluster_ids_on_disk(&self) -> Result<BTreeMap<String, BTreeSet<ClusterId>>> {
-        let look = |(name, node): (&String, &Node)| {
+        let read = |(name, node): (&String, &Node)| {
             let found = cluster_id_on_disk::read(&node.host.dir().join("state"));
             Ok((name.clone(), found.with_context(|| format!("the disk of {name}"))?))
         };
-        self.nodes.iter().map(look).collect()
+        self.nodes.iter().map(read).collect()
     }
 
     /// Starts `musterd` on one host.
@@ -188,7 +188,7 @@ impl Cluster {
         self.start_with(name, &config, &[])
     }
 
-    /// Starts `musterd` with another file, and more arguments.
+    /// Starts `musterd` with another file and more arguments.
     pub fn start_with(
         &mut self,
         name: &str,
@@ -196,7 +196,7 @@ impl Cluster {
         more: &[&str],
     ) -> Result<()> {
         let node = self.node_mut(name);
-        ensure!(node.process.is_none(), "{name} runs already");
+        ensure!(node.process.is_none(), "{name} is already running");
         let mut command = node.host.command(binary("musterd")?);
         command.arg("--config").arg(config);
         command.arg("--state-dir").arg(node.host.dir().join("state"));
@@ -210,15 +210,15 @@ impl Cluster {
         self.names().iter().try_for_each(|name| self.start(name))
     }
 
-    /// A power cut for one machine: everything on it ends at once.
+    /// Kills everything on one machine at once, like a power cut.
     pub fn kill(&mut self, name: &str) -> Result<()> {
         let node = self.node_mut(name);
-        let mut process = node.process.take().context("it does not run")?;
+        let mut process = node.process.take().context("the node is not running")?;
         process.kill()?;
         node.host.kill_all()
     }
 
-    /// What `musterctl` says, run on the operator's machine against every control-plane address.
+    /// Runs `musterctl` on the operator's machine with every control-plane address.
     pub fn ctl(&self, args: &[&str]) -> Result<CommandOutput> {
         let endpoints: Vec<_> = self
             .nodes
@@ -233,7 +233,7 @@ impl Cluster {
         self.ctl_bare(&all)
     }
 
-    /// What `musterctl` says when it may ask only this node.
+    /// Runs `musterctl` with this node as its only endpoint.
     pub fn ctl_at(&self, name: &str, args: &[&str]) -> Result<CommandOutput> {
         let endpoint = self.node(name).host.address().to_string();
         let mut all: Vec<&str> = args.to_vec();
@@ -252,7 +252,7 @@ impl Cluster {
         self.ctl(&["members", "-o", "json"])?.json()
     }
 
-    /// Waits until `musterctl health` has nothing to complain about.
+    /// Waits until `musterctl health` succeeds.
     pub fn until_healthy(&self) -> Result<()> {
         until("`musterctl health` to succeed", HEALTHY, || match self.ctl(&["health"]) {
             Ok(output) if output.code == Some(0) => Ok(()),
@@ -270,12 +270,12 @@ impl Cluster {
         })
     }
 
-    /// The directory of the operator's context of this cluster.
+    /// Directory of the operator's context for this cluster.
     pub fn context(&self) -> PathBuf {
         self.operator.dir().join("contexts/contexts").join(self.name)
     }
 
-    /// The directory with a client certificate of etcd's, made when first asked for.
+    /// Returns the directory with an etcd client certificate. The first call creates it.
     pub fn etcd_credentials(&self) -> Result<PathBuf> {
         let out = self.operator.dir().join("etcd-client");
         if !out.exists() {
@@ -285,7 +285,7 @@ impl Cluster {
         Ok(out)
     }
 
-    /// Runs a stock tool on the operator's machine with the environment of `etcd client-config`.
+    /// Runs `etcdctl` on the operator's machine with the environment of `etcd client-config`.
     pub fn etcdctl(&self, args: &[&str]) -> Result<CommandOutput> {
         let out = self.etcd_credentials()?;
         let mut command = self.operator.command("sh");

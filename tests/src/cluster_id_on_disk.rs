@@ -1,4 +1,4 @@
-//! To which cluster a machine belongs by its own disk, whether it runs or not and whatever it says.
+//! Cluster id in a state directory, independent of what the node reports.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,14 +9,14 @@ use muster_pki::identity::Identity;
 use muster_types::ClusterId;
 use serde_json::Value;
 
-/// The clusters that the record of its birth and its membership name: none before it belongs to any,
-/// and never two.
+/// Returns the cluster ids in the birth record and in the membership: none before the node belongs
+/// to a cluster, and never two.
 pub fn read(state: &Path) -> Result<BTreeSet<ClusterId>> {
     let found = [born(state)?, member(state)?];
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The cluster that the record of promises names. Without an identity there is no such record.
+/// Returns the cluster id in the birth record. Without an identity there is no such record.
 fn born(state: &Path) -> Result<Option<ClusterId>> {
     let path = state.join("identity.key");
     if !path.exists() {
@@ -27,7 +27,7 @@ fn born(state: &Path) -> Result<Option<ClusterId>> {
     Ok(record.cluster_id())
 }
 
-/// The cluster that the membership names, if there is one already.
+/// Returns the cluster id in the membership, if there is one yet.
 fn member(state: &Path) -> Result<Option<ClusterId>> {
     let path = state.join("membership.json");
     if !path.exists() {

@@ -27,7 +27,8 @@ impl std::fmt::Debug for Dns {
 }
 
 impl Dns {
-    /// Answers for `zone` on `host`: one A record a node, one SRV record each under `_muster._udp`.
+    /// Serves `zone` on `host`: one A record per node, and one SRV record each under
+    /// `_muster._udp`.
     pub fn serve(host: &Host, zone: &str, nodes: &BTreeMap<String, Ipv4Addr>) -> Result<Self> {
         let address = SocketAddr::new(IpAddr::V4(host.address()), 53);
         let socket = socket_in(host, address)?;
@@ -48,7 +49,7 @@ impl Dns {
     }
 }
 
-/// A socket that lives in the host's network namespace, made by a thread that enters it and ends.
+/// Opens a socket in the host's network namespace, on a thread that enters the namespace and ends.
 fn socket_in(host: &Host, address: SocketAddr) -> Result<std::net::UdpSocket> {
     let path = host.namespace_path();
     std::thread::spawn(move || -> Result<std::net::UdpSocket> {

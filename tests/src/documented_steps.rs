@@ -1,4 +1,4 @@
-//! docs/guide/operations.md, as a test follows it: to the letter, so that what is written there works.
+//! The commands of docs/guide/operations.md, executed by tests exactly as written.
 
 use anyhow::{Result, ensure};
 
@@ -7,7 +7,7 @@ use crate::ctl::{CommandOutput, output_of};
 
 const OPERATIONS_GUIDE: &str = include_str!("../../docs/guide/operations.md");
 
-/// The commands under a heading of "What to do when", one a line, without their remarks.
+/// Returns the commands under a heading of "What to do when", one per line, without their comments.
 pub fn commands_under(heading: &str) -> Result<Vec<String>> {
     let begin = format!("\n**{heading}");
     let found = OPERATIONS_GUIDE.split_once(&begin).map(|(_, rest)| rest);
@@ -20,9 +20,9 @@ pub fn commands_under(heading: &str) -> Result<Vec<String>> {
 }
 
 impl Cluster {
-    /// Does what a documented line says: `musterctl` and `etcdctl` on the operator's machine, anything
-    /// else on `node`, whose state directory stands for `/var/lib/muster`. Its service manager is
-    /// the test: `systemctl start` starts `musterd`, and `stop` finds that it has ended.
+    /// Runs one documented line: `musterctl` and `etcdctl` on the operator's machine, anything else
+    /// on `node`, whose state directory stands for `/var/lib/muster`. The test acts as service
+    /// manager: `systemctl start` starts `musterd`, other calls do nothing.
     pub fn run_documented_step(&mut self, step: &str, node: &str) -> Result<()> {
         let step = step.replace("NAME", node);
         if step == "systemctl start musterd" {
@@ -43,7 +43,7 @@ impl Cluster {
         output_of(&mut command)?.success().map(|_| ())
     }
 
-    /// Runs a line of shell on the operator's machine that may call `etcdctl`.
+    /// Runs a shell line on the operator's machine that may call `etcdctl`.
     pub fn etcdctl_shell(&self, line: &str) -> Result<CommandOutput> {
         self.etcdctl(&["version"])?.success()?; // fetches the credentials
         let credentials = self.operator.dir().join("etcd-client");

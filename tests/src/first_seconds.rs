@@ -1,5 +1,5 @@
-//! What a node in its first seconds keeps, as the victim of power cuts writes it and the judge
-//! expects it: contents that tell by themselves in which epoch they were written.
+//! Files of a node in its first seconds, as the victim of power cuts writes them and the test
+//! expects them. The contents show in which epoch they were written.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,16 +23,16 @@ use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-/// The cluster that it enters.
+/// Id of the cluster that the node enters.
 pub const CLUSTER: [u8; 32] = [3; 32];
 
-/// What a file of an epoch holds: of several sectors, so that it can be torn.
+/// Returns the content of an epoch's file: several sectors, so that it can be torn.
 fn sectors(epoch: u64) -> Vec<u8> {
     epoch.to_be_bytes().repeat(200)
 }
 
-/// What the node is bound to in this epoch: every fourth time to nothing, and else to something of
-/// each kind. A node has one such life; this one has all of them, since it is the file that is tried.
+/// Returns the node's commitment in this epoch: every fourth time none, otherwise one of each kind
+/// in turn. A real node has only one such sequence; the file is under test here.
 pub fn record(epoch: u64, node: &Identity) -> Result<BirthRecord> {
     let commitment = match epoch % 4 {
         0 => Commitment::None,
@@ -52,12 +52,13 @@ pub fn record(epoch: u64, node: &Identity) -> Result<BirthRecord> {
     Ok(BirthRecord { epoch, commitment })
 }
 
-/// The epoch in which the node was last free, and so could be told what etcd begins with.
+/// Returns the last epoch in which the node was uncommitted and could receive a snapshot to
+/// restore.
 pub fn last_uncommitted(epoch: u64) -> u64 {
     epoch - epoch % 4
 }
 
-/// Of a birth by this node and two others, whose keys are always the same.
+/// Returns the certificate of a birth by this node and two others with fixed keys.
 fn certificate(epoch: u64, node: &Identity) -> Result<Arc<Certificate>> {
     let others = [seeded(1)?, seeded(2)?];
     let mut founders: Vec<&Identity> = others.iter().chain([node]).collect();
@@ -82,7 +83,7 @@ fn certificate(epoch: u64, node: &Identity) -> Result<Arc<Certificate>> {
     Ok(Arc::new(Certificate::new(Arc::clone(&proposal), signatures.collect())))
 }
 
-/// The Ed25519 key of a seed (RFC 8410).
+/// Returns the Ed25519 key of a seed (RFC 8410).
 fn seeded(seed: u8) -> Result<Identity> {
     let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     Ok(Identity::from_pkcs8(&[&head[..], &[seed; 32]].concat())?)
@@ -102,7 +103,7 @@ pub fn membership(epoch: u64) -> Result<Membership> {
     Ok(Membership::from_admission(&answer, Role::ControlPlane)?)
 }
 
-/// As many peers as this is the epoch.
+/// Returns as many peers as the epoch's number.
 pub fn peers(epoch: u64) -> Vec<RememberedPeer> {
     let peer = |number: u64| RememberedPeer {
         id: NodeId::from_bytes([u8::try_from(number % 256).unwrap_or(0); 32]),
@@ -113,8 +114,8 @@ pub fn peers(epoch: u64) -> Vec<RememberedPeer> {
     (0..epoch).map(peer).collect()
 }
 
-/// The snapshot that etcd is to begin with, if one is wished for in this epoch, which is one in which
-/// the node is free: two different ones, and then none, so that a wish is also taken back.
+/// Returns the snapshot to restore in an epoch in which the node is uncommitted, if there is one:
+/// two different ones, then none, so that the restore marker is also removed.
 pub fn snapshot(epoch: u64) -> Option<(SnapshotDigest, Vec<u8>)> {
     if epoch.is_multiple_of(12) {
         return None;
@@ -125,7 +126,7 @@ pub fn snapshot(epoch: u64) -> Option<(SnapshotDigest, Vec<u8>)> {
     Some((digest, [&database, hash.as_ref()].concat()))
 }
 
-/// The etcd member that the node is in this epoch: each time another one.
+/// Returns the node's etcd member in this epoch, a different one each time.
 pub fn member(epoch: u64) -> Result<EtcdSpec> {
     let address = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
     let name: muster_types::NodeName = "cp-1".parse()?;
@@ -152,7 +153,7 @@ pub fn member(epoch: u64) -> Result<EtcdSpec> {
     })
 }
 
-/// etcd's certificates and keys of this epoch.
+/// Returns etcd's certificates and keys of this epoch.
 pub fn credentials(epoch: u64) -> Result<Credentials> {
     let certificate = || CertificateDer::from(sectors(epoch));
     let credential = || Credential::new(vec![certificate()], Zeroizing::new(sectors(epoch)));

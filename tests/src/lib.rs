@@ -1,5 +1,6 @@
 //! The lab: hosts as network namespaces, real `musterd` processes in them, faults by name, waits
-//! that say what they wait for. No mocks: everything that runs here is what operators run.
+//! that name their condition. No mocks: everything that runs here is what operators run. The tests
+//! themselves are in `e2e`.
 
 pub mod address_change;
 pub mod attack;

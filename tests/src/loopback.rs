@@ -1,5 +1,5 @@
-//! One machine's start without a lab: a configuration, a state directory and a loopback address,
-//! for what must be refused before anything is sent.
+//! Start of a single node without a lab: a configuration, a state directory and a loopback address,
+//! for starts that must be refused before anything is sent.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,13 +19,13 @@ use crate::ctl::{CommandOutput, binary, output_of};
 use crate::exclusive::MachineLock;
 use crate::wait::until;
 
-/// How long a refusal may take on a busy machine; etcd is asked for its version on the way.
+/// Timeout of a refusal on a busy machine; etcd is asked for its version on the way.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Distinguishes the addresses of one test process.
+/// Last byte of the next address. Local clusters of `musterctl` use 127.64.0.0 to 127.127.255.255.
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
-/// A machine that is about to start `musterd`.
+/// Machine that is about to start `musterd`.
 #[derive(Debug)]
 pub struct LoopbackMachine {
     files: tempfile::TempDir,
@@ -35,7 +35,7 @@ pub struct LoopbackMachine {
 }
 
 impl LoopbackMachine {
-    /// With the `node.yaml` of a cluster of one that looks for nobody.
+    /// Makes a machine with the `node.yaml` of a cluster of one and without discovery.
     pub fn new() -> Result<Self> {
         let shared = MachineLock::shared()?;
         let files = tempfile::Builder::new().prefix("muster-loopback-").tempdir()?;
@@ -54,7 +54,7 @@ impl LoopbackMachine {
         Ok(machine)
     }
 
-    /// The same with another name for its node.
+    /// Returns the machine with another node name.
     #[must_use]
     pub fn with_name(self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self }
@@ -64,7 +64,7 @@ impl LoopbackMachine {
         self.address
     }
 
-    /// Something in the machine's own directory.
+    /// Path in the machine's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
@@ -82,7 +82,7 @@ impl LoopbackMachine {
         self.path("state")
     }
 
-    /// The configuration as text.
+    /// Returns the configuration as text.
     pub fn text(&self) -> Result<String> {
         Ok(fs::read_to_string(self.config())?)
     }
@@ -94,21 +94,21 @@ impl LoopbackMachine {
         Ok(())
     }
 
-    /// Changes the configuration; JSON is YAML.
+    /// Changes the configuration. JSON is YAML.
     pub fn change(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
         let mut document: Value = serde_saphyr::from_str(&self.text()?)?;
         change(&mut document);
         self.write(&serde_json::to_string_pretty(&document)?)
     }
 
-    /// The command that starts this machine's node.
+    /// Returns the command that starts this machine's node.
     pub fn musterd(&self) -> Result<Command> {
         let mut command = Command::new(binary("musterd")?);
         command.args(self.arguments());
         Ok(command)
     }
 
-    /// What `musterd` is started with.
+    /// Arguments of `musterd`.
     pub fn arguments(&self) -> Vec<String> {
         let path = |path: PathBuf| path.display().to_string();
         let (config, state) = (path(self.config()), path(self.state()));
@@ -119,14 +119,14 @@ impl LoopbackMachine {
             .into()
     }
 
-    /// What `musterctl` says as this cluster's operator.
+    /// Runs `musterctl` as this cluster's operator.
     pub fn ctl(&self, args: &[&str]) -> Result<CommandOutput> {
         let mut command = Command::new(binary("musterctl")?);
         output_of(command.args(args).env("MUSTER_CONFIG", self.path("contexts")))
     }
 
-    /// Runs `command`, which must end at once with exit code 78 and leave every file as it was.
-    /// Gives what it said.
+    /// Runs `command`, which must soon exit with code 78 and leave every file unchanged. Returns
+    /// its standard error.
     pub fn assert_refused(&self, command: &mut Command) -> Result<String> {
         let before = FileTree::of(self.files.path())?;
         let err = within(command, REFUSAL_TIMEOUT)?.failure(78)?;
@@ -134,25 +134,25 @@ impl LoopbackMachine {
         Ok(err)
     }
 
-    /// The same, and what it said is one line with all of `words`.
+    /// Like [`Self::assert_refused`]; the error must be one line that contains all of `words`.
     pub fn assert_refused_with(&self, command: &mut Command, words: &[&str]) -> Result<()> {
         let err = self.assert_refused(command)?;
         let sentence = err.strip_prefix("musterd: ").and_then(|rest| rest.strip_suffix('\n'));
-        let sentence = sentence.with_context(|| format!("not one sentence: {err:?}"))?;
+        let sentence = sentence.with_context(|| format!("not one error line: {err:?}"))?;
         ensure!(!sentence.contains('\n'), "more than one line: {sentence}");
         for word in words {
-            ensure!(sentence.contains(word), "it does not say {word:?}: {sentence}");
+            ensure!(sentence.contains(word), "{word:?} is missing: {sentence}");
         }
         Ok(())
     }
 }
 
-/// A running node, stopped when dropped.
+/// Running node. Drop stops it.
 #[derive(Debug)]
 pub struct RunningNode(Child);
 
 impl RunningNode {
-    /// Starts the node of this machine and waits until `is_ready` has nothing to complain about.
+    /// Starts the node of this machine and waits until `is_ready` succeeds.
     pub fn start(machine: &LoopbackMachine, is_ready: impl Fn() -> Result<()>) -> Result<Self> {
         Self::start_with(machine, machine.musterd()?, is_ready)
     }
@@ -176,17 +176,17 @@ impl RunningNode {
         self.0.id()
     }
 
-    /// As a power cut for this one process.
+    /// Kills this process alone, like a power cut.
     pub fn kill(mut self) -> Result<()> {
         self.0.kill()?;
         self.0.wait()?;
         Ok(())
     }
 
-    /// Asks it to stop, and waits for its end.
+    /// Sends `SIGTERM` and waits for a successful exit.
     pub fn stop(mut self) -> Result<()> {
         let status = self.end()?;
-        ensure!(status.success(), "it ended with {status}");
+        ensure!(status.success(), "the exit status is {status}");
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl RunningNode {
 
 impl Drop for RunningNode {
     fn drop(&mut self) {
-        // In order, so that its etcd ends too.
+        // Gracefully, so that its etcd ends too.
         if self.end().is_err() {
             self.0.kill().ok();
             self.0.wait().ok();
@@ -213,7 +213,7 @@ impl Drop for RunningNode {
     }
 }
 
-/// Runs a command that must end within `limit`; it is killed when it does not.
+/// Runs a command and kills it if it does not end within `limit`.
 pub fn within(command: &mut Command, limit: Duration) -> Result<CommandOutput> {
     let mut child = command
         .stdin(Stdio::null())
@@ -233,7 +233,7 @@ pub fn within(command: &mut Command, limit: Duration) -> Result<CommandOutput> {
     Ok(CommandOutput::of(&child.wait_with_output()?))
 }
 
-/// Everything about a directory tree that a program could have changed.
+/// Everything of a directory tree that a program could have changed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileTree(BTreeMap<PathBuf, Entry>);
 
@@ -263,7 +263,7 @@ impl FileTree {
         Ok(Self(tree))
     }
 
-    /// Names what differs.
+    /// Fails with the paths that differ.
     pub fn assert_unchanged(&self, before: &Self) -> Result<()> {
         let paths = self.0.keys().chain(before.0.keys());
         let changed: Vec<_> =

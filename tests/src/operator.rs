@@ -1,4 +1,4 @@
-//! An operator's connections to single nodes, without a `musterctl` process for each call.
+//! Connections of an operator to single nodes, without a `musterctl` process for each call.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

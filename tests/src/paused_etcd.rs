@@ -1,5 +1,5 @@
-//! The real programs of etcd for one host, one of which can be held up before it begins its work: for
-//! tests of what happens in a moment that is otherwise too short.
+//! The real etcd programs of one host, one of which pauses before a step: for tests of a moment
+//! that is otherwise too short.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,7 @@ use crate::cluster::HEALTHY;
 use crate::lab::run;
 use crate::wait::until;
 
-/// What is held up.
+/// The step that pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PausedStep {
     /// The start of an etcd member.
@@ -22,11 +22,11 @@ pub enum PausedStep {
     Restore,
 }
 
-/// `etcd` and `etcdctl` of one host, held until they are let go.
+/// `etcd` and `etcdctl` of one host, paused until resumed.
 #[derive(Debug)]
 pub struct PausedEtcd {
     dir: PathBuf,
-    /// The cluster's file, with this etcd.
+    /// The cluster's configuration, with this etcd.
     pub config: PathBuf,
 }
 
@@ -56,7 +56,7 @@ impl PausedEtcd {
         Ok(Self { dir, config })
     }
 
-    /// Waits until the work was to begin.
+    /// Waits until the paused step is reached.
     pub fn until_reached(&self) -> Result<()> {
         let reached = self.dir.join("reached");
         until("the paused step to be reached", HEALTHY, || {

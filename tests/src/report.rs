@@ -1,10 +1,11 @@
-//! What a test has covered, for whoever reads its output.
+//! Progress lines of tests, shown at once.
 
 use std::fmt::Display;
 use std::io::Write as _;
 
-/// Says a line at once. `println!` would be kept back by the test harness unless the test fails.
+/// Writes a line to standard error. The test harness would hold back `println!` unless the test
+/// fails.
 pub fn report(line: impl Display) {
-    // Nobody may be listening.
+    // The reader may be gone.
     writeln!(std::io::stderr(), "{line}").ok();
 }

@@ -1,5 +1,4 @@
-//! What a running process takes of the machine: memory and file handles, looked at while something
-//! is done to it.
+//! Memory and file handles of a running process, sampled while a test does something to it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-/// How often a process is looked at.
+/// Interval between two samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What it takes at one moment, or at most.
+/// Usage at one moment, or the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceUsage {
     /// Resident memory, in KiB.
@@ -20,7 +19,7 @@ pub struct ResourceUsage {
 }
 
 impl ResourceUsage {
-    /// Of a process now.
+    /// Reads the current usage of a process.
     pub fn of(pid: u32) -> Result<Self> {
         let process = PathBuf::from(format!("/proc/{pid}"));
         let status = std::fs::read_to_string(process.join("status"))
@@ -39,7 +38,7 @@ impl ResourceUsage {
     }
 }
 
-/// Before, at most during, and after what was done.
+/// Usage before, during (maximum) and after the work.
 #[derive(Debug, Clone, Copy)]
 pub struct UsageRange {
     pub before: ResourceUsage,
@@ -64,7 +63,7 @@ impl std::fmt::Display for UsageRange {
     }
 }
 
-/// Watches a process while `work` is done.
+/// Samples a process while `work` runs.
 pub fn measure<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(UsageRange, T)> {
     let before = ResourceUsage::of(pid)?;
     let done = AtomicBool::new(false);
@@ -72,7 +71,7 @@ pub fn measure<T>(pid: u32, work: impl FnOnce() -> Result<T>) -> Result<(UsageRa
         let sampler = scope.spawn(|| {
             let mut peak = before;
             while !done.load(Ordering::Relaxed) {
-                // A process that ends is noticed by the look afterwards.
+                // If the process ends, the last reading reports it.
                 if let Ok(now) = ResourceUsage::of(pid) {
                     peak = peak.max(now);
                 }

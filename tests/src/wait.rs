@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How often a condition is looked at.
+/// Interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Polls `look` until it gives a value; fails after `limit` with what was waited for and what was
-/// seen last.
+/// Polls `probe` until it returns a value. On timeout the error holds the name of the condition and
+/// the last observation.
 pub fn until<T, S: Debug>(
     what: &str,
     limit: Duration,
-    mut look: impl FnMut() -> Result<T, S>,
+    mut probe: impl FnMut() -> Result<T, S>,
 ) -> Result<T> {
     let start = Instant::now();
     loop {
-        match look() {
+        match probe() {
             Ok(value) => return Ok(value),
             Err(seen) if start.elapsed() > limit => {
                 bail!("waited {limit:?} for {what}; last seen: {seen:?}")
@@ -27,15 +27,15 @@ pub fn until<T, S: Debug>(
     }
 }
 
-/// Watches for `span` that `look` never reports a violation.
+/// Checks for the whole of `span` that `probe` reports no violation.
 pub fn always(
     what: &str,
     span: Duration,
-    mut look: impl FnMut() -> Result<(), String>,
+    mut probe: impl FnMut() -> Result<(), String>,
 ) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < span {
-        if let Err(seen) = look() {
+        if let Err(seen) = probe() {
             bail!("{what} did not hold for {span:?}: {seen}");
         }
         std::thread::sleep(POLL);

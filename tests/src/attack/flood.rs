@@ -1,5 +1,5 @@
-//! Too much of everything, on both ports. Bounded in count and time; says `PHASE: COUNT of ALL …` of
-//! what reached the target, as far as this side can tell.
+//! Floods on both ports, bounded in count and time. Prints `PHASE: COUNT of ALL …`: what reached
+//! the target, as far as this side can measure.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -17,32 +17,32 @@ use tokio::time::{sleep, timeout};
 use super::quic_client::{PREFACE, RecordingVerifier, client, socket};
 use super::say;
 
-/// So that every run sends the same.
+/// Fixed, so that every run sends the same bytes.
 const SEED: u64 = 8;
 
-/// Datagrams of noise and of spoilt first packets, each.
+/// Number of noise datagrams, and of corrupted first packets.
 const DATAGRAMS: usize = 20_000;
 
-/// Handshakes that are begun and never go on.
+/// Number of handshakes that begin and never continue.
 const HALF_OPEN: usize = 4_000;
 
-/// So many of them at once.
+/// Number of concurrent half-open handshakes.
 const WAVE: usize = 100;
 
-/// QUIC sessions of strangers that misbehave.
+/// Number of QUIC sessions of strangers that misbehave.
 const SESSIONS: usize = 400;
 
-/// How long each of them tries to be let in.
+/// Timeout of each of them for a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// TCP connections that are opened in all, and at once.
+/// Number of TCP connections, in total and at once.
 const CONNECTIONS: usize = 3_000;
 const AT_ONCE: usize = 600;
 
-/// How long each crowd of TCP connections is held.
+/// Time for which each batch of TCP connections is held open.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// All of it, one after the other.
+/// Runs all phases, one after the other.
 pub async fn flood(target: SocketAddr) -> Result<()> {
     noise(target)?;
     corrupted(target)?;
@@ -53,8 +53,8 @@ pub async fn flood(target: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Gives whether it went out. The kernel drops what does not fit; a pause now and then lets the
-/// target see most of it.
+/// Returns 1 if the packet was sent. The kernel drops what does not fit; a pause now and then lets
+/// the target receive most of it.
 fn send(socket: &UdpSocket, packet: &[u8], target: SocketAddr, number: usize) -> usize {
     let sent = socket.send_to(packet, target);
     if number.is_multiple_of(50) {
@@ -74,7 +74,7 @@ fn noise(target: SocketAddr) -> Result<()> {
     say(&format!("noise: {sent} of {DATAGRAMS} datagrams were sent"))
 }
 
-/// The first packet of a handshake that will never go on.
+/// Returns the first packet of a handshake that will never continue.
 fn first_packet(alpn: &[u8], target: SocketAddr) -> Result<Vec<u8>> {
     let config = client(alpn, &Identity::generate(), &RecordingVerifier::default())?;
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[1; 32]);
@@ -87,7 +87,7 @@ fn first_packet(alpn: &[u8], target: SocketAddr) -> Result<Vec<u8>> {
     if transmit.is_some() { Ok(packet) } else { bail!("the client has no first packet") }
 }
 
-/// First packets cut short, lengthened, and with bytes changed.
+/// Sends first packets that are truncated, extended, or changed in some bytes.
 fn corrupted(target: SocketAddr) -> Result<()> {
     let (socket, mut random) = (UdpSocket::bind("0.0.0.0:0")?, StdRng::seed_from_u64(SEED));
     let whole = first_packet(ALPN_HELLO, target)?;
@@ -109,8 +109,8 @@ fn corrupted(target: SocketAddr) -> Result<()> {
     say(&format!("corrupted: {sent} of {DATAGRAMS} datagrams were sent"))
 }
 
-/// The target answers each that it has seen: goes on with it, asks for the address to be proved, or
-/// refuses.
+/// Sends first packets only. The target answers each that it has seen: it continues, asks for a
+/// proof of the address, or refuses.
 fn half_open(target: SocketAddr) -> Result<()> {
     let mut answered = 0;
     for begin in (0..HALF_OPEN).step_by(WAVE) {
@@ -128,12 +128,12 @@ fn half_open(target: SocketAddr) -> Result<()> {
     say(&format!("half-open: {answered} of {HALF_OPEN} handshakes were answered"))
 }
 
-/// Strangers with a session: some only wait, the others speak badly and read nothing.
+/// Opens sessions as strangers. Some only wait, the others send malformed frames and read nothing.
 async fn sessions(target: SocketAddr) -> Result<()> {
     let mut strangers = JoinSet::new();
     for number in 0..SESSIONS {
         strangers.spawn(async move {
-            // Places are few, and given back in time: who is refused comes again.
+            // Permits are few and returned after some time. A rejected stranger tries again.
             let connection = timeout(CONNECT_TIMEOUT, connect_with_retry(target)).await??;
             misbehave(&connection, number).await.ok();
             timeout(Duration::from_secs(10), connection.closed()).await.ok();
@@ -156,13 +156,13 @@ async fn misbehave(connection: &quinn::Connection, number: usize) -> Result<()> 
         0 => return Ok(()),
         // Noise instead of HTTP/2.
         1 => &[0xa5; 4096],
-        // Pings, each to be answered, and no answer is read.
+        // Pings whose answers are never read.
         2 => b"\0\0\x08\x06\0\0\0\0\0muster!!",
         // Settings, likewise.
         3 => b"\0\0\0\x04\0\0\0\0\0",
         // A frame of 16 MiB less one byte.
         4 => b"\xff\xff\xff\0\x01\0\0\0\x01xxxxxxxxxxxxxxxxxxxxxxxxx",
-        // A header block that goes on for ever.
+        // An endless header block.
         _ => b"\0\0\x10\x09\0\0\0\0\x01aaaaaaaaaaaaaaaa",
     };
     if number % 6 != 1 {
@@ -178,7 +178,7 @@ async fn misbehave(connection: &quinn::Connection, number: usize) -> Result<()> 
     Ok(())
 }
 
-/// Tries until it is let in.
+/// Retries until it has a session.
 async fn connect_with_retry(target: SocketAddr) -> Result<quinn::Connection> {
     let (socket, identity) = (socket()?, Identity::generate());
     loop {
@@ -190,7 +190,8 @@ async fn connect_with_retry(target: SocketAddr) -> Result<quinn::Connection> {
     }
 }
 
-/// TCP: silent, half a TLS record, noise, and a byte at a time.
+/// Opens TCP connections: silent, with half a TLS record, with noise, or sending one byte at a
+/// time.
 fn connections(target: SocketAddr) -> Result<()> {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut opened = 0;

@@ -1,5 +1,5 @@
-//! Someone with the state directory of a node: its key, its certificate, and what it knows of its
-//! cluster. Calls everything that there is on `muster-node/1`, with Muster's own endpoint.
+//! An attacker with the state directory of a node: its key, its certificate and its membership.
+//! Makes every call of `muster-node/1` through Muster's own endpoint.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,12 +32,12 @@ use super::quic_client::{
 };
 use super::say;
 
-/// How long any one answer is waited for.
+/// Timeout of each answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// With the state in `dir`, calls the node at `target`. Says `CALL: CODE message` for each; before
-/// that `Handshake:` and `Forged:`, how the node took the stolen certificate and one for the stolen
-/// key that another authority has issued.
+/// Calls the node at `target` with the state in `dir`. Prints `CALL: CODE message` for each call.
+/// Before that it prints `Handshake:` and `Forged:`, the node's reaction to the stolen certificate
+/// and to one for the stolen key from another authority.
 pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
     let key = std::fs::read(dir.join("identity.key")).context("the stolen key")?;
     let identity = Arc::new(Identity::from_pkcs8(&key)?);
@@ -45,7 +45,7 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
         Membership::load(&dir.join("membership.json"))?.context("the stolen membership")?;
     let certified = stolen.certificate().context("the stolen certificate")?;
     let bundle = TrustBundle::new(certified.authorities)?;
-    // First without Muster's own client, which would refuse a node of another cluster by itself.
+    // First without Muster's own client, which would itself reject a node of another cluster.
     let own = with_chain(&identity, certified.chain.clone());
     say(&format!("Handshake: {}", handshake(target, own).await?))?;
     say(&format!("Forged: {}", handshake(target, forged_certificate(&identity)?).await?))?;
@@ -55,7 +55,7 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
     let bind = Bind { address, identity: Arc::clone(&identity), trust: seen };
     let (endpoint, listener) = Endpoint::bind(bind)?;
 
-    // Who answers there, it learns from the handshake.
+    // The handshake shows the target's key.
     let session = endpoint.dial_hello(target).await?;
     let peer = Peer {
         public_key: session.peer(),
@@ -89,14 +89,14 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
     tokio::join!(serving, calling).1
 }
 
-/// Dials `muster-node/1` with this certificate, believes whoever answers, and begins to speak.
+/// Dials `muster-node/1` with this certificate, accepts any server, and sends the HTTP/2 preface.
 async fn handshake(target: SocketAddr, certified: Arc<CertifiedKey>) -> Result<String> {
     let config = client_with(ALPN_NODE, certified, &RecordingVerifier::default())?;
     let connection = match socket()?.connect_with(config, target, "any")?.await {
         Ok(connection) => connection,
         Err(error) => return Ok(close_description(&error)),
     };
-    // In TLS 1.3 the client is done before the server has looked at its certificate.
+    // In TLS 1.3 the client finishes before the server has checked its certificate.
     let speak = async {
         let (mut send, mut receive) = connection.open_bi().await?;
         send.write_all(PREFACE).await?;
@@ -113,7 +113,8 @@ async fn handshake(target: SocketAddr, certified: Arc<CertifiedKey>) -> Result<S
     Ok(end)
 }
 
-/// Who has ended it, and how. TLS alerts are 0x100 and above (RFC 9001 section 4.8).
+/// Describes which side closed the connection, and how. TLS alerts are 0x100 and above (RFC 9001
+/// section 4.8).
 fn close_description(reason: &quinn::ConnectionError) -> String {
     match reason {
         quinn::ConnectionError::ConnectionClosed(close)
@@ -156,7 +157,7 @@ async fn make_every_call(endpoint: &Endpoint, id: muster_types::NodeId) -> Resul
         "Forward",
         client.forward(with_timeout(forward)).await.map(|_| "answered".to_owned()),
     )?;
-    endpoint.send_datagram(id, bytes::Bytes::from_static(b"gossip of nobody"));
+    endpoint.send_datagram(id, bytes::Bytes::from_static(b"gossip of a stranger"));
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! What an attacker does, each as a program of the lab (`src/bin/attacker.rs`), so that its packets
-//! come from a host of its own. It knows all of Muster's code and holds no secret but those it is
+//! Attacks, run by the `attacker` program (`src/bin/attacker.rs`) so that the packets come from a
+//! host of their own. An attacker knows all of Muster's code and holds only the secrets that it is
 //! given.
 
 pub mod flood;
@@ -13,7 +13,7 @@ use std::io::Write as _;
 
 use anyhow::Result;
 
-/// One line of what was seen, for the test to read.
+/// Prints one line of what was observed, for the test to read.
 pub fn say(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;

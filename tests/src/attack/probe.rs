@@ -1,4 +1,4 @@
-//! A stranger that looks: every protocol, every call, and a note of all that comes back.
+//! Probes by a stranger: every protocol, every call, and all that comes back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use tonic::{Request, Response, Status};
 use super::quic_client::{RecordingVerifier, client, socket};
 use super::say;
 
-/// How long a connection that says nothing is listened to.
+/// Time to wait for the target to close a silent connection.
 const SILENCE_LIMIT: Duration = Duration::from_secs(7);
 
-/// Says `certificate HEX` for every certificate that is shown, and what else is answered.
+/// Prints `certificate PROTOCOL HEX` for every certificate that is shown, and all other answers.
 pub async fn probe(target: SocketAddr) -> Result<()> {
     for alpn in [ALPN_HELLO, ALPN_NODE, b"h3", b"h2", b"muster-hello/2"] {
         let verifier = RecordingVerifier::default();
@@ -47,7 +47,7 @@ pub async fn probe(target: SocketAddr) -> Result<()> {
     call_hello(target).await
 }
 
-/// Shows an empty proof of no token, which every node writes down, and is refused.
+/// Sends an empty proof, which every node audits and rejects.
 pub async fn send_empty_proof(target: SocketAddr) -> Result<()> {
     let (_trust, seen) = watch::channel(Arc::new(Trust::default()));
     let address = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -87,7 +87,7 @@ fn print_reply<T: std::fmt::Debug>(call: &str, outcome: Result<Response<T>, Stat
     }
 }
 
-/// Answers nothing: what an attacker serves who only calls.
+/// Hello service without implementation, for an attacker that only calls.
 #[derive(Debug)]
 pub struct UnimplementedHello;
 

@@ -1,5 +1,5 @@
-//! A QUIC client and server of one's own: any protocol, any certificate, nothing checked, and a note
-//! of whatever the other side shows.
+//! Custom QUIC client and server: any protocol, any certificate, nothing verified, and every
+//! certificate of the other side recorded.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// Every certificate that a server showed, DER.
+/// Accepts any server and records its certificates, in DER.
 #[derive(Debug, Clone, Default)]
 pub struct RecordingVerifier(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -27,7 +27,7 @@ impl RecordingVerifier {
     }
 }
 
-/// Believes anyone.
+/// Accepts any certificate.
 impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
@@ -65,15 +65,15 @@ impl ServerCertVerifier for RecordingVerifier {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "dates a certificate whose dates nobody checks")]
+#[expect(clippy::disallowed_methods, reason = "dates of a certificate that are never checked")]
 fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// What an HTTP/2 connection begins with (RFC 9113 section 3.4), and empty settings.
+/// HTTP/2 connection preface (RFC 9113 section 3.4) and empty settings.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Dials with this protocol and a self-made certificate of this identity.
+/// Returns a client for this protocol with a self-signed certificate of this identity.
 pub fn client(
     alpn: &[u8],
     identity: &Identity,
@@ -82,12 +82,12 @@ pub fn client(
     client_with(alpn, identity.self_signed(now()), verifier)
 }
 
-/// This key with a chain, whoever issued that.
+/// Returns this identity's key with any certificate chain.
 pub fn with_chain(identity: &Identity, chain: Vec<CertificateDer<'static>>) -> Arc<CertifiedKey> {
     Arc::new(CertifiedKey::new(chain, Arc::clone(&identity.self_signed(now()).key)))
 }
 
-/// A certificate for this key that an authority of one's own issues.
+/// Returns a certificate for this key from a newly made authority.
 pub fn forged_certificate(identity: &Identity) -> Result<Arc<CertifiedKey>> {
     let cluster = ClusterId::from_bytes(*Identity::generate().node_id().as_bytes());
     let authority = Authority::create(AuthorityKind::Machine, "forged", &cluster, now());
@@ -96,7 +96,7 @@ pub fn forged_certificate(identity: &Identity) -> Result<Arc<CertifiedKey>> {
     Ok(with_chain(identity, leaf.chain))
 }
 
-/// Dials with this protocol and certificate, and believes whoever answers.
+/// Returns a client for this protocol with this certificate that accepts any server.
 pub fn client_with(
     alpn: &[u8],
     certified: Arc<CertifiedKey>,
@@ -108,12 +108,12 @@ pub fn client_with(
     Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?)))
 }
 
-/// A socket to dial from.
+/// Returns a client socket.
 pub fn socket() -> Result<quinn::Endpoint> {
     quinn::Endpoint::client(SocketAddr::from(([0, 0, 0, 0], 0))).context("a UDP socket")
 }
 
-/// Belongs to nothing.
+/// Trust source of a node without a cluster.
 struct NoMembers;
 
 impl TrustSource for NoMembers {
@@ -126,7 +126,7 @@ impl TrustSource for NoMembers {
     }
 }
 
-/// Takes one handshake on `muster-hello/1`, as a node would.
+/// Returns a server configuration for one handshake on `muster-hello/1`, as a node has it.
 pub fn server(identity: &Identity) -> Result<quinn::ServerConfig> {
     let trust_source: Arc<dyn TrustSource> = Arc::new(NoMembers);
     let config = quic_server_config(&identity.self_signed(now()), &trust_source);

@@ -1,5 +1,5 @@
-//! A man in the middle: ends QUIC and TLS on both sides with a key of its own and passes every byte
-//! of every stream on, so that each side sees the messages of the other, unchanged.
+//! A man in the middle: terminates QUIC and TLS on both sides with its own key and passes on every
+//! byte of every stream, so that each side receives the other's messages unchanged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::quic_client::{RecordingVerifier, client, server, socket};
 use super::say;
 
-/// Relays for ever. Says `passed UP DOWN` (bytes so far) whenever a stream has ended.
+/// Relays indefinitely. Prints `passed UP DOWN` (bytes so far) whenever a stream ends.
 pub async fn relay(listen: SocketAddr, target: SocketAddr) -> Result<()> {
     let identity = Arc::new(Identity::generate());
     let endpoint = quinn::Endpoint::server(server(&identity)?, listen)?;
@@ -22,11 +22,11 @@ pub async fn relay(listen: SocketAddr, target: SocketAddr) -> Result<()> {
     say("ready")?;
     let mut sessions = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
-        // A configuration serves one handshake.
+        // A server configuration serves one handshake.
         let connecting = incoming.accept_with(Arc::new(server(&identity)?))?;
         let (identity, passed) = (Arc::clone(&identity), Arc::clone(&passed));
         sessions.spawn(async move {
-            // A victim that leaves is no reason to stop.
+            // A victim that disconnects does not stop the relay.
             between(connecting, target, &identity, passed).await.ok();
         });
     }

@@ -1,4 +1,4 @@
-//! For tests: an attacker's program on a host of the lab, with what it has copied of a node.
+//! For tests: runs the attacker on a host of the lab, with a copy of a node's identity.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,20 +8,20 @@ use anyhow::{Context as _, Result};
 use crate::ctl::{CommandOutput, binary, output_of};
 use crate::{Cluster, Host, until};
 
-/// What makes a node that node.
+/// Files that are a node's identity.
 const IDENTITY: [&str; 2] = ["identity.key", "membership.json"];
 
-/// How long a node may take to have its certificate on disk.
+/// Timeout for a node's certificate to be on disk.
 const SOON: Duration = Duration::from_mins(1);
 
-/// Runs the attacker on a host to its end; what it said.
+/// Runs the attacker on a host to its end and returns its output.
 pub fn run_attacker(from: &Host, words: &[&str]) -> Result<String> {
     let mut command = from.command(binary("attacker")?);
     output_of(command.args(words))?.success()
 }
 
-/// Copies key and certificate of a node, which goes on, to the thief's host. The node's own disk, if it
-/// has one, is seen from its host only.
+/// Copies key and certificate of a running node to the attacker's host. The node's disk, if it has
+/// its own, is visible from its host only.
 pub fn steal_identity(cluster: &Cluster, name: &str, attacker: &Host) -> Result<PathBuf> {
     let host = &cluster.node(name).host;
     let state = host.dir().join("state");

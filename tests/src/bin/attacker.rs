@@ -1,5 +1,5 @@
-//! The attacker of the lab: `attacker probe TARGET`, `empty-proof TARGET`, `flood TARGET`,
-//! `relay LISTEN TARGET`, `impersonate STATE-DIR TARGET`. What each does is in `muster_tests::attack`.
+//! The lab's attacker: `attacker probe TARGET`, `empty-proof TARGET`, `flood TARGET`, `relay LISTEN
+//! TARGET`, `impersonate STATE-DIR TARGET`. See `muster_tests::attack`.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use muster_tests::attack::{flood, member, probe, relay};
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let address = |text: &str| text.parse().with_context(|| format!("{text} is no ip:port"));
+    let address = |text: &str| text.parse().with_context(|| format!("{text} is not ip:port"));
     match words[..] {
         ["probe", target] => probe::probe(address(target)?).await,
         ["empty-proof", target] => probe::send_empty_proof(address(target)?).await,

@@ -1,7 +1,7 @@
-//! The other program whose power is cut: `power-cut-first-seconds DIR` is a node in its first seconds. It
-//! makes its state directory, its identity and its record of promises; then, again and again, it
-//! writes down what it is bound to and what etcd shall begin with, saves its membership, remembers
-//! its peers and begins as a member of etcd, and says what it does. It is run under strace.
+//! The other program whose power is cut: `power-cut-first-seconds DIR` is a node in its first
+//! seconds. It makes its state directory, identity and birth record. Then it repeatedly persists
+//! its commitment and the snapshot to restore, saves its membership and its peers, and starts as a
+//! member of etcd. It prints each step and runs under strace.
 
 use std::fs;
 use std::io::Write;
@@ -18,7 +18,7 @@ use muster_types::ClusterId;
 use musterd::state_dir::StateDir;
 use musterd::{prepare, restore};
 
-/// Turns it takes, in each of which everything is written anew.
+/// Number of epochs. Each of them writes everything again.
 const EPOCHS: u64 = 9;
 
 fn main() -> Result<()> {
@@ -27,17 +27,17 @@ fn main() -> Result<()> {
     let state = StateDir::open(&dir.join("var/state"))?;
     let (identity, promises) = prepare::identity::open(&state, false)?;
     say(&format!("is {}", identity.node_id()))?;
-    // A node acts on the promises it finds, so they count as made.
+    // A node acts on the promises that it finds, so they count as made.
     let found = promises.record.epoch;
     announce("bind", found, || Ok(()))?;
-    // Not on the disk that is watched: it is the operator's.
+    // Not on the traced disk: it is the operator's.
     let operator_dir = tempfile::tempdir()?;
     if promises.record.is_uncommitted() {
         announce("restore", found, || {
             persist_restore(&state, &promises.record, operator_dir.path())
         })?;
     }
-    // As a member does: what the membership implies is there before it.
+    // As a member does: the store is there before the membership.
     let owner = StoreIdentity { node: identity.node_id(), cluster: ClusterId::from_bytes(CLUSTER) };
     muster_storage::create(&state.raft(), &owner, SLED)?;
     let etcd_dir = EtcdDir::new(state.etcd());
@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What `musterd --restore-etcd` does before anything can be promised.
+/// Does what `musterd --restore-etcd` does before a promise is possible.
 fn persist_restore(state: &StateDir, record: &BirthRecord, operator_dir: &Path) -> Result<()> {
     let file = operator_dir.join("snapshot");
     let given = match snapshot(record.epoch) {
@@ -68,8 +68,8 @@ fn persist_restore(state: &StateDir, record: &BirthRecord, operator_dir: &Path) 
     Ok(restore::persist(state, record, restore.as_ref())?)
 }
 
-/// What the etcd unit does around the first start of a member, and etcd itself. etcd syncs its data;
-/// here it does not, since the record is there to outlive the data.
+/// Does what the etcd unit and etcd do at the first start of a member. etcd syncs its data; this
+/// does not, because the record must outlive the data.
 fn start_etcd(etcd_dir: &EtcdDir, epoch: u64) -> Result<()> {
     let member = member(epoch)?;
     muster_files::create_private_directory(etcd_dir.root())?;
@@ -83,19 +83,19 @@ fn start_etcd(etcd_dir: &EtcdDir, epoch: u64) -> Result<()> {
         fs::write(file, "etcd's own")?;
     }
     announce("note", epoch, || {
-        anyhow::ensure!(etcd_dir.record_data(member.generation)?, "etcd's data is not seen");
+        anyhow::ensure!(etcd_dir.record_data(member.generation)?, "etcd's data is not found");
         Ok(())
     })
 }
 
-/// Says that it does something, does it, and says that it did.
+/// Prints that it begins a step, performs it, and prints that it ended.
 fn announce(what: &str, epoch: u64, something: impl FnOnce() -> Result<()>) -> Result<()> {
     say(&format!("doing {what} {epoch}"))?;
     something()?;
     say(&format!("did {what} {epoch}"))
 }
 
-/// One line, one write: so that it stands at its place among the file operations.
+/// One line is one write, so that it has its place among the file operations.
 fn say(line: &str) -> Result<()> {
     Ok(std::io::stdout().write_all(format!("{line}\n").as_bytes())?)
 }

@@ -1,5 +1,5 @@
-//! The program whose power is cut: `victim DIR ENGINE SEED FROM TO` opens the store in DIR, performs
-//! operations FROM to TO of the script and says what it does. It is run under strace.
+//! The program whose power is cut: `victim DIR ENGINE SEED FROM TO` opens the store in DIR,
+//! performs operations FROM to TO of the script and prints each step. It runs under strace.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -36,10 +36,10 @@ async fn main() -> Result<()> {
     if (from / OPS_PER_PROCESS).is_multiple_of(2) {
         drop(node);
     }
-    std::process::exit(0); // or dies without closing anything
+    std::process::exit(0); // without closing the node otherwise
 }
 
-/// One line, one write: so that it stands at its place among the file operations.
+/// One line is one write, so that it has its place among the file operations.
 fn say(line: &str) -> Result<()> {
     Ok(std::io::stdout().write_all(format!("{line}\n").as_bytes())?)
 }

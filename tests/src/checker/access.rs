@@ -1,6 +1,6 @@
-//! How the clients reach the cluster: the operator API with the operator's key and the anchor that
-//! `musterctl` has pinned, and etcd with the certificate that it hands out. One connection for each
-//! client and node, so that a call costs a round trip.
+//! Clients' access to the cluster: the operator API with the operator's key and the trust anchor
+//! that `musterctl` pinned, and etcd with the certificate that it issues. One connection per client
+//! and node, so that a call costs one round trip.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,13 +28,13 @@ use tower::service_fn;
 
 use crate::cluster::Cluster;
 
-/// How long one call may take: an election, not a partition.
+/// Timeout of one call: longer than an election, shorter than a partition.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A connection on which nothing is answered for this long is made anew.
+/// A connection without an answer for this long is replaced.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the nodes are now; whoever moves one says so here.
+/// Current addresses of the nodes. A test that changes an address updates them.
 #[derive(Debug, Clone, Default)]
 pub struct Addresses(Arc<Mutex<BTreeMap<String, Ipv4Addr>>>);
 
@@ -50,7 +50,7 @@ impl Addresses {
     }
 }
 
-/// Everything a client needs. Cheap to clone.
+/// Everything that a client needs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Access {
     operator: Arc<ClientConfig>,
@@ -59,7 +59,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// What the operator's machine of a healthy cluster has.
+    /// Reads the credentials on the operator's machine of a healthy cluster.
     pub fn of(cluster: &Cluster, addresses: Addresses) -> Result<Self> {
         let text = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
@@ -73,7 +73,7 @@ impl Access {
         let key = PrivatePkcs8KeyDer::from_pem_slice(text(&out.join("client.key"))?.as_bytes())?;
         let key = zeroize::Zeroizing::new(key.secret_pkcs8_der().to_vec());
         let own = Credential::new(certificates(&text(&out.join("client.crt"))?)?, key);
-        #[allow(clippy::disallowed_methods, reason = "clients are an edge: they live now")]
+        #[allow(clippy::disallowed_methods, reason = "clients use the machine's clock")]
         let now = std::time::SystemTime::now();
         Ok(Self {
             operator: Arc::new(operator_client_config(identity.self_signed(now), &pinned)),
@@ -82,7 +82,8 @@ impl Access {
         })
     }
 
-    /// The operator API of one node; connects when used and again whenever it has to.
+    /// Returns a client of one node's operator API. It connects on first use and reconnects as
+    /// needed.
     pub(super) fn operator(&self, node: &str) -> OperatorClient<Channel> {
         let (access, node) = (self.clone(), node.to_owned());
         let connector = service_fn(move |_| {
@@ -91,7 +92,8 @@ impl Access {
             async move {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                let name = ServerName::try_from(CONTROL_PLANE_NAME).expect("it is a DNS name");
+                let name =
+                    ServerName::try_from(CONTROL_PLANE_NAME).expect("the constant is a DNS name");
                 TlsConnector::from(config).connect(name, stream).await.map(TokioIo::new)
             }
         });
@@ -104,7 +106,7 @@ impl Access {
         OperatorClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    /// The etcd member of one node, where it is now.
+    /// Returns a client of one node's etcd member, at its current address.
     pub(super) fn etcd(&self, node: &str) -> MemberClient {
         let deadlines = Deadlines { call: CALL_TIMEOUT, ..Deadlines::default() };
         MemberClient::new(self.addresses.of(node, 2379), &self.etcd, deadlines)

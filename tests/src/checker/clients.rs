@@ -1,5 +1,4 @@
-//! The clients: for every node a few, on the operator's machine, in one thread that lives in that
-//! machine's network namespace.
+//! The clients: several per node, on one thread in the network namespace of the operator's machine.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,10 +14,10 @@ use super::history::History;
 use super::workload::{Client, Operation, Recorder};
 use crate::lab::{Host, enter_network};
 
-/// How long the last reads may take once everything is healthy.
+/// Timeout of the final reads once everything is healthy.
 const FINAL_READS_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Clients at work.
+/// Running clients.
 #[derive(Debug)]
 pub struct Clients {
     stop: watch::Sender<bool>,
@@ -27,7 +26,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts every kind of client for each of the nodes to go `through`. Their clock counts from
+    /// Starts every kind of client for each of the nodes in `through`. Their clock counts from
     /// `since`.
     pub fn start(operator: &Host, access: Access, through: Vec<String>, since: Instant) -> Self {
         let (stop, stops) = watch::channel(false);
@@ -35,24 +34,24 @@ impl Clients {
         let (path, shared) = (operator.namespace_path(), Arc::clone(&recorder));
         let thread = std::thread::spawn(move || {
             enter_network(&path)?;
-            // One thread: every socket is made in the namespace that it has entered.
+            // One thread: every socket is opened in the namespace that it entered.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(work(&access, &through, &shared, stops))
         });
         Self { stop, recorder, thread }
     }
 
-    /// Who leads Raft, as any node last said.
+    /// Returns the Raft leader that any node reported last.
     pub fn leader(&self) -> Option<String> {
         self.recorder.leader()
     }
 
-    /// What they saw so far.
+    /// Returns the history so far.
     pub fn history(&self) -> History {
         self.recorder.history()
     }
 
-    /// Lets them finish, then reads everything once more through every node.
+    /// Stops the clients, then reads everything once more through every node.
     pub fn finish(self) -> Result<History> {
         self.stop.send_replace(true);
         self.thread.join().map_err(|_| anyhow!("the clients panicked"))??;

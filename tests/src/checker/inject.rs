@@ -1,4 +1,4 @@
-//! Carries out the faults of a schedule on a cluster in the lab.
+//! Injects the faults of a schedule into a cluster of the lab.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use super::schedule::{Fault, Target};
 use crate::cluster::Cluster;
 use crate::lab::{Host, Lab};
 
-/// What makes a fault good again.
+/// Action that ends a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undo {
     Start(Vec<String>),
@@ -20,7 +20,7 @@ pub enum Undo {
     Nothing,
 }
 
-/// The one who breaks things and mends them again.
+/// Injects faults and undoes them.
 #[derive(Debug)]
 pub struct FaultInjector<'a> {
     pub lab: &'a Lab,
@@ -29,7 +29,8 @@ pub struct FaultInjector<'a> {
 }
 
 impl FaultInjector<'_> {
-    /// Makes a fault; `leader` is whom [`Target::Leader`] means. Says whom it hit.
+    /// Injects a fault. [`Target::Leader`] means `leader`. Returns how to undo it, and the node
+    /// that it hit.
     pub fn inject(&mut self, fault: Fault, leader: Option<&str>) -> Result<(Undo, String)> {
         let who = |target: Target| match (target, leader) {
             (Target::Leader, Some(leader)) => leader.to_owned(),
@@ -81,12 +82,12 @@ impl FaultInjector<'_> {
         Ok((undo, hit))
     }
 
-    /// Makes it good again.
+    /// Ends a fault.
     pub fn undo(&mut self, undo: Undo) -> Result<()> {
         match undo {
             Undo::Start(names) => names.iter().try_for_each(|name| self.cluster.start(name)),
             Undo::Thaw(name) => self.host(&name).thaw(),
-            // It may have been killed meanwhile.
+            // The process may have been killed meanwhile.
             Undo::Resume(name) => match &self.cluster.node(&name).process {
                 Some(process) => process.resume(),
                 None => Ok(()),
@@ -97,7 +98,7 @@ impl FaultInjector<'_> {
         }
     }
 
-    /// Ends those that run; they are the ones to start again.
+    /// Kills those that run. Undo starts them again.
     fn kill(&mut self, names: Vec<String>) -> Result<Undo> {
         let running = |name: &String| self.cluster.node(name).process.is_some();
         let names: Vec<_> = names.into_iter().filter(running).collect();
@@ -117,12 +118,12 @@ impl FaultInjector<'_> {
         }
     }
 
-    /// A fault of the network around `hit`.
+    /// Injects a network fault around `hit`.
     fn cut(&self, fault: Fault, hit: &str) -> Result<()> {
         let names = self.cluster.names();
         let all: Vec<&Host> = names.iter().map(|name| self.host(name)).collect();
         let at = names.iter().position(|name| name == hit).unwrap_or(0);
-        // Everyone else, from the next one on round the circle.
+        // All other hosts, in order from the next one.
         let others: Vec<&Host> = (1..all.len()).map(|step| all[(at + step) % all.len()]).collect();
         match fault {
             Fault::Minority { with, .. } => {
@@ -156,12 +157,12 @@ impl FaultInjector<'_> {
     }
 }
 
-/// Where a node moves to.
+/// New address of a node whose address changes.
 pub(super) fn new_address(node: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 100 + node)
 }
 
-/// The name of a node by its number in a schedule.
+/// Returns the name of a node by its number in a schedule.
 pub fn name(node: u8) -> String {
     format!("cp-{}", node + 1)
 }

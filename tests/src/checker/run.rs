@@ -1,7 +1,7 @@
-//! One run of a schedule: a cluster is born, clients work, faults happen and end, the cluster
-//! recovers by itself, everything is read once more, and the history is judged. To which cluster each
-//! machine belongs is read from its disk all the while: the clients trust the authorities of one
-//! cluster, so of another one they would see nothing but errors.
+//! One run of a schedule: the cluster forms, clients work, faults begin and end, the cluster
+//! recovers by itself, everything is read once more, and the history is checked. Each machine's
+//! cluster id is read from its disk throughout: clients trust the authorities of one cluster and
+//! would see only errors from another.
 
 use std::fmt;
 use std::thread::sleep;
@@ -20,16 +20,16 @@ use crate::cluster::{Cluster, Plan};
 use crate::lab::Lab;
 use crate::wait::until;
 
-/// How long a cluster may take to recover from everything, on a busy machine.
+/// Timeout of a full recovery on a busy machine.
 const RECOVERY: Duration = Duration::from_mins(3);
 
-/// How often the disks are looked at.
+/// Interval between two reads of the disks.
 const DISK_POLL: Duration = Duration::from_millis(200);
 
-/// A run in which less than this was acknowledged or read shows nothing.
+/// A run with fewer acknowledged writes or reads than this proves nothing.
 const MIN_OPERATIONS: usize = 10;
 
-/// How much a run tried.
+/// Amount of work in a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Coverage {
     pub acknowledged: usize,
@@ -49,8 +49,8 @@ impl fmt::Display for Coverage {
     }
 }
 
-/// Runs a seed. An error tells the schedule, what happened when, where the logs and the history are,
-/// and how to see it again.
+/// Runs a seed. An error holds the schedule, the times of all events, the paths of logs and
+/// history, and the command that repeats the run.
 pub fn run_seed(seed: u64) -> Result<Coverage> {
     let schedule = Schedule::of(seed);
     let lab = Lab::new()?;
@@ -69,22 +69,22 @@ pub fn run_seed(seed: u64) -> Result<Coverage> {
     })
 }
 
-/// The command that runs a seed once more.
+/// Returns the command that repeats a seed.
 pub fn repeat_command(seed: u64) -> String {
     format!("MUSTER_SEEDS={seed} cargo test --locked --workspace --test group schedules::")
 }
 
-/// Runs a schedule that follows from no seed; nothing is kept.
+/// Runs a schedule that no seed gives. Saves nothing.
 pub fn run_schedule(schedule: &Schedule) -> Result<Coverage> {
     Run::new().execute(&Lab::new()?, schedule)
 }
 
-/// What happened so far.
+/// State of one run.
 struct Run {
     start: Instant,
     lines: Vec<String>,
     history: Option<History>,
-    /// What the disks said, each cluster of each machine once.
+    /// Cluster ids on the disks, each id of each machine once.
     cluster_ids: Vec<ClusterIdReport>,
 }
 
@@ -166,7 +166,7 @@ impl Run {
         let names = cluster.names();
         until("every machine to belong to the cluster", RECOVERY, || {
             if let Err(error) = self.observe_disks(cluster) {
-                return Ok(Err(error)); // not mended by waiting
+                return Ok(Err(error)); // waiting does not help
             }
             let belongs = |name: &&String| self.cluster_ids.iter().any(|s| s.node == **name);
             match names.iter().find(|name| !belongs(name)) {
@@ -184,7 +184,7 @@ impl Run {
         Ok(())
     }
 
-    /// Notes to which clusters the machines belong by their disks; fails once there are two.
+    /// Records the cluster ids on all disks. Fails once there are two.
     fn observe_disks(&mut self, cluster: &Cluster) -> Result<()> {
         let at = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         for (node, clusters) in cluster.cluster_ids_on_disk()? {
@@ -205,7 +205,7 @@ impl Run {
         }
     }
 
-    /// Looks again and again until then.
+    /// Observes the disks repeatedly until then.
     fn observe_until(&mut self, cluster: &Cluster, until: Instant) -> Result<()> {
         loop {
             self.observe_disks(cluster)?;
@@ -241,7 +241,7 @@ impl Run {
         )
     }
 
-    /// Waits until nothing is wrong any more; nobody helps.
+    /// Waits until the cluster is healthy, without intervention.
     fn await_health(&mut self, cluster: &Cluster) -> Result<Duration> {
         let began = Instant::now();
         until("`musterctl health` to succeed", RECOVERY, || match cluster.ctl(&["health"]) {
@@ -277,7 +277,7 @@ fn acknowledged(writes: &[Write]) -> usize {
     writes.iter().filter(|write| write.acknowledged.is_some()).count()
 }
 
-/// Whether something was written to and read from every object.
+/// Checks that every object has enough acknowledged writes and reads.
 fn has_enough(history: &History) -> Result<(), String> {
     let History { tokens, keys, register, .. } = history;
     let writes = [&tokens.writes, &keys.writes, &register.writes].map(|w| acknowledged(w));
@@ -289,7 +289,7 @@ fn has_enough(history: &History) -> Result<(), String> {
     }
 }
 
-/// The seeds that the environment asks for (`MUSTER_SEEDS`, `7` or `100..199`), or else `usual`.
+/// Returns the seeds in `MUSTER_SEEDS` (`7` or `100..199`), or else `default`.
 pub fn seeds_from_env(default: &[u64]) -> Result<Vec<u64>> {
     let Some(asked) = std::env::var_os("MUSTER_SEEDS") else { return Ok(default.to_vec()) };
     let asked = asked.into_string().ok().context("MUSTER_SEEDS is not text")?;

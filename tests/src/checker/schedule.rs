@@ -1,9 +1,9 @@
-//! Which faults happen when: a pure function of a seed.
+//! Fault schedules: a pure function of a seed.
 //!
-//! A schedule is a birth, perhaps with machines to spare, under a fault, and with a machine that loses
-//! its power meanwhile; and then episodes: one fault or two at once, held for some time, undone, and a
-//! calm that is often too short to recover in. After the last one everything is undone and must become
-//! healthy by itself.
+//! A schedule begins with a birth, possibly with spare machines, under a fault, or with a machine
+//! that loses its power meanwhile. Episodes follow: one or two faults at once, held for some time,
+//! undone, and a pause that is often too short to recover in. After the last one everything is
+//! undone, and the cluster must become healthy by itself.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,47 +14,48 @@ use self::rng::SplitMix64;
 
 mod rng;
 
-/// Who is hit. Nodes are numbered from 0.
+/// Node that a fault hits. Nodes are numbered from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Target {
-    /// Whoever led Raft when last seen.
+    /// The last known Raft leader.
     Leader,
     Node(u8),
 }
 
-/// What goes wrong. Every fault can be undone.
+/// A fault. Every fault can be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Fault {
-    /// The machine loses its power; undone, it starts again.
+    /// The machine loses its power. Undo starts it again.
     Kill(Target),
     /// All machines lose their power at once.
     PowerLoss,
-    /// The whole machine stands still, etcd too.
+    /// All processes of the machine are paused, etcd included.
     Freeze(Target),
-    /// `musterd` alone stands still.
+    /// `musterd` alone is paused.
     Pause(Target),
-    /// A node is cut from all others, with as many others as still are a minority.
+    /// A node is cut off, together with as many others as still are a minority.
     Minority { around: Target, with: u8 },
-    /// Nobody reaches anybody: there is no majority anywhere.
+    /// Every node is cut off from every other: there is no majority.
     Isolated,
-    /// The node hears nobody, and is heard.
+    /// The node receives nothing and still sends.
     InboundCut(Target),
-    /// Nobody hears the node, and it hears.
+    /// The node sends in vain and still receives.
     OutboundCut(Target),
-    /// One node hears not what one other says, and is heard by it.
+    /// Frames from one node to one other are lost; the other direction works.
     OneWayCut { to: u8, from: u8 },
-    /// The others are two sides that do not reach each other; this node reaches both.
+    /// The others are two sides without a connection. This node reaches both.
     Bridge(Target),
-    /// So many of a hundred frames are lost.
+    /// This percentage of all frames is lost.
     Loss { percent: u8 },
-    /// The machine has another address from now on (not undone).
+    /// The machine's address changes (not undone).
     AddressChange(u8),
     /// The machine's clock is off by so many seconds.
     Clock { node: Target, seconds: i32 },
 }
 
 impl Fault {
-    /// Whether it is about the network between all; two such at once would be one unclear one.
+    /// Returns true for faults of the network between all nodes. Two of them at once would be one
+    /// unclear fault.
     fn is_network(self) -> bool {
         match self {
             Self::Minority { .. }
@@ -73,7 +74,7 @@ impl Fault {
         }
     }
 
-    /// One word for its kind, to count what was covered.
+    /// Name of its kind, for the report of coverage.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Kill(_) => "kill",
@@ -92,7 +93,7 @@ impl Fault {
         }
     }
 
-    /// Every kind that there is.
+    /// Names of all kinds.
     pub const KINDS: [&'static str; 13] = [
         "kill",
         "power loss",
@@ -116,37 +117,38 @@ pub struct Episode {
     /// One or two.
     pub faults: Vec<Fault>,
     pub hold_ms: u64,
-    /// How long nothing is wrong afterwards.
+    /// Time without faults afterwards.
     pub pause_ms: u64,
 }
 
-/// The whole story of one run.
+/// Everything that happens in one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Schedule {
     pub seed: u64,
-    /// How many found the cluster.
+    /// Number of founders.
     pub expect: u8,
-    /// Control-plane nodes, fewer than twice the founders; chance decides who has to join.
+    /// Number of control-plane nodes, fewer than twice the founders. Which of them have to join is
+    /// left to timing.
     pub nodes: u8,
-    /// In which order they start first, and how long after the one before.
+    /// Order of the first starts, and the delay in ms after the one before.
     pub starts: Vec<(u8, u64)>,
-    /// What is wrong while the cluster is born.
+    /// Faults during the birth.
     pub birth: Option<Episode>,
-    /// Who loses its power while the cluster is born.
+    /// Power loss during the birth.
     pub crash: Option<Crash>,
     pub episodes: Vec<Episode>,
 }
 
-/// A machine that loses its power once enough have started to found the cluster.
+/// Power loss of one machine, once enough have started to found the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Crash {
     pub node: u8,
-    /// How long after the last start that a birth needs.
+    /// Delay after the last start that the birth needs.
     pub after_ms: u64,
     pub down_ms: u64,
 }
 
-/// What is done to a machine while the cluster is born.
+/// Action on a machine during the birth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Start(u8),
@@ -154,7 +156,7 @@ pub enum Step {
 }
 
 impl Schedule {
-    /// The schedule of a seed.
+    /// Returns the schedule of a seed.
     pub fn of(seed: u64) -> Self {
         let mut rng = SplitMix64::new(seed);
         let nodes = if rng.chance(1, 5) { 5 } else { 3 };
@@ -168,7 +170,7 @@ impl Schedule {
         let count = rng.between(4, 6);
         let mut address_change = false;
         let episodes = (0..count).map(|_| episode(&mut rng, nodes, &mut address_change)).collect();
-        // What came later is thrown for last, so that seeds keep the faults that they had.
+        // Newer parts draw last, so that seeds keep the faults that they had.
         let mut schedule =
             Self { seed, expect: nodes, nodes, starts, birth, crash: None, episodes };
         schedule.add_spare_machines(&mut rng);
@@ -176,7 +178,7 @@ impl Schedule {
         schedule
     }
 
-    /// One machine or two beside three founders, in half of the cases; two cores bear no more.
+    /// Adds one or two machines to three founders, in half of the cases. Two cores cannot run more.
     fn add_spare_machines(&mut self, rng: &mut SplitMix64) {
         if self.expect == 3 && rng.chance(1, 2) {
             self.nodes += u8::try_from(rng.between(1, 2)).unwrap_or(1);
@@ -195,7 +197,7 @@ impl Schedule {
         }
     }
 
-    /// What happens while the cluster is born, and how long after the beginning.
+    /// Returns the actions during the birth, with their times in ms from the beginning.
     pub fn steps(&self) -> Vec<(u64, Step)> {
         let mut at = 0;
         let start = |(node, after_ms): &(u8, u64)| {
@@ -212,7 +214,7 @@ impl Schedule {
         steps
     }
 
-    /// Who has another address at the end.
+    /// Returns the node whose address changes.
     pub fn address_change(&self) -> Option<u8> {
         self.episodes.iter().flat_map(|episode| &episode.faults).find_map(|fault| match fault {
             Fault::AddressChange(node) => Some(*node),
@@ -220,7 +222,7 @@ impl Schedule {
         })
     }
 
-    /// The kinds of faults in it.
+    /// Returns the kinds of its faults.
     pub fn kinds(&self) -> BTreeSet<&'static str> {
         let episodes = self.episodes.iter().chain(&self.birth);
         episodes.flat_map(|episode| episode.faults.iter().map(|fault| fault.kind())).collect()
@@ -231,8 +233,8 @@ fn episode(rng: &mut SplitMix64, nodes: u8, address_change: &mut bool) -> Episod
     let mut faults = vec![match rng.between(0, 9) {
         0..5 => network(rng, nodes),
         5..9 => machine(rng, nodes),
-        // Once in a schedule: machines that all move while they cannot tell each other are not a
-        // fault that anyone could overcome.
+        // Once per schedule: no cluster could survive that all machines change their addresses
+        // while they cannot reach each other.
         _ if !std::mem::replace(address_change, true) => Fault::AddressChange(rng.node(nodes)),
         _ => Fault::PowerLoss,
     }];
@@ -315,7 +317,7 @@ mod tests {
         }
         let different: BTreeSet<_> = (0..200).map(|s| Schedule::of(s).to_string()).collect();
         assert_eq!(different.len(), 200);
-        // A reported seed must mean the same in every later version of this file, or be named so.
+        // A reported seed must mean the same in every later version of this file.
         assert_eq!(Schedule::of(1).to_string(), PINNED);
     }
 

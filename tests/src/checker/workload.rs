@@ -1,5 +1,5 @@
-//! What each client does, again and again. Every value is written once, through one node: a write
-//! that is not acknowledged is not tried again, it may have happened.
+//! The clients' operations. Every value is written once, through one node. A write without an
+//! acknowledgement is not retried, because it may have taken effect.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,15 +18,15 @@ use tonic::transport::Channel;
 use super::access::{Access, CALL_TIMEOUT};
 use super::history::{ClusterIdReport, History, Read, Write};
 
-/// How long clients rest after an answer, and after a failure.
+/// Pauses of a client after an answer and after a failure.
 const PAUSE: Duration = Duration::from_millis(60);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
-/// Where the clients put their values into etcd.
+/// Keys of the clients' values in etcd.
 const KEYS: &[u8] = b"/checker/set/";
 const REGISTER: &[u8] = b"/checker/register";
 
-/// What all clients share: the clock, the numbers, the history.
+/// Shared by all clients: the clock, the counter of values, the history.
 #[derive(Debug)]
 pub(super) struct Recorder {
     start: Instant,
@@ -40,7 +40,7 @@ impl Recorder {
         Self { start, next: AtomicU64::new(1), history: Mutex::default(), leader: Mutex::default() }
     }
 
-    /// Microseconds since the beginning, from 1 on.
+    /// Microseconds since the beginning, starting at 1.
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
     }
@@ -57,13 +57,13 @@ impl Recorder {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Who led when last anybody knew.
+    /// Last known leader.
     pub(super) fn leader(&self) -> Option<String> {
         self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// One client of one node.
+/// Client of one node.
 #[derive(Clone)]
 pub(super) struct Client {
     node: String,
@@ -73,7 +73,7 @@ pub(super) struct Client {
     recorder: Arc<Recorder>,
 }
 
-/// What a client does over and over.
+/// Operation that a client repeats.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Operation {
     WriteTokens,
@@ -99,7 +99,7 @@ impl Client {
         }
     }
 
-    /// Works until `stop` says so; the call under way is finished.
+    /// Works until `stop`. A call in progress is finished.
     pub(super) async fn work(mut self, work: Operation, stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             let done = match work {
@@ -110,7 +110,7 @@ impl Client {
                 Operation::ReadMembers => self.read_members().await,
             };
             if done.is_err() {
-                // It may have moved: etcd's client goes by address.
+                // The address may have changed, and etcd's client has a fixed one.
                 self.etcd = self.access.etcd(&self.node);
             }
             sleep(if done.is_ok() { PAUSE } else { PAUSE_AFTER_FAILURE }).await;
@@ -222,7 +222,7 @@ impl Client {
     }
 }
 
-/// What was written, or a number that nobody writes.
+/// Returns the written value, or a number that is never written.
 fn number(text: &str) -> u64 {
     text.parse().unwrap_or(u64::MAX)
 }

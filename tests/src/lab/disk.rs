@@ -1,8 +1,7 @@
-//! Small disks of the lab's hosts, and what goes wrong with them: full, read-only after an error, or
-//! hanging.
+//! Small disks of the lab's hosts and their faults: full, read-only after an error, frozen.
 //!
-//! A disk is an ext4 file system in a sparse file, mounted in the host's own mount namespace. Only
-//! the test process holds that namespace open, so the mount vanishes with it, whatever happens.
+//! A disk is an ext4 file system in a sparse file, mounted in the host's mount namespace. Only the
+//! test process holds that namespace open, so the mount disappears with it in any case.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -16,12 +15,12 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Host, run};
 use crate::ctl::output_of;
 
-/// A mount namespace that lives for as long as this process has it open.
+/// Mount namespace that exists for as long as this process has it open.
 #[derive(Debug, Clone)]
 pub(super) struct MountNamespace(Arc<File>);
 
 impl MountNamespace {
-    /// A new one for a network namespace: that of a shell which then ends.
+    /// Makes one for a network namespace: that of a shell, which then ends.
     pub(super) fn of(namespace: &str) -> Result<Self> {
         let mut shell = Command::new("ip")
             .args(["netns", "exec", namespace, "sh", "-c", "echo here; read -r end"])
@@ -35,17 +34,17 @@ impl MountNamespace {
         let opened = File::open(format!("/proc/{}/ns/mnt", shell.id()));
         drop(shell.stdin.take());
         shell.wait()?;
-        ensure!(line == "here\n", "no shell ran in {namespace}: {line:?}");
+        ensure!(line == "here\n", "no shell started in {namespace}: {line:?}");
         Ok(Self(Arc::new(opened.context("open the mount namespace of a host")?)))
     }
 
-    /// Where this process has it open, for `nsenter`.
+    /// Path under which this process has it open, for `nsenter`.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
     }
 }
 
-/// A disk of its own at some directory of a host.
+/// Disk at a directory of a host.
 #[derive(Debug, Clone)]
 pub struct Disk {
     host: Host,
@@ -54,7 +53,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes a disk of `mib` MiB and mounts it at `at`, which only the owner may enter then.
+    /// Makes a disk of `mib` MiB and mounts it at `at`, accessible to its owner only.
     pub(super) fn create(host: &Host, at: &Path, mib: u64) -> Result<Self> {
         let name = at.strip_prefix(host.dir()).context("a directory of the host")?;
         let name = name.to_string_lossy().replace('/', "-");
@@ -76,10 +75,10 @@ impl Disk {
         )
     }
 
-    /// Something else takes all the room there is.
+    /// Fills the disk, as another program would.
     pub fn fill(&self) -> Result<()> {
-        // The last blocks go to small files only, and others come free with a sync or when whoever
-        // wrote gives up: more than once.
+        // The last blocks go to small files only. Others become free with a sync, or when another
+        // writer gives up. So the script repeats.
         self.sh(
             "cd \"$DISK\" && n=0 && for round in $(seq 20); do cat /dev/zero >>ballast 2>/dev/null; \
              while test $n -lt 2000 && dd if=/dev/zero of=ballast.$n bs=4k count=1 conv=fsync \
@@ -89,28 +88,28 @@ impl Disk {
         )
     }
 
-    /// Gives the room back.
+    /// Frees the space again.
     pub fn free_space(&self) -> Result<()> {
         self.sh("rm \"$DISK\"/ballast* && sync -f \"$DISK\"", "make room on a disk")
     }
 
-    /// The kernel finds an error and lets nobody write any more, as ext4 does on most machines.
+    /// Makes the kernel find an error and remount read-only, as ext4 does on most machines.
     pub fn turn_read_only(&self) -> Result<()> {
-        // The command itself may fail: the error that it provokes is what is wanted.
+        // The command itself may fail: the error that it provokes is intended.
         self.sh(
             "mount -o remount,abort \"$DISK\" 2>/dev/null; ! touch \"$DISK/probe\" 2>/dev/null",
             "turn a disk read-only",
         )
     }
 
-    /// From now on no write ends, as on a disk or a way to it that is gone without an error, until
-    /// what this gives is dropped.
+    /// Freezes the disk until the returned value is dropped: no write ends and none fails, as on a
+    /// lost path to the disk.
     pub fn freeze(&self) -> Result<FrozenDisk<'_>> {
         self.sh("fsfreeze --freeze \"$DISK\"", "freeze a disk")?;
         Ok(FrozenDisk(self))
     }
 
-    /// What an operator does with such a disk once nothing uses it: check it, and mount it again.
+    /// Checks and remounts the disk, as an operator does once nothing uses it.
     pub fn check_and_mount(&self) -> Result<()> {
         self.sh("umount \"$DISK\" && { e2fsck -fy \"$IMAGE\"; test $? -lt 4; }", "check a disk")?;
         self.mount()
@@ -126,13 +125,13 @@ impl Disk {
     }
 }
 
-/// A disk on which nothing ends.
+/// Disk on which no write ends.
 #[derive(Debug)]
 pub struct FrozenDisk<'a>(&'a Disk);
 
 impl Drop for FrozenDisk<'_> {
-    /// Whoever waits for a frozen disk cannot even be killed.
+    /// A process that waits for a frozen disk cannot even be killed.
     fn drop(&mut self) {
-        self.0.sh("fsfreeze --unfreeze \"$DISK\"", "let a disk go on").expect("it was frozen");
+        self.0.sh("fsfreeze --unfreeze \"$DISK\"", "unfreeze a disk").expect("it was frozen");
     }
 }

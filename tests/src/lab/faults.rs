@@ -5,12 +5,12 @@ use anyhow::Result;
 use super::{Host, Lab, run};
 
 impl Lab {
-    /// Every frame passes again.
+    /// Removes all faults.
     pub fn heal(&self) -> Result<()> {
         self.nft("flush chain bridge lab faults")
     }
 
-    /// Cuts `left` from `right`, both ways.
+    /// Cuts `left` off from `right`, in both directions.
     pub fn partition(&self, left: &[&Host], right: &[&Host]) -> Result<()> {
         for a in left {
             for b in right {
@@ -21,13 +21,13 @@ impl Lab {
         Ok(())
     }
 
-    /// `listener` hears nothing of `speaker` any more; the other way still works.
+    /// Drops every frame from `from` to `to`. The other direction still works.
     pub fn cut_one_way(&self, from: &Host, to: &Host) -> Result<()> {
         let (from, to) = (from.port(), to.port());
         self.nft(&format!("add rule bridge lab faults iifname {from} oifname {to} drop"))
     }
 
-    /// Cuts every host of `hosts` from every other one: nobody reaches anybody.
+    /// Cuts every host of `hosts` off from every other one.
     pub fn isolate_all(&self, hosts: &[&Host]) -> Result<()> {
         for (at, host) in hosts.iter().enumerate() {
             self.partition(&[host], &hosts[at + 1..])?;
@@ -35,7 +35,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Loses this percentage of all frames, each by itself.
+    /// Drops this percentage of all frames at random.
     pub fn lose(&self, percent: u8) -> Result<()> {
         self.nft(&format!("add rule bridge lab faults numgen random mod 100 < {percent} drop"))
     }

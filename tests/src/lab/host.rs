@@ -1,4 +1,4 @@
-//! One machine of the lab: a network namespace, a host name, an address, a directory.
+//! Host of the lab: a network namespace, a host name, an address, a directory.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use anyhow::{Result, ensure};
 use super::disk::MountNamespace;
 use super::{Disk, Lab, Process, run};
 
-/// Debian's libfaketime, as it is for processes with threads.
+/// Debian's libfaketime for processes with threads.
 fn faketime() -> String {
     format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH)
 }
 
-/// A machine of the lab.
+/// Machine of the lab.
 #[derive(Debug, Clone)]
 pub struct Host {
     name: String,
@@ -23,7 +23,7 @@ pub struct Host {
     port: String,
     address: Ipv4Addr,
     dir: PathBuf,
-    /// Its own, once it has disks.
+    /// Mount namespace; `None` until the host has disks.
     mounts: Option<MountNamespace>,
 }
 
@@ -64,17 +64,17 @@ impl Host {
         self.address
     }
 
-    /// The host's own directory.
+    /// Directory of this host.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The host's port of the bridge, as the packet filter there knows it.
+    /// The host's bridge port, as the packet filter names it.
     pub(super) fn port(&self) -> &str {
         &self.port
     }
 
-    /// A command that will run on this host, under its host name.
+    /// Returns a command that runs on this host, under its host name.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace]);
@@ -93,16 +93,16 @@ impl Host {
         command
     }
 
-    /// Sets this host's clock off by so many seconds: at once for whatever was started after the
-    /// first call, since those processes look at it every second. What does not ask the C library
-    /// for the time (etcd, as Go does) goes by the machine's clock.
+    /// Sets this host's clock off by so many seconds. It affects every process that was started
+    /// after the first call, within a second. Programs that do not ask the C library for the time
+    /// (etcd, as Go does) keep the machine's clock.
     pub fn set_clock(&self, seconds: i32) -> Result<()> {
         let library = faketime();
         ensure!(
             Path::new(&library).exists(),
             "{library} is missing: install the Debian package `faketime`"
         );
-        // Renamed into place: a reader sees the old or the new one, never half of it.
+        // Renamed into place, so that a reader never sees half of it.
         let new = self.dir.join("clock.new");
         std::fs::write(&new, format!("{seconds:+}s\n"))?;
         Ok(std::fs::rename(new, self.clock())?)
@@ -126,7 +126,7 @@ impl Host {
         Process::spawn(command, &self.dir.join(format!("{log}.log")))
     }
 
-    /// Puts a disk of `mib` MiB at a directory of this host; whatever is started later sees it.
+    /// Mounts a disk of `mib` MiB at a directory of this host. Processes that start later see it.
     pub fn disk(&mut self, at: &Path, mib: u64) -> Result<Disk> {
         if self.mounts.is_none() {
             self.mounts = Some(MountNamespace::of(&self.namespace)?);
@@ -134,36 +134,36 @@ impl Host {
         Disk::create(self, at, mib)
     }
 
-    /// Ends everything that runs on this host, at once.
+    /// Kills everything that runs on this host, at once.
     pub fn kill_all(&self) -> Result<()> {
         self.signal_all("-KILL")
     }
 
-    /// Stops everything that runs on this host in its tracks: the machine stands still.
+    /// Stops every process on this host (`SIGSTOP`).
     pub fn freeze(&self) -> Result<()> {
         self.signal_all("-STOP")
     }
 
-    /// Lets everything on this host go on.
+    /// Resumes every process on this host.
     pub fn thaw(&self) -> Result<()> {
         self.signal_all("-CONT")
     }
 
     fn signal_all(&self, signal: &str) -> Result<()> {
         for pid in self.pids()? {
-            // One that has just ended is no failure.
+            // A process that has just ended is no failure.
             run("kill", &[signal, &pid.to_string()]).ok();
         }
         Ok(())
     }
 
-    /// Every process that runs on this host.
+    /// Returns every process that runs on this host.
     pub fn pids(&self) -> Result<Vec<u32>> {
         let listed = run("ip", &["netns", "pids", &self.namespace])?;
         listed.split_whitespace().map(|pid| Ok(pid.parse()?)).collect()
     }
 
-    /// Gives the host another address instead of the present one.
+    /// Replaces the host's address.
     pub fn change_address(&mut self, to: Ipv4Addr) -> Result<()> {
         run("ip", &["-n", &self.namespace, "addr", "flush", "dev", "eth0", "scope", "global"])?;
         self.add_address(to)?;
@@ -172,7 +172,7 @@ impl Host {
         Ok(())
     }
 
-    /// Opens this host's namespace, to make a socket in it.
+    /// Path of this host's network namespace, to open sockets in it.
     pub fn namespace_path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.namespace)
     }

@@ -1,5 +1,5 @@
-//! A network of hosts that exists only in namespaces: each host has its own, and so has the bridge
-//! between them, so that no packet filter of the machine sees a frame and nothing leaves the lab.
+//! A network of hosts in namespaces. Each host has its own, and so has the bridge between them: no
+//! packet filter of the machine sees a frame, and nothing leaves the lab.
 
 mod disk;
 mod faults;
@@ -20,8 +20,8 @@ pub use process::Process;
 
 use crate::exclusive::MachineLock;
 
-/// Runs one scenario in a lab of its own. When it fails, the logs of every node are kept and the
-/// panic says where.
+/// Runs one scenario in a new lab. When it fails, the logs of every node are saved and the panic
+/// names their directory.
 pub fn scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
     let _shared = MachineLock::shared().expect("a lock file can be made next to the test binary");
     run_scenario(name, story);
@@ -41,21 +41,21 @@ fn run_scenario(name: &str, story: impl FnOnce(&Lab) -> Result<()>) {
     }
 }
 
-/// Every namespace of every lab begins with this; then the process id of its owner.
+/// Name prefix of every namespace of every lab. The process id of its owner follows.
 const PREFIX: &str = "mlab";
 
-/// From so many hosts on, each knows so many others that the kernel forgets some: it keeps 1,024
-/// neighbours by default, of all namespaces together, and then frames are lost at random.
+/// From this number of hosts on, the kernel's neighbour limits must be raised. By default it keeps
+/// 1,024 neighbours, of all namespaces together; beyond that frames are lost at random.
 const MANY_HOSTS: u8 = 26;
 
-/// Room for 250 hosts that all know each other.
+/// Enough for 250 hosts that all know each other.
 const NEIGHBOUR_LIMIT: u32 = 1 << 16;
 
-/// Distinguishes the labs of one test process.
+/// Number of the next lab of this process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// One isolated network. Everything it made is removed when it is dropped, also after a failure;
-/// what a killed run left behind is removed by the next [`Lab::new`].
+/// Isolated network. Drop removes everything that it made, also after a failure. The next
+/// [`Lab::new`] removes what a killed run left behind.
 #[derive(Debug)]
 pub struct Lab {
     id: String,
@@ -64,7 +64,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A new network without hosts. Needs root, iproute2 and nftables.
+    /// Makes a network without hosts. Needs root, iproute2 and nftables.
     pub fn new() -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
@@ -82,10 +82,10 @@ impl Lab {
         Ok(lab)
     }
 
-    /// A host called `name`, with the next address of 10.77.0.0/24 and a directory of its own.
+    /// Makes a host with the next address of 10.77.0.0/24 and a directory.
     pub fn host(&self, name: &str) -> Result<Host> {
         let number = self.hosts.get() + 1;
-        ensure!(number < 250, "a lab has room for 250 hosts");
+        ensure!(number < 250, "a lab has at most 250 hosts");
         self.hosts.set(number);
         if number == MANY_HOSTS {
             raise_neighbour_limits()?;
@@ -93,7 +93,7 @@ impl Lab {
         Host::create(self, name, number)
     }
 
-    /// Where hosts keep their files.
+    /// Directory of all hosts' files.
     pub fn dir(&self) -> &Path {
         self.files.path()
     }
@@ -102,12 +102,12 @@ impl Lab {
         format!("{}-lan", self.id)
     }
 
-    /// The namespace of the bridge that all hosts are attached to, to listen in it.
+    /// Namespace of the bridge that all hosts are attached to, for a packet capture.
     pub fn bridge_namespace(&self) -> PathBuf {
         Path::new("/run/netns").join(self.lan())
     }
 
-    /// Copies every log to `$MUSTER_LAB_LOGS` (or the temporary directory) and says where.
+    /// Copies every log to `$MUSTER_LAB_LOGS` (or the temporary directory) and returns the path.
     pub fn save_logs(&self, test: &str) -> PathBuf {
         let root =
             std::env::var_os("MUSTER_LAB_LOGS").map_or_else(std::env::temp_dir, PathBuf::from);
@@ -140,11 +140,11 @@ impl Drop for Lab {
     }
 }
 
-/// Raises the kernel's bounds until it is restarted, and never lowers them.
+/// Raises the kernel's limits until the next reboot. Never lowers them.
 fn raise_neighbour_limits() -> Result<()> {
     for bound in ["gc_thresh3", "gc_thresh2", "gc_thresh1"] {
         let path = Path::new("/proc/sys/net/ipv4/neigh/default").join(bound);
-        let failed = || format!("make room for neighbours in {}", path.display());
+        let failed = || format!("raise the neighbour limit in {}", path.display());
         let now: u32 = std::fs::read_to_string(&path)
             .with_context(failed)?
             .trim()
@@ -157,7 +157,7 @@ fn raise_neighbour_limits() -> Result<()> {
     Ok(())
 }
 
-/// Removes the namespaces of owners that are gone.
+/// Removes the namespaces of owners that no longer run.
 fn remove_stale() -> Result<()> {
     for name in namespaces()? {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
@@ -170,7 +170,7 @@ fn remove_stale() -> Result<()> {
     Ok(())
 }
 
-/// Ends what runs in a namespace, and the namespace.
+/// Kills what runs in a namespace, and removes it.
 fn remove(name: &str) {
     if let Ok(pids) = run("ip", &["netns", "pids", name]) {
         for pid in pids.split_whitespace() {
@@ -185,8 +185,8 @@ fn namespaces() -> Result<Vec<String>> {
     Ok(listed.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect())
 }
 
-/// Runs a command of the machine to its end and gives what it printed; an error names the command
-/// and holds what it complained about.
+/// Runs a command to its end and returns its standard output. An error holds the command and its
+/// standard error.
 pub fn run(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(args)

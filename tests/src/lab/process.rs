@@ -1,4 +1,4 @@
-//! A process that a test started, and the signals a fault sends to it.
+//! Process of a test, and the signals that a fault sends to it.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::until;
 
-/// A started process; killed when dropped.
+/// Started process. Drop kills it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -33,25 +33,25 @@ impl Process {
         self.child.id()
     }
 
-    /// Where its output goes.
+    /// File with its output.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// As a power cut: no chance to tidy up.
+    /// Kills it without a chance to clean up, like a power cut.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Asks it to stop and waits for its end.
+    /// Sends `SIGTERM` and waits for the exit.
     pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait_exit(limit)
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     pub fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
         let log = self.log.clone();
         let child = &mut self.child;
@@ -68,12 +68,12 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Stops it in its tracks (`SIGSTOP`).
+    /// Pauses it (`SIGSTOP`).
     pub fn pause(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets a paused process go on.
+    /// Resumes it after a pause.
     pub fn resume(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }

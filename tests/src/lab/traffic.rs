@@ -1,4 +1,4 @@
-//! What crossed the bridge.
+//! Traffic counters of the bridge.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Host, Lab, run};
 
 impl Lab {
-    /// The bytes that each of these hosts has sent so far, as the bridge received them.
+    /// Returns the bytes that each host has sent so far, as the bridge received them.
     pub fn sent(&self, hosts: &[&Host]) -> Result<Vec<u64>> {
         let text = run("ip", &["-n", &self.lan(), "-s", "-j", "link", "show"])?;
         let links: Vec<Value> = serde_json::from_str(&text).context("ip -j")?;

@@ -1,4 +1,4 @@
-//! The watched directory: its names and files, durable and not, and what a power cut makes of it.
+//! The traced directory: its names and files, durable and not, and the result of a power cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,27 +10,27 @@ use rand::{Rng, RngExt};
 use super::sectors::{Change, File};
 use super::strace::Event;
 
-/// The state of a directory and everything below it.
+/// State of a directory tree.
 #[derive(Debug, Clone)]
 pub struct Disk {
-    /// Number 0 is the watched directory, which is durable.
+    /// Number 0 is the traced directory, which is durable.
     nodes: Vec<Node>,
     played: usize,
-    /// Events played before the present tape began.
+    /// Number of events played before the current trace began.
     before: usize,
     order: NameOrder,
 }
 
-/// In which order the names of a directory that was not synced arrive.
+/// Order in which changes of names reach the disk without a sync of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NameOrder {
-    /// As on ext4 and xfs: as they were changed, up to any point.
+    /// As they were made, up to any point (ext4 and xfs).
     Journal,
-    /// Or any of them; only what changes the same names stays in order.
+    /// Any of them. Only changes of the same names stay in order.
     Free,
 }
 
-/// What a cut did not let arrive: for the report of a failure.
+/// Changes that a cut dropped, for the report of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dropped {
     pub names: usize,
@@ -59,7 +59,7 @@ enum NameChange {
 }
 
 impl NameChange {
-    /// What it changes.
+    /// Names that it changes.
     fn names(&self) -> impl Iterator<Item = &str> {
         let (one, other) = match self {
             Self::Add(name, _) | Self::Remove(name) => (name, None),
@@ -97,14 +97,14 @@ impl Default for Disk {
 }
 
 impl Disk {
-    /// Takes over a directory that has been on disk for long.
+    /// Loads a directory that has been on disk for long.
     pub fn load(from: &Path) -> Result<Self> {
         let mut disk = Self::default();
         disk.load_into(0, from)?;
         Ok(disk)
     }
 
-    /// The same on a file system whose journal keeps no order among names.
+    /// Returns the disk on a file system whose journal keeps no order among names.
     #[must_use]
     pub fn with_names_in_any_order(self) -> Self {
         Self { order: NameOrder::Free, ..self }
@@ -131,7 +131,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Lets the next event of a tape happen.
+    /// Applies the next event of a trace.
     pub fn play(&mut self, event: &Event) -> Result<()> {
         self.perform(event).with_context(|| match event {
             Event::Write { path, offset, bytes } => {
@@ -183,7 +183,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes to `to`, an empty directory, what a power cut at this point may have left.
+    /// Writes to `to`, an empty directory, one possible result of a power cut at this point.
     pub fn cut(&self, to: &Path, rng: &mut impl Rng) -> Result<Dropped> {
         let mut dropped = Dropped { names: 0 };
         self.write(0, to, &mut |node| match node {
@@ -197,8 +197,8 @@ impl Disk {
         Ok(dropped)
     }
 
-    /// Writes to `to`, an empty directory, what is there while the power is on: what a victim that
-    /// was only killed leaves to its successor. The successor's tape is played next.
+    /// Writes to `to`, an empty directory, the contents while the power is on: what a killed victim
+    /// leaves to its successor. The successor's trace is played next.
     pub fn write_live(&mut self, to: &Path) -> Result<()> {
         self.before = self.played;
         self.write(0, to, &mut |node| match node {
@@ -207,7 +207,7 @@ impl Disk {
         })
     }
 
-    /// Checks that the model agrees with the kernel: `real` is what the victim left behind.
+    /// Checks that the model agrees with the kernel: `real` is the directory that the victim left.
     pub fn compare(&self, real: &Path) -> Result<()> {
         self.compare_at(0, real)
     }
@@ -349,7 +349,7 @@ impl Directory {
     }
 }
 
-/// Makes a directory that only its owner may enter, as every victim does.
+/// Makes a directory with access for its owner only, as every victim does.
 fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     Ok(fs::DirBuilder::new().mode(0o700).create(path)?)

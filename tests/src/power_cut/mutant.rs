@@ -1,22 +1,22 @@
-//! What the same program would have done with one part of its discipline left out. Syncing changes
-//! nothing that a program can see, so the tape of a careful victim becomes that of a careless one by
-//! leaving out its syncs, or putting them later.
+//! Mutants of a program: the same program without one part of its durability discipline. A sync
+//! changes nothing that the program can see. So the mutant's trace is the original with some syncs
+//! removed or moved.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Event, Trace};
 
-/// What is left out.
+/// Part of the discipline that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {
     /// No file is ever synced.
     NoFileSync,
     /// No directory is ever synced.
     NoDirectorySync,
-    /// What was asked is acknowledged before the last sync for it, not after.
+    /// An operation is acknowledged before its last sync.
     AckBeforeSync,
-    /// A file takes its place under its name before it is synced, not after.
+    /// A file is renamed before it is synced.
     RenameBeforeSync,
 }
 
@@ -26,8 +26,8 @@ impl Mutation {
 }
 
 impl Trace {
-    /// The tape of a victim that is careless in this way. `is_promise` tells which lines acknowledge
-    /// something.
+    /// Returns the trace of this mutant. `is_acknowledgement` selects the lines that acknowledge an
+    /// operation.
     #[must_use]
     pub fn mutated(&self, mutation: Mutation, is_acknowledgement: impl Fn(&str) -> bool) -> Self {
         let mut trace = self.clone();
@@ -41,7 +41,7 @@ impl Trace {
         trace
     }
 
-    /// Where the difference shows: the numbers of events before which to cut.
+    /// Returns the numbers of the events before which a cut must show the mutation.
     pub fn cut_points(
         &self,
         mutation: Mutation,
@@ -73,7 +73,7 @@ fn drop_syncs(events: &mut [Event], drops: impl Fn(bool) -> bool) {
     }
 }
 
-/// Where a file is once `from`, itself or a directory around it, has become `to`.
+/// Returns a file's path after a rename of the file, or of a directory around it.
 fn path_after_rename(file: &Path, from: &Path, to: &Path) -> PathBuf {
     match file.strip_prefix(from) {
         Ok(rest) if rest == Path::new("") => to.to_owned(),

@@ -1,11 +1,11 @@
-//! One file: what of it is durable, and the states its sectors may have after a power cut.
+//! One file: its durable part, and the possible states of its sectors after a power cut.
 
 use rand::{Rng, RngExt};
 
-/// What a drive writes whole.
+/// Unit that a drive writes atomically.
 const SECTOR: usize = 512;
 
-/// The contents of a file, and the changes since its last sync.
+/// Contents of a file, and the changes since its last sync.
 #[derive(Debug, Clone, Default)]
 pub(super) struct File {
     durable: Vec<u8>,
@@ -33,8 +33,8 @@ impl Change {
     }
 }
 
-/// How the unsynced part of a file fares. Uniform chance alone would seldom make the regular
-/// disasters, such as the last write without those before it.
+/// Part of the unsynced changes that survives. Uniform chance alone would seldom produce regular
+/// patterns, such as the last write without those before it.
 #[derive(Debug, Clone, Copy)]
 enum Survival {
     Nothing,
@@ -62,7 +62,7 @@ impl File {
         self.pending = rest;
     }
 
-    /// What a reader sees while the power is on.
+    /// Returns the contents while the power is on.
     pub(super) fn contents(&self) -> Vec<u8> {
         let mut contents = self.durable.clone();
         for (_, change) in &self.pending {
@@ -71,7 +71,7 @@ impl File {
         contents
     }
 
-    /// One of the contents that a power cut may leave.
+    /// Returns one possible content after a power cut.
     pub(super) fn after_cut(&self, rng: &mut impl Rng) -> Vec<u8> {
         if self.pending.is_empty() {
             return self.durable.clone();
@@ -108,7 +108,8 @@ impl File {
     }
 }
 
-/// Each sector, and the length, in any state between `before` and after all of `changes`.
+/// Returns contents with each sector, and the length, in any state between `before` and after all
+/// of `changes`.
 fn mixed(before: &[u8], changes: &[(usize, Change)], rng: &mut impl Rng) -> Vec<u8> {
     let mut length = before.len();
     let mut longest = before.len();

@@ -1,4 +1,4 @@
-//! Runs a victim under strace and reads what it did to one directory.
+//! Runs a victim under strace and reads its operations on one directory.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,21 +6,21 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// What reaches the disk or the judge. Calls that the model does not know are traced too, so that
-/// they fail a test and are not overlooked.
+/// Calls to trace: those that reach the disk or print a line, and those that the model does not
+/// know. The latter fail a test instead of being overlooked.
 const CALLS: &str = "openat,open,creat,pwrite64,write,pwritev,pwritev2,writev,lseek,ftruncate,\
     truncate,fallocate,fsync,fdatasync,sync_file_range,rename,renameat,renameat2,unlink,unlinkat,\
     mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,copy_file_range,sendfile,splice,mmap,\
     io_uring_setup,dup,dup2,dup3";
 
-/// A thread that ended with its process before strace had seen it make a call. It changed nothing, or
-/// the directory is not what the tape says, which is compared.
+/// Line for a thread that ended with its process before strace saw it make a call. It changed
+/// nothing, or the later comparison with the directory fails.
 const UNTRACED_THREAD: &str = "???( <detached ...>";
 
-/// One thing that happened. Paths are relative to the directory that is watched.
+/// Event of a trace. Paths are relative to the traced directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The victim wrote a line to its standard output.
+    /// The victim printed a line.
     Line(String),
     MakeFile(PathBuf),
     MakeDir(PathBuf),
@@ -33,8 +33,8 @@ pub enum Event {
         path: PathBuf,
         length: u64,
     },
-    /// An fsync or fdatasync that returned. Only what was complete before event number `begun` is
-    /// covered by it.
+    /// An fsync or fdatasync that returned. It covers only what was complete before event number
+    /// `begun`.
     Sync {
         path: PathBuf,
         begun: usize,
@@ -44,19 +44,19 @@ pub enum Event {
         to: PathBuf,
     },
     Remove(PathBuf),
-    /// In the tape of a careless victim: a call that was left out.
+    /// In the trace of a mutant: a call that was left out.
     Nothing,
 }
 
-/// Everything that happened to one directory, in order.
+/// All events of one directory, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     pub events: Vec<Event>,
 }
 
 impl Trace {
-    /// Runs `victim`, which works in `root`, to its end, and adds what it did. Another life of the
-    /// same directory can be added to the same tape.
+    /// Runs `victim`, which works in `root`, to its end and adds its events. A second process on
+    /// the same directory can be added to the same trace.
     pub fn record(&mut self, root: &Path, victim: &mut Command) -> Result<()> {
         let root = root.canonicalize().context("the directory to watch")?;
         let log = tempfile::NamedTempFile::new()?;
@@ -91,7 +91,7 @@ struct Reader<'a> {
     trace: &'a mut Trace,
     /// By thread: the first half of an unfinished call, and the number of events at its start.
     begun: HashMap<String, (String, usize)>,
-    /// Where the next `write` to a descriptor goes.
+    /// Offset of the next `write`, by descriptor.
     positions: HashMap<i64, u64>,
 }
 
@@ -199,7 +199,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Adds the event that `make` makes, if `path` lies inside.
+    /// Adds the event that `make` returns, if `path` is in the directory.
     fn at(&mut self, path: &Path, make: impl FnOnce(PathBuf) -> Result<Event>) -> Result<()> {
         if let Some(path) = self.inside(path) {
             self.trace.events.push(make(path)?);
@@ -212,7 +212,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Refuses a call the model does not know, if it has to do with the directory.
+    /// Rejects a call that the model does not know, if it concerns the directory.
     fn reject(&self, call: &Call<'_>) -> Result<()> {
         for argument in &call.arguments {
             if let Ok((_, path)) = parse_descriptor(argument) {
@@ -259,7 +259,7 @@ impl Call<'_> {
         parse_path(self.argument(at)?)
     }
 
-    /// A path that may be relative to the directory in another argument.
+    /// Returns a path that may be relative to the directory in another argument.
     fn path_at(&self, directory: usize, path: usize) -> Result<PathBuf> {
         let path = self.path(path)?;
         let (_, close) = self.argument(directory)?.split_once('<').context("no directory")?;
@@ -268,7 +268,7 @@ impl Call<'_> {
     }
 }
 
-/// `3<\x2f\x74>`: a descriptor and the path it stands for.
+/// Parses `3<\x2f\x74>`: a descriptor and its path.
 fn parse_descriptor(text: &str) -> Result<(i64, PathBuf)> {
     let (number, rest) = text.split_once('<').context("not a descriptor")?;
     let path = rest.split_once('>').context("not a descriptor")?.0;
@@ -285,7 +285,7 @@ fn unquote(text: &str) -> Result<Vec<u8>> {
     unescape(inside.context("not a whole string")?)
 }
 
-/// strace writes hexadecimal, except for what `-y` adds to pipes and sockets.
+/// Decodes hexadecimal escapes. What `-y` adds to pipes and sockets has none.
 fn unescape(text: &str) -> Result<Vec<u8>> {
     if !text.starts_with("\\x") {
         return Ok(text.as_bytes().to_vec());
@@ -316,7 +316,7 @@ mod tests {
         Ok(trace.events)
     }
 
-    /// One of some hundred victims ended so, and its whole recording was refused.
+    /// One of some hundred victims ended like this, and its whole recording was rejected.
     #[test]
     fn a_thread_that_was_never_seen_is_passed_over_and_a_call_without_an_end_is_not() {
         let sync = r"7 fsync(3<\x2f\x72\x2f\x61>) = 0";

@@ -1,4 +1,4 @@
-//! What passes over the lab's bridge, as whoever is attached to it would see it.
+//! Packet capture on the lab's bridge.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -20,14 +20,14 @@ use crate::lab::{Lab, enter_network};
 /// `ETH_P_ALL` in network order (packet(7)): every frame.
 const EVERY_FRAME: u32 = 0x0003_u16.to_be() as u32;
 
-/// The largest frame, and what is kept of a run.
+/// Maximum size of a frame, and of a capture.
 const FRAME: usize = 64 << 10;
 const MAX_CAPTURE: usize = 1 << 30;
 
-/// Room for what comes while the file is written, in bytes.
+/// Size of the receive buffer in bytes, for frames that arrive while the file is written.
 const BUFFER: usize = 64 << 20;
 
-/// Writes every frame on the bridge into a file until it is stopped.
+/// Capture of every frame on the bridge into a file. Drop stops it.
 #[derive(Debug)]
 pub struct Capture {
     file: PathBuf,
@@ -36,7 +36,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Begins to listen in the bridge's namespace.
+    /// Starts the capture in the bridge's namespace.
     pub fn start(lab: &Lab, file: &Path) -> Result<Self> {
         let (namespace, path) = (lab.bridge_namespace(), file.to_owned());
         let stop = Arc::new(AtomicBool::new(false));
@@ -57,14 +57,14 @@ impl Capture {
         Ok(Self { file: file.to_owned(), stop, thread: Some(thread) })
     }
 
-    /// Ends it, and gives all that was seen.
+    /// Stops the capture and returns all frames.
     pub fn seen(mut self) -> Result<Vec<u8>> {
         self.stop.store(true, Ordering::Release);
-        let thread = self.thread.take().context("it runs until here")?;
+        let thread = self.thread.take().context("the capture has not ended before")?;
         let length = thread.join().expect("the thread only writes a file")?;
         ensure!(
             length < MAX_CAPTURE,
-            "more than {MAX_CAPTURE} bytes passed: not all of them were kept"
+            "the capture has more than {MAX_CAPTURE} bytes and is incomplete"
         );
         Ok(std::fs::read(&self.file)?)
     }
@@ -78,7 +78,7 @@ impl Drop for Capture {
 
 fn listen(namespace: &Path) -> Result<OwnedFd> {
     enter_network(namespace)?;
-    let every = Protocol::from_raw(NonZeroU32::new(EVERY_FRAME).expect("it is 3"));
+    let every = Protocol::from_raw(NonZeroU32::new(EVERY_FRAME).expect("the constant is not zero"));
     let socket =
         socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, Some(every))?;
     set_socket_recv_buffer_size_force(&socket, BUFFER)?;

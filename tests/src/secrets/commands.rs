@@ -1,4 +1,4 @@
-//! The commands that `musterctl` has.
+//! The commands of `musterctl`, from its help.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::ctl::{binary, output_of};
 
-/// Every command of `musterctl` that does something, in words, as its own help lists them.
+/// Returns every command of `musterctl` without subcommands, as its help lists them.
 pub fn commands() -> Result<BTreeSet<String>> {
     let (mut commands, mut left) = (BTreeSet::new(), vec![String::new()]);
     while let Some(command) = left.pop() {
@@ -23,11 +23,11 @@ pub fn commands() -> Result<BTreeSet<String>> {
     Ok(commands)
 }
 
-/// The commands that a help text names, without `help` itself.
+/// Returns the commands in a help text, without `help` itself.
 fn listed(help: &str) -> Vec<String> {
     let section = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let entry = |line: &str| {
-        // What goes on from the line before is further in.
+        // A continued line is indented further.
         let name = line.strip_prefix("  ")?.split(' ').next()?;
         (!name.is_empty() && name != "help").then(|| name.to_owned())
     };

@@ -1,4 +1,4 @@
-//! What a secret looks like wherever it should not be.
+//! Encodings of a secret, and the search for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,28 +6,28 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use anyhow::{Context as _, Result, ensure};
 use muster_pki::token::Token;
 
-/// Bytes of a secret that are enough to find it by: as much is cut out of its beginning, its middle
-/// and its end, so that a part of it is found too.
+/// Length in bytes of the parts of a secret to search for: from its beginning, its middle and its
+/// end, so that a part of it is found too.
 const PART: usize = 12;
 
-/// A secret of one run.
+/// Secret of one run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secret {
-    /// Which one: never its value.
+    /// Description; never the value.
     pub name: String,
     bytes: Vec<u8>,
-    /// Texts that are the secret, as they are.
+    /// The secret as text.
     texts: Vec<String>,
 }
 
 impl Secret {
-    /// Of these bytes.
+    /// Makes a secret of these bytes.
     pub fn new(name: impl Into<String>, bytes: &[u8]) -> Self {
         Self { name: name.into(), bytes: bytes.to_vec(), texts: Vec::new() }
     }
 
-    /// What is secret about a token: its secret, as text and as the bytes that the text stands for,
-    /// and the two keys that the cluster keeps of it.
+    /// Returns the secrets of a token: its secret part, as text and as bytes, and the verifier that
+    /// the cluster stores.
     pub fn token(whose: &str, text: &str) -> Result<[Self; 2]> {
         let token: Token = text.trim().parse().context("a token")?;
         let (id, secret) = text.trim().split_once('.').context("a token")?;
@@ -43,8 +43,8 @@ impl Secret {
         ])
     }
 
-    /// Of the private key in a PEM block: an Ed25519 seed (RFC 8410) or a P-256 scalar (RFC 5915 in
-    /// PKCS#8), without the public half that may stand beside it.
+    /// Makes a secret of the private key in a PEM block: an Ed25519 seed (RFC 8410) or a P-256
+    /// scalar (RFC 5915 in PKCS#8), without a public half.
     pub fn key(name: impl Into<String>, pem: &str) -> Result<Self> {
         let name = name.into();
         let lines = pem.lines().skip_while(|line| *line != "-----BEGIN PRIVATE KEY-----").skip(1);
@@ -53,7 +53,7 @@ impl Secret {
         Self::key_der(name.clone(), &der).with_context(|| format!("{name}: {} bytes", der.len()))
     }
 
-    /// As [`Self::key`], of the PKCS#8 bytes.
+    /// Like [`Self::key`], for PKCS#8 bytes.
     pub fn key_der(name: impl Into<String>, der: &[u8]) -> Result<Self> {
         let begin = if der.len() == 48 {
             16
@@ -65,7 +65,7 @@ impl Secret {
         Ok(Self::new(name, key))
     }
 
-    /// Every form, by what it is called.
+    /// Returns every encoding, by name.
     fn encodings(&self) -> Vec<(&'static str, Vec<u8>)> {
         let mut encodings = Vec::new();
         for text in &self.texts {
@@ -83,13 +83,13 @@ impl Secret {
             encodings.push(("as a list of numbers", numbers.join(", ").into_bytes()));
             encodings.push(("as a list of numbers", numbers.join(",").into_bytes()));
             for alphabet in [STANDARD, URL_SAFE] {
-                // Whatever stands before it, it falls on one of three places.
+                // Depending on the bytes before it, it is encoded in one of three alignments.
                 for shift in 0..3 {
                     encodings.push(("in base64", base64_of_part(part, shift, alphabet)));
                 }
             }
         }
-        // base32 has no place in it but the beginning: nothing of ours writes it in the middle.
+        // base32 is searched at the beginning only: Muster never writes it in the middle.
         encodings.push(("in base32", base32_of(&bytes[..(bytes.len() / 5 * 5).min(20)])));
         encodings
     }
@@ -99,7 +99,7 @@ const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// The characters of base64 that depend on `part` alone when `shift` bytes stand before it.
+/// Returns the base64 characters that depend on `part` alone when `shift` bytes precede it.
 fn base64_of_part(part: &[u8], shift: usize, alphabet: &[u8; 64]) -> Vec<u8> {
     let bits: Vec<u8> = [&vec![0; shift], part].concat();
     let mut text = Vec::new();
@@ -107,12 +107,12 @@ fn base64_of_part(part: &[u8], shift: usize, alphabet: &[u8; 64]) -> Vec<u8> {
         let word = u32::from_be_bytes([0, group[0], group[1], group[2]]);
         text.extend((0..4).map(|n| alphabet[(word >> (18 - 6 * n) & 63) as usize]));
     }
-    // The first characters hold bits of what stands before.
+    // The first characters hold bits of the preceding bytes.
     text.drain(..(shift * 8).div_ceil(6));
     text
 }
 
-/// In lower case.
+/// Returns lower-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
@@ -145,14 +145,14 @@ fn base64(text: &str) -> Result<Vec<u8>> {
     decode(text, STANDARD, 6)
 }
 
-/// A secret in one of its forms, which may be found.
+/// A secret in one of its encodings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Match {
     pub name: String,
     pub encoding: &'static str,
 }
 
-/// Looks for all secrets of a run at once.
+/// Search for all secrets of a run at once.
 #[derive(Debug)]
 pub struct Search {
     patterns_by_index: Vec<Match>,
@@ -160,7 +160,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// For all of these, in all their forms.
+    /// Prepares a search for these secrets in all encodings.
     pub fn new(secrets: &[Secret]) -> Result<Self> {
         let (mut patterns_by_index, mut patterns) = (Vec::new(), Vec::new());
         for secret in secrets {
@@ -174,13 +174,13 @@ impl Search {
         Ok(Self { patterns_by_index, automaton })
     }
 
-    /// Every secret that this shows.
+    /// Returns every secret in this text.
     pub fn scan(&self, text: &[u8]) -> BTreeSet<Match> {
         let hits = self.automaton.find_overlapping_iter(text);
         hits.map(|hit| self.patterns_by_index[hit.pattern().as_usize()].clone()).collect()
     }
 
-    /// The forms of each secret.
+    /// Returns the encodings of each secret.
     pub fn encodings(&self) -> BTreeMap<&str, BTreeSet<&'static str>> {
         let mut encodings: BTreeMap<&str, BTreeSet<&'static str>> = BTreeMap::new();
         for Match { name, encoding } in &self.patterns_by_index {
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything that somebody could write: the search has to find it in each.
+    /// Returns texts that contain the bytes. The search must find the secret in each.
     fn encoded(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
         let hex = hex(bytes);
         let mut all = vec![
@@ -248,7 +248,7 @@ mod tests {
     fn a_key_file_shows_its_key_and_its_public_half_does_not() {
         let key = ServiceAccountKey::create();
         let search = Search::new(&[Secret::key("k", &key.private_pem()).unwrap()]).unwrap();
-        // A line's end cuts some of the forms, never all.
+        // A line's end cuts some of the encodings, never all.
         assert!(!search.scan(key.private_pem().as_bytes()).is_empty());
         assert!(search.scan(key.public_pem().as_bytes()).is_empty());
     }

@@ -1,4 +1,4 @@
-//! Files in which a secret could be seen.
+//! Files in which a secret could be visible.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
-/// `None` for what is not there any more.
+/// Returns `None` for a file that no longer exists.
 pub fn if_exists<T>(found: io::Result<T>) -> Result<Option<T>> {
     match found {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -17,7 +17,7 @@ pub fn if_exists<T>(found: io::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Every regular file below `root`.
+/// Returns every regular file below `root`.
 pub fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let (mut files, mut left) = (Vec::new(), vec![root.to_owned()]);
     while let Some(path) = left.pop() {
@@ -33,26 +33,26 @@ pub fn files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Whether the file's own mode lets somebody else on this machine read it, wherever it lies.
+/// Returns true if the file's mode gives access to group or others, whatever its directory allows.
 pub fn is_readable_by_others(file: &Path) -> Result<bool> {
     let meta = if_exists(fs::metadata(file))?;
     Ok(meta.is_some_and(|meta| meta.permissions().mode() & 0o077 != 0))
 }
 
-/// Where programs put what they forget, whoever they are.
+/// Directories in which programs leave temporary files.
 const SHARED_DIRECTORIES: [&str; 4] = ["/tmp", "/run", "/var/tmp", "/dev/shm"];
 
-/// As much of one file as is looked at.
+/// Maximum number of bytes read from one file.
 const MAX_READ: u64 = 8 << 20;
 
-/// What others on this machine could find: the files in the shared places that were changed since
-/// `since`, but for what lies in `own`, and what is a build's or another test's of its own.
+/// Returns files in shared directories that were changed since `since`. Leaves out `own`, build
+/// directories and directories of other tests.
 pub fn changed_since(since: SystemTime, own: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut found = Vec::new();
     let mut left: BTreeSet<PathBuf> = SHARED_DIRECTORIES.iter().map(PathBuf::from).collect();
     left.insert(std::env::temp_dir());
     while let Some(path) = left.pop_last() {
-        // What cannot be looked at has gone, or belongs to the kernel.
+        // A file that cannot be read has gone, or belongs to the kernel.
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
         if meta.is_dir() && path != own && !is_ignored(&path) {
             left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|e| e.path()));
@@ -74,7 +74,7 @@ fn is_ignored(directory: &Path) -> bool {
         || directory.join("CACHEDIR.TAG").exists()
 }
 
-/// When a file was last written, or made under this name.
+/// Returns the time at which a file was last written, or got this name.
 fn changed(meta: &fs::Metadata) -> Result<SystemTime> {
     let moved = Duration::new(meta.ctime().try_into()?, meta.ctime_nsec().try_into()?);
     Ok(meta.modified()?.max(SystemTime::UNIX_EPOCH + moved))

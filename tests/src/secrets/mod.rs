@@ -1,5 +1,5 @@
-//! The secrets of a run, every form in which one could be written, and a search for all of them at
-//! once.
+//! The secrets of a run, every encoding in which one could be written, and a search for all of them
+//! at once.
 
 mod capture;
 mod commands;

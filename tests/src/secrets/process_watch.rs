@@ -1,5 +1,5 @@
-//! What the system shows of every process of the machine while a run goes on, also of those that end
-//! at once: arguments, environment and name, by a look at `/proc` every few milliseconds.
+//! Arguments, environment and name of every process of the machine during a run, also of
+//! short-lived ones: polls `/proc` every few milliseconds.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-/// Between two looks for new processes.
+/// Interval between two scans for new processes.
 const POLL: Duration = Duration::from_millis(10);
 
-/// So long a process is read at every look: it may yet become another program, as everything on a
-/// host of the lab begins as `ip`.
+/// Age up to which a process is read at every scan. It may execute another program, as every
+/// command on a host begins as `ip`.
 const EARLY: Duration = Duration::from_millis(500);
 
-/// Between two looks at those that are there for longer.
+/// Interval between two reads of older processes.
 const REREAD: Duration = Duration::from_secs(2);
 
-/// Each text that was shown, with one of the places that showed it.
+/// Each text, with one of the files that showed it.
 type Shown = BTreeMap<Vec<u8>, PathBuf>;
 
-/// A thread that looks.
+/// Thread that polls.
 #[derive(Debug)]
 pub struct ProcessWatch {
     stop: Arc<AtomicBool>,
@@ -32,17 +32,17 @@ pub struct ProcessWatch {
 }
 
 impl ProcessWatch {
-    /// Begins to look.
+    /// Starts polling.
     pub fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         Self { stop, thread: Some(std::thread::spawn(move || poll_until(&stopped))) }
     }
 
-    /// Ends it, and gives all that was seen.
+    /// Stops polling and returns all texts.
     pub fn seen(mut self) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         self.stop.store(true, Ordering::Release);
-        let thread = self.thread.take().context("it runs until here")?;
+        let thread = self.thread.take().context("the watch has not ended before")?;
         let shown = thread.join().expect("the thread only reads files");
         Ok(shown.into_iter().map(|(text, place)| (place, text)).collect())
     }
@@ -54,7 +54,7 @@ impl Drop for ProcessWatch {
     }
 }
 
-/// When a process was first seen and last read.
+/// Times at which a process was first seen and last read.
 struct Observed {
     first: Instant,
     last: Instant,
@@ -86,7 +86,7 @@ fn pids() -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Nothing of one that has ended meanwhile.
+/// Reads what `/proc` shows of a process. If it has ended, there is nothing.
 fn read_process(pid: u32, shown: &mut Shown) {
     for file in ["cmdline", "environ", "comm"] {
         let path = Path::new("/proc").join(pid.to_string()).join(file);
@@ -116,7 +116,7 @@ mod tests {
             let word = word.as_bytes();
             seen.iter().any(|(_, text)| text.windows(word.len()).any(|found| found == word))
         };
-        // The shell's own arguments may be gone before the first look.
+        // The shell's own arguments may be gone before the first scan.
         assert!(shows("sleep\x000.1") && shows("SOME=variable-of-a-child"), "{}", seen.len());
     }
 }

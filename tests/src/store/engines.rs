@@ -1,4 +1,4 @@
-//! The stores that are judged.
+//! The stores under test.
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +10,10 @@ use muster_storage::{Change, Engine, KeyValue, SLED, Store, StoreError, Table};
 use muster_types::error::chain;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-/// What Muster uses.
+/// Muster's store.
 pub const MUSTER: Engine = SLED;
 
-/// sled as it comes: `flush` and nothing else.
+/// sled with its own `flush` only.
 pub const FLUSH_ONLY: Engine = Engine { name: "sled-flush-only", open: open_flush_only };
 
 /// redb with its default durability.
@@ -34,7 +34,7 @@ fn key_of(table: Table, key: &[u8]) -> Vec<u8> {
 
 struct FlushOnly(sled::Db, PathBuf);
 
-/// sled panics over some of the damage that it does to itself.
+/// Turns panics into errors: sled panics on some of the damage that it does to itself.
 fn catch_panic<T>(dir: &Path, act: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     let panicked = |_| Err(sled::Error::ReportableBug("sled panicked".to_owned()));
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(panicked).map_err(failed(dir))

@@ -1,4 +1,5 @@
-//! A node reduced to its Raft store: a life made from a seed, and what must be there afterwards.
+//! A node reduced to its Raft store: operations from a seed, and the contents that must be there
+//! afterwards.
 
 pub mod engines;
 pub mod node;

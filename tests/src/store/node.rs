@@ -1,4 +1,4 @@
-//! A node reduced to its store: performs a script on it, and reads back what is there.
+//! A node reduced to its store: performs a script of operations on it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +32,7 @@ openraft::declare_raft_types!(
         SnapshotData = SnapshotBody,
 );
 
-/// A state that shows every command that was applied, and where.
+/// Replicated state that lists every applied command by index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppliedCommands(pub BTreeMap<u64, String>);
 
@@ -54,7 +54,7 @@ pub struct Node {
     pub state: watch::Receiver<Arc<AppliedCommands>>,
 }
 
-/// The node that votes and leads here.
+/// Id of this node, which votes and leads.
 const NODE: u64 = 1;
 
 fn log_id(index: u64, term: u64) -> LogId<u64> {
@@ -73,8 +73,8 @@ impl Node {
                 Ok(RaftStorage { log, machine, state }) => {
                     return Ok(Self { log: log.ahead_as(NODE), machine, state });
                 }
-                // A process that another thread is just starting has a copy of the lock that was
-                // given back, until it becomes another program.
+                // A child process that another thread is starting holds a copy of the released lock
+                // until it executes its program.
                 Err(OpenError::Directory(DirectoryError::Locked { .. }))
                     if start.elapsed() < Duration::from_secs(5) =>
                 {
@@ -85,7 +85,7 @@ impl Node {
         }
     }
 
-    /// Performs `op` on a store that holds `before`.
+    /// Performs `op` on a store with the contents `before`.
     pub async fn perform(&mut self, op: &Op, before: &StoreContents) -> Result<()> {
         match *op {
             Op::Vote { term } => self.log.save_vote(&Vote::new(term, NODE)).await?,

@@ -1,4 +1,4 @@
-//! openraft on a store, alone: does it start from what is there?
+//! openraft with a single voter on a store: it must start from the store's contents.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::Node;
 use super::node::Config;
 use super::script::StoreContents;
 
-/// A network in which nobody answers.
+/// Network without any peer.
 struct NoNetwork;
 
 type Failed<E = openraft::error::Infallible> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
@@ -61,7 +61,7 @@ impl RaftNetwork<Config> for NoNetwork {
     }
 }
 
-/// Starts openraft on `node`, which holds `held`, and compares what it makes of it.
+/// Starts openraft on `node` and compares its view with `contents`.
 pub async fn check_start(node: Node, contents: &StoreContents) -> Result<()> {
     let config = openraft::Config { enable_elect: false, ..Default::default() };
     let raft =
@@ -69,7 +69,8 @@ pub async fn check_start(node: Node, contents: &StoreContents) -> Result<()> {
             .await
             .context("start openraft")?;
     let last = contents.log.last_key_value().map(|(index, _)| *index);
-    // What an installed snapshot covers is purged at the start, if that was not done before.
+    // Entries that an installed snapshot covers are purged at the start, unless that was done
+    // before.
     let last = last.or(contents.purged.map(|(index, _)| index)).max(contents.snapshot);
     let applied = contents.committed.map(|(index, _)| index).max(contents.snapshot);
     let wait = raft.wait(Some(Duration::from_secs(10)));
@@ -88,7 +89,7 @@ pub async fn check_start(node: Node, contents: &StoreContents) -> Result<()> {
     Ok(())
 }
 
-/// openraft as the only voter, leading.
+/// Starts openraft as the only voter and waits until it leads.
 pub async fn single_voter(node: Node) -> Result<openraft::Raft<Config>> {
     let config = Arc::new(openraft::Config::default().validate()?);
     let raft = openraft::Raft::new(1, config, NoNetwork, node.log, node.machine).await?;

@@ -1,4 +1,4 @@
-//! What is in a store, compared with what was once written there.
+//! Reads a store and compares it with what was written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::node::Node;
 use super::script::{StoreContents, command};
 
 impl Node {
-    /// Everything that is there, once contents are compared with what was written.
+    /// Returns the contents, after checking each value against what was written.
     pub async fn read(&mut self) -> Result<StoreContents> {
         let pair = |id: LogId<u64>| (id.index, id.leader_id.term);
         let mut contents = StoreContents {
@@ -41,7 +41,7 @@ impl Node {
         Ok(contents)
     }
 
-    /// The terms of the applied commands, which must be whole and without holes.
+    /// Returns the terms of the applied commands. They must be intact and without gaps.
     fn applied_terms(&self, last: u64) -> Result<BTreeMap<u64, u64>> {
         let state = Arc::clone(&self.state.borrow());
         ensure!(state.0.keys().copied().eq(0..=last), "the state has not every command to {last}");

@@ -1,11 +1,11 @@
-//! What a node asks of its store in its life, made from a seed; and what the store must then hold.
+//! A node's operations on its store, from a seed, and the contents that the store must then have.
 
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Operations of one life of the victim: then it dies and is started again.
+/// Number of operations of one process of the victim. Then it dies and is restarted.
 pub const OPS_PER_PROCESS: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,11 +13,12 @@ pub enum Op {
     Vote {
         term: u64,
     },
-    /// A majority has given it the vote that it gave itself.
+    /// A majority has confirmed its own vote.
     Lead {
         term: u64,
     },
-    /// While it leads it is ahead: done is said before the disk has it.
+    /// While the node leads, `ahead` is set: the operation returns before the entries are on its
+    /// own disk.
     Append {
         first: u64,
         count: u64,
@@ -34,28 +35,28 @@ pub enum Op {
     Purge {
         to: u64,
     },
-    /// A leader's snapshot, which goes beyond the log. What it covers is purged next, and then known
-    /// to be committed.
+    /// A leader's snapshot beyond the end of the log. The entries that it covers are then purged
+    /// and committed.
     Install {
         to: u64,
     },
 }
 
 impl Op {
-    /// Whether the store's log promises everything up to here when this returns. Snapshots are
-    /// files, and a commit mark is written with what comes after it.
+    /// Returns true if the log is durable up to here when the operation returns. Snapshots are
+    /// files, and a commit mark is written with the next write.
     pub fn acknowledges_log(&self) -> bool {
         !matches!(self, Self::Commit { .. } | Self::Append { ahead: true, .. })
             && !self.acknowledges_snapshot()
     }
 
-    /// Whether a snapshot is there when this returns.
+    /// Returns true if a snapshot is durable when the operation returns.
     pub fn acknowledges_snapshot(&self) -> bool {
         matches!(self, Self::Snapshot | Self::Install { .. })
     }
 }
 
-/// Everything that a store holds after some operations.
+/// Contents of a store after some operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreContents {
     pub vote: Option<u64>,
@@ -63,13 +64,13 @@ pub struct StoreContents {
     pub purged: Option<(u64, u64)>,
     /// Index and term of the last committed entry.
     pub committed: Option<(u64, u64)>,
-    /// The term of every entry, by index.
+    /// Term of every entry, by index.
     pub log: BTreeMap<u64, u64>,
-    /// The index that the newest snapshot goes up to.
+    /// Last index in the newest snapshot.
     pub snapshot: Option<u64>,
-    /// As `log`, but with what was purged.
+    /// Like `log`, including purged entries.
     pub history: BTreeMap<u64, u64>,
-    /// Until it votes or dies.
+    /// True until the next vote or the end of the process.
     pub leads: bool,
 }
 
@@ -103,7 +104,7 @@ impl StoreContents {
                 self.purged = Some((to, self.history[&to]));
             }
             Op::Install { to } => {
-                // The leader's entries take the place of whatever was not committed here.
+                // The leader's entries replace everything that was not committed here.
                 let term = self.term();
                 self.history.split_off(&self.after_committed());
                 self.history.extend((self.after_committed()..=to).map(|index| (index, term)));
@@ -116,7 +117,7 @@ impl StoreContents {
         self.vote.unwrap_or(0)
     }
 
-    /// What a node in this state might do next.
+    /// Returns a possible next operation in this state.
     fn choose(&self, rng: &mut StdRng) -> Op {
         let index = |pair: Option<(u64, u64)>| pair.map(|(index, _)| index);
         if let Some(installed) = self.snapshot.filter(|to| index(self.committed) < Some(*to)) {
@@ -156,7 +157,7 @@ impl StoreContents {
     }
 }
 
-/// The operations of a seed.
+/// Returns the operations of a seed.
 pub fn script(seed: u64, length: usize) -> Vec<Op> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut contents = StoreContents::default();
@@ -165,7 +166,7 @@ pub fn script(seed: u64, length: usize) -> Vec<Op> {
         let op = contents.choose(&mut rng);
         let left = OPS_PER_PROCESS - ops.len() % OPS_PER_PROCESS;
         let is_last = left == 1;
-        // Nothing may hang in the air when the victim dies; an installation is three operations.
+        // No operation may be incomplete when the victim dies. An installation is three operations.
         if is_last && !op.acknowledges_log() || left < 4 && matches!(op, Op::Install { .. }) {
             continue;
         }
@@ -176,7 +177,7 @@ pub fn script(seed: u64, length: usize) -> Vec<Op> {
     ops
 }
 
-/// The command in an entry: most are short, some are longer than one record.
+/// Returns the command of an entry. Most are short, some are longer than one record.
 pub fn command(index: u64, term: u64) -> String {
     let mut rng = StdRng::seed_from_u64(index << 20 | term);
     let length = match rng.random_range(0..100) {

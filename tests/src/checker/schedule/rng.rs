@@ -1,7 +1,6 @@
-//! Numbers that follow from a seed, the same for ever and everywhere. (No generator of a library
-//! promises that from one version to the next.)
+//! Seeded pseudo-random numbers, the same in every version. (No library's generator promises that.)
 
-/// splitmix64.
+/// splitmix64 (Steele, Lea, Flood 2014).
 #[derive(Debug)]
 pub(super) struct SplitMix64(u64);
 
@@ -18,22 +17,22 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// A number of `low..=high`.
+    /// Returns a number in `low..=high`.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
-    /// True in `part` of `whole` cases.
+    /// Returns true in `part` of `whole` cases.
     pub(super) fn chance(&mut self, part: u64, whole: u64) -> bool {
         self.between(1, whole) <= part
     }
 
-    /// One of so many nodes.
+    /// Returns one of so many nodes.
     pub(super) fn node(&mut self, nodes: u8) -> u8 {
         u8::try_from(self.between(0, u64::from(nodes) - 1)).unwrap_or(0)
     }
 
-    /// All nodes, in any order.
+    /// Returns all nodes in random order.
     pub(super) fn shuffled(&mut self, nodes: u8) -> Vec<u8> {
         let mut order: Vec<u8> = (0..nodes).collect();
         for at in (1..order.len()).rev() {
