@@ -1,4 +1,5 @@
-//! From the last start to born, to a leader, to every etcd healthy; beside it etcd alone.
+//! Times from the last start to the birth, to a leader and to a healthy etcd on all nodes, next to
+//! etcd alone.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,13 @@ use muster_tests::lab::inside;
 use muster_tests::lab::{Host, Lab};
 use muster_tests::{Cluster, Plan};
 
-/// How long one birth may take.
+/// Timeout of one birth.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Between two looks at the logs, and at files that are to come.
+/// Interval between two reads of the logs, and of files that do not exist yet.
 const POLL: Duration = Duration::from_millis(5);
 
-/// What one birth of Muster took, from the last start.
+/// Times of one birth of Muster, from the last start.
 struct Birth {
     born: Duration,
     led: Duration,
@@ -34,7 +35,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         let (mut healthy, mut alone) = (Samples::default(), Samples::default());
         for time in 1..=times {
             say(&format!("births: {nodes} nodes, {time} of {times}"));
-            // Turn about, so that whatever else the machine does meets both.
+            // Alternating, so that other load on the machine affects both.
             let birth = muster(nodes)?;
             born.push_seconds(birth.born);
             led.push_seconds(birth.led);
@@ -78,7 +79,8 @@ fn muster(nodes: u8) -> Result<Birth> {
     found.inspect_err(|_| say(&format!("logs: {}", lab.save_logs("bench-births").display())))
 }
 
-/// When the last node said that it is born, and when the first said that its command is committed.
+/// Returns the time at which the last node logged its birth, and the time at which the first logged
+/// that its command is committed.
 async fn logged(hosts: &[Host], start: Instant) -> Result<(Instant, Instant)> {
     let mut tails: Vec<_> =
         hosts.iter().map(|host| Tail::of(&host.dir().join("musterd.log"))).collect();
@@ -106,7 +108,7 @@ async fn logged(hosts: &[Host], start: Instant) -> Result<(Instant, Instant)> {
     }
 }
 
-/// When this node's etcd served for the first time.
+/// Returns the time at which this node's etcd first served.
 async fn healthy(host: &Host) -> Result<Instant> {
     loop {
         if let Some(tls) = etcd::tls_of(host)? {

@@ -1,5 +1,5 @@
-//! Charts of the figures: small SVG pictures, drawn here without any program behind them. They have no
-//! background and follow the reader's colour scheme.
+//! Charts of the measurements: small SVG images without a background that follow the reader's
+//! colour scheme. They are drawn here, without another program.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,12 +8,12 @@ use anyhow::{Context as _, Result};
 
 use super::measurement::{Measurement, Report};
 
-/// One picture: horizontal bars of figures with one unit.
+/// Chart with horizontal bars of measurements in one unit.
 struct Chart {
     file: &'static str,
     title: &'static str,
     section: &'static str,
-    /// What of the section's figures it shows, by a part of their names.
+    /// Selects measurements of the section by a part of their names.
     shows: &'static [&'static str],
 }
 
@@ -50,9 +50,9 @@ const CHARTS: &[Chart] = &[
     },
     Chart {
         file: "members.svg",
-        title: "Forty members: all seen, and one killed missed by all",
+        title: "Forty members: all seen, and one killed noticed by all",
         section: "members",
-        shows: &["seen by all", "missed by all"],
+        shows: &["seen by all", "noticed by all"],
     },
     Chart {
         file: "growth-seen.svg",
@@ -74,7 +74,7 @@ const CHARTS: &[Chart] = &[
     },
 ];
 
-/// Draws a chart for every group of figures that the report holds.
+/// Draws a chart for every group of measurements in the report.
 pub fn draw(report: &Report, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     for chart in CHARTS {
@@ -95,7 +95,7 @@ pub fn draw(report: &Report, directory: &Path) -> Result<()> {
 }
 
 const WIDTH: f64 = 820.0;
-/// Where bars begin, and how long the longest may be.
+/// Start of the bars, and length of the longest.
 const LEFT: f64 = 210.0;
 const LONGEST: f64 = 480.0;
 const ROW: f64 = 22.0;
@@ -142,7 +142,7 @@ fn picture(title: &str, unit: &str, measurements: &[&Measurement]) -> String {
     )
 }
 
-/// The name and value of the percentile beside the median.
+/// Returns the name and value of the percentile next to the median.
 fn tail_of(measurement: &Measurement) -> Option<(&str, f64)> {
     let found = measurement.values.iter().find(|(name, _)| name.starts_with("p9"))?;
     Some((found.0, *found.1))
@@ -158,7 +158,7 @@ fn row(body: &mut String, y: f64, measurement: &Measurement, scale: f64) {
          class=\"{class}\"/>",
         y + 3.0
     )
-    .expect("a string takes everything");
+    .expect("writing to a string cannot fail");
     let mut end = LEFT + length;
     if let Some((_, tail)) = tail_of(measurement) {
         let to = LEFT + tail * scale;
@@ -167,7 +167,7 @@ fn row(body: &mut String, y: f64, measurement: &Measurement, scale: f64) {
             "<line x1=\"{end:.1}\" y1=\"{at:.1}\" x2=\"{to:.1}\" y2=\"{at:.1}\" class=\"tail\"/>",
             at = y + 10.0
         )
-        .expect("a string takes everything");
+        .expect("writing to a string cannot fail");
         end = end.max(to);
     }
     text(body, (end + 6.0, y + 14.0), "", &number(measurement.main()));
@@ -184,7 +184,7 @@ fn number(value: f64) -> String {
 fn text(body: &mut String, (x, y): (f64, f64), class: &str, what: &str) {
     let what = escape(what);
     writeln!(body, "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{what}</text>")
-        .expect("a string takes everything");
+        .expect("writing to a string cannot fail");
 }
 
 fn escape(text: &str) -> String {

@@ -1,7 +1,7 @@
-//! A leader is killed; how long until a write is committed again, asked of a node that lives?
+//! Time from the kill of a leader to the next committed write through a surviving node.
 //!
-//! Every 20 ms a write begins, and the first to be acknowledged counts, on Muster as on etcd: so
-//! neither a client's patience nor its pauses are part of the figure.
+//! A write begins every 20 ms and the first acknowledgement counts, on Muster and on etcd. So no
+//! timeout or pause of a client is part of the measurement.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,10 +24,10 @@ use muster_tests::operator::OperatorCredentials;
 use muster_tests::wait::until;
 use muster_tests::{Cluster, Plan};
 
-/// How long a group may take to write again.
+/// Timeout for a group to accept writes again.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Between the beginnings of two writes.
+/// Interval between the starts of two writes.
 const APART: Duration = Duration::from_millis(20);
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
@@ -106,7 +106,7 @@ fn etcd_alone(times: u32) -> Result<Samples> {
     Ok(took)
 }
 
-/// The leader of a cluster in which every member serves.
+/// Returns the leader of a cluster in which every member serves.
 fn settled_leader(
     operator: &muster_tests::lab::Host,
     endpoints: &BTreeMap<String, SocketAddr>,
@@ -123,7 +123,8 @@ fn settled_leader(
     })
 }
 
-/// Kills, and gives the time from then to the first acknowledgement of a write begun afterwards.
+/// Kills the leader. Returns the time from then to the first acknowledgement of a write that began
+/// afterwards.
 async fn first_write(
     kill: impl FnOnce() -> Result<()>,
     mut write: impl FnMut() -> BoxFuture<'static, bool>,
@@ -141,6 +142,6 @@ async fn first_write(
             }
         }
     };
-    timeout(LIMIT, written).await.context("no write was committed after the leader's end")?;
+    timeout(LIMIT, written).await.context("no write was committed after the leader was killed")?;
     Ok(start.elapsed())
 }

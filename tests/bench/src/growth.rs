@@ -1,5 +1,5 @@
-//! How cost grows with the number of nodes: 3, 5 and 7 control-plane nodes; 10 to 200 workers. All
-//! of them share this machine, so times at the upper end are those of an overloaded one.
+//! Cost by the number of nodes: 3, 5 and 7 control-plane nodes; 10 to 200 workers. All of them
+//! share this machine, so times at the upper end are those of an overloaded machine.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,11 @@ use muster_tests::cluster::HEALTHY;
 use muster_tests::lab::Lab;
 use muster_tests::{Cluster, Plan};
 
-/// How long all of a wave may take to see all.
+/// Timeout for all nodes to see all nodes that were started.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// So many start at once. Two hundred nodes that start together on one machine want their sessions with
-/// each other at the same moment, and none gets anywhere; elsewhere each has a machine of its own.
+/// Number of nodes that start at once. 200 nodes that start together on one machine connect to each
+/// other at the same moment, and none makes progress. Elsewhere each has its own machine.
 const WAVE: usize = 25;
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
@@ -49,7 +49,7 @@ fn one(bench: &mut Bench, control_planes: u8, workers: u8) -> Result<()> {
     let measurement = Measurement::one((what, "musterd"), "s", seen.as_secs_f64(), 1);
     bench.report.add(measurement.note(format!("started {WAVE} at a time")));
     healthy(&cluster)?;
-    // What a start leaves to be done is done: as long again, within bounds.
+    // Waits for work that a start leaves behind: twice as long again, within bounds.
     std::thread::sleep((seen * 2).clamp(Duration::from_secs(5), HEALTHY / 3));
     at_rest(bench, (&lab, &cluster), &size)
 }

@@ -1,4 +1,4 @@
-//! What each daemon costs at rest: a control plane of three with one worker, and agents of serf.
+//! Cost of each daemon at rest: a control plane of three with one worker, and serf agents.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::{Bench, say};
 use muster_tests::lab::Lab;
 use muster_tests::{Cluster, Plan};
 
-/// How long daemons settle before they are watched.
+/// Time for daemons to settle before they are measured.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// What a daemon may cost.
+/// Targets per daemon: MiB, and percent of a core.
 const MEMORY: f64 = 25.0;
 const PROCESSOR: f64 = 0.5;
 

@@ -1,5 +1,5 @@
-//! Joins per second: real exchanges over QUIC (handshake, proof of the token, admission by the Raft
-//! group, certificate), by clients that are workers in all but the daemon behind them.
+//! Joins per second: real exchanges over QUIC (handshake, token proof, admission by the Raft group,
+//! certificate). The clients are workers without a daemon.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,15 +23,14 @@ use muster_tests::lab::inside;
 use muster_tests::lab::{Host, Lab};
 use muster_tests::{Cluster, Plan};
 
-/// Machines that the clients are on, and clients that join at the same time on each: fewer than a
-/// node lets in from one source.
+/// Number of client hosts, and of concurrent joins on each: fewer than a node's limit per source.
 const HOSTS: usize = 4;
 const AT_ONCE: u32 = 8;
 
-/// How long one join may take.
+/// Timeout of one join.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What every client needs.
+/// Data of all clients.
 struct Joining {
     token: Token,
     nodes: Vec<Ipv4Addr>,
@@ -93,7 +92,7 @@ fn all_hosts(hosts: &[Host], joining: &Joining) -> Result<Samples> {
     })
 }
 
-/// Joins one member after the other, several at a time, until the end.
+/// Joins members until the end, several at a time.
 async fn clients(host: &Host, joining: &Joining) -> Result<Vec<Duration>> {
     let one_after_the_other = || async {
         let mut took = Vec::new();

@@ -1,8 +1,9 @@
-//! The bench: figures of Muster beside etcd and serf, taken in one run on one machine, with real
-//! processes in the lab. It measures and reports; it judges nothing and no test depends on it.
+//! Benchmarks of Muster next to etcd and serf, taken in one run on one machine, with real processes
+//! in the lab. They measure and report; they judge nothing and no test depends on them.
 //!
-//! A section is a file here with a `run`; what it finds goes into the [`Report`]. Clients live in
-//! the namespaces of the lab ([mod@inside]), and every load is bounded in number and time.
+//! A section is a file here with a `run`. Its measurements go into the [`Report`]. Clients run in
+//! the lab's network namespaces ([`muster_tests::lab::inside`]), and every load is bounded in
+//! number and time.
 
 pub mod charts;
 pub mod machine;
@@ -30,7 +31,7 @@ use measurement::Report;
 use muster_tests::Cluster;
 use muster_tests::wait::until;
 
-/// One group of figures, asked for by its name.
+/// Group of measurements, selected by its name.
 #[derive(Debug, Clone, Copy)]
 pub struct Section {
     pub name: &'static str,
@@ -75,16 +76,16 @@ pub const SECTIONS: &[Section] = &[
     },
 ];
 
-/// One run.
+/// One benchmark run.
 #[derive(Debug)]
 pub struct Bench {
-    /// Fewer repetitions and shorter spans, to try the bench itself.
+    /// Fewer repetitions and shorter times, to test the benchmarks themselves.
     pub quick: bool,
     pub report: Report,
 }
 
 impl Bench {
-    /// Runs one section. When it fails, the report says so and the others go on.
+    /// Runs one section. A failure goes into the report, and the next sections run.
     pub fn run(&mut self, section: Section) {
         let start = Instant::now();
         self.report.begin(section.name);
@@ -99,16 +100,16 @@ impl Bench {
         }
     }
 
-    /// How many repetitions, or seconds, there are to be.
+    /// Returns the number of repetitions or seconds.
     fn amount(&self, full: u32, quick: u32) -> u32 {
         if self.quick { quick } else { full }
     }
 }
 
-/// How long many nodes on one machine may take to become healthy.
+/// Timeout for many nodes on one machine to become healthy.
 const HEALTHY: Duration = Duration::from_mins(4);
 
-/// Waits until a cluster of many nodes is healthy. Asks again when asking itself takes too long, as it
+/// Waits until a cluster of many nodes is healthy. Retries when the call itself times out, as it
 /// may while all of them start.
 fn healthy(cluster: &Cluster) -> Result<()> {
     until("`musterctl health` to succeed", HEALTHY, || match cluster.ctl(&["health"]) {
@@ -118,8 +119,8 @@ fn healthy(cluster: &Cluster) -> Result<()> {
     })
 }
 
-/// Tells the person who waits what is going on; the figures go elsewhere.
-#[expect(clippy::print_stderr, reason = "progress, for whoever waits")]
+/// Prints progress. Measurements go to standard output.
+#[expect(clippy::print_stderr, reason = "progress for the person who waits")]
 pub fn say(what: &str) {
     eprintln!("bench: {what}");
 }

@@ -1,4 +1,4 @@
-//! The machine that the figures were taken on, and the versions of what was measured.
+//! Description of the machine, and versions of the measured programs.
 
 use std::fmt;
 use std::path::Path;
@@ -9,26 +9,26 @@ use serde::Serialize;
 
 use muster_tests::ctl::binary;
 
-/// What a figure means nothing without.
+/// Context of all measurements.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     pub cores: usize,
     pub processor: String,
     pub memory_gib: f64,
     pub kernel: String,
-    /// What the stores of all daemons lie on.
+    /// File system of all daemons' stores.
     pub file_system: String,
-    /// The load average of one minute when the bench began: not near 0 means that others were busy.
+    /// Load average over one minute at the start. If it is not near 0, other programs were running.
     pub load: f64,
     pub musterd: String,
     pub etcd: String,
     pub serf: String,
-    /// `release` or `dev`: only a release build is worth comparing.
+    /// `release` or `dev`. Only release builds are comparable.
     pub build: &'static str,
 }
 
 impl Machine {
-    /// Describes this machine. Fails, saying what is missing, if a peer is not installed.
+    /// Describes this machine. Fails if etcd or serf is not installed.
     pub fn describe() -> Result<Self> {
         let information = read("/proc/cpuinfo")?;
         let processor = field(&information, "model name").unwrap_or("unknown").to_owned();
@@ -71,13 +71,13 @@ fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read {path}"))
 }
 
-/// The value of the first `name: value`.
+/// Returns the value of the first `name: value`.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_once(':').map(|(_, value)| value.trim())
 }
 
-/// The kind of file system that holds `path`, and its device.
+/// Returns the type of the file system that holds `path`, and its device.
 fn file_system(path: &Path) -> Result<String> {
     let mounts = read("/proc/self/mounts")?;
     let holding = mounts.lines().filter_map(|line| {

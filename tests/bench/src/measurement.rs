@@ -1,4 +1,4 @@
-//! Figures: what was measured on whom, in which unit, how often, and what was aimed at.
+//! Measurements: subject, unit, number of samples, and target.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::machine::Machine;
 
-/// Several measurements of one thing.
+/// Several samples of one quantity.
 #[derive(Debug, Clone, Default)]
 pub struct Samples(Vec<f64>);
 
@@ -40,7 +40,7 @@ impl Samples {
         self.0.iter().sum::<f64>() / count
     }
 
-    /// The smallest value that is not below `percent` of all (nearest rank).
+    /// Returns the smallest sample that is not below `percent` of all (nearest rank).
     pub fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -58,23 +58,23 @@ impl Samples {
     }
 }
 
-/// What a figure should not exceed (or fall below), and whether it does.
+/// Target of a measurement, and whether it is met.
 #[derive(Debug, Clone, Serialize)]
 pub struct Target {
     pub text: String,
     pub met: bool,
 }
 
-/// One measured thing.
+/// Measured quantity.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measurement {
     pub section: &'static str,
-    /// What was measured.
+    /// Measured quantity, with its conditions.
     pub what: String,
-    /// On whom: `musterd`, `etcd`, `serf`.
+    /// Measured program: `musterd`, `etcd`, `serf`.
     pub subject: String,
     pub unit: &'static str,
-    /// How many measurements are behind it.
+    /// Number of samples.
     pub n: usize,
     /// `p50`, `p95`, … or the one `value`.
     pub values: BTreeMap<String, f64>,
@@ -85,7 +85,7 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// Median and the given tail of several measurements.
+    /// Makes a measurement of the median and the given percentile.
     pub fn spread(
         (what, subject): (impl Into<String>, &str),
         unit: &'static str,
@@ -96,7 +96,7 @@ impl Measurement {
         Self::new((what.into(), subject), unit, n, values)
     }
 
-    /// One number; `n` is how many measurements it sums up.
+    /// Makes a measurement of one number that summarises `n` samples.
     pub fn one(
         (what, subject): (impl Into<String>, &str),
         unit: &'static str,
@@ -116,13 +116,13 @@ impl Measurement {
         Self { section: "", what, subject, unit, n, values, target: None, note: None }
     }
 
-    /// The number that stands for it: the median, or the one.
+    /// Returns the median, or the one value.
     pub fn main(&self) -> f64 {
         let found = self.values.get("p50").or_else(|| self.values.get("value"));
         found.copied().unwrap_or(f64::NAN)
     }
 
-    /// Aims at no more than this.
+    /// Sets a target: at most this value.
     #[must_use]
     pub fn at_most(self, limit: f64, text: impl Into<String>) -> Self {
         let met = self.main() <= limit;
@@ -135,15 +135,15 @@ impl Measurement {
     }
 }
 
-/// All figures of a run, and the machine that they were taken on.
+/// All measurements of a run, and a description of the machine.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub machine: Machine,
     pub quick: bool,
     pub measurements: Vec<Measurement>,
-    /// Sections that ended with an error, and what it was.
+    /// Sections that failed, with their errors.
     pub failed: BTreeMap<&'static str, String>,
-    /// What other programs found, as they told it.
+    /// Output of other programs, unchanged.
     pub others: BTreeMap<&'static str, Value>,
     #[serde(skip)]
     section: &'static str,
@@ -167,33 +167,34 @@ impl Report {
         self.measurements.push(Measurement { section: self.section, ..measurement });
     }
 
-    /// The figure of that name, if its section has run.
+    /// Returns the measurement of that name, if its section has run.
     pub fn find(&self, section: &str, what: &str, subject: &str) -> Option<&Measurement> {
         self.measurements
             .iter()
             .find(|f| f.section == section && f.what == what && f.subject == subject)
     }
 
-    /// For people.
+    /// Formats the report as a table for people.
     pub fn table(&self) -> String {
         let mut text = format!("{}\n", self.machine);
         let (mut section, mut what) = ("", "");
         for measurement in &self.measurements {
             if measurement.section != section {
                 section = measurement.section;
-                write!(text, "\n== {section}\n").expect("a string takes everything");
+                write!(text, "\n== {section}\n").expect("writing to a string cannot fail");
             }
             if measurement.what != what {
                 what = &measurement.what;
-                writeln!(text, "{what}").expect("a string takes everything");
+                writeln!(text, "{what}").expect("writing to a string cannot fail");
             }
-            writeln!(text, "{}", row(measurement)).expect("a string takes everything");
+            writeln!(text, "{}", row(measurement)).expect("writing to a string cannot fail");
         }
         for (section, why) in &self.failed {
-            write!(text, "\n== {section} FAILED: {why}\n").expect("a string takes everything");
+            write!(text, "\n== {section} FAILED: {why}\n")
+                .expect("writing to a string cannot fail");
         }
         for (name, value) in &self.others {
-            write!(text, "\n== {name}\n{value:#}\n").expect("a string takes everything");
+            write!(text, "\n== {name}\n{value:#}\n").expect("writing to a string cannot fail");
         }
         text
     }
@@ -219,15 +220,15 @@ fn row(measurement: &Measurement) -> String {
     let mut text = format!("  {subject:<26} {} {unit}  (n={n})", numbers.join("  "));
     if let Some(Target { text: target, met }) = target {
         let met = if *met { "met" } else { "NOT met" };
-        write!(text, "  aim: {target}: {met}").expect("a string takes everything");
+        write!(text, "  target: {target}: {met}").expect("writing to a string cannot fail");
     }
     if let Some(note) = note {
-        write!(text, "\n  {:<26} {note}", "").expect("a string takes everything");
+        write!(text, "\n  {:<26} {note}", "").expect("writing to a string cannot fail");
     }
     text
 }
 
-/// Three digits that say something.
+/// Formats a number with three significant digits.
 fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),

@@ -1,5 +1,5 @@
-//! What daemons say in their logs, read as they write it: the one view of a node's own picture of
-//! the cluster that costs the node nothing.
+//! Members that a node sees, read from its log: the only view of a node's state that costs the node
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Between two looks at all logs.
+/// Interval between two reads of all logs.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A log that is read to its end, again and again.
+/// Reader that follows a growing log.
 #[derive(Debug)]
 pub struct Tail {
     path: PathBuf,
@@ -21,12 +21,12 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// From its beginning; the file may come later.
+    /// Starts at the beginning. The file may be created later.
     pub fn of(path: &Path) -> Self {
         Self { path: path.to_owned(), offset: 0, partial: String::new() }
     }
 
-    /// The whole lines since the last call.
+    /// Returns the complete lines since the last call.
     pub fn lines(&mut self) -> Result<Vec<String>> {
         let Ok(mut file) = File::open(&self.path) else { return Ok(Vec::new()) };
         file.seek(SeekFrom::Start(self.offset))?;
@@ -41,23 +41,23 @@ impl Tail {
     }
 }
 
-/// What one line says of another member.
+/// Event of another member in a log line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberEvent {
     Seen(String),
     Gone(String),
 }
 
-/// How a daemon's log speaks of members.
+/// Parser of a daemon's log lines.
 pub type Reader = fn(&str) -> Option<MemberEvent>;
 
-/// The members that one node sees, by its log.
+/// Members that one node sees, by its log.
 #[derive(Debug)]
 pub struct MemberView {
     tail: Tail,
     read: Reader,
     pub seen: BTreeSet<String>,
-    /// How often a member vanished.
+    /// Number of members that disappeared.
     pub losses: usize,
 }
 
@@ -66,7 +66,7 @@ impl MemberView {
         Self { tail: Tail::of(log), read, seen: BTreeSet::new(), losses: 0 }
     }
 
-    /// Reads what is new.
+    /// Reads new lines.
     pub fn update(&mut self) -> Result<()> {
         for line in self.tail.lines()? {
             match (self.read)(&line) {
@@ -82,7 +82,7 @@ impl MemberView {
         Ok(())
     }
 
-    /// Begins anew: the daemon does, too.
+    /// Clears the view, for a restart of the daemon.
     pub fn reset(&mut self) -> Result<()> {
         self.update()?;
         self.seen.clear();
@@ -90,7 +90,7 @@ impl MemberView {
     }
 }
 
-/// Looks through all eyes until each fits; returns when that was.
+/// Updates all views until each satisfies `fits`. Returns that time.
 pub fn until_all(
     what: &str,
     limit: Duration,

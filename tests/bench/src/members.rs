@@ -1,5 +1,6 @@
-//! Forty members: seen by all, a killed one missed by all, alarms under loss, traffic at rest.
-//! Beside it forty encrypted agents of serf. What a node sees is read from its own log.
+//! Forty members: time until all see all, time until all notice a killed one, false alarms under
+//! loss, traffic at rest. Next to it forty encrypted serf agents. Each node's view is read from its
+//! log.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +18,13 @@ const MEMBERS: usize = 40;
 const CONTROL_PLANES: u8 = 3;
 const WORKERS: u8 = 37;
 
-/// How long anything here may take.
+/// Timeout of each step.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// How long a cluster rests before its traffic is counted.
+/// Rest before traffic is counted.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Frames lost when false alarms are counted, in percent.
+/// Percentage of lost frames while false alarms are counted.
 const LOSS: u8 = 20;
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
@@ -31,7 +32,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     serf(bench)
 }
 
-/// `… INFO member is seen peer=abc`, as `musterd` writes it.
+/// Parses `… INFO member is seen peer=abc` in the log of `musterd`.
 pub(super) fn read(line: &str) -> Option<MemberEvent> {
     let (text, peer) = line.split_once(" peer=")?;
     let peer = peer.split(' ').next()?.to_owned();
@@ -44,7 +45,7 @@ pub(super) fn read(line: &str) -> Option<MemberEvent> {
     }
 }
 
-/// What every node of a cluster sees.
+/// Returns a view per node of a cluster.
 pub(super) fn views(cluster: &Cluster) -> Vec<MemberView> {
     let log = |host: &Host| host.dir().join("musterd.log");
     cluster.nodes.values().map(|node| MemberView::of(&log(&node.host), read)).collect()
@@ -90,14 +91,18 @@ fn muster(bench: &mut Bench) -> Result<()> {
         let start = Instant::now();
         let gone = |one: &MemberView| !one.seen.iter().any(|peer| id.starts_with(peer));
         missed.push_seconds(
-            until_all("a killed member to be missed", LIMIT, &mut views, gone)? - start,
+            until_all("a killed member to be noticed", LIMIT, &mut views, gone)? - start,
         );
-        let at = cluster.names().iter().position(|one| *one == name).context("it is one")?;
+        let at = cluster
+            .names()
+            .iter()
+            .position(|one| *one == name)
+            .context("a killed member is in the plan")?;
         views[at].reset()?;
         cluster.start(&name)?;
         until_all("40 to see each other again", LIMIT, &mut views, all)?;
     }
-    let what = "40 members: one killed to missed by all";
+    let what = "40 members: one killed to noticed by all";
     let measurement = Measurement::spread((what, "musterd"), "s", &missed, 95);
     bench.report.add(measurement.at_most(4.0, "p50 within 4 s"));
 
@@ -146,12 +151,12 @@ fn serf(bench: &mut Bench) -> Result<()> {
         views[at].reset()?;
         let gone = |one: &MemberView| !one.seen.contains(&name);
         missed.push_seconds(
-            until_all("a killed agent to be missed", LIMIT, &mut views, gone)? - start,
+            until_all("a killed agent to be noticed", LIMIT, &mut views, gone)? - start,
         );
         serf.start(at)?;
         until_all("40 serf agents to see each other again", LIMIT, &mut views, all)?;
     }
-    let what = "40 members: one killed to missed by all";
+    let what = "40 members: one killed to noticed by all";
     bench.report.add(Measurement::spread((what, "serf"), "s", &missed, 95));
 
     std::thread::sleep(SETTLE);
@@ -160,7 +165,7 @@ fn serf(bench: &mut Bench) -> Result<()> {
     false_alarms(bench, &lab, "serf", &mut views)
 }
 
-/// The bytes that one member sends in a second at rest.
+/// Measures the bytes per second that one member sends at rest.
 fn traffic(bench: &mut Bench, lab: &Lab, subject: &str, hosts: &[Host]) -> Result<()> {
     let span = Duration::from_secs(bench.amount(15, 3).into());
     let traffic_meter = TrafficMeter::begin(lab, hosts.iter().collect())?;
@@ -194,7 +199,7 @@ fn false_alarms(
     let what = format!("40 members: false alarms in {} s with {LOSS} % loss", span.as_secs());
     let measurement = Measurement::one((what, subject), "alarms", losses.into(), MEMBERS);
     let measurement =
-        measurement.note("sum over the members of how often one took another for gone");
+        measurement.note("sum over all members: how often one reported another as gone");
     bench.report.add(if subject == "musterd" {
         measurement.at_most(0.0, "none")
     } else {
@@ -207,7 +212,7 @@ fn stop_all(cluster: &mut Cluster) -> Result<()> {
     cluster.names().iter().try_for_each(|name| cluster.kill(name))
 }
 
-/// A node's whole id, as its log begins with it.
+/// Returns a node's full id, from the beginning of its log.
 fn id_of(cluster: &Cluster, name: &str) -> Result<String> {
     let log = std::fs::read_to_string(cluster.node(name).host.dir().join("musterd.log"))?;
     let (_, rest) = log.split_once(" id=").context("a log begins with the node's id")?;

@@ -1,6 +1,6 @@
-//! Gossip beyond what one machine can run for real: the simulation of `muster-discovery`'s gossip
-//! core with its real parameters. `gossip-scale` is a program of its own and tells JSON; its figures
-//! are simulated and marked so.
+//! Gossip with more members than one machine can run: the simulation of `muster-gossip`'s engine
+//! with its real parameters. `gossip-scale` is a separate program that prints JSON. Its
+//! measurements are simulated and labelled so.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     command.arg("--json").args(members);
     let output = output_of(&mut command)?;
     ensure!(output.code == Some(0), "gossip-scale failed: {}", output.err);
-    let found = serde_json::from_str(&output.out).context("what gossip-scale tells")?;
+    let found = serde_json::from_str(&output.out).context("parse the output of gossip-scale")?;
     bench.report.others.insert("scale (simulated)", found);
     Ok(())
 }

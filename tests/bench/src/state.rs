@@ -1,5 +1,5 @@
-//! The agreed state with 1,000 members: how large it is, and how long its snapshot takes. The real
-//! state, filled by its own `apply`, and the real store; the members are made up.
+//! Replicated state with 1,000 members: its size, and the time of a snapshot. The real state,
+//! filled by its own `apply`, and the real store; the members are made up.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use super::{Bench, say};
 
 const MEMBERS: u16 = 1000;
 
-/// How many entries go to the log at once, as openraft would send them to one that lags.
+/// Number of entries appended at once, as openraft sends them to a lagging node.
 const BATCH: usize = 100;
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
@@ -94,7 +94,7 @@ async fn fill_and_snapshot(times: u32) -> Result<StateMeasurements> {
     })
 }
 
-/// A founding by three, and admissions up to [`MEMBERS`].
+/// Returns a founding by three nodes, and admissions up to [`MEMBERS`].
 fn commands() -> Result<Vec<Command>> {
     let token = Token::generate();
     let (id, verifier) = (token.id().clone(), token.verifier());

@@ -1,4 +1,4 @@
-//! What processes cost: memory, processor time, traffic.
+//! Cost of processes: memory, processor time, traffic.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 
 use muster_tests::lab::{Host, Lab};
 
-/// The kernel's tick in which it counts processor time.
+/// The kernel's unit of processor time.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Resident memory of a process in MiB: all of it, and what is its own rather than the file's.
+/// Resident memory of a process in MiB: total, and its anonymous part.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
     pub resident: f64,
@@ -28,7 +28,7 @@ impl Memory {
     }
 }
 
-/// Processor time of a process so far.
+/// Returns the processor time of a process so far.
 pub fn processor_time(pid: u32) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
@@ -36,7 +36,7 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
     Ok(TICK * (ticks(11)? + ticks(12)?))
 }
 
-/// A process on a host whose program has that name.
+/// Returns a process on a host by the name of its program.
 pub fn pid_of(host: &Host, program: &str) -> Result<u32> {
     for pid in host.pids()? {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -47,15 +47,15 @@ pub fn pid_of(host: &Host, program: &str) -> Result<u32> {
     anyhow::bail!("no {program} runs on {}", host.name())
 }
 
-/// What one process cost at rest.
+/// Cost of one process at rest.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
     pub memory: Memory,
-    /// Of one core, in percent.
+    /// Percentage of one core.
     pub processor: f64,
 }
 
-/// Processes that are being watched.
+/// Measures the cost of processes.
 #[derive(Debug)]
 pub struct CostMeter {
     pids: Vec<u32>,
@@ -69,7 +69,7 @@ impl CostMeter {
         Ok(Self { pids, start: Instant::now(), before })
     }
 
-    /// What each of them has cost since.
+    /// Returns the cost of each process since the beginning.
     pub fn end(self) -> Result<Vec<Cost>> {
         let took = self.start.elapsed().as_secs_f64();
         let each = self.pids.iter().zip(self.before);
@@ -81,7 +81,7 @@ impl CostMeter {
     }
 }
 
-/// Hosts whose traffic is being counted, at the bridge and with Ethernet headers.
+/// Counts the traffic of hosts, at the bridge and with Ethernet headers.
 #[derive(Debug)]
 pub struct TrafficMeter<'a> {
     lab: &'a Lab,
@@ -96,7 +96,7 @@ impl<'a> TrafficMeter<'a> {
         Ok(Self { lab, hosts, start: Instant::now(), before })
     }
 
-    /// The bytes that each of them has sent since, for each second.
+    /// Returns the bytes per second that each host has sent since the beginning.
     pub fn end(self) -> Result<Vec<f64>> {
         let (after, took) = (self.lab.sent(&self.hosts)?, self.start.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]

@@ -1,8 +1,8 @@
 //! Committed writes of 256 bytes, durable on a majority: Muster's and etcd's on the same hosts.
 //!
-//! Muster's write is an operator's `CreateToken`, one whole call: checked against the caller's role,
-//! through the Raft log, applied, audited, and read back. etcd's is a `Put`. Both are called by one
-//! client over one connection each, in turn, so that a busy moment of the machine meets both.
+//! Muster's write is an operator's `CreateToken`, the whole call: authorised, through the Raft log,
+//! applied, audited, and read back. etcd's is a `Put`. One client calls both in turn, over one
+//! connection each, so that other load on the machine affects both.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use muster_tests::{Cluster, Plan};
 
 const CLIENTS: u32 = 64;
 
-/// Whom clients talk to.
+/// Addresses and credentials for the clients.
 struct Targets {
     operator: OperatorCredentials,
     tls: Tls,
@@ -30,7 +30,7 @@ struct Targets {
     etcd: LeaderAndFollower,
 }
 
-/// A leader's address and a follower's.
+/// Addresses of a leader and a follower.
 #[derive(Clone, Copy)]
 struct LeaderAndFollower {
     leader: Ipv4Addr,
@@ -95,7 +95,7 @@ async fn one_by_one(
     let mut client = targets.operator.connect(muster).await?;
     let member = etcd::member((etcd, etcd::CLIENT).into(), &targets.tls);
     let value = vec![b'x'; WRITE_BYTES];
-    // Connections are made, and what is lazy is done.
+    // Warm up connections and lazy initialisation.
     client.create_token(write_request()).await?;
     member.put(b"bench", &value).await?;
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());

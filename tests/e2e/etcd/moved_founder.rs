@@ -1,4 +1,4 @@
-//! A founder that gets another address after the birth and before its etcd has begun.
+//! A founder whose address changes after the birth and before its etcd has started.
 
 use anyhow::{Result, ensure};
 use muster_tests::cluster::HEALTHY;
@@ -9,7 +9,7 @@ fn peer_urls(cluster: &Cluster) -> Result<String, String> {
     output.and_then(muster_tests::ctl::CommandOutput::success).map_err(|e| format!("{e:#}"))
 }
 
-/// etcd's first list named the old address and the unit the new one: etcd refused to begin, and
+/// etcd's initial cluster had the old address and the unit the new one. etcd refused to start, and
 /// nothing ever changed either of them.
 fn moves(lab: &Lab, founders: u8) -> Result<()> {
     let mut cluster = Cluster::plan(lab, &Plan::of(founders))?;
@@ -34,7 +34,7 @@ fn moves(lab: &Lab, founders: u8) -> Result<()> {
         urls => Err(urls),
     })?;
     let urls = peer_urls(&cluster).map_err(anyhow::Error::msg)?;
-    ensure!(!urls.contains(&format!("{old}:2380")), "the old one is still there: {urls}");
+    ensure!(!urls.contains(&format!("{old}:2380")), "the old URL is still there: {urls}");
     cluster.until_healthy()
 }
 

@@ -1,5 +1,5 @@
-//! etcd as operators and their stock tools see it: the commands, the credentials, the certificates,
-//! and a new cluster that begins with a snapshot.
+//! etcd as operators and their tools see it: the commands, the credentials, the certificates, and a
+//! new cluster that starts with a snapshot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,7 +43,7 @@ fn get(cluster: &Cluster, key: &str) -> Result<String> {
     Ok(value.trim_end().to_owned())
 }
 
-/// What `openssl` says on the operator's machine, with nothing to read.
+/// Runs `openssl` on the operator's machine, without standard input.
 fn openssl(cluster: &Cluster, args: &[&str]) -> Result<String> {
     let mut command = cluster.operator.command("openssl");
     output_of(command.args(args).stdin(std::process::Stdio::null()))?.success()
@@ -102,7 +102,7 @@ fn commands_tell_and_do(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The first of etcd's list was chosen, were it dead for a week.
+/// The first of etcd's list was selected, even if it had been down for a week.
 fn leadership_goes_to_a_member_that_answers(cluster: &mut Cluster) -> Result<()> {
     let leader = etcd_leader(cluster)?;
     let members = ask(cluster, &["etcd", "members"])?;
@@ -122,7 +122,7 @@ fn stock_tools_work_until_the_credentials_expire(cluster: &Cluster) -> Result<()
     let health = cluster.etcdctl(&["endpoint", "health", "--cluster", "-w", "json"])?.json()?;
     let healthy = |list: &Vec<Value>| list.iter().filter(|e| e["health"] == true).count();
     ensure!(health.as_array().map(healthy) == Some(3), "{health}");
-    // Without a certificate of etcd's authority nobody is served.
+    // Without a certificate of etcd's authority no client is served.
     let address = cluster.node("cp-1").host.address();
     let mut bare = cluster.operator.command("etcdctl");
     bare.args(["--dial-timeout=2s", "--command-timeout=2s", "--insecure-skip-tls-verify"]);
@@ -153,7 +153,7 @@ fn stock_tools_work_until_the_credentials_expire(cluster: &Cluster) -> Result<()
     Ok(())
 }
 
-/// A certificate as PEM in a file of its own, named by its SHA-256.
+/// Writes a PEM certificate to a file named by its SHA-256.
 fn keep(cluster: &Cluster, dir: &Path, pem: &str) -> Result<String> {
     let path = dir.join("one.pem");
     fs::write(&path, pem)?;
@@ -167,7 +167,7 @@ fn keep(cluster: &Cluster, dir: &Path, pem: &str) -> Result<String> {
     Ok(digest)
 }
 
-/// The certificate that a server shows, which `openssl s_client` has verified.
+/// Returns the certificate that a server presents, after `openssl s_client` has verified it.
 fn shown_at(cluster: &Cluster, place: &str, authority: &Path, more: &[&str]) -> Result<String> {
     let authority = authority.display().to_string();
     let args = ["s_client", "-connect", place, "-CAfile", &authority, "-verify_return_error"];
@@ -185,7 +185,7 @@ fn shown_at(cluster: &Cluster, place: &str, authority: &Path, more: &[&str]) -> 
     Ok(format!("{}-----END CERTIFICATE-----\n", &output.out[begin..end]))
 }
 
-/// The node certificate in a state directory.
+/// Returns the node certificate in a state directory.
 fn node_certificate(cluster: &Cluster, name: &str) -> Result<String> {
     let file = cluster.node(name).host.dir().join("state/membership.json");
     let membership: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
@@ -225,7 +225,10 @@ fn openssl_accepts_every_certificate(cluster: &Cluster) -> Result<()> {
         ensure!(node["unreachable"].is_null() && leaves.len() == wanted, "{node}");
         for leaf in leaves {
             let file = dir.join(format!("{}.pem", text(leaf, "fingerprint")));
-            ensure!(file.exists(), "no server shows, and no file holds: {node} {leaf}");
+            ensure!(
+                file.exists(),
+                "the certificate is in no file and presented by no server: {node} {leaf}"
+            );
             let (file, ca) = (file.display().to_string(), authority(text(leaf, "authority"))?);
             let ca = ca.display().to_string();
             for purpose in ["sslserver", "sslclient"] {
@@ -233,7 +236,7 @@ fn openssl_accepts_every_certificate(cluster: &Cluster) -> Result<()> {
                 openssl(cluster, &args).with_context(|| leaf.to_string())?;
             }
             let id = ["x509", "-in", &file, "-noout", "-checkend", "3600"];
-            openssl(cluster, &id).with_context(|| format!("it ends within the hour: {leaf}"))?;
+            openssl(cluster, &id).with_context(|| format!("it expires within the hour: {leaf}"))?;
         }
     }
     Ok(())
@@ -253,12 +256,12 @@ fn authorities(cluster: &Cluster, dir: &Path, pki: &Value) -> Result<BTreeMap<St
     }
     let names: Vec<_> = files.keys().map(String::as_str).collect();
     ensure!(names == ["etcd", "front-proxy", "kubernetes", "machine"], "{names:?}");
-    // No authority vouches for what another has issued.
+    // No authority verifies what another has issued.
     for (name, file) in &files {
         for (other, its) in files.iter().filter(|(other, _)| *other != name) {
             let (file, its) = (file.display().to_string(), its.display().to_string());
             let crossed = openssl(cluster, &["verify", "-CAfile", &its, &file]);
-            ensure!(crossed.is_err(), "{other} vouches for {name}");
+            ensure!(crossed.is_err(), "{other} verifies {name}");
         }
     }
     let key = text(pki, "serviceAccountKey");
@@ -283,7 +286,7 @@ fn snapshot(cluster: &Cluster, lab: &Lab) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// A new cluster on fresh machines begins with the data, and never again.
+/// A new cluster on new machines starts with the data once, and never again.
 fn begins_with(lab: &Lab, snapshot: &Path) -> Result<()> {
     let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
     let config = cluster.config.clone();

@@ -1,4 +1,4 @@
-//! Identical machines become one cluster by themselves.
+//! Identical machines form one cluster by themselves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +19,8 @@ fn has_members(members: &Value, control_planes: usize, workers: usize) -> bool {
         && members["leader"].is_string()
 }
 
-/// Three real etcd members, healthy by the stock etcdctl with the credentials of `client-config`.
+/// Checks that this many etcd members are healthy, with stock `etcdctl` and the credentials of
+/// `client-config`.
 fn etcd_is_healthy(cluster: &Cluster, members: usize) -> Result<()> {
     let output = cluster.etcdctl(&["endpoint", "health", "--cluster", "-w", "json"])?.json()?;
     let healthy = output.as_array().map(|l| l.iter().filter(|e| e["health"] == true).count());

@@ -1,4 +1,4 @@
-//! Joining, removing, and trying to come back.
+//! Joins, removals, and removed nodes that come back.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What breaks, and what must hold (the failure table of docs/design/10-failures.md).
+//! Faults of a running cluster (the failure table of docs/design/10-failures.md).
 
 use anyhow::{Result, ensure};
 use muster_tests::address_change::AddressChange;
@@ -12,14 +12,14 @@ fn leader(cluster: &Cluster) -> Result<String> {
     })
 }
 
-/// A write through whoever answers, and when it was acknowledged.
+/// Makes one acknowledged write through any node.
 fn write(cluster: &Cluster, description: &str) -> Result<()> {
     let args = ["token", "create", "--role", "worker", "--description", description];
     cluster.ctl(&args)?.success().map(|_| ())
 }
 
 #[test]
-fn the_leader_is_killed_and_the_cluster_goes_on() {
+fn the_leader_is_killed_and_the_cluster_continues() {
     scenario("leader-killed", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
         cluster.start_all()?;
@@ -28,7 +28,7 @@ fn the_leader_is_killed_and_the_cluster_goes_on() {
         let old = leader(&cluster)?;
         cluster.kill(&old)?;
         write(&cluster, "during")?;
-        ensure!(leader(&cluster)? != old, "{old} is dead and still said to lead");
+        ensure!(leader(&cluster)? != old, "{old} is killed and still reported as leader");
         let tokens = cluster.ctl(&["token", "list", "-o", "json"])?.success()?;
         ensure!(tokens.contains("before") && tokens.contains("during"), "{tokens}");
         cluster.start(&old)?;
@@ -88,7 +88,7 @@ fn a_minority_refuses_writes_and_says_so_and_heals_by_itself() {
         let refused = cluster.ctl_at(&cut, &["token", "create", "--role", "worker"])?;
         ensure!(refused.code != Some(0), "a minority took a write: {}", refused.out);
         ensure!(refused.err.contains("majority"), "it does not say why: {}", refused.err);
-        // Health is told, not timed out: what is wrong is what an operator asks for now.
+        // `health` reports and does not time out: an operator asks for the cause now.
         let ill = cluster.ctl_at(&cut, &["health"])?;
         let told = format!("{}{}", ill.out, ill.err);
         ensure!(ill.code == Some(3) && told.contains("raft has a leader"), "{ill:?}");

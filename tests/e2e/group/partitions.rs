@@ -1,5 +1,5 @@
-//! Networks that are cut in every shape, leaders that stand still, clocks that are wrong: named
-//! scenarios of a running group. (A minority that is cut off: failures.rs.)
+//! Partitions of every shape, paused leaders and wrong clocks: named scenarios of a running group.
+//! (A minority that is cut off: failures.rs.)
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn healthy(lab: &Lab, plan: &Plan) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Who leads, by a node that can vouch for it with a majority.
+/// Returns the leader, as a node with a confirmed majority reports it.
 fn leader_at(cluster: &Cluster, node: &str) -> Result<String, String> {
     let output = cluster.ctl_at(node, &["members", "-o", "json"]).and_then(CommandOutput::json);
     let members = output.map_err(|e| format!("{e:#}"))?;
@@ -54,7 +54,7 @@ fn refuses_and_says_why(cluster: &Cluster, node: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every token of `written` is there, whichever node is asked.
+/// Checks that every node has every token of `written`.
 fn all_have(cluster: &Cluster, written: &[&str]) -> Result<()> {
     for name in cluster.names() {
         let tokens = cluster.ctl_at(&name, &["token", "list", "-o", "json"])?.success()?;
@@ -72,7 +72,7 @@ fn without_any_majority_every_node_refuses_and_says_so_and_all_recover() {
         until_it_writes(&cluster, "cp-1", "before")?;
         lab.isolate_all(&hosts(&cluster, &cluster.names()))?;
         for name in cluster.names() {
-            until(&format!("{name} to say that it is out of touch"), HEALTHY, || {
+            until(&format!("{name} to report stale data"), HEALTHY, || {
                 let output =
                     cluster.ctl_at(&name, &["members", "-o", "json"]).and_then(CommandOutput::json);
                 let members = output.map_err(|e| format!("{e:#}"))?;
@@ -87,7 +87,7 @@ fn without_any_majority_every_node_refuses_and_says_so_and_all_recover() {
     });
 }
 
-/// Its heartbeats arrive and keep everyone from electing another one; no acknowledgement comes back.
+/// Its heartbeats arrive and prevent an election, but no acknowledgement comes back.
 #[test]
 fn a_leader_that_receives_nothing_is_replaced_while_it_still_sends() {
     scenario("leader-without-inbound", |lab| {
@@ -130,7 +130,7 @@ fn replaced(cluster: &Cluster, old: &str, witness: &str) -> Result<()> {
     until_it_writes(cluster, witness, "meanwhile")
 }
 
-/// The two others do not see each other; whoever of them leads has a majority with the bridge.
+/// The two other nodes do not reach each other. Either of them has a majority with the bridge.
 #[test]
 fn with_a_bridge_between_two_the_cluster_goes_on() {
     scenario("bridge", |lab| {
@@ -138,7 +138,7 @@ fn with_a_bridge_between_two_the_cluster_goes_on() {
         let old = leader(&cluster)?;
         let rest = others(&cluster, &old);
         let [bridge, far] = hosts(&cluster, &rest)[..] else { unreachable!("three nodes") };
-        // First the leader is one of the two ends, then it is the bridge itself.
+        // First the leader is one of the two ends, then it is the bridge.
         lab.partition(&[&cluster.node(&old).host], &[far])?;
         for number in 0..3 {
             until_it_writes(&cluster, bridge.name(), &format!("end-{number}"))?;
@@ -154,8 +154,8 @@ fn with_a_bridge_between_two_the_cluster_goes_on() {
     });
 }
 
-/// Of four voters three can elect. The old leader reaches one of those three only, and would keep it
-/// from voting for ever by renewing its lease (openraft issue 2080), did it not fall silent.
+/// Of four voters three can elect. The old leader reaches only one of those three. Its leases would
+/// prevent that one from voting indefinitely (openraft issue 2080) if it did not fall silent.
 #[test]
 fn a_leader_that_reaches_only_the_bridge_does_not_block_the_election() {
     scenario("bridge-lease", |lab| {
@@ -181,12 +181,12 @@ fn a_leader_that_reaches_only_the_bridge_does_not_block_the_election() {
     });
 }
 
-/// How often a leader is paused, at most: three times, or until it has answered. It may refuse, but
-/// refusals alone would say nothing of what it would have served.
+/// Maximum number of pauses: three, or more until one read is answered. Refusals alone would not
+/// show what the leader would have served.
 const PAUSES: usize = 10;
 
-/// The read was asked of the paused leader before it goes on: it is the first thing that it sees, and
-/// as far as it knows it still leads.
+/// The read is sent to the paused leader before it continues. So it is the first thing that the
+/// node sees, and as far as it knows it still leads.
 #[test]
 fn a_paused_leader_that_continues_serves_nothing_old() {
     scenario("paused-leader", |lab| {
@@ -206,8 +206,8 @@ fn a_paused_leader_that_continues_serves_nothing_old() {
             written.push(description);
             let output = std::thread::scope(|scope| {
                 let read = scope.spawn(|| cluster.ctl_at(&old, &["token", "list", "-o", "json"]));
-                // Long enough for the question to wait in the paused node's queue, less than what
-                // musterctl waits for a connection.
+                // Long enough for the request to wait in the paused node's queue, less than
+                // musterctl's connection timeout.
                 std::thread::sleep(Duration::from_millis(700));
                 paused.resume().and_then(|()| read.join().expect("it only runs musterctl"))
             })?;
@@ -221,13 +221,13 @@ fn a_paused_leader_that_continues_serves_nothing_old() {
             written.push(format!("after-{round}"));
         }
         report(format_args!("a leader that was paused answered {answered} of {asked} reads"));
-        ensure!(answered > 0, "no read was answered: nothing is shown");
+        ensure!(answered > 0, "no read was answered: nothing is proved");
         cluster.until_healthy()?;
         all_have(&cluster, &written.iter().map(String::as_str).collect::<Vec<_>>())
     });
 }
 
-/// The checks of `health` that fail, with what they say.
+/// Returns the failed checks of `health`, with their details.
 fn findings(cluster: &Cluster) -> Result<Vec<(String, String)>, String> {
     let output = cluster.ctl_at("cp-1", &["health", "-o", "json"]).map_err(|e| format!("{e:#}"))?;
     let health: Value =
@@ -239,7 +239,7 @@ fn findings(cluster: &Cluster) -> Result<Vec<(String, String)>, String> {
 }
 
 fn until_only_the_clocks_of(cluster: &Cluster, expected: &[(&str, &str)]) -> Result<()> {
-    until("health to complain of nothing but the clocks", HEALTHY, || {
+    until("health to report only the clocks", HEALTHY, || {
         let found = findings(cluster)?;
         match &found[..] {
             [(name, detail)] if name == "clocks agree" => {
@@ -273,8 +273,8 @@ fn clocks_two_hours_behind_are_reported_and_nothing_else_is_wrong() {
     scenario("clocks-behind", |lab| live_with_clocks(lab, -7200, "behind"));
 }
 
-/// A founder and a worker whose clocks are off from their first start on: they take part in birth,
-/// join, elections and writes like any other, and `health` names them with their offsets.
+/// The clocks of a founder and a worker are off from their first start. Both take part in birth,
+/// join, elections and writes like any other node, and `health` reports their offsets.
 fn live_with_clocks(lab: &Lab, seconds: i32, side: &str) -> Result<()> {
     let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
     for name in ["cp-2", "worker-1"] {
@@ -286,7 +286,7 @@ fn live_with_clocks(lab: &Lab, seconds: i32, side: &str) -> Result<()> {
     })?;
     let off = [("cp-2", side), ("worker-1", side)];
     until_only_the_clocks_of(&cluster, &off)?;
-    // Whoever leads, whose clock counts must not matter.
+    // The result must not depend on the leader and its clock.
     for round in 0..2 {
         let old = leader(&cluster)?;
         cluster.kill(&old)?;

@@ -1,5 +1,5 @@
-//! Random faults by seeded schedules, judged by the checker. A few fixed seeds; `MUSTER_SEEDS=1..300`
-//! runs others.
+//! Random faults by seeded schedules, checked by the checker. Runs a few fixed seeds;
+//! `MUSTER_SEEDS=1..300` runs others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::catch_unwind;
@@ -9,8 +9,8 @@ use muster_tests::checker::schedule::{Episode, Fault, Target};
 use muster_tests::checker::{Schedule, run};
 use muster_tests::report;
 
-/// Chosen so that together they hold every kind of fault, births under a fault, with a crash and with
-/// machines to spare, and two faults at once.
+/// Together these contain every kind of fault, births under a fault, with a crash and with spare
+/// machines, and two faults at once.
 const DEFAULT_SEEDS: [u64; 4] = [5, 7, 11, 22];
 
 #[test]
@@ -33,7 +33,7 @@ fn under_any_faults_nothing_acknowledged_is_lost_and_no_read_is_stale() {
         for kind in schedule.kinds() {
             *covered.entry(kind).or_default() += 1;
         }
-        // One seed that ends in a panic must not keep the others from being tried.
+        // A panic in one seed must not keep the others from running.
         let outcome = catch_unwind(|| run::run_seed(*seed));
         match outcome.unwrap_or_else(|_| Err(anyhow!("panicked, see above"))) {
             Ok(coverage) => report(format_args!("seed {seed}: {coverage}")),
@@ -48,8 +48,8 @@ fn under_any_faults_nothing_acknowledged_is_lost_and_no_read_is_stale() {
     assert!(failed.is_empty(), "{} seeds failed, see above:\n{commands}", failed.len());
 }
 
-/// The judge can condemn. Twice as many machines as founders, in halves, do found two clusters (that
-/// is the limit of the claim), and the clients of either one would never see the other.
+/// The checker must be able to fail. Twice as many machines as founders, in halves, do found two
+/// clusters (the limit of the claim). The clients of either one would never see the other.
 #[test]
 fn two_clusters_for_one_token_are_seen() {
     let halves = Fault::Minority { around: Target::Node(0), with: 2 };

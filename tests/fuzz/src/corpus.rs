@@ -1,4 +1,4 @@
-//! The kept inputs of a target: files below `tests/fuzz/corpus`, in the order of their names.
+//! The kept inputs of a target: files in `tests/fuzz/corpus`, in the order of their names.
 
 use std::env;
 use std::fs;
@@ -6,16 +6,16 @@ use std::path::PathBuf;
 
 use crate::Target;
 
-/// The directory of this target's inputs.
+/// Returns the directory of this target's inputs.
 pub(crate) fn directory(target: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")).join(target)
 }
 
-/// A directory below which the targets' own seeds are written, for who makes or renews a corpus.
+/// Variable with a directory for the targets' seeds, used when a corpus is made or renewed.
 const SEEDS: &str = "MUSTER_FUZZ_SEEDS";
 
-/// Writes the target's own seeds if that is asked for, and says where.
-pub(crate) fn plant(target: &Target) -> Option<PathBuf> {
+/// Writes the target's seeds if that is requested. Returns their directory.
+pub(crate) fn write_seeds(target: &Target) -> Option<PathBuf> {
     let directory = PathBuf::from(env::var_os(SEEDS)?).join(target.name);
     fs::create_dir_all(&directory).expect("a directory for the seeds can be made");
     for (number, seed) in target.seeds.iter().enumerate() {
@@ -24,14 +24,15 @@ pub(crate) fn plant(target: &Target) -> Option<PathBuf> {
     Some(directory)
 }
 
-/// Every kept input, with the name of its file.
+/// Returns every kept input, with its file name.
 #[cfg_attr(fuzzing, expect(dead_code, reason = "libFuzzer reads the directory by itself"))]
 pub(crate) fn read(target: &str) -> Vec<(String, Vec<u8>)> {
     let directory = directory(target);
     let entries = fs::read_dir(&directory).unwrap_or_else(|error| {
         panic!("list the kept inputs of {target} in {}: {error}", directory.display())
     });
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("a listing goes on").path()).collect();
+    let mut files: Vec<_> =
+        entries.map(|entry| entry.expect("the corpus directory can be listed").path()).collect();
     files.sort();
     let read = |path: PathBuf| {
         let bytes = fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));

@@ -1,4 +1,4 @@
-//! The long form: libFuzzer, in the process of the one test that was asked for.
+//! The long form: libFuzzer, in the process of one selected test.
 
 #![expect(unsafe_code, reason = "libFuzzer is C++")]
 
@@ -9,18 +9,18 @@ use std::sync::OnceLock;
 
 use crate::{Target, Verdict, corpus};
 
-/// Which target this process is for; tests of others end at once.
+/// Variable with this process's target. Tests of other targets end at once.
 const WHICH: &str = "MUSTER_FUZZ_TARGET";
 
-/// libFuzzer's arguments, one a line; the target's corpus is added as the last one.
+/// Variable with libFuzzer's arguments, one per line. The target's corpus is added as the last one.
 const ARGUMENTS: &str = "MUSTER_FUZZ_ARGUMENTS";
 
 type Check = Box<dyn Fn(&[u8]) -> Verdict + Send + Sync>;
 
-static ATTACK: OnceLock<Box<dyn Fn(&[u8]) + Send + Sync>> = OnceLock::new();
+static CHECK: OnceLock<Box<dyn Fn(&[u8]) + Send + Sync>> = OnceLock::new();
 
 unsafe extern "C" {
-    /// Runs libFuzzer with a program's arguments and one call for each input; ends the process.
+    /// Runs libFuzzer with a program's arguments and one call per input. Ends the process.
     fn LLVMFuzzerRunDriver(
         argc: *mut c_int,
         argv: *mut *mut *mut c_char,
@@ -28,17 +28,17 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-// The library calls this symbol from an entry of its own, which is not used.
+// The library calls this symbol from its own entry point, which is not used.
 libfuzzer_sys::fuzz_target!(|_bytes: &[u8]| {});
 
 extern "C" fn one(bytes: *const u8, length: usize) -> c_int {
     let bytes = if length == 0 {
         &[][..]
     } else {
-        // SAFETY: libFuzzer gives `length` bytes that live until the return.
+        // SAFETY: libFuzzer passes `length` bytes that live until the return.
         unsafe { std::slice::from_raw_parts(bytes, length) }
     };
-    ATTACK.get().expect("the attack was set before libFuzzer was started")(bytes);
+    CHECK.get().expect("the check is set before libFuzzer starts")(bytes);
     0
 }
 
@@ -49,13 +49,13 @@ pub(crate) fn run(target: &Target, check: Check) {
     let name = target.name;
     let (longest, tries, memory) = (target.longest, target.tries, target.memory);
     let bare = Target { name, seeds: Vec::new(), longest, tries, memory };
-    let attack = move |bytes: &[u8]| {
+    let run_one = move |bytes: &[u8]| {
         bare.one(bytes, &*check);
     };
-    assert!(ATTACK.set(Box::new(attack)).is_ok(), "one target in a process");
+    assert!(CHECK.set(Box::new(run_one)).is_ok(), "one target per process");
     let mut words = vec!["muster-fuzz".to_owned(), format!("-max_len={longest}")];
     words.extend(env::var(ARGUMENTS).unwrap_or_default().lines().map(str::to_owned));
-    words.extend(corpus::plant(target).map(|seeds| seeds.display().to_string()));
+    words.extend(corpus::write_seeds(target).map(|seeds| seeds.display().to_string()));
     words.push(corpus::directory(name).display().to_string());
     let words: Vec<CString> =
         words.into_iter().map(|word| CString::new(word).expect("no NUL in arguments")).collect();

@@ -1,19 +1,18 @@
-//! What every fuzz target of the project shares: its corpus, where new inputs come from, and what
-//! must hold for any of them. A target is an ordinary test that lives with the parser it attacks:
+//! Shared part of all fuzz targets: the corpus, new inputs, and the properties that hold for any
+//! input. A target is an ordinary test next to the parser that it tests:
 //!
 //! ```text
 //! muster_fuzz::target("token").seed(text).run(|bytes| …);
 //! ```
 //!
-//! Under plain `cargo test` the corpus (`tests/fuzz/corpus/TARGET`), the target's own seeds and a
-//! bounded number of their mutations are tried, the same ones every time. Built with
-//! `--cfg fuzzing`, as `tests/fuzz.sh` does, the same test hands itself to libFuzzer, which is
-//! guided by coverage and goes on for as long as it is told to.
+//! Plain `cargo test` runs the corpus (`tests/fuzz/corpus/TARGET`), the target's seeds and a
+//! bounded number of their mutations, the same ones every time. Built with `--cfg fuzzing`, as
+//! `tests/fuzz.sh` does, the same test passes itself to libFuzzer, which is guided by coverage and
+//! runs for a given time.
 //!
-//! For every input it is checked that the target does not panic, that it allocates no more than a
-//! multiple of what it was given, and that it comes to an end; what it refuses, it refuses with a
-//! reason. Everything else (what is printed reads back, what is accepted is within its bounds) a
-//! target asserts by itself.
+//! For every input the target must not panic, must allocate at most a multiple of the input's size,
+//! must come to an end, and must give a reason when it rejects. Other properties (printed values
+//! read back, accepted values are within bounds) are asserted by the target itself.
 
 mod corpus;
 #[cfg(fuzzing)]
@@ -26,23 +25,24 @@ mod quick;
 
 use std::fmt::Display;
 
-/// What became of an input.
+/// Outcome of one input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is what the parser reads.
+    /// The parser accepted it.
     Accepted,
-    /// It is not, and the parser said why.
+    /// The parser rejected it with a reason.
     Refused,
 }
 
-/// The longest reason for a refusal that makes sense to anybody, in bytes.
+/// Maximum length of a reason, in bytes.
 const MAX_REASON: usize = 16 << 10;
 
-/// A refusal with its reason, which must say something and must not be the input all over again.
+/// Returns a rejection after checking its reason, which must not be empty and must not repeat the
+/// whole input.
 pub fn refused(reason: impl Display) -> Verdict {
     let reason = reason.to_string();
-    assert!(!reason.trim().is_empty(), "an input was refused without a reason");
-    assert!(reason.len() <= MAX_REASON, "a refusal of {} bytes: {reason:.200}", reason.len());
+    assert!(!reason.trim().is_empty(), "an input was rejected without a reason");
+    assert!(reason.len() <= MAX_REASON, "a reason of {} bytes: {reason:.200}", reason.len());
     Verdict::Refused
 }
 
@@ -53,46 +53,46 @@ pub struct Target {
     seeds: Vec<Vec<u8>>,
     longest: usize,
     tries: usize,
-    /// What an input may allocate: so much, and so much more for each of its bytes.
+    /// Memory limit of an input: a base, and a factor per byte of the input.
     memory: (usize, usize),
 }
 
-/// The target of this name; its corpus is the directory of the same name.
+/// Returns the target of this name. Its corpus is the directory of the same name.
 pub fn target(name: &'static str) -> Target {
     Target { name, seeds: Vec::new(), longest: 4 << 10, tries: 4000, memory: (256 << 10, 64) }
 }
 
 impl Target {
-    /// A well-formed input, which the parser has to accept.
+    /// Adds a well-formed input, which the parser must accept.
     #[must_use]
     pub fn seed(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.seeds.push(bytes.into());
         self
     }
 
-    /// Several of them.
+    /// Adds several well-formed inputs.
     #[must_use]
     pub fn seeds(mut self, seeds: impl IntoIterator<Item = Vec<u8>>) -> Self {
         self.seeds.extend(seeds);
         self
     }
 
-    /// No input is longer than this (4 KiB unless said otherwise).
+    /// Sets the maximum length of an input (default 4 KiB).
     #[must_use]
     pub fn longest(mut self, bytes: usize) -> Self {
         self.longest = bytes;
         self
     }
 
-    /// How many new inputs the short form tries (4000 unless said otherwise).
+    /// Sets the number of new inputs in the short form (default 4000).
     #[must_use]
     pub fn tries(mut self, tries: usize) -> Self {
         self.tries = tries;
         self
     }
 
-    /// What one input may have allocated at the same time: `base` bytes, and `factor` more for each
-    /// byte of the input (256 KiB and 64 unless said otherwise).
+    /// Sets the maximum memory in use at the same time for one input: `base` bytes, and `factor`
+    /// more for each byte of the input (default 256 KiB and 64).
     #[must_use]
     pub fn memory(mut self, base: usize, factor: usize) -> Self {
         self.memory = (base, factor);
@@ -110,7 +110,7 @@ impl Target {
         engine::run(&self, Box::new(check));
     }
 
-    /// One input, with all that is to hold for any.
+    /// Runs one input and checks the common properties.
     fn one(&self, bytes: &[u8], check: &(impl Fn(&[u8]) -> Verdict + ?Sized)) -> Verdict {
         let (verdict, peak) = memory::peak_of(|| check(bytes));
         let (base, factor) = self.memory;

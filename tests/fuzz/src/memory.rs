@@ -1,24 +1,24 @@
-//! Counts what a thread has allocated, to show that a length that is only declared allocates nothing.
+//! Counts the allocations of a thread, to show that a declared length allocates nothing.
 
-#![expect(unsafe_code, reason = "a global allocator can be written in no other way")]
+#![expect(unsafe_code, reason = "the allocator trait is unsafe")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// The system's allocator, with a count for each thread.
+/// The system's allocator, with a count per thread.
 struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 thread_local! {
-    /// Bytes that this thread holds, and the most that it held, since the count began. What another
-    /// thread frees for it is not seen; no target works on two threads.
+    /// Bytes that this thread holds, and the maximum since the count began. Memory that another
+    /// thread frees is not seen; no target uses two threads.
     static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
 }
 
 fn count(change: isize) {
-    // A thread that ends allocates after its variables are gone; nobody asks about that.
+    // A thread that ends allocates after its variables are gone; that is not counted.
     let counted = HELD.try_with(|held| {
         let (now, most) = held.get();
         let now = now.wrapping_add(change);
@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What `work` gives, and the most that it held at once on this thread, in bytes.
+/// Returns the result of `work`, and the maximum that it held on this thread, in bytes.
 pub(crate) fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     HELD.with(|held| held.set((0, 0)));
     let value = work();

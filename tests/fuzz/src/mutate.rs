@@ -1,6 +1,6 @@
-//! New inputs from known ones, the same in every run: what libFuzzer does without its guidance.
+//! New inputs from known ones, the same in every run, like libFuzzer without its guidance.
 
-/// Numbers that parsers get wrong.
+/// Numbers that parsers often get wrong.
 const EDGES: [u64; 12] = [
     0,
     1,
@@ -16,12 +16,12 @@ const EDGES: [u64; 12] = [
     u64::MAX,
 ];
 
-/// splitmix64 (Steele, Lea, Flood 2014): small, and all that mutation needs.
+/// splitmix64 (Steele, Lea, Flood 2014): small, and sufficient for mutations.
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Begins at a place of its own for each target.
+    /// Starts with a different state for each target.
     pub(crate) fn of(name: &str) -> Self {
         let hash = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, hash))
@@ -34,7 +34,7 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// Below `limit`; 0 when that is 0.
+    /// Returns a number below `limit`; 0 if `limit` is 0.
     fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit).expect("usize fits u64").max(1);
         usize::try_from(self.next() % limit).expect("it is below a usize")
@@ -49,7 +49,7 @@ impl Random {
     }
 }
 
-/// One of `known`, changed one to four times; never longer than `longest`.
+/// Returns one of `known`, changed one to four times and at most `longest` bytes long.
 pub(crate) fn mutate(known: &[Vec<u8>], longest: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = random.pick(known).cloned().unwrap_or_default();
     for _ in 0..=random.below(4) {
@@ -78,7 +78,7 @@ fn change(bytes: &mut Vec<u8>, known: &[Vec<u8>], random: &mut Random) {
         5 => bytes.truncate(at),
         6 => edge(bytes, at, random),
         7 => {
-            // The head of this one, the tail of another.
+            // The head of this input and the tail of another.
             let other = random.pick(known).map_or(&[][..], Vec::as_slice);
             let from = random.below(other.len());
             bytes.truncate(at);
@@ -122,7 +122,7 @@ mod tests {
         let mut different = inputs("a");
         different.sort();
         different.dedup();
-        // A third of them begin with nothing, and a few changes of nothing are soon all there are.
+        // A third of them begin with the empty input, which has few different mutations.
         assert!(different.len() > 300, "{} different inputs", different.len());
     }
 }

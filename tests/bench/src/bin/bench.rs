@@ -1,4 +1,4 @@
-//! `bench`: figures of Muster beside etcd and serf. `tests/bench.sh` builds it and runs it.
+//! `bench`: measures Muster next to etcd and serf. `tests/bench.sh` builds and runs it.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,19 +9,19 @@ use muster_bench::machine::Machine;
 use muster_bench::measurement::Report;
 use muster_bench::{Bench, SECTIONS, Section, charts, say};
 
-/// Measures Muster beside etcd and serf in namespaces of this machine, as root.
+/// Measures Muster next to etcd and serf in namespaces of this machine, as root.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Sections to run; all of them if none is named
+    /// Sections to run [default: all]
     #[arg(value_name = "SECTION", value_parser = section)]
     sections: Vec<Section>,
-    /// Fewer repetitions and shorter spans: to try the bench, not to quote its figures
+    /// Fewer repetitions and shorter times: to test the benchmarks, not to quote them
     #[arg(long)]
     quick: bool,
-    /// Print every figure as JSON instead of a table
+    /// Print every measurement as JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Draw charts of the figures into this directory
+    /// Draw charts of the measurements into this directory
     #[arg(long, value_name = "DIR")]
     charts: Option<std::path::PathBuf>,
     /// List the sections
@@ -33,7 +33,7 @@ fn section(name: &str) -> Result<Section, String> {
     let found = SECTIONS.iter().find(|section| section.name == name);
     found.copied().ok_or_else(|| {
         let names: Vec<_> = SECTIONS.iter().map(|section| section.name).collect();
-        format!("there is no such section; there are: {}", names.join(", "))
+        format!("unknown section; known: {}", names.join(", "))
     })
 }
 

@@ -1,6 +1,6 @@
-//! `store-bench DIR [ENGINE]`: how fast a node's Raft store is on the disk of DIR, as one line of
-//! JSON. Sequential appends of 256 bytes, each on disk before the next; then from 64 clients
-//! through openraft with one voter.
+//! `store-bench DIR [ENGINE]`: measures a node's Raft store on the disk of DIR and prints one line
+//! of JSON. First sequential appends of 256 bytes, each on disk before the next. Then writes from
+//! 64 clients through openraft with one voter.
 
 use std::io::Write;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! etcd alone: members on hosts of the lab with static configuration and mutual TLS everywhere,
-//! with etcd's own defaults. And clients of any etcd, Muster's included.
+//! etcd alone: members on hosts of the lab with static configuration, mutual TLS and etcd's own
+//! defaults. Also clients of any etcd, including Muster's.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,14 +21,14 @@ use tokio::time::sleep;
 use muster_tests::lab::{Host, Lab, Process};
 use muster_tests::operator::now;
 
-/// The port for clients.
+/// Client port.
 pub const CLIENT: u16 = 2379;
 const PEER: u16 = 2380;
 
-/// Between two looks at a member that does not serve yet.
+/// Interval between two probes of a member that does not serve yet.
 const POLL: Duration = Duration::from_millis(5);
 
-/// One member.
+/// etcd member.
 #[derive(Debug)]
 pub struct Node {
     pub name: NodeName,
@@ -36,7 +36,7 @@ pub struct Node {
     pub process: Option<Process>,
 }
 
-/// A cluster of etcd.
+/// etcd cluster.
 #[derive(Debug)]
 pub struct Etcd {
     pub nodes: Vec<Node>,
@@ -44,7 +44,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Hosts `etcd-1…` with certificates; nothing is started.
+    /// Makes hosts `etcd-1…` with certificates. Starts nothing.
     pub fn plan(lab: &Lab, members: u8) -> Result<Self> {
         let cluster = ClusterId::from_bytes([7; 32]);
         let authority = Authority::create(AuthorityKind::Etcd, "bench", &cluster, now());
@@ -86,14 +86,14 @@ impl Etcd {
         })
     }
 
-    /// What a client of this cluster presents and trusts.
+    /// Returns client credentials and trust for this cluster.
     pub fn tls(&self) -> Result<Tls> {
         let lifetime = Duration::from_hours(1);
         let profile = Profile::EtcdClient { common_name: "bench".to_owned(), lifetime };
         Ok(Tls::new(&self.authorities()?, &self.issue(&profile)?)?)
     }
 
-    /// Starts a member, with what a guide to etcd with static members and TLS tells people to set.
+    /// Starts a member with the settings that etcd's guide recommends for static members and TLS.
     pub fn start(&mut self, at: usize) -> Result<()> {
         let members: Vec<_> = self
             .nodes
@@ -131,12 +131,12 @@ impl Etcd {
         (0..self.nodes.len()).try_for_each(|at| self.start(at))
     }
 
-    /// As a power cut.
+    /// Kills a member, like a power cut.
     pub fn kill(&mut self, at: usize) -> Result<()> {
-        self.nodes[at].process.take().context("it does not run")?.kill()
+        self.nodes[at].process.take().context("the member is not running")?.kill()
     }
 
-    /// Where clients reach the members, by name.
+    /// Returns the client addresses of the members, by name.
     pub fn endpoints(&self) -> BTreeMap<String, SocketAddr> {
         let endpoint = |node: &Node| {
             (node.name.to_string(), SocketAddr::new(node.host.address().into(), CLIENT))
@@ -145,13 +145,13 @@ impl Etcd {
     }
 }
 
-/// Where the etcd of a Muster node is reached.
+/// Returns the client address of a Muster node's etcd.
 pub fn endpoint_of(host: &Host) -> SocketAddr {
     SocketAddr::new(host.address().into(), CLIENT)
 }
 
-/// What a Muster node's etcd presents and trusts, which is good for a client too; none before it
-/// has been written.
+/// Returns the credentials of a Muster node's etcd, which a client may use too. `None` before they
+/// are written.
 pub fn tls_of(host: &Host) -> Result<Option<Tls>> {
     let paths = CredentialPaths::in_dir(&host.dir().join("state/etcd"));
     let read = |path: &Path| std::fs::read(path).ok();
@@ -168,14 +168,14 @@ pub fn tls_of(host: &Host) -> Result<Option<Tls>> {
     Ok(Some(Tls::new(&trusted, &Credential::new(chain, key))?))
 }
 
-/// A client of one member.
+/// Returns a client of one member.
 pub fn member(endpoint: SocketAddr, tls: &Tls) -> MemberClient {
     MemberClient::new(endpoint, tls, Deadlines::default())
 }
 
 /// Waits until a member answers a linearizable read.
 pub async fn until_serving(endpoint: SocketAddr, tls: &Tls) -> Instant {
-    // A call that meets a member which has just begun to listen must not wait for long.
+    // A call to a member that has just started to listen must not wait long.
     let call = Duration::from_millis(500);
     let member = MemberClient::new(endpoint, tls, Deadlines { call, ..Deadlines::default() });
     loop {
@@ -186,7 +186,7 @@ pub async fn until_serving(endpoint: SocketAddr, tls: &Tls) -> Instant {
     }
 }
 
-/// Which of these members leads.
+/// Returns the name of the leading member.
 pub async fn leader(endpoints: &BTreeMap<String, SocketAddr>, tls: &Tls) -> Result<String> {
     for (name, endpoint) in endpoints {
         let status = member(*endpoint, tls).status().await?;

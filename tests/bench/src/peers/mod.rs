@@ -1,4 +1,4 @@
-//! The tools that people would otherwise use, as they would run them.
+//! Comparable programs, run as their users would.
 
 pub mod etcd;
 pub mod serf;

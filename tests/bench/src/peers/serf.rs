@@ -1,4 +1,4 @@
-//! serf: agents on hosts of the lab, encrypted, with the defaults for a local network.
+//! serf: encrypted agents on hosts of the lab, with the defaults for a local network.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::member_view::{MemberEvent, MemberView, Tail};
 use muster_tests::lab::{Host, Lab, Process, run};
 use muster_tests::wait::until;
 
-/// One agent.
+/// serf agent.
 #[derive(Debug)]
 pub struct Agent {
     pub name: String,
@@ -16,7 +16,7 @@ pub struct Agent {
     pub process: Option<Process>,
 }
 
-/// A cluster of agents.
+/// Cluster of serf agents.
 #[derive(Debug)]
 pub struct Serf {
     pub agents: Vec<Agent>,
@@ -24,7 +24,7 @@ pub struct Serf {
 }
 
 impl Serf {
-    /// Hosts `serf-1…`; nothing is started.
+    /// Makes hosts `serf-1…`. Starts nothing.
     pub fn plan(lab: &Lab, count: u8) -> Result<Self> {
         let key = run("serf", &["keygen"])?.trim().to_owned();
         let mut agents = Vec::new();
@@ -35,7 +35,7 @@ impl Serf {
         Ok(Self { agents, key })
     }
 
-    /// Starts an agent that joins by the first one.
+    /// Starts an agent that joins through the first one.
     pub fn start(&mut self, at: usize) -> Result<()> {
         let first = self.agents[0].host.address();
         let key = format!("-encrypt={}", self.key);
@@ -63,14 +63,14 @@ impl Serf {
         (1..self.agents.len()).try_for_each(|at| self.start(at))
     }
 
-    /// What each agent sees, by its log.
+    /// Returns a view per agent.
     pub fn views(&self) -> Vec<MemberView> {
         let log = |agent: &Agent| agent.host.dir().join("serf.log");
         self.agents.iter().map(|agent| MemberView::of(&log(agent), read)).collect()
     }
 }
 
-/// `… serf: EventMemberJoin: NAME ADDRESS`.
+/// Parses `… serf: EventMemberJoin: NAME ADDRESS`.
 fn read(line: &str) -> Option<MemberEvent> {
     let (_, event) = line.split_once("serf: EventMember")?;
     let (kind, who) = event.split_once(": ")?;

@@ -1,4 +1,4 @@
-//! Disks that are copied or put back, with the identity on them.
+//! Disks that are copied or restored together with the identity on them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,8 +44,8 @@ fn machines_with_one_identity_found_nothing_and_name_each_other_until_one_is_wip
     });
 }
 
-/// A machine is put back to an image of its disk from before the birth: its key, and no memory of
-/// having voted. It must not vote as if it were new.
+/// A machine is restored to a disk image from before the birth, with its key and without a record
+/// of its vote. It must not vote as if it were new.
 #[test]
 fn a_founder_put_back_to_before_the_birth_is_refused_with_what_to_do() {
     scenario("birth-old-image", |lab| {
@@ -65,7 +65,7 @@ fn a_founder_put_back_to_before_the_birth_is_refused_with_what_to_do() {
         })?;
         founders.cluster.kill("cp-2")?;
         let raft = state.join("raft");
-        ensure!(!raft.exists(), "it has begun a log anew: {}", raft.display());
+        ensure!(!raft.exists(), "it has started a new log: {}", raft.display());
         founders.cluster.ctl(&["node", "remove", "cp-2"])?.success()?;
         std::fs::remove_dir_all(&state)?;
         prepare::identity::open(&StateDir::open(&state)?, false)?;
@@ -74,8 +74,8 @@ fn a_founder_put_back_to_before_the_birth_is_refused_with_what_to_do() {
     });
 }
 
-/// The directory of Raft's log and votes is deleted on one founder. It began an empty one and voted
-/// again, though the others counted on what it had acknowledged.
+/// The Raft directory of one founder is deleted. The node once began with an empty one and voted
+/// again, although the others relied on what it had acknowledged.
 #[test]
 fn a_member_whose_raft_state_is_gone_does_not_begin_a_new_one() {
     scenario("birth-raft-gone", |lab| {
@@ -92,7 +92,7 @@ fn a_member_whose_raft_state_is_gone_does_not_begin_a_new_one() {
         ensure!(status.code() == Some(78), "{status}");
         let log = std::fs::read_to_string(process.log())?;
         ensure!(log.contains("musterctl node remove"), "it does not say what to do: {log}");
-        ensure!(!raft.exists(), "it has begun anew");
+        ensure!(!raft.exists(), "it has started a new log");
         founders.serves(2)
     });
 }

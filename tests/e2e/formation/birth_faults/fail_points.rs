@@ -1,4 +1,4 @@
-//! The fail points themselves: nothing without the setting, and no start with a wrong one.
+//! The fail points themselves: no effect without the setting, and no start with an invalid one.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn a_setting_that_names_no_fail_point_keeps_the_node_from_starting() {
         ensure!(status.code() == Some(71), "{status}");
         let log = std::fs::read_to_string(process.log())?;
         ensure!(log.contains(FailPointHook::VARIABLE) && log.contains("promise.before"), "{log}");
-        ensure!(founders.cluster_ids_on_disk()?.is_empty(), "it was born all the same");
+        ensure!(founders.cluster_ids_on_disk()?.is_empty(), "a cluster was founded anyway");
         Ok(())
     });
 }

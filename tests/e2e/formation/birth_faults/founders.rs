@@ -1,5 +1,5 @@
-//! Machines of the lab before their birth: who will be which founder, which of them is armed, and to
-//! which cluster each belongs, from what it says and from what is on its disk.
+//! Machines before their birth: their ranks, their fail points, and their cluster ids, as they
+//! report them and as their disks hold them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt as _;
@@ -16,22 +16,23 @@ use musterd::prepare;
 use musterd::state_dir::StateDir;
 use serde_json::Value;
 
-/// How long an armed process may take to come to its place.
+/// Timeout for a process to reach its fail point.
 const FAIL_POINT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Machines that are about to found a cluster.
 pub(crate) struct Founders {
     pub(crate) cluster: Cluster,
-    /// Their names by node id: the first proposes, the first `expect` found, the others are spare.
+    /// Names ordered by node id: the first proposes, the first `expect` are founders, the others
+    /// are spare.
     pub(crate) ranked: Vec<String>,
 }
 
-/// Where an armed process was not killed or stopped in time: in this run it did not come there.
+/// The process did not reach its fail point in time in this run.
 #[derive(Debug)]
 pub(crate) struct NotReached;
 
 impl Founders {
-    /// As [`Cluster::plan`], with every node's identity made as its first start would make it.
+    /// Like [`Cluster::plan`], with every node's identity made as its first start would make it.
     pub(crate) fn plan(lab: &Lab, plan: &Plan) -> Result<Self> {
         let cluster = Cluster::plan(lab, plan)?;
         let mut ids = BTreeMap::new();
@@ -43,18 +44,18 @@ impl Founders {
         Ok(Self { cluster, ranked: ids.into_values().collect() })
     }
 
-    /// Everyone but these.
+    /// Returns all names except these.
     pub(crate) fn all_but(&self, names: &[&str]) -> Vec<String> {
         self.ranked.iter().filter(|name| !names.contains(&name.as_str())).cloned().collect()
     }
 
-    /// Starts all, the armed ones first; `setting` is `PLACE` or `PLACE:stop`.
+    /// Starts all, those with a fail point first. `setting` is `POINT` or `POINT:stop`.
     pub(crate) fn start_armed(&mut self, armed: &[&str], setting: &str) -> Result<()> {
         armed.iter().try_for_each(|name| self.arm(name, setting))?;
         self.all_but(armed).iter().try_for_each(|name| self.cluster.start(name))
     }
 
-    /// Starts one that is to be caught at a place.
+    /// Starts a node with a fail point.
     pub(crate) fn arm(&mut self, name: &str, setting: &str) -> Result<()> {
         let config = self.cluster.config.clone();
         let node = self.cluster.node_mut(name);
@@ -65,7 +66,7 @@ impl Founders {
         Ok(())
     }
 
-    /// Starts those of these again, unarmed, that their fail point has killed; how many there were.
+    /// Restarts those that their fail point has killed, without a fail point. Returns their number.
     pub(crate) fn restart_killed(&mut self, names: &[String]) -> Result<usize> {
         let mut dead = 0;
         for name in names {
@@ -74,7 +75,7 @@ impl Founders {
                 continue;
             }
             self.await_killed(name)?
-                .map_err(|NotReached| anyhow!("{name} was seen dead and runs"))?;
+                .map_err(|NotReached| anyhow!("{name} was killed and is running"))?;
             self.cluster.start(name)?;
             dead += 1;
         }
@@ -89,26 +90,26 @@ impl Founders {
             node.process = Some(process);
             return Ok(Err(NotReached));
         };
-        ensure!(status.signal() == Some(9), "{name} ended by itself: {status}");
+        ensure!(status.signal() == Some(9), "{name} was not killed by its fail point: {status}");
         node.host.kill_all()?;
         Ok(Ok(()))
     }
 
-    /// Waits until the fail point has stopped this node's process in its tracks.
+    /// Waits until the fail point has paused this node's process.
     pub(crate) fn await_stopped(&self, name: &str) -> Result<Result<(), NotReached>> {
         let process = self.cluster.node(name).process.as_ref().context("it was started")?;
         let path = format!("/proc/{}/stat", process.pid());
         let seen = until("the process to be stopped", FAIL_POINT_TIMEOUT, || {
             let stat = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
-            // After the name, which may hold anything, in brackets.
+            // After the name in brackets, which may hold anything.
             let is_stopped = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
             if is_stopped { Ok(()) } else { Err(stat) }
         });
         Ok(seen.map_err(|_| NotReached))
     }
 
-    /// The cluster that each node's own disk says it belongs to, running or not: its record of the
-    /// birth and its membership. An error if there are two in all.
+    /// Returns the cluster id on each node's disk, running or not. Fails if there are two different
+    /// ones.
     pub(crate) fn cluster_ids_on_disk(&self) -> Result<BTreeMap<String, ClusterId>> {
         let found = self.cluster.cluster_ids_on_disk()?;
         let all: BTreeSet<_> = found.values().flatten().collect();
@@ -117,12 +118,12 @@ impl Founders {
         Ok(found.into_iter().filter_map(one).collect())
     }
 
-    /// Waits until all of these belong to one cluster, by their disks and by their own words.
+    /// Waits until all of these belong to one cluster, by their disks and by their status.
     pub(crate) fn await_one_cluster(&self, names: &[String]) -> Result<ClusterId> {
         let all = format!("{names:?} to belong to one cluster");
         until(&all, HEALTHY, || {
             let clusters = self.cluster_ids_on_disk();
-            // Two clusters never become one again: it fails at once, see below.
+            // Two clusters never become one again; the next call returns the error.
             let Ok(clusters) = clusters else { return Ok(()) };
             if names.iter().all(|name| clusters.contains_key(name)) {
                 Ok(())
@@ -131,7 +132,7 @@ impl Founders {
             }
         })?;
         let clusters = self.cluster_ids_on_disk()?;
-        let cluster = *clusters.values().next().context("somebody belongs to a cluster")?;
+        let cluster = *clusters.values().next().context("no node belongs to a cluster")?;
         for name in names {
             until(&format!("{name} to name its cluster"), HEALTHY, || {
                 let output = self.cluster.ctl_at(name, &["status", "-o", "json"]);
@@ -158,8 +159,7 @@ impl Founders {
         self.cluster_ids_on_disk().map(|_| ())
     }
 
-    /// Waits until a majority serves: it takes a write, and so does etcd, with this many members
-    /// healthy.
+    /// Waits until a majority accepts a write, and so does etcd with this many healthy members.
     pub(crate) fn serves(&self, etcd: usize) -> Result<()> {
         until("a write to be taken", HEALTHY, || {
             let args = ["token", "create", "--role", "worker", "--uses", "1"];
@@ -181,7 +181,8 @@ impl Founders {
         Ok(())
     }
 
-    /// How many members stock etcdctl finds healthy; it fails when one is not, and still tells.
+    /// Returns the number of members that `etcdctl` reports as healthy. It fails when one is not,
+    /// and still prints all.
     fn etcd_healthy(&self) -> Result<usize> {
         let output = self.cluster.etcdctl(&["endpoint", "health", "--cluster", "-w", "json"])?;
         let list = output.out.lines().find(|line| line.starts_with('[')).map(serde_json::from_str);
@@ -189,7 +190,7 @@ impl Founders {
         Ok(list.iter().filter(|member| member["health"] == true).count())
     }
 
-    /// What these nodes say they wait for.
+    /// Returns what each of these nodes waits for.
     pub(crate) fn waiting_for_all(&self, names: &[String]) -> String {
         let word = |name: &String| {
             let output = self.cluster.ctl_at(name, &["status", "-o", "json"]);
@@ -200,10 +201,10 @@ impl Founders {
         names.iter().map(word).collect::<Vec<_>>().join("; ")
     }
 
-    /// Waits until each of these says that it waits for something with these words in it.
+    /// Waits until each of these waits for something that contains these words.
     pub(crate) fn await_waiting_for(&self, names: &[String], words: &str) -> Result<()> {
         for name in names {
-            until(&format!("{name} to say that it waits for {words:?}"), HEALTHY, || {
+            until(&format!("{name} to wait for {words:?}"), HEALTHY, || {
                 let waiting_for_all = self.waiting_for_all(std::slice::from_ref(name));
                 if waiting_for_all.contains(words) { Ok(()) } else { Err(waiting_for_all) }
             })?;

@@ -1,5 +1,5 @@
-//! A founder is killed at a step of the birth: it returns at once, or never, with a machine to spare
-//! or without.
+//! A founder is killed at a step of the birth and returns at once or never, with or without a spare
+//! machine.
 
 use anyhow::{Context as _, Result, bail};
 use muster_tests::{Plan, scenario};
@@ -10,16 +10,17 @@ use super::matrix::{
     for_each_case,
 };
 
-/// What becomes of the founder that was killed.
+/// Time at which the killed founder returns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Return {
-    /// Three machines; it comes back at once.
+    /// Three machines; it returns at once.
     AtOnce,
-    /// Four machines; the others serve without it. It returns when all is done.
+    /// Four machines; the others serve without it, and it returns at the end.
     AfterBirth,
 }
 
-/// Runs a story until its fail point was passed: the order of messages may spare a founder a step.
+/// Runs a scenario until its fail point is reached. The order of messages may let a founder skip a
+/// step.
 pub(crate) fn until_reached(
     name: &str,
     story: impl Fn(&muster_tests::Lab) -> Result<Result<(), NotReached>>,
@@ -34,10 +35,10 @@ pub(crate) fn until_reached(
             return;
         }
     }
-    panic!("{name}: three births went by without passing that place");
+    panic!("{name}: three births did not reach that fail point");
 }
 
-/// One founder dies at one place.
+/// Kills one founder at one fail point.
 pub(crate) fn kill(place: &str, rank: usize, then: Return) {
     let name = format!("{place}-{rank}-{then:?}");
     until_reached(&name, |lab| {
@@ -53,16 +54,16 @@ pub(crate) fn kill(place: &str, rank: usize, then: Return) {
         }
         if matches!(then, Return::AfterBirth) {
             founders.await_one_cluster(&founders.all_but(&[&victim]))?;
-            // Two of three, if the dead one is a member of etcd.
+            // Two of three, if the killed one is a member of etcd.
             founders.serves(2)?;
         }
         founders.cluster.start(&victim)?;
-        founders.all_healthy().with_context(|| format!("after {victim} died at {place}"))?;
+        founders.all_healthy().with_context(|| format!("after {victim} was killed at {place}"))?;
         Ok(Ok(()))
     });
 }
 
-/// One founder of three dies for good where the birth cannot go on without it.
+/// Kills one founder of three permanently at a point where the birth cannot continue without it.
 pub(crate) fn check_waits_for(place: &str, rank: usize) {
     until_reached(&format!("{place}-{rank}-wait"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(3))?;
@@ -101,7 +102,7 @@ fn a_signer_killed_at_any_step_returns_and_is_a_founder() {
 
 #[test]
 fn a_founder_killed_for_good_is_done_without() {
-    // The first three end in another birth, with the spare machine; the others in this one.
+    // The first three end in another birth, with the spare machine. The others end in this one.
     let cases = [
         ("birth.persist.promised.after", PROPOSER),
         ("birth.persist.certified.after", PROPOSER),
@@ -122,7 +123,7 @@ fn without_a_spare_machine_the_others_wait_for_the_third_and_say_so() {
     for_cases("waited for", &cases, &INDISPENSABLE, |(place, rank)| check_waits_for(place, *rank));
 }
 
-/// The fourth of four machines is no founder: it is killed as it writes down that it has joined.
+/// The fourth of four machines is no founder. It is killed while it persists that it has joined.
 #[test]
 fn a_machine_killed_as_it_joins_returns_and_is_a_member() {
     let cases = OF_A_JOINER;

@@ -1,4 +1,4 @@
-//! Which places a test tries: the ones it names, or in the soak all of them.
+//! Fail points per test: a fixed list, or in the soak all of them.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -6,14 +6,14 @@ use std::time::Instant;
 use muster_formation::birth::failpoint::fail_point_names;
 use muster_tests::report;
 
-/// A place where a founder can be caught, and which founder: by rank, the first proposes.
+/// Fail point, and rank of the founder. Rank 0 proposes.
 pub(crate) type Case = (&'static str, usize);
 
 pub(crate) const PROPOSER: usize = 0;
 pub(crate) const SECOND: usize = 1;
 pub(crate) const THIRD: usize = 2;
 
-/// What the proposer passes in a birth without faults, in order.
+/// Points that the proposer passes in a birth without faults, in order.
 pub(crate) const OF_THE_PROPOSER: [&str; 12] = [
     "birth.persist.promised.before",
     "birth.persist.promised.after",
@@ -29,7 +29,7 @@ pub(crate) const OF_THE_PROPOSER: [&str; 12] = [
     "birth.send.born.after",
 ];
 
-/// What every other founder passes.
+/// Points that every other founder passes.
 pub(crate) const OF_A_SIGNER: [&str; 6] = [
     "birth.persist.promised.before",
     "birth.persist.promised.after",
@@ -39,8 +39,8 @@ pub(crate) const OF_A_SIGNER: [&str; 6] = [
     "birth.send.vote.before",
 ];
 
-/// What the two that are left pass when the proposer is gone before anyone has voted: one of them
-/// asks, the other one answers, together they abandon.
+/// Points that the two others pass when the proposer is gone before any vote. One inquires, the
+/// other replies, and together they abandon.
 pub(crate) const OF_A_SETTLER: [&str; 13] = [
     "birth.persist.inquired.before",
     "birth.persist.inquired.after",
@@ -57,14 +57,14 @@ pub(crate) const OF_A_SETTLER: [&str; 13] = [
     "birth.send.abandoned.after",
 ];
 
-/// What a machine passes that joins the cluster of others.
+/// Points that a joining machine passes.
 pub(crate) const OF_A_JOINER: [&str; 2] =
     ["birth.persist.joined.before", "birth.persist.joined.after"];
 
-/// What a founder passes that does not agree.
+/// Point that a refusing founder passes.
 pub(crate) const OF_A_REFUSER: [&str; 1] = ["birth.send.refuse.before"];
 
-/// Places where the birth cannot go on, or comes to nothing, without the founder that dies there.
+/// Points at which a killed founder stops the birth.
 pub(crate) const INDISPENSABLE: [Case; 13] = [
     ("birth.persist.promised.before", PROPOSER),
     ("birth.persist.promised.after", PROPOSER),
@@ -81,19 +81,19 @@ pub(crate) const INDISPENSABLE: [Case; 13] = [
     ("birth.send.promise.before", THIRD),
 ];
 
-/// Every place of every founder in a birth that nobody has to settle.
+/// Returns every point of every founder in a birth without settlement.
 fn all() -> Vec<Case> {
     let proposer = OF_THE_PROPOSER.map(|place| (place, PROPOSER));
     let signers = OF_A_SIGNER.into_iter().flat_map(|place| [(place, SECOND), (place, THIRD)]);
     proposer.into_iter().chain(signers).collect()
 }
 
-/// Runs these cases, or with `MUSTER_BIRTH_MATRIX=1` every place of every founder.
+/// Runs these cases, or with `MUSTER_BIRTH_MATRIX=1` every point of every founder.
 pub(crate) fn for_each_case(way: &str, cases: &[Case], run: impl Fn(&str, usize)) {
     for_cases(way, cases, &all(), |(place, rank)| run(place, *rank));
 }
 
-/// Runs the fixed cases, or with `MUSTER_BIRTH_MATRIX=1` all of them, and says how many there were.
+/// Runs the fixed cases, or with `MUSTER_BIRTH_MATRIX=1` all of them, and reports their number.
 pub(crate) fn for_cases<T>(way: &str, fixed: &[T], all: &[T], run: impl Fn(&T)) {
     let is_matrix = std::env::var_os("MUSTER_BIRTH_MATRIX").is_some_and(|asked| asked == "1");
     let start = Instant::now();
@@ -102,7 +102,7 @@ pub(crate) fn for_cases<T>(way: &str, fixed: &[T], all: &[T], run: impl Fn(&T)) 
     report(format_args!("{way}: {} places in {:.0?}", cases.len(), start.elapsed()));
 }
 
-/// A place that is new and in none of these lists would never be tried.
+/// A new fail point that is in none of these lists would never be tested.
 #[test]
 fn every_place_that_there_is_is_tried_and_every_one_tried_exists() {
     let lists: [&[&str]; 5] =

@@ -1,8 +1,8 @@
-//! Founders that die, and networks that break, at every step of a birth: real processes, real etcd,
-//! and never two clusters for one token. The steps are the fail points of `discovery`'s birth.
+//! Killed founders and broken networks at every step of a birth, with real processes and real etcd.
+//! One token must never have two clusters. The steps are the fail points of the birth.
 //!
-//! `MUSTER_BIRTH_MATRIX=1` (tests/soak.sh) tries every place with every founder in every way; without
-//! it most places are tried, and the ways and founders are spread over them.
+//! `MUSTER_BIRTH_MATRIX=1` (tests/soak.sh) runs every fail point with every founder in every way.
+//! Without it most points run once, with founders and ways distributed over them.
 
 mod copied_disks;
 mod fail_points;

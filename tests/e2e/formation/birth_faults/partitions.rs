@@ -1,5 +1,5 @@
-//! A partition begins at a step of the birth, to the step: the founder is stopped there, cut off, and
-//! goes on in the partition. Then the network heals.
+//! A partition that begins exactly at a step of the birth: the founder is paused there, cut off,
+//! and continues in the partition. Then the network heals.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use super::founders::Founders;
 use super::kills::until_reached;
 use super::matrix::{PROPOSER, SECOND, THIRD, for_each_case};
 
-/// Who is on the founder's side. There are four machines: three founders and a spare one.
+/// Machines on the founder's side. There are four: three founders and a spare one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Partition {
-    /// Nobody; the others can found without it.
+    /// None; the others can found without it.
     Alone,
-    /// The spare machine: neither side can found anew, but the other one can settle.
+    /// The spare machine: neither side can found another cluster, but the other one can settle.
     WithSpare,
 }
 
-/// How long a partition lasts where nobody can be waited for.
+/// Duration of a partition that has no condition to wait for.
 const PARTITION_DURATION: Duration = Duration::from_secs(4);
 
-/// A partition that begins at one place of one founder.
+/// Cuts the network at one fail point of one founder.
 pub(crate) fn cut(place: &str, rank: usize, side: Partition) {
     until_reached(&format!("{place}-{rank}-cut-{side:?}"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(4).expect(3))?;
@@ -88,7 +88,8 @@ fn a_partition_in_which_nobody_can_found_anew_ends_in_one_cluster() {
     });
 }
 
-/// Everyone from everyone, and again: what is begun in one gap is settled in the next.
+/// Every machine is cut off from every other, repeatedly: what begins in one gap is settled in the
+/// next.
 #[test]
 fn a_network_that_comes_and_goes_during_the_birth_ends_in_one_cluster() {
     scenario("birth-flapping", |lab| {

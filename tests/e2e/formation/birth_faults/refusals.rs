@@ -1,4 +1,4 @@
-//! A founder that does not agree to what it is asked to sign.
+//! A founder that refuses to sign a proposal.
 
 use muster_tests::Plan;
 use serde_json::json;
@@ -7,8 +7,8 @@ use super::founders::Founders;
 use super::kills::until_reached;
 use super::matrix::{OF_A_REFUSER, PROPOSER, SECOND, for_cases};
 
-/// The proposer stands still with its proposal made and not yet sent, while a founder's file is
-/// changed: this founder must refuse. It dies as it does, and gets the right file back.
+/// The proposer is paused with its proposal made and not sent, while a founder's file is changed.
+/// This founder must refuse. It is killed while it does, and gets the right file back.
 fn check_refuser_killed(place: &str) {
     until_reached(&format!("{place}-refuser"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(3))?;

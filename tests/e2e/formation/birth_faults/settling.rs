@@ -1,4 +1,4 @@
-//! The proposer has voted and is gone; whoever settles what it left is killed in the midst of that.
+//! The proposer has voted and is gone. A node that settles its proposal is killed on the way.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::founders::{Founders, NotReached};
 use super::kills::until_reached;
 use super::matrix::{OF_A_SETTLER, PROPOSER, for_cases};
 
-/// Those that are tried each time; [`OF_A_SETTLER`] in the soak.
+/// Points of each run; [`OF_A_SETTLER`] in the soak.
 const DEFAULT_POINTS: [&str; 8] = [
     "birth.persist.inquired.before",
     "birth.send.inquire.before",
@@ -22,10 +22,10 @@ const DEFAULT_POINTS: [&str; 8] = [
     "birth.send.abandoned.after",
 ];
 
-/// How long it may take until all three belong to one cluster.
+/// Timeout for all three to belong to one cluster.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Both that are left are armed, since chance decides who asks.
+/// Both remaining founders have the fail point, because timing decides which one inquires.
 fn check_settler_killed(place: &str) {
     until_reached(&format!("{place}-settler"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(3))?;
@@ -45,7 +45,7 @@ fn check_settler_killed(place: &str) {
             let waiting_for_all = || founders.waiting_for_all(&founders.ranked);
             ensure!(
                 start.elapsed() < SETTLE_TIMEOUT,
-                "not settled after a death at {place}: {}",
+                "not settled after a kill at {place}: {}",
                 waiting_for_all()
             );
             std::thread::sleep(Duration::from_millis(50));
@@ -55,8 +55,8 @@ fn check_settler_killed(place: &str) {
     });
 }
 
-/// The same, and the settler that dies does not return until all is done: the proposer does, and
-/// the two that are left settle what the dead one left, or begin anew with the machine to spare.
+/// Like [`check_settler_killed`], but the killed settler returns only at the end. The proposer
+/// returns, and the two remaining settle the proposal or found with the spare machine.
 fn check_settler_gone(place: &str) {
     until_reached(&format!("{place}-settler-gone"), |lab| {
         let mut founders = Founders::plan(lab, &Plan::of(4).expect(3))?;
@@ -68,7 +68,7 @@ fn check_settler_gone(place: &str) {
         if let Err(not_reached) = founders.await_killed(proposer)? {
             return Ok(Err(not_reached));
         }
-        // Not before: the proposer might have chosen it for a founder.
+        // Not earlier: the proposer might have selected it as a founder.
         founders.cluster.start(spare)?;
         let dead = await_first_killed(&mut founders, others, place)?;
         founders
@@ -82,7 +82,7 @@ fn check_settler_gone(place: &str) {
             Ok(left.iter().all(|name| clusters.contains_key(name)))
         };
         while !in_it(&founders)? {
-            // The other one may come to that place too.
+            // The other one may reach that point too.
             founders.restart_killed(&all_except(others, &dead))?;
             let waiting_for_all = || founders.waiting_for_all(&left);
             ensure!(
@@ -105,9 +105,9 @@ fn all_except(names: &[String], one: &str) -> Vec<String> {
     names.iter().filter(|name| *name != one).cloned().collect()
 }
 
-/// Waits until one of these has died; chance decides which.
+/// Waits until one of these is killed; timing decides which.
 fn await_first_killed(founders: &mut Founders, names: &[String], place: &str) -> Result<String> {
-    until(&format!("a death at {place}"), SETTLE_TIMEOUT, || {
+    until(&format!("a kill at {place}"), SETTLE_TIMEOUT, || {
         let mut runs = |name: &String| {
             let process = &mut founders.cluster.node_mut(name).process;
             process.as_mut().is_some_and(Process::is_running)
@@ -116,7 +116,7 @@ fn await_first_killed(founders: &mut Founders, names: &[String], place: &str) ->
     })
 }
 
-/// Whoever is born and has not told yet may die as late as this.
+/// A node that is born and has not announced it may be killed this late.
 fn healthy(founders: &mut Founders, others: &[String]) -> Result<()> {
     for _ in 0..20 {
         founders.restart_killed(others)?;
@@ -126,14 +126,14 @@ fn healthy(founders: &mut Founders, others: &[String]) -> Result<()> {
 }
 
 #[test]
-fn whoever_settles_a_birth_may_be_killed_at_any_step_of_it() {
+fn a_settler_may_be_killed_at_any_step_of_the_settlement() {
     for_cases("settlers killed and back at once", &DEFAULT_POINTS, &OF_A_SETTLER, |place| {
         check_settler_killed(place);
     });
 }
 
 #[test]
-fn whoever_settles_a_birth_may_die_for_good() {
+fn a_settler_may_be_killed_for_good() {
     let fixed = ["birth.send.settle.before"];
     for_cases("settlers killed for good", &fixed, &OF_A_SETTLER, |place| {
         check_settler_gone(place);

@@ -1,4 +1,4 @@
-//! Twice as many machines as founders: without their names each half could found a cluster.
+//! Twice as many machines as founders: without named founders each half could found a cluster.
 
 use std::time::Duration;
 
