@@ -1,6 +1,6 @@
-//! Files of a node that rot, tear or vanish: it does not start, says which file and what to do, and
-//! serves nothing; the others go on; the documented steps (docs/guide/operations.md, "A node's files are
-//! damaged") bring the machine back.
+//! Damaged, torn or missing files of a node. It does not start, names the file and what to do, and
+//! serves nothing. The others continue. The documented steps (docs/guide/operations.md, "A node's
+//! files are damaged") bring the machine back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use muster_tests::ctl::output_of;
 use muster_tests::documented_steps::commands_under;
 use muster_tests::{Cluster, Plan, scenario, until};
 
-/// How long a loaded machine may take over what is a matter of a second.
+/// Timeout on a loaded machine; normally it takes a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 type DamageFn = fn(&Path) -> Result<()>;
 
-/// One damage, and what the node must say and how it must end.
+/// One kind of damage, and the node's expected error and exit code.
 struct Damage {
     what: &'static str,
     apply: DamageFn,
     code: i32,
-    /// Parts of the one sentence: the file, and the way out.
+    /// Parts of the error: the file, and what to do.
     says: &'static [&'static str],
 }
 
@@ -39,13 +39,13 @@ fn truncate_half(path: &Path) -> Result<()> {
     Ok(file.set_len(file.metadata()?.len() / 2)?)
 }
 
-/// The last place of the store's file that holds anything.
+/// Returns the last position in the store's file that is not zero.
 fn newest_byte(path: &Path) -> Result<usize> {
     let bytes = fs::read(path)?;
     bytes.iter().rposition(|byte| *byte != 0).context("an empty store")
 }
 
-/// The way out, in the words of the daemon.
+/// What to do, in the daemon's words.
 const REINITIALISE: &str = musterd::fatal::REINITIALISE;
 
 const DAMAGES: &[Damage] = &[
@@ -151,14 +151,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     output_of(command.arg("-a").arg(from).arg(to))?.success().map(|_| ())
 }
 
-/// How a node ended, if it did, what it logged, and which calls it answered before.
+/// Exit status of a node, if it exited, its log, and the calls that it answered before.
 struct ExitReport {
     status: Result<ExitStatus>,
     log: String,
     served: Vec<String>,
 }
 
-/// Starts `cp-2`, which must end by itself, and asks it all the while to read and to write.
+/// Starts `cp-2`, which must exit by itself, and calls it with reads and writes until then.
 fn run_until_exit(cluster: &mut Cluster) -> Result<ExitReport> {
     let log = cluster.node("cp-2").host.dir().join("musterd.log");
     let before = fs::metadata(&log)?.len();
@@ -175,14 +175,14 @@ fn run_until_exit(cluster: &mut Cluster) -> Result<ExitReport> {
                     if output.code == Some(0) {
                         served.push(format!("{call:?}: {}", output.out));
                     }
-                    std::thread::sleep(Duration::from_millis(50)); // the node needs the processor too
+                    std::thread::sleep(Duration::from_millis(50)); // leave processor time to the node
                 }
                 Ok(served)
             })
         });
         let status = process.wait_exit(TIMEOUT);
         has_ended.store(true, Ordering::Relaxed);
-        let answers = calls.map(|call| call.join().expect("it only runs musterctl"));
+        let answers = calls.map(|call| call.join().expect("the thread only runs musterctl"));
         (status, answers.into_iter().collect::<Result<Vec<_>>>())
     });
     let output = fs::read(&log)?;
@@ -190,7 +190,7 @@ fn run_until_exit(cluster: &mut Cluster) -> Result<ExitReport> {
     Ok(ExitReport { status, log, served: served?.concat() })
 }
 
-/// The line in which it says why it ended.
+/// Returns the line with the reason of the exit.
 fn exit_message(log: &str) -> &str {
     let is_end = |line: &&str| line.starts_with("musterd: ") || line.contains("musterd exits");
     log.lines().rev().find(is_end).unwrap_or_default()
@@ -205,7 +205,7 @@ fn write(cluster: &Cluster, description: &str) -> Result<()> {
     cluster.ctl(&args)?.success().map(|_| ())
 }
 
-/// All that is wrong with how the node takes one damage.
+/// Returns all problems in the node's reaction to one kind of damage.
 fn check_damage(
     cluster: &mut Cluster,
     damage: &Damage,
@@ -227,7 +227,7 @@ fn check_damage(
                 problems.push(format!("{what}: it ended with {found:?}, not {code}: {log}"));
             }
             if says.iter().any(|part| !sentence.contains(part)) {
-                problems.push(format!("{what}: not every one of {says:?} is said in {sentence:?}"));
+                problems.push(format!("{what}: not all of {says:?} are in {sentence:?}"));
             }
         }
         Err(error) => {
@@ -235,7 +235,7 @@ fn check_damage(
             cluster.node("cp-2").host.kill_all()?;
         }
     }
-    write(cluster, what).with_context(|| format!("{what}: the others do not go on"))?;
+    write(cluster, what).with_context(|| format!("{what}: the others do not continue"))?;
     Ok(problems)
 }
 
@@ -246,7 +246,7 @@ fn a_node_whose_files_are_damaged_serves_nothing_and_says_what_to_do() {
         cluster.start_all()?;
         cluster.until_healthy()?;
         write(&cluster, "before")?;
-        // Some certificates and peers must have reached the disk.
+        // Some certificates and peers must be on disk.
         cluster.kill("cp-2")?;
         let dir = cluster.node("cp-2").host.dir().to_owned();
         let (state, intact): (PathBuf, _) = (dir.join("state"), dir.join("whole"));
@@ -257,11 +257,14 @@ fn a_node_whose_files_are_damaged_serves_nothing_and_says_what_to_do() {
         }
         ensure!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 
-        // The last damage stays; what follows is what the manual says.
+        // The last damage stays. The documented steps follow.
         for step in commands_under("A node's files are damaged.")? {
             cluster.run_documented_step(&step, "cp-2").context(step)?;
         }
-        ensure!(dir.join("state.damaged").exists(), "the manual does not keep what was there");
+        ensure!(
+            dir.join("state.damaged").exists(),
+            "the documented steps do not keep the old state"
+        );
         cluster.until_members("cp-2 to be a member again", |members| {
             let list = members["members"].as_array().cloned().unwrap_or_default();
             list.iter().any(|m| m["name"] == "cp-2" && m["state"] == "alive")

@@ -1,6 +1,6 @@
-//! Disks that fill up, turn read-only or hang under a node, and etcd that hangs or has no room: the node
-//! says so and serves nothing more, the others go on, and it comes back by the documented steps
-//! (docs/guide/operations.md, "What to do when").
+//! Disks that fill up, turn read-only or hang under a node, and an etcd that hangs or has no space.
+//! The node reports it and stops serving, the others continue, and it comes back by the documented
+//! steps (docs/guide/operations.md, "What to do when").
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use muster_tests::cluster::HEALTHY;
 use muster_tests::{Cluster, Plan, scenario, until};
 use serde_json::Value;
 
-/// How long a loaded machine may take over what is no matter of seconds.
+/// Timeout of slow steps on a loaded machine.
 const TIMEOUT: Duration = Duration::from_mins(3);
 
-/// Room for musterd and for the log that etcd takes in advance, in MiB.
+/// Size of a disk in MiB: enough for musterd and for the log that etcd preallocates.
 const DISK: u64 = 256;
 
 fn leader(cluster: &Cluster) -> Result<String> {
@@ -27,13 +27,13 @@ fn another(cluster: &Cluster, than: &str) -> String {
     cluster.names().into_iter().find(|name| name != than).expect("there are three")
 }
 
-/// One write that was acknowledged, whoever took it.
+/// Makes one acknowledged write through any node.
 fn write(cluster: &Cluster, description: &str) -> Result<()> {
     let args = ["token", "create", "--role", "worker", "--description", description];
     cluster.ctl(&args)?.success().map(|_| ())
 }
 
-/// Writes until `victim` has ended; how it ended, and what was acknowledged.
+/// Writes until `victim` has exited. Returns its exit code and the acknowledged writes.
 fn write_until_it_ends(
     cluster: &mut Cluster,
     victim: &str,
@@ -46,7 +46,7 @@ fn write_until_it_ends(
             return Ok(());
         }
         let description = format!("{prefix}-{}", written.len());
-        // While the leader goes, a write may fail; then nothing was promised.
+        // A write may fail while the leader stops. Then it was not acknowledged.
         if write(cluster, &description).is_ok() {
             written.push(description);
         }
@@ -57,12 +57,12 @@ fn write_until_it_ends(
     Ok((process.wait_exit(TIMEOUT)?.code(), written))
 }
 
-/// What `node` logged last, from `marker` on.
+/// Returns the log of `node`.
 fn log(cluster: &Cluster, node: &str) -> Result<String> {
     Ok(std::fs::read_to_string(cluster.node(node).host.dir().join("musterd.log"))?)
 }
 
-/// What every token says of itself, as `node` alone knows it.
+/// Returns the tokens, as `node` alone knows them.
 fn descriptions(cluster: &Cluster, node: &str) -> Result<String> {
     cluster.ctl_at(node, &["token", "list", "-o", "json"])?.success()
 }
@@ -89,7 +89,7 @@ fn three_nodes_with_disks(
 }
 
 #[test]
-fn a_leader_whose_disk_is_full_stops_and_returns_once_there_is_room() {
+fn a_leader_whose_disk_is_full_stops_and_returns_once_there_is_space() {
     scenario("disk-full", |lab| {
         let (mut cluster, disks) = three_nodes_with_disks(lab)?;
         write(&cluster, "before")?;
@@ -102,16 +102,16 @@ fn a_leader_whose_disk_is_full_stops_and_returns_once_there_is_room() {
         ensure!(
             output.contains("Raft store failed; this node has stopped serving")
                 && output.contains("No space left on device"),
-            "it does not say what happened"
+            "the log does not name the fault"
         );
-        // The others go on, and nothing acknowledged is lost.
+        // The others continue, and nothing acknowledged is lost.
         write(&cluster, "without it")?;
         let other = another(&cluster, &victim);
         let known = descriptions(&cluster, &other)?;
         for token in written.iter().map(String::as_str).chain(["before", "without it"]) {
             ensure!(known.contains(token), "{token} was acknowledged and is lost");
         }
-        // As its service manager would: it is started again, on a disk that is still full.
+        // Started again, as by its service manager, on a disk that is still full.
         cluster.start(&victim)?;
         let (code, _) = write_until_it_ends(&mut cluster, &victim, "still full")?;
         ensure!(code == Some(74), "on a full disk it ended with {code:?}");
@@ -138,15 +138,15 @@ fn a_node_whose_disk_turns_read_only_stops_and_returns_after_a_check_of_the_disk
         ensure!(code == Some(74), "it ended with {code:?}");
         ensure!(
             output.contains("Raft store failed; this node has stopped serving"),
-            "it does not say what happened"
+            "the log does not name the fault"
         );
         write(&cluster, "without it")?;
-        // Started again before the disk is repaired, it touches nothing and names the disk.
+        // Started again before the disk is repaired, it changes nothing and names the disk.
         cluster.start(&victim)?;
         let (code, _) = write_until_it_ends(&mut cluster, &victim, "still read-only")?;
         let output = log(&cluster, &victim)?;
         ensure!(code == Some(78), "on a read-only disk it ended with {code:?}");
-        ensure!(output.contains("Read-only file system"), "it does not say what is wrong");
+        ensure!(output.contains("Read-only file system"), "the log does not name the disk");
         disk.check_and_mount()?;
         cluster.start(&victim)?;
         cluster.until_healthy()?;
@@ -158,11 +158,11 @@ fn a_node_whose_disk_turns_read_only_stops_and_returns_after_a_check_of_the_disk
     });
 }
 
-/// The leader cannot write, and gets no error. It may have sent entries that its own disk does not hold
-/// (it is ahead), and openraft waits for that disk without a word. Whatever the other nodes tell its Raft
-/// meanwhile would be kept in memory, so it is refused; the one who asks here poses as one of them.
+/// The leader cannot write, and gets no error. It may have sent entries that its own disk does not
+/// have (it is ahead), and openraft waits for the disk silently. Raft messages from the others
+/// would pile up in memory, so they are rejected. The attacker here poses as another node.
 #[test]
-fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
+fn a_leader_whose_disk_hangs_is_replaced_reports_it_and_continues_when_it_answers() {
     scenario("disk-hangs", |lab| {
         let (mut cluster, disks) = three_nodes_with_disks(lab)?;
         let victim = leader(&cluster)?;
@@ -171,8 +171,8 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
         let mut written = vec!["before".to_owned()];
         write(&cluster, "before")?;
         let frozen = disk.freeze()?;
-        // A quiet while, longer than a node takes to call itself stuck. (That the disk hangs on a mark
-        // that nobody waits for, cannot be arranged here: daemon/src/raft/quorum.rs has that case.)
+        // Longer than a node takes to report itself as stuck. (A disk that hangs on a mark for
+        // which nothing waits cannot be arranged here: daemon/src/raft/quorum.rs has that case.)
         std::thread::sleep(Duration::from_secs(3));
         until("the others to have a leader and to take a write", TIMEOUT, || {
             let description = format!("while it hung {}", written.len());
@@ -180,7 +180,7 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
             written.push(description);
             Ok::<_, String>(())
         })?;
-        until("another leader, and the node's own word about its disk", TIMEOUT, || {
+        until("another leader, and the node's report of its disk", TIMEOUT, || {
             let members = cluster.ctl_at(&other, &["members", "-o", "json"]);
             let members = members
                 .and_then(muster_tests::ctl::CommandOutput::json)
@@ -191,7 +191,7 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
             let says = waits.contains("its disk: Raft has been stuck");
             if is_led && says { Ok(()) } else { Err(format!("{members} {status}")) }
         })?;
-        // Asked alone, it neither takes a write nor shows what may be old as if it were new.
+        // Called alone, it neither accepts a write nor shows possibly old data as current.
         for call in [&["token", "list"][..], &["token", "create", "--role", "worker"]] {
             let output = cluster.ctl_at(&victim, call)?;
             ensure!(
@@ -202,7 +202,7 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
         let attacker = lab.host("attacker")?;
         let stolen = steal_identity(&cluster, &other, &attacker)?.display().to_string();
         let to = format!("{}:{}", cluster.node(&victim).host.address(), muster_types::DEFAULT_PORT);
-        until("it to refuse Raft's messages", TIMEOUT, || {
+        until("the node to reject Raft messages", TIMEOUT, || {
             let output = run_attacker(&attacker, &["impersonate", &stolen, &to]);
             let output = output.map_err(|e| format!("{e:#}"))?;
             let refused = |call: &&str| {
@@ -234,7 +234,7 @@ fn a_leader_whose_disk_hangs_is_replaced_says_so_and_goes_on_when_it_answers() {
 }
 
 #[test]
-fn a_hung_etcd_is_noticed_said_and_replaced() {
+fn a_hung_etcd_is_noticed_reported_and_replaced() {
     scenario("etcd-hung", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
         cluster.start_all()?;
@@ -250,7 +250,7 @@ fn a_hung_etcd_is_noticed_said_and_replaced() {
             let named = output.code != Some(0) && text.contains("cp-2 waits for etcd");
             if named { Ok(()) } else { Err(text) }
         })?;
-        // Two of three go on meanwhile.
+        // Two of three continue meanwhile.
         cluster.etcdctl(&["put", "while", "it hung"])?.success()?;
         until("etcd with another process", TIMEOUT, || match pid(&cluster) {
             Ok(now) if now > 1 && now != hung => Ok(()),
@@ -268,12 +268,12 @@ fn a_hung_etcd_is_noticed_said_and_replaced() {
 }
 
 #[test]
-fn an_etcd_without_room_is_reported_and_goes_on_once_there_is_some() {
+fn an_etcd_without_space_is_reported_and_continues_once_there_is_some() {
     scenario("etcd-disk-full", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
         cluster.start_all()?;
         cluster.until_healthy()?;
-        // From now on etcd has a disk of its own.
+        // From now on etcd has a separate disk.
         cluster.kill("cp-2")?;
         let host = &mut cluster.node_mut("cp-2").host;
         let (etcd, aside) = (host.dir().join("state/etcd"), host.dir().join("etcd"));
@@ -287,9 +287,9 @@ fn an_etcd_without_room_is_reported_and_goes_on_once_there_is_some() {
         disk.fill()?;
         let big = "x".repeat(100_000); // an argument has 128 KiB at most
         let mut puts = 0;
-        let output = until("health to say that etcd has no room", TIMEOUT, || {
+        let output = until("health to report that etcd has no space", TIMEOUT, || {
             if puts < 100 {
-                // The other two take it.
+                // The other two accept it.
                 let put = cluster.etcdctl(&["put", &format!("big-{}", puts % 8), &big]);
                 put.and_then(muster_tests::ctl::CommandOutput::success)
                     .map_err(|e| format!("{e:#}"))?;
@@ -297,15 +297,15 @@ fn an_etcd_without_room_is_reported_and_goes_on_once_there_is_some() {
             }
             let output = cluster.ctl(&["health"]).map_err(|e| format!("{e:#}"))?;
             let text = output.out + &output.err;
-            // etcd says so, or whoever writes its certificates.
-            let is_told = text.to_lowercase().contains("no space left on device");
-            if is_told { Ok(text) } else { Err(text) }
+            // etcd reports it, or the writer of its certificates.
+            let is_reported = text.to_lowercase().contains("no space left on device");
+            if is_reported { Ok(text) } else { Err(text) }
         })?;
         let names_it =
             output.contains("cp-2 waits for etcd") || output.contains("cp-2 waits for its etcd");
         ensure!(names_it, "{output}");
         cluster.etcdctl(&["put", "without", "it"])?.success()?;
-        write(&cluster, "musterd goes on")?;
+        write(&cluster, "musterd continues")?;
         disk.free_space()?;
         cluster.until_healthy()?;
         let value = cluster.etcdctl(&["get", "without", "--print-value-only"])?.success()?;
@@ -314,8 +314,8 @@ fn an_etcd_without_room_is_reported_and_goes_on_once_there_is_some() {
     });
 }
 
-/// Lets etcd raise the alarm of a full database for its member on `cp-2`, as it does itself at 8 GiB:
-/// through its own API, which `etcdctl` has no command for.
+/// Raises the alarm of a full database for etcd's member on `cp-2`, as etcd itself does at 8 GiB.
+/// Uses etcd's API, because `etcdctl` has no command for it.
 fn raise_nospace(cluster: &Cluster) -> Result<()> {
     let members = cluster.ctl(&["etcd", "members", "-o", "json"])?.json()?;
     let members = members["members"].as_array().cloned().unwrap_or_default();
@@ -343,7 +343,7 @@ fn raise_nospace(cluster: &Cluster) -> Result<()> {
 }
 
 #[test]
-fn a_full_database_of_etcd_is_told_and_the_documented_steps_clear_it() {
+fn a_full_database_of_etcd_is_reported_and_the_documented_steps_clear_it() {
     scenario("etcd-nospace", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3))?;
         cluster.start_all()?;
@@ -353,10 +353,10 @@ fn a_full_database_of_etcd_is_told_and_the_documented_steps_clear_it() {
         let put = cluster.etcdctl(&["put", "more", "no"])?;
         ensure!(put.err.contains("database space exceeded"), "etcd takes writes: {put:?}");
         let value = cluster.etcdctl(&["get", "before", "--print-value-only"])?.success()?;
-        ensure!(value.trim() == "yes", "reads do not go on: {value:?}");
+        ensure!(value.trim() == "yes", "reads fail: {value:?}");
         let health = cluster.ctl(&["health"])?;
         let text = format!("{}{}", health.out, health.err);
-        ensure!(health.code != Some(0) && text.contains("cp-2: NOSPACE"), "not told: {text}");
+        ensure!(health.code != Some(0) && text.contains("cp-2: NOSPACE"), "not reported: {text}");
         for step in muster_tests::documented_steps::commands_under("etcd's database is full")? {
             let nodes = if step.contains("NAME") { cluster.names() } else { vec!["cp-1".into()] };
             for node in nodes {

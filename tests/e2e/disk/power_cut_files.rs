@@ -1,5 +1,5 @@
-//! The judgement of the small files: whenever the power fails, a node starts again, as the same
-//! node once it has said its name, and forgets no promise that it has made.
+//! Power cuts of the small files. Whenever the power fails, a node starts again, as the same node
+//! once it has printed its id, and forgets no promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,11 +23,11 @@ use musterd::{prepare, restore};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// What the node has said so far.
+/// Lines of the node so far.
 #[derive(Debug, Clone, Default)]
 struct Observed {
     id: Option<String>,
-    /// Of each thing that it does: in which epochs it began to, and in which it did.
+    /// Epochs in which each step began, and in which it ended.
     doing: BTreeMap<String, BTreeSet<u64>>,
     did: BTreeMap<String, BTreeSet<u64>>,
 }
@@ -37,7 +37,7 @@ impl Observed {
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["is", id] => {
                 let before = self.id.replace(id.to_owned());
-                ensure!(before.is_none_or(|before| before == id), "it is another node now");
+                ensure!(before.is_none_or(|before| before == id), "the node has another id now");
             }
             ["doing", what, epoch] => {
                 self.doing.entry(what.to_owned()).or_default().insert(epoch.parse()?);
@@ -45,7 +45,7 @@ impl Observed {
             ["did", what, epoch] => {
                 self.did.entry(what.to_owned()).or_default().insert(epoch.parse()?);
             }
-            _ => anyhow::bail!("an odd line: {line}"),
+            _ => anyhow::bail!("unexpected line: {line}"),
         }
         Ok(())
     }
@@ -54,8 +54,8 @@ impl Observed {
         self.did.get(what).is_some_and(|epochs| epochs.contains(&epoch))
     }
 
-    /// The epochs of which what there is may be, the newest first: none before the last that was
-    /// done, and 0 for what was never written.
+    /// Returns the epochs from which the contents may be, the newest first: none before the last
+    /// that was acknowledged, and 0 if nothing was written.
     fn possible(&self, what: &str) -> Vec<u64> {
         let last = |all: &BTreeMap<String, BTreeSet<u64>>| {
             all.get(what).and_then(|epochs| epochs.last().copied()).unwrap_or(0)
@@ -63,7 +63,7 @@ impl Observed {
         (last(&self.did)..=last(&self.doing)).rev().collect()
     }
 
-    /// The epoch of which this is, by what `is_of` says of one.
+    /// Returns the epoch of the contents, as `is_of` recognises it.
     fn epoch(&self, what: &str, is_of: impl Fn(u64) -> Result<bool>) -> Result<u64> {
         let possible = self.possible(what);
         for epoch in &possible {
@@ -71,7 +71,7 @@ impl Observed {
                 return Ok(*epoch);
             }
         }
-        anyhow::bail!("{what}: what there is, is of none of the epochs {possible:?}")
+        anyhow::bail!("{what}: the contents are from none of the epochs {possible:?}")
     }
 
     /// Starts the node on what a cut left in `dir`.
@@ -88,7 +88,7 @@ impl Observed {
         let found = Membership::load(&state.membership())?;
         let is_of = |epoch| Ok(found == (epoch > 0).then(|| membership(epoch)).transpose()?);
         if self.epoch("save", is_of)? > 0 {
-            // Else a member would begin with an empty store, and vote again.
+            // Otherwise a member would start with an empty store and vote again.
             muster_storage::require_existing(&state.raft()).context("it is a member")?;
         }
         let known = remembered::read(&state.peers())?;
@@ -96,8 +96,8 @@ impl Observed {
         self.check_etcd(&EtcdDir::new(state.etcd()))
     }
 
-    /// What etcd is to begin with is what was written down, and what this node's birth was promised
-    /// with is not forgotten.
+    /// Checks that the persisted snapshot is the expected one, and that a committed node has not
+    /// forgotten its agreed snapshot.
     fn check_restore(&self, state: &StateDir, record: &BirthRecord) -> Result<()> {
         let desired = |is_member| -> Result<_> {
             Ok(restore::check(state.path(), None, is_member)?.map(|restore| restore.digest))
@@ -106,7 +106,7 @@ impl Observed {
         let written = desired(true)?;
         self.epoch("restore", |epoch| Ok(written == agreed(epoch)))?;
         let agreed_digest = desired(false)?;
-        // A free node begins with what it is told then, and this start tells it nothing.
+        // An uncommitted node restores what its start requests, and this start requests nothing.
         let expected =
             if record.is_uncommitted() { None } else { agreed(last_uncommitted(record.epoch)) };
         ensure!(
@@ -117,7 +117,8 @@ impl Observed {
         Ok(())
     }
 
-    /// A member of etcd that has begun never counts as new, and its certificates are whole.
+    /// Checks that an etcd member that has started never counts as new, and that its certificates
+    /// are intact.
     fn check_etcd(&self, dir: &EtcdDir) -> Result<()> {
         for epoch in self.doing.get("start").into_iter().flatten().copied() {
             let member = member(epoch)?;
@@ -161,7 +162,7 @@ impl Observed {
     }
 }
 
-/// Plays `tape` on `disk` and cuts with chance one in `rarity` per event; what went wrong.
+/// Plays `trace` on `disk` and cuts with chance one in `rarity` per event. Returns the failures.
 fn check_cuts(
     disk: &mut Disk,
     trace: &Trace,
@@ -198,7 +199,7 @@ fn recorded(dir: &Path) -> Result<Trace> {
 
 #[test]
 fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
-    // A soak takes every point to kill at, and as many rounds of cuts as are asked for.
+    // A soak kills at every point, and makes as many rounds of cuts as requested.
     let soak = std::env::var("MUSTER_CUTS").ok().map(|n| n.parse::<u64>()).transpose()?;
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
@@ -210,7 +211,7 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
         failures.extend(check_cuts(&mut disk, &trace, Observed::default(), 1, (&mut cuts, seed))?);
         disk.compare(dir.path()).context("the fault model misread the victim")?;
     }
-    // Killed at every point, with the power on; then cut in the life of its successor.
+    // Killed at every point with the power on, then cut during the successor's run.
     let (mut disk, mut observed) = (first_disk, Observed::default());
     for (at, event) in trace.events.iter().enumerate() {
         if soak.is_some() || at < 20 || at % 11 == 0 {
@@ -239,7 +240,7 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
 }
 
 #[test]
-fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<()> {
+fn every_part_of_the_discipline_that_is_left_out_is_caught() -> Result<()> {
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
     let first_disk = Disk::load(dir.path())?.with_names_in_any_order();
@@ -264,9 +265,9 @@ fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<(
     Ok(())
 }
 
-/// Else a file of which the judge knows nothing would pass.
+/// Otherwise a file that the check does not know would pass.
 #[test]
-fn the_judge_catches_each_file_that_is_not_synced() -> Result<()> {
+fn each_file_that_is_not_synced_is_caught() -> Result<()> {
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
     let first_disk = Disk::load(dir.path())?.with_names_in_any_order();
@@ -284,7 +285,7 @@ fn the_judge_catches_each_file_that_is_not_synced() -> Result<()> {
     for name in names {
         let mut mutated = trace.clone();
         for event in &mut mutated.events {
-            // Under the name that it has until it is renamed.
+            // Under its name before the rename.
             let is_it = |path: &Path| path.to_string_lossy().contains(name);
             if matches!(event, Event::Sync { path, .. } if is_it(path)) {
                 *event = Event::Nothing;

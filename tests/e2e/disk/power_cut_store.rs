@@ -1,8 +1,8 @@
-//! The judgement of the store: after a power cut at any point, every acknowledged vote, entry,
-//! purge and snapshot is there, and nothing that was never asked for.
+//! Power cuts of the store. After a cut at any point, every acknowledged vote, entry, purge and
+//! snapshot is there, and nothing that was never written.
 //!
-//! `MUSTER_CUTS=5000 cargo test --workspace --test disk power_cut_store` makes that many cuts per store; with
-//! `MUSTER_NAMES=any`, on a file system that keeps no order among names.
+//! `MUSTER_CUTS=5000 cargo test --workspace --test disk power_cut_store` makes that many cuts per
+//! store. `MUSTER_NAMES=any` models a file system that keeps no order among names.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use muster_tests::store::{Node, raft};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// What was asked and acknowledged at some point, as numbers of operations.
+/// Operations begun and acknowledged at some point, as numbers of operations.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     log: usize,
@@ -38,7 +38,7 @@ impl Known {
         } else if let Some(number) = line.strip_prefix("did ").and_then(|n| n.parse::<usize>().ok())
         {
             match ops[number] {
-                // It was applied, so its own disk has it, and all before it.
+                // It was applied, so its own disk has it and everything before.
                 Op::Commit { to } => self.log = self.log.max(appended(&ops[..number], to) + 1),
                 ref op if op.acknowledges_snapshot() => self.snapshots = number + 1,
                 ref op if op.acknowledges_log() => self.log = number + 1,
@@ -48,7 +48,7 @@ impl Known {
     }
 }
 
-/// The number of the operation that last brought the entry at `index`.
+/// Returns the number of the last operation that wrote the entry at `index`.
 fn appended(ops: &[Op], index: u64) -> usize {
     let brings = |op: &Op| match op {
         Op::Append { first, count, .. } => (*first..first + count).contains(&index),
@@ -58,13 +58,13 @@ fn appended(ops: &[Op], index: u64) -> usize {
     ops.iter().rposition(brings).expect("what is committed was appended or installed")
 }
 
-/// One run of a victim, and what it should hold after each operation.
+/// One recorded victim, and its expected contents after each operation.
 struct Run {
     engine: Engine,
     seed: u64,
     ops: Vec<Op>,
     trace: Trace,
-    /// What is held after the first n operations.
+    /// Contents after the first n operations.
     contents: Vec<StoreContents>,
 }
 
@@ -93,8 +93,8 @@ impl Run {
         Ok(Self { engine, seed, ops, trace, contents })
     }
 
-    /// Cuts the power `cuts` times, at any event. After some of the
-    /// cuts the node lives on and is cut again, which also cuts its recovery short.
+    /// Cuts the power `cuts` times, at any event. After some of the cuts the node continues and is
+    /// cut again, possibly in its recovery.
     async fn check_run(&self, cuts: usize, summary: &mut Summary) -> Result<()> {
         let first = Branch {
             disk: new_disk(),
@@ -112,7 +112,7 @@ impl Run {
         Ok(())
     }
 
-    /// Cuts the power at the points where carelessness of this kind must show.
+    /// Cuts the power at the points where this mutation must show.
     async fn check_mutation(&self, mutation: Mutation, summary: &mut Summary) -> Result<()> {
         let is_acknowledgement = |line: &str| {
             let number = line.strip_prefix("did ").and_then(|n| n.parse::<usize>().ok());
@@ -142,7 +142,8 @@ impl Run {
         Ok(())
     }
 
-    /// Cuts at points of one past; returns what the node lived on to after some of the cuts.
+    /// Cuts at points of one branch. Returns the recordings of nodes that continued after some of
+    /// the cuts.
     async fn check_branch(&self, branch: Branch, summary: &mut Summary) -> Result<Vec<Branch>> {
         let Branch { mut disk, trace, mut known, label, cuts, generation } = branch;
         let mut rng = StdRng::seed_from_u64(self.seed << 8 | generation);
@@ -188,17 +189,18 @@ impl Run {
         Ok(successors)
     }
 
-    /// Judges one cut; returns the number of operations that the store is now after, if log and
-    /// snapshots are after the same. openraft is started from every tenth, and always from others.
+    /// Checks one cut. Returns the number of operations that the store is after, if log and
+    /// snapshots are after the same one. Starts openraft from one in ten, and from every store
+    /// whose log and snapshots differ.
     async fn cut(&self, disk: &Disk, known: Known, fate: u64) -> Result<Option<usize>> {
         let dir = scratch()?;
         disk.cut(dir.path(), &mut StdRng::seed_from_u64(fate))?;
         let (contents, found) = self.check(dir.path(), known).await?;
-        // It was opened and so perhaps repaired; it must open again, with the same contents.
+        // Opening may have repaired it. It must open again with the same contents.
         ensure!(
             self.check(dir.path(), known).await.context("the second time")?
                 == (contents, found.clone()),
-            "the second time it holds something else"
+            "the second time the contents differ"
         );
         if fate.is_multiple_of(10) || contents.is_none() {
             let node = Node::open(dir.path(), self.engine)?;
@@ -207,8 +209,8 @@ impl Run {
         Ok(contents)
     }
 
-    /// The node is killed but the power stays on: its successor finds what is in the page cache,
-    /// and what it acts on must last from then on. None if the dead one was between its files.
+    /// Kills the node while the power stays on. Its successor finds the page cache, and what it
+    /// acts on must last from then on. `None` if the killed node was between its files.
     async fn kill(
         &self,
         disk: &Disk,
@@ -227,7 +229,7 @@ impl Run {
         Ok(Some(Branch { disk, trace, known, label, cuts: 5, generation: generation + 1 }))
     }
 
-    /// What a node does that is started on `dir`, goes on after `held` operations, and dies.
+    /// Records a node that starts on `dir`, continues after `contents` operations, and dies.
     fn record_successor(&self, dir: &Path, contents: usize) -> Result<Trace> {
         let mut trace = Trace::default();
         let end = (contents + OPS_PER_PROCESS / 4).min(self.ops.len());
@@ -235,7 +237,7 @@ impl Run {
         Ok(trace)
     }
 
-    /// What is in the store, and after which operation that is so.
+    /// Returns the store's contents, and the operation after which they are expected.
     async fn check(&self, dir: &Path, known: Known) -> Result<(Option<usize>, StoreContents)> {
         let mut node = Node::open(dir, self.engine)?;
         let found = node.read().await?;
@@ -248,7 +250,7 @@ impl Run {
         let snapshots = known.snapshots..=known.begun;
         ensure!(
             snapshots.clone().any(|n| same_snapshot(&self.contents[n], &found)),
-            "operations {snapshots:?} allow other snapshots than {:?}",
+            "operations {snapshots:?} do not allow the snapshot {:?}",
             found.snapshot
         );
         let after = logs.rev().find(|n| {
@@ -258,7 +260,7 @@ impl Run {
     }
 }
 
-/// A directory, what then happened to it, and how often to cut that short.
+/// A directory, the events that follow, and the number of cuts.
 struct Branch {
     disk: Disk,
     trace: Trace,
@@ -287,13 +289,13 @@ fn explain(possible: &[StoreContents], found: &StoreContents, known: Known) -> S
         )
     };
     let mut text = format!(
-        "acknowledged {}, asked {}; found {}; allowed",
+        "acknowledged {}, begun {}; found {}; allowed",
         known.log,
         known.begun,
         line(found)
     );
     for contents in possible {
-        write!(text, " [{}]", line(contents)).expect("a string takes text");
+        write!(text, " [{}]", line(contents)).expect("writing to a string cannot fail");
     }
     text
 }
@@ -305,24 +307,24 @@ fn victim(dir: &Path, engine: Engine, seed: u64, ops: (usize, usize)) -> Command
     command
 }
 
-/// A new disk.
+/// Makes a disk.
 fn new_disk() -> Disk {
     let keeps_order = std::env::var_os("MUSTER_NAMES").is_none_or(|begun| begun != "any");
     if keeps_order { Disk::default() } else { Disk::default().with_names_in_any_order() }
 }
 
-/// How many cuts to make: a handful, or as many as a soak asks for.
+/// Returns the number of cuts: a few, or as many as a soak requests.
 fn cuts(default: usize) -> usize {
     std::env::var("MUSTER_CUTS").map_or(default, |n| n.parse().expect("MUSTER_CUTS is a number"))
 }
 
-/// What the judge did, and what he found.
+/// Counts and failures of a check.
 struct Summary {
     engine: Engine,
     cuts: usize,
-    /// Recordings that were cut: whole ones, and what nodes did after a cut.
+    /// Number of recordings with cuts: of whole runs, and of nodes that continued after a cut.
     recordings: usize,
-    /// Cuts that left the log after one operation and the snapshots after another.
+    /// Number of cuts after which log and snapshots are after different operations.
     mixed: usize,
     failures: Vec<String>,
 }
@@ -336,12 +338,12 @@ impl Summary {
     async fn of(engine: Engine, cuts: usize, per_run: usize) -> Result<Self> {
         let mut summary = Self::empty(engine);
         for seed in 0..cuts.div_ceil(per_run) as u64 {
-            // A long life lets an engine clean up and use its files again.
+            // A long run lets an engine clean up and reuse its files.
             let recordings = if seed % 4 == 3 { 12 } else { 3 };
             let run = Run::record(engine, seed, recordings * OPS_PER_PROCESS)
                 .with_context(|| format!("record seed {seed}; so far {summary}"))?;
             if let Err(error) = run.check_run(per_run, &mut summary).await {
-                return Err(error.context(format!("judge seed {seed}; so far {summary}")));
+                return Err(error.context(format!("check seed {seed}; so far {summary}")));
             }
         }
         writeln!(std::io::stderr(), "{summary}")?;
@@ -355,7 +357,7 @@ impl fmt::Display for Summary {
         let (name, failed) = (engine.name, failures.len());
         write!(
             f,
-            "{name}: {failed} of {cuts} cuts in {recordings} lives failed, {mixed} between files"
+            "{name}: {failed} of {cuts} cuts in {recordings} recordings failed, {mixed} between files"
         )?;
         for failure in failures.iter().take(5) {
             write!(f, "\n  {failure}")?;
@@ -372,7 +374,7 @@ async fn no_cut_loses_what_musters_store_acknowledged() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_store_whose_making_was_interrupted_loses_nothing_later() -> Result<()> {
+async fn a_store_whose_creation_was_interrupted_loses_nothing_later() -> Result<()> {
     let run = Run::record(MUSTER, 1, OPS_PER_PROCESS)?;
     let mut summary = Summary::empty(MUSTER);
     let mut disk = Disk::default();
@@ -381,7 +383,7 @@ async fn a_store_whose_making_was_interrupted_loses_nothing_later() -> Result<()
             break;
         }
         let label = (format!("event {at}"), 1);
-        // Half of the points unless in a soak.
+        // Half of the points, except in a soak.
         let begun = Known { begun: 1, ..Known::default() };
         if (cuts(0) > 0 || at % 2 == 0)
             && let Some(branch) = run.kill(&disk, begun, label).await?
@@ -396,14 +398,14 @@ async fn a_store_whose_making_was_interrupted_loses_nothing_later() -> Result<()
 }
 
 #[tokio::test]
-async fn the_judge_catches_a_store_that_does_not_sync() -> Result<()> {
+async fn a_store_that_does_not_sync_is_caught() -> Result<()> {
     let summary = Summary::of(FLUSH_ONLY, 50, 50).await?;
     ensure!(summary.failures.len() > summary.cuts / 10, "{summary}");
     Ok(())
 }
 
 #[tokio::test]
-async fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Result<()> {
+async fn every_part_of_the_discipline_that_is_left_out_is_caught() -> Result<()> {
     let run = Run::record(MUSTER, 3, OPS_PER_PROCESS)?;
     for mutation in Mutation::ALL {
         let mut summary = Summary::empty(MUSTER);
@@ -420,7 +422,7 @@ async fn the_judge_catches_every_part_of_the_discipline_that_is_left_out() -> Re
 }
 
 #[tokio::test]
-async fn redb_is_judged_beside() -> Result<()> {
+async fn redb_loses_nothing_either() -> Result<()> {
     let summary = Summary::of(REDB, cuts(50), 50).await?;
     ensure!(summary.failures.is_empty(), "{summary}");
     Ok(())

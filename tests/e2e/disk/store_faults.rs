@@ -1,5 +1,5 @@
-//! A store whose files rot, whose disk fills up or is read-only: it says so, and never answers with
-//! anything but what was acknowledged.
+//! A store with damaged files, or on a full or read-only disk. It reports the fault and never
+//! returns anything but what was acknowledged.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use muster_tests::store::script::{OPS_PER_PROCESS, StoreContents, script};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// A directory with a store after one life, and what it holds.
+/// Makes a directory with a store after one script, and returns its contents.
 async fn store(seed: u64) -> Result<(tempfile::TempDir, StoreContents)> {
     let dir = tempfile::tempdir()?;
     let mut node = Node::open(dir.path(), MUSTER)?;
@@ -31,8 +31,8 @@ async fn read(dir: &Path) -> Result<StoreContents> {
     Node::open(dir, MUSTER)?.read().await
 }
 
-/// The log is what it was; the state is as well, or that of the snapshot before, from which the log
-/// leads on.
+/// Returns true if the log is unchanged, and so is the state, or it is that of the snapshot before,
+/// from which the log continues.
 fn is_equal_or_earlier_snapshot(contents: &StoreContents, found: &StoreContents) -> bool {
     let reach = |found: &StoreContents| found.snapshot >= found.purged.map(|(index, _)| index);
     (contents.vote, contents.purged, contents.committed, &contents.log)
@@ -61,7 +61,7 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Damages one copy after the other; each must be refused or hold exactly what was there.
+/// Damages one copy after the other. Each must be refused, or have exactly the old contents.
 async fn check_damaged_copies(
     trials: u64,
     damage: impl Fn(&Path, &mut StdRng) -> Result<String>,
@@ -134,8 +134,8 @@ async fn a_missing_file_is_refused_or_does_not_matter() -> Result<()> {
     Ok(())
 }
 
-/// Runs the victim on a file system of its own, made by `prepare`, from operation `from` on;
-/// afterwards its files are in `out`.
+/// Runs the victim from operation `from` on a separate file system, made by `prepare`. Afterwards
+/// its files are in `out`.
 fn victim_on(prepare: &str, from: usize, out: &Path) -> Result<Output> {
     let mount = tempfile::tempdir()?;
     let shell = format!(
@@ -171,11 +171,11 @@ async fn a_full_disk_stops_the_node_and_loses_nothing() -> Result<()> {
         let found = match read(out.path()).await {
             Ok(found) => found,
             Err(error) if acknowledged == 0 => {
-                // It never came to be; nothing was promised.
+                // It was never created, so nothing was acknowledged.
                 ensure!(format!("{error:#}").contains("raft"), "{error:#}");
                 continue;
             }
-            Err(error) => return Err(error.context(format!("{kib} KiB, with room again"))),
+            Err(error) => return Err(error.context(format!("{kib} KiB, with free space again"))),
         };
         later += usize::from(acknowledged > 10);
         let ops = script(7, asked);
@@ -184,7 +184,7 @@ async fn a_full_disk_stops_the_node_and_loses_nothing() -> Result<()> {
             ops[..n].iter().for_each(|op| contents.perform(op));
             contents
         });
-        // The mark of what is committed waits for the next write, which failed.
+        // The commit mark waits for the next write, which failed.
         let equal = |contents: &StoreContents| {
             (contents.vote, contents.purged, &contents.log)
                 == (found.vote, found.purged, &found.log)
@@ -217,18 +217,17 @@ async fn a_store_that_is_opened_on_a_full_disk_is_not_taken_for_damaged() -> Res
     for op in &script(7, BEFORE) {
         contents.perform(op);
     }
-    let found = read(out.path()).await.context("with room again")?;
+    let found = read(out.path()).await.context("with free space again")?;
     ensure!(is_equal_or_earlier_snapshot(&contents, &found), "holds {found:?}, not {contents:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_sync_that_fails_once_is_never_asked_for_again_and_nothing_is_acknowledged() -> Result<()>
-{
+async fn a_sync_that_fails_once_is_never_repeated_and_nothing_is_acknowledged() -> Result<()> {
     let mut stopped = 0;
     for at in [8, 15, 30] {
         let dir = tempfile::tempdir()?;
-        // The drive reports one error; a second attempt would be told that all is well.
+        // The drive reports one error. A second attempt would succeed.
         let inject = format!("inject=fdatasync:error=EIO:when={at}");
         let output = Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject])
@@ -242,7 +241,7 @@ async fn a_sync_that_fails_once_is_never_asked_for_again_and_nothing_is_acknowle
         ensure!(!output.status.success(), "sync {at} failed and nobody noticed:\n{stdout}");
         ensure!(stderr.contains("Input/output error"), "sync {at}: {stderr}");
         let last = stdout.lines().last().unwrap_or_default();
-        ensure!(last.starts_with("doing "), "sync {at}: acknowledged all the same: {last}");
+        ensure!(last.starts_with("doing "), "sync {at}: acknowledged anyway: {last}");
         stopped += stdout.lines().filter(|line| line.starts_with("did ")).count();
     }
     ensure!(stopped > 20, "only {stopped} operations came before");
@@ -260,10 +259,10 @@ async fn a_read_only_disk_is_refused_and_named() -> Result<()> {
     Ok(())
 }
 
-/// openraft would let it lead on; but it may have lost entries that others hold, and would give their
-/// numbers to others.
+/// openraft would let it continue to lead. But it may have lost entries that others have, and would
+/// give their indexes to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restarted_leader_does_not_lead_on_in_its_term() -> Result<()> {
+async fn a_restarted_leader_does_not_continue_to_lead_in_its_term() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut terms = BTreeSet::new();
     for _ in 0..3 {

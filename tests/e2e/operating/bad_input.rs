@@ -1,4 +1,5 @@
-//! What must not start says so in one sentence, with exit code 78, and changes nothing on disk.
+//! Invalid input: `musterd` refuses to start with one error and exit code 78, and changes nothing
+//! on disk.
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -19,14 +20,14 @@ fn mode(path: &Path, mode: u32) -> Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
 }
 
-/// A state directory as a first start makes it.
+/// Makes a state directory as a first start does.
 fn fresh_state(machine: &LoopbackMachine) -> Result<()> {
     fs::create_dir(machine.state())?;
     mode(&machine.state(), 0o700)?;
     Ok(fs::write(machine.state().join("format"), "1\n")?)
 }
 
-/// A program that says `version` as etcd does, and nothing else.
+/// Makes a program that prints `version` like etcd, and nothing else.
 fn etcd_that_says(machine: &LoopbackMachine, version: &str) -> Result<std::path::PathBuf> {
     let path = machine.path("etcd");
     fs::write(&path, format!("#!/bin/sh\necho '{version}'\n"))?;
@@ -35,7 +36,7 @@ fn etcd_that_says(machine: &LoopbackMachine, version: &str) -> Result<std::path:
 }
 
 #[test]
-fn every_problem_of_a_configuration_is_told_at_once_with_its_path_and_line() -> Result<()> {
+fn every_problem_of_a_configuration_is_reported_at_once_with_its_path_and_line() -> Result<()> {
     let machine = LoopbackMachine::new()?;
     let text = machine.text()?;
     let token = text.lines().find(|line| line.trim_start().starts_with("token:"));
@@ -78,7 +79,7 @@ fn a_token_with_a_typo_is_recognised_before_any_network_use() -> Result<()> {
         typo.push(if last == Some('a') { 'b' } else { 'a' });
         *token = json!(typo);
     })?;
-    // Its own directory: the trace is not the node's.
+    // A separate directory: the trace is not the node's.
     let traces = tempfile::tempdir()?;
     let trace = traces.path().join("trace");
     let under_strace = |machine: &LoopbackMachine| -> Result<Command> {
@@ -93,7 +94,7 @@ fn a_token_with_a_typo_is_recognised_before_any_network_use() -> Result<()> {
     ensure!(!calls.contains("socket("), "it opened a socket:\n{calls}");
     ensure!(!machine.state().exists(), "a state directory was made");
 
-    // The trace does show sockets where there are some.
+    // The trace must show sockets where there are some.
     machine.write(&original)?;
     within(under_strace(&machine)?.arg("--check"), Duration::from_secs(20))?.success()?;
     let calls = fs::read_to_string(&trace)?;
@@ -186,7 +187,7 @@ fn a_busy_port_is_waited_for_and_is_a_problem_for_the_check() -> Result<()> {
     becomes_healthy(node)
 }
 
-/// As where Debian's own etcd runs: Muster's could never start, and was tried for ever.
+/// Like next to Debian's own etcd: Muster's could never start, and was retried indefinitely.
 #[test]
 fn a_port_of_etcd_in_use_is_refused() -> Result<()> {
     let machine = LoopbackMachine::new()?;
@@ -196,14 +197,14 @@ fn a_port_of_etcd_in_use_is_refused() -> Result<()> {
         machine.assert_refused_with(&mut machine.musterd()?, &words)?;
         machine.assert_refused_with(machine.musterd()?.arg("--check"), &words)?;
     }
-    // A worker runs none.
+    // A worker runs no etcd.
     machine.change(|document| document["machine"]["type"] = json!("worker"))?;
     let _other = TcpListener::bind((machine.address(), ETCD_CLIENT_PORT))?;
     within(machine.musterd()?.arg("--check"), Duration::from_secs(20))?.success().map(drop)
 }
 
-/// The etcd of a killed `musterd` is killed with it and may still hold its ports for a moment. That is
-/// no reason to refuse the next start, which would be the last one under systemd.
+/// The etcd of a killed `musterd` is killed with it and may still hold its ports for a moment. That
+/// must not refuse the next start, which would be the last one under systemd.
 #[test]
 fn a_start_right_after_a_kill_waits_for_the_end_of_the_old_etcd() -> Result<()> {
     let machine = LoopbackMachine::new()?;
@@ -217,7 +218,7 @@ fn a_start_right_after_a_kill_waits_for_the_end_of_the_old_etcd() -> Result<()> 
     })?;
     let node = std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Longer than the start takes to try the ports, shorter than it is patient.
+            // Longer than one probe of the ports, shorter than the timeout of the start.
             std::thread::sleep(Duration::from_secs(3));
             drop(ending);
         });
@@ -231,7 +232,7 @@ fn a_start_right_after_a_kill_waits_for_the_end_of_the_old_etcd() -> Result<()> 
 fn a_missing_or_too_old_etcd_is_refused() -> Result<()> {
     let machine = LoopbackMachine::new()?;
     let original = machine.text()?;
-    // As on a machine without etcd: it is hidden from this one process.
+    // Like on a machine without etcd: it is hidden from this process only.
     let hidden = "for d in $(echo $PATH | tr : ' ') /usr/local/bin /usr/bin /usr/local/sbin /usr/sbin \
                   /bin; do [ -e $d/etcd ] && mount --bind /dev/null $d/etcd; done; exec \"$0\" \"$@\"";
     let mut without = Command::new("unshare");
@@ -262,7 +263,7 @@ fn a_missing_snapshot_to_restore_is_refused() -> Result<()> {
 }
 
 #[test]
-fn check_tells_whether_the_node_is_fit_and_changes_nothing() -> Result<()> {
+fn check_reports_whether_the_node_can_start_and_changes_nothing() -> Result<()> {
     let machine = LoopbackMachine::new()?;
     let before = FileTree::of(&machine.path(""))?;
     let output = within(machine.musterd()?.arg("--check"), Duration::from_secs(20))?;
@@ -300,7 +301,7 @@ fn running(machine: &LoopbackMachine) -> Result<RunningNode> {
     RunningNode::start(machine, || machine.ctl(&["health"])?.success().map(drop))
 }
 
-/// The start of a second `musterd`, from another place than the running one's files.
+/// Returns the command of a second `musterd` on another address.
 fn elsewhere(machine: &LoopbackMachine, address: &str) -> Result<Command> {
     let mut arguments = machine.arguments();
     if let Some(last) = arguments.last_mut() {
@@ -316,7 +317,7 @@ fn the_state_directory_of_a_member_serves_that_member_alone() -> Result<()> {
     let machine = LoopbackMachine::new()?;
     let node = running(&machine)?;
 
-    // The running node writes to its own files meanwhile: only the exit and the sentence are judged.
+    // The running node writes to its own files meanwhile, so only exit code and error are checked.
     let in_use = "another musterd is using it";
     for address in [machine.address().to_string(), LoopbackMachine::new()?.address().to_string()] {
         let second = within(&mut elsewhere(&machine, &address)?, Duration::from_secs(20))?;

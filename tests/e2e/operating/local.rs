@@ -1,4 +1,4 @@
-//! Clusters of processes on this machine, and every way to reach a node of one.
+//! Local clusters of processes on this machine, and every way to reach one of their nodes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use muster_tests::until;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// A user with a home of their own. What they have started ends when this is dropped.
+/// User with a separate home directory. Drop destroys the user's clusters.
 struct User(tempfile::TempDir);
 
 impl User {
@@ -81,7 +81,7 @@ fn runs(pid: i32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-/// Ends processes of this test that no record knows any more.
+/// Kills processes of this test that are in no record any more.
 struct KillOnDrop(Vec<i32>);
 
 impl Drop for KillOnDrop {
@@ -92,7 +92,7 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// A process that has nothing to do with any cluster.
+/// Process without relation to any cluster.
 struct UnrelatedProcess(Child);
 
 impl Drop for UnrelatedProcess {
@@ -111,7 +111,7 @@ fn a_cluster_of_one_is_created_once_and_destroyed_with_nothing_else() -> Result<
     ensure!(directory.starts_with(user.path("state")), "{created}");
     let shown = user.ask(&["cluster", "show", "solo"])?;
     ensure!(list(&shown, "nodes").iter().all(|n| n["running"] == true), "{shown}");
-    ensure!(user.ctl(&["health"])?.code == Some(0), "it is said to be healthy and is not");
+    ensure!(user.ctl(&["health"])?.code == Some(0), "the created cluster is not healthy");
 
     let before = fs::read(directory.join("cluster.yaml"))?;
     let again = user.ctl(&["cluster", "create", "--name", "solo", "--workers", "0"])?;
@@ -123,7 +123,7 @@ fn a_cluster_of_one_is_created_once_and_destroyed_with_nothing_else() -> Result<
     ensure!(fs::read(directory.join("cluster.yaml"))? == before, "the record was touched");
     ensure!(user.ctl(&["health"])?.code == Some(0), "a refused create has disturbed the cluster");
 
-    // As after a reboot in which another process got the number of the worker's.
+    // Like after a reboot in which another process got the worker's process id.
     let worker = pid(&shown, "worker-1")?;
     let control = pid(&shown, "cp-1")?;
     let _worker_ends = KillOnDrop(vec![worker]);
@@ -155,7 +155,7 @@ fn a_cluster_of_one_is_created_once_and_destroyed_with_nothing_else() -> Result<
 
     let destroyed = user.ask(&["cluster", "destroy", "solo"])?;
     ensure!(destroyed["stopped"] == 1, "{destroyed}");
-    ensure!(unrelated.0.try_wait()?.is_none(), "destroy has ended a process that is no node");
+    ensure!(unrelated.0.try_wait()?.is_none(), "destroy has killed a process that is not a node");
     ensure!(!runs(control) && !directory.exists(), "something is left: {destroyed}");
     ensure!(names(&user.ask(&["context", "list"])?, "contexts").is_empty(), "a context is left");
     let gone = user.ctl(&["cluster", "destroy", "solo"])?;
@@ -189,7 +189,7 @@ fn commands_work_through_any_node_of_the_cluster_that_is_meant() -> Result<()> {
     Ok(())
 }
 
-/// The etcd processes that listen on the addresses of this cluster.
+/// Returns the etcd processes of this cluster.
 fn etcd_processes(cluster: &Value) -> Result<Vec<i32>> {
     let directory = text(cluster, "directory");
     let mut found = Vec::new();
@@ -217,14 +217,14 @@ fn the_context_says_which_cluster(user: &User) -> Result<()> {
     };
     let members = |args: &[&str]| Ok::<_, anyhow::Error>(list(&user.ask(args)?, "members").len());
     ensure!(members(&["members"])? == 1, "the last one created is not the current one");
-    ensure!(members(&["members", "--context", "four"])? == 4, "--context is not heeded");
-    ensure!(count(&[])? == 4, "MUSTER_CONTEXT is not heeded");
+    ensure!(members(&["members", "--context", "four"])? == 4, "--context has no effect");
+    ensure!(count(&[])? == 4, "MUSTER_CONTEXT has no effect");
     ensure!(count(&["--context", "solo"])? == 1, "--context does not precede MUSTER_CONTEXT");
     let path = format!("{}/", user.path("config/contexts/four").display());
-    ensure!(members(&["members", "--context", &path])? == 4, "a path is no context");
+    ensure!(members(&["members", "--context", &path])? == 4, "a path is not accepted as context");
     let unknown = user.ctl(&["members", "--context", "five"])?.failure(78)?;
     ensure!(unknown.contains("five") && unknown.contains("four, solo"), "{unknown}");
-    // The pinned trust anchor holds: another cluster's node is never talked to.
+    // The pinned trust anchor holds: no connection is made to another cluster's node.
     let four = user.ask(&["cluster", "show", "four"])?;
     let stranger = user.ctl(&["members", "--context", "solo", "-e", &address(&four, "cp-1")?])?;
     ensure!(stranger.code != Some(0) && stranger.out.is_empty(), "{stranger:?}");
@@ -267,7 +267,7 @@ fn through_the_worker_alone(user: &User, cluster: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A context as `init` writes it: the token, and nothing pinned yet.
+/// Makes a context as `init` writes it: with the token and nothing pinned.
 fn unpinned(user: &User, cluster: &Value) -> Result<PathBuf> {
     let context = user.path("unpinned");
     let known = user.path("config/contexts/four");

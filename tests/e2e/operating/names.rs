@@ -1,11 +1,11 @@
-//! The longest names that are allowed work everywhere.
+//! Names of maximum length work everywhere.
 
 use anyhow::{Result, ensure};
 use muster_tests::loopback::{LoopbackMachine, RunningNode};
 use serde_json::json;
 
-/// With more than 57 bytes a node never got an etcd, and an operator no credentials for it: a common
-/// name has room for 64.
+/// With more than 57 bytes a node never got an etcd, and an operator no credentials for it: a
+/// common name has at most 64 characters.
 #[test]
 fn a_node_and_an_operator_with_names_of_63_bytes_get_etcd_and_credentials_for_it() -> Result<()> {
     let machine = LoopbackMachine::new()?.with_name(&"n".repeat(63));

@@ -1,4 +1,4 @@
-//! Who may do what, and what nobody ever gets to see.
+//! Permissions of operator roles, and secrets that no operator sees.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,15 +12,15 @@ use muster_tests::loopback::{LoopbackMachine, RunningNode};
 use muster_tests::secrets::{files, if_exists};
 use serde_json::{Value, json};
 
-/// The roles, in the order of the table's columns.
+/// Roles, in the order of the table's columns.
 const ROLES: [&str; 4] = ["admin", "operator", "reader", "backup"];
 
 /// Exit code of a refusal.
 const REFUSED: i32 = 5;
 
-/// Every command that asks the cluster, and the exit code by role. Codes other than 0 and 5 are a
-/// permitted call that finds nothing to do: there is no node `nobody`, and in a cluster of one
-/// nobody to hand etcd's leadership to.
+/// Every command that calls the cluster, and its exit code by role. Codes other than 0 and 5 are a
+/// permitted call that finds nothing to do: there is no node `cp-9`, and a cluster of one has no
+/// other member for etcd's leadership.
 const PERMISSIONS: &[(&str, [i32; 4])] = &[
     ("version", [0, 0, 0, 0]),
     ("members", [0, 0, 0, 5]),
@@ -43,17 +43,17 @@ const PERMISSIONS: &[(&str, [i32; 4])] = &[
     ("etcd client-config --out OUT/client", [0, 5, 5, 5]),
 ];
 
-/// Private files of this size and above are not searched: etcd writes its log into 64 MB of zeros.
+/// Private files from this size on are not searched: etcd preallocates its log with 64 MB of zeros.
 const LARGE: u64 = 8 << 20;
 
-/// A cluster of one, and a context for every role.
+/// Cluster of one, and a context per role.
 struct RoleContexts {
     machine: LoopbackMachine,
     outputs: PathBuf,
 }
 
 impl RoleContexts {
-    /// Nothing runs yet.
+    /// Makes contexts and configuration. Starts nothing.
     fn new() -> Result<Self> {
         let machine = LoopbackMachine::new()?;
         let outputs = machine.path("outputs");
@@ -79,7 +79,7 @@ impl RoleContexts {
         Ok(operator)
     }
 
-    /// The bench's token.
+    /// Returns the founding token.
     fn token(&self) -> Result<String> {
         let document: Value = serde_saphyr::from_str(&self.machine.text()?)?;
         Ok(document["machine"]["token"].as_str().context("no token")?.to_owned())
@@ -89,7 +89,7 @@ impl RoleContexts {
         self.machine.path(&format!("context-{role}"))
     }
 
-    /// Makes a key and a context for it, and gives the public half.
+    /// Makes a key and its context, and returns the public key.
     fn key(&self, role: &str) -> Result<String> {
         let mut init = Command::new(binary("musterctl")?);
         init.args(["init", "loopback", "--no-context", "--operator", &format!("a-{role}")]);
@@ -101,14 +101,14 @@ impl RoleContexts {
         Ok(key.context("no key")?.to_owned())
     }
 
-    /// What `musterctl` says to this operator.
+    /// Runs `musterctl` as this operator.
     fn ctl(&self, role: &str, args: &[&str]) -> Result<CommandOutput> {
         let mut command = Command::new(binary("musterctl")?);
         command.args(args).arg("--context").arg(self.context(role)).args(["-o", "json"]);
         output_of(command.env("MUSTER_CONFIG", self.machine.path("no-contexts")))
     }
 
-    /// A line of the table, said by this operator.
+    /// Runs a line of the table as this operator.
     fn run_line(&self, role: &str, run_line: &str) -> Result<CommandOutput> {
         let out = self.machine.path(&format!("out-{role}"));
         fs::create_dir_all(&out)?;
@@ -146,7 +146,7 @@ fn every_role_may_do_what_the_table_says_and_no_secret_is_seen_anywhere() -> Res
                     output.code, output.err
                 ));
             }
-            // What shows a new token shows it once, to whoever made it.
+            // A new token is shown once, to its creator.
             if *run_line != "token create --role worker" {
                 let file = format!("{role} {run_line}").replace(['/', ' '], "_");
                 fs::write(operator.outputs.join(file), format!("{}{}", output.out, output.err))?;
@@ -169,7 +169,7 @@ fn every_role_may_do_what_the_table_says_and_no_secret_is_seen_anywhere() -> Res
     secrets_stay_hidden(&operator, node.pid(), &[&founding, &created])
 }
 
-/// What must not be seen, in every form in which it could be written.
+/// Returns the secrets to search for, in every encoding.
 fn secrets(operator: &RoleContexts, tokens: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let mut secrets = Vec::new();
     for token in tokens {
@@ -179,11 +179,11 @@ fn secrets(operator: &RoleContexts, tokens: &[&str]) -> Result<Vec<(String, Vec<
     for role in ROLES {
         let pem = fs::read_to_string(operator.context(role).join("operator.key"))?;
         let body: String = pem.lines().filter(|run_line| !run_line.starts_with("-----")).collect();
-        // Of PKCS#8 for Ed25519 (RFC 8410) bytes 18 to 44: nothing but the private half.
+        // Bytes 18 to 44 of PKCS#8 for Ed25519 (RFC 8410): only the private half.
         let seed = body.get(24..60).context("no key")?;
         secrets.push((format!("the key of the operator {role}"), seed.into()));
     }
-    // How a P-256 key begins in PKCS#8, raw and in base64: that is what every authority has.
+    // Prefix of a P-256 key in PKCS#8, raw and in base64: every authority has one.
     let begin = b"\x30\x81\x87\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01";
     secrets.push(("a private key (DER)".to_owned(), begin.to_vec()));
     secrets.push(("a private key (base64)".to_owned(), b"MIGHAgEAMBMGByqGSM49AgEG".to_vec()));
@@ -195,13 +195,14 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
 }
 
-/// The first look, for a cluster of one and every role; `secrets.rs` searches a whole life.
+/// Searches a cluster of one after every role's calls. `secrets.rs` searches a whole lifetime.
 fn secrets_stay_hidden(operator: &RoleContexts, musterd: u32, tokens: &[&str]) -> Result<()> {
     let secrets = secrets(operator, tokens)?;
     let mut places: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     let mut private = BTreeSet::new();
     for file in files(&operator.machine.path(""))? {
-        // The node runs: a file that it replaces meanwhile is looked at under its new name or not.
+        // The node runs: a file that it replaces meanwhile is read under its new name or not at
+        // all.
         let (Some(text), Some(meta)) =
             (if_exists(fs::read(&file))?, if_exists(fs::metadata(&file))?)
         else {
@@ -234,17 +235,17 @@ fn secrets_stay_hidden(operator: &RoleContexts, musterd: u32, tokens: &[&str]) -
         }
         places.push((process.join("cmdline"), arguments));
     }
-    ensure!(etcd == 1, "etcd's arguments were not looked at");
+    ensure!(etcd == 1, "etcd's arguments were not read");
     for name in ["musterd.log", "etcd.log"] {
-        ensure!(places.iter().any(|(path, _)| path.ends_with(name)), "no {name} was looked at");
+        ensure!(places.iter().any(|(path, _)| path.ends_with(name)), "no {name} was read");
     }
     for (path, text) in &places {
         for (what, word) in &secrets {
             ensure!(!contains(text, word), "{} shows {what}", path.display());
         }
     }
-    // The search finds what is there: all of it is in some private file, but for two forms in which
-    // nothing is ever written, and the token that only the answer showed.
+    // The search must find what is there: all of it is in some private file, except two encodings
+    // that are never written, and the token that only the reply showed.
     for what in ["a private key (DER)", "a private key (PEM)"] {
         ensure!(private.iter().any(|found| *found == what), "{what} is in no private file");
     }
@@ -261,7 +262,7 @@ fn a_key_of_another_cluster_and_a_wrong_token_are_refused() -> Result<()> {
         ensure!(output.code == Some(0), "{}{}", output.out, output.err);
         Ok(())
     })?;
-    // Never met the cluster, and holds the token of another one.
+    // This context has no contact with the cluster yet, and holds another cluster's token.
     let other = LoopbackMachine::new()?;
     let document: Value = serde_saphyr::from_str(&other.text()?)?;
     let token = document["machine"]["token"].as_str().context("no token")?;
@@ -277,6 +278,6 @@ fn a_key_of_another_cluster_and_a_wrong_token_are_refused() -> Result<()> {
     let mut bare = Command::new(binary("musterctl")?);
     bare.args(["members", "--context"]).arg(operator.context("admin")).stdin(Stdio::null());
     let output = output_of(&mut bare)?;
-    ensure!(output.code == Some(4), "nobody is there to answer: {output:?}");
+    ensure!(output.code == Some(4), "no node is running: {output:?}");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Attacks on a whole cluster of real nodes: what strangers, token-holders, former members and
-//! members of other clusters try, and what they learn.
+//! Attacks on a cluster of real nodes by strangers, token holders, former members and members of
+//! other clusters, and what they learn.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ use muster_tests::{Cluster, Host, Lab, Plan, scenario, until};
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-/// How long something that nodes try again and again may take to show.
+/// Timeout for something that nodes retry.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The name of a cluster that nothing else is called.
+/// Cluster name that occurs nowhere else.
 const CLUSTER: &str = "umbrella-corp";
 
-/// Calls of `muster-node/1`, as the attacker names them.
+/// Calls of `muster-node/1`, as the attacker prints them.
 const NODE_CALLS: [&str; 8] = [
     "AppendEntries",
     "RequestVote",
@@ -53,7 +53,7 @@ fn log_of(cluster: &Cluster, node: &str) -> Result<String> {
 }
 
 fn until_log(cluster: &Cluster, node: &str, words: &str) -> Result<()> {
-    until(&format!("{node} to say {words:?}"), TIMEOUT, || match log_of(cluster, node) {
+    until(&format!("{node} to log {words:?}"), TIMEOUT, || match log_of(cluster, node) {
         Ok(log) if log.contains(words) => Ok(()),
         Ok(log) => Err(log.lines().last().unwrap_or_default().to_owned()),
         Err(error) => Err(format!("{error:#}")),
@@ -80,7 +80,7 @@ fn is_member(cluster: &Cluster, name: &str) -> Result<bool> {
     Ok(list.iter().any(|member| member["name"] == name))
 }
 
-/// A variant of the cluster's file for one node.
+/// Writes a variant of the cluster's file for one node.
 fn variant(cluster: &Cluster, name: &str, change: impl FnOnce(&mut Value)) -> Result<PathBuf> {
     let mut document = cluster.document()?;
     change(&mut document);
@@ -89,9 +89,9 @@ fn variant(cluster: &Cluster, name: &str, change: impl FnOnce(&mut Value)) -> Re
     Ok(file)
 }
 
-/// A real node that finds nobody but a man in the middle, and a real cluster behind him. He passes
-/// every message on, both ways; still neither side believes the other, for each has bound its proof
-/// to its own TLS session. Without him the same node joins at once.
+/// A node whose only peer is a man in the middle, with a real cluster behind it. It relays every
+/// message in both directions. Neither side accepts the other, because each bound its proof to its
+/// own TLS session. Without the relay the same node joins at once.
 #[test]
 fn a_man_in_the_middle_admits_no_node_and_learns_no_name() {
     scenario("relay", |lab| {
@@ -138,9 +138,9 @@ fn a_man_in_the_middle_admits_no_node_and_learns_no_name() {
     });
 }
 
-/// Wrong, expired, revoked and used-up tokens, each in the file of a real node.
+/// Unknown, expired, revoked and used-up tokens, each in the file of a real node.
 #[test]
-fn a_token_that_is_not_good_opens_nothing_and_is_written_down() {
+fn an_invalid_token_admits_no_node_and_is_audited() {
     scenario("bad-tokens", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(5))?;
         let mut document = cluster.document()?;
@@ -195,15 +195,15 @@ fn a_token_that_is_not_good_opens_nothing_and_is_written_down() {
             let words = ["refuse-stranger", "no token of this id is valid here", &address];
             until_audited(&cluster, what, &[&words[..], &[&id(token)]].concat())?;
             ensure!(!is_member(&cluster, name)?, "a token that is {what} admitted {name}");
-            // Its own file names the cluster; this one has another name for it.
+            // Its own file has another cluster name.
             let log = log_of(&cluster, name)?;
             for secret in [CLUSTER, &cluster_id[..8], "cp-1", "cp-2", "cp-3"] {
                 ensure!(!log.contains(secret), "{name} has learned {secret}: {log}");
             }
         }
-        // Who was let in has learned them, in a log of the same kind.
+        // The admitted node has learned them, in a log of the same kind.
         let log = log_of(&cluster, "worker-1")?;
-        ensure!(log.contains(&cluster_id[..8]), "what was looked for is never in a log: {log}");
+        ensure!(log.contains(&cluster_id[..8]), "the searched words are in no log: {log}");
         let tokens = cluster.ctl(&["token", "list", "-o", "json"])?.json()?.to_string();
         for status in ["used-up", "expired", "revoked"] {
             ensure!(tokens.contains(status), "no token is {status}: {tokens}");
@@ -212,10 +212,10 @@ fn a_token_that_is_not_good_opens_nothing_and_is_written_down() {
     });
 }
 
-/// Someone has copied a node's state directory: key, certificate, addresses. While the node is a
-/// member he is that node. Once it is removed he is nobody, whatever he calls.
+/// An attacker has copied a node's state directory: key, certificate, addresses. While the node is
+/// a member, the attacker is that node. Once it is removed, every call is rejected.
 #[test]
-fn what_was_stolen_of_a_removed_member_is_worth_nothing() {
+fn the_stolen_state_of_a_removed_member_is_rejected() {
     scenario("stolen", |lab| {
         let mut cluster = started(lab, &Plan::of(3).workers(1))?;
         cluster.until_members("worker-1", |m| m.to_string().contains("worker-1"))?;
@@ -237,17 +237,17 @@ fn what_was_stolen_of_a_removed_member_is_worth_nothing() {
         for name in ["cp-1", "cp-2", "cp-3"] {
             until_removed(&attacker, &stolen, &target(&cluster, name))?;
         }
-        ensure!(!cluster.members()?.to_string().contains("6.6.6"), "a report was taken");
+        ensure!(!cluster.members()?.to_string().contains("6.6.6"), "a report was accepted");
         Ok(())
     });
 }
 
-/// The same with a control-plane node. To Muster he is nobody. etcd knows no revocation: its clients'
-/// port takes the node's certificates from anywhere until they expire (SECURITY.md), its
-/// members' port from the addresses that they name, so from the removed machine's own. In Raft the
-/// removed member is not heard there.
+/// The same with a control-plane node. Muster rejects it. etcd has no revocation. Its client port
+/// accepts the node's certificates from anywhere until they expire (SECURITY.md). Its peer port
+/// accepts them from the addresses in them, so from the removed machine's own. There the removed
+/// member's Raft messages are rejected.
 #[test]
-fn what_was_stolen_of_a_removed_control_plane_member_serves_for_etcd_alone() {
+fn the_stolen_state_of_a_removed_control_plane_member_is_accepted_by_etcd_alone() {
     scenario("stolen-control-plane", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(4).expect(3))?;
         cluster.start_all()?;
@@ -300,7 +300,7 @@ fn what_was_stolen_of_a_removed_control_plane_member_serves_for_etcd_alone() {
     });
 }
 
-/// A node that does not lead.
+/// Returns a node that does not lead.
 fn removable(cluster: &Cluster) -> Result<String> {
     let leader = cluster.members()?["leader"].as_str().context("no leader")?.to_owned();
     cluster.names().into_iter().rfind(|name| *name != leader).context("the cluster has one node")
@@ -316,7 +316,7 @@ fn until_etcd_has(cluster: &Cluster, members: usize) -> Result<()> {
     })
 }
 
-/// The ids of etcd's members by name, and of its cluster, as they go into etcd's headers.
+/// Returns the ids of etcd's members by name, and of its cluster, as in etcd's headers.
 fn etcd_ids(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let listed = cluster.etcdctl(&["member", "list", "-w", "json"])?.json()?;
     let hex = |id: &Value| id.as_u64().map(|id| format!("{id:x}")).context("no id");
@@ -328,7 +328,7 @@ fn etcd_ids(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     Ok(ids)
 }
 
-/// Reads a key at the clients' port of etcd, with a certificate from `stolen`.
+/// Reads a key at etcd's client port, with a certificate from `stolen`.
 fn etcd_get(from: &Host, stolen: &Path, certificate: &str, address: &str) -> Result<CommandOutput> {
     let own = stolen.join(certificate);
     let mut command = from.command("etcdctl");
@@ -338,7 +338,7 @@ fn etcd_get(from: &Host, stolen: &Path, certificate: &str, address: &str) -> Res
     output_of(command.env("ETCDCTL_API", "3"))
 }
 
-/// Asks the members' port of etcd for a path (the first of `words`), and shows the status too.
+/// Requests a path (the first of `words`) at etcd's peer port. The output includes the status.
 fn etcd_peer(from: &Host, stolen: &Path, address: &str, words: &[&str]) -> Result<CommandOutput> {
     let (path, more) = words.split_first().context("no path")?;
     let mut command = from.command("curl");
@@ -347,7 +347,7 @@ fn etcd_peer(from: &Host, stolen: &Path, address: &str, words: &[&str]) -> Resul
     output_of(command.args(more).arg(format!("https://{address}:2380{path}")))
 }
 
-/// What a certificate request asks for besides its key is not read.
+/// Only the key of a certificate request is used.
 #[test]
 fn a_certificate_request_that_claims_more_gets_no_more() {
     scenario("excessive-request", |lab| {
@@ -379,8 +379,8 @@ fn a_certificate_request_that_claims_more_gets_no_more() {
     });
 }
 
-/// By OpenSSL: another common name, an organisation that rules Kubernetes, a node's names, and the
-/// rights of an authority.
+/// Makes a request with OpenSSL that claims another common name, an organisation with full rights
+/// in Kubernetes, a node's names, and the rights of an authority.
 fn excessive_request(host: &Host) -> Result<PathBuf> {
     let (key, request) = (host.dir().join("excessive.key"), host.dir().join("excessive.der"));
     let mut command = host.command("openssl");
@@ -401,11 +401,11 @@ fn excessive_request(host: &Host) -> Result<PathBuf> {
     Ok(request)
 }
 
-/// Refusals, and whether they are in the audit log: those of tokens and joins are, and what tells of a
-/// machine that somebody else has. That a certificate is not taken is in the node's own log, at
-/// `debug`: anybody may make one. (Tokens that are not good: above.)
+/// Rejections, and whether the audit log has them. It has those of tokens and joins, and signs of a
+/// stolen machine. A rejected certificate is only in the node's own log, at `debug`, because any
+/// peer can make one. (Invalid tokens: see above.)
 #[test]
-fn refusals_are_written_down_as_the_table_says() {
+fn rejections_are_audited_as_the_table_says() {
     scenario("audited", |lab| {
         let mut cluster = started(lab, &Plan::of(1).workers(1))?;
         cluster.until_members("worker-1", |m| m.to_string().contains("worker-1"))?;
@@ -426,14 +426,14 @@ fn refusals_are_written_down_as_the_table_says() {
         cluster.kill("worker-1")?;
         cluster.ctl(&["node", "remove", "worker-1"])?.success()?;
         until_removed(&hosts["removed"], &stolen, &to)?;
-        // With its key and a good token, but without its certificate.
+        // With its key and a valid token, but without its certificate.
         std::fs::remove_file(cluster.node("worker-1").host.dir().join("state/membership.json"))?;
         cluster.start("worker-1")?;
         until_audited(&cluster, "the removed member's join", &["\"admit\"", "was removed"])?;
-        // Written down behind all that came before.
+        // Audited after everything before.
         run_attacker(&hosts["stranger"], &["empty-proof", &to])?;
         let address = |name: &str| format!("\"{} with token ", hosts[name].address());
-        until_audited(&cluster, "what is no token", &["refuse-stranger", &address("stranger")])?;
+        until_audited(&cluster, "the empty proof", &["refuse-stranger", &address("stranger")])?;
 
         let entries = audited(&cluster)?;
         let is_there = |words: &[&str]| {
@@ -449,7 +449,7 @@ fn refusals_are_written_down_as_the_table_says() {
             ),
             ("a removed member's renewal", &[&as_worker("removed"), "a removed node asked"], true),
             ("a removed member that joins", &["\"admit\"", "worker-1", "was removed"], true),
-            ("what is no token", &["refuse-stranger", &address("stranger")], true),
+            ("an empty proof", &["refuse-stranger", &address("stranger")], true),
         ];
         for (what, words, wanted) in table {
             ensure!(is_there(words) == wanted, "{what}, audited: {}: {entries:#?}", !wanted);
@@ -458,8 +458,8 @@ fn refusals_are_written_down_as_the_table_says() {
     });
 }
 
-/// A member of one cluster, with a good certificate of its own authority, at another cluster's door.
-/// He believes whoever answers, so that it is the node that judges him.
+/// A member of one cluster, with a valid certificate of its own authority, calls another cluster.
+/// It accepts any server, so that it is the node that rejects.
 #[test]
 fn a_member_of_another_cluster_is_a_stranger() {
     scenario("other-cluster", |lab| {
@@ -476,9 +476,9 @@ fn a_member_of_another_cluster_is_a_stranger() {
     });
 }
 
-/// Waits until a node, once it has heard of the removal, takes the stolen state for nobody's.
+/// Waits until a node has learned of the removal and rejects the stolen state.
 fn until_removed(attacker: &Host, stolen: &str, to: &str) -> Result<()> {
-    until(&format!("the thief to be nobody at {to}"), TIMEOUT, || {
+    until(&format!("{to} to reject the stolen state"), TIMEOUT, || {
         let output = run_attacker(attacker, &["impersonate", stolen, to]);
         let output = output.map_err(|error| format!("{error:#}"))?;
         all_rejected(&output).map_err(|error| format!("{error:#}"))?;
@@ -486,7 +486,7 @@ fn until_removed(attacker: &Host, stolen: &str, to: &str) -> Result<()> {
     })
 }
 
-/// No call of members was answered, and it was the node that refused them.
+/// Checks that the node rejected both certificates and every member call.
 fn all_rejected(answers: &str) -> Result<()> {
     for certificate in ["Handshake", "Forged"] {
         let wanted = format!("{certificate}: refused by the node's alert");

@@ -1,4 +1,4 @@
-//! Too much of everything on both ports of a node of a running cluster, from one hostile host.
+//! Floods on both ports of a node of a running cluster, from one hostile host.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use muster_tests::report::report;
 use muster_tests::resource_usage::measure;
 use muster_tests::{Cluster, Host, Plan, exclusive_scenario, until};
 
-/// What the flooded node may grow by at most, in KiB; 7 to 12 MiB were measured. What strangers may
-/// hold is bounded by the places at the gate (48 for one source, each with at most 128 KiB under way)
-/// and on TCP; the rest is what the allocator keeps of it.
+/// Maximum memory growth of the flooded node, in KiB; 7 to 12 MiB were measured. Strangers are
+/// bounded by the permits of the gate (48 for one source, each with at most 128 KiB in flight) and
+/// of TCP. The rest is memory that the allocator keeps.
 const GROWTH: u64 = 48 << 10;
 
-/// What each phase must have done at least, so that the flood was one: a quarter to a half of what it
-/// did on two busy cores.
+/// Minimum of each phase for the flood to count: a quarter to a half of its result on two busy
+/// cores.
 const PHASES: [(&str, u64); 5] = [
     ("noise", 10_000),
     ("corrupted", 10_000),
@@ -23,13 +23,14 @@ const PHASES: [(&str, u64); 5] = [
     ("connections", 1_000),
 ];
 
-/// Datagrams that the node must have read of the flood's 44,000 and more; the kernel drops the rest.
+/// Minimum number of datagrams that the node must have read of the flood's 44,000 and more. The
+/// kernel drops the rest.
 const READ: u64 = 20_000;
 
-/// Handles beyond those of a node at rest: places for handshakes over TCP, and some for operators.
+/// Maximum number of additional handles: permits for TCP handshakes, and some for operators.
 const HANDLES: usize = 300;
 
-/// How long the whole flood may take on a busy machine.
+/// Timeout of the flood on a busy machine.
 const FLOOD: Duration = Duration::from_mins(5);
 
 fn leader(cluster: &Cluster) -> Result<String> {
@@ -37,7 +38,7 @@ fn leader(cluster: &Cluster) -> Result<String> {
     Ok(members["leader"].as_str().context("no leader")?.to_owned())
 }
 
-/// Datagrams that the programs in a process's network namespace have read so far.
+/// Returns the number of datagrams read so far in a process's network namespace.
 fn datagrams_read(pid: u32) -> Result<u64> {
     let counters = std::fs::read_to_string(format!("/proc/{pid}/net/snmp"))?;
     let mut lines = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
@@ -47,8 +48,8 @@ fn datagrams_read(pid: u32) -> Result<u64> {
     Ok(value.parse()?)
 }
 
-/// Floods the node from a host of its own; meanwhile an operator asks the flooded node, and only it,
-/// for the cluster's members. Gives how often it answered, and what the flood said of itself.
+/// Floods the node from a separate host. Meanwhile an operator lists the members through the
+/// flooded node only. Returns the numbers of requests and replies, and the flood's output.
 fn under_flood(cluster: &Cluster, attacker: &Host, node: &str) -> Result<(usize, usize, String)> {
     let to = format!("{}:{}", cluster.node(node).host.address(), muster_types::DEFAULT_PORT);
     let mut command = attacker.command(binary("attacker")?);
@@ -67,7 +68,7 @@ fn under_flood(cluster: &Cluster, attacker: &Host, node: &str) -> Result<(usize,
     Ok((asked, answered, output))
 }
 
-/// Every phase has reached the target: `PHASE: COUNT of …`.
+/// Checks that every phase reached the target: `PHASE: COUNT of …`.
 fn assert_flooded(output: &str) -> Result<()> {
     for (phase, least) in PHASES {
         let line = output.lines().find_map(|line| line.strip_prefix(phase)?.strip_prefix(": "));
@@ -77,9 +78,9 @@ fn assert_flooded(output: &str) -> Result<()> {
     Ok(())
 }
 
-/// Floods a node and sees that it goes on in bounded memory and gives back what it took.
+/// Floods a node and checks that it continues in bounded memory and frees what it took.
 fn survives_flood(cluster: &Cluster, attacker: &Host, node: &str) -> Result<()> {
-    let process = cluster.node(node).process.as_ref().context("it runs")?.pid();
+    let process = cluster.node(node).process.as_ref().context("the node is not running")?.pid();
     let (read, start) = (datagrams_read(process)?, Instant::now());
     let (usage, (asked, answered, output)) =
         measure(process, || under_flood(cluster, attacker, node))?;
@@ -95,9 +96,9 @@ fn survives_flood(cluster: &Cluster, attacker: &Host, node: &str) -> Result<()> 
     ensure!(grown < GROWTH, "grown by {grown} KiB: {usage}");
     let handles = usage.peak.handles.saturating_sub(usage.before.handles);
     ensure!(handles < HANDLES, "{handles} more handles: {usage}");
-    ensure!(asked >= 5, "an operator asked {asked} times only");
-    ensure!(answered * 10 >= asked * 8, "{answered} of {asked} questions were answered");
-    until("the handles to be given back", Duration::from_mins(1), || {
+    ensure!(asked >= 5, "only {asked} requests were made");
+    ensure!(answered * 10 >= asked * 8, "{answered} of {asked} requests were answered");
+    until("the handles to be closed", Duration::from_mins(1), || {
         let now =
             muster_tests::resource_usage::ResourceUsage::of(process).map_err(|e| e.to_string())?;
         if now.handles < usage.before.handles + 20 { Ok(()) } else { Err(now.handles.to_string()) }
@@ -106,10 +107,10 @@ fn survives_flood(cluster: &Cluster, attacker: &Host, node: &str) -> Result<()> 
     Ok(())
 }
 
-/// The leader is the one whose stumbling would be noticed; a worker passes operators on, and has less
-/// to lose.
+/// Floods the leader, where a fault would be most visible, and a worker, which relays operators.
+/// Runs alone on the machine, because it measures memory and replies.
 #[test]
-fn a_node_that_is_flooded_on_both_ports_goes_on_in_bounded_memory() {
+fn a_node_that_is_flooded_on_both_ports_continues_in_bounded_memory() {
     exclusive_scenario("flood", |lab| {
         let mut cluster = Cluster::plan(lab, &Plan::of(3).workers(1))?;
         cluster.start_all()?;

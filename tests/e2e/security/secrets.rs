@@ -1,5 +1,5 @@
-//! A whole life of a cluster, and then a search for every secret of it in everything that somebody
-//! else could see; and that no crash writes one to disk.
+//! A cluster's lifetime, then a search for each of its secrets in everything that others could see.
+//! Also: no crash writes a secret to disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,8 +30,8 @@ use serde_json::{Value, json};
 
 const FORMATS: [&str; 3] = ["table", "json", "yaml"];
 
-/// Every command, with what it may end with: a command of `musterctl` that has no row fails the
-/// test. `TOKEN` is a token's id, `DIR` the operator's directory, `FORM` the form of the answer.
+/// Every command with its allowed exit codes. A command of `musterctl` without a row fails the
+/// test. `TOKEN` is a token's id, `DIR` the operator's directory, `FORM` the output format.
 const COMMANDS: &[(&str, &[i32])] = &[
     ("init made-FORM --out DIR/made-FORM", &[0]),
     ("cluster create --control-planes 1 --workers 0 --name local-FORM --dir DIR/local-FORM", &[0]),
@@ -40,7 +40,7 @@ const COMMANDS: &[(&str, &[i32])] = &[
     (DESTROY, &[0]),
     ("context add DIR/made-FORM --name added-FORM", &[0]),
     ("context endpoints 10.0.0.1 --context added-FORM", &[0]),
-    // What was made or added last is the current one.
+    // The last one made or added is the current one.
     ("context use lab", &[0]),
     ("context list", &[0]),
     ("context show", &[0]),
@@ -68,10 +68,10 @@ const COMMANDS: &[(&str, &[i32])] = &[
 
 const DESTROY: &str = "cluster destroy local-FORM";
 
-/// Whose answer is the secret: [`Story::token`] takes it out, in every form.
+/// Command whose output is the secret. [`Run::token`] removes it, in every format.
 const SHOWS_A_SECRET: &str = "token create";
 
-/// Fails when `musterctl` has learnt a command that this test does not know.
+/// Fails when `musterctl` has a command without a row.
 fn every_command_has_a_row() -> Result<()> {
     let rows = || COMMANDS.iter().map(|(line, _)| *line).chain([SHOWS_A_SECRET]);
     let is_of = |line: &str, command: &str| format!("{line} ").starts_with(&format!("{command} "));
@@ -80,10 +80,10 @@ fn every_command_has_a_row() -> Result<()> {
     Ok(())
 }
 
-/// Whose token is pasted where only its id is wanted.
+/// Name of the token that is pasted whole in place of its id.
 const PASTED_TOKEN: &str = "a revoked (pasted)";
 
-/// What of the run may be seen by others, by where it was seen, and all its secrets.
+/// Everything of a run that others may see, by place, and all its secrets.
 struct Run {
     cluster: Cluster,
     seen: Vec<(String, Vec<u8>)>,
@@ -99,7 +99,7 @@ impl Run {
         self.seen.extend(shown.into_iter().map(|(path, text)| (path.display().to_string(), text)));
     }
 
-    /// Makes a token. It is shown to whoever made it, once, and nothing else of it.
+    /// Makes a token. It must be shown to its creator once, and nothing else of it.
     fn token(&mut self, whose: &str, more: &[&str], format: &str) -> Result<String> {
         let args = [&["token", "create", "-o", format], more].concat();
         let output = self.cluster.ctl(&args)?;
@@ -115,7 +115,7 @@ impl Run {
         Ok(token)
     }
 
-    /// A configuration with another token.
+    /// Writes a configuration with another token.
     fn config(&self, name: &str, token: &str) -> Result<PathBuf> {
         let mut document = self.cluster.document()?;
         document["machine"]["token"] = Value::from(token);
@@ -129,13 +129,13 @@ impl Run {
 
     fn log_says(&self, node: &str, words: &str) -> Result<()> {
         let log = self.cluster.node(node).host.dir().join("musterd.log");
-        until(&format!("{node} to say {words:?}"), HEALTHY, || {
+        until(&format!("{node} to log {words:?}"), HEALTHY, || {
             let text = fs::read_to_string(&log).unwrap_or_default();
             if text.contains(words) { Ok(()) } else { Err(text.lines().last().map(str::to_owned)) }
         })
     }
 
-    /// Birth, with one node that logs everything there is to log.
+    /// Forms the cluster; one node logs at `trace`.
     fn birth(&mut self) -> Result<()> {
         for name in ["cp-1", "cp-2"] {
             self.cluster.start(name)?;
@@ -149,7 +149,7 @@ impl Run {
         self.cluster.until_healthy()
     }
 
-    /// Joins, by a worker's token and a control-plane node's; and one that is refused.
+    /// Joins nodes with a worker's token and a control-plane node's. One join is rejected.
     fn joins(&mut self) -> Result<()> {
         let worker = self.token("the worker's", &["--role", "worker"], "json")?;
         let config = self.config("worker.yaml", &worker)?;
@@ -170,7 +170,7 @@ impl Run {
         self.cluster.until_healthy()
     }
 
-    /// Every command in every form.
+    /// Runs every command in every format.
     fn commands(&mut self) -> Result<()> {
         every_command_has_a_row()?;
         let token = self.token("a revoked", &["--role", "worker"], "yaml")?;
@@ -185,7 +185,7 @@ impl Run {
                 }
                 let words: Vec<&str> = line.split(' ').chain(["-o", format]).collect();
                 let output = match words[0] {
-                    // Of this machine alone: no node is asked.
+                    // Local commands: no node is called.
                     "context" => self.local_ctl(&words)?,
                     _ => self.cluster.ctl(&words)?,
                 };
@@ -206,7 +206,7 @@ impl Run {
         output_of(command.args(words).env("MUSTER_CONFIG", operator.dir().join("contexts")))
     }
 
-    /// The secrets and the logs of a local cluster, which will be gone with all of its files.
+    /// Saves the secrets and logs of a local cluster, whose files will be gone.
     fn save_secrets_before_destroy(&mut self, name: &str) -> Result<()> {
         let operator = self.cluster.operator.dir().to_owned();
         let whose = format!("a destroyed {name}'s");
@@ -228,13 +228,13 @@ impl Run {
                 self.seen.push((file.display().to_string(), bytes));
             }
         }
-        // A token and its verifier, the node's and the operator's key, two of etcd's.
+        // A token and its verifier, the keys of the node and the operator, two of etcd's.
         let made = self.secrets.len() - before;
         ensure!(made == 6, "{made} secrets of {name}");
         Ok(())
     }
 
-    /// A cluster of one that begins with a snapshot, for which musterd runs a program of etcd's.
+    /// Starts a cluster of one with a snapshot, for which musterd runs an etcd program.
     fn restore(&mut self) -> Result<()> {
         let operator = self.cluster.operator.clone();
         let alone = operator.dir().join("alone");
@@ -250,7 +250,7 @@ impl Run {
         musterd.arg("--state-dir").arg(alone.join("state"));
         musterd.arg("--restore-etcd").arg(operator.dir().join("snapshot-json"));
         let mut process = operator.spawn(musterd, "alone")?;
-        until("etcd to begin with the snapshot", HEALTHY, || {
+        until("etcd to start with the snapshot", HEALTHY, || {
             let text = fs::read_to_string(process.log()).unwrap_or_default();
             let start = text.contains("etcd restored from the given snapshot");
             if start { Ok(()) } else { Err(text.lines().last().map(str::to_owned)) }
@@ -261,7 +261,7 @@ impl Run {
         Ok(())
     }
 
-    /// What is done wrong with a secret is refused without repeating it.
+    /// Invalid secrets are refused without being repeated.
     fn wrong_tokens(&mut self) -> Result<()> {
         let token =
             self.cluster.document()?["machine"]["token"].as_str().context("token")?.to_owned();
@@ -282,7 +282,7 @@ impl Run {
             ensure!(output.code == Some(78), "{name}: {output:?}");
             self.record(format!("musterd with a token that is {name}"), &output);
         }
-        // Somebody pastes the whole token where its id is wanted.
+        // The whole token is pasted in place of its id.
         let pasted = self.token(PASTED_TOKEN, &["--role", "worker"], "json")?;
         let output = self.cluster.ctl(&["token", "revoke", &pasted])?;
         ensure!(output.code == Some(0), "{output:?}");
@@ -290,7 +290,8 @@ impl Run {
         self.unknown_operators(&token)
     }
 
-    /// Operators whom the cluster does not know, with the right token and with a wrong one.
+    /// Calls as operators that the cluster does not know, with the right token and with a wrong
+    /// one.
     fn unknown_operators(&mut self, right: &str) -> Result<()> {
         let endpoint = self.cluster.node("cp-1").host.address().to_string();
         for (name, token) in [("right", Some(right)), ("wrong", None)] {
@@ -314,7 +315,7 @@ impl Run {
         Ok(())
     }
 
-    /// Limits of everything that runs.
+    /// Checks the core limits of all processes.
     fn check_core_limits(&self) -> Result<()> {
         let mut running = BTreeMap::new();
         for (name, node) in &self.cluster.nodes {
@@ -332,7 +333,7 @@ impl Run {
         Ok(())
     }
 
-    /// A removal, a power cut and a restart.
+    /// Removes a node, kills another and restarts it.
     fn removal_and_restart(&mut self) -> Result<()> {
         let output = self.cluster.ctl(&["node", "remove", "worker-1", "-o", "yaml"])?;
         ensure!(output.code == Some(0), "{output:?}");
@@ -347,7 +348,7 @@ impl Run {
         self.cluster.node(node).host.dir().join("state")
     }
 
-    /// The keys that lie on the machines, each by whose it is.
+    /// Collects the keys on the machines, each with its owner.
     fn keys_on_disk(&mut self) -> Result<()> {
         for name in self.cluster.names() {
             let identity = fs::read(self.dir(&name).join("identity.key"))?;
@@ -379,9 +380,9 @@ impl Run {
         Ok(())
     }
 
-    /// The authorities' keys and the service-account key, out of a stopped node's Raft log.
+    /// Collects the authorities' keys and the service-account key from a stopped node's Raft log.
     fn authorities(&mut self) -> Result<()> {
-        // A copy, since opening a store writes to it.
+        // A copy, because opening a store writes to it.
         let copy = tempfile::tempdir()?;
         output_of(Command::new("cp").arg("-a").arg(self.dir("cp-1")).arg(copy.path()))?
             .success()?;
@@ -409,9 +410,9 @@ impl Run {
 }
 
 #[test]
-fn no_secret_of_a_whole_life_is_seen_where_it_does_not_belong() {
+fn no_secret_of_a_whole_lifetime_is_seen_where_it_does_not_belong() {
     scenario("secrets", |lab| {
-        // By the clock of the files.
+        // By the clock of the file system.
         let start = fs::metadata(lab.dir())?.modified()?;
         let watch = ProcessWatch::start();
         let plan = Plan::of(4).expect(3).workers(2).discovery(Discovery::Mdns);
@@ -425,7 +426,7 @@ fn no_secret_of_a_whole_life_is_seen_where_it_does_not_belong() {
         run.check_core_limits()?;
         run.removal_and_restart()?;
         let frames = capture_with_mark(&run.cluster, capture)?;
-        // Also what is gone once the nodes have ended.
+        // Includes files that are gone once the nodes have stopped.
         run.record_files(changed_since(start, lab.dir())?);
         for name in run.cluster.names() {
             let node = run.cluster.node_mut(&name);
@@ -442,7 +443,7 @@ fn no_secret_of_a_whole_life_is_seen_where_it_does_not_belong() {
     });
 }
 
-/// An etcd whose other program takes so long that it is surely looked at while it runs.
+/// Makes an etcd whose second program runs long enough to be observed.
 fn slow_etcd(dir: &Path) -> Result<PathBuf> {
     let programs = dir.join("programs");
     fs::create_dir(&programs)?;
@@ -455,7 +456,7 @@ fn slow_etcd(dir: &Path) -> Result<PathBuf> {
     Ok(etcd)
 }
 
-/// Ends the watch, which must have seen also what ran for a moment only.
+/// Stops the watch and checks that it saw short-lived processes too.
 fn processes_seen(watch: ProcessWatch) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let seen = watch.seen()?;
     for program in ["musterd\0", "musterctl\0", "etcd\0", "etcdctl\0", "\0snapshot\0restore\0"] {
@@ -466,12 +467,12 @@ fn processes_seen(watch: ProcessWatch) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     Ok(seen)
 }
 
-/// Ends the capture, which must have seen what was there to be seen.
+/// Stops the capture and checks that it saw the traffic.
 fn capture_with_mark(cluster: &Cluster, capture: Capture) -> Result<Vec<u8>> {
     let to = cluster.node("cp-1").host.address();
     let send = format!("printf a-mark-in-the-clear > /dev/udp/{to}/9");
     output_of(cluster.operator.command("bash").args(["-c", &send]))?.success()?;
-    std::thread::sleep(Duration::from_millis(300)); // the frame is on its way to the file
+    std::thread::sleep(Duration::from_millis(300)); // until the frame is in the file
     let frames = capture.seen()?;
     let has = |word: &[u8]| frames.windows(word.len()).any(|window| window == word);
     ensure!(has(b"a-mark-in-the-clear"), "the capture missed a datagram in the clear");
@@ -485,7 +486,7 @@ fn search_everything(lab: &Lab, run: &Run) -> Result<()> {
     let search = Search::new(&run.secrets)?;
     let mut wrong = BTreeSet::new();
     for (place, text) in &run.seen {
-        // The one that somebody typed as an argument is seen there.
+        // The pasted token is visible as an argument.
         let typed =
             |found: &Match| place.starts_with("/proc/") && found.name.contains(PASTED_TOKEN);
         for found in search.scan(text).into_iter().filter(|found| !typed(found)) {
@@ -510,12 +511,12 @@ fn search_everything(lab: &Lab, run: &Run) -> Result<()> {
     }
     ensure!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
     for log in ["cp-1/musterd.log", "cp-3/musterd.log", "worker-2/musterd.log"] {
-        ensure!(logs.contains(log), "{log} was not looked at: {logs:?}");
+        ensure!(logs.contains(log), "{log} was not searched: {logs:?}");
     }
     ensure!(logs.iter().any(|log| log.ends_with("etcd.log")), "no log of etcd: {logs:?}");
     let trace = fs::read_to_string(lab.dir().join("cp-3/musterd.log"))?;
     ensure!(trace.contains("TRACE"), "cp-3 did not log everything");
-    // The search finds what is there: every secret that something keeps, it has found.
+    // The search must find every secret that is stored somewhere.
     for secret in &run.secrets {
         let missed = !places_by_secret.contains_key(&secret.name)
             && !secret.name.starts_with("the verifier of");
@@ -526,12 +527,13 @@ fn search_everything(lab: &Lab, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Where each secret is allowed to lie; everything else is a leak, also in a private file.
+/// Returns true if the secret may be in this file. Everything else is a leak, also in a private
+/// file.
 fn is_proper_place(secret: &str, path: &str) -> bool {
     let is_voter = path.starts_with("cp-") || path.starts_with("operator/alone/");
     let raft = is_voter && path.contains("/state/raft/");
     if secret.starts_with("the secret of") {
-        // What was given to a machine, and the context of an operator before its first contact.
+        // Configurations of machines, and an operator's context before its first contact.
         let given = Path::new(path);
         return path.starts_with("operator/")
             && (given.extension().is_some_and(|kind| kind == "yaml") || given.ends_with("token"));
@@ -548,13 +550,13 @@ fn is_proper_place(secret: &str, path: &str) -> bool {
     owner.is_some_and(|name| path == format!("{name}/state/identity.key"))
         || etcd.is_some_and(|(file, name)| path == format!("{name}/state/etcd/tls/{file}"))
         || operator.is_some_and(|file| {
-            // `init` writes the key into the directory and into the context of that name.
+            // `init` writes the key to the directory and to the context of that name.
             path.starts_with("operator/")
                 && Path::new(path).file_name() == Path::new(file).file_name()
         })
 }
 
-/// As a program without the right to look at others, run by the same user.
+/// Returns a command without the right to trace others, run by the same user.
 fn without_ptrace(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]).arg(program.as_ref());
@@ -567,7 +569,7 @@ fn send_signal(pid: u32, signal: Signal) -> Result<()> {
 }
 
 #[test]
-fn a_crash_of_musterd_writes_no_core_and_nobody_reads_its_memory() -> Result<()> {
+fn a_crash_of_musterd_writes_no_core_and_no_other_process_reads_its_memory() -> Result<()> {
     let machine = LoopbackMachine::new()?;
     machine.change(|document| document["cluster"]["expect"] = Value::from(3))?;
     let log = fs::File::create(machine.path("musterd.log"))?;
@@ -577,25 +579,25 @@ fn a_crash_of_musterd_writes_no_core_and_nobody_reads_its_memory() -> Result<()>
     let mut sleep = without_ptrace("sleep").arg("600").spawn()?;
 
     let readable = |pid: u32| -> Result<bool> {
-        // As for its memory, the kernel asks whether the one who looks may trace it (proc(5)).
+        // The kernel makes the same check as for its memory: may the reader trace it (proc(5))?
         let mut readlink = without_ptrace("readlink");
         Ok(output_of(readlink.arg(format!("/proc/{pid}/exe")))?.code == Some(0))
     };
-    // Once the lock is there, `main` is past its first lines.
+    // Once the lock exists, `main` is past its first lines.
     let lock = machine.state().join("lock");
     let looked =
         until("musterd to start", HEALTHY, || lock.exists().then_some(()).ok_or("no lock"))
             .and_then(|()| Ok((readable(musterd.id())?, readable(sleep.id())?)));
     let limits = fs::read_to_string(format!("/proc/{}/limits", musterd.id()));
-    // Not SEGV, which Rust's own handler takes once for a stack overflow that is none.
+    // Not SEGV, which Rust's handler treats as a possible stack overflow.
     send_signal(musterd.id(), Signal::ABORT)?;
     let status = musterd.wait()?;
     sleep.kill()?;
     sleep.wait()?;
 
     let (musterd, other) = looked?;
-    ensure!(other, "an ordinary process of the same user could not be looked at: nothing is shown");
-    ensure!(!musterd, "another process of the same user can read what musterd has in memory");
+    ensure!(other, "an ordinary process of the same user is not readable: nothing is proved");
+    ensure!(!musterd, "another process of the same user can read the memory of musterd");
     let limits = limits?;
     let cores = limits.lines().find(|line| line.starts_with("Max core file size"));
     let words: Vec<_> = cores.context("no limit")?.split_whitespace().collect();

@@ -1,8 +1,8 @@
-//! What other people's tools find out about a cluster that has not invited them: nmap, OpenSSL, and
-//! a QUIC implementation that is not ours (ngtcp2 over `GnuTLS`). That a TLS and a QUIC server are
-//! there, and nothing about the cluster.
+//! Common tools against a cluster that they have no access to: nmap, OpenSSL, and an independent
+//! QUIC implementation (ngtcp2 over `GnuTLS`). They see that a TLS and a QUIC server exist, and
+//! nothing about the cluster.
 
-#![allow(clippy::print_stderr, reason = "what was shown is worth reading")]
+#![allow(clippy::print_stderr, reason = "the tools' output is worth reading")]
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -12,10 +12,10 @@ use muster_pki::inspect::describe;
 use muster_tests::ctl::{binary, output_of};
 use muster_tests::{Cluster, Host, Plan, scenario};
 
-/// How long a tool may take before it is ended.
+/// Timeout of a tool in seconds.
 const TIMEOUT: &str = "90";
 
-/// What a stranger must not learn.
+/// Values that a stranger must not learn.
 struct Secrets(Vec<(&'static str, String)>);
 
 impl Secrets {
@@ -42,7 +42,7 @@ impl Secrets {
         Ok(Self(secrets))
     }
 
-    /// None of them is in what a tool printed, nor in the bytes of a certificate.
+    /// Checks that none of them is in a tool's output or in a certificate.
     fn are_not_in(&self, whose: &str, shown: &[u8]) -> Result<()> {
         for (what, word) in &self.0 {
             let is_there = shown
@@ -55,7 +55,7 @@ impl Secrets {
     }
 }
 
-/// Runs a stock tool on a host, ends it in time, and gives all that it printed.
+/// Runs a tool on a host with a timeout and returns all its output.
 fn tool(host: &Host, words: &[&str]) -> Result<String> {
     let mut command = host.command("timeout");
     let output = command.arg(TIMEOUT).args(words).stdin(Stdio::null()).output()?;
@@ -99,7 +99,7 @@ fn stock_tools_learn_no_more_than_that_a_server_is_there() {
     });
 }
 
-/// nmap's service and TLS probes of both ports.
+/// Runs nmap's service and TLS probes on both ports.
 fn scanned(stranger: &Host, address: &str) -> Result<String> {
     let tcp = ["nmap", "-n", "-Pn", "-sV", "--version-all", "-p", "T:50000", address];
     let scripts = ["--script", "ssl-cert,ssl-enum-ciphers,tls-alpn,tls-nextprotoneg,http-title"];
@@ -112,7 +112,7 @@ fn scanned(stranger: &Host, address: &str) -> Result<String> {
     Ok(tcp + &udp)
 }
 
-/// OpenSSL, with no certificate and with one of its own: what it prints, and the certificate.
+/// Runs OpenSSL without and with a certificate. Returns its output and the server's certificate.
 fn over_tcp(stranger: &Host, address: &str) -> Result<Vec<u8>> {
     let (key, own) = (stranger.dir().join("key.pem"), stranger.dir().join("own.pem"));
     let (key, own) = (key.display().to_string(), own.display().to_string());
@@ -141,7 +141,7 @@ fn over_tcp(stranger: &Host, address: &str) -> Result<Vec<u8>> {
     Ok(all)
 }
 
-/// ngtcp2's client, which speaks HTTP/3: it is answered by QUIC and let no further.
+/// Runs ngtcp2's client, which speaks HTTP/3. QUIC answers it and rejects it.
 fn over_quic(stranger: &Host, address: &str) -> Result<String> {
     let uri = format!("https://{address}:50000/");
     let words = ["gtlsclient", "--timeout=5s", "--exit-on-all-streams-close"];
@@ -152,7 +152,7 @@ fn over_quic(stranger: &Host, address: &str) -> Result<String> {
     Ok(output)
 }
 
-/// Muster's own protocols, by someone who knows them and holds no token.
+/// Probes Muster's own protocols without a token.
 fn looked_at(stranger: &Host, address: &str, secrets: &Secrets) -> Result<()> {
     let mut command = stranger.command(binary("attacker")?);
     let target = format!("{address}:50000");

@@ -102,7 +102,7 @@ impl Target {
     /// Runs the target in the form that this build is for.
     ///
     /// # Panics
-    /// When an input shows a defect; the input is kept and named.
+    /// When an input shows a defect. The input is saved and its path printed.
     pub fn run(self, check: impl Fn(&[u8]) -> Verdict + Send + Sync + 'static) {
         #[cfg(not(fuzzing))]
         quick::run(&self, &check);
