@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# The long form of the fuzz targets: libFuzzer, guided by coverage, on what `cargo test` tries only
-# shortly. Bounded; prints what was covered. Inputs found on the way stay below target/fuzz/found and
-# are begun with the next time; the tree is not written to, but by --keep.
+# Coverage-guided fuzzing with libFuzzer of the targets that `cargo test` runs only briefly. Bounded;
+# prints what it covered. New inputs are kept in target/fuzz/found and used by the next run. Only
+# --keep writes to the tree.
 #
 #   tests/fuzz.sh [SECONDS [TARGET…]]   SECONDS for each target (default 60); without TARGET, all
-#   tests/fuzz.sh --keep [TARGET…]      copies to tests/fuzz/corpus what was found and reaches code that
-#                                       nothing there reaches; `cargo clean` then takes nothing away
-#   tests/fuzz.sh --list                the names of all targets
+#   tests/fuzz.sh --keep [TARGET…]      copies new inputs that reach new code to tests/fuzz/corpus, so
+#                                       that `cargo clean` does not delete them
+#   tests/fuzz.sh --list                lists all targets
 #
-# Needs a C++ compiler (Debian: g++) for libFuzzer, which comes as the crate libfuzzer-sys; no other
-# tool, and the pinned toolchain: coverage is a pass of LLVM's that stable rustc lets one name.
+# Needs a C++ compiler (Debian: g++) for libFuzzer, which is part of the crate libfuzzer-sys, and the
+# pinned toolchain: stable rustc can enable LLVM's coverage pass.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v g++ >/dev/null || { echo "fuzz.sh: g++ is missing: apt-get install g++" >&2; exit 1; }
+command -v g++ >/dev/null || { echo "fuzz.sh: g++ not found: apt-get install g++" >&2; exit 1; }
 
-# With --target, these are for what is fuzzed only, not for build scripts and macros.
+# With --target these apply to the fuzzed code only, not to build scripts and macros.
 host=$(rustc -vV | sed -n 's/^host: //p')
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares"
 
-# Crate and kind of test binary of everything that has targets.
+# Crate and kind of test binary of all targets.
 parts=("muster-config --lib" "muster-pki --lib" "muster-formation --lib" "muster-sources --lib" "muster-gossip --lib"
   "muster-init --lib" "muster-state --lib" "muster-storage --lib" "musterd --lib"
   "musterctl --bins")
@@ -30,7 +30,7 @@ cargo_test="cargo test --locked --target $host --target-dir target/fuzz"
 # shellcheck disable=SC2086 # each part is two words and more
 run() { $cargo_test --quiet -p $1 -- "${@:2}"; }
 
-# What --keep adds to one target's corpus at most: `cargo test` reads all of it, every time.
+# Maximum that --keep adds to one target's corpus: `cargo test` reads all of it every time.
 kept_inputs=16 kept_bytes=4096
 
 seconds=60 names=() keep=
@@ -41,24 +41,24 @@ case ${1-} in
   *) seconds=$1 names=("${@:2}") ;;
 esac
 
-# name, crate and test of each target: `mod fuzz` holds nothing else.
+# Name, crate and test of each target: `mod fuzz` contains nothing else.
 targets=$(for part in "${parts[@]}"; do
   run "$part" --list | sed -n 's/: test$//p' | grep -E '(^|::)fuzz::' | while read -r test; do
     printf '%s\t%s\t%s\n' "${test##*::}" "$part" "$test"
   done
 done)
-[[ -n $targets ]] || { echo "fuzz.sh: no targets were found" >&2; exit 1; }
+[[ -n $targets ]] || { echo "fuzz.sh: no targets found" >&2; exit 1; }
 ((seconds)) || { cut -f 1 <<<"$targets"; exit 0; }
 for name in "${names[@]}"; do
-  cut -f 1 <<<"$targets" | grep -qxF "$name" || { echo "fuzz.sh: there is no target $name" >&2; exit 1; }
+  cut -f 1 <<<"$targets" | grep -qxF "$name" || { echo "fuzz.sh: unknown target $name" >&2; exit 1; }
 done
 
-# Adds to a target's corpus what libFuzzer's merge says reaches new code. Not what runs the same code
-# more often, else there would be hundreds: the counters are off.
+# Adds to a target's corpus the inputs that reach new code, by libFuzzer's merge. Counters are off:
+# inputs that only run the same code more often would be hundreds.
 keep() {
   local name=$1 part=$2 test=$3 found=$4 corpus=tests/fuzz/corpus/$1 merged=target/fuzz/merged/$1 added=0 binary
   rm -rf "$merged" && mkdir -p "$merged"/{corpus,small} && cp "$corpus"/* "$merged/corpus"
-  # libFuzzer merges in a process of its own, for which it calls its own name with other arguments.
+  # libFuzzer merges in a separate process, for which it calls its own name with other arguments.
   # shellcheck disable=SC2086
   binary=$($cargo_test -p $part --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
   printf '#!/bin/sh\nMUSTER_FUZZ_ARGUMENTS=$(printf "%%s\\n" "$@") exec %q --exact %q --nocapture\n' \
@@ -70,7 +70,7 @@ keep() {
     PATH=$PWD/$merged:$PATH run "$part" --exact "$test" --nocapture >"$found/../$name.log" 2>&1 </dev/null &&
     grep -q '^MERGE-OUTER: .* new files' "$found/../$name.log" || return
   while read -r _ file; do
-    # What was there before lies there under its own name; the new is called by its SHA-1.
+    # Old inputs have their own names; new ones are named by their SHA-1.
     [[ ! -e $corpus/$file && ! -e $corpus/found-${file:0:12} ]] || continue
     ((added < kept_inputs)) || break
     cp "$merged/corpus/$file" "$corpus/found-${file:0:12}"
@@ -88,7 +88,7 @@ while IFS=$'\t' read -r name part test; do
     keep "$name" "$part" "$test" "$found" || failed+=("$name")
     continue
   fi
-  # One input may take 20 s on a busy machine; what it may allocate, the target checks itself.
+  # One input may take 20 s on a busy machine. The target itself limits its memory.
   arguments=$(printf '%s\n' "-max_total_time=$seconds" -timeout=20 -rss_limit_mb=1024 \
     "-artifact_prefix=$found/../$name-" -print_final_stats=1 "$found")
   log=$found/../$name.log

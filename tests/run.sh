@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check of the project, on a fresh Debian machine with Rust, as root (the lab makes network
-# namespaces). Reads the tree, never writes to it. A missing prerequisite fails, nothing is skipped.
+# Runs every check of the project on a Debian machine with Rust, as root (for network namespaces).
+# Never writes to the tree. A missing prerequisite is a failure; nothing is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,8 +16,8 @@ step() {
   printf '== done in %ds\n' "$((SECONDS - from))"
 }
 
-((EUID == 0)) || { echo "run.sh: the lab makes network namespaces: run it as root" >&2; exit 1; }
-command -v cargo >/dev/null || { echo "run.sh: Rust is missing: install it with rustup" >&2; exit 1; }
+((EUID == 0)) || { echo "run.sh: network namespaces need root" >&2; exit 1; }
+command -v cargo >/dev/null || { echo "run.sh: cargo not found: install Rust with rustup" >&2; exit 1; }
 step 'prerequisites' deploy/prerequisites.sh \
   etcd-server etcd-client openssl iproute2 nftables strace util-linux gcc libc6-dev procps \
   e2fsprogs mount curl faketime nmap ngtcp2-client
@@ -26,11 +26,11 @@ step 'format' cargo fmt --all --check
 step 'clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
 step 'rustdoc' cargo doc --locked --workspace --no-deps --document-private-items --quiet
 step 'build' cargo build --locked --workspace --all-targets
-# Property tests draw the same cases each time, so that a commit passes or fails by what it holds;
-# `tests/soak.sh`, and a test run by hand, draw others.
+# Property tests use the same cases each time, so that the result depends on the commit only.
+# `tests/soak.sh` and manual runs use other cases.
 export PROPTEST_RNG_SEED=2026
-# The whole workspace at once, as it was built: a part of it would choose other features of the
-# dependencies and build them again. Every failure is shown, not only the first.
+# The whole workspace at once, as it was built: a part of it would select other features of the
+# dependencies and rebuild them. Shows every failure, not only the first.
 step 'unit, model, store and lab tests' \
   cargo test --locked --workspace --no-fail-fast -- --test-threads=2
 step 'demo' env MUSTER_BIN="$PWD/target/debug" deploy/demo.sh --check

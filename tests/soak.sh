@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The long searches: deeper model check, every fault of a birth, thousands of power cuts, hundreds of
-# fault schedules, fuzzing, many more random histories, and all tests again and again. Bounded (a day
-# at most); prints what was covered. Root, like run.sh.
+# Long searches: deeper model check, every fault of a birth, thousands of power cuts, hundreds of
+# fault schedules, fuzzing, more random histories, and repeated runs of all tests. Takes at most a day
+# and prints what it covered. Needs root, like run.sh.
 #
-#   tests/soak.sh [ROUNDS]    ROUNDS of all tests (default 5); everything else once
-#   tests/soak.sh --short     every step, but little of each: within the hour
+#   tests/soak.sh [ROUNDS]    runs all tests ROUNDS times (default 5), everything else once
+#   tests/soak.sh --short     every step, but shorter: within an hour
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ case ${1-} in
   *) rounds=$1 ;;
 esac
 failed=()
-# One that fails is named at the end, after the others.
+# A failed step is reported at the end, after the others.
 step() {
   local name=$1 from=$SECONDS how=done
   printf '\n== %s\n' "$name"
@@ -24,13 +24,13 @@ step() {
   printf '== %s in %ds\n' "$how" "$((SECONDS - from))"
 }
 
-((EUID == 0)) || { echo "soak.sh: the lab makes network namespaces: run it as root" >&2; exit 1; }
+((EUID == 0)) || { echo "soak.sh: network namespaces need root" >&2; exit 1; }
 deploy/prerequisites.sh \
   etcd-server etcd-client openssl iproute2 nftables strace util-linux gcc libc6-dev procps \
   e2fsprogs mount curl faketime nmap ngtcp2-client g++
 cargo build --locked --workspace --all-targets --quiet
 
-# Always the whole workspace, as it was built: see run.sh.
+# Always the whole workspace, as it was built; see run.sh.
 step "birth, one more of every fault, each search at most $model s" \
   env MUSTER_MODEL_DEPTH=1 MUSTER_MODEL_SECONDS=$model timeout 3h \
   cargo test --locked --workspace --lib birth::model -- --nocapture

@@ -81,9 +81,9 @@ async fn fill_and_snapshot(times: u32) -> Result<StateMeasurements> {
     let mut opened = Samples::default();
     for _ in 0..times {
         let start = Instant::now();
-        let held = open()?;
+        let opened_store = open()?;
         opened.push_millis(start.elapsed());
-        drop(held);
+        drop(opened_store);
     }
     Ok(StateMeasurements {
         snapshot_kib: kib(u64::try_from(bytes)?),

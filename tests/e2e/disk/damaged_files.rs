@@ -24,7 +24,7 @@ struct Damage {
     apply: DamageFn,
     code: i32,
     /// Parts of the error: the file, and what to do.
-    says: &'static [&'static str],
+    expected: &'static [&'static str],
 }
 
 fn flip_bit(path: &Path, at: impl Fn(usize) -> usize) -> Result<()> {
@@ -53,55 +53,55 @@ const DAMAGES: &[Damage] = &[
         what: "a bit of the key",
         apply: |state| flip_bit(&state.join("identity.key"), |length| length / 2),
         code: 78,
-        says: &["belongs to another node", REINITIALISE],
+        expected: &["belongs to another node", REINITIALISE],
     },
     Damage {
         what: "an empty key",
         apply: |state| Ok(fs::write(state.join("identity.key"), "")?),
         code: 78,
-        says: &["identity.key", REINITIALISE],
+        expected: &["identity.key", REINITIALISE],
     },
     Damage {
         what: "no key",
         apply: |state| Ok(fs::remove_file(state.join("identity.key"))?),
         code: 78,
-        says: &["identity.key", REINITIALISE],
+        expected: &["identity.key", REINITIALISE],
     },
     Damage {
         what: "a bit of the promises",
         apply: |state| flip_bit(&state.join("birth"), |length| length / 2),
         code: 78,
-        says: &["birth", "corrupt", REINITIALISE],
+        expected: &["birth", "corrupt", REINITIALISE],
     },
     Damage {
         what: "half the promises",
         apply: |state| truncate_half(&state.join("birth")),
         code: 78,
-        says: &["birth", "corrupt", REINITIALISE],
+        expected: &["birth", "corrupt", REINITIALISE],
     },
     Damage {
         what: "no promises",
         apply: |state| Ok(fs::remove_file(state.join("birth"))?),
         code: 78,
-        says: &["birth record", "is missing", REINITIALISE],
+        expected: &["birth record", "is missing", REINITIALISE],
     },
     Damage {
         what: "half the membership",
         apply: |state| truncate_half(&state.join("membership.json")),
         code: 78,
-        says: &["membership.json", REINITIALISE],
+        expected: &["membership.json", REINITIALISE],
     },
     Damage {
         what: "a bit of the membership",
         apply: |state| flip_bit(&state.join("membership.json"), |length| length / 2),
         code: 78,
-        says: &["membership.json", REINITIALISE],
+        expected: &["membership.json", REINITIALISE],
     },
     Damage {
         what: "a garbled header of the store",
         apply: |state| Ok(fs::write(state.join("raft/store.json"), "{")?),
         code: 78,
-        says: &["raft/store.json", REINITIALISE],
+        expected: &["raft/store.json", REINITIALISE],
     },
     Damage {
         what: "a bit of the store",
@@ -111,7 +111,7 @@ const DAMAGES: &[Damage] = &[
             flip_bit(&file, |_| at)
         },
         code: 74,
-        says: &["raft/data", REINITIALISE],
+        expected: &["raft/data", REINITIALISE],
     },
     Damage {
         what: "half the store",
@@ -121,25 +121,25 @@ const DAMAGES: &[Damage] = &[
             Ok(fs::OpenOptions::new().write(true).open(&file)?.set_len(u64::try_from(at)?)?)
         },
         code: 74,
-        says: &["raft/data", REINITIALISE],
+        expected: &["raft/data", REINITIALISE],
     },
     Damage {
         what: "the mark of the store",
         apply: |state| truncate_half(&state.join("raft/mark")),
         code: 74,
-        says: &["raft/mark", REINITIALISE],
+        expected: &["raft/mark", REINITIALISE],
     },
     Damage {
         what: "no data in the store",
         apply: |state| Ok(fs::remove_dir_all(state.join("raft/data"))?),
         code: 78,
-        says: &["raft/data", REINITIALISE],
+        expected: &["raft/data", REINITIALISE],
     },
     Damage {
         what: "no store at all",
         apply: |state| Ok(fs::remove_dir_all(state.join("raft"))?),
         code: 78,
-        says: &["raft", REINITIALISE],
+        expected: &["raft", REINITIALISE],
     },
 ];
 
@@ -212,7 +212,7 @@ fn check_damage(
     state: &Path,
     intact: &Path,
 ) -> Result<Vec<String>> {
-    let Damage { what, apply, code, says } = damage;
+    let Damage { what, apply, code, expected } = damage;
     copy(intact, state)?;
     apply(state)?;
     let mut problems = Vec::new();
@@ -226,8 +226,8 @@ fn check_damage(
             if found != Some(*code) {
                 problems.push(format!("{what}: it ended with {found:?}, not {code}: {log}"));
             }
-            if says.iter().any(|part| !sentence.contains(part)) {
-                problems.push(format!("{what}: not all of {says:?} are in {sentence:?}"));
+            if expected.iter().any(|part| !sentence.contains(part)) {
+                problems.push(format!("{what}: not all of {expected:?} are in {sentence:?}"));
             }
         }
         Err(error) => {

@@ -111,7 +111,7 @@ impl Observed {
             if record.is_uncommitted() { None } else { agreed(last_uncommitted(record.epoch)) };
         ensure!(
             agreed_digest == expected,
-            "bound in epoch {}, it begins with {agreed_digest:?}",
+            "committed in epoch {}, it starts with {agreed_digest:?}",
             record.epoch
         );
         Ok(())

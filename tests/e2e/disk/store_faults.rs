@@ -238,7 +238,7 @@ async fn a_sync_that_fails_once_is_never_repeated_and_nothing_is_acknowledged() 
             .context("run strace (Debian package strace)")?;
         let stdout = String::from_utf8_lossy(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        ensure!(!output.status.success(), "sync {at} failed and nobody noticed:\n{stdout}");
+        ensure!(!output.status.success(), "sync {at} failed unnoticed:\n{stdout}");
         ensure!(stderr.contains("Input/output error"), "sync {at}: {stderr}");
         let last = stdout.lines().last().unwrap_or_default();
         ensure!(last.starts_with("doing "), "sync {at}: acknowledged anyway: {last}");

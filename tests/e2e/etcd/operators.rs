@@ -273,10 +273,10 @@ fn authorities(cluster: &Cluster, dir: &Path, pki: &Value) -> Result<BTreeMap<St
 fn snapshot(cluster: &Cluster, lab: &Lab) -> Result<PathBuf> {
     let file = lab.dir().join("etcd.snapshot");
     let path = file.display().to_string();
-    let told = ask(cluster, &["etcd", "snapshot", &path, "-n", "cp-3"])?;
+    let snapshot = ask(cluster, &["etcd", "snapshot", &path, "-n", "cp-3"])?;
     let sum = run("sha256sum", &[&path])?;
-    ensure!(sum.starts_with(text(&told, "sha256")) && sum.len() > 64, "{told}: {sum}");
-    ensure!(told["bytes"].as_u64() == Some(fs::metadata(&file)?.len()), "{told}");
+    ensure!(sum.starts_with(text(&snapshot, "sha256")) && sum.len() > 64, "{snapshot}: {sum}");
+    ensure!(snapshot["bytes"].as_u64() == Some(fs::metadata(&file)?.len()), "{snapshot}");
     ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others can read it");
     let again = cluster.ctl(&["etcd", "snapshot", &path])?;
     ensure!(again.code == Some(1), "it writes over a file: {}{}", again.out, again.err);

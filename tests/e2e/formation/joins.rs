@@ -16,9 +16,9 @@ fn find<'a>(members: &'a Value, name: &str) -> Option<&'a Value> {
     members["members"].as_array()?.iter().find(|m| m["name"] == name)
 }
 
-fn log_says(cluster: &Cluster, node: &str, words: &str) -> Result<()> {
+fn until_log(cluster: &Cluster, node: &str, words: &str) -> Result<()> {
     let log = cluster.node(node).host.dir().join("musterd.log");
-    until(&format!("{node} to say {words:?}"), Duration::from_secs(30), || {
+    until(&format!("{node} to log {words:?}"), Duration::from_secs(30), || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         if text.contains(words) { Ok(()) } else { Err(text.lines().last().map(str::to_owned)) }
     })
@@ -59,7 +59,7 @@ fn a_removed_node_is_out_at_once_and_cannot_return_with_its_old_identity() {
         cluster.until_healthy()?;
         for name in ["worker-1", "cp-4"] {
             cluster.ctl(&["node", "remove", name])?.success()?;
-            log_says(&cluster, name, "was removed from the cluster")?;
+            until_log(&cluster, name, "was removed from the cluster")?;
         }
         cluster.until_members("three voters", |m| voters(m) == 3 && find(m, "cp-4").is_none())?;
         cluster.until_healthy()?;
@@ -70,7 +70,7 @@ fn a_removed_node_is_out_at_once_and_cannot_return_with_its_old_identity() {
             let log = cluster.node(name).host.dir().join("musterd.log");
             std::fs::rename(&log, log.with_extension("before.log"))?;
             cluster.start(name)?;
-            log_says(&cluster, name, "was removed from the cluster")?;
+            until_log(&cluster, name, "was removed from the cluster")?;
         }
         let members = cluster.members()?;
         ensure!(members["members"].as_array().is_some_and(|l| l.len() == 3), "{members}");
@@ -112,7 +112,7 @@ fn a_wiped_machine_under_a_taken_name_is_refused_with_the_command_that_frees_it(
         cluster.kill("worker-1")?;
         std::fs::remove_dir_all(cluster.node("worker-1").host.dir().join("state"))?;
         cluster.start("worker-1")?;
-        log_says(&cluster, "worker-1", "musterctl node remove worker-1")?;
+        until_log(&cluster, "worker-1", "musterctl node remove worker-1")?;
         cluster.ctl(&["node", "remove", "worker-1"])?.success()?;
         cluster.until_members("worker-1 to be back as a new node", |m| {
             find(m, "worker-1")
@@ -154,8 +154,8 @@ fn a_token_admits_only_what_it_is_for() {
             cluster.start_with(name, file, &[])?;
         }
         cluster.until_members("worker-2 with its own token", |m| find(m, "worker-2").is_some())?;
-        log_says(&cluster, "worker-1", "does not admit a worker")?;
-        log_says(&cluster, "worker-3", "refused")?;
+        until_log(&cluster, "worker-1", "does not admit a worker")?;
+        until_log(&cluster, "worker-3", "refused")?;
         let members = cluster.members()?;
         ensure!(find(&members, "worker-1").is_none(), "a control-plane token admitted a worker");
         ensure!(find(&members, "worker-3").is_none(), "a revoked token admitted a worker");

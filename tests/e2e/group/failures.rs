@@ -90,8 +90,8 @@ fn a_minority_refuses_writes_and_says_so_and_heals_by_itself() {
         ensure!(refused.err.contains("majority"), "it does not say why: {}", refused.err);
         // `health` reports and does not time out: an operator asks for the cause now.
         let ill = cluster.ctl_at(&cut, &["health"])?;
-        let told = format!("{}{}", ill.out, ill.err);
-        ensure!(ill.code == Some(3) && told.contains("raft has a leader"), "{ill:?}");
+        let text = format!("{}{}", ill.out, ill.err);
+        ensure!(ill.code == Some(3) && text.contains("raft has a leader"), "{ill:?}");
         let stale = cluster.ctl_at(&cut, &["members", "-o", "json"])?.json()?;
         ensure!(stale["stale"] == true, "a minority claims to be current: {stale}");
         let args = ["token", "create", "--role", "worker", "--description", "majority"];

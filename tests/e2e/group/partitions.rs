@@ -243,7 +243,7 @@ fn until_only_the_clocks_of(cluster: &Cluster, expected: &[(&str, &str)]) -> Res
         let found = findings(cluster)?;
         match &found[..] {
             [(name, detail)] if name == "clocks agree" => {
-                let told = |(node, side): &(&str, &str)| {
+                let is_reported = |(node, side): &(&str, &str)| {
                     let start = format!("the clock of {node} is ");
                     detail.split("; ").any(|one| {
                         let off = one.strip_prefix(&start).and_then(|one| one.split_once(" s "));
@@ -252,7 +252,7 @@ fn until_only_the_clocks_of(cluster: &Cluster, expected: &[(&str, &str)]) -> Res
                     })
                 };
                 let count = detail.split("; ").count();
-                if count == expected.len() && expected.iter().all(told) {
+                if count == expected.len() && expected.iter().all(is_reported) {
                     Ok(())
                 } else {
                     Err(detail.clone())

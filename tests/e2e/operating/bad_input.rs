@@ -28,7 +28,7 @@ fn fresh_state(machine: &LoopbackMachine) -> Result<()> {
 }
 
 /// Makes a program that prints `version` like etcd, and nothing else.
-fn etcd_that_says(machine: &LoopbackMachine, version: &str) -> Result<std::path::PathBuf> {
+fn etcd_with_version(machine: &LoopbackMachine, version: &str) -> Result<std::path::PathBuf> {
     let path = machine.path("etcd");
     fs::write(&path, format!("#!/bin/sh\necho '{version}'\n"))?;
     mode(&path, 0o755)?;
@@ -60,10 +60,10 @@ fn every_problem_of_a_configuration_is_reported_at_once_with_its_path_and_line()
     ];
     for (line, path, what) in expected {
         let begins = format!("{file}:{line}: {path}: ");
-        let told = err.lines().find(|told| told.starts_with(&begins));
-        ensure!(told.is_some_and(|told| told.contains(what)), "{begins}…{what} is not in:\n{err}");
+        let found = err.lines().find(|line| line.starts_with(&begins));
+        ensure!(found.is_some_and(|line| line.contains(what)), "{begins}…{what} is not in:\n{err}");
     }
-    ensure!(err.lines().count() == 1 + expected.len(), "more than was asked for:\n{err}");
+    ensure!(err.lines().count() == 1 + expected.len(), "more lines than expected:\n{err}");
     ensure!(!machine.state().exists(), "a state directory was made");
     Ok(())
 }
@@ -107,9 +107,11 @@ fn a_configuration_that_others_can_read_or_that_is_not_there_is_refused() -> Res
     let machine = LoopbackMachine::new()?;
     for bits in [0o644, 0o640, 0o604] {
         mode(&machine.config(), bits)?;
-        let told = format!("{bits:04o}");
-        machine
-            .assert_refused_with(&mut machine.musterd()?, &["node.yaml", &told, "chmod 0600"])?;
+        let mode_text = format!("{bits:04o}");
+        machine.assert_refused_with(
+            &mut machine.musterd()?,
+            &["node.yaml", &mode_text, "chmod 0600"],
+        )?;
     }
     fs::remove_file(machine.config())?;
     machine.assert_refused_with(&mut machine.musterd()?, &["node.yaml", "No such file"])
@@ -130,8 +132,9 @@ fn an_unfit_state_directory_is_refused() -> Result<()> {
 
     for bits in [0o755, 0o710, 0o701] {
         mode(&machine.state(), bits)?;
-        let told = format!("{bits:04o}");
-        machine.assert_refused_with(&mut machine.musterd()?, &["state", &told, "chmod 0700"])?;
+        let mode_text = format!("{bits:04o}");
+        machine
+            .assert_refused_with(&mut machine.musterd()?, &["state", &mode_text, "chmod 0700"])?;
     }
     mode(&machine.state(), 0o700)?;
 
@@ -244,10 +247,10 @@ fn a_missing_or_too_old_etcd_is_refused() -> Result<()> {
     machine.assert_refused_with(&mut machine.musterd()?, &[&nowhere, "machine.etcd.binary"])?;
 
     machine.write(&original)?;
-    let old = etcd_that_says(&machine, "etcd Version: 3.3.25")?;
+    let old = etcd_with_version(&machine, "etcd Version: 3.3.25")?;
     machine.change(|document| document["machine"]["etcd"] = json!({"binary": old}))?;
     machine.assert_refused_with(&mut machine.musterd()?, &["etcd 3.3.25", "3.4.0 or newer"])?;
-    etcd_that_says(&machine, "hello")?;
+    etcd_with_version(&machine, "hello")?;
     machine.assert_refused_with(&mut machine.musterd()?, &["is it etcd?"])
 }
 

@@ -213,7 +213,7 @@ fn secrets_stay_hidden(operator: &RoleContexts, musterd: u32, tokens: &[&str]) -
         let open = meta.permissions().mode() & 0o077 != 0;
         ensure!(
             !(open && file.starts_with(operator.machine.state())),
-            "{} is open",
+            "others can read {}",
             file.display()
         );
         if is_log || is_output || open {

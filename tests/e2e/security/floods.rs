@@ -86,8 +86,8 @@ fn survives_flood(cluster: &Cluster, attacker: &Host, node: &str) -> Result<()> 
         measure(process, || under_flood(cluster, attacker, node))?;
     let read = datagrams_read(process)? - read;
     report(format_args!(
-        "{node} under a flood of {} s: {usage}; it has read {read} datagrams; an operator asked \
-         {asked} times and was answered {answered} times\n{output}",
+        "{node} under a flood of {} s: {usage}; it has read {read} datagrams; {answered} of \
+         {asked} requests of an operator were answered\n{output}",
         start.elapsed().as_secs()
     ));
     assert_flooded(&output)?;

@@ -127,7 +127,7 @@ impl Run {
         Ok(path)
     }
 
-    fn log_says(&self, node: &str, words: &str) -> Result<()> {
+    fn until_log(&self, node: &str, words: &str) -> Result<()> {
         let log = self.cluster.node(node).host.dir().join("musterd.log");
         until(&format!("{node} to log {words:?}"), HEALTHY, || {
             let text = fs::read_to_string(&log).unwrap_or_default();
@@ -166,7 +166,7 @@ impl Run {
         self.cluster.until_members("five members", |members| {
             members["members"].as_array().is_some_and(|list| list.len() == 5)
         })?;
-        self.log_says("worker-2", "refused the token")?;
+        self.until_log("worker-2", "refused the token")?;
         self.cluster.until_healthy()
     }
 
@@ -338,7 +338,7 @@ impl Run {
         let output = self.cluster.ctl(&["node", "remove", "worker-1", "-o", "yaml"])?;
         ensure!(output.code == Some(0), "{output:?}");
         self.record("node remove", &output);
-        self.log_says("worker-1", "was removed from the cluster")?;
+        self.until_log("worker-1", "was removed from the cluster")?;
         self.cluster.kill("cp-2")?;
         self.cluster.start("cp-2")?;
         self.cluster.until_healthy()

@@ -14,15 +14,15 @@ static ALLOCATOR: Counting = Counting;
 thread_local! {
     /// Bytes that this thread holds, and the maximum since the count began. Memory that another
     /// thread frees is not seen; no target uses two threads.
-    static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+    static USAGE: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
 }
 
 fn count(change: isize) {
     // A thread that ends allocates after its variables are gone; that is not counted.
-    let counted = HELD.try_with(|held| {
-        let (now, most) = held.get();
+    let counted = USAGE.try_with(|usage| {
+        let (now, most) = usage.get();
         let now = now.wrapping_add(change);
-        held.set((now, most.max(now)));
+        usage.set((now, most.max(now)));
     });
     counted.ok();
 }
@@ -63,9 +63,9 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Returns the result of `work`, and the maximum that it held on this thread, in bytes.
 pub(crate) fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    HELD.with(|held| held.set((0, 0)));
+    USAGE.with(|usage| usage.set((0, 0)));
     let value = work();
-    let (_, most) = HELD.with(Cell::get);
+    let (_, most) = USAGE.with(Cell::get);
     (value, usize::try_from(most).unwrap_or_default())
 }
 

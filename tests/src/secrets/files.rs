@@ -33,7 +33,7 @@ pub fn files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Returns true if the file's mode gives access to group or others, whatever its directory allows.
+/// Returns true if the file's mode gives access to group or others, regardless of its directory.
 pub fn is_readable_by_others(file: &Path) -> Result<bool> {
     let meta = if_exists(fs::metadata(file))?;
     Ok(meta.is_some_and(|meta| meta.permissions().mode() & 0o077 != 0))

@@ -77,7 +77,7 @@ fn a_founder_cut_off_alone_at_any_step_ends_in_the_one_cluster() {
 }
 
 #[test]
-fn a_partition_in_which_nobody_can_found_anew_ends_in_one_cluster() {
+fn a_partition_in_which_no_side_can_found_ends_in_one_cluster() {
     let cases = [
         ("birth.send.propose.before", PROPOSER),
         ("birth.persist.certified.after", PROPOSER),
