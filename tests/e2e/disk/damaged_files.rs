@@ -175,7 +175,8 @@ fn run_until_exit(cluster: &mut Cluster) -> Result<ExitReport> {
                     if output.code == Some(0) {
                         served.push(format!("{call:?}: {}", output.out));
                     }
-                    std::thread::sleep(Duration::from_millis(50)); // leave processor time to the node
+                    // Leaves processor time to the node.
+                    std::thread::sleep(Duration::from_millis(50));
                 }
                 Ok(served)
             })

@@ -324,12 +324,14 @@ fn raise_nospace(cluster: &Cluster) -> Result<()> {
     let id = u64::from_str_radix(id, 16).with_context(|| format!("the id {id}"))?;
     let body = format!(r#"{{"action":"ACTIVATE","memberID":"{id}","alarm":"NOSPACE"}}"#);
     let request = format!(
-        "POST /v3/maintenance/alarm HTTP/1.1\\r\\nHost: etcd\\r\\nConnection: close\\r\\nContent-Length: {}\\r\\n\\r\\n{body}",
+        "POST /v3/maintenance/alarm HTTP/1.1\\r\\nHost: etcd\\r\\nConnection: close\\r\\n\
+         Content-Length: {}\\r\\n\\r\\n{body}",
         body.len()
     );
     let address = cluster.node("cp-2").host.address();
     let line = format!(
-        "{{ printf '{request}'; sleep 2; }} | timeout 20 openssl s_client -quiet -connect {address}:2379 \
+        "{{ printf '{request}'; sleep 2; }} | timeout 20 openssl s_client -quiet \
+         -connect {address}:2379 \
          -CAfile \"$ETCDCTL_CACERT\" -cert \"$ETCDCTL_CERT\" -key \"$ETCDCTL_KEY\""
     );
     let output = cluster.etcdctl_shell(&line)?;

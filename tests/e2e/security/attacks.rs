@@ -2,7 +2,7 @@
 //! other clusters, and what they learn.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,8 +19,10 @@ use muster_tests::{Cluster, Host, Lab, Plan, scenario, until};
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
+use super::etcd_access::{etcd_get, etcd_ids, etcd_peer, until_etcd_has};
+
 /// Timeout for something that nodes retry.
-const TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Cluster name that occurs nowhere else.
 const CLUSTER: &str = "umbrella-corp";
@@ -78,6 +80,13 @@ fn is_member(cluster: &Cluster, name: &str) -> Result<bool> {
     let members = cluster.members()?;
     let list = members["members"].as_array().context("no members")?;
     Ok(list.iter().any(|member| member["name"] == name))
+}
+
+/// Creates a worker's token.
+fn create_token(cluster: &Cluster, more: &[&str]) -> Result<String> {
+    let args = [&["token", "create", "--role", "worker", "-o", "json"], more].concat();
+    let made = cluster.ctl(&args)?.json()?;
+    Ok(made["token"].as_str().context("no token")?.to_owned())
 }
 
 /// Writes a variant of the cluster's file for one node.
@@ -152,11 +161,7 @@ fn an_invalid_token_admits_no_node_and_is_audited() {
         cluster.until_healthy()?;
         let status = cluster.ctl(&["status", "-o", "json"])?.json()?;
         let cluster_id = status["clusterId"].as_str().context("no cluster id")?.to_owned();
-        let create = |more: &[&str]| -> Result<String> {
-            let args = [&["token", "create", "--role", "worker", "-o", "json"], more].concat();
-            let made = cluster.ctl(&args)?.json()?;
-            Ok(made["token"].as_str().context("no token")?.to_owned())
-        };
+        let create = |more: &[&str]| create_token(&cluster, more);
         let once = create(&["--uses", "1"])?;
         let expired = create(&["--ttl", "1s"])?;
         let revoked = create(&[])?;
@@ -304,47 +309,6 @@ fn the_stolen_state_of_a_removed_control_plane_member_is_accepted_by_etcd_alone(
 fn removable(cluster: &Cluster) -> Result<String> {
     let leader = cluster.members()?["leader"].as_str().context("no leader")?.to_owned();
     cluster.names().into_iter().rfind(|name| *name != leader).context("the cluster has one node")
-}
-
-fn until_etcd_has(cluster: &Cluster, members: usize) -> Result<()> {
-    until(&format!("etcd to have {members} voters"), TIMEOUT, || {
-        let etcd = cluster.ctl(&["etcd", "members", "-o", "json"]).and_then(CommandOutput::json);
-        let etcd = etcd.map_err(|error| format!("{error:#}"))?;
-        let list = etcd["members"].as_array().cloned().unwrap_or_default();
-        let voters = list.iter().filter(|member| member["learner"] == false).count();
-        if voters == members && list.len() == members { Ok(()) } else { Err(etcd.to_string()) }
-    })
-}
-
-/// Returns the ids of etcd's members by name, and of its cluster, as in etcd's headers.
-fn etcd_ids(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
-    let listed = cluster.etcdctl(&["member", "list", "-w", "json"])?.json()?;
-    let hex = |id: &Value| id.as_u64().map(|id| format!("{id:x}")).context("no id");
-    let mut ids = BTreeMap::from([("cluster".to_owned(), hex(&listed["header"]["cluster_id"])?)]);
-    for member in listed["members"].as_array().context("no members")? {
-        let name = member["name"].as_str().context("no name")?;
-        ids.insert(name.to_owned(), hex(&member["ID"])?);
-    }
-    Ok(ids)
-}
-
-/// Reads a key at etcd's client port, with a certificate from `stolen`.
-fn etcd_get(from: &Host, stolen: &Path, certificate: &str, address: &str) -> Result<CommandOutput> {
-    let own = stolen.join(certificate);
-    let mut command = from.command("etcdctl");
-    command.args(["--dial-timeout=5s", "--command-timeout=5s", "--cacert"]);
-    command.arg(stolen.join("ca.crt")).arg("--cert").arg(&own).arg("--key").arg(&own);
-    command.arg(format!("--endpoints=https://{address}:2379")).args(["get", "kept"]);
-    output_of(command.env("ETCDCTL_API", "3"))
-}
-
-/// Requests a path (the first of `words`) at etcd's peer port. The output includes the status.
-fn etcd_peer(from: &Host, stolen: &Path, address: &str, words: &[&str]) -> Result<CommandOutput> {
-    let (path, more) = words.split_first().context("no path")?;
-    let mut command = from.command("curl");
-    command.args(["-s", "-m", "10", "-i", "--http1.1", "--cacert"]).arg(stolen.join("ca.crt"));
-    command.arg("--cert").arg(stolen.join("peer.pem")).arg("--key").arg(stolen.join("peer.pem"));
-    output_of(command.args(more).arg(format!("https://{address}:2380{path}")))
 }
 
 /// Only the key of a certificate request is used.

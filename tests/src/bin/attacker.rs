@@ -21,8 +21,8 @@ async fn main() -> Result<()> {
         }
         _ => {
             bail!(
-                "usage: attacker probe|empty-proof|flood TARGET, relay LISTEN TARGET, impersonate DIR \
-                 TARGET"
+                "usage: attacker probe|empty-proof|flood TARGET, relay LISTEN TARGET, \
+                 impersonate DIR TARGET"
             )
         }
     }

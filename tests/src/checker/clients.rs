@@ -80,7 +80,7 @@ async fn work(
         while let Err(error) = client.read_all().await {
             if began.elapsed() > FINAL_READS_TIMEOUT {
                 return Err(error.context(format!(
-                    "{node} answered no last read within {FINAL_READS_TIMEOUT:?}, in a healthy cluster"
+                    "no final read through {node} within {FINAL_READS_TIMEOUT:?}"
                 )));
             }
             sleep(Duration::from_millis(200)).await;

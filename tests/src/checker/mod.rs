@@ -3,8 +3,8 @@
 //! history ([`invariants`], one file per claim). The one exception is the cluster id, which is also
 //! read from each machine's disk.
 //!
-//! Faults follow a [`schedule`] that is a pure function of a seed, so the seed is enough to repeat a
-//! failure.
+//! Faults follow a [`schedule`] that is a pure function of a seed, so the seed is enough to repeat
+//! a failure.
 
 pub mod access;
 pub mod clients;

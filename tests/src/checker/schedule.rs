@@ -321,11 +321,13 @@ mod tests {
         assert_eq!(Schedule::of(1).to_string(), PINNED);
     }
 
-    const PINNED: &str = "seed 1: 5 nodes; born under [Bridge(Leader)] for 4475 ms; node 2 loses its \
-                          power 425 ms after enough have started, for 2923 ms; [AddressChange(0)] for 3075 \
-                          ms, then a pause of 1090 ms; [Freeze(Node(1))] for 4690 ms, then a pause of 1443 ms; \
-                          [Loss { percent: 19 }] for 1048 ms, then a pause of 412 ms; [Freeze(Node(1))] \
-                          for 3441 ms, then a pause of 899 ms; [PowerLoss] for 4432 ms, then a pause of 1620 ms";
+    const PINNED: &str = "seed 1: 5 nodes; born under [Bridge(Leader)] for 4475 ms; node 2 \
+                          loses its power 425 ms after enough have started, for 2923 ms; \
+                          [AddressChange(0)] for 3075 ms, then a pause of 1090 ms; \
+                          [Freeze(Node(1))] for 4690 ms, then a pause of 1443 ms; [Loss { \
+                          percent: 19 }] for 1048 ms, then a pause of 412 ms; \
+                          [Freeze(Node(1))] for 3441 ms, then a pause of 899 ms; [PowerLoss] \
+                          for 4432 ms, then a pause of 1620 ms";
 
     #[test]
     fn every_kind_of_fault_and_every_cluster_size_is_in_a_few_hundred_seeds() {

@@ -8,8 +8,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Host;
 
-/// Runs `work` on a separate thread in the host's network namespace, with a single-threaded runtime:
-/// every socket that it opens belongs to the host.
+/// Runs `work` on a separate thread in the host's network namespace, with a single-threaded
+/// runtime: every socket that it opens belongs to the host.
 pub fn inside<T, F>(host: &Host, work: impl FnOnce() -> F + Send) -> Result<T>
 where
     T: Send,

@@ -2,9 +2,10 @@
 //! operations agrees with their times, and each read in it returns the last value written before.
 //!
 //! Gibbons and Korach, "Testing shared memories" (SIAM J. Comput. 26, 1997): in any such order the
-//! write of a value and its reads stand together. So one value comes before another if any operation
-//! on it ended before any operation on the other began. The history is linearizable exactly if no two
-//! values come before each other and no read ended before the write of its value began.
+//! write of a value and its reads stand together. So one value comes before another if any
+//! operation on it ended before any operation on the other began. The history is linearizable
+//! exactly if no two values come before each other and no read ended before the write of its value
+//! began.
 
 use std::collections::BTreeMap;
 
@@ -59,8 +60,8 @@ pub fn check(register: &Register) -> Vec<Violation> {
     found
 }
 
-/// Returns the operations by value. Writes that were neither acknowledged nor read are left out: they
-/// need not have happened.
+/// Returns the operations by value. Writes that were neither acknowledged nor read are left out:
+/// they need not have happened.
 fn spans(register: &Register) -> (Vec<ValueSpan>, Vec<Violation>) {
     let mut found = Vec::new();
     let mut spans: BTreeMap<Option<u64>, ValueSpan> = BTreeMap::new();

@@ -4,11 +4,11 @@
 //! A history of a grow-only set is linearizable exactly if all of [`no_phantom_value`],
 //! [`no_lost_write`], [`no_stale_read`], [`writes_in_order`] and [`reads_agree`] hold. To see that
 //! they suffice, order the operations by time (one ended before the other began) and by content (a
-//! write before the reads that show it, after those that do not). A cycle with several time steps can
-//! be shortened to one: if a<b and c<d, then a<d or c<b. Without a time step the shortest cycle is two
-//! reads that disagree. With one, it is a time step between two operations that the content orders the
-//! other way round: read to write (phantom), write to read (lost), read to read (stale), write to
-//! write (out of order).
+//! write before the reads that show it, after those that do not). A cycle with several time steps
+//! can be shortened to one: if a<b and c<d, then a<d or c<b. Without a time step the shortest cycle
+//! is two reads that disagree. With one, it is a time step between two operations that the content
+//! orders the other way round: read to write (phantom), write to read (lost), read to read (stale),
+//! write to write (out of order).
 //!
 //! `search` tries every order of a small history; tests compare the invariants with it.
 

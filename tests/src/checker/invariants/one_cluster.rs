@@ -1,5 +1,5 @@
-//! **Claim.** One token has one cluster: all nodes report the same cluster id, at all times, and so do
-//! their disks.
+//! **Claim.** One token has one cluster: all nodes report the same cluster id at all times, and so
+//! do their disks.
 
 use super::Violation;
 use crate::checker::history::ClusterIdReport;

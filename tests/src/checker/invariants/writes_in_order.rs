@@ -1,5 +1,5 @@
-//! **Claim.** A read that shows a write also shows every write that was acknowledged before that one
-//! began.
+//! **Claim.** A read that shows a write also shows every write that was acknowledged before that
+//! one began.
 
 use super::set::Content;
 use super::{SetIndex, Violation};

@@ -1,12 +1,15 @@
 //! A cluster's lifetime, then a search for each of its secrets in everything that others could see.
-//! Also: no crash writes a secret to disk.
+//! (Crashes: `core_dump`.)
 
-use std::collections::{BTreeMap, BTreeSet};
+mod commands;
+mod core_dump;
+mod search;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,70 +18,15 @@ use muster_state::Command as Change;
 use muster_storage::{self, SLED, StoreIdentity};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::{CommandOutput, binary, output_of};
-use muster_tests::lab::Lab;
-use muster_tests::loopback::LoopbackMachine;
-use muster_tests::secrets::{
-    Capture, Match, ProcessWatch, Search, Secret, changed_since, commands, files, if_exists,
-    is_readable_by_others,
-};
+use muster_tests::secrets::{Capture, ProcessWatch, Secret, changed_since, files};
 use muster_tests::{Cluster, Discovery, Plan, scenario, until};
 use musterd::membership::Membership;
 use musterd::raft::types::RaftStorage;
 use openraft::{EntryPayload, RaftLogReader as _};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-const FORMATS: [&str; 3] = ["table", "json", "yaml"];
-
-/// Every command with its allowed exit codes. A command of `musterctl` without a row fails the
-/// test. `TOKEN` is a token's id, `DIR` the operator's directory, `FORM` the output format.
-const COMMANDS: &[(&str, &[i32])] = &[
-    ("init made-FORM --out DIR/made-FORM", &[0]),
-    ("cluster create --control-planes 1 --workers 0 --name local-FORM --dir DIR/local-FORM", &[0]),
-    ("cluster list", &[0]),
-    ("cluster show local-FORM", &[0]),
-    (DESTROY, &[0]),
-    ("context add DIR/made-FORM --name added-FORM", &[0]),
-    ("context endpoints 10.0.0.1 --context added-FORM", &[0]),
-    // The last one made or added is the current one.
-    ("context use lab", &[0]),
-    ("context list", &[0]),
-    ("context show", &[0]),
-    ("context remove added-FORM", &[0]),
-    ("completion bash", &[0]),
-    ("version", &[0]),
-    ("members", &[0]),
-    ("status", &[0]),
-    ("status -n cp-2", &[0]),
-    ("health", &[0]),
-    ("token list", &[0]),
-    ("pki show", &[0]),
-    ("audit", &[0]),
-    ("etcd members", &[0]),
-    ("etcd status", &[0]),
-    ("etcd alarms", &[0]),
-    ("etcd alarms --disarm", &[0]),
-    ("etcd defrag -n cp-1", &[0]),
-    ("etcd forfeit-leadership", &[0]),
-    ("etcd snapshot DIR/snapshot-FORM", &[0]),
-    ("etcd client-config --out DIR/client-FORM", &[0]),
-    ("token revoke TOKEN", &[0, 1]),
-    ("node remove cp-9", &[1]),
-];
-
-const DESTROY: &str = "cluster destroy local-FORM";
-
-/// Command whose output is the secret. [`Run::token`] removes it, in every format.
-const SHOWS_A_SECRET: &str = "token create";
-
-/// Fails when `musterctl` has a command without a row.
-fn every_command_has_a_row() -> Result<()> {
-    let rows = || COMMANDS.iter().map(|(line, _)| *line).chain([SHOWS_A_SECRET]);
-    let is_of = |line: &str, command: &str| format!("{line} ").starts_with(&format!("{command} "));
-    let new = commands()?.into_iter().find(|command| !rows().any(|line| is_of(line, command)));
-    ensure!(new.is_none(), "`musterctl {}` has no row in COMMANDS", new.unwrap_or_default());
-    Ok(())
-}
+use self::commands::{COMMANDS, DESTROY, FORMATS, every_command_has_a_row};
+use self::search::search_everything;
 
 /// Name of the token that is pasted whole in place of its id.
 const PASTED_TOKEN: &str = "a revoked (pasted)";
@@ -479,129 +427,4 @@ fn capture_with_mark(cluster: &Cluster, capture: Capture) -> Result<Vec<u8>> {
     ensure!(has(b"_muster"), "no mDNS was seen");
     ensure!(frames.len() > 1 << 20, "only {} bytes were seen", frames.len());
     Ok(frames)
-}
-
-/// Searches everything.
-fn search_everything(lab: &Lab, run: &Run) -> Result<()> {
-    let search = Search::new(&run.secrets)?;
-    let mut wrong = BTreeSet::new();
-    for (place, text) in &run.seen {
-        // The pasted token is visible as an argument.
-        let typed =
-            |found: &Match| place.starts_with("/proc/") && found.name.contains(PASTED_TOKEN);
-        for found in search.scan(text).into_iter().filter(|found| !typed(found)) {
-            wrong.insert(format!("{place} shows {} ({})", found.name, found.encoding));
-        }
-    }
-    let mut places_by_secret: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut logs = BTreeSet::new();
-    for file in files(lab.dir())?.iter().filter(|file| !file.ends_with("frames")) {
-        let Some(text) = if_exists(fs::read(file))? else { continue };
-        let path = file.strip_prefix(lab.dir())?.display().to_string();
-        let is_log = file.extension().is_some_and(|extension| extension == "log");
-        logs.extend(is_log.then(|| path.clone()));
-        let open = is_readable_by_others(file)?;
-        ensure!(!(open && path.contains("/state/")), "{path} can be read by others");
-        for found in search.scan(&text) {
-            if is_log || open || !is_proper_place(&found.name, &path) {
-                wrong.insert(format!("{path} holds {} ({})", found.name, found.encoding));
-            }
-            places_by_secret.entry(found.name).or_default().insert(path.clone());
-        }
-    }
-    ensure!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
-    for log in ["cp-1/musterd.log", "cp-3/musterd.log", "worker-2/musterd.log"] {
-        ensure!(logs.contains(log), "{log} was not searched: {logs:?}");
-    }
-    ensure!(logs.iter().any(|log| log.ends_with("etcd.log")), "no log of etcd: {logs:?}");
-    let trace = fs::read_to_string(lab.dir().join("cp-3/musterd.log"))?;
-    ensure!(trace.contains("TRACE"), "cp-3 did not log everything");
-    // The search must find every secret that is stored somewhere.
-    for secret in &run.secrets {
-        let missed = !places_by_secret.contains_key(&secret.name)
-            && !secret.name.starts_with("the verifier of");
-        let shown_only = ["a revoked", "a stranger's", "a destroyed"];
-        let shown_only = shown_only.iter().any(|whose| secret.name.contains(whose));
-        ensure!(!missed || shown_only, "{} was found nowhere", secret.name);
-    }
-    Ok(())
-}
-
-/// Returns true if the secret may be in this file. Everything else is a leak, also in a private
-/// file.
-fn is_proper_place(secret: &str, path: &str) -> bool {
-    let is_voter = path.starts_with("cp-") || path.starts_with("operator/alone/");
-    let raft = is_voter && path.contains("/state/raft/");
-    if secret.starts_with("the secret of") {
-        // Configurations of machines, and an operator's context before its first contact.
-        let given = Path::new(path);
-        return path.starts_with("operator/")
-            && (given.extension().is_some_and(|kind| kind == "yaml") || given.ends_with("token"));
-    }
-    if secret.starts_with("the verifier of") || secret.ends_with("authority's key") {
-        return raft;
-    }
-    if secret == "the service-account key" {
-        return raft;
-    }
-    let owner = secret.strip_prefix("the identity of ");
-    let etcd = secret.strip_prefix("etcd's ").and_then(|rest| rest.split_once(" on "));
-    let operator = secret.strip_suffix(" of the operator");
-    owner.is_some_and(|name| path == format!("{name}/state/identity.key"))
-        || etcd.is_some_and(|(file, name)| path == format!("{name}/state/etcd/tls/{file}"))
-        || operator.is_some_and(|file| {
-            // `init` writes the key to the directory and to the context of that name.
-            path.starts_with("operator/")
-                && Path::new(path).file_name() == Path::new(file).file_name()
-        })
-}
-
-/// Returns a command without the right to trace others, run by the same user.
-fn without_ptrace(program: impl AsRef<Path>) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]).arg(program.as_ref());
-    command
-}
-
-fn send_signal(pid: u32, signal: Signal) -> Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")?;
-    Ok(kill_process(pid, signal)?)
-}
-
-#[test]
-fn a_crash_of_musterd_writes_no_core_and_no_other_process_reads_its_memory() -> Result<()> {
-    let machine = LoopbackMachine::new()?;
-    machine.change(|document| document["cluster"]["expect"] = Value::from(3))?;
-    let log = fs::File::create(machine.path("musterd.log"))?;
-    let mut command = without_ptrace(binary("musterd")?);
-    command.args(machine.arguments()).current_dir(machine.path(""));
-    let mut musterd = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-    let mut sleep = without_ptrace("sleep").arg("600").spawn()?;
-
-    let readable = |pid: u32| -> Result<bool> {
-        // The kernel makes the same check as for its memory: may the reader trace it (proc(5))?
-        let mut readlink = without_ptrace("readlink");
-        Ok(output_of(readlink.arg(format!("/proc/{pid}/exe")))?.code == Some(0))
-    };
-    // Once the lock exists, `main` is past its first lines.
-    let lock = machine.state().join("lock");
-    let looked =
-        until("musterd to start", HEALTHY, || lock.exists().then_some(()).ok_or("no lock"))
-            .and_then(|()| Ok((readable(musterd.id())?, readable(sleep.id())?)));
-    let limits = fs::read_to_string(format!("/proc/{}/limits", musterd.id()));
-    // Not SEGV, which Rust's handler treats as a possible stack overflow.
-    send_signal(musterd.id(), Signal::ABORT)?;
-    let status = musterd.wait()?;
-    sleep.kill()?;
-    sleep.wait()?;
-
-    let (musterd, other) = looked?;
-    ensure!(other, "an ordinary process of the same user is not readable: nothing is proved");
-    ensure!(!musterd, "another process of the same user can read the memory of musterd");
-    let limits = limits?;
-    let cores = limits.lines().find(|line| line.starts_with("Max core file size"));
-    let words: Vec<_> = cores.context("no limit")?.split_whitespace().collect();
-    ensure!(words[4..6] == ["0", "0"], "children may dump core: {words:?}");
-    ensure!(status.signal() == Some(6) && !status.core_dumped(), "{status}");
-    Ok(())
 }
