@@ -1,0 +1,24 @@
+//! Checks of the source tree: module cycles, crate layers, prose, file sizes, and the contract in
+//! the `.proto` files. It reads sources and manifests only, so it needs no root and no built
+//! binary. It does not check behaviour.
+
+pub mod cycles;
+mod imports;
+pub mod layers;
+mod modules;
+pub mod prose;
+
+use std::path::{Path, PathBuf};
+
+/// Root of the workspace.
+pub fn workspace() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root.pop();
+    root
+}
+
+/// `path` relative to the root of the workspace, for messages.
+pub fn shown(path: &Path) -> String {
+    path.strip_prefix(workspace()).unwrap_or(path).display().to_string()
+}
