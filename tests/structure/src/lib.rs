@@ -2,6 +2,7 @@
 //! the `.proto` files. It reads sources and manifests only, so it needs no root and no built
 //! binary. It does not check behaviour.
 
+pub mod contract;
 pub mod cycles;
 mod imports;
 pub mod layers;
