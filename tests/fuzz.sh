@@ -23,9 +23,9 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-trace-compares"
 
 # Crate and kind of test binary of all targets.
-parts=("muster-config --lib" "muster-pki --lib" "muster-formation --lib" "muster-sources --lib" "muster-gossip --lib"
-  "muster-init --lib" "muster-state --lib" "muster-storage --lib" "musterd --lib"
-  "musterctl --bins")
+parts=("muster-config --lib" "muster-pki --lib" "muster-transport --lib" "muster-sources --lib"
+  "muster-formation --lib" "muster-gossip --lib" "muster-init --lib" "muster-state --lib"
+  "muster-storage --lib" "musterd --lib" "musterctl --bins")
 cargo_test="cargo test --locked --target $host --target-dir target/fuzz"
 # shellcheck disable=SC2086 # each part is two words and more
 run() { $cargo_test --quiet -p $1 -- "${@:2}"; }
