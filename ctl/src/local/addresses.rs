@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::time::Duration;
 
 use muster_types::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
 
@@ -15,6 +16,10 @@ const WORKERS: u8 = 100;
 
 /// Number of blocks to try.
 const TRIES: usize = 64;
+
+/// Pause after a block that is in use. 50000 is in Linux's range for outgoing connections, and a
+/// socket that is not bound to an address holds it in every block, usually for seconds.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Error of [`LoopbackBlock::find`].
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +57,21 @@ impl LoopbackBlock {
         Ipv4Addr::new(127, self.0, self.1, last).into()
     }
 
-    /// Finds a block in which all ports of the nodes are free. `random` selects the blocks to try.
+    /// Finds a block in which all ports of the nodes are free. Waits while none is, half a minute at
+    /// most. `random` selects the blocks to try.
     pub(crate) fn find(
         control_planes: u8,
         workers: u8,
+        random: impl FnMut() -> u16,
+    ) -> Result<Self, AddressError> {
+        Self::find_with(control_planes, workers, random, std::thread::sleep)
+    }
+
+    fn find_with(
+        control_planes: u8,
+        workers: u8,
         mut random: impl FnMut() -> u16,
+        mut pause: impl FnMut(Duration),
     ) -> Result<Self, AddressError> {
         let mut failure = None;
         for _ in 0..TRIES {
@@ -66,6 +81,7 @@ impl LoopbackBlock {
                 Ok(()) => return Ok(block),
                 Err(error) => failure = Some(error),
             }
+            pause(PAUSE);
         }
         Err(failure.unwrap_or_else(|| AddressError {
             last: Ipv4Addr::LOCALHOST.into(),
@@ -91,15 +107,38 @@ impl LoopbackBlock {
 mod tests {
     use super::*;
 
+    /// Calls `find_with` with these numbers, and returns the pauses as well.
+    fn find(random: &[[u8; 2]]) -> (Result<LoopbackBlock, AddressError>, usize) {
+        let mut numbers = random.iter().cycle().map(|pair| u16::from_be_bytes(*pair));
+        let mut pauses = 0;
+        let found = LoopbackBlock::find_with(3, 1, || numbers.next().unwrap(), |_| pauses += 1);
+        (found, pauses)
+    }
+
     #[test]
     fn a_block_in_use_is_passed_over() {
         let taken = LoopbackBlock(77, 3);
         let _listener = TcpListener::bind((taken.control_plane(2), DEFAULT_PORT)).unwrap();
-        let mut answers = [u16::from_be_bytes([13, 3]), u16::from_be_bytes([13, 4])].into_iter();
-        let found = LoopbackBlock::find(3, 1, || answers.next().unwrap()).unwrap();
-        assert_eq!(found, LoopbackBlock(77, 4));
-        let error = LoopbackBlock::find(3, 1, || u16::from_be_bytes([13, 3])).unwrap_err();
-        assert_eq!(error.last, taken.control_plane(2));
+        let (found, pauses) = find(&[[13, 3], [13, 4]]);
+        assert_eq!((found.unwrap(), pauses), (LoopbackBlock(77, 4), 1));
+        let (error, pauses) = find(&[[13, 3]]);
+        assert_eq!((error.unwrap_err().last, pauses), (taken.control_plane(2), TRIES));
+    }
+
+    /// `cluster create` failed because an outgoing connection had been given port 50000.
+    #[test]
+    fn a_port_that_an_outgoing_connection_holds_is_waited_for() {
+        let block = LoopbackBlock(77, 5);
+        let outgoing = UdpSocket::bind((block.control_plane(3), DEFAULT_PORT)).unwrap();
+        outgoing.connect((block.control_plane(1), 9)).unwrap();
+        let mut outgoing = Some(outgoing);
+        let mut pauses = 0;
+        let pause = |_| {
+            pauses += 1;
+            outgoing = outgoing.take().filter(|_| pauses < 3);
+        };
+        let found = LoopbackBlock::find_with(3, 1, || u16::from_be_bytes([13, 5]), pause);
+        assert_eq!((found.unwrap(), pauses), (block, 3));
     }
 
     #[test]
