@@ -25,6 +25,13 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Last byte of the next address. Local clusters of `musterctl` use 127.64.0.0 to 127.127.255.255.
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
+/// An address of this process and call alone, 127.128.0.0 to 127.255.255.255. An outgoing connection
+/// over loopback comes from 127.0.0.1, so it takes none of its ports.
+fn own_address() -> Ipv4Addr {
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    Ipv4Addr::new(127, 128 | high, low, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Machine that is about to start `musterd`.
 #[derive(Debug)]
 pub struct LoopbackMachine {
@@ -39,8 +46,7 @@ impl LoopbackMachine {
     pub fn new() -> Result<Self> {
         let shared = MachineLock::shared()?;
         let files = tempfile::Builder::new().prefix("muster-loopback-").tempdir()?;
-        let [process, ..] = std::process::id().to_le_bytes();
-        let address = Ipv4Addr::new(127, 32, process, NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = own_address();
         let machine = Self { files, address, name: "cp-1".to_owned(), _shared: shared };
         let out = machine.path("init");
         let mut init = Command::new(binary("musterctl")?);

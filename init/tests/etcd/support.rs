@@ -276,6 +276,10 @@ pub(crate) async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Resul
     })
 }
 
+/// A free port outside the range of outgoing connections (Linux: 32768 to 60999), so that it is
+/// still free when etcd starts.
 fn free_port(address: IpAddr) -> Result<SocketAddr> {
-    Ok(TcpListener::bind((address, 0))?.local_addr()?)
+    let mut tries = (0..64).map(|_| (address, rand::random_range(10_000..30_000)).into());
+    let found = tries.find(|socket: &SocketAddr| TcpListener::bind(socket).is_ok());
+    found.with_context(|| format!("no free port on {address}"))
 }

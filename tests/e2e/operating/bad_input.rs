@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::cluster::HEALTHY;
 use muster_tests::ctl::{CommandOutput, binary};
-use muster_tests::loopback::{LoopbackMachine, RunningNode, FileTree, within};
+use muster_tests::loopback::{FileTree, LoopbackMachine, RunningNode, within};
 use muster_tests::until;
 use muster_types::{DEFAULT_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT};
 use serde_json::json;
@@ -169,7 +169,8 @@ fn has_logged(machine: &LoopbackMachine, words: &[&str]) -> Result<()> {
 fn a_busy_port_is_waited_for_and_is_a_problem_for_the_check() -> Result<()> {
     let machine = LoopbackMachine::new()?;
     let address = (machine.address(), DEFAULT_PORT);
-    let is_healthy = || machine.ctl(&["health"]).and_then(CommandOutput::success).map_err(|e| e.to_string());
+    let is_healthy =
+        || machine.ctl(&["health"]).and_then(CommandOutput::success).map_err(|e| e.to_string());
     let becomes_healthy = |node: RunningNode| {
         until("the node to be healthy", HEALTHY, is_healthy)?;
         node.stop()
