@@ -31,7 +31,8 @@ impl Dns {
     /// `_muster._udp`.
     pub fn serve(host: &Host, zone: &str, nodes: &BTreeMap<String, Ipv4Addr>) -> Result<Self> {
         let address = SocketAddr::new(IpAddr::V4(host.address()), 53);
-        let socket = socket_in(host, address)?;
+        let socket = host.inside(move || Ok(std::net::UdpSocket::bind(address)?))?;
+        socket.set_nonblocking(true)?;
         let catalog = catalog(zone, nodes)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -47,19 +48,6 @@ impl Dns {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-}
-
-/// Opens a socket in the host's network namespace, on a thread that enters the namespace and ends.
-fn socket_in(host: &Host, address: SocketAddr) -> Result<std::net::UdpSocket> {
-    let path = host.namespace_path();
-    std::thread::spawn(move || -> Result<std::net::UdpSocket> {
-        enter_network(&path)?;
-        let socket = std::net::UdpSocket::bind(address)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    })
-    .join()
-    .expect("the thread only opens a socket")
 }
 
 fn catalog(zone: &str, nodes: &BTreeMap<String, Ipv4Addr>) -> Result<Catalog> {

@@ -3,3 +3,4 @@
 mod bad_input;
 mod local;
 mod names;
+mod ports;

@@ -1,10 +1,14 @@
 //! Host of the lab: a network namespace, a host name, an address, a directory.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use muster_types::DEFAULT_PORT;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::disk::MountNamespace;
 use super::{Disk, Lab, Process, run};
@@ -53,6 +57,7 @@ impl Host {
         run("ip", &["-n", namespace, "link", "set", "eth0", "up"])?;
         host.add_address(host.address)?;
         run("ip", &["-n", namespace, "route", "add", "default", "dev", "eth0"])?;
+        host.reserve_ports(&DEFAULT_PORT.to_string())?;
         Ok(host)
     }
 
@@ -172,9 +177,31 @@ impl Host {
         Ok(())
     }
 
-    /// Path of this host's network namespace, to open sockets in it.
+    /// Keeps these ports from outgoing connections, as `deploy/muster.sysctl.conf` does; an empty list
+    /// gives them back.
+    pub fn reserve_ports(&self, ports: &str) -> Result<()> {
+        let write = "echo \"$0\" >/proc/sys/net/ipv4/ip_local_reserved_ports";
+        run("ip", &["netns", "exec", &self.namespace, "sh", "-c", write, ports]).map(drop)
+    }
+
+    /// Opens this host's namespace, to make a socket in it.
     pub fn namespace_path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.namespace)
+    }
+
+    /// Runs `work` in this host's network namespace, to make a socket in it: on a thread that enters
+    /// it and ends.
+    pub fn inside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let path = self.namespace_path();
+        let enter = move || {
+            let namespace = File::open(&path).with_context(|| path.display().to_string())?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        };
+        std::thread::spawn(enter).join().expect("the work does not panic")
     }
 
     fn add_address(&self, address: Ipv4Addr) -> Result<()> {
