@@ -7,6 +7,8 @@
 #   tests/soak.sh --short     every step, but shorter: within an hour
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
 rounds=5 model=600 matrix=1 births='every fail point, every founder, every way' cuts=5000 seeds=1..300 cases=20000 fuzz=120
 case ${1-} in
@@ -24,10 +26,12 @@ step() {
   printf '== %s in %ds\n' "$how" "$((SECONDS - from))"
 }
 
-((EUID == 0)) || { echo "soak.sh: network namespaces need root" >&2; exit 1; }
+need_root
+need_cargo
 deploy/prerequisites.sh \
   etcd-server etcd-client openssl iproute2 nftables strace util-linux gcc libc6-dev procps \
   e2fsprogs mount curl faketime nmap ngtcp2-client g++
+tools
 cargo build --locked --workspace --all-targets --quiet
 
 # Always the whole workspace, as it was built; see run.sh.
@@ -49,9 +53,9 @@ step "histories of the cluster state: $cases of each kind" \
   env MUSTER_CASES=$cases timeout 1h cargo test --locked --workspace --lib state::
 step "fuzz targets, $fuzz s each" tests/fuzz.sh $fuzz
 for ((round = 1; round <= rounds; round++)); do
-  step "everything, round $round of $rounds" \
-    cargo test --locked --workspace --no-fail-fast -- --test-threads=2
+  step "everything, round $round of $rounds" cargo nextest run --locked --workspace --profile ci
 done
+step 'advisories' tests/advisories.sh --if-reachable
 cat <<TEXT
 
 soak: births one fault deeper, each search for $model s at most; births by fail points: $births; $cuts power cuts a kind, fault

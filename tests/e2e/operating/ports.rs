@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use muster_tests::ctl::{binary, output_of};
-use muster_tests::lab::scenario;
+use muster_tests::scenario;
 use muster_types::DEFAULT_PORT;
 
 /// Time for which the connection holds the port.
