@@ -12,7 +12,7 @@ use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
 use tokio::runtime::Runtime;
 
-use crate::lab::{Host, enter_network};
+use crate::lab::Host;
 
 /// Serves one zone until dropped.
 pub struct Dns {

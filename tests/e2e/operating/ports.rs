@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use muster_tests::ctl::{binary, output_of};
 use muster_tests::scenario;
 use muster_types::DEFAULT_PORT;

@@ -20,7 +20,6 @@ use crate::api::node::unavailable;
 use crate::api::node_status::NodeStatusProvider;
 use crate::etcd_clients::{EtcdClientError, EtcdClients};
 use crate::raft::Group;
-use muster_state::command::RecordAudit;
 use muster_state::permissions::{AuthorizationError, Call};
 use muster_state::{Actor, ClusterState, Command, Outcome, Refusal, RefusalKind};
 
