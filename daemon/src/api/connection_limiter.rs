@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_transport::endpoint::Source;
+use muster_transport::limits::Source;
 
 /// Open connections that are not authenticated yet.
 #[derive(Debug)]

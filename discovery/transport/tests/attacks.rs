@@ -25,7 +25,7 @@ use muster_services::hello::hello_client::HelloClient;
 use muster_services::hello::hello_server::{Hello, HelloServer};
 use muster_services::node::node_server::NodeServer;
 use muster_transport::endpoint::{self, Bind, Endpoint, Trust};
-use muster_transport::hello::{HelloSession, ProveError, RejectReason};
+use muster_transport::hello::{self, HelloSession, ProveError, RejectReason};
 use muster_types::wire::{ALPN_HELLO, ALPN_NODE, MAX_MESSAGE};
 use muster_types::{ClusterId, Role};
 use rustls::sign::CertifiedKey;
@@ -104,7 +104,7 @@ impl Mallory {
         let (endpoint, listener) = bind(shown_to_dialer);
         let address = endpoint.local_address().unwrap();
         let onward = bind(shown_to_target).0.dial_hello(target).await.unwrap();
-        let hello = endpoint::service(HelloServer::new(Relay { onward, heard }));
+        let hello = hello::service(HelloServer::new(Relay { onward, heard }));
         let node = endpoint::service(NodeServer::new(Echo));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -519,7 +519,7 @@ async fn a_dialled_peer_cannot_forge_log_lines() {
     let (endpoint, listener) = Endpoint::bind(bind).unwrap();
     let address = endpoint.local_address().unwrap();
     let (hello, node) =
-        (endpoint::service(HelloServer::new(Liar)), endpoint::service(NodeServer::new(Echo)));
+        (hello::service(HelloServer::new(Liar)), endpoint::service(NodeServer::new(Echo)));
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     let mut tasks = JoinSet::new();

@@ -18,6 +18,7 @@ use muster_pki::tls::Credentials;
 use muster_services::hello::hello_server::HelloServer;
 use muster_services::node::node_client::NodeClient;
 use muster_transport::endpoint::{self, Bind, Directory, Endpoint, Peer, Trust};
+use muster_transport::hello;
 use muster_types::Role;
 use muster_types::wire::ALPN_NODE;
 use musterd::membership::Membership;
@@ -78,8 +79,8 @@ pub async fn impersonate(dir: &Path, target: SocketAddr) -> Result<()> {
     print_outcome("Renew", outcome)?;
 
     let stop = CancellationToken::new();
-    let hello = endpoint::service(HelloServer::new(super::probe::UnimplementedHello));
-    let node = hello.clone();
+    let hello = hello::service(HelloServer::new(super::probe::UnimplementedHello));
+    let node = endpoint::service(HelloServer::new(super::probe::UnimplementedHello));
     let serving = listener.run(hello, node, stop.clone());
     let calling = async {
         let called = make_every_call(&endpoint, id).await;

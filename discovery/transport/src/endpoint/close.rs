@@ -2,11 +2,9 @@
 
 use std::fmt;
 
+use muster_types::text::sanitize;
 use quinn::{ConnectionError, VarInt};
 use tonic::Status;
-
-use super::dial::DialError;
-use muster_types::text::sanitize;
 
 /// Reason for which this side closed a connection, as the QUIC application error code. No text is
 /// sent with it, so that an unauthenticated peer learns nothing.
@@ -106,6 +104,11 @@ impl DisconnectReason {
         }
     }
 
+    /// `is_rejection` is true if the peer answered and rejected this node.
+    pub(crate) fn of_dial(why: String, is_rejection: bool) -> Self {
+        Self { why, is_rejection }
+    }
+
     pub(crate) fn is_rejection(&self) -> bool {
         self.is_rejection
     }
@@ -114,13 +117,6 @@ impl DisconnectReason {
     pub(crate) fn status(&self, target: impl fmt::Display) -> Status {
         let text = format!("call {target}: {}", self.why);
         if self.is_rejection { Status::unauthenticated(text) } else { Status::unavailable(text) }
-    }
-}
-
-impl From<DialError> for DisconnectReason {
-    fn from(error: DialError) -> Self {
-        let is_rejection = matches!(error, DialError::Rejected { .. });
-        Self { why: error.to_string(), is_rejection }
     }
 }
 

@@ -1,32 +1,21 @@
 //! The QUIC endpoint of a node: one UDP socket, two ALPNs, gRPC over its streams, gossip in its
 //! datagrams.
 //!
-//! It owns every session: `muster-node/1` between members, `muster-hello/1` with peers that prove a
-//! token. It reads credentials and directory from a watch ([`Trust`]) and ends the sessions of a
+//! It owns every session: `muster-node/1` between members, `muster-hello/1` with peers that the
+//! protocol on top authenticates ([`SessionAuth`]). It reads credentials and directory from a watch ([`Trust`]) and ends the sessions of a
 //! member that leaves. It never decides membership, and knows nothing of what the calls mean.
 //!
 //! TLS 1.3 only, without 0-RTT and without resumption. Every session is a full handshake, so its
 //! keying material is unique and its peer was checked when it began. Connection migration is
 //! allowed: a session belongs to a key, not to an address, and a node's address may change.
 
-mod caller;
-mod channel;
-pub(crate) mod close;
+mod auth;
+mod close;
 mod connections;
-mod dead_peer;
-mod deadline;
-mod dial;
-mod gate;
-mod guard;
-pub(crate) mod http2;
-mod proof_failures;
-mod redact;
-pub(crate) mod serve;
-mod session_manager;
-mod source;
+mod parameters;
+mod rpc;
+mod sessions;
 mod tls;
-mod transport;
-mod trust;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -35,25 +24,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_pki::identity::Identity;
+use muster_types::error::chain;
 use muster_types::{NodeId, PublicKey};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use caller::Caller;
-pub use channel::NodeChannel;
-pub use dial::DialError;
-pub use http2::{Service, StreamChannel as HelloChannel, service};
-pub use source::Source;
-pub use transport::{HELLO_CALL_TIMEOUT, HELLO_IDLE_TIMEOUT, MAX_DATAGRAM, PROOF_TIMEOUT};
-pub use trust::{Directory, Peer, Trust, WatchedTrust};
+pub use auth::{AuthState, ChannelBinding, RejectReason, Rejection, SessionAuth, SessionService};
+pub use connections::channel::NodeChannel;
+pub use connections::dial::DialError;
+pub use parameters::{HELLO_CALL_TIMEOUT, HELLO_IDLE_TIMEOUT, MAX_DATAGRAM, PROOF_TIMEOUT};
+pub use rpc::caller::Caller;
+pub use rpc::http2::{Service, StreamChannel, service};
+pub use sessions::dialled::DialledSession;
+pub use tls::trust::{Directory, Peer, Trust, WatchedTrust};
 
-use crate::hello::{HelloSession, Rejection};
-use channel::Lane;
 use close::CloseCode;
-use serve::Services;
-use session_manager::{EndpointRequest, SessionManager};
+use connections::dial;
+use connections::peer::Lane;
+use connections::request::EndpointRequest;
+use sessions::manager::SessionManager;
+use sessions::serve::{DatagramSender, DatagramSink, Services};
 use tls::Tls;
+use tls::handshake::Handshake;
 
 /// Capacity of the request queue. When it is full, datagrams are dropped and calls wait.
 const REQUEST_QUEUE: usize = 1024;
@@ -95,7 +88,7 @@ pub struct Endpoint {
     tls: Tls,
     me: PublicKey,
     inbox: mpsc::Sender<EndpointRequest>,
-    datagram_sink: Arc<watch::Sender<Option<serve::DatagramSender>>>,
+    datagram_sink: Arc<watch::Sender<Option<DatagramSender>>>,
 }
 
 /// Number of handshakes since the endpoint was opened.
@@ -110,7 +103,7 @@ pub struct Handshakes {
 }
 
 /// Task of the endpoint; it is run once. Until it runs, no session is accepted and members cannot
-/// be called. [`Endpoint::dial_hello`] works without it.
+/// be called. [`Endpoint::dial`] works without it.
 #[derive(Debug)]
 #[must_use = "members are served and called only while the endpoint task runs"]
 pub struct EndpointTask {
@@ -119,7 +112,7 @@ pub struct EndpointTask {
     me: PublicKey,
     trust: watch::Receiver<Arc<Trust>>,
     inbox: mpsc::Receiver<EndpointRequest>,
-    datagram_sink: serve::DatagramSink,
+    datagram_sink: DatagramSink,
     rejections: Option<mpsc::Sender<Rejection>>,
 }
 
@@ -132,7 +125,7 @@ impl Endpoint {
             _ => BindError::Socket { address, source },
         };
         let socket = socket(address).map_err(failed)?;
-        let config = transport::endpoint_config(&identity);
+        let config = parameters::endpoint_config(&identity);
         let runtime = Arc::new(quinn::TokioRuntime);
         let quic = quinn::Endpoint::new(config, None, socket, runtime).map_err(failed)?;
         let (inbox, requests) = mpsc::channel(REQUEST_QUEUE);
@@ -168,18 +161,13 @@ impl Endpoint {
         NodeChannel::new(peer, Lane::Bulk, self.inbox.clone())
     }
 
-    /// Opens a session with the peer at an address. No token is proved yet: call
-    /// [`HelloSession::prove`] next.
-    pub async fn dial_hello(&self, address: SocketAddr) -> Result<HelloSession, DialError> {
+    /// Opens a session with the peer at an address. Any key is accepted; nothing is proved yet.
+    pub async fn dial(&self, address: SocketAddr) -> Result<DialledSession, DialError> {
         let config = self.tls.hello_client_config();
         let connection = dial::race(&self.quic, &config, &[address]).await?;
         let failed = |why| DialError::Failed { address, why };
-        let handshake = tls::Handshake::of(connection).map_err(failed)?;
-        let exporter = tls::exporter(&handshake.connection)
-            .ok_or_else(|| failed("the session has no keying material".to_owned()))?;
-        HelloSession::open(handshake.connection, exporter, self.me, handshake.peer.public_key)
-            .await
-            .map_err(|e| failed(http2::error_chain(&*e)))
+        let handshake = Handshake::of(connection).map_err(failed)?;
+        DialledSession::open(handshake, self.me).await.map_err(|e| failed(chain(&*e)))
     }
 
     /// Returns the receiver of members' datagrams, each with the sender that its certificate names.
@@ -237,7 +225,12 @@ impl EndpointTask {
 
     /// Serves both ALPNs and keeps the connections to members until `stop`; then closes all
     /// sessions and the socket.
-    pub async fn run(self, hello: Service, node: Service, stop: CancellationToken) {
+    pub async fn run<A: SessionAuth>(
+        self,
+        hello: SessionService<A>,
+        node: Service,
+        stop: CancellationToken,
+    ) {
         let Self { quic, tls, me, trust, inbox, datagram_sink, rejections } = self;
         quic.set_server_config(Some(tls.server()));
         let services = Services { hello, node, trust, datagram_sink, rejections };

@@ -1,26 +1,22 @@
 //! Dialler's side of the protocol.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use muster_messages::hello::ProveRequest;
-use muster_pki::proof::{Side, Transcript};
+use muster_pki::proof::Side;
 use muster_pki::token::{Token, TokenId, Verifier};
 use muster_services::hello::hello_client::HelloClient as Generated;
+use muster_types::text::sanitize;
 use muster_types::wire::{MAX_HELLO_MESSAGE, MAX_MESSAGE};
 use muster_types::{NodeId, PublicKey};
-use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status};
 
-use crate::endpoint::HelloChannel;
-use crate::endpoint::close::CloseCode;
-use crate::endpoint::http2::{Limits, Tasks, connect, stream};
-use crate::endpoint::serve::close_when_silent;
-use muster_types::text::sanitize;
+use super::session::transcript;
+use crate::endpoint::{DialError, DialledSession, Endpoint, StreamChannel};
 
 /// Generated client over a hello session.
-pub type HelloClient = Generated<HelloChannel>;
+pub type HelloClient = Generated<StreamChannel>;
 
 /// Reasons why a token proof failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,70 +38,44 @@ pub enum ProveError {
 /// Session with a listener on `muster-hello/1`. It closes when dropped, and about three seconds
 /// after the listener falls silent. Calls obey the deadline that `tonic::Request::set_timeout`
 /// sets.
+#[derive(Debug)]
 pub struct HelloSession {
-    connection: quinn::Connection,
-    exporter: [u8; 32],
-    me: PublicKey,
-    peer: PublicKey,
-    call: HelloChannel,
+    session: DialledSession,
     is_proven: AtomicBool,
-    _tasks: DropGuard,
 }
 
-impl fmt::Debug for HelloSession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HelloSession")
-            .field("peer", &self.peer)
-            .field("remote", &self.remote())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Drop for HelloSession {
-    fn drop(&mut self) {
-        CloseCode::Done.close(&self.connection);
+impl Endpoint {
+    /// Opens a session with the peer at an address. No token is proved yet: call
+    /// [`HelloSession::prove`] next.
+    pub async fn dial_hello(&self, address: SocketAddr) -> Result<HelloSession, DialError> {
+        let session = self.dial(address).await?;
+        Ok(HelloSession { session, is_proven: AtomicBool::new(false) })
     }
 }
 
 impl HelloSession {
-    pub(crate) async fn open(
-        connection: quinn::Connection,
-        exporter: [u8; 32],
-        me: PublicKey,
-        peer: PublicKey,
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let stop = CancellationToken::new();
-        let tasks = Tasks::new(stop.clone());
-        let (send, receive) = connection.open_bi().await?;
-        let sender = connect(stream(send, receive), Limits::HELLO, tasks.clone()).await?;
-        hyper::rt::Executor::execute(&tasks, close_when_silent(connection.clone()));
-        let call = HelloChannel { sender, connection: connection.clone() };
-        let is_proven = AtomicBool::new(false);
-        Ok(Self { connection, exporter, me, peer, call, is_proven, _tasks: stop.drop_guard() })
-    }
-
     /// Returns the listener's key, proved in the handshake.
     pub fn peer(&self) -> PublicKey {
-        self.peer
+        self.session.binding().listener
     }
 
     /// Returns the listener's node id.
     pub fn node_id(&self) -> NodeId {
-        muster_pki::identity::node_id(&self.peer)
+        muster_pki::identity::node_id(&self.peer())
     }
 
     pub fn remote(&self) -> SocketAddr {
-        self.connection.remote_address()
+        self.session.remote()
     }
 
     /// Returns the session's keying material that proofs bind, the same on both sides.
     pub fn exporter(&self) -> [u8; 32] {
-        self.exporter
+        self.session.binding().exporter
     }
 
     /// Returns the session for other generated clients.
-    pub fn channel(&self) -> HelloChannel {
-        self.call.clone()
+    pub fn channel(&self) -> StreamChannel {
+        self.session.channel()
     }
 
     /// Returns true if both sides have proved the token to each other.
@@ -115,7 +85,7 @@ impl HelloSession {
 
     /// Returns true if the session has ended.
     pub fn is_closed(&self) -> bool {
-        self.connection.close_reason().is_some()
+        self.session.is_closed()
     }
 
     /// Proves the token to the listener, then checks the listener's proof of it.
@@ -126,12 +96,7 @@ impl HelloSession {
     /// Like [`Self::prove`], for callers that hold only a verifier.
     pub async fn prove_with(&self, token: &TokenId, verifier: &Verifier) -> Result<(), ProveError> {
         let remote = self.remote();
-        let transcript = Transcript {
-            exporter: self.exporter,
-            dialer: self.me,
-            listener: self.peer,
-            token: token.clone(),
-        };
+        let transcript = transcript(self.session.binding(), token.clone());
         let token = || token.clone();
         let proof = verifier.prove(Side::Dialer, &transcript).to_vec();
         let request = ProveRequest { token_id: token().to_string(), proof };
@@ -142,7 +107,7 @@ impl HelloSession {
             _ => ProveError::Failed { remote, token: token(), status: Box::new(status) },
         })?;
         if !verifier.check(Side::Listener, &transcript, &reply.into_inner().proof) {
-            CloseCode::Denied.close(&self.connection);
+            self.session.deny();
             return Err(ProveError::Impostor { remote, token: token() });
         }
         self.is_proven.store(true, Ordering::Release);
@@ -153,6 +118,6 @@ impl HelloSession {
     /// answered. Until then the listener's messages are limited as tightly as ours.
     pub fn client(&self) -> HelloClient {
         let limit = if self.is_proven() { MAX_MESSAGE } else { MAX_HELLO_MESSAGE };
-        Generated::new(self.call.clone()).max_decoding_message_size(limit)
+        Generated::new(self.channel()).max_decoding_message_size(limit)
     }
 }

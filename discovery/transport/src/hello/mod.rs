@@ -9,65 +9,24 @@ mod client;
 mod server;
 mod session;
 
-use std::fmt;
-use std::net::SocketAddr;
-
 use muster_messages::hello::{
     AnchorReply, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, RenewReply,
 };
 use muster_pki::token::{TokenId, Verifier};
-use muster_types::PublicKey;
 use tonic::Status;
 
 use crate::endpoint::Caller;
 
+pub use crate::endpoint::{RejectReason, Rejection};
 pub use client::{HelloClient, HelloSession, ProveError};
-pub use server::Server;
-pub use session::{AuthState, Session};
+pub use server::{Server, service};
+pub use session::Session;
 
 /// Peer that has proved a token on this session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthenticatedPeer {
     pub caller: Caller,
     pub token: TokenId,
-}
-
-/// Rejected attempt, for the audit log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    pub remote: SocketAddr,
-    pub public_key: PublicKey,
-    /// Token it claimed; None if it sent no well-formed token id.
-    pub token: Option<TokenId>,
-    pub reason: RejectReason,
-}
-
-/// Reason of a rejection. It is never sent to the peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RejectReason {
-    /// The token id is malformed.
-    NotAToken,
-    /// No valid token has this id: unknown, revoked, expired or used up.
-    UnknownToken,
-    /// The token is known; the proof is wrong.
-    WrongProof,
-    /// A worker made a call reserved for control-plane members: it does not run an unmodified
-    /// `musterd`.
-    NotForWorkers,
-    /// A removed node asked for a certificate.
-    Removed,
-}
-
-impl fmt::Display for RejectReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAToken => "the token id is malformed",
-            Self::UnknownToken => "no token of this id is valid here",
-            Self::WrongProof => "the proof of the token is wrong",
-            Self::NotForWorkers => "a worker called what only control-plane members may",
-            Self::Removed => "a removed node asked for a certificate",
-        })
-    }
 }
 
 /// Handler of the hello protocol. Unauthenticated peers reach only [`HelloHandler::renew`] and

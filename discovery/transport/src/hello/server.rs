@@ -14,7 +14,7 @@ use muster_types::wire::MAX_HELLO_MESSAGE;
 use tonic::{Request, Response, Status};
 
 use super::{AuthenticatedPeer, HelloHandler, RejectReason, Rejection, Session, bounds};
-use crate::endpoint::{self, Caller, Service};
+use crate::endpoint::{self, Caller, SessionService};
 
 /// Hello service in front of a [`HelloHandler`].
 #[derive(Clone)]
@@ -35,8 +35,8 @@ impl Server {
 
     /// Returns the service for [`crate::endpoint::EndpointTask::run`], with the size limit for
     /// messages of unauthenticated peers.
-    pub fn service(self) -> Service {
-        endpoint::service(HelloServer::new(self).max_decoding_message_size(MAX_HELLO_MESSAGE))
+    pub fn service(self) -> SessionService<Session> {
+        service(HelloServer::new(self).max_decoding_message_size(MAX_HELLO_MESSAGE))
     }
 
     /// Returns the authenticated peer of a request. The endpoint has already rejected all others.
@@ -68,6 +68,12 @@ impl Server {
         let Caller { remote, public_key, .. } = *caller;
         self.handler.on_rejection(Rejection { remote, public_key, token, reason });
     }
+}
+
+/// Wraps any generated hello server, with its message limits set. Its calls are authorised by
+/// [`Session`].
+pub fn service<T: Hello>(server: HelloServer<T>) -> SessionService<Session> {
+    SessionService::new(endpoint::service(server), Session::new)
 }
 
 /// Returns the uniform rejection: no reason is revealed.

@@ -2,20 +2,22 @@
 //! and the result of the proof.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_pki::proof::Transcript;
 use muster_pki::token::TokenId;
-use muster_types::PublicKey;
 use tokio::sync::watch;
 use tonic::Status;
+
+use crate::endpoint::{AuthState, ChannelBinding, SessionAuth};
 
 /// Calls that need no proof: the proof itself, and the renewal of a member known by its key.
 const CALLS_BEFORE_PROOF: [&str; 2] =
     ["/muster.hello.v1.Hello/Prove", "/muster.hello.v1.Hello/Renew"];
 
 /// Number of calls that a session may make before it has proved the token.
-const MAX_CALLS_BEFORE_PROOF: u64 = 8;
+const MAX_CALLS_BEFORE_PROOF: u32 = 8;
 
 /// Handle to the session that a request came over. The endpoint puts it into the request's
 /// extensions.
@@ -23,38 +25,27 @@ const MAX_CALLS_BEFORE_PROOF: u64 = 8;
 pub struct Session(Arc<Shared>);
 
 struct Shared {
-    exporter: [u8; 32],
-    dialer: PublicKey,
-    listener: PublicKey,
-    auth_state: watch::Sender<AuthState>,
-    calls: watch::Sender<u64>,
-}
-
-/// Authentication state of the peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AuthState {
-    /// No proof yet.
-    Pending,
-    /// Has proved this token.
-    Authenticated(TokenId),
-    /// Gave a wrong proof; the session is about to be closed.
-    Denied,
+    binding: ChannelBinding,
+    state: watch::Sender<AuthState>,
+    /// Token of the latest correct proof.
+    token: Mutex<Option<TokenId>>,
+    calls: AtomicU32,
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("dialer", &self.0.dialer)
-            .field("auth_state", &*self.0.auth_state.borrow())
+            .field("dialer", &self.0.binding.dialer)
+            .field("state", &*self.0.state.borrow())
             .finish_non_exhaustive()
     }
 }
 
 impl Session {
-    /// `exporter` is the connection's keying material under `muster_pki::proof::EXPORTER_LABEL`.
-    pub(crate) fn new(exporter: [u8; 32], dialer: PublicKey, listener: PublicKey) -> Self {
-        let (auth_state, calls) = (watch::Sender::new(AuthState::Pending), watch::Sender::new(0));
-        Self(Arc::new(Shared { exporter, dialer, listener, auth_state, calls }))
+    pub(crate) fn new(binding: ChannelBinding) -> Self {
+        let state = watch::Sender::new(AuthState::Pending);
+        let (token, calls) = (Mutex::default(), AtomicU32::new(0));
+        Self(Arc::new(Shared { binding, state, token, calls }))
     }
 
     /// Returns the session that a request came over.
@@ -70,24 +61,26 @@ impl Session {
 
     /// Returns the inputs that a proof of this token must bind.
     pub(crate) fn transcript(&self, token: TokenId) -> Transcript {
-        let Shared { exporter, dialer, listener, .. } = *self.0;
-        Transcript { exporter, dialer, listener, token }
+        transcript(&self.0.binding, token)
     }
 
     /// Returns the token that the peer has proved.
     pub fn proven_token(&self) -> Option<TokenId> {
-        match &*self.0.auth_state.borrow() {
-            AuthState::Authenticated(token) => Some(token.clone()),
+        match *self.0.state.borrow() {
+            AuthState::Authenticated => {
+                self.0.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+            }
             AuthState::Pending | AuthState::Denied => None,
         }
     }
 
     /// Records a correct proof. Returns false if the session was denied: it stays denied.
     pub(crate) fn authenticate(&self, token: TokenId) -> bool {
-        self.0.auth_state.send_if_modified(|auth_state| {
-            let may = *auth_state != AuthState::Denied;
+        self.0.state.send_if_modified(|state| {
+            let may = *state != AuthState::Denied;
             if may {
-                *auth_state = AuthState::Authenticated(token);
+                *self.0.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+                *state = AuthState::Authenticated;
             }
             may
         })
@@ -95,43 +88,52 @@ impl Session {
 
     /// Records a wrong proof, permanently.
     pub(crate) fn deny(&self) {
-        self.0.auth_state.send_replace(AuthState::Denied);
+        self.0.state.send_replace(AuthState::Denied);
     }
+}
 
-    pub(crate) fn auth_state(&self) -> watch::Receiver<AuthState> {
-        self.0.auth_state.subscribe()
-    }
-
-    /// Returns true if the peer may make this call now.
-    pub(crate) fn may_call(&self, path: &str) -> bool {
-        match &*self.0.auth_state.borrow() {
-            AuthState::Authenticated(_) => true,
+impl SessionAuth for Session {
+    fn may_call(&self, path: &str) -> bool {
+        match *self.0.state.borrow() {
+            AuthState::Authenticated => true,
             AuthState::Pending => {
                 CALLS_BEFORE_PROOF.contains(&path)
-                    && *self.0.calls.borrow() < MAX_CALLS_BEFORE_PROOF
+                    && self.0.calls.load(Ordering::Relaxed) < MAX_CALLS_BEFORE_PROOF
             }
             AuthState::Denied => false,
         }
     }
 
-    /// Counts a call: the session is in use.
-    pub(crate) fn note_call(&self) {
-        self.0.calls.send_modify(|calls| *calls = calls.wrapping_add(1));
+    fn note_call(&self) {
+        if *self.0.state.borrow() == AuthState::Pending {
+            self.0.calls.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    pub(crate) fn calls(&self) -> watch::Receiver<u64> {
-        self.0.calls.subscribe()
+    fn state(&self) -> watch::Receiver<AuthState> {
+        self.0.state.subscribe()
     }
+}
+
+/// Returns the inputs that a proof of this token must bind on this channel.
+pub(crate) fn transcript(binding: &ChannelBinding, token: TokenId) -> Transcript {
+    let ChannelBinding { exporter, dialer, listener } = *binding;
+    Transcript { exporter, dialer, listener, token }
 }
 
 #[cfg(test)]
 mod tests {
     use muster_pki::token::Token;
+    use muster_types::PublicKey;
 
     use super::*;
 
     fn session() -> Session {
-        Session::new([1; 32], PublicKey::from_bytes([2; 32]), PublicKey::from_bytes([3; 32]))
+        Session::new(ChannelBinding {
+            exporter: [1; 32],
+            dialer: PublicKey::from_bytes([2; 32]),
+            listener: PublicKey::from_bytes([3; 32]),
+        })
     }
 
     #[test]

@@ -4,53 +4,73 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use muster_pki::identity::node_id;
 use muster_types::{NodeId, PublicKey};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{PeerConnection, PeerState};
-use super::close::{CloseCode, DisconnectReason};
-use super::connections::{DialPlan, Origin, PeerConnections, SessionId};
-use super::dial::{DialError, race};
-use super::gate::{Decision, Gate, HandshakePermit, HandshakeRequest};
-use super::guard::{HelloGuard, NodeGuard};
-use super::http2::Guarded;
-use super::proof_failures::ProofFailures;
-use super::serve::{
-    ProofOutcome, ServedConnection, Services, await_proof, until_closed, until_hello_ends,
-};
-use super::source::Source;
-use super::tls::{self, Alpn, Handshake, Tls};
-use super::transport::{
-    CHECK_INTERVAL, HANDSHAKE_TIMEOUT, HELLO_CALL_TIMEOUT, apply_member_limits,
-};
-use super::trust::Trust;
-use crate::hello::Session;
+use super::proof::{ProofOutcome, WatchedSession};
+use super::serve::{ServedConnection, Services};
+use crate::endpoint::auth::{ChannelBinding, SessionAuth};
+use crate::endpoint::close::{CloseCode, DisconnectReason};
+use crate::endpoint::connections::dead_peer::CHECK_INTERVAL;
+use crate::endpoint::connections::dial::{DialError, race};
+use crate::endpoint::connections::peer::PeerConnection;
+use crate::endpoint::connections::request::EndpointRequest;
+use crate::endpoint::connections::{DialPlan, Origin, PeerConnections, SessionId};
+use crate::endpoint::parameters::{HANDSHAKE_TIMEOUT, HELLO_CALL_TIMEOUT, apply_member_limits};
+use crate::endpoint::rpc::guard::{HelloGuard, NodeGuard};
+use crate::endpoint::rpc::http2::Guarded;
+use crate::endpoint::tls::Tls;
+use crate::endpoint::tls::handshake::{Alpn, Handshake, exporter};
+use crate::endpoint::tls::trust::Trust;
+use crate::limits::gate::{Decision, Gate, HandshakePermit, HandshakeRequest};
+use crate::limits::{ConcurrencyLimiter, Permit, RateLimiter, Source};
 
 /// Limits on authenticated hello sessions, in total and per identity.
 const MAX_AUTHENTICATED: usize = 1024;
 const MAX_PER_IDENTITY: usize = 8;
 
-/// Requests to the endpoint's task.
-#[derive(Debug)]
-pub(crate) enum EndpointRequest {
-    Subscribe { peer: NodeId, reply: oneshot::Sender<watch::Receiver<PeerState>> },
-    Connect { peer: NodeId },
-    Datagram { peer: NodeId, datagram: Bytes, is_optional: bool },
-}
+/// Failed proofs that a source may make in a burst, and the interval after which one more is
+/// allowed. A token has at least 128 bits and cannot be guessed. The limit protects the audit log
+/// and the CPU from attempts.
+const FAILED_PROOF_BURST: u32 = 10;
+const FAILED_PROOF_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Results of the subtasks.
+/// Sources with failed proofs that are tracked.
+const MAX_FAILED_SOURCES: usize = 1024;
+
+/// Results of the subtasks. A permit that a subtask holds returns with its result.
 #[derive(Debug)]
-enum TaskOutput {
-    HandshakeDone { permit: HandshakePermit, from: SocketAddr, outcome: Result<Handshake, String> },
-    Dialled { peer: NodeId, outcome: Result<Handshake, DialError> },
-    ProofPhaseDone { id: SessionId, session: Session, outcome: ProofOutcome },
-    SessionEnded { id: SessionId, why: DisconnectReason },
+enum TaskOutput<A> {
+    HandshakeDone {
+        permit: HandshakePermit,
+        from: SocketAddr,
+        outcome: Result<Handshake, String>,
+    },
+    Dialled {
+        peer: NodeId,
+        outcome: Result<Handshake, DialError>,
+    },
+    ProofPhaseDone {
+        id: SessionId,
+        permit: HandshakePermit,
+        session: WatchedSession<A>,
+        outcome: ProofOutcome,
+    },
+    HelloSessionEnded {
+        id: SessionId,
+        permit: Option<Permit<NodeId>>,
+        why: DisconnectReason,
+    },
+    NodeSessionEnded {
+        id: SessionId,
+        why: DisconnectReason,
+    },
 }
 
 /// Session of either ALPN.
@@ -58,29 +78,22 @@ enum TaskOutput {
 struct SessionEntry {
     peer: NodeId,
     served: ServedConnection,
-    kind: SessionKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SessionKind {
-    Node,
-    /// Holds a permit of the gate until the token is proved.
-    Pending(HandshakePermit),
-    Authenticated,
 }
 
 #[derive(Debug)]
-pub(crate) struct SessionManager {
+pub(crate) struct SessionManager<A> {
     quic: quinn::Endpoint,
     tls: Tls,
     me: PublicKey,
-    services: Services,
+    services: Services<A>,
     connections: PeerConnections,
     gate: Gate,
-    proof_failures: ProofFailures,
+    failed_proofs: RateLimiter<Source>,
+    /// Limits authenticated hello sessions.
+    hello_limiter: ConcurrencyLimiter<NodeId>,
     sessions: BTreeMap<SessionId, SessionEntry>,
     last_id: u64,
-    tasks: JoinSet<TaskOutput>,
+    tasks: JoinSet<TaskOutput<A>>,
     /// Last applied credentials and directory, to detect members that left.
     known: Arc<Trust>,
     member_sources: BTreeSet<Source>,
@@ -91,8 +104,13 @@ fn sources(trust: &Trust) -> BTreeSet<Source> {
     addresses.map(|address| Source::from(*address)).collect()
 }
 
-impl SessionManager {
-    pub(crate) fn new(quic: quinn::Endpoint, tls: Tls, me: PublicKey, services: Services) -> Self {
+impl<A: SessionAuth> SessionManager<A> {
+    pub(crate) fn new(
+        quic: quinn::Endpoint,
+        tls: Tls,
+        me: PublicKey,
+        services: Services<A>,
+    ) -> Self {
         let known = Arc::clone(&services.trust.borrow());
         let member_sources = sources(&known);
         let connections = PeerConnections::new(node_id(&me));
@@ -102,8 +120,13 @@ impl SessionManager {
             me,
             services,
             connections,
-            gate: Gate::default(),
-            proof_failures: ProofFailures::default(),
+            gate: Gate::new(),
+            failed_proofs: RateLimiter::new(
+                FAILED_PROOF_BURST,
+                FAILED_PROOF_INTERVAL,
+                MAX_FAILED_SOURCES,
+            ),
+            hello_limiter: ConcurrencyLimiter::new(MAX_AUTHENTICATED, MAX_PER_IDENTITY),
             sessions: BTreeMap::new(),
             last_id: 0,
             tasks: JoinSet::new(),
@@ -186,16 +209,16 @@ impl SessionManager {
         let source = Source::from(from);
         let is_member_address = self.member_sources.contains(&source);
         let is_validated = incoming.remote_address_validated();
-        let permit =
-            match self.gate.acquire(HandshakeRequest { source, is_member_address, is_validated }) {
-                (Decision::Accept, Some(permit)) => permit,
-                (Decision::Retry, _) => {
-                    // Fails only for a validated address, which never gets a Retry.
-                    incoming.retry().ok();
-                    return;
-                }
-                (Decision::Refuse | Decision::Accept, _) => return incoming.refuse(),
-            };
+        let request = HandshakeRequest { source, is_member_address, is_validated };
+        let permit = match self.gate.acquire(request) {
+            Decision::Accept(permit) => permit,
+            Decision::Retry => {
+                // Fails only for a validated address, which never gets a Retry.
+                incoming.retry().ok();
+                return;
+            }
+            Decision::Refuse => return incoming.refuse(),
+        };
         let config = Arc::new(self.tls.server());
         self.tasks.spawn(async move {
             let handshake = async {
@@ -209,16 +232,15 @@ impl SessionManager {
         });
     }
 
-    fn on_task_end(&mut self, outcome: Result<TaskOutput, JoinError>) {
+    fn on_task_end(&mut self, outcome: Result<TaskOutput<A>, JoinError>) {
         match outcome {
-            Ok(TaskOutput::HandshakeDone { permit, from, outcome: Err(why) }) => {
-                self.gate.release(permit);
+            Ok(TaskOutput::HandshakeDone { from, outcome: Err(why), .. }) => {
                 tracing::debug!(%from, why, "handshake failed");
             }
             Ok(TaskOutput::HandshakeDone { permit, outcome: Ok(handshake), .. }) => {
                 match handshake.alpn {
                     Alpn::Node => {
-                        self.gate.release(permit);
+                        drop(permit);
                         self.start_node_session(handshake, false);
                     }
                     Alpn::Hello => self.start_hello_session(handshake, permit),
@@ -232,10 +254,19 @@ impl SessionManager {
                 tracing::debug!(peer = %peer.short(), %error, "dial failed");
                 self.connections.on_dial_failed(peer, error.into(), Instant::now());
             }
-            Ok(TaskOutput::ProofPhaseDone { id, session, outcome }) => {
+            Ok(TaskOutput::ProofPhaseDone { id, permit, session, outcome }) => {
                 self.on_proof_outcome(id, session, &outcome);
+                drop(permit);
             }
-            Ok(TaskOutput::SessionEnded { id, why }) => self.on_session_end(id, why),
+            Ok(TaskOutput::HelloSessionEnded { id, permit, why }) => {
+                drop(permit);
+                self.end_session(id, &why);
+            }
+            Ok(TaskOutput::NodeSessionEnded { id, why }) => {
+                if let Some(peer) = self.end_session(id, &why) {
+                    self.connections.on_closed(peer, id, why, Instant::now());
+                }
+            }
             Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
             Err(_cancelled) => {}
         }
@@ -269,9 +300,10 @@ impl SessionManager {
         self.connections.add(node_id, id, link, origin);
         let remote = connection.remote_address();
         tracing::debug!(peer = %node_id.short(), %remote, dialled_by_us, "session with member");
-        self.sessions.insert(id, SessionEntry { peer: node_id, served, kind: SessionKind::Node });
+        self.sessions.insert(id, SessionEntry { peer: node_id, served });
         self.tasks.spawn(async move {
-            TaskOutput::SessionEnded { id, why: until_closed(connection).await }
+            let why = DisconnectReason::of(&connection.closed().await);
+            TaskOutput::NodeSessionEnded { id, why }
         });
     }
 
@@ -279,68 +311,63 @@ impl SessionManager {
     fn start_hello_session(&mut self, handshake: Handshake, permit: HandshakePermit) {
         let Handshake { connection, peer, .. } = handshake;
         let source = Source::from(connection.remote_address());
-        let exporter = tls::exporter(&connection);
-        let (false, Some(exporter)) =
-            (self.proof_failures.is_blocked(source, Instant::now().into_std()), exporter)
-        else {
-            self.gate.release(permit);
+        let is_blocked = self.failed_proofs.is_limited(&source, Instant::now().into_std());
+        let (false, Some(exporter)) = (is_blocked, exporter(&connection)) else {
             return CloseCode::Busy.close(&connection);
         };
-        let session = Session::new(exporter, peer.public_key, self.me);
         let node_id = peer.node_id;
+        let service = self.services.hello.service.clone();
+        let binding = ChannelBinding { exporter, dialer: peer.public_key, listener: self.me };
+        let auth = (self.services.hello.begin)(binding);
+        let session = WatchedSession { connection, auth, activity: watch::Sender::new(()) };
         let guard = HelloGuard {
             peer,
-            connection: connection.clone(),
+            connection: session.connection.clone(),
             trust: self.services.trust.clone(),
-            session: session.clone(),
+            auth: session.auth.clone(),
+            activity: session.activity.clone(),
         };
-        let service = self.services.hello.clone();
         let served =
             ServedConnection::hello(Guarded { service, guard, timeout: Some(HELLO_CALL_TIMEOUT) });
         let id = self.next_id();
-        self.sessions
-            .insert(id, SessionEntry { peer: node_id, served, kind: SessionKind::Pending(permit) });
+        self.sessions.insert(id, SessionEntry { peer: node_id, served });
         self.tasks.spawn(async move {
-            let outcome = await_proof(connection, session.clone()).await;
-            TaskOutput::ProofPhaseDone { id, session, outcome }
+            let outcome = session.await_proof().await;
+            TaskOutput::ProofPhaseDone { id, permit, session, outcome }
         });
     }
 
     /// Handles the outcome of the proof phase.
-    fn on_proof_outcome(&mut self, id: SessionId, session: Session, outcome: &ProofOutcome) {
-        let authenticated = |entry: &&SessionEntry| entry.kind == SessionKind::Authenticated;
-        let total = self.sessions.values().filter(authenticated).count();
-        let Some(entry) = self.sessions.get_mut(&id) else { return };
-        let SessionKind::Pending(permit) = entry.kind else { return };
-        entry.kind = SessionKind::Authenticated;
-        let (peer, connection) = (entry.peer, entry.served.connection.clone());
-        self.gate.release(permit);
+    fn on_proof_outcome(
+        &mut self,
+        id: SessionId,
+        session: WatchedSession<A>,
+        outcome: &ProofOutcome,
+    ) {
+        let Some(entry) = self.sessions.get(&id) else { return };
         if let ProofOutcome::Closed { denied } = outcome {
             if *denied {
-                let source = Source::from(connection.remote_address());
-                self.proof_failures.record(source, Instant::now().into_std());
+                let source = Source::from(session.connection.remote_address());
+                self.failed_proofs.record(source, Instant::now().into_std());
             }
             self.sessions.remove(&id);
             return;
         }
-        let same =
-            self.sessions.values().filter(authenticated).filter(|other| other.peer == peer).count();
-        if total >= MAX_AUTHENTICATED || same > MAX_PER_IDENTITY {
-            CloseCode::Busy.close(&connection);
+        let permit = self.hello_limiter.try_acquire(entry.peer);
+        if permit.is_none() {
+            CloseCode::Busy.close(&session.connection);
         }
         self.tasks.spawn(async move {
-            TaskOutput::SessionEnded { id, why: until_hello_ends(connection, session).await }
+            let why = session.until_ended().await;
+            TaskOutput::HelloSessionEnded { id, permit, why }
         });
     }
 
-    fn on_session_end(&mut self, id: SessionId, why: DisconnectReason) {
-        let Some(SessionEntry { peer, kind, .. }) = self.sessions.remove(&id) else { return };
+    /// Removes an ended session. Returns its peer.
+    fn end_session(&mut self, id: SessionId, why: &DisconnectReason) -> Option<NodeId> {
+        let SessionEntry { peer, .. } = self.sessions.remove(&id)?;
         tracing::debug!(peer = %peer.short(), %why, "session ended");
-        match kind {
-            SessionKind::Node => self.connections.on_closed(peer, id, why, Instant::now()),
-            SessionKind::Pending(permit) => self.gate.release(permit),
-            SessionKind::Authenticated => {}
-        }
+        Some(peer)
     }
 
     /// Applies new credentials or a new directory and ends every session of a removed member.

@@ -1,9 +1,7 @@
 //! HTTP/2 over one bidirectional QUIC stream, either end: gRPC for tonic without tonic's transport.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::future::Future;
-use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,6 +9,7 @@ use std::time::Duration;
 use http_body_util::Limited;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use muster_types::error::chain;
 use tokio::io::Join;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,8 +18,8 @@ use tonic::body::Body;
 use tower::Service as _;
 use tower::util::BoxCloneSyncService;
 
-use super::close::DisconnectReason;
 use super::deadline::Deadline;
+use crate::endpoint::close::DisconnectReason;
 
 /// One stream, in the form that HTTP/2 needs.
 pub(crate) type Stream = TokioIo<Join<quinn::RecvStream, quinn::SendStream>>;
@@ -123,7 +122,7 @@ pub(crate) async fn connect(io: Stream, limits: Limits, tasks: Tasks) -> hyper::
 /// Handler of an ALPN's calls: a generated gRPC server.
 pub type Service = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
-/// Wraps a generated gRPC server, with its message limits set, for [`super::EndpointTask::run`].
+/// Wraps a generated gRPC server, with its message limits set, for [`crate::endpoint::EndpointTask::run`].
 pub fn service<S>(server: S) -> Service
 where
     S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
@@ -192,7 +191,7 @@ impl StreamChannel {
         connection
             .close_reason()
             .map_or_else(
-                || DisconnectReason::new(error_chain(error)),
+                || DisconnectReason::new(chain(error)),
                 |reason| DisconnectReason::of(&reason),
             )
             .status(connection.remote_address())
@@ -225,11 +224,4 @@ impl tower::Service<http::Request<Body>> for StreamChannel {
         let remote = self.connection.remote_address();
         Box::pin(deadline.enforce(remote, self.clone().send(request)))
     }
-}
-
-/// Returns the error and its causes on one line.
-pub(crate) fn error_chain(error: &dyn Error) -> String {
-    let links: Vec<_> =
-        iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect();
-    links.join(": ")
 }

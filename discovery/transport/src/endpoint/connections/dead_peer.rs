@@ -4,6 +4,29 @@
 //! a live peer acknowledges within a round trip. Silence after a packet that needs an
 //! acknowledgement is therefore a fault, and a new dial is the better choice.
 
+use std::time::Duration;
+
+/// Interval of the checks for silent connections.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(400);
+
+/// Silent samples in a row after which a connection is closed: at least three seconds. QUIC has
+/// sent six probes by then on a short, idle path.
+const MIN_SILENT_SAMPLES: u32 = 8;
+
+/// Long round trips, from distance or a busy peer, space the probes further apart. The peer then
+/// gets this many round trips, up to the limit.
+const SILENT_ROUND_TRIPS: u32 = 10;
+const MAX_SILENT_SAMPLES: u32 = 25;
+
+/// Returns the number of silent samples that closes a connection with this round trip time.
+pub(crate) fn max_silent_samples(round_trip: Duration) -> u32 {
+    let timeout = round_trip * SILENT_ROUND_TRIPS;
+    let samples = timeout.as_millis() / CHECK_INTERVAL.as_millis();
+    u32::try_from(samples)
+        .unwrap_or(MAX_SILENT_SAMPLES)
+        .clamp(MIN_SILENT_SAMPLES, MAX_SILENT_SAMPLES)
+}
+
 /// Counters of one connection at one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -78,5 +101,12 @@ mod tests {
         assert_eq!(detector.sample(at(7, 9)), 3);
         assert_eq!(detector.sample(at(8, 9)), 0);
         assert_eq!(detector.sample(at(8, 9)), 0);
+    }
+
+    #[test]
+    fn the_silence_limit_grows_with_the_round_trip_and_is_bounded() {
+        assert_eq!(max_silent_samples(Duration::from_micros(300)), 8);
+        assert_eq!(max_silent_samples(Duration::from_millis(600)), 15);
+        assert_eq!(max_silent_samples(Duration::from_hours(1)), 25);
     }
 }

@@ -1,17 +1,18 @@
 //! Authorisation of every call before its body is read. On `muster-node/1` the caller must still be
-//! a member and its role must allow the call. On `muster-hello/1` it must have proved the token.
+//! a member and its role must allow the call. On `muster-hello/1` the session's [`SessionAuth`] must allow it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use muster_types::{NodeId, PublicKey, Role};
+use muster_types::Role;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::caller::Caller;
 use super::http2::Authorize;
-use super::trust::Trust;
-use crate::hello::{RejectReason, Rejection, Session};
+use crate::endpoint::auth::{RejectReason, Rejection, SessionAuth};
+use crate::endpoint::tls::handshake::PeerKey;
+use crate::endpoint::tls::trust::Trust;
 
 /// Calls of `muster-node/1` that a worker may make. All others are rejected here, because a message
 /// is decoded as a whole before the service sees its sender.
@@ -20,13 +21,6 @@ const WORKER_CALLS: [&str; 2] = ["/muster.node.v1.Node/Report", "/muster.node.v1
 /// Largest request of a worker, in bytes. A report is far smaller, and a worker may have hundreds
 /// of requests in flight.
 pub(crate) const MAX_WORKER_REQUEST: usize = 16 << 10;
-
-/// Peer of a connection, as its certificate names it.
-#[derive(Debug, Clone)]
-pub(crate) struct PeerKey {
-    pub(crate) node_id: NodeId,
-    pub(crate) public_key: PublicKey,
-}
 
 /// Authorises the calls of a member.
 #[derive(Debug, Clone)]
@@ -39,11 +33,13 @@ pub(crate) struct NodeGuard {
 
 /// Authorises the calls of a hello session.
 #[derive(Debug, Clone)]
-pub(crate) struct HelloGuard {
+pub(crate) struct HelloGuard<A> {
     pub(crate) peer: PeerKey,
     pub(crate) connection: quinn::Connection,
     pub(crate) trust: watch::Receiver<Arc<Trust>>,
-    pub(crate) session: Session,
+    pub(crate) auth: A,
+    /// Notified of every call: the session is in use.
+    pub(crate) activity: watch::Sender<()>,
 }
 
 impl PeerKey {
@@ -86,16 +82,17 @@ impl Authorize for NodeGuard {
     }
 }
 
-impl Authorize for HelloGuard {
+impl<A: SessionAuth> Authorize for HelloGuard<A> {
     fn authorize<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
-        if !self.session.may_call(request.uri().path()) {
+        if !self.auth.may_call(request.uri().path()) {
             return Err(Box::new(denied()));
         }
-        self.session.note_call();
+        self.auth.note_call();
+        self.activity.send_replace(());
         let role = self.peer.role(&self.trust);
         let extensions = request.extensions_mut();
         extensions.insert(self.peer.caller(role, &self.connection));
-        extensions.insert(self.session.clone());
+        extensions.insert(self.auth.clone());
         Ok(request)
     }
 }

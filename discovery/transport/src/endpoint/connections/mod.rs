@@ -4,6 +4,12 @@
 //! Either end may dial and either end may open streams, so one connection serves a pair. When both
 //! dial at the same moment, both settle on the connection that the lower node id dialled.
 
+pub(crate) mod channel;
+pub(crate) mod dead_peer;
+pub(crate) mod dial;
+pub(crate) mod peer;
+pub(crate) mod request;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +20,10 @@ use muster_types::NodeId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::channel::{PeerConnection, PeerState};
 use super::close::{CloseCode, DisconnectReason};
-use super::dead_peer::{Counters, DeadPeerDetector};
-use super::transport::max_silent_samples;
-use super::trust::Directory;
+use super::tls::trust::Directory;
+use dead_peer::{Counters, DeadPeerDetector, max_silent_samples};
+use peer::{PeerConnection, PeerState};
 
 /// Connections that one peer may have; a new one evicts the oldest.
 const MAX_PER_PEER: usize = 4;
@@ -368,8 +373,8 @@ fn send(connection: &quinn::Connection, datagram: Bytes) {
 mod tests {
     use muster_types::{PublicKey, Role};
 
-    use super::super::trust::Peer;
     use super::*;
+    use crate::endpoint::tls::trust::Peer;
 
     fn origin(dialled_by_us: bool, after: u64, t0: Instant) -> Origin {
         Origin { dialled_by_us, opened: t0 + Duration::from_secs(after) }

@@ -12,10 +12,9 @@ use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::close::{CloseCode, DisconnectReason};
-use super::deadline::Deadline;
-use super::http2::{Limits, StreamChannel, Tasks, connect, error_chain, stream};
-use super::session_manager::EndpointRequest;
+use super::peer::{Lane, PeerConnection, PeerState};
+use super::request::EndpointRequest;
+use crate::endpoint::rpc::deadline::Deadline;
 
 /// Channel for calls to one member, whether reachable now or not. Cheap to create and clone.
 ///
@@ -32,80 +31,6 @@ pub struct NodeChannel {
     lane: Lane,
     inbox: mpsc::Sender<EndpointRequest>,
     state: Arc<OnceCell<watch::Receiver<PeerState>>>,
-}
-
-/// Stream of the connection that a call uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// Small calls that must not wait.
-    Calls,
-    /// Snapshots and other bulk transfers, on a separate stream with lower priority.
-    Bulk,
-}
-
-/// Connection state of one peer, published by the endpoint's task.
-#[derive(Debug, Clone)]
-pub(crate) struct PeerState {
-    /// Number of failed dials, so that a caller waiting for a dial sees it fail.
-    pub(crate) failed_dials: u64,
-    pub(crate) link: Result<Arc<PeerConnection>, DisconnectReason>,
-}
-
-impl PeerState {
-    fn usable(&self) -> Option<&Arc<PeerConnection>> {
-        self.link.as_ref().ok().filter(|link| link.is_usable())
-    }
-}
-
-/// Connection to a member with its client lanes, which open on first use.
-#[derive(Debug)]
-pub(crate) struct PeerConnection {
-    connection: quinn::Connection,
-    tasks: Tasks,
-    calls: OnceCell<StreamChannel>,
-    bulk: OnceCell<StreamChannel>,
-}
-
-impl PeerConnection {
-    pub(crate) fn new(connection: quinn::Connection, tasks: Tasks) -> Self {
-        Self { connection, tasks, calls: OnceCell::new(), bulk: OnceCell::new() }
-    }
-
-    pub(crate) fn connection(&self) -> &quinn::Connection {
-        &self.connection
-    }
-
-    fn is_usable(&self) -> bool {
-        self.connection.close_reason().is_none()
-    }
-
-    async fn lane(&self, lane: Lane) -> Result<StreamChannel, Status> {
-        let (slot, priority) = match lane {
-            Lane::Calls => (&self.calls, 1),
-            Lane::Bulk => (&self.bulk, 0),
-        };
-        let open = async || {
-            let (send, receive) =
-                self.connection.open_bi().await.map_err(|e| {
-                    DisconnectReason::of(&e).status(self.connection.remote_address())
-                })?;
-            send.set_priority(priority).map_err(|e| unavailable(&e))?;
-            let sender = connect(stream(send, receive), Limits::NODE, self.tasks.clone())
-                .await
-                .map_err(|e| unavailable(&e))?;
-            Ok::<_, Status>(StreamChannel { sender, connection: self.connection.clone() })
-        };
-        let call = slot.get_or_try_init(open).await?;
-        if call.sender.is_closed() {
-            // HTTP/2 failed on a live connection. Close it and dial again rather than repair it.
-            CloseCode::ProtocolError.close(&self.connection);
-        }
-        Ok(call.clone())
-    }
-}
-
-fn unavailable(error: &dyn std::error::Error) -> Status {
-    Status::unavailable(error_chain(error))
 }
 
 impl NodeChannel {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use muster_types::error::chain;
 use tokio::time::{Instant, sleep_until};
 
-use super::close::DisconnectReason;
-use super::http2::error_chain;
-use super::tls::SERVER_NAME;
-use super::transport::HANDSHAKE_TIMEOUT;
+use crate::endpoint::close::DisconnectReason;
+use crate::endpoint::parameters::HANDSHAKE_TIMEOUT;
+use crate::endpoint::tls::SERVER_NAME;
 
 /// Pause between attempts on different addresses (RFC 8305 section 5 recommends 250 ms).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -43,6 +43,12 @@ impl DialError {
         } else {
             Self::Failed { address, why }
         }
+    }
+}
+
+impl From<DialError> for DisconnectReason {
+    fn from(error: DialError) -> Self {
+        Self::of_dial(error.to_string(), matches!(error, DialError::Rejected { .. }))
     }
 }
 
@@ -111,7 +117,7 @@ async fn attempt(
 ) -> Result<quinn::Connection, DialError> {
     let mut connecting = quic
         .connect_with(config.clone(), address, SERVER_NAME)
-        .map_err(|e| DialError::Failed { address, why: error_chain(&e) })?;
+        .map_err(|e| DialError::Failed { address, why: chain(&e) })?;
     if connecting.handshake_data().await.is_ok() {
         has_answered.store(true, Ordering::Relaxed);
     }

@@ -22,27 +22,6 @@ pub const HELLO_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Timeout of a call on `muster-hello/1`, from first header to reply.
 pub const HELLO_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Interval of the checks for silent connections ([`super::dead_peer`]).
-pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(400);
-
-/// Silent samples in a row after which a connection is closed: at least three seconds. QUIC has
-/// sent six probes by then on a short, idle path.
-const MIN_SILENT_SAMPLES: u32 = 8;
-
-/// Long round trips, from distance or a busy peer, space the probes further apart. The peer then
-/// gets this many round trips, up to the limit.
-const SILENT_ROUND_TRIPS: u32 = 10;
-const MAX_SILENT_SAMPLES: u32 = 25;
-
-/// Returns the number of silent samples that closes a connection with this round trip time.
-pub(crate) fn max_silent_samples(round_trip: Duration) -> u32 {
-    let timeout = round_trip * SILENT_ROUND_TRIPS;
-    let samples = timeout.as_millis() / CHECK_INTERVAL.as_millis();
-    u32::try_from(samples)
-        .unwrap_or(MAX_SILENT_SAMPLES)
-        .clamp(MIN_SILENT_SAMPLES, MAX_SILENT_SAMPLES)
-}
-
 /// Largest payload of [`super::Endpoint::send_datagram`], in bytes. It fits, with its framing, a
 /// QUIC packet of the smallest allowed size (1200 bytes, RFC 9000 section 14).
 pub const MAX_DATAGRAM: usize = 1150;
@@ -126,13 +105,6 @@ mod tests {
     use quinn::crypto::HmacKey as _;
 
     use super::*;
-
-    #[test]
-    fn the_silence_limit_grows_with_the_round_trip_and_is_bounded() {
-        assert_eq!(max_silent_samples(Duration::from_micros(300)), 8);
-        assert_eq!(max_silent_samples(Duration::from_millis(600)), 15);
-        assert_eq!(max_silent_samples(Duration::from_hours(1)), 25);
-    }
 
     #[test]
     fn a_restarted_node_keeps_its_endpoint_keys() {

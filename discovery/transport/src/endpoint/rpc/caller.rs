@@ -21,7 +21,7 @@ impl Caller {
     /// Returns the caller of a request.
     ///
     /// # Errors
-    /// INTERNAL when the request did not come through [`super::EndpointTask`].
+    /// INTERNAL when the request did not come through [`crate::endpoint::EndpointTask`].
     pub fn of<T>(request: &tonic::Request<T>) -> Result<&Self, Status> {
         request
             .extensions()
