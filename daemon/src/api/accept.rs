@@ -4,14 +4,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use muster_transport::limits::Source;
+use muster_transport::limits::{ConcurrencyLimiter, Source};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-
-use super::connection_limiter::ConnectionLimiter;
 
 /// Delay before the next accept if the machine is out of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -20,7 +18,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// against the limits until that future has ended. One over the limits is closed at once.
 pub(super) async fn accept<F>(
     listener: TcpListener,
-    mut limiter: ConnectionLimiter,
+    limiter: ConcurrencyLimiter<Source>,
     serve: impl Fn(TcpStream, SocketAddr) -> F,
     stop: CancellationToken,
 ) where
@@ -32,9 +30,8 @@ pub(super) async fn accept<F>(
             biased;
             () = stop.cancelled() => return,
             Some(ended) = served.join_next() => {
-                match ended {
-                    Ok(source) => limiter.release(source),
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                if let Err(panic) = ended {
+                    std::panic::resume_unwind(panic.into_panic());
                 }
                 continue;
             }
@@ -48,14 +45,13 @@ pub(super) async fn accept<F>(
                 continue;
             }
         };
-        let source = Source::from(remote);
-        if !limiter.try_acquire(source) {
+        let Some(permit) = limiter.try_acquire(Source::from(remote)) else {
             continue; // dropping the stream closes it
-        }
+        };
         let serving = serve(stream, remote);
         served.spawn(async move {
             serving.await;
-            source
+            drop(permit);
         });
     }
 }

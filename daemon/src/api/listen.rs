@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use muster_pki::identity;
+use muster_transport::limits::ConcurrencyLimiter;
 use muster_types::PublicKey;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,7 +23,6 @@ use tonic::transport::server::Connected;
 use tracing::debug;
 
 use super::accept::accept;
-use super::connection_limiter::ConnectionLimiter;
 
 /// Maximum number of operators' connections: some tens of people and their tools.
 const MAX_CONNECTIONS: usize = 256;
@@ -68,7 +68,7 @@ pub async fn listen(
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let limiter = ConnectionLimiter::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_SOURCE);
+    let limiter = ConcurrencyLimiter::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_SOURCE);
     let serve = |stream, remote| {
         let (config, ready, slots) = (Arc::clone(&tls), ready.clone(), Arc::clone(&slots));
         async move {

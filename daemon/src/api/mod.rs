@@ -2,7 +2,6 @@
 //! and for operators (`operator`). Operators connect to the port of `listen`; a worker relays it.
 
 mod accept;
-mod connection_limiter;
 pub mod hello;
 pub mod listen;
 pub mod node;

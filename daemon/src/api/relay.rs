@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_transport::endpoint::Trust;
+use muster_transport::limits::ConcurrencyLimiter;
 use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -15,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::accept::accept;
-use super::connection_limiter::ConnectionLimiter;
 use crate::ports::OperatorPort;
 
 /// Maximum number of relayed connections, in total and per source: the relay authenticates no
@@ -44,7 +44,7 @@ pub async fn serve(
 }
 
 async fn relay(listener: TcpListener, trust: watch::Receiver<Arc<Trust>>, stop: CancellationToken) {
-    let limiter = ConnectionLimiter::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
+    let limiter = ConcurrencyLimiter::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
     let serve = |operator, remote| {
         let addresses = control_plane_addresses(&trust.borrow());
         async move {

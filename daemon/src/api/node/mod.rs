@@ -4,7 +4,6 @@
 
 #[cfg(test)]
 mod fuzz;
-mod limits;
 mod view_stream;
 
 use std::pin::Pin;
@@ -20,12 +19,12 @@ use muster_messages::node::{
 };
 use muster_services::node::node_server::Node;
 use muster_transport::endpoint::Caller;
+use muster_transport::limits::{ConcurrencyLimiter, RateLimiter};
 use muster_types::{PublicKey, Role};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
-use limits::{ReportLimiter, StreamLimiter};
 use view_stream::{ViewCache, Watcher};
 
 use super::node_status::NodeStatusProvider;
@@ -34,6 +33,16 @@ use crate::raft::{AppliedCommand, Group, GroupError, LocalRaftError, SnapshotHea
 use muster_state::command::Report;
 use muster_state::{Command, EtcdReport};
 use muster_storage::MAX_SNAPSHOT;
+
+/// Maximum burst of reports of one member, and the interval after which one more is allowed. A
+/// member reports when its addresses change, and repeats a rejected report every few seconds. A
+/// compromised worker must not fill the Raft log with reports.
+const REPORT_BURST: u32 = 10;
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Maximum number of view streams of one member. A member needs one. Streams of its earlier
+/// processes end when their sessions are found dead.
+const MAX_STREAMS: usize = 8;
 
 /// Time limit for a call to wait for this node's Raft to start.
 const RAFT_START_TIMEOUT: Duration = Duration::from_millis(500);
@@ -50,8 +59,8 @@ pub struct NodeService {
     node_status: Arc<NodeStatusProvider>,
     /// Allows one incoming snapshot at a time: each may have [`MAX_SNAPSHOT`] bytes.
     snapshot_slot: Arc<Semaphore>,
-    report_limiter: Arc<Mutex<ReportLimiter>>,
-    stream_limiter: StreamLimiter,
+    report_limiter: Arc<Mutex<RateLimiter<NodeId>>>,
+    stream_limiter: ConcurrencyLimiter<NodeId>,
     view_cache: Arc<ViewCache>,
 }
 
@@ -61,8 +70,12 @@ impl NodeService {
         Self {
             node_status,
             snapshot_slot: Arc::new(Semaphore::new(1)),
-            report_limiter: Arc::default(),
-            stream_limiter: StreamLimiter::default(),
+            report_limiter: Arc::new(Mutex::new(RateLimiter::new(
+                REPORT_BURST,
+                REPORT_INTERVAL,
+                muster_state::limits::MEMBERS,
+            ))),
+            stream_limiter: ConcurrencyLimiter::per_key(MAX_STREAMS),
             view_cache: Arc::default(),
         }
     }
