@@ -8,7 +8,8 @@ use muster_pki::identity;
 use muster_types::{NodeId, PublicKey};
 use tracing::{info, warn};
 
-use super::{FormationTask, clock, random_up_to};
+use super::FormationTask;
+use super::timing::{RESTART_SETTLE_TIMEOUT, clock, random_up_to, settle_timeout};
 use crate::birth::driver::Outgoing;
 use crate::birth::step::Event;
 use crate::birth::wire::from_wire;
@@ -16,26 +17,8 @@ use crate::birth::{BirthRecord, Commitment, Draft, Founder, Message, Proposal};
 use crate::network::Network;
 use crate::{FormationError, jobs};
 
-/// Timeout of an unsettled promise, after which this node inquires of the other founders. Up to
-/// as much again is added at random, so that they do not all inquire at once.
-const SETTLE_TIMEOUT: Duration = Duration::from_millis(1500);
-
-/// The same timeout for a promise found in the store at the start.
-const RESTART_SETTLE_TIMEOUT: Duration = Duration::from_millis(300);
-
 /// Maximum random pause after an abandoned birth.
 const MAX_PAUSE: Duration = Duration::from_millis(400);
-
-/// Timeout of a promise; doubles with each of the first three abandoned births.
-fn settle_timeout(abandoned_births: u32) -> Duration {
-    let most = SETTLE_TIMEOUT * (1 << abandoned_births.min(3));
-    most + random_up_to(most)
-}
-
-/// Timeout of a promise made before the start.
-pub(super) fn restart_settle_timeout() -> Duration {
-    RESTART_SETTLE_TIMEOUT + random_up_to(RESTART_SETTLE_TIMEOUT)
-}
 
 impl<N: Network> FormationTask<N> {
     /// Waits for the promised proposal to be settled, and inquires after a timeout.

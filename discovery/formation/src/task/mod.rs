@@ -3,6 +3,8 @@
 
 mod birth;
 mod join;
+mod join_retry;
+mod timing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -26,7 +28,8 @@ use crate::birth::Commitment;
 use crate::birth::driver::BirthDriver;
 use crate::birth::step::Event;
 use jobs::{JobOutcome, JobResult};
-use join::JoinRetry;
+use join_retry::JoinRetry;
+use timing::{clock, restart_settle_timeout};
 
 /// Wake-up interval when nothing else is pending.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,22 +67,12 @@ impl<N: Network> std::fmt::Debug for FormationTask<N> {
     }
 }
 
-fn clock() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-/// Returns a random duration up to `most`.
-fn random_up_to(most: Duration) -> Duration {
-    most.mul_f64(rand::random_range(0.0..=1.0))
-}
-
 impl<N: Network> FormationTask<N> {
     pub(super) fn new(peers: PeerTable, driver: BirthDriver, network: N, inputs: Inputs) -> Self {
         let now = clock();
         let waiting_for = "the first round of discovery".to_owned();
         let candidate = peers.own().candidate.to_wire(waiting_for.clone());
-        let settle_deadline =
-            driver.record().promise().map(|_| now + birth::restart_settle_timeout());
+        let settle_deadline = driver.record().promise().map(|_| now + restart_settle_timeout());
         let mut task = Self {
             peers,
             birth: driver,
