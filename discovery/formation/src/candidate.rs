@@ -130,3 +130,6 @@ pub(super) fn hint_addresses(hints: &[hello::Hint]) -> Vec<SocketAddr> {
     let texts = hints.iter().take(MAX_HINTS).flat_map::<Vec<String>, _>(addresses);
     texts.filter_map(|text| text.parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -11,8 +11,6 @@
 
 pub mod birth;
 pub mod candidate;
-#[cfg(test)]
-mod fuzz;
 mod jobs;
 pub mod network;
 pub mod peers;
@@ -32,7 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::birth::failpoint::FailPointHook;
-use crate::birth::step::{BirthParams, Quorums};
+use crate::birth::params::{BirthParams, Quorums};
 use crate::birth::wire::{WireError, from_wire, to_wire};
 use crate::birth::{Certificate, Message, PromiseStore, StoreError, config_digest, driver};
 pub use candidate::{Candidate, CandidateError, CandidateState};

@@ -451,4 +451,6 @@ impl Engine {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

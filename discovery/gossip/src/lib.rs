@@ -6,8 +6,6 @@
 //! written to Raft.
 
 pub mod engine;
-#[cfg(test)]
-mod fuzz;
 mod identity;
 mod outbox;
 mod roster;

@@ -5,8 +5,6 @@
 //! it in [`Sources::state`] and retries.
 
 pub mod dns;
-#[cfg(test)]
-mod fuzz;
 pub mod mdns;
 pub mod remembered;
 pub mod static_peers;

@@ -9,8 +9,9 @@ use tokio::task::spawn_blocking;
 
 use super::failpoint::FailPointHook;
 use super::message::Message;
+use super::params::BirthParams;
 use super::record::{BirthRecord, Commitment, Decision};
-use super::step::{BirthParams, Effect, Event, State};
+use super::step::{Effect, Event, State};
 use super::store::{PromiseStore, StoreError};
 
 /// A message with its receiver.
@@ -118,8 +119,8 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::birth::params::Quorums;
     use crate::birth::proposal::Proposal;
-    use crate::birth::step::Quorums;
     use crate::birth::testing::{draft, founders};
 
     fn driver(disk: &std::path::Path, hook: FailPointHook) -> (BirthDriver, Arc<Proposal>) {

@@ -3,7 +3,7 @@
 //!
 //! - [`proposal`], [`certificate`]: the content of the agreement, and the proof that all signed it;
 //! - [`record`]: the durable state of a node; [`store`] writes it;
-//! - [`step`]: the protocol, pure; `model` checks it;
+//! - [`params`]: a node's own input; [`step`]: the protocol, pure; `model` checks it;
 //! - [`wire`], [`driver`], [`failpoint`]: message encoding, execution of effects, fault injection.
 
 pub mod certificate;
@@ -12,11 +12,10 @@ pub mod failpoint;
 pub mod message;
 #[cfg(test)]
 mod model;
+pub mod params;
 pub mod proposal;
 pub mod record;
 pub mod step;
-#[cfg(test)]
-mod step_test;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

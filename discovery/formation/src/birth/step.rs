@@ -25,44 +25,9 @@ use muster_types::{ClusterId, NodeId};
 
 use super::certificate::{Certificate, Signature, Signer};
 use super::message::Message;
+use super::params::{BirthParams, Quorums};
 use super::proposal::{Proposal, ProposalId};
 use super::record::{Ballot, BirthRecord, Commitment, Decision, Promise};
-
-/// Numbers of founders needed at each stage. A value, so that the model check can show that no
-/// smaller number is safe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Quorums {
-    /// Signatures that make a certificate.
-    pub signatures: usize,
-    /// Replies to an inquiry before a decision may be put to the vote.
-    pub replies: usize,
-    /// Votes that make a birth.
-    pub born: usize,
-    /// Votes that make an abandonment.
-    pub abandoned: usize,
-}
-
-impl Quorums {
-    /// The numbers for a birth of `founders`: all sign, a majority settles.
-    pub const fn of(founders: usize) -> Self {
-        let majority = founders / 2 + 1;
-        Self { signatures: founders, replies: majority, born: majority, abandoned: majority }
-    }
-}
-
-/// A node's own birth parameters, known before any proposal.
-#[derive(Debug, Clone)]
-pub struct BirthParams {
-    pub me: NodeId,
-    pub token_id: String,
-    /// Number of founders that a proposal must name.
-    pub expect: usize,
-    /// Digest of the birth-relevant settings.
-    pub config_digest: [u8; 32],
-    /// Quorums by the number of founders that a proposal names. Never by `expect`: the config may
-    /// have changed since the promise.
-    pub quorums: fn(usize) -> Quorums,
-}
 
 /// Inputs of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +163,7 @@ impl Transition<'_> {
     fn propose(&mut self, proposal: &Arc<Proposal>) {
         let fits = matches!(self.state.relation(&self.me(), proposal), ProposalRelation::Open)
             && proposal.proposer() == self.me()
-            && rejection_reason(self.params, proposal).is_none();
+            && self.params.rejection_reason(proposal).is_none();
         if !fits {
             return;
         }
@@ -281,7 +246,7 @@ impl Transition<'_> {
         }
         match self.state.relation(&self.me(), proposal) {
             ProposalRelation::Open => {
-                if let Some(reason) = rejection_reason(self.params, proposal) {
+                if let Some(reason) = self.params.rejection_reason(proposal) {
                     self.send(from, Message::Refuse { proposal: id, reason });
                 } else {
                     let signature = self.sign(proposal);
@@ -511,16 +476,5 @@ impl Transition<'_> {
     }
 }
 
-/// Returns the reason to reject a proposal that this node is free to sign, if any.
-fn rejection_reason(params: &BirthParams, proposal: &Proposal) -> Option<String> {
-    let found = proposal.founders().len();
-    if found != params.expect {
-        Some(format!("the proposal names {found} founders, this node expects {}", params.expect))
-    } else if proposal.token_id() != params.token_id {
-        Some(format!("the proposal is for token {}, not {}", proposal.token_id(), params.token_id))
-    } else if *proposal.config_digest() != params.config_digest {
-        Some("the birth fields of proposer and founder differ".to_owned())
-    } else {
-        None
-    }
-}
+#[cfg(test)]
+mod tests;

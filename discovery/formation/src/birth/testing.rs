@@ -21,6 +21,16 @@ pub(crate) fn founders(count: usize) -> Vec<Identity> {
     founders
 }
 
+/// Like [`founders`], the same identities in every run: inputs of the fuzz corpus are signed by
+/// them.
+pub(crate) fn fixed_founders(count: u8) -> Vec<Identity> {
+    let head = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let identity = |number| Identity::from_pkcs8(&[&head[..], &[number; 32]].concat()).unwrap();
+    let mut founders: Vec<_> = (1..=count).map(identity).collect();
+    founders.sort_by_key(Identity::node_id);
+    founders
+}
+
 pub(crate) fn draft(founders: &[Identity]) -> Draft {
     let founder = |(n, identity): (usize, &Identity)| Founder {
         public_key: identity.public_key(),
@@ -29,7 +39,7 @@ pub(crate) fn draft(founders: &[Identity]) -> Draft {
         epoch: n as u64,
     };
     Draft {
-        token_id: "abcdef".to_owned(),
+        token_id: "abcdefghij".to_owned(),
         founders: founders.iter().enumerate().map(founder).collect(),
         nonce: [7; 32],
         config_digest: [8; 32],

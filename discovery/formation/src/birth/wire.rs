@@ -255,6 +255,9 @@ fn exact<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<[u8; N], Wi
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::birth::certificate::Signer as _;

@@ -25,9 +25,10 @@ use stateright::{Model, Property};
 
 use super::certificate::{Signature, Signer};
 use super::message::Message;
+use super::params::{BirthParams, Quorums};
 use super::proposal::{Draft, Founder, Proposal, ProposalId};
 use super::record::{BirthRecord, Commitment};
-use super::step::{BirthParams, Effect, Event, Quorums, State};
+use super::step::{Effect, Event, State};
 
 /// Signs with a constant: the protocol does not depend on the cost of signatures.
 struct ConstantSigner;

@@ -13,8 +13,8 @@ use super::tests::{Found, SPLIT, plan, search, sharing_one_founder, trace};
 use super::{Action, BirthModel, Budget, Cause, Defect, Plan, World};
 use crate::birth::certificate::Certificate;
 use crate::birth::message::Message;
+use crate::birth::params::Quorums;
 use crate::birth::record::{BirthRecord, Decision};
-use crate::birth::step::Quorums;
 
 /// A path to two clusters.
 struct Split {

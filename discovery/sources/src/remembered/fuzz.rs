@@ -1,11 +1,11 @@
-//! Fuzz targets of this crate's parsers. `muster_fuzz` defines what a target is.
+//! Fuzz target of `peers.json`; `muster_fuzz` defines a target.
 
 use std::fs;
 
 use muster_fuzz::{Verdict, refused, target};
 use muster_types::{NodeId, Role};
 
-use crate::remembered::{self, RememberedPeer};
+use super::{RememberedPeer, encode, read, write};
 
 /// `peers.json`.
 #[test]
@@ -18,19 +18,19 @@ fn remembered_peers() {
         role: Role::ControlPlane,
         addresses: vec!["192.0.2.1:50000".parse().expect("an address"); 2],
     };
-    remembered::write(&path, &[peer(1), peer(2)]).expect("written");
+    write(&path, &[peer(1), peer(2)]).expect("written");
     let seed = fs::read(&path).expect("read");
     target("remembered_peers").seed(seed).tries(2000).run(move |bytes| {
         let kept = &directory;
         let path = kept.path().join("peers.json");
         fs::write(&path, bytes).expect("a small file is written");
-        match remembered::read(&path) {
+        match read(&path) {
             Err(error) => refused(error),
             Ok(peers) => {
                 assert!(peers.iter().all(|peer| peer.addresses.len() <= 16));
-                let text = remembered::encode(&peers).expect("plain data");
+                let text = encode(&peers).expect("plain data");
                 fs::write(&path, text).expect("a small file is written");
-                assert_eq!(remembered::read(&path).expect("just written"), peers);
+                assert_eq!(read(&path).expect("just written"), peers);
                 Verdict::Accepted
             }
         }

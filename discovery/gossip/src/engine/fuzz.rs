@@ -1,4 +1,4 @@
-//! Fuzz targets of this crate's parsers. `muster_fuzz` defines what a target is.
+//! Fuzz target of datagrams of a member; `muster_fuzz` defines a target.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use muster_types::NodeId;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::engine::{Effect, Engine, EngineParams};
+use super::{Effect, Engine, EngineParams};
 use crate::{LivenessState, MAX_DATAGRAM, NodeMeta, Roster, Settings};
 
 fn member(number: u8) -> NodeId {

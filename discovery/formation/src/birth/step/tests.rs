@@ -5,11 +5,12 @@ use std::sync::Arc;
 use muster_pki::identity::Identity;
 use muster_types::{ClusterId, NodeId};
 
-use super::message::Message;
-use super::proposal::{Draft, Proposal};
-use super::record::{Ballot, BirthRecord, Commitment, Decision};
-use super::step::{BirthParams, Effect, Event, Quorums, State};
-use super::testing::{certificate, draft, founders};
+use super::{Effect, Event, State};
+use crate::birth::message::Message;
+use crate::birth::params::{BirthParams, Quorums};
+use crate::birth::proposal::{Draft, Proposal};
+use crate::birth::record::{Ballot, BirthRecord, Commitment, Decision};
+use crate::birth::testing::{certificate, draft, founders};
 
 /// One of three founders, at its epoch.
 struct Founder {
