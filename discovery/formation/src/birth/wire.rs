@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use muster_messages::hello::{self, birth_message::Kind};
+use muster_types::text::sanitize;
 use muster_types::{NodeId, PublicKey};
 
 use super::certificate::{Certificate, CertificateError, Signature};
@@ -25,6 +26,8 @@ pub enum WireError {
     Missing(&'static str),
     #[error("birth message: {what} has {found} bytes, expected {expected}")]
     Length { what: &'static str, expected: usize, found: usize },
+    #[error("birth message: {what} has {found} bytes, at most {limit} are allowed")]
+    TooLong { what: &'static str, limit: usize, found: usize },
     #[error("birth message has too many {0}")]
     TooMany(&'static str),
     #[error("birth message: {what} is malformed")]
@@ -96,10 +99,10 @@ pub fn from_wire(from: &PublicKey, message: hello::BirthMessage) -> Result<Messa
         }
         Kind::Refuse(hello::Refuse { proposal_id, reason }) => {
             if reason.len() > MAX_REASON {
-                return Err(WireError::TooMany("bytes in the reason of a refusal"));
+                let (what, found) = ("the reason of a refusal", reason.len());
+                return Err(WireError::TooLong { what, limit: MAX_REASON, found });
             }
-            let reason = reason.chars().filter(|c| !c.is_control()).collect();
-            Message::Refuse { proposal: id_in(&proposal_id)?, reason }
+            Message::Refuse { proposal: id_in(&proposal_id)?, reason: sanitize(&reason) }
         }
         Kind::Inquire(hello::Inquire { proposal, ballot }) => {
             Message::Inquire { proposal: proposal_in(proposal)?, ballot: ballot_in(ballot)? }
@@ -297,6 +300,22 @@ mod tests {
         let message = Message::Promise { proposal: id, signature: founders[1].sign_promise(&id) };
         let refused = from_wire(&founders[0].public_key(), to_wire(&message));
         assert_eq!(refused, Err(WireError::Promise));
+    }
+
+    /// The bug: a long reason was reported as too many of something, and characters that reverse
+    /// the direction of writing reached the log.
+    #[test]
+    fn the_reason_of_a_refusal_is_bounded_and_cannot_control_a_terminal() {
+        let founders = founders(1);
+        let (key, proposal) = (founders[0].public_key(), proposal(&founders).id());
+        let refuse = |reason: String| to_wire(&Message::Refuse { proposal, reason });
+        let decoded = from_wire(&key, refuse("no\u{1b}[2J\u{202e}\nyes".to_owned()));
+        let reason = "no [2J  yes".to_owned();
+        assert_eq!(decoded, Ok(Message::Refuse { proposal, reason }));
+        let what = "the reason of a refusal";
+        let too_long = WireError::TooLong { what, limit: MAX_REASON, found: MAX_REASON + 1 };
+        assert_eq!(from_wire(&key, refuse("x".repeat(MAX_REASON + 1))), Err(too_long));
+        assert!(from_wire(&key, refuse("x".repeat(MAX_REASON))).is_ok());
     }
 
     #[test]
