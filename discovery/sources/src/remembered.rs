@@ -107,7 +107,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Encodes the file for `peers`.
-pub(crate) fn encode(peers: &[RememberedPeer]) -> serde_json::Result<Vec<u8>> {
+fn encode(peers: &[RememberedPeer]) -> serde_json::Result<Vec<u8>> {
     let mut peers: Vec<RememberedPeer> = peers.iter().take(MAX_PEERS).cloned().collect();
     for peer in &mut peers {
         peer.addresses.truncate(MAX_ADDRESSES);
@@ -153,13 +153,16 @@ pub(super) async fn run(
         peers = latest;
         let (file, list) = (path.clone(), peers.clone());
         problem = match blocking(move || write(&file, &list)).await {
+            Some(Ok(())) => {
+                debug!(peers = peers.len(), "peers file updated");
+                None
+            }
             Some(Err(error)) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot write the peers file");
                 Some(error.to_string())
             }
-            Some(Ok(())) | None => None,
+            None => None,
         };
-        debug!(peers = peers.len(), "peers file updated");
     }
 }
 
