@@ -16,8 +16,6 @@ pub mod network;
 pub mod peers;
 mod quic_network;
 mod task;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

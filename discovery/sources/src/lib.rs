@@ -275,6 +275,3 @@ impl Reporter {
         true
     }
 }
-
-#[cfg(test)]
-mod tests;

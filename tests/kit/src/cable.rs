@@ -1,6 +1,6 @@
 //! UDP path between two nodes that can be cut like a partition: packets are lost without an error.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,15 +10,22 @@ use tokio::task::JoinSet;
 /// Forwards one dialler's packets from `address` to the target, and back.
 #[derive(Debug)]
 pub struct Cable {
+    /// Address to dial instead of the target's.
     pub address: SocketAddr,
     is_cut: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
 impl Cable {
+    /// Opens a path to the target.
     pub async fn to(target: SocketAddr) -> Self {
-        let near = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        Self::on(Ipv4Addr::LOCALHOST.into(), target).await
+    }
+
+    /// Like [`Self::to`], with both ends on this local address.
+    pub async fn on(local: IpAddr, target: SocketAddr) -> Self {
+        let near = UdpSocket::bind((local, 0)).await.unwrap();
+        let far = UdpSocket::bind((local, 0)).await.unwrap();
         far.connect(target).await.unwrap();
         let address = near.local_addr().unwrap();
         let is_cut = Arc::new(AtomicBool::new(false));
@@ -27,10 +34,12 @@ impl Cable {
         Self { address, is_cut, _tasks: tasks }
     }
 
+    /// Drops all packets from now on, in both directions.
     pub fn cut(&self) {
         self.is_cut.store(true, Ordering::SeqCst);
     }
 
+    /// Forwards packets again.
     pub fn heal(&self) {
         self.is_cut.store(false, Ordering::SeqCst);
     }

@@ -1,7 +1,5 @@
 //! The token handshake over real sockets on loopback.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
 use std::time::Duration;
 
 use muster_kit::cable::Cable;

@@ -1,7 +1,5 @@
 //! Formation end to end: machines find each other, then found a cluster or join it.
 
-mod lab;
-
 use std::time::Duration;
 
 use muster_messages::hello::Refusal;
@@ -9,9 +7,9 @@ use muster_messages::hello::refusal::Reason;
 use muster_types::Role;
 use tokio::time::sleep;
 
-use super::Formed;
-use super::peers::ADDRESS_GRACE;
-use lab::{Config, Lab, address, cluster, crashes_at, name, timed};
+use crate::lab::{Config, Lab, address, cluster, crashes_at, name, timed};
+use muster_formation::Formed;
+use muster_formation::peers::ADDRESS_GRACE;
 
 const SECOND: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_mins(1);

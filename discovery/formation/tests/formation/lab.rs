@@ -18,10 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::birth::PromiseStore;
-use crate::birth::failpoint::FailPointHook;
-use crate::network::{Network, Session, Unreachable};
-use crate::{Formation, FormationError, Formed, Settings, prepare};
+use muster_formation::birth::PromiseStore;
+use muster_formation::birth::failpoint::FailPointHook;
+use muster_formation::network::{Network, Session, Unreachable};
+use muster_formation::{Formation, FormationError, Formed, Settings, prepare};
 
 /// One-way latency of the network.
 const LATENCY: Duration = Duration::from_millis(1);

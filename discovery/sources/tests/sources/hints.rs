@@ -1,45 +1,16 @@
-//! All sources together, with a real DNS server on loopback.
+//! Hints and reports of all sources together.
 
-use std::net::Ipv4Addr;
-use std::str::FromStr;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
-use hickory_proto::rr::rdata::{A, SRV};
-use hickory_proto::rr::{LowerName, Name, RData, Record};
-use hickory_server::Server;
-use hickory_server::store::in_memory::InMemoryZoneHandler;
-use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
+use muster_kit::TIMEOUT;
+use muster_sources::{RememberedPeer, Settings, Source, SourceState, Sources, remembered};
 use muster_types::{NodeId, Role};
 use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use super::*;
-
-const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Starts a DNS server for `muster.test` with these records.
-async fn serve(records: &[(&str, RData)]) -> (Server<Catalog>, SocketAddr) {
-    let origin = Name::from_str("muster.test.").unwrap();
-    let zone: InMemoryZoneHandler =
-        InMemoryZoneHandler::empty(origin.clone(), ZoneType::Primary, AxfrPolicy::Deny);
-    for (name, data) in records {
-        let record = Record::from_rdata(Name::from_str(name).unwrap(), 5, data.clone());
-        assert!(zone.upsert(record, 1).await);
-    }
-    let mut catalog = Catalog::new();
-    catalog.upsert(LowerName::new(&origin), vec![Arc::new(zone)]);
-    let mut server = Server::new(catalog);
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    server.register_socket(socket);
-    (server, address)
-}
-
-fn a(last: u8) -> RData {
-    RData::A(A(Ipv4Addr::new(192, 0, 2, last)))
-}
-
-fn srv(port: u16, target: &str) -> RData {
-    RData::SRV(SRV::new(0, 0, port, Name::from_str(target).unwrap()))
-}
+use crate::dns_server::{a, serve, srv};
 
 struct Fixture {
     sources: Sources,
@@ -77,7 +48,7 @@ impl Fixture {
     }
 
     async fn description(&self, source: Source, wanted: impl Fn(&SourceState) -> bool) -> String {
-        let mut states = self.sources.states.clone();
+        let mut states = self.sources.states();
         let seen = states.wait_for(|now| now.get(&source).is_some_and(&wanted));
         let Ok(states) = tokio::time::timeout(TIMEOUT, seen).await else {
             panic!("{source} did not report the expected state: {:?}", self.sources.state());

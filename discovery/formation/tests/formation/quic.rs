@@ -1,7 +1,5 @@
 //! Birth over the real endpoint: sockets on loopback, tokens proved, promises on disk.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;

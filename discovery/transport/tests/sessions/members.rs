@@ -1,7 +1,5 @@
 //! Sessions between members over real sockets on loopback.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +17,7 @@ use muster_transport::endpoint::{Bind, BindError, Directory, Endpoint, MAX_DATAG
 use muster_types::{ClusterId, Role};
 use tonic::Code;
 
-const ANY: &str = "127.0.0.1:0";
+use crate::ANY;
 
 #[tokio::test]
 async fn members_call_each_other_over_one_connection() {
