@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::Request;
 
 /// Timeout of every wait in the tests.
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Polls a condition every 10 ms until it holds, and returns its value.
 ///
