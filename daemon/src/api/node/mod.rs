@@ -20,7 +20,7 @@ use muster_messages::node::{
 use muster_services::node::node_server::Node;
 use muster_transport::endpoint::Caller;
 use muster_transport::limits::{ConcurrencyLimiter, RateLimiter};
-use muster_types::{PublicKey, Role};
+use muster_types::{NodeId, PublicKey, Role};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
