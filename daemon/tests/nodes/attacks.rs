@@ -367,7 +367,7 @@ async fn a_command_too_large_for_the_log_is_refused_and_stops_no_leader() -> Tes
     let request = ProposeRequest { command: musterd::raft::codec::encode(&command) };
     client.propose(request).await?;
     for (number, at) in [0, 1, 2].into_iter().enumerate() {
-        lab.group(at).propose(lab.label(number as u64)).await?.into_result()?;
+        lab.group(at).propose(lab.numbered_write(number as u64)).await?.into_result()?;
     }
     assert_eq!(lab.leader().await, leader, "the leader changed");
     lab.assert_equal(&[0, 1, 2]).await;

@@ -27,7 +27,7 @@ async fn three_nodes_agree_and_a_proposal_through_any_of_them_reaches_the_leader
     let lab = Lab::founded(LabOptions::default()).await;
     let leader = lab.leader().await;
     for (number, at) in (0..3).enumerate() {
-        let command = lab.label(number as u64);
+        let command = lab.numbered_write(number as u64);
         lab.group(at).propose(command.clone()).await?.into_result()?;
         let again = lab.group(lab.others(leader)[0]).propose(command).await?;
         assert_eq!(again, Outcome::Unchanged, "the same command again is harmless");
@@ -50,7 +50,7 @@ async fn a_node_alone_leads_and_the_removal_of_the_last_one_is_refused_with_the_
     let outcome = lab.group(0).propose(Command::Remove(remove)).await?;
     let refusal = outcome.into_result().unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::LastControlPlane);
-    lab.group(0).propose(lab.label(1)).await?.into_result()?;
+    lab.group(0).propose(lab.numbered_write(1)).await?.into_result()?;
     Ok(())
 }
 
@@ -115,7 +115,7 @@ async fn a_lagging_and_a_fresh_member_catch_up_by_snapshots() -> Test {
     let known = metrics(&lab.group(lagging)).last_log_index.unwrap();
     lab.isolate(lagging);
     for number in 0..150 {
-        lab.group(leader).propose(lab.label(number)).await?;
+        lab.group(leader).propose(lab.numbered_write(number)).await?;
     }
     let first_purge = until("the log is compacted past what the lagging one has", async || {
         Some(purged(&lab.group(leader))).filter(|purged| *purged > known)
@@ -138,7 +138,7 @@ async fn a_lagging_and_a_fresh_member_catch_up_by_snapshots() -> Test {
     .await;
     assert!(metrics(&lab.group(3)).snapshot.is_some(), "it had a snapshot before the log");
     for number in 150..250 {
-        lab.group(3).propose(lab.label(number)).await?;
+        lab.group(3).propose(lab.numbered_write(number)).await?;
     }
     let leader = lab.leader_among(&[0, 1, 2, 3]).await;
     until("the log is compacted again", async || {
@@ -196,7 +196,7 @@ async fn a_membership_change_whose_leader_died_half_way_is_finished_by_the_next(
     })
     .await;
     lab.leader_among(&left).await;
-    lab.group(3).propose(lab.label(1)).await?.into_result()?;
+    lab.group(3).propose(lab.numbered_write(1)).await?.into_result()?;
     lab.assert_equal(&left).await;
     Ok(())
 }

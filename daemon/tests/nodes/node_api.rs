@@ -191,7 +191,7 @@ async fn malformed_raft_messages_are_answered_and_the_node_goes_on() -> Test {
     let mut far = lab.nodes[from].client(&lab.nodes[to]).max_encoding_message_size(usize::MAX);
     assert_eq!(far.append_entries(too_long).await.unwrap_err().code(), Code::OutOfRange);
     for (number, at) in [leader, from, to].into_iter().enumerate() {
-        lab.group(at).propose(lab.label(number as u64)).await?.into_result()?;
+        lab.group(at).propose(lab.numbered_write(number as u64)).await?.into_result()?;
     }
     lab.assert_equal(&[0, 1, 2]).await;
     Ok(())
@@ -228,7 +228,7 @@ async fn a_snapshot_without_end_is_refused_with_bounded_memory() -> Test {
     let limit = (MAX_SNAPSHOT >> 20) as u64;
     assert!(sent >= limit && sent < limit + 32, "{sent} MiB sent");
     assert!(grown < 3 * limit, "{grown} MiB");
-    lab.group(to).propose(lab.label(1)).await?.into_result()?;
+    lab.group(to).propose(lab.numbered_write(1)).await?.into_result()?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ async fn append_uncommitted(lab: &Lab, at: usize, count: u64) -> JoinSet<()> {
     let wanted = last() + count;
     let mut writes = JoinSet::new();
     for number in 0..count {
-        let command = lab.label(9_000 + number);
+        let command = lab.numbered_write(9_000 + number);
         let group = group.clone();
         writes.spawn(async move { drop(group.propose_as_leader(command).await) });
     }
@@ -36,16 +36,16 @@ async fn an_isolated_leader_steps_down_and_its_own_entries_are_overwritten() -> 
         (!lab.group(old).is_leader() && lab.group(old).leader().is_none()).then_some(())
     })
     .await;
-    let refused = bounded("a refusal", lab.group(old).propose(lab.label(1))).await;
+    let refused = bounded("a refusal", lab.group(old).propose(lab.numbered_write(1))).await;
     assert!(matches!(refused, Err(GroupError::NoLeader { .. })), "{refused:?}");
     assert!(lab.group(old).catch_up().await.is_err(), "no read without a majority either");
     assert!(lab.group(old).leaderless_for() > Duration::ZERO);
 
     let new = lab.leader_among(&others).await;
-    lab.group(new).propose(lab.label(2)).await?.into_result()?;
+    lab.group(new).propose(lab.numbered_write(2)).await?.into_result()?;
     lab.heal(old);
     let leader = lab.leader().await;
-    lab.group(old).propose(lab.label(3)).await?.into_result()?;
+    lab.group(old).propose(lab.numbered_write(3)).await?.into_result()?;
     let state = lab.group(leader).catch_up().await?;
     assert_eq!(lab.number(&state), Some(3));
     lab.assert_equal(&[0, 1, 2]).await;
@@ -70,7 +70,7 @@ async fn a_cut_leader_with_the_longest_log_does_not_block_elections() -> Test {
     let healed = Instant::now();
     lab.leader_among(&[old, other]).await;
     println!("one leader {:?} after the heal", healed.elapsed());
-    lab.group(other).propose(lab.label(4)).await?.into_result()?;
+    lab.group(other).propose(lab.numbered_write(4)).await?.into_result()?;
     lab.assert_equal(&[old, other]).await;
     Ok(())
 }
@@ -96,7 +96,7 @@ async fn answer_of_the_next_leader() -> Result<Duration, anyhow::Error> {
     lab.isolate(old);
     let mut proposals = JoinSet::new();
     for at in others.clone() {
-        let (group, command) = (lab.group(at), lab.label(6));
+        let (group, command) = (lab.group(at), lab.numbered_write(6));
         proposals.spawn(async move { group.propose(command).await });
     }
     lab.leader_among(&others).await;
@@ -127,7 +127,7 @@ async fn a_leader_that_reaches_one_voter_only_stops_heartbeats_and_lets_the_othe
     })
     .await;
     println!("a new leader {:?} after the cut", began.elapsed());
-    lab.group(new).propose(lab.label(5)).await?.into_result()?;
+    lab.group(new).propose(lab.numbered_write(5)).await?.into_result()?;
     for other in &others {
         lab.set_cut(old, *other, false);
     }
@@ -147,13 +147,13 @@ async fn a_former_leader_that_comes_back_alone_does_not_lead() -> Test {
     }
     lab.restart(old).await;
     until("it no longer leads", async || lab.group(old).leader().is_none().then_some(())).await;
-    let refused = lab.group(old).propose(lab.label(1)).await;
+    let refused = lab.group(old).propose(lab.numbered_write(1)).await;
     assert!(matches!(refused, Err(GroupError::NoLeader { .. })), "{refused:?}");
     for at in lab.others(old) {
         lab.restart(at).await;
     }
     lab.leader().await;
-    lab.group(old).propose(lab.label(2)).await?.into_result()?;
+    lab.group(old).propose(lab.numbered_write(2)).await?.into_result()?;
     Ok(())
 }
 

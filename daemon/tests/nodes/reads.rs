@@ -26,7 +26,7 @@ async fn a_leader_reads_everything_it_had_committed_before_a_power_cut() -> anyh
     let [witness, away] = lab.others(old)[..] else { unreachable!("three nodes") };
     lab.kill(away);
     for number in 1..=200 {
-        lab.group(old).propose(lab.label(number)).await?.into_result()?;
+        lab.group(old).propose(lab.numbered_write(number)).await?.into_result()?;
     }
     assert_eq!(
         lab.leader_among(&[old, witness]).await,

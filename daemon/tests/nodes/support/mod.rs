@@ -264,7 +264,7 @@ impl Lab {
     }
 
     /// A write that can be read back by its number.
-    pub(crate) fn label(&self, number: u64) -> Command {
+    pub(crate) fn numbered_write(&self, number: u64) -> Command {
         let plan = &self.nodes[0].plan;
         Command::Report(Report {
             node: self.id(0),
@@ -275,7 +275,7 @@ impl Lab {
         })
     }
 
-    /// The number that the last applied [`Self::label`] carried.
+    /// The number that the last applied [`Self::numbered_write`] carried.
     pub(crate) fn number(&self, state: &ClusterState) -> Option<u64> {
         state.member(&self.id(0))?.version.trim_end_matches('x').parse().ok()
     }
