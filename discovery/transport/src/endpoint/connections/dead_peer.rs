@@ -1,4 +1,5 @@
-//! Dead-peer detection: distinguishes a silent connection from an idle one by its counters. No clock.
+//! Dead-peer detection: distinguishes a silent connection from an idle one by its counters. No
+//! clock.
 //!
 //! QUIC notices a vanished peer by its idle timeout, which must be long because sessions idle. But
 //! a live peer acknowledges within a round trip. Silence after a packet that needs an
