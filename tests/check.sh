@@ -10,6 +10,9 @@ cd "$(dirname "$0")/.."
 . tests/common.sh
 
 need_cargo
+# Root is asked for only if a package is missing.
+step 'prerequisites' deploy/prerequisites.sh \
+  etcd-server etcd-client openssl gcc libc6-dev procps strace util-linux
 step 'tools' tools
 static_checks
 # The whole workspace at once, as everything else builds it: a part of it would choose other features of
