@@ -8,6 +8,7 @@
 use muster_types::PublicKey;
 use ring::hmac;
 
+pub use crate::token::Side;
 use crate::token::{TokenId, Verifier};
 
 /// Label of the TLS exporter (RFC 5705, RFC 8446 section 7.5) in a [`Transcript`], with an empty
@@ -17,15 +18,6 @@ pub const EXPORTER_LABEL: &[u8] = b"EXPERIMENTAL-muster-hello-1";
 
 /// Domain separation: first part of every message, so that no other use of the keys is a proof.
 const PURPOSE: &[u8] = b"muster-hello/1 token proof";
-
-/// End of the session that proves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The end that opened the session; it proves first.
-    Dialer,
-    /// The end that accepted it; it proves only after a valid proof of the dialer.
-    Listener,
-}
 
 /// Content that a proof binds: the session, both keys, the token.
 #[derive(Debug, Clone, PartialEq, Eq)]

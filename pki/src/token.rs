@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use self::checksum::{ALPHABET, CHECKSUM_LEN, checksum, value};
-pub use self::verifier::{Verifier, VerifierError};
+pub use self::verifier::{Side, Verifier, VerifierError};
 use crate::key::random;
 
 /// Length of a token id, in characters.

@@ -7,8 +7,16 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::TokenId;
-use crate::proof::Side;
 use crate::storage::Secret;
+
+/// End of the session that proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The end that opened the session; it proves first.
+    Dialer,
+    /// The end that accepted it; it proves only after a valid proof of the dialer.
+    Listener,
+}
 
 /// Two keys derived from a token's secret, one per direction of the proof. They check and answer
 /// proofs but do not reveal the secret. They serialize for the Raft log, into binary formats only.

@@ -19,8 +19,6 @@ use muster_types::{ClusterId, NodeId, NodeName, Role};
 
 use super::candidate::{Candidate, CandidateState};
 use crate::birth::Founder;
-use addresses::AddressState;
-use duplicate_identity::DuplicateIdentity;
 
 /// Delay after the start before the first proposal, so that every source has been polled once.
 pub const DISCOVERY_DELAY: Duration = Duration::from_millis(300);
@@ -94,7 +92,7 @@ pub enum Action {
 pub struct PeerTable {
     own: LocalNode,
     started: Instant,
-    addresses: BTreeMap<SocketAddr, AddressState>,
+    addresses: BTreeMap<SocketAddr, addresses::AddressState>,
     peers: BTreeMap<NodeId, Peer>,
     /// Addresses at which this node reached itself.
     self_addresses: BTreeSet<SocketAddr>,
@@ -103,7 +101,7 @@ pub struct PeerTable {
     /// No proposal before this time; set after an abandoned birth.
     not_before: Instant,
     /// Two machines seen with the same identity.
-    duplicate_identity: Option<DuplicateIdentity>,
+    duplicate_identity: Option<duplicate_identity::DuplicateIdentity>,
     /// Time at which to decide again.
     next_decision_at: Option<Instant>,
 }
