@@ -8,3 +8,4 @@ pub mod node;
 pub mod node_status;
 pub mod operator;
 pub mod relay;
+mod status;

@@ -13,7 +13,7 @@ pub type RaftStorage = muster_storage::RaftStorage<TypeConfig, ClusterState>;
 /// openraft's handle.
 pub(crate) type Raft = openraft::Raft<TypeConfig>;
 
-/// What openraft publishes about itself.
+/// Metrics that openraft publishes.
 pub type Metrics = openraft::RaftMetrics<NodeId, openraft::EmptyNode>;
 
 /// A snapshot between openraft and the network.

@@ -28,8 +28,9 @@ use tonic::{Request, Response, Status, Streaming};
 use view_stream::{ViewCache, Watcher};
 
 use super::node_status::NodeStatusProvider;
+use crate::api::status::unavailable;
 use crate::raft::codec::{decode, encode};
-use crate::raft::{AppliedCommand, Group, GroupError, LocalRaftError, SnapshotHeader};
+use crate::raft::{AppliedCommand, Group, LocalRaftError, SnapshotHeader};
 use muster_state::command::Report;
 use muster_state::{Command, EtcdReport};
 use muster_storage::MAX_SNAPSHOT;
@@ -275,9 +276,4 @@ fn not_leader(error: LocalRaftError) -> Result<NotLeader, Status> {
             Err(Status::unavailable(format!("Raft has stopped: {why}")))
         }
     }
-}
-
-/// Converts an error of the group to `UNAVAILABLE`.
-pub fn unavailable(error: &GroupError) -> Status {
-    Status::unavailable(error.to_string())
 }

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::api::node::unavailable;
 use crate::api::node_status::NodeStatusProvider;
+use crate::api::status::unavailable;
 use crate::etcd_clients::{EtcdClientError, EtcdClients};
 use crate::raft::Group;
 use muster_state::permissions::{AuthorizationError, Call};
