@@ -12,7 +12,7 @@ use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
 use tokio::runtime::Runtime;
 
-use crate::lab::Host;
+use crate::lab::{Host, inside};
 
 /// Serves one zone until dropped.
 pub struct Dns {
@@ -31,7 +31,7 @@ impl Dns {
     /// `_muster._udp`.
     pub fn serve(host: &Host, zone: &str, nodes: &BTreeMap<String, Ipv4Addr>) -> Result<Self> {
         let address = SocketAddr::new(IpAddr::V4(host.address()), 53);
-        let socket = host.inside(move || Ok(std::net::UdpSocket::bind(address)?))?;
+        let socket = inside(host, async || Ok(std::net::UdpSocket::bind(address)?))?;
         socket.set_nonblocking(true)?;
         let catalog = catalog(zone, nodes)?;
         let runtime =

@@ -45,7 +45,7 @@ fn newest_byte(path: &Path) -> Result<usize> {
     bytes.iter().rposition(|byte| *byte != 0).context("an empty store")
 }
 
-/// What to do, in the daemon's words.
+/// The daemon's advice for a node that must begin again.
 const REINITIALISE: &str = musterd::fatal::REINITIALISE;
 
 const DAMAGES: &[Damage] = &[

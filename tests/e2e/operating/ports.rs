@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use muster_tests::ctl::{binary, output_of};
+use muster_tests::lab::inside;
 use muster_tests::scenario;
 use muster_types::DEFAULT_PORT;
 
@@ -20,7 +21,7 @@ fn a_local_cluster_starts_although_an_outgoing_connection_holds_its_port() {
         let host = lab.host("desk")?;
         host.reserve_ports("")?;
         // As a resolver or a QUIC client asks: from every address.
-        let outgoing = host.inside(|| {
+        let outgoing = inside(&host, async || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))?;
             socket.connect((Ipv4Addr::LOCALHOST, 9))?;
             Ok(socket)

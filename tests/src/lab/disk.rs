@@ -1,48 +1,15 @@
 //! Small disks of the lab's hosts and their faults: full, read-only after an error, frozen.
 //!
-//! A disk is an ext4 file system in a sparse file, mounted in the host's mount namespace. Only the
-//! test process holds that namespace open, so the mount disappears with it in any case.
+//! A disk is an ext4 file system in a sparse file, mounted in the host's mount namespace.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
+use super::mounts::MountNamespace;
 use super::{Host, run};
 use crate::ctl::output_of;
-
-/// Mount namespace that exists for as long as this process has it open.
-#[derive(Debug, Clone)]
-pub(super) struct MountNamespace(Arc<File>);
-
-impl MountNamespace {
-    /// Makes one for a network namespace: that of a shell, which then ends.
-    pub(super) fn of(namespace: &str) -> Result<Self> {
-        let mut shell = Command::new("ip")
-            .args(["netns", "exec", namespace, "sh", "-c", "echo here; read -r end"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("run ip (Debian package iproute2)")?;
-        let mut line = String::new();
-        let output = shell.stdout.take().context("a pipe")?;
-        BufReader::new(output).read_line(&mut line)?;
-        let opened = File::open(format!("/proc/{}/ns/mnt", shell.id()));
-        drop(shell.stdin.take());
-        shell.wait()?;
-        ensure!(line == "here\n", "no shell started in {namespace}: {line:?}");
-        Ok(Self(Arc::new(opened.context("open the mount namespace of a host")?)))
-    }
-
-    /// Path under which this process has it open, for `nsenter`.
-    pub(super) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
-    }
-}
 
 /// Disk at a directory of a host.
 #[derive(Debug, Clone)]
@@ -52,9 +19,19 @@ pub struct Disk {
     at: PathBuf,
 }
 
+impl Host {
+    /// Mounts a disk of `mib` MiB at a directory of this host. Processes that start later see it.
+    pub fn disk(&mut self, at: &Path, mib: u64) -> Result<Disk> {
+        if self.mounts.is_none() {
+            self.mounts = Some(MountNamespace::of(&self.namespace)?);
+        }
+        Disk::create(self, at, mib)
+    }
+}
+
 impl Disk {
     /// Makes a disk of `mib` MiB and mounts it at `at`, accessible to its owner only.
-    pub(super) fn create(host: &Host, at: &Path, mib: u64) -> Result<Self> {
+    fn create(host: &Host, at: &Path, mib: u64) -> Result<Self> {
         let name = at.strip_prefix(host.dir()).context("a directory of the host")?;
         let name = name.to_string_lossy().replace('/', "-");
         let image = host.dir().join(format!("{name}.ext4"));

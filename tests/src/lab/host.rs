@@ -1,17 +1,14 @@
 //! Host of the lab: a network namespace, a host name, an address, a directory.
 
-use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use muster_types::DEFAULT_PORT;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::disk::MountNamespace;
-use super::{Disk, Lab, Process, run};
+use super::mounts::MountNamespace;
+use super::{Lab, Process, run};
 
 /// Debian's libfaketime for processes with threads.
 fn faketime() -> String {
@@ -22,13 +19,13 @@ fn faketime() -> String {
 #[derive(Debug, Clone)]
 pub struct Host {
     name: String,
-    namespace: String,
+    pub(super) namespace: String,
     lan: String,
     port: String,
     address: Ipv4Addr,
     dir: PathBuf,
     /// Mount namespace; `None` until the host has disks.
-    mounts: Option<MountNamespace>,
+    pub(super) mounts: Option<MountNamespace>,
 }
 
 impl Host {
@@ -131,14 +128,6 @@ impl Host {
         Process::spawn(command, &self.dir.join(format!("{log}.log")))
     }
 
-    /// Mounts a disk of `mib` MiB at a directory of this host. Processes that start later see it.
-    pub fn disk(&mut self, at: &Path, mib: u64) -> Result<Disk> {
-        if self.mounts.is_none() {
-            self.mounts = Some(MountNamespace::of(&self.namespace)?);
-        }
-        Disk::create(self, at, mib)
-    }
-
     /// Kills everything that runs on this host, at once.
     pub fn kill_all(&self) -> Result<()> {
         self.signal_all("-KILL")
@@ -187,21 +176,6 @@ impl Host {
     /// Opens this host's namespace, to make a socket in it.
     pub fn namespace_path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.namespace)
-    }
-
-    /// Runs `work` in this host's network namespace, to make a socket in it: on a thread that enters
-    /// it and ends.
-    pub fn inside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let path = self.namespace_path();
-        let enter = move || {
-            let namespace = File::open(&path).with_context(|| path.display().to_string())?;
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            work()
-        };
-        std::thread::spawn(enter).join().expect("the work does not panic")
     }
 
     fn add_address(&self, address: Ipv4Addr) -> Result<()> {

@@ -5,6 +5,7 @@ mod disk;
 mod faults;
 mod host;
 mod inside;
+mod mounts;
 mod process;
 mod traffic;
 

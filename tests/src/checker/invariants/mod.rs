@@ -27,10 +27,10 @@ pub mod unique_writes;
 mod violation;
 pub mod writes_in_order;
 
-pub use set::{SetIndex, check_set};
+pub use set::SetIndex;
 pub use violation::{ReadSummary, Violation};
 
-use super::history::{History, Register};
+use super::history::{History, Register, Set};
 
 /// Returns every violation of a history, with the object that it concerns.
 pub fn check(history: &History) -> Vec<(&'static str, Violation)> {
@@ -42,6 +42,18 @@ pub fn check(history: &History) -> Vec<(&'static str, Violation)> {
     add("etcd's keys", check_set(&history.keys));
     add("etcd's register", check_register(&history.register));
     add("clusters", one_cluster::check(&history.cluster_ids));
+    found
+}
+
+/// Checks all invariants of a set.
+pub fn check_set(set: &Set) -> Vec<Violation> {
+    let index = SetIndex::of(set);
+    let mut found = unique_writes::check(&set.writes);
+    found.extend(no_phantom_value::check(&index));
+    found.extend(no_lost_write::check(&index));
+    found.extend(no_stale_read::check(&index));
+    found.extend(writes_in_order::check(&index));
+    found.extend(reads_agree::check(&index));
     found
 }
 

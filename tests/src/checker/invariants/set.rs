@@ -2,10 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Violation, no_lost_write, no_phantom_value, no_stale_read, reads_agree, unique_writes,
-    writes_in_order,
-};
 use crate::checker::history::{Read, Set, Write};
 
 /// Content of one read.
@@ -34,16 +30,4 @@ impl<'a> SetIndex<'a> {
         }
         Self { writes, first_shown, reads: &set.reads }
     }
-}
-
-/// Checks all invariants of a set.
-pub fn check_set(set: &Set) -> Vec<Violation> {
-    let index = SetIndex::of(set);
-    let mut found = unique_writes::check(&set.writes);
-    found.extend(no_phantom_value::check(&index));
-    found.extend(no_lost_write::check(&index));
-    found.extend(no_stale_read::check(&index));
-    found.extend(writes_in_order::check(&index));
-    found.extend(reads_agree::check(&index));
-    found
 }
