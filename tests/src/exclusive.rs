@@ -1,7 +1,7 @@
 //! Shares the machine among tests. Most run next to others; a test that measures runs alone.
 //!
-//! The locks are files next to the test binaries, so they hold between threads of one binary and
-//! between binaries. They do not bound the load of other programs.
+//! The locks are files next to the test binaries, so they hold between the threads of one binary
+//! (`cargo test`) and between processes (nextest). They do not bound the load of other programs.
 
 use std::cell::Cell;
 use std::fs::File;

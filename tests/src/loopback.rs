@@ -22,11 +22,12 @@ use crate::wait::until;
 /// Timeout of a refusal on a busy machine; etcd is asked for its version on the way.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Last byte of the next address. Local clusters of `musterctl` use 127.64.0.0 to 127.127.255.255.
+/// Last byte of the next address.
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
-/// An address of this process and call alone, 127.128.0.0 to 127.255.255.255. An outgoing connection
-/// over loopback comes from 127.0.0.1, so it takes none of its ports.
+/// Returns an address for this process and call only, in 127.128.0.0/9. An outgoing connection over
+/// loopback comes from 127.0.0.1, so it takes none of its ports. Local clusters of `musterctl` use
+/// 127.64.0.0/10.
 fn own_address() -> Ipv4Addr {
     let [low, high, ..] = std::process::id().to_le_bytes();
     Ipv4Addr::new(127, 128 | high, low, NEXT.fetch_add(1, Ordering::Relaxed))

@@ -12,6 +12,7 @@ use muster_formation::birth::BirthRecord;
 use muster_init::units::etcd::credentials::{CredentialPaths, chain_pem};
 use muster_init::units::etcd::dir::{EtcdDir, GenerationState};
 use muster_sources::remembered;
+use muster_tests::exclusive::MachineLock;
 use muster_tests::first_seconds::{
     credentials, last_uncommitted, member, membership, peers, record, snapshot,
 };
@@ -199,6 +200,7 @@ fn recorded(dir: &Path) -> Result<Trace> {
 
 #[test]
 fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
+    let _shared = MachineLock::shared()?;
     // A soak kills at every point, and makes as many rounds of cuts as requested.
     let soak = std::env::var("MUSTER_CUTS").ok().map(|n| n.parse::<u64>()).transpose()?;
     let dir = scratch()?;
@@ -241,6 +243,7 @@ fn a_node_in_its_first_seconds_survives_a_cut_at_any_point() -> Result<()> {
 
 #[test]
 fn every_part_of_the_discipline_that_is_left_out_is_caught() -> Result<()> {
+    let _shared = MachineLock::shared()?;
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
     let first_disk = Disk::load(dir.path())?.with_names_in_any_order();
@@ -268,6 +271,7 @@ fn every_part_of_the_discipline_that_is_left_out_is_caught() -> Result<()> {
 /// Otherwise a file that the check does not know would pass.
 #[test]
 fn each_file_that_is_not_synced_is_caught() -> Result<()> {
+    let _shared = MachineLock::shared()?;
     let dir = scratch()?;
     fs::create_dir(dir.path().join("var"))?;
     let first_disk = Disk::load(dir.path())?.with_names_in_any_order();

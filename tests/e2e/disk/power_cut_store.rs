@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use muster_storage::Engine;
+use muster_tests::exclusive::MachineLock;
 use muster_tests::power_cut::{Disk, Event, Mutation, Trace, scratch};
 use muster_tests::store::engines::{FLUSH_ONLY, MUSTER, REDB};
 use muster_tests::store::script::{OPS_PER_PROCESS, Op, StoreContents, script};
@@ -66,10 +67,12 @@ struct Run {
     trace: Trace,
     /// Contents after the first n operations.
     contents: Vec<StoreContents>,
+    _shared: MachineLock,
 }
 
 impl Run {
     fn record(engine: Engine, seed: u64, length: usize) -> Result<Self> {
+        let shared = MachineLock::shared()?;
         let dir = scratch()?;
         let mut trace = Trace::default();
         for from in (0..length).step_by(OPS_PER_PROCESS) {
@@ -90,7 +93,7 @@ impl Run {
             disk.play(event)?;
         }
         disk.compare(dir.path()).context("the fault model misread the victim")?;
-        Ok(Self { engine, seed, ops, trace, contents })
+        Ok(Self { engine, seed, ops, trace, contents, _shared: shared })
     }
 
     /// Cuts the power `cuts` times, at any event. After some of the cuts the node continues and is

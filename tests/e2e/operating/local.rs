@@ -8,20 +8,25 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use muster_tests::ctl::{CommandOutput, binary, output_of};
+use muster_tests::exclusive::MachineLock;
 use muster_tests::until;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// User with a separate home directory. Drop destroys the user's clusters.
-struct User(tempfile::TempDir);
+struct User {
+    home: tempfile::TempDir,
+    _shared: MachineLock,
+}
 
 impl User {
     fn new() -> Result<Self> {
-        Ok(Self(tempfile::Builder::new().prefix("muster-user-").tempdir()?))
+        let home = tempfile::Builder::new().prefix("muster-user-").tempdir()?;
+        Ok(Self { home, _shared: MachineLock::shared()? })
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.home.path().join(name)
     }
 
     fn ctl(&self, args: &[&str]) -> Result<CommandOutput> {

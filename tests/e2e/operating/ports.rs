@@ -1,4 +1,5 @@
-//! Muster's port is in Linux's range for outgoing connections, so one may hold it when a node starts.
+//! Muster's port is in Linux's range for outgoing connections, so a connection may hold it when a node
+//! starts.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Stdio;
@@ -18,9 +19,9 @@ const HELD: Duration = Duration::from_secs(4);
 #[test]
 fn a_local_cluster_starts_although_an_outgoing_connection_holds_its_port() {
     scenario("port-held", |lab| {
-        let host = lab.host("desk")?;
+        let host = lab.host("user")?;
         host.reserve_ports("")?;
-        // As a resolver or a QUIC client asks: from every address.
+        // Like a resolver or a QUIC client: from the unspecified address.
         let outgoing = inside(&host, async || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))?;
             socket.connect((Ipv4Addr::LOCALHOST, 9))?;
@@ -39,7 +40,7 @@ fn a_local_cluster_starts_although_an_outgoing_connection_holds_its_port() {
         create.env("MUSTERD", binary("musterd")?);
         output_of(&mut create)?.success()?;
         ensure!(started.elapsed() >= HELD, "it did not wait, so the port was not held");
-        release.join().expect("it only waits");
+        release.join().expect("the thread only waits");
         Ok(())
     });
 }

@@ -166,14 +166,14 @@ impl Host {
         Ok(())
     }
 
-    /// Keeps these ports from outgoing connections, as `deploy/muster.sysctl.conf` does; an empty list
-    /// gives them back.
+    /// Reserves these ports, so that no outgoing connection gets them, as `deploy/muster.sysctl.conf`
+    /// does. An empty list reserves none.
     pub fn reserve_ports(&self, ports: &str) -> Result<()> {
         let write = "echo \"$0\" >/proc/sys/net/ipv4/ip_local_reserved_ports";
         run("ip", &["netns", "exec", &self.namespace, "sh", "-c", write, ports]).map(drop)
     }
 
-    /// Opens this host's namespace, to make a socket in it.
+    /// Path of this host's network namespace.
     pub fn namespace_path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.namespace)
     }
