@@ -84,7 +84,7 @@ fn a_partition_in_which_no_side_can_found_ends_in_one_cluster() {
         ("birth.persist.born.before", THIRD),
     ];
     for_each_case("cut off with the spare one", &cases, |place, rank| {
-        cut(place, rank, Partition::WithSpare)
+        cut(place, rank, Partition::WithSpare);
     });
 }
 

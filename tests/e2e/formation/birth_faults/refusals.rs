@@ -43,6 +43,6 @@ fn check_refuser_killed(place: &str) {
 fn a_founder_killed_as_it_refuses_returns_and_is_a_founder() {
     let cases = OF_A_REFUSER;
     for_cases("refusers killed and back at once", &cases, &cases, |place| {
-        check_refuser_killed(place)
+        check_refuser_killed(place);
     });
 }
