@@ -123,7 +123,7 @@ pub fn client_address(member: &ClusterMember) -> Option<SocketAddr> {
 /// Returns the node that runs a member of etcd's member list.
 pub fn node_of(state: &ClusterState, listed: &EtcdMember) -> Option<NodeId> {
     let nodes = || state.etcd().nodes();
-    let by_id = nodes().find(|(_, r)| r.phase.member_id() == Some(listed.id.0));
+    let by_id = nodes().find(|(_, r)| r.phase.member_id() == Some(listed.id));
     let by_name = || {
         nodes()
             .find(|(_, r)| r.phase == MemberPhase::Founding && r.peer.name.as_str() == listed.name)

@@ -10,10 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use muster_formation::birth::{BirthRecord, Commitment};
+use muster_init::units::etcd::EtcdSpec;
 use muster_init::units::etcd::client::snapshot::{self, SnapshotDigest};
 use muster_init::units::etcd::dir::EtcdDir;
 use muster_init::units::etcd::restore::{RestoreError, RestoreOutcome, restore};
-use muster_init::units::etcd::{EtcdGeneration, EtcdSpec, InitialClusterState};
+use muster_types::etcd::{EtcdGeneration, InitialClusterState};
 use tracing::{info, warn};
 
 use crate::fatal::Fatal;
@@ -169,7 +170,8 @@ impl Restore {
     /// Restores a founder's first generation, unless that was done before. etcd must not start
     /// earlier. Does nothing for any other member, which gets its data from its peers.
     pub async fn run(&self, etcd_dir: &EtcdDir, spec: &EtcdSpec) -> Result<(), String> {
-        if spec.generation == EtcdGeneration(0) && spec.initial.state == InitialClusterState::New {
+        let is_founder = spec.initial.state == InitialClusterState::New;
+        if spec.generation == EtcdGeneration::FIRST && is_founder {
             match restore(etcd_dir, spec, self.file.as_deref(), Some(self.digest)).await {
                 Ok(RestoreOutcome::Done(verified)) => {
                     info!(?verified, "etcd restored from the given snapshot");

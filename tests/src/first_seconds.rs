@@ -11,12 +11,12 @@ use muster_formation::birth::{
 };
 use muster_init::units::etcd::client::snapshot::SnapshotDigest;
 use muster_init::units::etcd::{
-    Authorities, Binary, Credential, Credentials, EtcdGeneration, EtcdSpec, InitialCluster,
-    InitialClusterState, Tuning, Version,
+    Authorities, Binary, Credential, Credentials, EtcdSpec, InitialCluster, Tuning, Version,
 };
 use muster_messages::hello::{Admitted, Credentials as Issued};
 use muster_pki::identity::Identity;
 use muster_sources::RememberedPeer;
+use muster_types::etcd::{EtcdGeneration, EtcdPeer, InitialClusterState, url};
 use muster_types::{ClusterId, NodeId, Role};
 use musterd::membership::Membership;
 use ring::digest::{SHA256, digest};
@@ -141,7 +141,10 @@ pub fn member(epoch: u64) -> Result<EtcdSpec> {
             token: format!("epoch-{epoch}"),
             // More than a sector, so that the record can be torn.
             members: (0..24)
-                .map(|number| Ok((format!("cp-{number}").parse()?, address(2380 + number))))
+                .map(|number| {
+                    let name = format!("cp-{number}").parse()?;
+                    Ok(EtcdPeer { name, url: url(address(2380 + number)) })
+                })
                 .collect::<Result<_>>()?,
         },
         name,

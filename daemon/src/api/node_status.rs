@@ -12,7 +12,7 @@ use muster_pki::authority::AuthorityKind;
 use muster_pki::inspect::describe;
 use muster_pki::leaf::Leaf;
 use muster_transport::endpoint::Trust;
-use muster_types::{NodeName, Role, VERSION};
+use muster_types::{NodeName, Role, UnixMillis, VERSION};
 use prost::Message;
 use tokio::sync::watch;
 use tonic::Status;
@@ -74,7 +74,7 @@ impl NodeStatusProvider {
             unreachable: String::new(),
             version: VERSION.to_owned(),
             units: units.iter().map(|(name, unit)| unit_message(*name, &unit.status)).collect(),
-            clock_ms: clock::now_ms(),
+            clock_ms: clock::now_millis().as_millis(),
             clock_offset_ms: 0,
             leaves: self.leaves(units.into_values().flat_map(|unit| unit.leaves)),
         }
@@ -108,14 +108,15 @@ fn leaf_message(unit_leaf: UnitLeaf) -> Option<wire::Leaf> {
     let UnitLeaf { name, authority, certificate } = unit_leaf;
     let described = describe(&certificate).ok()?;
     let leaf = Leaf::from_chain(vec![certificate]).ok()?;
+    let ms = |time| UnixMillis::from(time).as_millis();
     Some(wire::Leaf {
         name: name.to_owned(),
         authority: authority.as_str().to_owned(),
         subject: described.subject,
         alternative_names: described.alternative_names,
-        not_before_ms: clock::millis(leaf.not_before),
-        not_after_ms: clock::millis(leaf.not_after),
-        renew_at_ms: clock::millis(leaf.renew_at()),
+        not_before_ms: ms(leaf.not_before),
+        not_after_ms: ms(leaf.not_after),
+        renew_at_ms: ms(leaf.renew_at()),
         fingerprint: described.fingerprint,
     })
 }

@@ -2,7 +2,7 @@
 
 use muster_gossip::{Gossip, LivenessState};
 use muster_init::units::etcd::dir::EtcdDir;
-use muster_init::units::etcd::{self, Binary, etcd_unit, policy};
+use muster_init::units::etcd::{self, Binary, EtcdUnit, policy};
 use muster_types::NodeId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -108,7 +108,7 @@ impl EtcdParts {
     ) {
         let Self { binary, etcd_dir, restore } = self;
         let MemberTasks { tasks, stop, .. } = member_tasks;
-        let (handle, owner) = etcd_unit(etcd_dir.clone(), policy());
+        let (handle, owner) = EtcdUnit::new(etcd_dir.clone(), policy());
         tasks.spawn("etcd", owner.run(stop.clone()));
         let unit = EtcdUnitController {
             group: group.clone(),

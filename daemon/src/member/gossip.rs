@@ -5,7 +5,7 @@ use std::sync::Arc;
 use muster_gossip::{self, Gossip, NodeMeta};
 use muster_sources::{self, Sources};
 use muster_transport::endpoint::Trust;
-use muster_types::VERSION;
+use muster_types::{UnixMillis, VERSION};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -19,7 +19,8 @@ impl MemberRuntime {
     pub(super) fn gossip(&self, member_tasks: &mut MemberTasks) -> Gossip {
         let MemberTasks { tasks, stop, .. } = member_tasks;
         // Seconds since 1970 grow with each start; peers correct a generation from a wrong clock.
-        let generation = u32::try_from(clock::now_ms() / 1000).unwrap_or(u32::MAX / 2);
+        let started = clock::now_millis().saturating_duration_since(UnixMillis::default());
+        let generation = u32::try_from(started.as_secs()).unwrap_or(u32::MAX / 2);
         let params = muster_gossip::GossipParams {
             me: self.me(),
             generation,

@@ -112,8 +112,8 @@ impl Group {
 
     /// Appends a command to the log and waits until it is applied.
     pub(super) async fn write(&self, command: Command) -> Result<AppliedCommand, LocalRaftError> {
-        let now_ms = clock::now_ms();
-        match self.raft.client_write(TimestampedCommand { now_ms, command }).await {
+        let now = clock::now_millis();
+        match self.raft.client_write(TimestampedCommand { now, command }).await {
             Ok(written) => {
                 Ok(AppliedCommand { outcome: written.data, index: written.log_id.index })
             }

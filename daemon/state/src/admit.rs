@@ -1,23 +1,23 @@
 //! Admission: a node that proved a token becomes a member.
 
-use muster_types::NodeId;
+use muster_types::{ConfigVersion, NodeId, UnixMillis};
 
 use super::command::Admit;
 use super::members::{check_addresses, check_version};
 use super::{ApplyContext, ClusterState, Member, Outcome, Refusal, RefusalKind, limits};
 
 impl ClusterState {
-    /// Checks whether this admission would succeed at `now_ms`. Called before anything is written,
+    /// Checks whether this admission would succeed at `now`. Called before anything is written,
     /// so that unknown nodes cannot fill the log.
-    pub fn check_admit(&self, admit: &Admit, now_ms: i64) -> Result<(), Refusal> {
+    pub fn check_admit(&self, admit: &Admit, now: UnixMillis) -> Result<(), Refusal> {
         if self.birth.is_none() {
             return Err(super::not_founded());
         }
-        self.check_admission(admit, now_ms.max(self.now_ms)).map(|_| ())
+        self.check_admission(admit, now.max(self.now)).map(|_| ())
     }
 
     pub(super) fn admit(&mut self, at: ApplyContext, admit: &Admit) -> Result<Outcome, Refusal> {
-        let (node, already_member) = self.check_admission(admit, at.now_ms)?;
+        let (node, already_member) = self.check_admission(admit, at.now)?;
         if already_member {
             if let Some(member) = self.members.get_mut(&node) {
                 member.addresses.clone_from(&admit.addresses);
@@ -33,11 +33,11 @@ impl ClusterState {
             role: admit.role,
             addresses: admit.addresses.clone(),
             version: admit.version.clone(),
-            config_version: 0,
+            config_version: ConfigVersion::NONE,
             token: admit.token.clone(),
             verified_by: Some(admit.verified_by),
             admitted_index: at.index,
-            admitted_ms: at.now_ms,
+            admitted_at: at.now,
             etcd: None,
         };
         if member.is_control_plane() {
@@ -48,7 +48,7 @@ impl ClusterState {
     }
 
     /// Returns the node's id, and whether it is a member already.
-    fn check_admission(&self, admit: &Admit, now_ms: i64) -> Result<(NodeId, bool), Refusal> {
+    fn check_admission(&self, admit: &Admit, now: UnixMillis) -> Result<(NodeId, bool), Refusal> {
         let node = super::node_id(&admit.public_key);
         if let Some(tombstone) = self.members.tombstone(&node) {
             return Err(Refusal::new(
@@ -70,7 +70,7 @@ impl ClusterState {
         if let Some(holder) = self.members.by_name(&admit.name) {
             return Err(name_taken(holder));
         }
-        self.check_token(admit, now_ms)?;
+        self.check_token(admit, now)?;
         if !self.members.has_capacity() {
             return Err(Refusal::new(
                 RefusalKind::Full,

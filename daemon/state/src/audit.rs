@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use muster_types::{LogIndex, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::command::RecordAudit;
@@ -14,9 +15,9 @@ use super::{Actor, ApplyContext, ClusterState, Command, Outcome, Refusal, Refusa
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// Log index of the command.
-    pub index: u64,
-    /// Milliseconds since 1970.
-    pub time_ms: i64,
+    pub index: LogIndex,
+    #[serde(rename = "time_ms")]
+    pub time: UnixMillis,
     /// An operator's name, "node NAME", or "cluster".
     pub actor: String,
     pub action: String,
@@ -118,8 +119,8 @@ impl ClusterState {
             Outcome::Refused(refusal) => refusal.message.clone(),
             Outcome::Done | Outcome::Admitted { .. } | Outcome::Removed { .. } => "ok".to_owned(),
         };
-        let (index, time_ms, action) = (at.index, at.now_ms, action.to_owned());
-        self.audit.push(AuditEntry { index, time_ms, actor, action, subject, outcome });
+        let (index, time, action) = (at.index, at.now, action.to_owned());
+        self.audit.push(AuditEntry { index, time, actor, action, subject, outcome });
     }
 
     pub(super) fn record_audit(
@@ -133,7 +134,7 @@ impl ClusterState {
         }
         let entry = AuditEntry {
             index: at.index,
-            time_ms: at.now_ms,
+            time: at.now,
             actor: self.actor_name(&Actor::Node(record.by)),
             action: record.action.clone(),
             subject: record.subject.clone(),

@@ -6,7 +6,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use muster_types::{ClusterId, NodeId, NodeName, OperatorRole, PublicKey, Role};
+use muster_types::{
+    ClusterId, ConfigVersion, DurationMillis, NodeId, NodeName, OperatorRole, PublicKey, Role,
+    UnixMillis,
+};
 use serde::{Deserialize, Serialize};
 
 use super::authorities::Authorities;
@@ -16,8 +19,9 @@ use muster_pki::token::{TokenId, Verifier};
 /// A command with the time of the leader that appended it to the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimestampedCommand {
-    /// The leader's clock, in milliseconds since 1970.
-    pub now_ms: i64,
+    /// The leader's clock.
+    #[serde(rename = "now_ms")]
+    pub now: UnixMillis,
     pub command: Command,
 }
 
@@ -129,9 +133,9 @@ pub struct Report {
     /// At least one, preferred first.
     pub addresses: Vec<SocketAddr>,
     pub version: String,
-    /// The configuration version that the member runs; 0 if unknown.
+    /// The configuration version that the member runs.
     #[serde(default)]
-    pub config_version: u64,
+    pub config_version: ConfigVersion,
     /// `None` on a worker.
     #[serde(default)]
     pub etcd: Option<EtcdReport>,
@@ -150,7 +154,8 @@ pub struct CreateToken {
 pub struct Grant {
     pub roles: BTreeSet<Role>,
     /// Counted from the stamp of the command; `None` for a token that does not expire.
-    pub ttl_ms: Option<u64>,
+    #[serde(rename = "ttl_ms")]
+    pub ttl: Option<DurationMillis>,
     /// `None` for any number.
     pub uses_allowed: Option<u32>,
     /// The only node name that may use the token; `None` for any.

@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::token::{TokenId, Verifier};
-use muster_types::{ClusterId, NodeId, NodeName, OperatorRole, PublicKey, Role};
+use muster_types::etcd::EtcdMemberId;
+use muster_types::{
+    ClusterId, ConfigVersion, LogIndex, NodeId, NodeName, OperatorRole, PublicKey, Role, UnixMillis,
+};
 
 use super::command::{
     Admit, CreateToken, FoundCluster, Founder, Grant, InstallAuthorities, Operator, Remove,
@@ -18,14 +21,14 @@ use super::{
 };
 
 /// The time of the first command.
-pub const START_MS: i64 = 1_700_000_000_000;
+pub const START: UnixMillis = UnixMillis::from_millis(1_700_000_000_000);
 
 /// A state with its last index and clock; both increase with each command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
     pub state: ClusterState,
-    pub index: u64,
-    pub now_ms: i64,
+    pub index: LogIndex,
+    pub now: UnixMillis,
 }
 
 impl Default for Replica {
@@ -36,7 +39,7 @@ impl Default for Replica {
 
 impl Replica {
     pub fn new() -> Self {
-        Self { state: ClusterState::default(), index: 0, now_ms: START_MS }
+        Self { state: ClusterState::default(), index: LogIndex(0), now: START }
     }
 
     /// A cluster of the nodes 1 to `founders`.
@@ -47,9 +50,14 @@ impl Replica {
     }
 
     pub fn run(&mut self, command: Command) -> Outcome {
-        self.index += 1;
-        self.now_ms += 1;
-        self.state.apply(self.index, &TimestampedCommand { now_ms: self.now_ms, command })
+        self.index.0 += 1;
+        self.advance(1);
+        self.state.apply(self.index, &TimestampedCommand { now: self.now, command })
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&mut self, millis: u64) {
+        self.now = self.now.saturating_add(Duration::from_millis(millis));
     }
 
     pub fn refused(&mut self, command: Command) -> Refusal {
@@ -85,6 +93,11 @@ pub fn name(number: u8) -> NodeName {
 
 pub fn address(number: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(10, 0, 0, number), 50_000))
+}
+
+/// The etcd member with this number.
+pub const fn etcd_id(number: u64) -> EtcdMemberId {
+    EtcdMemberId(number)
 }
 
 pub const ADMIN: u8 = 201;
@@ -148,7 +161,7 @@ pub fn report(number: u8) -> Report {
         node: id(number),
         addresses: vec![address(number)],
         version: "0.1.0".to_owned(),
-        config_version: 1,
+        config_version: ConfigVersion::FIRST,
         etcd: None,
     }
 }
@@ -156,7 +169,7 @@ pub fn report(number: u8) -> Report {
 pub fn grant(roles: &[Role]) -> Grant {
     Grant {
         roles: roles.iter().copied().collect(),
-        ttl_ms: None,
+        ttl: None,
         uses_allowed: None,
         node_name: None,
         description: String::new(),
@@ -173,7 +186,7 @@ pub fn create(token: &str, grant: Grant) -> Command {
 }
 
 fn authorities() -> Authorities {
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(START_MS.unsigned_abs());
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(START.as_millis().unsigned_abs());
     let cluster = ClusterId::from_bytes([9; 32]);
     let create = |kind| Authority::create(kind, "demo", &cluster, now);
     Authorities {

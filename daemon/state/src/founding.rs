@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use muster_types::{ClusterId, NodeId};
+use muster_types::{ClusterId, ConfigVersion, NodeId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::command::{FoundCluster, Founder};
@@ -23,8 +23,8 @@ pub struct Birth {
     pub token: TokenId,
     /// SHA-256 of configuration version 1.
     pub config_digest: [u8; 32],
-    /// Milliseconds since 1970.
-    pub founded_ms: i64,
+    #[serde(rename = "founded_ms")]
+    pub founded_at: UnixMillis,
 }
 
 impl ClusterState {
@@ -64,7 +64,7 @@ impl ClusterState {
             founders: found.founders.iter().map(|f| super::node_id(&f.public_key)).collect(),
             token: found.token.clone(),
             config_digest: found.config_digest,
-            founded_ms: at.now_ms,
+            founded_at: at.now,
         });
         Ok(Outcome::Done)
     }
@@ -78,11 +78,11 @@ fn founding_member(at: ApplyContext, found: &FoundCluster, founder: &Founder) ->
         role: muster_types::Role::ControlPlane,
         addresses: founder.addresses.clone(),
         version: String::new(),
-        config_version: 0,
+        config_version: ConfigVersion::NONE,
         token: found.token.clone(),
         verified_by: None,
         admitted_index: at.index,
-        admitted_ms: at.now_ms,
+        admitted_at: at.now,
         etcd: None,
     }
 }

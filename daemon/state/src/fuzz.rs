@@ -3,14 +3,15 @@
 
 use muster_fuzz::{Verdict, refused, target};
 use muster_messages::node::ReportRequest;
-use muster_types::Role;
 use muster_types::address::parse_addresses;
+use muster_types::etcd::{DataState, EtcdGeneration};
+use muster_types::{ConfigVersion, Role, UnixMillis};
 use prost::Message as _;
 
 use super::command::{RecordAudit, RevokeToken};
-use super::etcd::{DataState, EtcdReport};
+use super::etcd::EtcdReport;
 use super::fixtures::{
-    ADMIN, Replica, START_MS, admit, by, create, found, founding_token, grant, id, install, remove,
+    ADMIN, Replica, START, admit, by, create, found, founding_token, grant, id, install, remove,
     report,
 };
 use super::{Command, Outcome, Report, limits, view};
@@ -21,7 +22,7 @@ fn written(commands: &[Command]) -> Vec<u8> {
     let one = |command| {
         let bytes = encode(command);
         let length = u16::try_from(bytes.len()).expect("it is short").to_be_bytes();
-        [&START_MS.to_be_bytes()[..], &length, &bytes].concat()
+        [&START.as_millis().to_be_bytes()[..], &length, &bytes].concat()
     };
     commands.iter().flat_map(one).collect()
 }
@@ -51,7 +52,7 @@ fn commands() {
         let (mut rest, mut taken) = (bytes, 0);
         while let Some((head, after)) = rest.split_first_chunk::<10>() {
             let (stamp, length) = head.split_first_chunk::<8>().expect("eight of ten");
-            replica.now_ms = i64::from_be_bytes(*stamp).saturating_sub(1);
+            replica.now = UnixMillis::from_millis(i64::from_be_bytes(*stamp).saturating_sub(1));
             let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
             let (body, after) = after.split_at_checked(length).unwrap_or((after, &[]));
             rest = after;
@@ -81,7 +82,7 @@ fn bounded(replica: &Replica) {
     // The view and the operators' replies stay within their bounds.
     let seen = view::view(state).encode_to_vec();
     assert!(seen.len() < 1 << 20, "{} bytes", seen.len());
-    assert!(view::tokens(state, replica.now_ms).tokens.len() <= limits::TOKENS);
+    assert!(view::tokens(state, replica.now).tokens.len() <= limits::TOKENS);
     let audit = view::audit(state, 0);
     for entry in &audit.entries {
         let long = [&entry.actor, &entry.action, &entry.subject]
@@ -112,7 +113,11 @@ fn install_authorities() {
 /// A member's report: the conversion of the call, then the command.
 #[test]
 fn node_report() {
-    let etcd = EtcdReport { generation: 0, data: DataState::Present, version: "3.5.9".to_owned() };
+    let etcd = EtcdReport {
+        generation: EtcdGeneration::FIRST,
+        data: DataState::Present,
+        version: "3.5.9".to_owned(),
+    };
     let mine = report(1);
     let request = ReportRequest {
         addresses: mine.addresses.iter().map(ToString::to_string).collect(),
@@ -134,7 +139,8 @@ fn node_report() {
         };
         let addresses = parse_addresses(&addresses);
         assert!(addresses.len() <= limits::ADDRESSES);
-        let report = Report { node: id(1), addresses, version, config_version: 1, etcd };
+        let report =
+            Report { node: id(1), addresses, version, config_version: ConfigVersion::FIRST, etcd };
         let mut replica = founded.clone();
         let would_change = replica.state.would_change(&report);
         let outcome = replica.run(Command::Report(report.clone()));

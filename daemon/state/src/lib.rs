@@ -32,7 +32,7 @@ pub mod view;
 use std::collections::BTreeMap;
 
 use muster_pki::identity::node_id;
-use muster_types::{NodeId, PublicKey};
+use muster_types::{ConfigVersion, LogIndex, NodeId, PublicKey, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 pub use audit::AuditEntry;
@@ -53,9 +53,10 @@ pub use tokens::{Token, TokenStatus};
 #[serde(default)]
 pub struct ClusterState {
     /// The log index of the last command; `None` before the first.
-    applied_index: Option<u64>,
+    applied_index: Option<LogIndex>,
     /// The latest stamp seen; never decreases.
-    now_ms: i64,
+    #[serde(rename = "now_ms")]
+    now: UnixMillis,
     birth: Option<Birth>,
     authorities: Option<Authorities>,
     operators: BTreeMap<PublicKey, Operator>,
@@ -68,8 +69,8 @@ pub struct ClusterState {
 /// Log index and cluster time at which a command takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ApplyContext {
-    index: u64,
-    now_ms: i64,
+    index: LogIndex,
+    now: UnixMillis,
 }
 
 impl ClusterState {
@@ -77,13 +78,13 @@ impl ClusterState {
     /// give the same result on every node. Every error is an [`Outcome::Refused`].
     ///
     /// Ignores an index that is not above the last one: that entry was applied before.
-    pub fn apply(&mut self, index: u64, stamped: &TimestampedCommand) -> Outcome {
+    pub fn apply(&mut self, index: LogIndex, stamped: &TimestampedCommand) -> Outcome {
         if self.applied_index.is_some_and(|last| index <= last) {
             return Outcome::Unchanged;
         }
         self.applied_index = Some(index);
-        self.now_ms = self.now_ms.max(stamped.now_ms);
-        let at = ApplyContext { index, now_ms: self.now_ms };
+        self.now = self.now.max(stamped.now);
+        let at = ApplyContext { index, now: self.now };
         let draft = self.draft_audit_entry(&stamped.command);
         let outcome = self.dispatch(at, &stamped.command).unwrap_or_else(Outcome::Refused);
         self.push_audit_entry(at, draft, &outcome);
@@ -111,13 +112,13 @@ impl ClusterState {
     }
 
     /// The log index of the last command; 0 before the first.
-    pub fn index(&self) -> u64 {
-        self.applied_index.unwrap_or(0)
+    pub fn index(&self) -> LogIndex {
+        self.applied_index.unwrap_or_default()
     }
 
-    /// The cluster's time as of the last command, in milliseconds since 1970.
-    pub fn now_ms(&self) -> i64 {
-        self.now_ms
+    /// The cluster's time as of the last command.
+    pub fn now(&self) -> UnixMillis {
+        self.now
     }
 
     /// The founding record; `None` before the cluster is founded.
@@ -125,9 +126,9 @@ impl ClusterState {
         self.birth.as_ref()
     }
 
-    /// The version of the configuration in force; 0 before there is a cluster.
-    pub fn config_version(&self) -> u64 {
-        u64::from(self.birth.is_some())
+    /// The version of the configuration in force.
+    pub fn config_version(&self) -> ConfigVersion {
+        if self.birth.is_some() { ConfigVersion::FIRST } else { ConfigVersion::NONE }
     }
 
     /// Every operator.

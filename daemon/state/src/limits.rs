@@ -1,5 +1,7 @@
 //! Bounds on everything in the replicated state. A command that exceeds one is refused.
 
+use std::time::Duration;
+
 /// Members at one time.
 pub const MEMBERS: usize = 10_000;
 /// Identities ever admitted: members and removed nodes together. This bounds the tombstones, which
@@ -13,8 +15,8 @@ pub const OPERATORS: usize = 256;
 pub const TOKENS: usize = 4096;
 /// Uses that one token may be given.
 pub const TOKEN_USES: u32 = 1_000_000;
-/// The longest ttl of a token with an expiry, in milliseconds: ten years.
-pub const TOKEN_TTL_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// The longest ttl of a token with an expiry: ten years.
+pub const TOKEN_TTL: Duration = Duration::from_hours(10 * 365 * 24);
 /// Bytes of a token's description.
 pub const DESCRIPTION: usize = 256;
 /// Addresses of one node.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use muster_types::{NodeId, NodeName, PublicKey, Role};
+use muster_types::{ConfigVersion, LogIndex, NodeId, NodeName, PublicKey, Role, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::etcd::EtcdReport;
-use super::{ClusterState, Refusal, RefusalKind, limits};
+use super::{ApplyContext, ClusterState, Refusal, RefusalKind, limits};
 use muster_pki::token::TokenId;
 
 /// A node admitted to the cluster.
@@ -23,18 +23,18 @@ pub struct Member {
     /// The Muster version of its last report; empty until a founder has reported.
     #[serde(default)]
     pub version: String,
-    /// The configuration version that it runs; 0 until it reports one.
+    /// The configuration version that it runs.
     #[serde(default)]
-    pub config_version: u64,
+    pub config_version: ConfigVersion,
     /// The token that the node proved.
     pub token: TokenId,
     /// The member that checked the proof; `None` for a founder.
     #[serde(default)]
     pub verified_by: Option<NodeId>,
     /// Log index of its admission.
-    pub admitted_index: u64,
-    /// Milliseconds since 1970.
-    pub admitted_ms: i64,
+    pub admitted_index: LogIndex,
+    #[serde(rename = "admitted_ms")]
+    pub admitted_at: UnixMillis,
     /// Its last report about its etcd; `None` on a worker, and before the first report.
     #[serde(default)]
     pub etcd: Option<EtcdReport>,
@@ -51,9 +51,9 @@ impl Member {
 pub struct Tombstone {
     pub name: NodeName,
     /// Log index of its removal.
-    pub removed_index: u64,
-    /// Milliseconds since 1970.
-    pub removed_ms: i64,
+    pub removed_index: LogIndex,
+    #[serde(rename = "removed_ms")]
+    pub removed_at: UnixMillis,
 }
 
 /// Members and tombstones.
@@ -90,10 +90,10 @@ impl Registry {
         self.members.insert(member.id, Arc::new(member));
     }
 
-    pub(super) fn remove(&mut self, id: &NodeId, index: u64, now_ms: i64) {
+    pub(super) fn remove(&mut self, id: &NodeId, at: ApplyContext) {
         if let Some(member) = self.members.remove(id) {
             let name = member.name.clone();
-            let tombstone = Tombstone { name, removed_index: index, removed_ms: now_ms };
+            let tombstone = Tombstone { name, removed_index: at.index, removed_at: at.now };
             self.removed.insert(*id, Arc::new(tombstone));
         }
     }
@@ -219,7 +219,11 @@ mod tests {
     #[test]
     fn identities_are_limited() {
         let name: NodeName = "gone".parse().unwrap();
-        let tombstone = Arc::new(Tombstone { name, removed_index: 1, removed_ms: 1 });
+        let tombstone = Arc::new(Tombstone {
+            name,
+            removed_index: LogIndex(1),
+            removed_at: UnixMillis::from_millis(1),
+        });
         let mut registry = Registry::default();
         for number in 1..limits::IDENTITIES {
             registry.removed.insert(numbered(number), Arc::clone(&tombstone));

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use muster_types::Role;
+use muster_types::etcd::{DataState, EtcdGeneration};
+use muster_types::{DurationMillis, LogIndex, Role, UnixMillis};
 use proptest::prelude::*;
 
 use super::command::{Grant, RecordAudit, Remove, RevokeToken};
-use super::etcd::{DataState, EtcdChange, EtcdReport, MemberPhase};
+use super::etcd::{EtcdChange, EtcdReport, MemberPhase};
 use super::fixtures::*;
 use super::{Actor, ClusterState, Command, Outcome, TimestampedCommand};
 
@@ -40,7 +41,7 @@ fn any_admission() -> impl Strategy<Value = Command> {
 fn any_report() -> impl Strategy<Value = Command> {
     let data =
         prop_oneof![Just(DataState::Absent), Just(DataState::Present), Just(DataState::Lost)];
-    let etcd = proptest::option::of((0..3_u32, data));
+    let etcd = proptest::option::of(((0..3_u32).prop_map(EtcdGeneration), data));
     (1..9_u8, 0..40_u8, etcd).prop_map(|(n, last, etcd)| {
         let mut report = report(n);
         report.addresses = if last == 0 { vec![] } else { vec![address(last)] };
@@ -56,13 +57,13 @@ fn any_report() -> impl Strategy<Value = Command> {
 fn any_token() -> impl Strategy<Value = Command> {
     let grant = (
         proptest::collection::btree_set(any_role(), 0..3),
-        proptest::option::of(0..50_u64),
+        proptest::option::of((0..50_u64).prop_map(DurationMillis::from_millis)),
         proptest::option::of(0..3_u32),
         proptest::option::of((1..9_u8).prop_map(name)),
     );
-    let grant = grant.prop_map(|(roles, ttl_ms, uses_allowed, node_name)| Grant {
+    let grant = grant.prop_map(|(roles, ttl, uses_allowed, node_name)| Grant {
         roles,
-        ttl_ms,
+        ttl,
         uses_allowed,
         node_name,
         description: String::new(),
@@ -76,10 +77,10 @@ fn any_token() -> impl Strategy<Value = Command> {
 }
 
 fn any_etcd() -> impl Strategy<Value = Command> {
-    let member_id = 1..6_u64;
-    (0..5_u8, 1..9_u8, 0..3_u32, member_id).prop_map(|(kind, n, generation, member_id)| {
-        let node = id(n);
-        let peer_url = format!("https://10.0.0.{member_id}:2380");
+    let member = 1..6_u64;
+    (0..5_u8, 1..9_u8, 0..3_u32, member).prop_map(|(kind, n, generation, member)| {
+        let (node, generation, member_id) = (id(n), EtcdGeneration(generation), etcd_id(member));
+        let peer_url = format!("https://10.0.0.{member}:2380");
         Command::Etcd(match kind {
             0 => EtcdChange::Started { node, generation, member_id },
             1 => EtcdChange::Added { node, generation, member_id, peer_url },
@@ -114,15 +115,19 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn after_start(millis: i64) -> UnixMillis {
+    UnixMillis::from_millis(START.as_millis() + millis)
+}
+
 /// A history of a founded cluster, with stamps of clocks that disagree. Sometimes unfounded.
 fn any_history() -> impl Strategy<Value = Vec<TimestampedCommand>> {
-    let stamp = START_MS - 20..START_MS + 200;
+    let stamp = (-20..200_i64).prop_map(after_start);
     let later =
-        (any_command(), stamp).prop_map(|(command, now_ms)| TimestampedCommand { now_ms, command });
+        (any_command(), stamp).prop_map(|(command, now)| TimestampedCommand { now, command });
     (0..8_u8, proptest::collection::vec(later, 0..60)).prop_map(|(founders, mut history)| {
         let first = Command::FoundCluster(Box::new(found(1 + founders % 4)));
         if founders != 7 {
-            history.insert(0, TimestampedCommand { now_ms: START_MS, command: first });
+            history.insert(0, TimestampedCommand { now: START, command: first });
         }
         history
     })
@@ -132,7 +137,7 @@ fn any_history() -> impl Strategy<Value = Vec<TimestampedCommand>> {
 fn comparable(state: &ClusterState) -> ClusterState {
     let mut comparable = state.clone();
     comparable.applied_index = None;
-    comparable.now_ms = 0;
+    comparable.now = UnixMillis::default();
     comparable.audit = super::audit::AuditLog::default();
     comparable
 }
@@ -184,7 +189,7 @@ fn check_etcd(state: &ClusterState) -> Result<(), TestCaseError> {
 
 /// Checks everything that may only grow or must not change from one state to the next.
 fn check_progress(before: &ClusterState, after: &ClusterState) -> Result<(), TestCaseError> {
-    prop_assert!(after.index() > before.index() && after.now_ms() >= before.now_ms());
+    prop_assert!(after.index() > before.index() && after.now() >= before.now());
     if before.birth().is_some() {
         prop_assert_eq!(before.birth(), after.birth(), "the birth never changes");
         prop_assert_eq!(before.etcd().founders(), after.etcd().founders());
@@ -201,7 +206,7 @@ fn check_progress(before: &ClusterState, after: &ClusterState) -> Result<(), Tes
         prop_assert!(uses >= token.uses, "a use is not given back");
     }
     for (node, record) in before.etcd().nodes() {
-        let generation = after.etcd().node(node).map_or(u32::MAX, |r| r.generation);
+        let generation = after.etcd().node(node).map_or(EtcdGeneration(u32::MAX), |r| r.generation);
         prop_assert!(generation >= record.generation, "generations never go back");
     }
     Ok(())
@@ -218,7 +223,7 @@ proptest! {
     #[test]
     fn invariants_hold_after_every_command(history in any_history()) {
         let mut state = ClusterState::default();
-        for (index, stamped) in (1..).zip(&history) {
+        for (index, stamped) in (1..).map(LogIndex).zip(&history) {
             let before = state.clone();
             let predicted = match &stamped.command {
                 Command::Report(report) => Some(state.would_change(report)),
@@ -241,9 +246,9 @@ proptest! {
     fn a_retried_command_changes_nothing_more(history in any_history()) {
         let mut state = ClusterState::default();
         for (index, stamped) in (0..).step_by(2).zip(&history) {
-            let first = state.apply(index, stamped);
+            let first = state.apply(LogIndex(index), stamped);
             let once = comparable(&state);
-            let again = state.apply(index + 1, stamped);
+            let again = state.apply(LogIndex(index + 1), stamped);
             prop_assert_eq!(once, comparable(&state), "{:?} twice", stamped.command);
             if let Outcome::Removed { .. } = first {
                 prop_assert_eq!(first, again);
@@ -259,8 +264,8 @@ proptest! {
         let mut straight = Replica::new();
         let mut restored = ClusterState::default();
         let cut = cut.index(history.len() + 1);
-        for (index, stamped) in (1..).zip(&history) {
-            if usize::try_from(index).is_ok_and(|index| index == cut) {
+        for (index, stamped) in (1..).map(LogIndex).zip(&history) {
+            if usize::try_from(index.0).is_ok_and(|index| index == cut) {
                 restored = straight.restored();
             }
             // Commands are encoded and decoded as well.
@@ -277,13 +282,13 @@ proptest! {
     #[test]
     fn an_admission_is_predicted_exactly(history in any_history(), admission in any_admission()) {
         let mut state = ClusterState::default();
-        for (index, stamped) in (1..).zip(&history) {
+        for (index, stamped) in (1..).map(LogIndex).zip(&history) {
             state.apply(index, stamped);
         }
         let Command::Admit(admit) = &admission else { unreachable!() };
-        let predicted = state.check_admit(admit, START_MS + 100);
-        let stamped = TimestampedCommand { now_ms: START_MS + 100, command: admission.clone() };
-        let outcome = state.apply(state.index() + 1, &stamped).into_result();
+        let predicted = state.check_admit(admit, after_start(100));
+        let stamped = TimestampedCommand { now: after_start(100), command: admission.clone() };
+        let outcome = state.apply(LogIndex(state.index().0 + 1), &stamped).into_result();
         prop_assert_eq!(predicted, outcome.map(|_| ()));
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use muster_types::etcd::EtcdMemberId;
 use muster_types::{NodeId, NodeName};
 
 use super::command::Remove;
@@ -36,7 +37,7 @@ pub struct RemovalPlan {
 pub enum RemovalStep {
     /// Remove the node's member from etcd while it still answers: with two members left, etcd needs
     /// its vote for that. The member of a node that is down is removed later, by the etcd plan.
-    RemoveEtcdMember { member_id: u64 },
+    RemoveEtcdMember { member_id: EtcdMemberId },
     /// Elect another leader. A leader that removed its own vote would be needed until the others
     /// have that change: with two voters, if it dies before, the other one can never be elected.
     HandOverLeadership,
@@ -113,7 +114,7 @@ impl ClusterState {
         let (node, name) = (remove.node, self.check_removal(remove)?);
         if self.members.get(&node).is_some() {
             self.etcd.remove_node(&node);
-            self.members.remove(&node, at.index, at.now_ms);
+            self.members.remove(&node, at);
         }
         Ok(Outcome::Removed { node, name })
     }

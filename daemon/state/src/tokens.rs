@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_types::Role;
+use muster_types::{DurationMillis, LogIndex, Role, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::command::{Actor, Admit, CreateToken, Grant, RevokeToken};
@@ -16,20 +16,21 @@ use muster_pki::token::{TokenId, Verifier};
 pub struct Token {
     pub verifier: Verifier,
     pub grant: Grant,
-    /// Milliseconds since 1970; `None` if it never expires.
-    pub expires_ms: Option<i64>,
+    /// `None` if it never expires.
+    #[serde(rename = "expires_ms")]
+    pub expires_at: Option<UnixMillis>,
     /// Nodes admitted with it.
     pub uses: u32,
     /// True for the token that the founders agreed on the birth with.
     pub founding: bool,
-    pub created_index: u64,
-    /// Milliseconds since 1970.
-    pub created_ms: i64,
+    pub created_index: LogIndex,
+    #[serde(rename = "created_ms")]
+    pub created_at: UnixMillis,
     /// The actor that created it, as the audit log names it.
     pub created_by: String,
-    /// Milliseconds since 1970; `None` unless it was revoked.
-    #[serde(default)]
-    pub revoked_ms: Option<i64>,
+    /// `None` unless it was revoked.
+    #[serde(rename = "revoked_ms", default)]
+    pub revoked_at: Option<UnixMillis>,
 }
 
 /// Validity of a token.
@@ -54,12 +55,11 @@ impl TokenStatus {
 }
 
 impl Token {
-    /// The status at a time in milliseconds since 1970. Revoked takes precedence over expired, and
-    /// expired over used up.
-    pub fn status(&self, now_ms: i64) -> TokenStatus {
-        if self.revoked_ms.is_some() {
+    /// The status at a time. Revoked takes precedence over expired, and expired over used up.
+    pub fn status(&self, now: UnixMillis) -> TokenStatus {
+        if self.revoked_at.is_some() {
             TokenStatus::Revoked
-        } else if self.expires_ms.is_some_and(|expires| expires <= now_ms) {
+        } else if self.expires_at.is_some_and(|expires| expires <= now) {
             TokenStatus::Expired
         } else if self.grant.uses_allowed.is_some_and(|allowed| self.uses >= allowed) {
             TokenStatus::UsedUp
@@ -78,7 +78,7 @@ impl Tokens {
     pub(super) fn install_founding(&mut self, at: ApplyContext, id: TokenId, verifier: Verifier) {
         let grant = Grant {
             roles: [Role::ControlPlane, Role::Worker].into(),
-            ttl_ms: None,
+            ttl: None,
             uses_allowed: None,
             node_name: None,
             description: "founding token".to_owned(),
@@ -86,13 +86,13 @@ impl Tokens {
         let token = Token {
             verifier,
             grant,
-            expires_ms: None,
+            expires_at: None,
             uses: 0,
             founding: true,
             created_index: at.index,
-            created_ms: at.now_ms,
+            created_at: at.now,
             created_by: "birth".to_owned(),
-            revoked_ms: None,
+            revoked_at: None,
         };
         self.0.insert(id, Arc::new(token));
     }
@@ -106,11 +106,11 @@ impl Tokens {
 
     /// Evicts the oldest token that is no longer valid if the limit is reached. Returns whether
     /// there is space for another.
-    fn evict_if_full(&mut self, now_ms: i64) -> bool {
+    fn evict_if_full(&mut self, now: UnixMillis) -> bool {
         if self.0.len() < limits::TOKENS {
             return true;
         }
-        let invalid = self.0.iter().filter(|(_, t)| t.status(now_ms) != TokenStatus::Valid);
+        let invalid = self.0.iter().filter(|(_, t)| t.status(now) != TokenStatus::Valid);
         let Some(oldest) = invalid.min_by_key(|(_, t)| t.created_index).map(|(id, _)| id.clone())
         else {
             return false;
@@ -130,14 +130,14 @@ impl ClusterState {
         self.tokens.0.get(id).map(Arc::as_ref)
     }
 
-    pub(super) fn check_token(&self, admit: &Admit, now_ms: i64) -> Result<(), Refusal> {
+    pub(super) fn check_token(&self, admit: &Admit, now: UnixMillis) -> Result<(), Refusal> {
         let id = &admit.token;
         let refuse = |why: String| Err(Refusal::new(RefusalKind::Token, why));
         let again = "make another with `musterctl token create`";
         let Some(token) = self.tokens.0.get(id) else {
             return refuse(format!("the cluster has no token {id}; {again}"));
         };
-        match token.status(now_ms) {
+        match token.status(now) {
             TokenStatus::Revoked => return refuse(format!("token {id} was revoked; {again}")),
             TokenStatus::Expired => return refuse(format!("token {id} has expired; {again}")),
             TokenStatus::UsedUp => {
@@ -173,7 +173,7 @@ impl ClusterState {
                 format!("there is another token {} already; make a new one", create.token),
             ));
         }
-        if !self.tokens.evict_if_full(at.now_ms) {
+        if !self.tokens.evict_if_full(at.now) {
             return Err(Refusal::new(
                 RefusalKind::Full,
                 format!(
@@ -183,20 +183,18 @@ impl ClusterState {
                 ),
             ));
         }
-        let expires_ms = create
-            .grant
-            .ttl_ms
-            .map(|ttl| at.now_ms.saturating_add(i64::try_from(ttl).unwrap_or(i64::MAX)));
+        let ttl = create.grant.ttl;
+        let expires_at = ttl.map(|ttl| at.now.saturating_add(ttl.as_duration()));
         let token = Token {
             verifier: create.verifier.clone(),
             grant: create.grant.clone(),
-            expires_ms,
+            expires_at,
             uses: 0,
             founding: false,
             created_index: at.index,
-            created_ms: at.now_ms,
+            created_at: at.now,
             created_by: self.actor_name(&create.by),
-            revoked_ms: None,
+            revoked_at: None,
         };
         self.tokens.0.insert(create.token.clone(), Arc::new(token));
         Ok(Outcome::Done)
@@ -214,10 +212,10 @@ impl ClusterState {
                 format!("there is no token {}; see `musterctl token list`", revoke.token),
             ));
         };
-        if token.revoked_ms.is_some() {
+        if token.revoked_at.is_some() {
             return Ok(Outcome::Unchanged);
         }
-        Arc::make_mut(token).revoked_ms = Some(at.now_ms);
+        Arc::make_mut(token).revoked_at = Some(at.now);
         Ok(Outcome::Done)
     }
 
@@ -237,10 +235,14 @@ impl ClusterState {
     }
 }
 
+fn is_invalid_ttl(ttl: DurationMillis) -> bool {
+    ttl.as_duration().is_zero() || ttl.as_duration() > limits::TOKEN_TTL
+}
+
 fn check_grant(grant: &Grant) -> Result<(), Refusal> {
     let problem = if grant.roles.is_empty() {
         "a token admits at least one role: control-plane, worker".to_owned()
-    } else if grant.ttl_ms.is_some_and(|ttl| ttl == 0 || ttl > limits::TOKEN_TTL_MS) {
+    } else if grant.ttl.is_some_and(is_invalid_ttl) {
         "a token's ttl is 1 millisecond to 10 years; omit it for a token that never expires"
             .to_owned()
     } else if grant.uses_allowed.is_some_and(|uses| uses == 0 || uses > limits::TOKEN_USES) {

@@ -2,7 +2,7 @@
 //! secret: of a token only the public id, of an authority only the certificate.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use muster_messages::hello::refusal::Reason as WireReason;
 use muster_messages::hello::{Peer, Refusal as WireRefusal};
@@ -10,21 +10,22 @@ use muster_messages::node::View;
 use muster_messages::operator as wire;
 use muster_pki::inspect;
 use muster_pki::token::TokenId;
-use muster_types::NodeId;
+use muster_types::time::whole_millis;
+use muster_types::{NodeId, UnixMillis};
 
 use super::{AuditEntry, ClusterState, Member, Refusal, RefusalKind, Token, TokenStatus, limits};
 
 /// The view of the cluster for every member, workers included.
 pub fn view(state: &ClusterState) -> View {
     let birth = state.birth();
-    let valid = |token: &Token| token.status(state.now_ms()) == TokenStatus::Valid;
+    let valid = |token: &Token| token.status(state.now()) == TokenStatus::Valid;
     View {
-        index: state.index(),
+        index: state.index().0,
         cluster_id: birth.map(|b| b.cluster_id.to_vec()).unwrap_or_default(),
         cluster_name: birth.map(|b| b.cluster_name.clone()).unwrap_or_default(),
         members: peers(state),
         machine_authorities: state.machine_authorities(),
-        config_version: state.config_version(),
+        config_version: state.config_version().0,
         removed: removed(state),
         token_ids: state
             .tokens()
@@ -102,7 +103,7 @@ pub fn members(state: &ClusterState, live: &LiveStatus) -> wire::MembersReply {
         members,
         leader: leader.map(|m| m.name.to_string()).unwrap_or_default(),
         stale: live.stale_for.is_some(),
-        stale_for_ms: live.stale_for.map(millis).unwrap_or_default(),
+        stale_for_ms: live.stale_for.map(whole_millis).unwrap_or_default(),
         cluster_name: state.birth().map(|b| b.cluster_name.clone()).unwrap_or_default(),
         cluster_id: state.birth().map(|b| b.cluster_id.to_string()).unwrap_or_default(),
     }
@@ -135,33 +136,33 @@ fn member(state: &ClusterState, live: &LiveStatus, member: &Member) -> wire::Mem
         raft_voter,
         etcd: state.etcd().node(&member.id).map_or("", |r| r.phase.as_str()).to_owned(),
         version: member.version.clone(),
-        config_version: member.config_version,
-        last_seen_ms: liveness.silent_for.map(millis),
+        config_version: member.config_version.0,
+        last_seen_ms: liveness.silent_for.map(whole_millis),
     }
 }
 
 /// The reply to `musterctl token list`, the oldest token first.
-pub fn tokens(state: &ClusterState, now_ms: i64) -> wire::ListTokensReply {
+pub fn tokens(state: &ClusterState, now: UnixMillis) -> wire::ListTokensReply {
     let mut tokens: Vec<_> = state.tokens().collect();
     tokens.sort_by_key(|(id, token)| (token.created_index, *id));
-    let tokens = tokens.into_iter().map(|(id, t)| token(id, t, now_ms)).collect();
+    let tokens = tokens.into_iter().map(|(id, t)| token(id, t, now)).collect();
     wire::ListTokensReply { tokens }
 }
 
-/// One token with its status at a time in milliseconds since 1970.
-pub fn token(id: &TokenId, token: &Token, now_ms: i64) -> wire::Token {
+/// One token with its status at a time.
+pub fn token(id: &TokenId, token: &Token, now: UnixMillis) -> wire::Token {
     let grant = &token.grant;
     wire::Token {
         id: id.to_string(),
         roles: grant.roles.iter().map(ToString::to_string).collect(),
-        expires_ms: token.expires_ms.unwrap_or(0),
+        expires_ms: token.expires_at.map_or(0, UnixMillis::as_millis),
         uses_allowed: grant.uses_allowed.unwrap_or(0),
         uses: token.uses,
         node_name: grant.node_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         description: grant.description.clone(),
         founding: token.founding,
-        state: token.status(now_ms).as_str().to_owned(),
-        created_ms: token.created_ms,
+        state: token.status(now).as_str().to_owned(),
+        created_ms: token.created_at.as_millis(),
         created_by: token.created_by.clone(),
     }
 }
@@ -171,8 +172,8 @@ pub fn audit(state: &ClusterState, limit: u32) -> wire::ListAuditReply {
     let kept = state.audit().len();
     let limit = if limit == 0 { kept } else { usize::try_from(limit).unwrap_or(kept) };
     let entry = |entry: &AuditEntry| wire::AuditEntry {
-        index: entry.index,
-        time_ms: entry.time_ms,
+        index: entry.index.0,
+        time_ms: entry.time.as_millis(),
         actor: entry.actor.clone(),
         action: entry.action.clone(),
         subject: entry.subject.clone(),
@@ -192,8 +193,8 @@ pub fn authorities(state: &ClusterState) -> wire::ShowPkiReply {
         Some(wire::Authority {
             name: authority.kind().to_string(),
             subject: described.subject,
-            not_before_ms: since_1970(described.not_before),
-            not_after_ms: since_1970(described.not_after),
+            not_before_ms: UnixMillis::from(described.not_before).as_millis(),
+            not_after_ms: UnixMillis::from(described.not_after).as_millis(),
             fingerprint: described.fingerprint,
             certificate_pem: authority.certificate_pem(),
         })
@@ -203,13 +204,4 @@ pub fn authorities(state: &ClusterState) -> wire::ShowPkiReply {
         nodes: Vec::new(),
         service_account_key: held.service_account.fingerprint(),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn since_1970(time: SystemTime) -> i64 {
-    let after = time.duration_since(UNIX_EPOCH).map(|d| i64::try_from(d.as_millis()));
-    after.map_or(0, |millis| millis.unwrap_or(i64::MAX))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 
 use muster_fuzz::{Verdict, refused, target};
-use muster_types::{ClusterId, NodeId};
+use muster_types::{ClusterId, NodeId, UnixMillis};
 use openraft::{Entry, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use ring::digest::{SHA256, digest};
 
@@ -43,7 +43,10 @@ fn entries() -> Vec<Entry<TypeConfig>> {
     vec![
         entry(5, EntryPayload::Blank),
         entry(6, EntryPayload::Membership(Membership::new(vec![voters], None))),
-        entry(7, EntryPayload::Normal(TimestampedCommand { now_ms: 1, command })),
+        entry(
+            7,
+            EntryPayload::Normal(TimestampedCommand { now: UnixMillis::from_millis(1), command }),
+        ),
     ]
 }
 

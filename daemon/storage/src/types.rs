@@ -1,6 +1,6 @@
 //! The types that openraft is used with, and the replicated state as the state machine.
 
-use muster_types::NodeId;
+use muster_types::{LogIndex, NodeId};
 
 use crate::{ReplicatedState, SnapshotBody};
 use muster_state::{ClusterState, Outcome, TimestampedCommand};
@@ -21,7 +21,7 @@ impl ReplicatedState for ClusterState {
     type Outcome = Outcome;
 
     fn apply(&mut self, index: u64, command: &TimestampedCommand) -> Outcome {
-        ClusterState::apply(self, index, command)
+        ClusterState::apply(self, LogIndex(index), command)
     }
 
     fn empty_outcome() -> Outcome {

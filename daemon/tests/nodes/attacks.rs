@@ -380,7 +380,7 @@ async fn a_worker_that_reports_changes_endlessly_is_rate_limited() -> Test {
     let lab = lab().await;
     let leader = lab.leader().await;
     let mut client = lab.nodes[4].client(&lab.nodes[leader]);
-    let before = lab.group(leader).catch_up().await?.index();
+    let before = lab.group(leader).catch_up().await?.index().0;
     let (mut taken, begun) = (0, std::time::Instant::now());
     for number in 0..200 {
         let report = ReportRequest {
@@ -395,7 +395,7 @@ async fn a_worker_that_reports_changes_endlessly_is_rate_limited() -> Test {
     }
     let allowed = 10 + begun.elapsed().as_secs() / 2 + 1;
     assert!(taken >= 10 && taken <= allowed, "{taken} of 200 reports in {:?}", begun.elapsed());
-    let written = lab.group(leader).catch_up().await?.index() - before;
+    let written = lab.group(leader).catch_up().await?.index().0 - before;
     // A new leader writes an entry of its own.
     assert!(written <= taken + 3, "{written} entries for {taken} reports");
     let mut other = lab.nodes[5].client(&lab.nodes[leader]);

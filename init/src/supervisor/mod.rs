@@ -9,6 +9,5 @@ pub mod step;
 pub use child::{Command, StartCheck, StartRefusal};
 pub use run::{
     ProcessPhase, ProcessSpec, ProcessStatus, Supervisor, SupervisorStopped, SupervisorTask,
-    supervise,
 };
 pub use step::{Exit, Policy};

@@ -72,6 +72,36 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
+    /// Creates the handle and its task: the caller spawns [`SupervisorTask::run`].
+    pub fn new(name: &'static str, policy: Policy, log: LogConfig) -> (Self, SupervisorTask) {
+        let (requests, inbox) = mpsc::channel(16);
+        let (events, children) = mpsc::channel(4);
+        let machine = StateMachine::new(policy);
+        let (publish, status) = watch::channel(ProcessStatus {
+            phase: ProcessPhase::Stopped,
+            pid: None,
+            restarts: 0,
+            last_exit: None,
+            last_lines: Vec::new(),
+            refusal: None,
+            problem: None,
+        });
+        let task = SupervisorTask {
+            name,
+            log,
+            machine,
+            desired: None,
+            revision: Revision::default(),
+            child: None,
+            kills: 0,
+            inbox,
+            events,
+            children,
+            publish,
+        };
+        (Self { requests, status }, task)
+    }
+
     /// Sets the desired process. A changed command restarts the process. The same command changes
     /// nothing, except that a refused start is tried again.
     pub async fn set_spec(&self, spec: ProcessSpec) -> Result<(), SupervisorStopped> {
@@ -104,40 +134,6 @@ impl Supervisor {
     pub fn status(&self) -> watch::Receiver<ProcessStatus> {
         self.status.clone()
     }
-}
-
-/// Creates a supervisor's handle and task: the caller spawns [`SupervisorTask::run`].
-pub fn supervise(
-    name: &'static str,
-    policy: Policy,
-    log: LogConfig,
-) -> (Supervisor, SupervisorTask) {
-    let (requests, inbox) = mpsc::channel(16);
-    let (events, children) = mpsc::channel(4);
-    let machine = StateMachine::new(policy);
-    let (publish, status) = watch::channel(ProcessStatus {
-        phase: ProcessPhase::Stopped,
-        pid: None,
-        restarts: 0,
-        last_exit: None,
-        last_lines: Vec::new(),
-        refusal: None,
-        problem: None,
-    });
-    let task = SupervisorTask {
-        name,
-        log,
-        machine,
-        desired: None,
-        revision: Revision::default(),
-        child: None,
-        kills: 0,
-        inbox,
-        events,
-        children,
-        publish,
-    };
-    (Supervisor { requests, status }, task)
 }
 
 /// Task that owns the process. Dropping it, or the future of [`SupervisorTask::run`], kills the
@@ -331,5 +327,4 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 }
 
 #[cfg(test)]
-#[path = "run_test.rs"]
 mod tests;

@@ -331,5 +331,4 @@ impl StateMachine {
 }
 
 #[cfg(test)]
-#[path = "step_test.rs"]
 mod tests;

@@ -3,9 +3,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use muster_init::supervisor::Exit;
-use muster_init::units::etcd::{
-    DataState, EtcdGeneration, EtcdHealth, EtcdPhase, InitialClusterState,
-};
+use muster_init::units::etcd::{EtcdHealth, EtcdPhase};
+use muster_types::etcd::{DataState, EtcdGeneration, InitialClusterState};
 use rustix::process::{Signal, kill_process};
 
 use crate::support::{TestCluster, end_all, start_all, until};

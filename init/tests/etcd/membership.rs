@@ -1,6 +1,7 @@
 use anyhow::{Context, Result, ensure};
-use muster_init::units::etcd::client::{AlarmKind, CallError, CallErrorKind, EtcdMemberId};
-use muster_init::units::etcd::{EtcdHealth, InitialClusterState};
+use muster_init::units::etcd::EtcdHealth;
+use muster_init::units::etcd::client::{AlarmKind, CallError, CallErrorKind};
+use muster_types::etcd::{EtcdMemberId, InitialClusterState};
 
 use crate::support::{Node, TestCluster, end_all, start_all, until};
 
@@ -10,8 +11,8 @@ async fn join(cluster: &mut TestCluster, nodes: &[Node], number: u8) -> Result<N
     let client = cluster.client(nodes)?;
     client.add_learner(&format!("https://{}", node.spec.peer)).await?;
     node.spec.initial.state = InitialClusterState::Existing;
-    node.spec.initial.members = nodes.iter().map(|n| (n.spec.name.clone(), n.spec.peer)).collect();
-    node.spec.initial.members.insert(node.spec.name.clone(), node.spec.peer);
+    node.spec.initial.members = nodes.iter().map(Node::peer).collect();
+    node.spec.initial.members.push(node.peer());
     Ok(node)
 }
 
@@ -137,7 +138,7 @@ async fn changed_first_settings_restart_nothing_once_it_has_started() -> Result<
         Ok(())
     })
     .await?;
-    node.spec.initial.members.insert(other.spec.name.clone(), other.spec.peer);
+    node.spec.initial.members.push(other.peer());
     node.spec.initial.state = InitialClusterState::Existing;
     node.spec.known_to_cluster = true;
     node.start().await?;

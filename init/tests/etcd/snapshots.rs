@@ -61,7 +61,7 @@ async fn nothing_is_restored_over_data_or_from_a_bad_file() -> Result<()> {
     let mut alone = nodes;
     for node in &mut alone {
         let name = node.spec.name.clone();
-        node.spec.initial.members.retain(|member, _| *member == name);
+        node.spec.initial.members.retain(|member| member.name == name);
     }
     start_all(&alone[..1]).await?;
     let file = cluster.directory.path().join("snapshot.db");

@@ -1,6 +1,5 @@
 //! Test cluster: members on loopback addresses, each with its own unit, certificates and directory.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Output;
@@ -12,11 +11,12 @@ use muster_init::supervisor::Policy;
 use muster_init::units::etcd::client::{Deadlines, EtcdClient, MemberClient, Tls};
 use muster_init::units::etcd::dir::EtcdDir;
 use muster_init::units::etcd::{
-    Authorities, Credential, Credentials, EtcdGeneration, EtcdSpec, EtcdStatus, EtcdUnit,
-    InitialCluster, InitialClusterState, Tool, Tuning, credentials, etcd_unit, locate, policy,
+    Authorities, Credential, Credentials, EtcdSpec, EtcdStatus, EtcdUnit, InitialCluster, Tool,
+    Tuning, credentials, locate, policy,
 };
 use muster_pki::authority::{self, AuthorityKind};
 use muster_pki::leaf::{self, KeyPair, Profile};
+use muster_types::etcd::{EtcdGeneration, EtcdPeer, InitialClusterState, url};
 use muster_types::{ClusterId, NodeName};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -91,6 +91,10 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    pub(crate) fn peer(&self) -> EtcdPeer {
+        EtcdPeer { name: self.spec.name.clone(), url: url(self.spec.peer) }
+    }
+
     pub(crate) async fn start(&self) -> Result<()> {
         Ok(self.handle.set(self.spec.clone()).await?)
     }
@@ -176,7 +180,7 @@ impl TestCluster {
         let address = self.address(number);
         let [peer, client] = [free_port(address)?, free_port(address)?];
         let dir = EtcdDir::new(self.directory.path().join(format!("{number}/etcd")));
-        let (handle, task) = etcd_unit(dir.clone(), self.policy);
+        let (handle, task) = EtcdUnit::new(dir.clone(), self.policy);
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(task.run(stop.clone()));
         let spec = EtcdSpec {
@@ -186,7 +190,7 @@ impl TestCluster {
             initial: InitialCluster {
                 state: InitialClusterState::New,
                 token: "founding".to_owned(),
-                members: BTreeMap::new(),
+                members: Vec::new(),
             },
             known_to_cluster: false,
             peer,
@@ -203,10 +207,9 @@ impl TestCluster {
         for number in 1..=count {
             nodes.push(self.node(number).await?);
         }
-        let members: BTreeMap<_, _> =
-            nodes.iter().map(|node| (node.spec.name.clone(), node.spec.peer)).collect();
+        let members: Vec<_> = nodes.iter().map(Node::peer).collect();
         for node in &mut nodes {
-            node.spec.initial.members = members.clone();
+            node.spec.initial.members.clone_from(&members);
         }
         Ok(nodes)
     }

@@ -1,17 +1,22 @@
-//! Types shared by all parts of Muster: identifiers, names, roles, and the bounds of what crosses the
-//! network. Plain data: no I/O, no clock, no runtime.
+//! Types shared by all parts of Muster: identifiers, names, roles, times, versions, the description
+//! of an etcd member, and the bounds of what crosses the network. Plain data: no I/O, no clock, no runtime.
 
 pub mod address;
 pub mod error;
+pub mod etcd;
 pub mod id;
 pub mod name;
 pub mod role;
 pub mod text;
+pub mod time;
+pub mod version;
 pub mod wire;
 
 pub use id::{ClusterId, NodeId, PublicKey};
 pub use name::NodeName;
 pub use role::{OperatorRole, Role};
+pub use time::{DurationMillis, UnixMillis};
+pub use version::{ConfigVersion, LogIndex};
 
 /// The version of this build, as every node and `musterctl` report it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -10,7 +10,7 @@ use muster_pki::token::Token;
 use muster_state::command::{Admit, FoundCluster, Founder};
 use muster_state::{Command, Outcome, TimestampedCommand};
 use muster_storage::{self, SLED, StoreIdentity};
-use muster_types::{ClusterId, NodeId, NodeName, Role};
+use muster_types::{ClusterId, NodeId, NodeName, Role, UnixMillis};
 use musterd::raft::types::{RaftStorage, TypeConfig};
 use openraft::storage::{RaftLogStorageExt as _, RaftStateMachine as _};
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, RaftSnapshotBuilder as _};
@@ -139,7 +139,7 @@ fn address(number: u16) -> SocketAddr {
 fn entry(index: usize, command: Command) -> Entry<TypeConfig> {
     let index = u64::try_from(index).unwrap_or(u64::MAX) + 1;
     let stamped = TimestampedCommand {
-        now_ms: 1_700_000_000_000 + i64::try_from(index).unwrap_or(0),
+        now: UnixMillis::from_millis(1_700_000_000_000 + i64::try_from(index).unwrap_or(0)),
         command,
     };
     let leader = CommittedLeaderId::new(1, NodeId::from_bytes([1; 32]));

@@ -144,16 +144,16 @@ impl HelloService {
         };
         let joining = peer.caller.node_id;
         // Checked first: refused joins must not fill the Raft log, however often they are retried.
-        let now_ms = clock::now_ms();
+        let now = clock::now_millis();
         let checked = match group.catch_up().await {
             Ok(state) if state.member(&joining).is_some() && group.voters().contains(&joining) => {
                 return refuse(Reason::Invalid, lost_membership(&admit.name));
             }
-            Ok(state) => state.check_admit(&admit, now_ms).map_err(|r| (r, state)),
+            Ok(state) => state.check_admit(&admit, now).map_err(|r| (r, state)),
             Err(error) => return refuse(Reason::NotNow, error.to_string()),
         };
         if let Err((refusal, state)) = checked
-            && !should_record(&state, &admit, &refusal, now_ms)
+            && !should_record(&state, &admit, &refusal, now)
         {
             return join_reply::Outcome::Refused(view::refusal(&refusal));
         }
@@ -218,7 +218,7 @@ impl HelloHandler for HelloService {
             HelloStage::Removed => None,
             HelloStage::Forming => own(),
             HelloStage::ControlPlane(_, state) => {
-                let now = clock::cluster_now_ms(&state);
+                let now = clock::cluster_now(&state);
                 let known = state.token(token)?;
                 (known.status(now) == TokenStatus::Valid).then(|| known.verifier.clone())
             }
@@ -237,7 +237,7 @@ impl HelloHandler for HelloService {
     async fn is_still_valid(&self, token: &TokenId) -> bool {
         match self.stage() {
             HelloStage::ControlPlane(_, state) => {
-                let now = clock::cluster_now_ms(&state);
+                let now = clock::cluster_now(&state);
                 let status = state.token(token).map(|token| token.status(now));
                 matches!(status, Some(TokenStatus::Valid | TokenStatus::UsedUp))
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use muster_pki::identity::node_id;
 use muster_transport::hello::{RejectReason, Rejection};
 use muster_transport::limits::RateLimiter;
+use muster_types::UnixMillis;
 use tokio::sync::mpsc;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use tracing::warn;
 use crate::raft::Group;
 use crate::status::StatusReader;
 use muster_state::command::{Actor, Admit, RecordAudit};
-use muster_state::{ClusterState, Command, Refusal};
+use muster_state::{AuditEntry, ClusterState, Command, Refusal};
 
 /// Capacity of the queue of rejections.
 const QUEUE_CAPACITY: usize = 64;
@@ -117,8 +118,8 @@ fn claimed_identity(refused: &Rejection, state: Option<&ClusterState>) -> String
     }
 }
 
-/// Time in which the same refused join is recorded once, in milliseconds.
-const JOIN_DEDUP_WINDOW_MS: i64 = 10 * 60 * 1000;
+/// Time in which the same refused join is recorded once.
+const JOIN_DEDUP_WINDOW: Duration = Duration::from_mins(10);
 
 /// Maximum number of refused joins that are recorded per minute.
 const MAX_JOINS_PER_MINUTE: usize = 10;
@@ -130,19 +131,20 @@ pub(super) fn should_record(
     state: &ClusterState,
     admit: &Admit,
     refusal: &Refusal,
-    now_ms: i64,
+    now: UnixMillis,
 ) -> bool {
     let subject = format!("node {}", admit.name);
+    let age = |entry: &AuditEntry| now.saturating_duration_since(entry.time);
     let refused = state.audit().rev().filter(|entry| entry.action == "admit");
     let recent = refused
-        .take_while(|entry| now_ms.saturating_sub(entry.time_ms) < JOIN_DEDUP_WINDOW_MS)
+        .take_while(|entry| age(entry) < JOIN_DEDUP_WINDOW)
         .filter(|entry| entry.outcome != "ok");
     let mut within_a_minute = 0;
     for entry in recent {
         if entry.subject == subject && entry.outcome == refusal.message {
             return false;
         }
-        within_a_minute += usize::from(now_ms.saturating_sub(entry.time_ms) < 60_000);
+        within_a_minute += usize::from(age(entry) < Duration::from_mins(1));
     }
     within_a_minute < MAX_JOINS_PER_MINUTE
 }

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_messages::node::View;
+use muster_types::LogIndex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -20,7 +21,7 @@ struct CacheEntry {
     /// View with index 0, so that only a change of content replaces it.
     view: Arc<View>,
     /// Index of the state that the view was last built from.
-    index: u64,
+    index: LogIndex,
     /// Number of removed nodes in that state.
     removed: usize,
     /// Earliest time of the next update. `None` before the first one.
@@ -31,7 +32,7 @@ struct CacheEntry {
 struct CachedView {
     view: Arc<View>,
     /// Index of the newest state that is known to have this view.
-    index: u64,
+    index: LogIndex,
     /// Time of the next update. `None` if the view is up to date.
     next_update: Option<Instant>,
 }
@@ -84,7 +85,7 @@ impl Watcher {
             let is_known = self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &view));
             if !is_known && !view.cluster_id.is_empty() {
                 self.last = Some(Arc::clone(&view));
-                return Some(View { index, ..View::clone(&view) });
+                return Some(View { index: index.0, ..View::clone(&view) });
             }
             match next_update {
                 None => self.states.changed().await.ok()?,
@@ -144,7 +145,7 @@ mod tests {
         replica.done(Command::Admit(admit(104, Role::Worker)));
         states.send_replace(Arc::new(replica.state.clone()));
         let view = watcher.next().now_or_never().flatten().unwrap();
-        assert_eq!((view.members.len(), view.index), (104, replica.index));
+        assert_eq!((view.members.len(), view.index), (104, replica.index.0));
         // The next join is sent later, a new watcher sees it, and a removal is sent at once.
         replica.done(Command::Admit(admit(105, Role::Worker)));
         states.send_replace(Arc::new(replica.state.clone()));
@@ -170,7 +171,7 @@ mod tests {
         tokio::time::advance(throttle::MAX_DELAY).await;
         assert!(early.next().now_or_never().is_none());
         let late = Watcher::new(seen, cache).next().await.unwrap();
-        assert_eq!(late, View { index: replica.index, ..first });
+        assert_eq!(late, View { index: replica.index.0, ..first });
         drop(states);
         assert_eq!(early.next().await, None);
     }

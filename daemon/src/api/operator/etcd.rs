@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::{Stream, StreamExt as _};
 use muster_init::units::etcd::client::{
-    Alarm, CallError, EtcdClient, EtcdMember, EtcdMemberId, MemberClient, snapshot,
+    Alarm, CallError, EtcdClient, EtcdMember, MemberClient, snapshot,
 };
-use muster_init::units::etcd::spec::url;
 use muster_messages::operator as wire;
 use muster_pki::leaf::{self, Profile};
-use muster_types::{NodeId, PublicKey, Role};
+use muster_types::etcd::{EtcdMemberId, url};
+use muster_types::{NodeId, PublicKey, Role, UnixMillis};
 use tonic::Status;
 
 use super::OperatorContext;
@@ -213,7 +213,7 @@ impl OperatorContext {
             certificate_pem: leaf.to_pem(),
             authority_pem: authority.certificate_pem(),
             endpoints,
-            expires_ms: clock::millis(leaf.not_after),
+            expires_ms: UnixMillis::from(leaf.not_after).as_millis(),
         })
     }
 }
@@ -275,7 +275,7 @@ fn call_status(error: &CallError) -> Status {
 mod tests {
     use muster_pki::identity::node_id;
     use muster_pki::token::Verifier;
-    use muster_types::ClusterId;
+    use muster_types::{ClusterId, LogIndex};
     use tonic::Code;
 
     use super::*;
@@ -320,9 +320,11 @@ mod tests {
             config_digest: [5; 32],
         }));
         let late = admit("cp-2", 2, Role::ControlPlane);
-        for (index, command) in (1..).zip([found, late, admit("worker-1", 3, Role::Worker)]) {
-            let outcome =
-                state.apply(index, &TimestampedCommand { now_ms: 1_700_000_000_000, command });
+        let now = UnixMillis::from_millis(1_700_000_000_000);
+        for (index, command) in
+            (1..).map(LogIndex).zip([found, late, admit("worker-1", 3, Role::Worker)])
+        {
+            let outcome = state.apply(index, &TimestampedCommand { now, command });
             assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
         }
         let refused = |number| refuse_without_etcd(&state, &node_id(&key(number))).err();

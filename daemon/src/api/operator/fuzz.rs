@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_fuzz::{Verdict, refused, target};
 use muster_messages::operator as wire;
-use muster_types::{ClusterId, OperatorRole, PublicKey};
+use muster_types::{ClusterId, LogIndex, OperatorRole, PublicKey, UnixMillis};
 use prost::Message as _;
 
 use super::{etcd, tokens};
@@ -34,10 +34,9 @@ fn founded() -> ClusterState {
         config_digest: [5; 32],
     };
     let command = Command::FoundCluster(Box::new(found));
-    assert_eq!(
-        state.apply(1, &TimestampedCommand { now_ms: 1_700_000_000_000, command }),
-        Outcome::Done
-    );
+    let now = UnixMillis::from_millis(1_700_000_000_000);
+    let outcome = state.apply(LogIndex(1), &TimestampedCommand { now, command });
+    assert_eq!(outcome, Outcome::Done);
     state
 }
 
@@ -113,13 +112,15 @@ fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
             tokens::parse_create_token(key(2), request).map_err(|s| s.message().to_owned())?;
         assert_eq!(verifier, *create.verifier.to_bytes());
         let mut state = founded.clone();
-        let (id, now_ms) = (create.token.clone(), state.now_ms() + 1);
+        let id = create.token.clone();
+        let now = state.now().saturating_add(Duration::from_millis(1));
         let command = Command::CreateToken(create);
-        if let Outcome::Refused(refusal) = state.apply(2, &TimestampedCommand { now_ms, command }) {
+        let stamped = TimestampedCommand { now, command };
+        if let Outcome::Refused(refusal) = state.apply(LogIndex(2), &stamped) {
             return Err(refusal.message);
         }
         let token = state.token(&id).expect("just created");
-        let shown = view::token(&id, token, now_ms);
+        let shown = view::token(&id, token, now);
         assert!(shown.description.len() <= limits::DESCRIPTION && !shown.roles.is_empty());
         Ok(())
     })

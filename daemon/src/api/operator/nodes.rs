@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use muster_gossip::{Liveness, LivenessState};
-use muster_init::units::etcd::client::{CallErrorKind, EtcdMemberId};
+use muster_init::units::etcd::client::CallErrorKind;
 use muster_messages::operator as wire;
+use muster_types::etcd::EtcdMemberId;
 use muster_types::{NodeId, PublicKey, VERSION};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
@@ -65,10 +66,10 @@ impl OperatorContext {
         node: NodeId,
     ) -> Result<wire::NodeStatusReply, Status> {
         let request = wire::NodeStatusRequest {};
-        let before = clock::now_ms();
+        let before = clock::now_millis().as_millis();
         let mut status: wire::NodeStatusReply =
             self.call_node(caller, node, Call::NodeStatus, &request).await?;
-        let after = clock::now_ms();
+        let after = clock::now_millis().as_millis();
         // As in NTP: assumes that the reply was made in the middle of the round trip.
         status.clock_offset_ms = status.clock_ms - i64::midpoint(before, after);
         Ok(status)
@@ -122,13 +123,13 @@ impl OperatorContext {
         &self,
         state: &ClusterState,
         node: NodeId,
-        member_id: u64,
+        member_id: EtcdMemberId,
         force: bool,
     ) -> Result<(), Status> {
         let client = self.with_etcd(|clients| clients.client(state, clock::now()))?;
         let deadline = Instant::now() + ETCD_REMOVAL_TIMEOUT;
         loop {
-            let attempt = timeout(ETCD_TIMEOUT, client.remove(EtcdMemberId(member_id))).await;
+            let attempt = timeout(ETCD_TIMEOUT, client.remove(member_id)).await;
             let Ok(outcome) = attempt else {
                 if force || self.is_down(&node) {
                     return Ok(());

@@ -2,12 +2,12 @@
 
 use muster_messages::operator as wire;
 use muster_pki::token::{TokenId, Verifier};
-use muster_types::{NodeName, PublicKey, Role};
+use muster_types::{DurationMillis, NodeName, PublicKey, Role, UnixMillis};
 use tonic::Status;
 
 use super::OperatorContext;
 use super::context::operator_actor;
-use crate::clock::cluster_now_ms;
+use crate::clock::cluster_now;
 use muster_state::command::{CreateToken, Grant, RevokeToken};
 use muster_state::{Command, Token, TokenStatus, view};
 
@@ -43,18 +43,18 @@ impl OperatorContext {
     async fn updated_token(
         &self,
         id: &TokenId,
-        has_change: impl Fn(&Token, i64) -> bool,
+        has_change: impl Fn(&Token, UnixMillis) -> bool,
     ) -> Result<wire::Token, Status> {
         let own = self.group.state();
-        let is_applied = own.token(id).is_some_and(|token| has_change(token, cluster_now_ms(&own)));
+        let is_applied = own.token(id).is_some_and(|token| has_change(token, cluster_now(&own)));
         let state = if is_applied { own } else { self.current().await? };
         let token = state.token(id).ok_or_else(|| Status::not_found(format!("no token {id}")))?;
-        Ok(view::token(id, token, cluster_now_ms(&state)))
+        Ok(view::token(id, token, cluster_now(&state)))
     }
 
     pub(super) async fn list_tokens(&self) -> Result<wire::ListTokensReply, Status> {
         let state = self.current().await?;
-        Ok(view::tokens(&state, cluster_now_ms(&state)))
+        Ok(view::tokens(&state, cluster_now(&state)))
     }
 }
 
@@ -71,7 +71,7 @@ pub(super) fn parse_create_token(
     let roles = request.roles.iter().map(|role| role.parse::<Role>());
     let grant = Grant {
         roles: roles.collect::<Result<_, _>>().map_err(|e| invalid(&e))?,
-        ttl_ms: (request.ttl_ms != 0).then_some(request.ttl_ms),
+        ttl: (request.ttl_ms != 0).then_some(DurationMillis::from_millis(request.ttl_ms)),
         uses_allowed: (request.uses_allowed != 0).then_some(request.uses_allowed),
         node_name: match request.node_name.as_str() {
             "" => None,

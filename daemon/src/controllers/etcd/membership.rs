@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use muster_gossip::{Liveness, LivenessState, LivenessView};
-use muster_init::units::etcd::client::{CallError, CallErrorKind, EtcdClient, EtcdMemberId};
+use muster_init::units::etcd::client::{CallError, CallErrorKind, EtcdClient};
 use muster_types::NodeId;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -64,7 +64,7 @@ fn is_converged(state: &ClusterState) -> bool {
     plan.pending_removals().len() == 0
         && plan.nodes().all(|(node, record)| {
             matches!(record.phase, MemberPhase::Voter { .. })
-                && state.etcd_peer_url(node).as_ref() == Some(&record.peer.peer_url)
+                && state.etcd_peer_url(node).as_ref() == Some(&record.peer.url)
         })
 }
 
@@ -120,13 +120,13 @@ async fn observe(
     let listed = client.current_members().await?;
     let healths = client.member_clients().iter().map(async |member| {
         let answered = member.health().await.is_ok();
-        answered.then(|| muster_init::units::etcd::spec::url(member.endpoint()))
+        answered.then(|| muster_types::etcd::url(member.endpoint()))
     });
     let answered: BTreeSet<String> = join_all(healths).await.into_iter().flatten().collect();
     let members = listed
         .into_iter()
         .map(|member| ObservedMember {
-            member_id: member.id.0,
+            member_id: member.id,
             healthy: member.client_urls.iter().any(|url| answered.contains(url)),
             name: member.name,
             peer_urls: member.peer_urls,
@@ -141,11 +141,11 @@ async fn perform(client: &EtcdClient, step: Step) -> Result<Option<EtcdChange>, 
     Ok(match step {
         Step::Record(change) => Some(change),
         Step::Update { node, generation, member_id, peer_url } => {
-            client.update(EtcdMemberId(member_id), &peer_url).await?;
+            client.update(member_id, &peer_url).await?;
             Some(EtcdChange::PeerUrlChanged { node, generation, peer_url })
         }
         Step::Remove { member_id, of } => {
-            match client.remove(EtcdMemberId(member_id)).await {
+            match client.remove(member_id).await {
                 Ok(_) => {}
                 Err(error) if error.kind == CallErrorKind::MemberNotFound => {}
                 Err(error) => return Err(error),
@@ -153,7 +153,7 @@ async fn perform(client: &EtcdClient, step: Step) -> Result<Option<EtcdChange>, 
             of.map(|(node, generation)| EtcdChange::Removed { node, generation })
         }
         Step::Promote { node, generation, member_id } => {
-            match client.promote(EtcdMemberId(member_id)).await {
+            match client.promote(member_id).await {
                 Ok(_) => {}
                 Err(error) if error.kind == CallErrorKind::NotLearner => {}
                 Err(error) => return Err(error),
@@ -161,8 +161,8 @@ async fn perform(client: &EtcdClient, step: Step) -> Result<Option<EtcdChange>, 
             Some(EtcdChange::Promoted { node, generation, member_id })
         }
         Step::Add { node, generation, peer } => {
-            let (added, _) = client.add_learner(&peer.peer_url).await?;
-            let (member_id, peer_url) = (added.id.0, peer.peer_url);
+            let (added, _) = client.add_learner(&peer.url).await?;
+            let (member_id, peer_url) = (added.id, peer.url);
             Some(EtcdChange::Added { node, generation, member_id, peer_url })
         }
     })

@@ -1,18 +1,18 @@
 //! Controller of this node's etcd. Builds the unit's spec from the plan, with certificates from the
 //! cluster's etcd authority, renewed before they expire. Also produces the node's etcd report.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use muster_init::units::etcd::dir::EtcdDir;
 use muster_init::units::etcd::{
-    self, Authorities, Binary, Credential, Credentials, EtcdGeneration, EtcdSpec, EtcdStatus,
-    EtcdUnit, InitialCluster, Tuning,
+    Authorities, Binary, Credential, Credentials, EtcdSpec, EtcdStatus, EtcdUnit, InitialCluster,
+    Tuning,
 };
 use muster_pki::authority::AuthorityKind;
 use muster_pki::leaf::{self, KeyPair, Leaf, Profile};
+use muster_types::etcd::{DataState, EtcdGeneration, EtcdPeer, InitialClusterState};
 use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,7 +23,7 @@ use crate::etcd_clients;
 use crate::raft::Group;
 use crate::restore::Restore;
 use crate::status::{PublishedUnit, StatusWriter, UnitLeaf, UnitWriter};
-use muster_state::etcd::{Assignment, DataState, EtcdPeer, InitialClusterState};
+use muster_state::etcd::Assignment;
 use muster_state::{ClusterState, EtcdReport, Member};
 use muster_types::error::chain;
 
@@ -65,12 +65,12 @@ struct Leaves {
     client: (Leaf, KeyPair),
 }
 
-/// Desired state of this node's etcd, from the plan and the registry.
+/// The member that the plan assigns to this node.
 #[derive(Debug)]
 struct DesiredMember {
-    generation: u32,
-    state: etcd::InitialClusterState,
-    members: BTreeMap<NodeName, SocketAddr>,
+    generation: EtcdGeneration,
+    state: InitialClusterState,
+    members: Vec<EtcdPeer>,
     known_to_cluster: bool,
 }
 
@@ -134,7 +134,7 @@ impl EtcdUnitController {
         let token = state.birth().map(|birth| birth.cluster_id.to_string()).unwrap_or_default();
         let spec = EtcdSpec {
             binary: self.binary.clone(),
-            generation: EtcdGeneration(desired.generation),
+            generation: desired.generation,
             name: member.name.clone(),
             initial: InitialCluster { state: desired.state, token, members: desired.members },
             known_to_cluster: desired.known_to_cluster,
@@ -161,13 +161,10 @@ impl EtcdUnitController {
     fn publish_report(&self, state: &ClusterState, status: &EtcdStatus) {
         let Some(record) = state.etcd().node(&self.group.me()) else { return };
         // The unit reports the generation of its spec, which may differ from the plan's.
-        let data = match status.data {
-            _ if status.generation != Some(EtcdGeneration(record.generation)) => {
-                last_reported_data(state, &self.group, record.generation)
-            }
-            etcd::DataState::Absent => DataState::Absent,
-            etcd::DataState::Present => DataState::Present,
-            etcd::DataState::Lost => DataState::Lost,
+        let data = if status.generation == Some(record.generation) {
+            status.data
+        } else {
+            last_reported_data(state, &self.group, record.generation)
         };
         self.status.set_etcd_report(EtcdReport {
             generation: record.generation,
@@ -195,7 +192,11 @@ fn blocked(assignment: &Assignment, problem: Option<String>) -> Option<String> {
 }
 
 /// Returns the data state that this node last reported: a restart does not make the data absent.
-fn last_reported_data(state: &ClusterState, group: &Group, generation: u32) -> DataState {
+fn last_reported_data(
+    state: &ClusterState,
+    group: &Group,
+    generation: EtcdGeneration,
+) -> DataState {
     let reported = state.member(&group.me()).and_then(|member| member.etcd.as_ref());
     reported
         .filter(|reported| reported.generation == generation)
@@ -204,27 +205,16 @@ fn last_reported_data(state: &ClusterState, group: &Group, generation: u32) -> D
 
 /// Returns the desired state. `None` if the plan assigns nothing to run.
 fn desired(state: &ClusterState, member: &Member) -> Option<DesiredMember> {
-    let Assignment::Run { generation, initial_state, initial_cluster } =
+    let Assignment::Run { generation, initial_state: state, initial_cluster: members } =
         state.etcd().assignment(&member.id)
     else {
         return None;
     };
-    let peer = |peer: EtcdPeer| Some((peer.name, peer_address(&peer.peer_url)?));
     let known_to_cluster = member.etcd.as_ref().is_some_and(|reported| {
         reported.generation == generation
             && matches!(reported.data, DataState::Present | DataState::Lost)
     });
-    let state = match initial_state {
-        InitialClusterState::New => etcd::InitialClusterState::New,
-        InitialClusterState::Existing => etcd::InitialClusterState::Existing,
-    };
-    let members = initial_cluster.into_iter().filter_map(peer).collect();
     Some(DesiredMember { generation, state, members, known_to_cluster })
-}
-
-/// Parses the address from a peer URL that Muster made.
-fn peer_address(url: &str) -> Option<SocketAddr> {
-    url.strip_prefix("https://")?.parse().ok()
 }
 
 impl Leaves {

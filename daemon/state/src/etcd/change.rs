@@ -2,25 +2,26 @@
 //! fit the current phase is refused as stale; a repeated one changes nothing.
 
 use muster_types::NodeId;
+use muster_types::etcd::{DataState, EtcdGeneration, EtcdMemberId};
 use serde::{Deserialize, Serialize};
 
-use super::{DataState, EtcdPlan, EtcdReport, MemberPhase, NodePlan, PendingRemoval};
+use super::{EtcdPlan, EtcdReport, MemberPhase, NodePlan, PendingRemoval};
 use crate::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, limits};
 
 /// One transition of the etcd plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EtcdChange {
     /// A founder appeared in etcd's list of members: founding -> voter.
-    Started { node: NodeId, generation: u32, member_id: u64 },
+    Started { node: NodeId, generation: EtcdGeneration, member_id: EtcdMemberId },
     /// etcd added the node as a learner with this URL: waiting -> learner.
-    Added { node: NodeId, generation: u32, member_id: u64, peer_url: String },
+    Added { node: NodeId, generation: EtcdGeneration, member_id: EtcdMemberId, peer_url: String },
     /// etcd promoted the learner: learner -> voter.
-    Promoted { node: NodeId, generation: u32, member_id: u64 },
+    Promoted { node: NodeId, generation: EtcdGeneration, member_id: EtcdMemberId },
     /// etcd does not list the member (any more): back to waiting with the next generation. The
     /// member of a removed node is dropped from the plan.
-    Removed { node: NodeId, generation: u32 },
+    Removed { node: NodeId, generation: EtcdGeneration },
     /// etcd now has another peer URL for the member.
-    PeerUrlChanged { node: NodeId, generation: u32, peer_url: String },
+    PeerUrlChanged { node: NodeId, generation: EtcdGeneration, peer_url: String },
 }
 
 impl EtcdChange {
@@ -35,7 +36,7 @@ impl EtcdChange {
         }
     }
 
-    const fn generation(&self) -> u32 {
+    const fn generation(&self) -> EtcdGeneration {
         match self {
             Self::Started { generation, .. }
             | Self::Added { generation, .. }
@@ -94,7 +95,7 @@ impl EtcdPlan {
     }
 
     /// The node that has this etcd member.
-    fn node_of_member(&self, member_id: u64) -> Option<NodeId> {
+    fn node_of_member(&self, member_id: EtcdMemberId) -> Option<NodeId> {
         let of_member = |r: &&NodePlan| r.phase.member_id() == Some(member_id);
         let of_removal = |d: &&PendingRemoval| d.member_id == Some(member_id);
         let member = self.nodes.iter().find(|(_, r)| of_member(r)).map(|(node, _)| *node);
@@ -137,7 +138,7 @@ impl NodePlan {
     fn change(&mut self, at: ApplyContext, change: &EtcdChange) -> Result<Outcome, Refusal> {
         let generation = change.generation();
         if let EtcdChange::Removed { .. } = change
-            && generation.checked_add(1) == Some(self.generation)
+            && generation.next() == Some(self.generation)
             && matches!(self.phase, MemberPhase::Waiting)
         {
             return Ok(Outcome::Unchanged);
@@ -150,7 +151,7 @@ impl NodePlan {
                 MemberPhase::Voter { member_id: *member_id }
             }
             (EtcdChange::Added { member_id, peer_url, .. }, MemberPhase::Waiting) => {
-                self.peer.peer_url.clone_from(peer_url);
+                self.peer.url.clone_from(peer_url);
                 MemberPhase::Learner { member_id: *member_id }
             }
             (EtcdChange::Promoted { member_id, .. }, MemberPhase::Learner { member_id: held })
@@ -165,7 +166,7 @@ impl NodePlan {
                 | MemberPhase::Voter { .. }
                 | MemberPhase::Lost { .. },
             ) => {
-                let Some(next) = self.generation.checked_add(1) else {
+                let Some(next) = self.generation.next() else {
                     return Err(stale(change, "its generations are used up"));
                 };
                 self.generation = next;
@@ -178,10 +179,10 @@ impl NodePlan {
                 | MemberPhase::Voter { .. }
                 | MemberPhase::Lost { .. },
             ) => {
-                if self.peer.peer_url == *peer_url {
+                if self.peer.url == *peer_url {
                     return Ok(Outcome::Unchanged);
                 }
-                self.peer.peer_url.clone_from(peer_url);
+                self.peer.url.clone_from(peer_url);
                 return Ok(Outcome::Done);
             }
             (change, phase) if is_already_applied(change, phase) => return Ok(Outcome::Unchanged),

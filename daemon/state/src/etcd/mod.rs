@@ -11,9 +11,11 @@ mod simulation;
 mod step;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
-use muster_types::{ETCD_PEER_PORT, NodeId, NodeName};
+use muster_types::etcd::{
+    DataState, EtcdGeneration, EtcdMemberId, EtcdPeer, InitialClusterState, peer_url,
+};
+use muster_types::{LogIndex, NodeId};
 use serde::{Deserialize, Serialize};
 
 pub use change::EtcdChange;
@@ -26,22 +28,11 @@ use super::{ApplyContext, ClusterState, Member};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EtcdReport {
     /// The generation that the report is about; reports about an earlier one are ignored.
-    pub generation: u32,
+    pub generation: EtcdGeneration,
     pub data: DataState,
     /// The version of the etcd binary.
     #[serde(default)]
     pub version: String,
-}
-
-/// The state of a data directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum DataState {
-    /// This generation was never started here.
-    Absent,
-    /// Started at least once, and still there.
-    Present,
-    /// Started once, and gone or corrupt.
-    Lost,
 }
 
 /// The progress of a node towards a voting etcd member.
@@ -53,21 +44,21 @@ pub enum MemberPhase {
     Waiting,
     /// Added, catching up.
     Learner {
-        member_id: u64,
+        member_id: EtcdMemberId,
     },
     Voter {
-        member_id: u64,
+        member_id: EtcdMemberId,
     },
     /// Its data is gone. Its member must be removed before the node can wait again. `member_id` is
     /// `None` if the member was never seen.
     Lost {
-        member_id: Option<u64>,
+        member_id: Option<EtcdMemberId>,
     },
 }
 
 impl MemberPhase {
     /// The etcd member's id, if known.
-    pub const fn member_id(self) -> Option<u64> {
+    pub const fn member_id(self) -> Option<EtcdMemberId> {
         match self {
             Self::Founding | Self::Waiting => None,
             Self::Learner { member_id } | Self::Voter { member_id } => Some(member_id),
@@ -90,34 +81,27 @@ impl MemberPhase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodePlan {
     pub phase: MemberPhase,
-    /// Starts at 0 and increases with each replacement. Data of an earlier generation must not be
+    /// Increases with each replacement. Data of an earlier generation must not be
     /// used.
-    pub generation: u32,
+    pub generation: EtcdGeneration,
     /// Log index at which the phase was entered; the node that has waited longest is next.
-    pub since_index: u64,
+    pub since_index: LogIndex,
     /// The name and peer URL of its member in etcd, now or once it is added.
     pub peer: EtcdPeer,
 }
 
 impl NodePlan {
     const fn new(at: ApplyContext, phase: MemberPhase, peer: EtcdPeer) -> Self {
-        Self { phase, generation: 0, since_index: at.index, peer }
+        Self { phase, generation: EtcdGeneration::FIRST, since_index: at.index, peer }
     }
-}
-
-/// Name and peer URL of an etcd member: an item of `--initial-cluster`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct EtcdPeer {
-    pub name: NodeName,
-    pub peer_url: String,
 }
 
 /// The etcd member of a removed node, until etcd has removed it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingRemoval {
     /// `None` if the node was removed before its member was seen.
-    pub member_id: Option<u64>,
-    pub generation: u32,
+    pub member_id: Option<EtcdMemberId>,
+    pub generation: EtcdGeneration,
     pub peer: EtcdPeer,
     /// The member was a learner when its node was removed.
     #[serde(default)]
@@ -140,18 +124,13 @@ pub enum Assignment {
     /// Run no etcd: the node is a worker.
     Nothing,
     /// Do not run etcd yet. Data of an earlier generation must be set aside.
-    Wait { generation: u32, reason: &'static str },
+    Wait { generation: EtcdGeneration, reason: &'static str },
     /// Start etcd and keep it running.
-    Run { generation: u32, initial_state: InitialClusterState, initial_cluster: Vec<EtcdPeer> },
-}
-
-/// etcd's `--initial-cluster-state`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InitialClusterState {
-    /// Start together with the other founders.
-    New,
-    /// Start as a member that was added to a running cluster.
-    Existing,
+    Run {
+        generation: EtcdGeneration,
+        initial_state: InitialClusterState,
+        initial_cluster: Vec<EtcdPeer>,
+    },
 }
 
 impl EtcdPlan {
@@ -186,7 +165,8 @@ impl EtcdPlan {
             MemberPhase::Waiting => wait("the leader to add it to etcd"),
             MemberPhase::Lost { .. } => wait("the leader to remove its lost etcd member"),
             MemberPhase::Founding | MemberPhase::Learner { .. } | MemberPhase::Voter { .. } => {
-                let founding = generation == 0 && self.founders.contains_key(node);
+                let founding =
+                    generation == EtcdGeneration::FIRST && self.founders.contains_key(node);
                 let (initial_state, initial_cluster) = if founding {
                     (InitialClusterState::New, self.founders())
                 } else {
@@ -229,7 +209,9 @@ impl EtcdPlan {
     /// waiting node that had a member before leaves its name, in case that member still exists.
     pub(super) fn remove_node(&mut self, node: &NodeId) {
         let Some(node_plan) = self.nodes.remove(node) else { return };
-        if matches!(node_plan.phase, MemberPhase::Waiting) && node_plan.generation == 0 {
+        if matches!(node_plan.phase, MemberPhase::Waiting)
+            && node_plan.generation == EtcdGeneration::FIRST
+        {
             return;
         }
         let removal = PendingRemoval {
@@ -254,8 +236,8 @@ impl EtcdPlan {
 }
 
 fn peer_of(member: &Member) -> Option<EtcdPeer> {
-    let address = member.addresses.first()?;
-    Some(EtcdPeer { name: member.name.clone(), peer_url: peer_url(address) })
+    let url = peer_url(*member.addresses.first()?);
+    Some(EtcdPeer { name: member.name.clone(), url })
 }
 
 impl ClusterState {
@@ -266,11 +248,6 @@ impl ClusterState {
 
     /// The desired peer URL of the node in etcd, from its preferred address.
     pub fn etcd_peer_url(&self, node: &NodeId) -> Option<String> {
-        self.member(node).and_then(|m| m.addresses.first()).map(peer_url)
+        self.member(node).and_then(|m| m.addresses.first()).copied().map(peer_url)
     }
-}
-
-/// The etcd peer URL of a node.
-pub fn peer_url(address: &SocketAddr) -> String {
-    format!("https://{}", SocketAddr::new(address.ip(), ETCD_PEER_PORT))
 }

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use muster_types::etcd::{DataState, EtcdMemberId, peer_url};
 use muster_types::{NodeId, Role};
 use proptest::prelude::*;
 
 use super::{
-    DataState, EtcdChange, EtcdObservation, EtcdReport, MemberPhase, ObservedMember, Step,
-    next_step,
+    EtcdChange, EtcdObservation, EtcdReport, MemberPhase, ObservedMember, Step, next_step,
 };
 use crate::command::Remove;
 use crate::fixtures::*;
@@ -34,7 +34,7 @@ struct World {
     next_address: u8,
     down: BTreeSet<NodeId>,
     /// Members whose data is gone; they never answer again.
-    broken: BTreeSet<u64>,
+    broken: BTreeSet<EtcdMemberId>,
     proposed: Vec<Command>,
 }
 
@@ -61,9 +61,9 @@ impl World {
     /// Founders whose etcd has started.
     fn new(founders: u8) -> Self {
         let members = (1..=founders).map(|n| ObservedMember {
-            member_id: u64::from(n),
+            member_id: EtcdMemberId(u64::from(n)),
             name: name(n).to_string(),
-            peer_urls: vec![super::peer_url(&address(n))],
+            peer_urls: vec![peer_url(address(n))],
             learner: false,
             healthy: true,
         });
@@ -94,7 +94,7 @@ impl World {
     /// The node that an etcd member runs on, according to the plan.
     fn owner(&self, member: &ObservedMember) -> Option<NodeId> {
         let plan = self.replica.state.etcd();
-        let of_id = |id: Option<u64>| id == Some(member.member_id);
+        let of_id = |id: Option<EtcdMemberId>| id == Some(member.member_id);
         plan.nodes()
             .find(|(_, r)| {
                 of_id(r.phase.member_id())
@@ -238,20 +238,20 @@ impl World {
                 Some(EtcdChange::Promoted { node, generation, member_id })
             }
             Step::Add { node, generation, peer } => {
-                let taken = |m: &ObservedMember| m.learner || m.peer_urls.contains(&peer.peer_url);
+                let taken = |m: &ObservedMember| m.learner || m.peer_urls.contains(&peer.url);
                 if self.members.iter().any(taken) {
                     return Err("too many learners, or peer URLs already exist");
                 }
-                let member_id = self.next_member;
+                let member_id = EtcdMemberId(self.next_member);
                 self.next_member += 1;
                 self.members.push(ObservedMember {
                     member_id,
                     name: String::new(),
-                    peer_urls: vec![peer.peer_url.clone()],
+                    peer_urls: vec![peer.url.clone()],
                     learner: true,
                     healthy: false,
                 });
-                let peer_url = peer.peer_url;
+                let peer_url = peer.url;
                 Some(EtcdChange::Added { node, generation, member_id, peer_url })
             }
         };

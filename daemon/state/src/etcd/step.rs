@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use muster_types::etcd::{EtcdGeneration, EtcdMemberId, EtcdPeer};
 use muster_types::{NodeId, NodeName};
 
-use super::{EtcdChange, EtcdPeer, EtcdPlan, MemberPhase, NodePlan};
+use super::{EtcdChange, EtcdPlan, MemberPhase, NodePlan};
 use crate::ClusterState;
 use crate::quorum::Voters;
 
@@ -23,7 +24,7 @@ pub struct EtcdObservation {
 /// One entry of etcd's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedMember {
-    pub member_id: u64,
+    pub member_id: EtcdMemberId,
     /// Empty until the member has started.
     pub name: String,
     pub peer_urls: Vec<String>,
@@ -38,13 +39,13 @@ pub enum Step {
     /// Propose this change: etcd has made it already and the plan does not have it.
     Record(EtcdChange),
     /// `member update`, then [`EtcdChange::PeerUrlChanged`].
-    Update { node: NodeId, generation: u32, member_id: u64, peer_url: String },
+    Update { node: NodeId, generation: EtcdGeneration, member_id: EtcdMemberId, peer_url: String },
     /// `member remove`. `of`: then [`EtcdChange::Removed`] for that node and generation.
-    Remove { member_id: u64, of: Option<(NodeId, u32)> },
+    Remove { member_id: EtcdMemberId, of: Option<(NodeId, EtcdGeneration)> },
     /// `member promote`, then [`EtcdChange::Promoted`]. etcd refuses while the learner lags: retry.
-    Promote { node: NodeId, generation: u32, member_id: u64 },
+    Promote { node: NodeId, generation: EtcdGeneration, member_id: EtcdMemberId },
     /// `member add` as learner, then [`EtcdChange::Added`].
-    Add { node: NodeId, generation: u32, peer: EtcdPeer },
+    Add { node: NodeId, generation: EtcdGeneration, peer: EtcdPeer },
 }
 
 /// Returns the next step from the plan and the observed state of etcd. `None` once they agree, if
@@ -96,7 +97,7 @@ impl Planner<'_> {
             }),
             MemberPhase::Waiting => {
                 // If the node had a member before, an unknown one may be it, started and lost.
-                if self.plan.learner().is_some() || generation > 0 {
+                if self.plan.learner().is_some() || generation > EtcdGeneration::FIRST {
                     return None;
                 }
                 let peer_url = self.state.etcd_peer_url(&node)?;
@@ -136,7 +137,7 @@ impl Planner<'_> {
             let peer_url = self.state.etcd_peer_url(node)?;
             let taken = self.observed.members.iter().any(|m| m.peer_urls.contains(&peer_url));
             let (node, generation) = (*node, node_plan.generation);
-            (node_plan.peer.peer_url != peer_url && !taken).then_some(Step::Update {
+            (node_plan.peer.url != peer_url && !taken).then_some(Step::Update {
                 node,
                 generation,
                 member_id,
@@ -169,7 +170,7 @@ impl Planner<'_> {
     }
 
     /// A learner whose node is down while another node waits; it goes back to the end of the queue.
-    fn stalled_learner(&self) -> Option<(u64, Option<(NodeId, u32)>)> {
+    fn stalled_learner(&self) -> Option<(EtcdMemberId, Option<(NodeId, EtcdGeneration)>)> {
         let node = self.plan.learner()?;
         let node_plan = self.plan.node(node)?;
         let stalled = self.observed.down.contains(node) && self.next_waiting().is_some();
@@ -199,7 +200,7 @@ impl Planner<'_> {
         if self.observed.members.iter().any(|m| m.peer_urls.contains(&peer_url)) {
             return None;
         }
-        let peer = EtcdPeer { name: node_plan.peer.name.clone(), peer_url };
+        let peer = EtcdPeer { name: node_plan.peer.name.clone(), url: peer_url };
         Some(Step::Add { node: *node, generation: node_plan.generation, peer })
     }
 
@@ -213,7 +214,7 @@ impl Planner<'_> {
             .min_by_key(|(_, r)| r.since_index)
     }
 
-    fn member(&self, member_id: u64) -> Option<&ObservedMember> {
+    fn member(&self, member_id: EtcdMemberId) -> Option<&ObservedMember> {
         self.observed.members.iter().find(|m| m.member_id == member_id)
     }
 
@@ -248,13 +249,13 @@ impl Planner<'_> {
                     .any(|(_, d)| d.member_id.is_none() && named(&d.peer)))
     }
 
-    fn is_assigned(&self, member_id: u64) -> bool {
+    fn is_assigned(&self, member_id: EtcdMemberId) -> bool {
         self.plan.nodes().any(|(_, r)| r.phase.member_id() == Some(member_id))
             || self.plan.pending_removals().any(|(_, d)| d.member_id == Some(member_id))
     }
 
     /// The voters by etcd's list. One that is about to be removed counts as silent.
-    fn voters(&self) -> Voters<u64> {
+    fn voters(&self) -> Voters<EtcdMemberId> {
         let voters = self.observed.members.iter().filter(|m| !m.learner);
         voters.map(|m| (m.member_id, m.healthy && !self.is_leaving(m))).collect()
     }
@@ -275,7 +276,7 @@ impl Planner<'_> {
     }
 
     /// Returns whether etcd has this member and can spare it.
-    fn is_removable(&self, member_id: u64) -> bool {
+    fn is_removable(&self, member_id: EtcdMemberId) -> bool {
         self.member(member_id).is_some() && self.voters().can_spare(&member_id)
     }
 }
@@ -288,7 +289,7 @@ fn peer_url_change(
 ) -> Option<EtcdChange> {
     let peer_url = seen.peer_urls.first()?;
     let (node, generation) = (*node, node_plan.generation);
-    (*peer_url != node_plan.peer.peer_url).then(|| EtcdChange::PeerUrlChanged {
+    (*peer_url != node_plan.peer.url).then(|| EtcdChange::PeerUrlChanged {
         node,
         generation,
         peer_url: peer_url.clone(),

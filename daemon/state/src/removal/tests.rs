@@ -1,13 +1,16 @@
 //! The decision over every small cluster, against rules that are counted here independently, and
 //! properties of arbitrary ones.
 
-use muster_types::Role;
+use std::time::Duration;
+
+use muster_types::etcd::{DataState, EtcdGeneration};
+use muster_types::{LogIndex, Role};
 use proptest::prelude::*;
 
 use super::*;
-use crate::etcd::{DataState, EtcdReport, MemberPhase};
+use crate::etcd::{EtcdReport, MemberPhase};
 use crate::fixtures::*;
-use crate::{Command, EtcdChange, Outcome};
+use crate::{Command, EtcdChange, Outcome, TimestampedCommand};
 
 /// The etcd member of one control-plane node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,22 +68,24 @@ impl World {
 
 /// Brings a founder's etcd member to this state.
 fn enter(replica: &mut Replica, number: u8, etcd: Etcd) {
-    let (node, member_id) = (id(number), u64::from(number));
+    let (node, member_id) = (id(number), etcd_id(number.into()));
     let peer_url = format!("https://10.0.0.{number}:2380");
     let mut change = |change| replica.done(Command::Etcd(change));
     match etcd {
         Etcd::Founding => {}
-        Etcd::Voter => change(EtcdChange::Started { node, generation: 0, member_id }),
-        Etcd::Waiting => change(EtcdChange::Removed { node, generation: 0 }),
+        Etcd::Voter => {
+            change(EtcdChange::Started { node, generation: EtcdGeneration::FIRST, member_id })
+        }
+        Etcd::Waiting => change(EtcdChange::Removed { node, generation: EtcdGeneration::FIRST }),
         Etcd::Learner => {
-            change(EtcdChange::Removed { node, generation: 0 });
-            change(EtcdChange::Added { node, generation: 1, member_id, peer_url });
+            change(EtcdChange::Removed { node, generation: EtcdGeneration::FIRST });
+            change(EtcdChange::Added { node, generation: EtcdGeneration(1), member_id, peer_url });
         }
         Etcd::Lost => {
-            change(EtcdChange::Started { node, generation: 0, member_id });
+            change(EtcdChange::Started { node, generation: EtcdGeneration::FIRST, member_id });
             let mut report = report(number);
             let (data, version) = (DataState::Lost, String::new());
-            report.etcd = Some(EtcdReport { generation: 0, data, version });
+            report.etcd = Some(EtcdReport { generation: EtcdGeneration::FIRST, data, version });
             replica.done(Command::Report(report));
         }
     }
@@ -123,7 +128,7 @@ fn raft_at_risk(world: &World, number: u8) -> bool {
 /// The steps that an allowed removal must have.
 fn expected_steps(world: &World, number: u8) -> Vec<RemovalStep> {
     let RemovalContext { raft_voters, leader, down } = &world.context;
-    let (node, member_id) = (id(number), u64::from(number));
+    let (node, member_id) = (id(number), etcd_id(number.into()));
     let mut steps = Vec::new();
     let has_member =
         matches!(world.etcd[usize::from(number) - 1], Etcd::Voter | Etcd::Learner | Etcd::Lost);
@@ -159,6 +164,10 @@ fn check(world: &World) {
             assert!(!advice.is_empty());
         }
     }
+}
+
+fn stamped(command: Command) -> TimestampedCommand {
+    TimestampedCommand { now: START.saturating_add(Duration::from_millis(100)), command }
 }
 
 #[test]
@@ -201,10 +210,10 @@ fn every_state_of_both_in_clusters_of_up_to_three() {
 #[test]
 fn a_member_leaves_etcd_then_raft_then_the_registry() {
     let world = World::voting(3);
-    let etcd = RemovalStep::RemoveEtcdMember { member_id: 2 };
+    let etcd = RemovalStep::RemoveEtcdMember { member_id: etcd_id(2) };
     let (vote, commit) = (RemovalStep::RemoveRaftVoter, RemovalStep::Commit);
     assert_eq!(world.steps(2), [etcd, vote, commit]);
-    let etcd = RemovalStep::RemoveEtcdMember { member_id: 1 };
+    let etcd = RemovalStep::RemoveEtcdMember { member_id: etcd_id(1) };
     assert_eq!(world.steps(1), [etcd, RemovalStep::HandOverLeadership, vote, commit]);
 }
 
@@ -235,8 +244,8 @@ fn a_worker_and_a_removed_node_are_only_committed() {
 fn a_removed_node_that_still_votes_loses_its_vote() {
     let mut world = World::voting(3);
     let command = remove(3);
-    let stamped = crate::TimestampedCommand { now_ms: START_MS + 100, command };
-    let outcome = world.state.apply(world.state.index() + 1, &stamped);
+    let stamped = stamped(command);
+    let outcome = world.state.apply(LogIndex(world.state.index().0 + 1), &stamped);
     assert_eq!(outcome, Outcome::Removed { node: id(3), name: name(3) });
     assert_eq!(world.steps(3), [RemovalStep::RemoveRaftVoter, RemovalStep::Commit]);
 }
@@ -333,8 +342,8 @@ proptest! {
         }
         let mut after = world.state.clone();
         let command = Command::Remove(Remove { node, by: by(ADMIN), force });
-        let stamped = crate::TimestampedCommand { now_ms: START_MS + 100, command };
-        let outcome = after.apply(after.index() + 1, &stamped);
+        let stamped = stamped(command);
+        let outcome = after.apply(LogIndex(after.index().0 + 1), &stamped);
         prop_assert_eq!(outcome, Outcome::Removed { node, name: plan.name }, "it is not applied");
         prop_assert!(!after.control_plane_ids().is_empty());
         let voted = world.state.etcd().node(&node).is_some_and(|plan| {

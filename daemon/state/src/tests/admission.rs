@@ -5,7 +5,7 @@ use crate::command::{Admit, RevokeToken};
 
 fn cannot_admit(replica: &Replica, admission: Admit, kind: RefusalKind, message: &str) {
     let expected = refusal(kind, message);
-    assert_eq!(replica.state.check_admit(&admission, replica.now_ms).unwrap_err(), expected);
+    assert_eq!(replica.state.check_admit(&admission, replica.now).unwrap_err(), expected);
     let mut copy = replica.clone();
     let members = copy.state.members().cloned().collect::<Vec<_>>();
     assert_eq!(copy.refused(Command::Admit(admission)), expected);
@@ -18,7 +18,7 @@ fn cannot_admit(replica: &Replica, admission: Admit, kind: RefusalKind, message:
 fn a_node_with_a_valid_token_becomes_a_member() {
     let mut replica = Replica::founded(3);
     let admission = admit(4, Role::Worker);
-    assert_eq!(replica.state.check_admit(&admission, replica.now_ms), Ok(()));
+    assert_eq!(replica.state.check_admit(&admission, replica.now), Ok(()));
     let outcome = replica.run(Command::Admit(admission));
     assert_eq!(outcome, Outcome::Admitted { node: id(4), already_member: false });
     let member = replica.state.member_by_name(&name(4)).unwrap();
@@ -129,9 +129,9 @@ fn the_token_must_allow_it() {
         ),
     );
     let mut brief = grant(&[Role::Worker]);
-    brief.ttl_ms = Some(1_000);
+    brief.ttl = Some(muster_types::DurationMillis::from_millis(1_000));
     replica.done(create("briefaaaaa", brief));
-    replica.now_ms += 1_000;
+    replica.advance(1_000);
     refused(
         &replica,
         "briefaaaaa",

@@ -1,4 +1,4 @@
-use muster_types::{ClusterId, OperatorRole};
+use muster_types::{ClusterId, ConfigVersion, LogIndex, OperatorRole, UnixMillis};
 
 use super::*;
 use crate::command::{FoundCluster, RecordAudit};
@@ -25,7 +25,7 @@ fn founding_makes_the_founders_members_and_operators_known() {
     assert_eq!(state.birth().unwrap().founders, [id(1), id(2), id(3)]);
     assert_eq!(state.operator(&key(ADMIN)).unwrap().role, OperatorRole::Admin);
     assert!(state.token(&founding_token()).unwrap().founding);
-    assert_eq!(state.config_version(), 1);
+    assert_eq!(state.config_version(), ConfigVersion::FIRST);
     let entry = state.audit().next_back().unwrap();
     assert_eq!((entry.actor.as_str(), entry.action.as_str()), ("cluster", "found-cluster"));
     assert_eq!((entry.subject.as_str(), entry.outcome.as_str()), ("cluster demo", "ok"));
@@ -164,23 +164,23 @@ fn secrets_are_not_printed() {
 #[test]
 fn the_clock_of_the_cluster_never_goes_back() {
     let mut replica = Replica::founded(1);
-    let late = replica.state.now_ms();
-    replica.now_ms = START_MS - 1_000_000;
+    let late = replica.state.now();
+    replica.now = UnixMillis::from_millis(START.as_millis() - 1_000_000);
     replica.done(Command::Report(report(1)));
-    assert_eq!(replica.state.now_ms(), late);
+    assert_eq!(replica.state.now(), late);
 }
 
 #[test]
 fn a_command_of_an_applied_index_is_ignored() {
     let mut state = ClusterState::default();
     let stamped =
-        TimestampedCommand { now_ms: START_MS, command: Command::FoundCluster(Box::new(found(3))) };
-    assert_eq!(state.apply(5, &stamped), Outcome::Done);
+        TimestampedCommand { now: START, command: Command::FoundCluster(Box::new(found(3))) };
+    assert_eq!(state.apply(LogIndex(5), &stamped), Outcome::Done);
     let before = state.clone();
     let admitted = Command::Admit(admit(4, muster_types::Role::Worker));
     for index in 0..=5 {
-        let stamped = TimestampedCommand { now_ms: START_MS, command: admitted.clone() };
-        assert_eq!(state.apply(index, &stamped), Outcome::Unchanged);
+        let stamped = TimestampedCommand { now: START, command: admitted.clone() };
+        assert_eq!(state.apply(LogIndex(index), &stamped), Outcome::Unchanged);
     }
     assert_eq!(state, before);
 }
@@ -268,5 +268,5 @@ fn a_state_of_an_older_build_without_newer_parts_can_be_read() {
     }
     let bytes = rmp_serde::to_vec_named(&Old { applied_index: Some(7), now_ms: 9 }).unwrap();
     let state: ClusterState = rmp_serde::from_slice(&bytes).unwrap();
-    assert_eq!((state.index(), state.now_ms()), (7, 9));
+    assert_eq!((state.index(), state.now()), (LogIndex(7), UnixMillis::from_millis(9)));
 }

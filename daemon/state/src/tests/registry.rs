@@ -1,8 +1,9 @@
 use muster_types::Role;
+use muster_types::etcd::{DataState, EtcdGeneration};
 
 use super::*;
 use crate::command::Remove;
-use crate::etcd::{DataState, EtcdReport, MemberPhase};
+use crate::etcd::{EtcdReport, MemberPhase};
 
 #[test]
 fn removal_ends_a_membership_and_says_so_again_when_asked_again() {
@@ -152,7 +153,10 @@ fn lost_etcd_data_makes_a_lost_member_once() {
 
 fn lost_report(number: u8) -> Command {
     let mut lost = report(number);
-    lost.etcd =
-        Some(EtcdReport { generation: 0, data: DataState::Lost, version: "3.4.23".to_owned() });
+    lost.etcd = Some(EtcdReport {
+        generation: EtcdGeneration::FIRST,
+        data: DataState::Lost,
+        version: "3.4.23".to_owned(),
+    });
     Command::Report(lost)
 }

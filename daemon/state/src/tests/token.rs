@@ -1,4 +1,6 @@
-use muster_types::Role;
+use std::time::Duration;
+
+use muster_types::{DurationMillis, Role, UnixMillis};
 
 use super::*;
 use crate::TokenStatus;
@@ -12,14 +14,15 @@ fn revoke(token: &str) -> Command {
 fn a_token_is_valid_until_it_expires_is_used_up_or_revoked() {
     let mut replica = Replica::founded(1);
     let mut limited = grant(&[Role::Worker]);
-    limited.ttl_ms = Some(60_000);
+    limited.ttl = Some(DurationMillis::from_millis(60_000));
     limited.uses_allowed = Some(1);
     replica.done(create("limitedaaa", limited));
-    let created = replica.now_ms;
+    let created = replica.now;
+    let later = |millis| created.saturating_add(Duration::from_millis(millis));
     let status =
         |replica: &Replica, now| replica.state.token(&token_id("limitedaaa")).unwrap().status(now);
-    assert_eq!(status(&replica, created + 59_999), TokenStatus::Valid);
-    assert_eq!(status(&replica, created + 60_000), TokenStatus::Expired);
+    assert_eq!(status(&replica, later(59_999)), TokenStatus::Valid);
+    assert_eq!(status(&replica, later(60_000)), TokenStatus::Expired);
     let mut admission = admit(2, Role::Worker);
     admission.token = token_id("limitedaaa");
     replica.done(Command::Admit(admission));
@@ -44,7 +47,7 @@ fn creating_and_revoking_twice_is_harmless() {
     assert_eq!(replica.run(revoke("tokenaaaaa")), Outcome::Unchanged);
     assert_eq!(replica.run(once), Outcome::Unchanged, "and it stays revoked");
     assert_eq!(
-        replica.state.token(&token_id("tokenaaaaa")).unwrap().status(0),
+        replica.state.token(&token_id("tokenaaaaa")).unwrap().status(UnixMillis::default()),
         TokenStatus::Revoked
     );
     assert_eq!(
@@ -77,8 +80,8 @@ fn a_grant_that_makes_no_sense_is_refused() {
     refused(|g| g.roles.clear(), "a token admits at least one role: control-plane, worker");
     let life_span =
         "a token's ttl is 1 millisecond to 10 years; omit it for a token that never expires";
-    refused(|g| g.ttl_ms = Some(0), life_span);
-    refused(|g| g.ttl_ms = Some(u64::MAX), life_span);
+    refused(|g| g.ttl = Some(DurationMillis::default()), life_span);
+    refused(|g| g.ttl = Some(DurationMillis::from_millis(u64::MAX)), life_span);
     let uses = "a token has 1 to 1000000 uses; omit the number for no limit";
     refused(|g| g.uses_allowed = Some(0), uses);
     refused(|g| g.uses_allowed = Some(1_000_001), uses);

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use muster_messages::hello::refusal::Reason as WireReason;
-use muster_types::Role;
+use muster_types::etcd::EtcdGeneration;
+use muster_types::{DurationMillis, Role};
 
 use super::*;
 use crate::command::{RecordAudit, RevokeToken};
@@ -21,7 +22,7 @@ fn the_view_of_members_holds_what_they_need_and_no_secret() {
     replica.done(create("tokenaaaaa", grant(&[Role::Worker])));
     replica.done(remove(3));
     let view = view::view(&replica.state);
-    assert_eq!(view.index, replica.index);
+    assert_eq!(view.index, replica.index.0);
     assert_eq!(view.cluster_name, "demo");
     assert_eq!(view.cluster_id, vec![9; 32]);
     assert_eq!(view.config_version, 1);
@@ -61,7 +62,11 @@ fn the_view_names_the_latest_removed_nodes_and_only_valid_tokens() {
 #[test]
 fn members_are_listed_by_name_with_what_gossip_and_raft_say() {
     let mut replica = four_nodes();
-    replica.done(Command::Etcd(EtcdChange::Started { node: id(1), generation: 0, member_id: 1 }));
+    replica.done(Command::Etcd(EtcdChange::Started {
+        node: id(1),
+        generation: EtcdGeneration::FIRST,
+        member_id: etcd_id(1),
+    }));
     replica.done(Command::Admit(admit(5, Role::ControlPlane)));
     let mut live = LiveStatus { me: id(1), leader: Some(id(2)), ..LiveStatus::default() };
     live.voters = [id(1), id(2), id(3)].into();
@@ -97,20 +102,21 @@ fn members_are_listed_by_name_with_what_gossip_and_raft_say() {
 fn tokens_are_listed_without_their_verifiers() {
     let mut replica = four_nodes();
     let mut limited = grant(&[Role::ControlPlane, Role::Worker]);
-    limited.ttl_ms = Some(1_000);
+    limited.ttl = Some(DurationMillis::from_millis(1_000));
     limited.uses_allowed = Some(2);
     limited.node_name = Some(name(8));
     limited.description = "for the lab".to_owned();
     replica.done(create("aaaaaaaaaa", limited));
-    let reply = view::tokens(&replica.state, replica.now_ms);
+    let now = replica.now.as_millis();
+    let reply = view::tokens(&replica.state, replica.now);
     let [founding, limited] = reply.tokens.as_slice() else { panic!("two tokens") };
     assert_eq!((founding.id.as_str(), founding.founding, founding.uses), ("foundingaa", true, 1));
     assert_eq!((founding.expires_ms, founding.uses_allowed), (0, 0));
     assert_eq!(limited.roles, ["control-plane", "worker"]);
-    assert_eq!((limited.expires_ms, limited.uses_allowed), (replica.now_ms + 1_000, 2));
+    assert_eq!((limited.expires_ms, limited.uses_allowed), (now + 1_000, 2));
     assert_eq!((limited.node_name.as_str(), limited.state.as_str()), ("node-8", "valid"));
-    assert_eq!((limited.created_by.as_str(), limited.created_ms), ("admin", replica.now_ms));
-    let later = view::tokens(&replica.state, replica.now_ms + 1_000);
+    assert_eq!((limited.created_by.as_str(), limited.created_ms), ("admin", now));
+    let later = view::tokens(&replica.state, replica.now.saturating_add(Duration::from_secs(1)));
     assert_eq!(later.tokens[1].state, "expired");
 }
 
@@ -131,7 +137,7 @@ fn authorities_are_listed_with_their_certificates_only() {
     let names: Vec<_> = reply.authorities.iter().map(|a| a.name.as_str()).collect();
     assert_eq!(names, ["machine", "etcd", "kubernetes", "front-proxy"]);
     for authority in &reply.authorities {
-        assert!(authority.not_before_ms < START_MS && START_MS < authority.not_after_ms);
+        assert!((authority.not_before_ms..authority.not_after_ms).contains(&START.as_millis()));
         assert_eq!(authority.fingerprint.len(), 64);
         assert!(authority.certificate_pem.starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(!authority.certificate_pem.contains("PRIVATE"));

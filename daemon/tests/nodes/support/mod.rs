@@ -16,7 +16,7 @@ use muster_pki::token::Token;
 use muster_state::command::{Admit, CreateToken, FoundCluster, Founder, Grant, InstallAuthorities};
 use muster_state::{Actor, Authorities, ClusterState, Command, Outcome, Report};
 use muster_transport::endpoint::{Directory, Peer, Trust};
-use muster_types::{ClusterId, NodeId, NodeName, Role};
+use muster_types::{ClusterId, ConfigVersion, NodeId, NodeName, Role};
 use musterd::raft::Group;
 
 use node::{Node, Plan};
@@ -270,7 +270,7 @@ impl Lab {
             node: self.id(0),
             addresses: vec![plan.address],
             version: format!("{number:x<60}"),
-            config_version: 1,
+            config_version: ConfigVersion::FIRST,
             etcd: None,
         })
     }
@@ -305,7 +305,7 @@ pub(crate) fn new_token(roles: &[Role], node_name: Option<&str>) -> (Token, Comm
 pub(crate) fn grant(roles: &[Role], node_name: Option<&str>) -> Grant {
     Grant {
         roles: roles.iter().copied().collect(),
-        ttl_ms: None,
+        ttl: None,
         uses_allowed: None,
         node_name: node_name.map(|name| name.parse::<NodeName>().unwrap()),
         description: String::new(),

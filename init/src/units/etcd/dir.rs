@@ -16,14 +16,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use muster_types::NodeName;
-use serde::{Deserialize, Serialize};
+use muster_types::etcd::EtcdGeneration;
+use serde::Deserialize;
 
-use super::spec::{EtcdGeneration, EtcdSpec, InitialCluster};
+use super::start_record::{FORMAT, StartRecord};
 use muster_files::{PRIVATE_MODE, WriteError};
-
-/// Format version of the start records that this build writes, and the newest it reads.
-const FORMAT: u32 = 1;
 
 /// Largest start record read, in bytes.
 const MAX_RECORD: u64 = 64 << 10;
@@ -31,27 +28,6 @@ const MAX_RECORD: u64 = 64 << 10;
 /// Directory of the etcd unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdDir(PathBuf);
-
-/// Start record: the parameters that a generation was started with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StartRecord {
-    format: u32,
-    pub name: NodeName,
-    pub initial: InitialCluster,
-    /// Data was seen on disk. Until then, a missing write-ahead log means that etcd has never
-    /// acknowledged anything.
-    pub had_data: bool,
-    /// SHA-256 of the snapshot it was restored from, in hexadecimal; `None` if not restored.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restored_from: Option<String>,
-}
-
-impl StartRecord {
-    pub(super) fn new(name: NodeName, initial: InitialCluster) -> Self {
-        Self { format: FORMAT, name, initial, had_data: false, restored_from: None }
-    }
-}
 
 /// The one field that start records of every format have.
 #[derive(Deserialize)]
@@ -213,57 +189,4 @@ impl EtcdDir {
         }
         Ok(())
     }
-
-    /// Checks that this member may start, and writes its start record. Runs before every start.
-    pub fn check_start(&self, spec: &EtcdSpec) -> Result<(), StartError> {
-        let EtcdSpec { generation, name, initial, known_to_cluster, .. } = spec;
-        let path = self.data(*generation);
-        match self.generation_state(*generation)? {
-            GenerationState::Unmanaged => Err(StartError::Unmanaged { path }),
-            GenerationState::Lost(_) => Err(StartError::DataLost { path }),
-            GenerationState::Absent | GenerationState::Started(_) if *known_to_cluster => {
-                Err(StartError::DataLost { path })
-            }
-            GenerationState::Started(record) if record.restored_from.is_some() => {
-                Err(StartError::RestoreIncomplete { path })
-            }
-            GenerationState::Absent | GenerationState::Started(_) => {
-                self.write(*generation, &StartRecord::new(name.clone(), initial.clone()))?;
-                Ok(())
-            }
-            GenerationState::Intact(record) if record.initial.token != initial.token => {
-                let found = record.initial.token;
-                Err(StartError::OtherCluster { path, found, wanted: initial.token.clone() })
-            }
-            GenerationState::Intact(_) => {
-                self.record_data(*generation)?;
-                Ok(())
-            }
-        }
-    }
 }
-
-/// Reason why a member must not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(
-        "the data of this etcd member is lost ({} is gone or incomplete); it must not start empty: \
-         replace the member", path.display()
-    )]
-    DataLost { path: PathBuf },
-    #[error(
-        "{} holds etcd data without a start record: move it away or restore the record",
-        path.display()
-    )]
-    Unmanaged { path: PathBuf },
-    #[error("{} was not completely restored from its snapshot: restore it first", path.display())]
-    RestoreIncomplete { path: PathBuf },
-    #[error("{} belongs to cluster {found}, not {wanted}", path.display())]
-    OtherCluster { path: PathBuf, found: String, wanted: String },
-    #[error(transparent)]
-    EtcdDir(#[from] EtcdDirError),
-}
-
-#[cfg(test)]
-#[path = "dir_test.rs"]
-pub(super) mod tests;

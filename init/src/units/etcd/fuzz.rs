@@ -4,15 +4,16 @@ use std::fs;
 
 use muster_fuzz::{Verdict, refused, target};
 use muster_types::NodeName;
+use muster_types::etcd::{EtcdGeneration, EtcdMemberId, EtcdPeer, InitialClusterState, url};
 use prost::Message as _;
 use ring::digest::{SHA256, digest};
 
 use super::binary::Version;
 use super::client::snapshot::{SnapshotDigest, SnapshotVerifier};
-use super::client::{EtcdMember, EtcdMemberId, wire};
-use super::dir::{EtcdDir, GenerationState, StartRecord};
+use super::client::{EtcdMember, wire};
+use super::dir::{EtcdDir, GenerationState};
 use super::log_errors::last_error;
-use super::spec::{EtcdGeneration, InitialCluster, InitialClusterState};
+use super::start_record::{InitialCluster, StartRecord};
 use crate::facts::BootId;
 use crate::logs::LastLines;
 
@@ -133,7 +134,7 @@ fn etcd_record() {
     let initial = InitialCluster {
         state: InitialClusterState::New,
         token: "token".to_owned(),
-        members: [(name.clone(), peer)].into(),
+        members: vec![EtcdPeer { name: name.clone(), url: url(peer) }],
     };
     dir.write(EtcdGeneration(0), &StartRecord::new(name, initial)).expect("written");
     let path = directory.path().join("g0.started");

@@ -7,18 +7,23 @@ pub mod credentials;
 pub mod dir;
 #[cfg(test)]
 mod fuzz;
+mod handle;
 mod log_errors;
 mod probe;
 pub mod restore;
-mod run;
 pub mod spec;
+mod start_check;
+mod start_record;
+mod status;
+mod task;
 mod unit_status;
 
 pub use binary::{Binary, LocateError, Tool, Version, locate};
 pub use credentials::{Authorities, Credential, Credentials};
-pub use run::{
-    DataState, EtcdHealth, EtcdPhase, EtcdStatus, EtcdUnit, EtcdUnitTask, SetError, etcd_unit,
-    policy,
-};
-pub use spec::{EtcdGeneration, EtcdSpec, InitialCluster, InitialClusterState, Tuning};
+pub use handle::{EtcdUnit, SetError};
+pub use spec::{EtcdSpec, Tuning};
+pub use start_check::StartError;
+pub use start_record::{InitialCluster, StartRecord};
+pub use status::{EtcdHealth, EtcdPhase, EtcdStatus};
+pub use task::{EtcdUnitTask, policy};
 pub use unit_status::NAME;

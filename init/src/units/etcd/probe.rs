@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use muster_types::etcd::{DataState, EtcdGeneration};
 use tokio::time::timeout;
 
 use super::client::{CredentialsError, Deadlines, MemberClient, MemberHealth, Tls};
 use super::dir::{EtcdDir, EtcdDirError};
-use super::spec::{EtcdGeneration, EtcdSpec};
+use super::spec::EtcdSpec;
 
 /// Timeout of each request.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,16 +23,6 @@ pub(super) enum ProbeResult {
     Waiting(String),
     /// Does not complete a TLS handshake. Holds the error.
     Silent(String),
-}
-
-/// Data on disk, as probed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ProbedData {
-    /// Never seen.
-    Absent,
-    Present,
-    /// Seen before, now deleted. The process still serves from memory and unlinked files.
-    Lost,
 }
 
 /// Probes one member with the spec that it was started with.
@@ -58,12 +49,14 @@ impl Probe {
         })
     }
 
-    pub(super) async fn run(self) -> (ProbeResult, Result<ProbedData, EtcdDirError>) {
+    /// Probes the service and the disk. Data that was seen before and is now deleted is lost,
+    /// although the process still serves from memory and unlinked files.
+    pub(super) async fn run(self) -> (ProbeResult, Result<DataState, EtcdDirError>) {
         let result = self.probe().await;
         let Self { dir, generation, .. } = self;
         let data = tokio::task::spawn_blocking(move || probe_data(&dir, generation)).await;
         // Cancelled only when the runtime shuts down.
-        (result, data.unwrap_or(Ok(ProbedData::Absent)))
+        (result, data.unwrap_or(Ok(DataState::Absent)))
     }
 
     async fn probe(&self) -> ProbeResult {
@@ -85,11 +78,11 @@ impl Probe {
     }
 }
 
-fn probe_data(dir: &EtcdDir, generation: EtcdGeneration) -> Result<ProbedData, EtcdDirError> {
+fn probe_data(dir: &EtcdDir, generation: EtcdGeneration) -> Result<DataState, EtcdDirError> {
     let known = dir.record_data(generation)?;
     Ok(match (known, dir.has_data(generation)?) {
-        (true, true) => ProbedData::Present,
-        (true, false) => ProbedData::Lost,
-        (false, _) => ProbedData::Absent,
+        (true, true) => DataState::Present,
+        (true, false) => DataState::Lost,
+        (false, _) => DataState::Absent,
     })
 }

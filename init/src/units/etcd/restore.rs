@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use muster_types::etcd::initial_cluster;
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::binary::{Binary, LocateError, Tool, locate};
 use super::client::snapshot::{self, SnapshotDigest, VerifiedSnapshot, VerifyError};
-use super::dir::{EtcdDir, EtcdDirError, GenerationState, StartRecord};
-use super::spec::{EtcdSpec, path_argument, url};
+use super::dir::{EtcdDir, EtcdDirError, GenerationState};
+use super::spec::{EtcdSpec, path_argument};
+use super::start_record::StartRecord;
 use muster_files::WriteError;
 
 /// Timeout of a restore: enough for 8 GiB on a slow disk.
@@ -148,15 +150,13 @@ async fn find_tool(etcd: &Binary) -> Result<Binary, LocateError> {
 
 async fn run(tool: &Binary, spec: &EtcdSpec, file: &Path, to: &Path) -> Result<(), RestoreError> {
     let initial = &spec.initial;
-    let members: Vec<_> =
-        initial.members.iter().map(|(name, peer)| format!("{name}={}", url(*peer))).collect();
     let mut arguments: Vec<OsString> = ["snapshot", "restore"].map(OsString::from).into();
     arguments.push(file.into());
     for (name, value) in [
         ("name", spec.name.to_string()),
-        ("initial-cluster", members.join(",")),
+        ("initial-cluster", initial_cluster(&initial.members)),
         ("initial-cluster-token", initial.token.clone()),
-        ("initial-advertise-peer-urls", url(spec.initial_peer())),
+        ("initial-advertise-peer-urls", spec.initial_peer_url()),
         ("data-dir", path_argument(to)),
     ] {
         arguments.push(format!("--{name}={value}").into());

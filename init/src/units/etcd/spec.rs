@@ -2,49 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_types::NodeName;
-use serde::{Deserialize, Serialize};
+use muster_types::etcd::{EtcdGeneration, InitialClusterState, initial_cluster, url};
 
 use super::binary::{Binary, Version};
 use super::credentials::{CredentialPaths, Credentials};
 use super::dir::EtcdDir;
+use super::start_record::InitialCluster;
 use crate::supervisor::Command;
-
-/// Counts the etcd members that this node has been. A member that lost its data or was removed
-/// never comes back: its node becomes a new member with the next generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct EtcdGeneration(pub u32);
-
-impl fmt::Display for EtcdGeneration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// etcd's `--initial-cluster-state`: bootstrap a cluster or join one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InitialClusterState {
-    /// A founder; all founders start with the same members and token.
-    New,
-    /// Already added to a running cluster.
-    Existing,
-}
-
-/// First-start parameters; ignored once the member has data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InitialCluster {
-    pub state: InitialClusterState,
-    /// Equal for all founders, unique per cluster: etcd derives its ids from it.
-    pub token: String,
-    /// Name and peer address of every member, this one included.
-    pub members: BTreeMap<NodeName, SocketAddr>,
-}
 
 /// Settings that may differ from etcd's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,11 +59,6 @@ pub struct EtcdSpec {
     pub credentials: Credentials,
 }
 
-/// URL of a peer or client address.
-pub fn url(address: SocketAddr) -> String {
-    format!("https://{address}")
-}
-
 /// Delay between the first starts of two founders: several times the time that etcd takes from
 /// listening to answering (30 ms on a busy machine).
 const FOUNDER_START_INTERVAL: Duration = Duration::from_millis(100);
@@ -121,11 +85,11 @@ impl EtcdSpec {
         }
     }
 
-    /// Peer address advertised at the first start: the agreed one, even if the node's address has
+    /// Peer URL advertised at the first start: the agreed one, even if the node's address has
     /// changed since. etcd refuses to start with any other and derives its ids from it. The new
     /// address is announced once the member is part of the cluster.
-    pub(super) fn initial_peer(&self) -> SocketAddr {
-        self.initial.members.get(&self.name).copied().unwrap_or(self.peer)
+    pub(super) fn initial_peer_url(&self) -> String {
+        self.initial.peer_url(&self.name).map_or_else(|| url(self.peer), str::to_owned)
     }
 
     fn environment(&self) -> BTreeMap<OsString, OsString> {
@@ -145,7 +109,7 @@ impl EtcdSpec {
     /// two are a majority, so the last one's delay costs nothing.
     pub(super) fn first_start_delay(&self) -> Duration {
         let InitialCluster { state, members, .. } = &self.initial;
-        let place = members.keys().take_while(|name| **name != self.name).count();
+        let place = members.iter().take_while(|peer| peer.name != self.name).count();
         match state {
             InitialClusterState::New => {
                 FOUNDER_START_INTERVAL * u32::try_from(place.min(8)).unwrap_or(0)
@@ -161,7 +125,7 @@ impl EtcdSpec {
         set("name", self.name.as_str());
         set("data-dir", &path_argument(&dir.data(self.generation)));
         set("listen-peer-urls", &url(self.peer));
-        set("initial-advertise-peer-urls", &url(self.initial_peer()));
+        set("initial-advertise-peer-urls", &self.initial_peer_url());
         set("listen-client-urls", &url(self.client));
         set("advertise-client-urls", &url(self.client));
         self.initial_cluster_arguments(&mut set);
@@ -190,13 +154,11 @@ impl EtcdSpec {
 
     fn initial_cluster_arguments(&self, set: &mut impl FnMut(&str, &str)) {
         let InitialCluster { state, token, members } = &self.initial;
-        let members: Vec<_> =
-            members.iter().map(|(name, peer)| format!("{name}={}", url(*peer))).collect();
         let state = match state {
             InitialClusterState::New => "new",
             InitialClusterState::Existing => "existing",
         };
-        set("initial-cluster", &members.join(","));
+        set("initial-cluster", &initial_cluster(members));
         set("initial-cluster-state", state);
         set("initial-cluster-token", token);
     }

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use muster_types::etcd::EtcdMemberId;
+
 use super::connect::Tls;
 use super::error::{CallError, CallErrorKind};
-use super::member::{Alarm, Deadlines, EtcdMember, EtcdMemberId, MemberClient};
+use super::member::{Alarm, Deadlines, EtcdMember, MemberClient};
 
 /// Client that uses the first member that answers. A call may be executed twice. etcd reports a
 /// repeated add, promote or remove ([`CallErrorKind::MemberExists`], [`CallErrorKind::NotLearner`],

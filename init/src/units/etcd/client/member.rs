@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
+use muster_types::etcd::EtcdMemberId;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -18,24 +18,6 @@ use super::wire::maintenance_client::MaintenanceClient;
 
 /// Largest response decoded: members, a status, a few keys. Snapshots come in chunks of 32 KiB.
 const MAX_RESPONSE: usize = 4 << 20;
-
-/// etcd's id of a member; displayed in hexadecimal, like in `etcdctl`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EtcdMemberId(pub u64);
-
-impl fmt::Display for EtcdMemberId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", self.0)
-    }
-}
-
-impl FromStr for EtcdMemberId {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        u64::from_str_radix(text, 16).map(Self)
-    }
-}
 
 /// A member in etcd's member list.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ pub use cluster::EtcdClient;
 pub use connect::{CredentialsError, Tls};
 pub use error::{CallError, CallErrorKind};
 pub use member::{
-    Alarm, AlarmKind, Deadlines, EtcdMember, EtcdMemberId, MemberClient, MemberHealth, MemberStatus,
+    Alarm, AlarmKind, Deadlines, EtcdMember, MemberClient, MemberHealth, MemberStatus,
 };
 
 /// Generated from Muster's subset of etcd's API.

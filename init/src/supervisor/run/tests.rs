@@ -41,7 +41,7 @@ impl Fixture {
             ..Policy::default()
         };
         let log = LogConfig::new(directory.path().join("log"));
-        let (handle, task) = supervise("test", policy, log);
+        let (handle, task) = Supervisor::new("test", policy, log);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(stop.clone()));

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use muster_pki::authority::{Authority, AuthorityKind};
 use muster_pki::leaf::{self, KeyPair, Profile};
 use muster_types::ClusterId;
+use muster_types::etcd::EtcdGeneration;
 
-use super::super::dir;
-use super::super::{Authorities, Credential, Credentials};
+use super::super::{Authorities, Credential, Credentials, start_check};
 use super::*;
 
 /// A member at addresses without a listener, with valid credentials.
@@ -29,7 +29,7 @@ fn spec(generation: u32, port: u16) -> EtcdSpec {
             peer: own.clone(),
             client: own,
         },
-        ..dir::tests::spec(generation)
+        ..start_check::tests::spec(generation)
     }
 }
 
@@ -38,7 +38,7 @@ fn spec(generation: u32, port: u16) -> EtcdSpec {
 #[tokio::test]
 async fn what_runs_on_is_asked_where_it_was_started() {
     let directory = tempfile::tempdir().unwrap();
-    let (_handle, mut task) = etcd_unit(EtcdDir::new(directory.path().to_owned()), policy());
+    let (_handle, mut task) = EtcdUnit::new(EtcdDir::new(directory.path().to_owned()), policy());
     let runs = spec(1, 1);
     task.set(runs.clone()).await.unwrap();
     fs::write(directory.path().join("g2.started"), "damaged").unwrap();

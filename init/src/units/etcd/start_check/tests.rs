@@ -1,6 +1,12 @@
+use std::fs;
+
+use muster_types::NodeName;
+use muster_types::etcd::{EtcdGeneration, EtcdPeer, InitialClusterState, url};
+
 use super::super::binary::{Binary, Version};
 use super::super::credentials::{Authorities, Credential, Credentials};
-use super::super::spec::{InitialClusterState, Tuning};
+use super::super::spec::Tuning;
+use super::super::start_record::InitialCluster;
 use super::*;
 
 pub(crate) fn spec(generation: u32) -> EtcdSpec {
@@ -8,17 +14,18 @@ pub(crate) fn spec(generation: u32) -> EtcdSpec {
     let certificate = rustls_pki_types::CertificateDer::from(vec![0]);
     let name: NodeName = "cp-1".parse().unwrap();
     let peer = "127.0.0.1:2380".parse().unwrap();
+    let own = EtcdPeer { name: name.clone(), url: url(peer) };
     EtcdSpec {
         binary: Binary {
             path: "/usr/bin/etcd".into(),
             version: Version { major: 3, minor: 4, patch: 23 },
         },
         generation: EtcdGeneration(generation),
-        name: name.clone(),
+        name,
         initial: InitialCluster {
             state: InitialClusterState::New,
             token: "one".to_owned(),
-            members: [(name, peer)].into(),
+            members: vec![own],
         },
         known_to_cluster: false,
         peer,
@@ -114,7 +121,7 @@ fn data_of_another_origin_or_cluster_is_not_touched() {
 fn a_damaged_or_newer_record_stops_the_start() {
     let (_directory, dir) = dir();
     dir.check_start(&spec(1)).unwrap();
-    let path = dir.record_path(EtcdGeneration(1));
+    let path = dir.root().join("g1.started");
     for (text, newer) in [("", false), ("{}", false), (r#"{"format":2,"more":1}"#, true)] {
         fs::write(&path, text).unwrap();
         let refused = dir.check_start(&spec(1)).unwrap_err();

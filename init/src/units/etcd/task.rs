@@ -1,25 +1,28 @@
-//! The task that owns this node's etcd, and the handle to it.
+//! The task that owns this node's etcd: supervises the process, probes it and publishes its status.
+//! Never decides what should run.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use muster_types::etcd::DataState;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::binary::Version;
-use super::client::CredentialsError;
 use super::credentials::{self, CredentialPaths};
-use super::dir::{EtcdDir, EtcdDirError, GenerationState, StartError};
+use super::dir::{EtcdDir, EtcdDirError, GenerationState};
+use super::handle::{EtcdUnit, Request, SetError};
 use super::log_errors::last_error;
-use super::probe::{Probe, ProbeResult, ProbedData};
-use super::spec::{EtcdGeneration, EtcdSpec};
+use super::probe::{Probe, ProbeResult};
+use super::spec::EtcdSpec;
+use super::start_check::start_check;
+use super::status::{EtcdHealth, EtcdPhase, EtcdStatus};
 use crate::logs::LogConfig;
-use crate::supervisor::{self, Exit, Policy, StartCheck, StartRefusal, supervise};
-use muster_files::WriteError;
+use crate::supervisor::{
+    Policy, ProcessPhase, ProcessSpec, ProcessStatus, StartRefusal, Supervisor, SupervisorTask,
+};
 
 /// Probe interval while etcd starts.
 const STARTING_INTERVAL: Duration = Duration::from_millis(50);
@@ -31,139 +34,6 @@ const HEALTHY_INTERVAL: Duration = Duration::from_secs(2);
 /// Number of probes after a start at the short interval: about ten seconds.
 const STARTING_PROBES: u32 = 200;
 
-/// Published status of this node's etcd.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EtcdStatus {
-    /// Desired generation; `None` when no etcd is desired.
-    pub generation: Option<EtcdGeneration>,
-    pub version: Option<Version>,
-    pub phase: EtcdPhase,
-    pub data: DataState,
-    pub health: EtcdHealth,
-    pub pid: Option<u32>,
-    /// Number of starts after the first one.
-    pub restarts: u64,
-    pub last_exit: Option<Exit>,
-    /// Last error that the most recently exited process logged.
-    pub last_error: Option<String>,
-    /// Reason why it does not run although it should.
-    pub problem: Option<String>,
-}
-
-/// State of the desired generation's data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DataState {
-    /// Not written yet.
-    Absent,
-    /// On disk.
-    Present,
-    /// Was on disk, now missing.
-    Lost,
-}
-
-/// Phase of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EtcdPhase {
-    Stopped,
-    Starting,
-    Running,
-    BackingOff,
-    Stopping,
-    /// The member's data is lost: it stays down until another generation is desired.
-    Lost,
-    /// It must not start; `problem` holds the reason.
-    Refused,
-}
-
-/// Health according to the last probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EtcdHealth {
-    /// Not probed since its start, or not running.
-    Unknown,
-    /// Answers linearizable reads.
-    Serving,
-    /// Follows as a learner.
-    Learner,
-    /// Running but not serving; holds etcd's reason.
-    Waiting(String),
-    /// Does not answer; holds the error.
-    Silent(String),
-}
-
-impl EtcdHealth {
-    /// Reports whether a voter serves or a learner follows.
-    pub fn is_healthy(&self) -> bool {
-        matches!(self, Self::Serving | Self::Learner)
-    }
-}
-
-impl From<ProbeResult> for EtcdHealth {
-    fn from(result: ProbeResult) -> Self {
-        match result {
-            ProbeResult::Serving => Self::Serving,
-            ProbeResult::Learner => Self::Learner,
-            ProbeResult::Waiting(why) => Self::Waiting(why),
-            ProbeResult::Silent(why) => Self::Silent(why),
-        }
-    }
-}
-
-/// Reason why a spec was not applied; the previous one stays in effect.
-#[derive(Debug, thiserror::Error)]
-pub enum SetError {
-    #[error("cannot use etcd's credentials")]
-    Credentials(#[from] CredentialsError),
-    #[error("cannot use etcd's directory")]
-    EtcdDir(#[from] EtcdDirError),
-    #[error("cannot write etcd's files")]
-    Write(#[from] WriteError),
-    #[error("the etcd unit has stopped")]
-    Stopped,
-}
-
-/// Handle to the etcd unit: submits the desired member and reads the status.
-#[derive(Debug, Clone)]
-pub struct EtcdUnit {
-    requests: mpsc::Sender<Request>,
-    status: watch::Receiver<EtcdStatus>,
-}
-
-impl EtcdUnit {
-    /// Sets the desired member. Idempotent: call it as often as needed. Renewed credentials are
-    /// installed without a restart, and first-start parameters are ignored once the member has
-    /// data. Any other change restarts etcd. Returns once the files are on disk.
-    pub async fn set(&self, spec: EtcdSpec) -> Result<(), SetError> {
-        self.send(|done| Request::Set(Box::new(spec), done)).await
-    }
-
-    /// Stops etcd; returns once it has exited.
-    pub async fn stop(&self) -> Result<(), SetError> {
-        self.send(Request::Stop).await
-    }
-
-    /// Subscribes to the status.
-    pub fn status(&self) -> watch::Receiver<EtcdStatus> {
-        self.status.clone()
-    }
-
-    async fn send(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<(), SetError>>) -> Request,
-    ) -> Result<(), SetError> {
-        let (done, answer) = oneshot::channel();
-        self.requests.send(request(done)).await.map_err(|_| SetError::Stopped)?;
-        answer.await.map_err(|_| SetError::Stopped)?
-    }
-}
-
-type Done = oneshot::Sender<Result<(), SetError>>;
-
-#[derive(Debug)]
-enum Request {
-    Set(Box<EtcdSpec>, Done),
-    Stop(Done),
-}
-
 /// Supervisor timing for etcd.
 ///
 /// On SIGTERM a leader first transfers its leadership, which takes tenths of a second. If the
@@ -173,48 +43,39 @@ pub fn policy() -> Policy {
     Policy { stop_timeout: Duration::from_secs(3), ..Policy::default() }
 }
 
-/// Creates the unit's handle and task: the caller spawns [`EtcdUnitTask::run`].
-pub fn etcd_unit(dir: EtcdDir, policy: Policy) -> (EtcdUnit, EtcdUnitTask) {
-    let (requests, inbox) = mpsc::channel(4);
-    let (publish, status) = watch::channel(EtcdStatus {
-        generation: None,
-        version: None,
-        phase: EtcdPhase::Stopped,
-        data: DataState::Absent,
-        health: EtcdHealth::Unknown,
-        pid: None,
-        restarts: 0,
-        last_exit: None,
-        last_error: None,
-        problem: None,
-    });
-    let log = LogConfig::new(dir.log().join("etcd.log"));
-    let (supervisor, process) = supervise("etcd", policy, log);
-    let task = EtcdUnitTask {
-        process_status: supervisor.status(),
-        dir,
-        supervisor,
-        process: Some(process),
-        spec: None,
-        probe: None,
-        next_probe: None,
-        probes: 0,
-        served: false,
-        cleanup: JoinSet::new(),
-        inbox,
-        publish,
-    };
-    (EtcdUnit { requests, status }, task)
+impl EtcdUnit {
+    /// Creates the unit's handle and task: the caller spawns [`EtcdUnitTask::run`].
+    pub fn new(dir: EtcdDir, policy: Policy) -> (Self, EtcdUnitTask) {
+        let (requests, inbox) = mpsc::channel(4);
+        let (publish, status) = watch::channel(EtcdStatus::default());
+        let log = LogConfig::new(dir.log().join("etcd.log"));
+        let (supervisor, process) = Supervisor::new("etcd", policy, log);
+        let task = EtcdUnitTask {
+            process_status: supervisor.status(),
+            dir,
+            supervisor,
+            process: Some(process),
+            spec: None,
+            probe: None,
+            next_probe: None,
+            probes: 0,
+            served: false,
+            cleanup: JoinSet::new(),
+            inbox,
+            publish,
+        };
+        (Self { requests, status }, task)
+    }
 }
 
-type ProbeOutcome = (ProbeResult, Result<ProbedData, EtcdDirError>);
+type ProbeOutcome = (ProbeResult, Result<DataState, EtcdDirError>);
 
 /// Task that owns etcd. Dropping it, or the future of [`EtcdUnitTask::run`], kills etcd at once.
 pub struct EtcdUnitTask {
     dir: EtcdDir,
-    supervisor: supervisor::Supervisor,
-    process: Option<supervisor::SupervisorTask>,
-    process_status: watch::Receiver<supervisor::ProcessStatus>,
+    supervisor: Supervisor,
+    process: Option<SupervisorTask>,
+    process_status: watch::Receiver<ProcessStatus>,
     /// The spec applied last, and its probe.
     spec: Option<EtcdSpec>,
     probe: Option<Probe>,
@@ -306,7 +167,7 @@ impl EtcdUnitTask {
             status.data = data;
         });
         let start_check = start_check(self.dir.clone(), spec.clone());
-        let desired = supervisor::ProcessSpec { command, start_check: Some(start_check) };
+        let desired = ProcessSpec { command, start_check: Some(start_check) };
         self.supervisor.set_spec(desired).await.map_err(|_| SetError::Stopped)?;
         // Only now: until here the old etcd keeps running and must be probed at its own address.
         if let Some(probe) = probe {
@@ -319,13 +180,13 @@ impl EtcdUnitTask {
     fn on_process_status(&mut self) {
         let process = self.process_status.borrow_and_update().clone();
         let phase = match (process.phase, &process.refusal) {
-            (supervisor::ProcessPhase::Refused, Some(StartRefusal::DataLost(_))) => EtcdPhase::Lost,
-            (supervisor::ProcessPhase::Refused, _) => EtcdPhase::Refused,
-            (supervisor::ProcessPhase::Stopped, _) => EtcdPhase::Stopped,
-            (supervisor::ProcessPhase::Starting, _) => EtcdPhase::Starting,
-            (supervisor::ProcessPhase::Running, _) => EtcdPhase::Running,
-            (supervisor::ProcessPhase::BackingOff, _) => EtcdPhase::BackingOff,
-            (supervisor::ProcessPhase::Stopping, _) => EtcdPhase::Stopping,
+            (ProcessPhase::Refused, Some(StartRefusal::DataLost(_))) => EtcdPhase::Lost,
+            (ProcessPhase::Refused, _) => EtcdPhase::Refused,
+            (ProcessPhase::Stopped, _) => EtcdPhase::Stopped,
+            (ProcessPhase::Starting, _) => EtcdPhase::Starting,
+            (ProcessPhase::Running, _) => EtcdPhase::Running,
+            (ProcessPhase::BackingOff, _) => EtcdPhase::BackingOff,
+            (ProcessPhase::Stopping, _) => EtcdPhase::Stopping,
         };
         let another = self.publish.borrow().pid != process.pid;
         if phase != EtcdPhase::Running {
@@ -384,21 +245,15 @@ impl EtcdUnitTask {
             (false, ..) => FAILING_INTERVAL,
         };
         self.next_probe = self.schedule_probe(pause);
-        let data = match on_disk {
-            Ok(ProbedData::Absent) => Some(DataState::Absent),
-            Ok(ProbedData::Present) => Some(DataState::Present),
-            Ok(ProbedData::Lost) => Some(DataState::Lost),
-            Err(_) => None,
-        };
         self.publish(|status| {
             status.health = EtcdHealth::from(result);
-            status.data = data.unwrap_or(status.data);
+            status.data = *on_disk.as_ref().unwrap_or(&status.data);
         });
         // The supervisor ends only when this task is about to end as well.
         self.supervisor.report_probe(answered).await.ok();
         match on_disk {
-            Ok(ProbedData::Absent | ProbedData::Present) => {}
-            Ok(ProbedData::Lost) => {
+            Ok(DataState::Absent | DataState::Present) => {}
+            Ok(DataState::Lost) => {
                 warn!("etcd's data was deleted: stopping it before it acknowledges more");
                 // The start check then refuses to start it again.
                 self.supervisor.restart().await.ok();
@@ -441,22 +296,5 @@ fn prepare(dir: &EtcdDir, mut spec: EtcdSpec) -> Result<(EtcdSpec, DataState), S
     Ok((spec, data))
 }
 
-fn start_check(dir: EtcdDir, spec: EtcdSpec) -> StartCheck {
-    Arc::new(move || {
-        if matches!(dir.generation_state(spec.generation), Ok(GenerationState::Absent)) {
-            // Runs on the child's thread, so it blocks nothing else.
-            std::thread::sleep(spec.first_start_delay());
-        }
-        dir.check_start(&spec).map_err(|error| match error {
-            StartError::DataLost { .. } => StartRefusal::DataLost(error.to_string()),
-            StartError::Unmanaged { .. }
-            | StartError::RestoreIncomplete { .. }
-            | StartError::OtherCluster { .. }
-            | StartError::EtcdDir(_) => StartRefusal::Forbidden(error.to_string()),
-        })
-    })
-}
-
 #[cfg(test)]
-#[path = "run_test.rs"]
 mod tests;
