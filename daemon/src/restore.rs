@@ -162,8 +162,7 @@ fn remove_marker(marker: &Path) -> Result<(), String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(format!("cannot remove {}: {error}", marker.display())),
     }
-    let around = marker.parent().unwrap_or_else(|| Path::new("."));
-    muster_files::sync_directory(around).map_err(|error| chain(&error))
+    muster_files::sync_parent(marker).map_err(|error| chain(&error))
 }
 
 impl Restore {

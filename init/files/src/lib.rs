@@ -1,4 +1,5 @@
-//! Atomic file replacement: after a crash or power cut a file is the old one or the new one.
+//! Atomic file replacement: after a crash or power cut a file is the old one or the new one. Reads
+//! no file's content and knows no format.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -35,26 +36,70 @@ impl WriteError {
 /// Replaces the file: writes a temporary file with the given mode, syncs it, renames it over `path`
 /// and syncs the directory. Once this returns, it survives a power cut. One writer per path.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
-    let temporary = temporary_path(path);
-    // A left-over of an earlier attempt may have another mode: never reuse it.
-    match fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(WriteError::on("remove the left-over", &temporary)(e));
+    replace_with_parts(path, &[bytes], mode)
+}
+
+/// [`replace`]s the file by the concatenated parts.
+pub fn replace_with_parts(path: &Path, parts: &[&[u8]], mode: u32) -> Result<(), WriteError> {
+    let mut file = PendingFile::create(path, mode)?;
+    parts.iter().try_for_each(|part| file.write(part))?;
+    file.commit()
+}
+
+/// A file that is being written under its [`temporary_path`]. Dropping it removes it.
+#[derive(Debug)]
+pub struct PendingFile {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+    is_committed: bool,
+}
+
+impl PendingFile {
+    /// Creates the temporary file with the given mode.
+    pub fn create(path: &Path, mode: u32) -> Result<Self, WriteError> {
+        let temporary = temporary_path(path);
+        // A left-over of an earlier attempt may have another mode: never reuse it.
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(WriteError::on("remove the left-over", &temporary)(e));
+            }
+            _ => {}
         }
-        _ => {}
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)
+            .map_err(WriteError::on("create", &temporary))?;
+        let pending = Self { file, temporary, path: path.to_owned(), is_committed: false };
+        // The umask masks the mode given at creation.
+        let set = pending.file.set_permissions(Permissions::from_mode(mode));
+        set.map_err(WriteError::on("write", &pending.temporary))?;
+        Ok(pending)
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)
-        .map_err(WriteError::on("create", &temporary))?;
-    // The umask masks the mode given at creation.
-    file.set_permissions(Permissions::from_mode(mode))
-        .and_then(|()| file.write_all(bytes))
-        .and_then(|()| file.sync_all())
-        .map_err(WriteError::on("write", &temporary))?;
-    rename_into_place(&temporary, path)
+
+    /// Appends to the file. Does not sync.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.file.write_all(bytes).map_err(WriteError::on("write", &self.temporary))
+    }
+
+    /// Syncs the file, renames it into place and syncs the directory.
+    pub fn commit(mut self) -> Result<(), WriteError> {
+        self.file.sync_all().map_err(WriteError::on("write", &self.temporary))?;
+        rename_into_place(&self.temporary, &self.path)?;
+        self.is_committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for PendingFile {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            // The next attempt removes what cannot be removed now.
+            fs::remove_file(&self.temporary).ok();
+        }
+    }
 }
 
 /// [`replace`]s the file unless it already has these bytes and this mode.
@@ -72,7 +117,27 @@ pub fn replace_if_changed(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Wr
 /// Renames a complete, synced file or directory into place and syncs the parent directory.
 pub fn rename_into_place(from: &Path, to: &Path) -> Result<(), WriteError> {
     fs::rename(from, to).map_err(WriteError::on("rename into place", to))?;
-    sync_directory(parent(to))
+    sync_parent(to)
+}
+
+/// Syncs every file below a directory, and the directory itself.
+pub fn sync_tree(directory: &Path) -> Result<(), WriteError> {
+    let failed = || WriteError::on("list", directory);
+    for entry in fs::read_dir(directory).map_err(failed())? {
+        let path = entry.map_err(failed())?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(WriteError::on("sync", &path))?;
+        }
+    }
+    sync_directory(directory)
+}
+
+/// Makes the entry of this path in its directory survive a power cut.
+pub fn sync_parent(path: &Path) -> Result<(), WriteError> {
+    sync_directory(parent(path))
 }
 
 /// Makes entries created, renamed or removed in a directory survive a power cut.
@@ -82,10 +147,12 @@ pub fn sync_directory(directory: &Path) -> Result<(), WriteError> {
         .map_err(WriteError::on("sync directory", directory))
 }
 
-/// Creates the directory and its parents, readable by the owner only (0700), and syncs its parent.
-/// Leaves an existing directory unchanged.
+/// Creates the directory and its missing parents, readable by the owner only (0700), and syncs the
+/// directory of each. Leaves an existing directory unchanged.
 pub fn create_private_directory(path: &Path) -> Result<(), WriteError> {
-    if path.is_dir() {
+    let is_missing = |p: &&Path| !p.as_os_str().is_empty() && !p.is_dir();
+    let created: Vec<_> = path.ancestors().take_while(is_missing).collect();
+    if created.is_empty() {
         return Ok(());
     }
     DirBuilder::new()
@@ -93,10 +160,10 @@ pub fn create_private_directory(path: &Path) -> Result<(), WriteError> {
         .mode(0o700)
         .create(path)
         .map_err(WriteError::on("create directory", path))?;
-    sync_directory(parent(path))
+    created.into_iter().try_for_each(sync_parent)
 }
 
-/// Temporary path for the new file: hidden, in the same directory.
+/// Temporary path for the new file: hidden, in the same directory, one per file name.
 pub fn temporary_path(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -127,6 +194,38 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE_MODE);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_left_over_is_removed_and_an_abandoned_file_leaves_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let left_over = temporary_path(&path);
+        fs::write(&left_over, "torn").unwrap();
+        fs::set_permissions(&left_over, Permissions::from_mode(0o644)).unwrap();
+        let mut pending = PendingFile::create(&path, PRIVATE_MODE).unwrap();
+        pending.write(b"half").unwrap();
+        let meta = fs::metadata(&left_over).unwrap();
+        assert_eq!((meta.permissions().mode() & 0o777, meta.len()), (PRIVATE_MODE, 4));
+        drop(pending);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    /// Two files once shared one temporary name, because only their extension differs.
+    #[test]
+    fn each_file_name_has_its_own_temporary_path() {
+        let temporary = |name| temporary_path(Path::new(name));
+        assert_ne!(temporary("dir/a.x"), temporary("dir/a.y"));
+        assert_eq!(temporary("dir/a.x").parent(), Some(Path::new("dir")));
+    }
+
+    #[test]
+    fn parts_are_concatenated() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        replace_with_parts(&path, &[b"a", b"", b"bc"], PRIVATE_MODE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"abc");
+        sync_tree(directory.path()).unwrap();
     }
 
     #[test]

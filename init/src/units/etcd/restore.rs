@@ -5,7 +5,7 @@
 //! before its first start. Then they start with one common history.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -56,8 +56,8 @@ pub enum RestoreError {
     TimedOut { tool: PathBuf },
     #[error("{} failed: {printed}", tool.display())]
     Failed { tool: PathBuf, printed: String },
-    #[error("sync or remove {}", path.display())]
-    Sync { path: PathBuf, source: io::Error },
+    #[error("remove {}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
     #[error("cannot use etcd's directory")]
     EtcdDir(#[from] EtcdDirError),
     #[error("cannot move restored data into place")]
@@ -105,7 +105,7 @@ pub async fn restore(
 fn remove_leftovers(dir: &EtcdDir) -> Result<(), RestoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| RestoreError::Sync { path, source }
+        move |source| RestoreError::Remove { path, source }
     };
     for entry in fs::read_dir(dir.root()).map_err(failed(dir.root()))? {
         let path = entry.map_err(failed(dir.root()))?.path();
@@ -189,21 +189,11 @@ fn install(
     temporary: &Path,
     digest: SnapshotDigest,
 ) -> Result<(), RestoreError> {
-    sync_tree(temporary)?;
+    muster_files::sync_tree(temporary)?;
     let mut record = StartRecord::new(spec.name.clone(), spec.initial.clone());
     record.restored_from = Some(digest.to_string());
     dir.write(spec.generation, &record)?;
     muster_files::rename_into_place(temporary, &dir.data(spec.generation))?;
     dir.record_data(spec.generation)?;
     Ok(())
-}
-
-fn sync_tree(path: &Path) -> Result<(), RestoreError> {
-    let failed = |source| RestoreError::Sync { path: path.to_owned(), source };
-    if path.is_dir() {
-        for entry in fs::read_dir(path).map_err(failed)? {
-            sync_tree(&entry.map_err(failed)?.path())?;
-        }
-    }
-    File::open(path).and_then(|file| file.sync_all()).map_err(failed)
 }

@@ -5,9 +5,8 @@
 //! a hash from a database file without one.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use tokio::time::timeout;
 
 use super::error::CallError;
 use super::member::MemberClient;
-use muster_files::{PRIVATE_MODE, WriteError};
+use muster_files::{PRIVATE_MODE, PendingFile, WriteError};
 
 /// Length of the trailing hash, in bytes.
 const HASH_LENGTH: usize = 32;
@@ -142,46 +141,24 @@ pub enum SaveError {
     Call(#[from] CallError),
     #[error("received snapshot is invalid")]
     Invalid(#[from] SnapshotError),
-    #[error("write snapshot to {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("cannot move the snapshot into place")]
-    Place(#[from] WriteError),
+    #[error("cannot store the snapshot")]
+    Write(#[from] WriteError),
 }
 
 /// Saves a snapshot of one member: writes a temporary file (mode 0600), verifies, syncs and renames
 /// it.
 pub async fn save(member: &MemberClient, path: &Path) -> Result<VerifiedSnapshot, SaveError> {
-    let temporary = muster_files::temporary_path(path);
-    let saved = receive(member, &temporary).await;
-    let settled = saved.and_then(|verified| {
-        muster_files::rename_into_place(&temporary, path)?;
-        Ok(verified)
-    });
-    if settled.is_err() {
-        std::fs::remove_file(&temporary).ok();
-    }
-    settled
-}
-
-async fn receive(member: &MemberClient, temporary: &Path) -> Result<VerifiedSnapshot, SaveError> {
-    let failed = |source| SaveError::Write { path: temporary.to_owned(), source };
     let mut chunks = stream(member).await?;
-    std::fs::remove_file(temporary).ok(); // from an earlier attempt
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(PRIVATE_MODE)
-        .open(temporary)
-        .map_err(failed)?;
+    let mut file = PendingFile::create(path, PRIVATE_MODE)?;
     let mut check = SnapshotVerifier::default();
     while let Some(chunk) = chunks.try_next().await? {
         check.update(&chunk);
-        // Chunks are small and go to the page cache; only the sync below waits for the disk.
-        file.write_all(&chunk).map_err(failed)?;
+        // Chunks are small and go to the page cache; only the commit waits for the disk.
+        file.write(&chunk)?;
     }
     let verified = check.finish()?;
-    let synced = tokio::task::spawn_blocking(move || file.sync_all()).await;
-    synced.map_err(io::Error::other).flatten().map_err(failed)?;
+    let committed = tokio::task::spawn_blocking(move || file.commit()).await;
+    committed.expect("committing does not panic")?;
     Ok(verified)
 }
 
