@@ -2,11 +2,11 @@
 
 use tokio::sync::watch;
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// Durable index.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DurableIndex {
+pub(crate) struct DurableIndex {
     /// Everything up to this entry is durable; `None` if nothing is.
     pub index: Option<u64>,
     /// Error after which the index will not advance; `None` while it can.
@@ -18,7 +18,7 @@ pub(super) struct DurableIndex {
 pub struct DurableWatch(watch::Receiver<DurableIndex>);
 
 impl DurableWatch {
-    pub(super) fn new(durable: &watch::Sender<DurableIndex>) -> Self {
+    pub(crate) fn new(durable: &watch::Sender<DurableIndex>) -> Self {
         Self(durable.subscribe())
     }
 
@@ -35,7 +35,7 @@ impl DurableWatch {
     }
 
     /// Like [`Self::wait_for`], but returns the bare reason.
-    pub(super) async fn try_wait_for(&self, index: u64) -> Result<(), String> {
+    pub(crate) async fn try_wait_for(&self, index: u64) -> Result<(), String> {
         let mut durable = self.0.clone();
         let result = durable.wait_for(|r| r.index >= Some(index) || r.failed.is_some()).await;
         match result.as_deref() {

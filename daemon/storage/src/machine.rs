@@ -13,10 +13,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::blocking::blocking;
+use super::codec;
 use super::durable_index::DurableWatch;
-use super::log::to_any_error;
+use super::error::{StoreError, to_any_error};
 use super::snapshot::{self, SnapshotBody, SnapshotStore};
-use super::{StoreError, blocking, codec};
 use muster_types::error::chain;
 
 /// Replicated state. Equal commands in equal order result in equal states.

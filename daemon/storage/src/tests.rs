@@ -1,7 +1,10 @@
 //! openraft's own suite, and tests of rejected and damaged stores.
 
+mod ahead;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -155,7 +158,7 @@ fn a_newer_format_is_refused_even_when_nothing_else_of_it_is_known() {
 fn a_directory_of_something_else_is_not_taken_for_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let raft = dir.path().join("raft");
-    durable::create_dir(&raft).unwrap();
+    muster_files::create_private_directory(&raft).unwrap();
     fs::write(raft.join("notes.txt"), "mine").unwrap();
     let before = all_files(dir.path());
     let error = refusal(open_in(&dir));
@@ -222,8 +225,8 @@ async fn entries_that_left_memory_are_read_from_disk() {
 #[tokio::test]
 async fn writes_that_wait_together_share_a_commit() {
     let dir = tempfile::tempdir().unwrap();
-    durable::create_dir(&dir.path().join("raft")).unwrap();
-    let directory = directory::open(&dir.path().join("raft"), &identity(), SLED).unwrap();
+    muster_files::create_private_directory(&dir.path().join("raft")).unwrap();
+    let directory = engine::directory::open(&dir.path().join("raft"), &identity(), SLED).unwrap();
     let writer = Writer::open(directory).unwrap();
     let put = |n: u64| {
         let key = n.to_be_bytes().to_vec();

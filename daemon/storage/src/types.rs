@@ -2,7 +2,8 @@
 
 use muster_types::{LogIndex, NodeId};
 
-use crate::{ReplicatedState, SnapshotBody};
+use crate::machine::ReplicatedState;
+use crate::snapshot::SnapshotBody;
 use muster_state::{ClusterState, Outcome, TimestampedCommand};
 
 openraft::declare_raft_types!(

@@ -2,7 +2,8 @@
 //! the wrong key is an error, never a wrong answer. The engines have their own checksums, but do
 //! not verify them on every read.
 
-use super::{StoreError, Table};
+use super::store::{MAX_VALUE, Table};
+use crate::error::StoreError;
 
 const CHECKSUM: usize = 4;
 
@@ -29,8 +30,8 @@ pub(super) fn unseal<'a>(table: Table, key: &[u8], sealed: &'a [u8]) -> Result<&
 
 /// Rejects values that are too long for an engine.
 pub(super) fn check_length(value: &[u8]) -> Result<(), StoreError> {
-    if value.len() > super::MAX_VALUE {
-        return Err(StoreError::TooLong { len: value.len(), limit: super::MAX_VALUE });
+    if value.len() > MAX_VALUE {
+        return Err(StoreError::TooLong { len: value.len(), limit: MAX_VALUE });
     }
     Ok(())
 }

@@ -10,14 +10,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use muster_files::PRIVATE_MODE;
 use muster_types::{ClusterId, NodeId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::commit_mark::CommitMark;
-use super::durable::{self, create_dir, sync_dir, write_file};
-use super::{Engine, OpenError, Store, StoreError};
-use crate::REINITIALISE;
+use super::store::{Engine, Store};
+use crate::error::{REINITIALISE, StoreError, io_error};
 
 /// Format version of store and snapshots that this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -64,6 +64,15 @@ pub enum DirectoryError {
     OtherEngine { path: PathBuf, found: String, wanted: &'static str },
 }
 
+/// A node's Raft state could not be opened. An existing one is unchanged on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: u32,
@@ -79,7 +88,7 @@ struct FormatHeader {
 }
 
 /// An open and locked store.
-pub(super) struct StoreDirectory {
+pub(crate) struct StoreDirectory {
     pub(super) data: PathBuf,
     pub(super) store: Arc<dyn Store>,
     pub(super) mark: CommitMark,
@@ -89,7 +98,7 @@ pub(super) struct StoreDirectory {
     pub(super) lock: File,
 }
 
-pub(super) fn open(
+pub(crate) fn open(
     dir: &Path,
     identity: &StoreIdentity,
     engine: Engine,
@@ -102,7 +111,7 @@ pub(super) fn open(
 }
 
 /// Returns an error if [`create`] never completed in `dir`, or if files that it made are missing.
-pub(super) fn require_existing(dir: &Path) -> Result<(), DirectoryError> {
+pub(crate) fn require_existing(dir: &Path) -> Result<(), DirectoryError> {
     for part in ["store.json", "mark", "data"] {
         let path = dir.join(part);
         if !path.exists() {
@@ -113,7 +122,7 @@ pub(super) fn require_existing(dir: &Path) -> Result<(), DirectoryError> {
 }
 
 /// Creates the missing parts of an empty store; durable on return. Returns the lock.
-pub(super) fn create(
+pub(crate) fn create(
     dir: &Path,
     identity: &StoreIdentity,
     engine: Engine,
@@ -122,15 +131,15 @@ pub(super) fn create(
         check_private(dir)?;
         check_header(dir, identity, engine)?;
     } else {
-        create_dir(dir)?;
+        muster_files::create_private_directory(dir).map_err(StoreError::from)?;
     }
     let lock = lock(dir)?;
     if !check_header(dir, identity, engine)? {
         write_header(dir, identity, engine)?;
     }
     // A process killed earlier may have created these without a sync; make them durable first.
-    sync_dir(dir)?;
-    sync_dir(durable::parent(dir))?;
+    muster_files::sync_directory(dir).map_err(StoreError::from)?;
+    muster_files::sync_parent(dir).map_err(StoreError::from)?;
     let data = dir.join("data");
     if !data.exists() {
         create_data(&data, &dir.join("mark"), engine)?;
@@ -140,7 +149,7 @@ pub(super) fn create(
 
 fn check_private(dir: &Path) -> Result<(), OpenError> {
     let path = dir.to_owned();
-    let meta = fs::metadata(dir).map_err(durable::io_error("inspect", dir))?;
+    let meta = fs::metadata(dir).map_err(io_error("inspect", dir))?;
     if !meta.is_dir() {
         return Err(DirectoryError::NotDirectory { path }.into());
     }
@@ -164,7 +173,7 @@ fn check_header(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<
             check_only_leftovers(dir)?;
             return Ok(false);
         }
-        Err(e) => return Err(durable::io_error("read", &path)(e).into()),
+        Err(e) => return Err(io_error("read", &path)(e).into()),
     };
     let invalid =
         |e: serde_json::Error| DirectoryError::Invalid { path: path.clone(), why: e.to_string() };
@@ -191,9 +200,11 @@ fn check_header(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<
 /// Returns an error if `dir` holds anything but leftovers of a creation interrupted before the
 /// header was written.
 fn check_only_leftovers(dir: &Path) -> Result<(), OpenError> {
-    for entry in fs::read_dir(dir).map_err(durable::io_error("list", dir))? {
-        let name = entry.map_err(durable::io_error("list", dir))?.file_name();
-        if name != "lock" && name != "store.new" {
+    let header = muster_files::temporary_path(&dir.join("store.json"));
+    let header_temporary = header.file_name().unwrap_or_default();
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let name = entry.map_err(io_error("list", dir))?.file_name();
+        if name != "lock" && name != header_temporary {
             return Err(DirectoryError::NoHeader { path: dir.to_owned() }.into());
         }
     }
@@ -206,15 +217,15 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600)
+        .mode(PRIVATE_MODE)
         .open(&path)
-        .map_err(durable::io_error("open", &path))?;
+        .map_err(io_error("open", &path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             Err(DirectoryError::Locked { path: dir.to_owned() }.into())
         }
-        Err(e) => Err(durable::io_error("lock", &path)(e.into()).into()),
+        Err(e) => Err(io_error("lock", &path)(e.into()).into()),
     }
 }
 
@@ -222,7 +233,7 @@ fn write_header(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<
     let StoreIdentity { node, cluster } = *identity;
     let header = Header { format: FORMAT, engine: engine.name.to_owned(), node, cluster };
     let text = serde_json::to_vec_pretty(&header).expect("ids and numbers always serialize");
-    write_file(&dir.join("store.json"), &[&text])
+    Ok(muster_files::replace(&dir.join("store.json"), &text, PRIVATE_MODE)?)
 }
 
 /// Creates the engine's files in a temporary directory and renames it, so that they exist
@@ -235,13 +246,12 @@ fn create_data(data: &Path, mark: &Path, engine: Engine) -> Result<(), StoreErro
         }
     }
     CommitMark::create(mark)?;
-    let temporary = durable::temporary_path(data);
+    let temporary = muster_files::temporary_path(data);
     if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(durable::io_error("remove", &temporary))?;
+        fs::remove_dir_all(&temporary).map_err(io_error("remove", &temporary))?;
     }
-    create_dir(&temporary)?;
+    muster_files::create_private_directory(&temporary)?;
     drop((engine.open)(&temporary)?);
-    durable::sync_tree(&temporary)?;
-    fs::rename(&temporary, data).map_err(durable::io_error("rename into place", data))?;
-    sync_dir(durable::parent(data))
+    muster_files::sync_tree(&temporary)?;
+    Ok(muster_files::rename_into_place(&temporary, data)?)
 }

@@ -11,8 +11,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
-use super::durable::{io_error, write_file};
+use crate::error::{StoreError, io_error};
+use muster_files::PRIVATE_MODE;
 
 /// Size of a slot. The two slots lie in separate sectors and are written in turn. A sector is
 /// written completely or not at all, so a slot that does not match its checksum is corrupt.
@@ -32,7 +32,7 @@ impl CommitMark {
         let mut slots = vec![0; 2 * SLOT];
         slots[..LEN].copy_from_slice(&slot(0));
         slots[SLOT..SLOT + LEN].copy_from_slice(&slot(0));
-        write_file(path, &[&slots])
+        Ok(muster_files::replace(path, &slots, PRIVATE_MODE)?)
     }
 
     /// Opens the mark at `path` and reads it.

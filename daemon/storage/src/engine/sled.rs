@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::durable::io_error;
-use super::{Change, Engine, KeyValue, Store, StoreError, Table, envelope};
+use super::envelope;
+use super::store::{Change, Engine, KeyValue, Store, Table};
+use crate::error::{StoreError, io_error};
 
 /// The engine that Muster uses.
 pub const SLED: Engine = Engine { name: "sled-0.34", open: |dir| Ok(Arc::new(Sled::open(dir)?)) };
@@ -26,8 +27,8 @@ const PAGE_CACHE: u64 = 8 << 20;
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Sled {
-    db: sled::Db,
-    tree: sled::Tree,
+    db: ::sled::Db,
+    tree: ::sled::Tree,
     file: File,
     dir: PathBuf,
 }
@@ -45,14 +46,14 @@ impl Sled {
         let path = dir.join("db");
         let file = File::open(&path).map_err(io_error("open", &path))?;
         file.sync_all().map_err(io_error("sync", &path))?;
-        super::durable::sync_tree(dir)?;
+        muster_files::sync_tree(dir)?;
         Ok(Self { db, tree, file, dir: dir.to_owned() })
     }
 
     fn catch_panic<T>(
         &self,
         what: &'static str,
-        call: impl FnOnce() -> sled::Result<T>,
+        call: impl FnOnce() -> ::sled::Result<T>,
     ) -> Result<T, StoreError> {
         catch_panic(what, &self.dir, call)
     }
@@ -60,7 +61,7 @@ impl Sled {
 
 impl Store for Sled {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
+        let mut batch = ::sled::Batch::default();
         for change in changes {
             match change {
                 Change::Put { table, key, value } => {
@@ -95,12 +96,12 @@ impl Store for Sled {
 
 /// Opens sled. Waits for a dropped instance in this process, which sled's threads close a moment
 /// later. No other process can have it open, since the directory is locked.
-fn open_when_released(dir: &Path) -> sled::Result<sled::Db> {
-    let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(PAGE_CACHE);
+fn open_when_released(dir: &Path) -> ::sled::Result<::sled::Db> {
+    let config = ::sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(PAGE_CACHE);
     let mut waited = Duration::ZERO;
     loop {
         match config.open() {
-            Err(sled::Error::Io(e)) if is_locked(&e) && waited < RELEASE_TIMEOUT => {
+            Err(::sled::Error::Io(e)) if is_locked(&e) && waited < RELEASE_TIMEOUT => {
                 std::thread::sleep(RELEASE_TIMEOUT / 1000);
                 waited += RELEASE_TIMEOUT / 1000;
             }
@@ -126,15 +127,15 @@ fn tree_key(table: Table, key: &[u8]) -> Vec<u8> {
 fn catch_panic<T>(
     what: &'static str,
     dir: &Path,
-    call: impl FnOnce() -> sled::Result<T>,
+    call: impl FnOnce() -> ::sled::Result<T>,
 ) -> Result<T, StoreError> {
     let path = dir.join("db");
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(sled::Error::Corruption { at, .. })) => {
+        Ok(Err(::sled::Error::Corruption { at, .. })) => {
             Err(StoreError::Corrupt { path, why: format!("sled reports corruption at {at:?}") })
         }
-        Ok(Err(sled::Error::Io(source))) => Err(StoreError::Io { what, path, source }),
+        Ok(Err(::sled::Error::Io(source))) => Err(StoreError::Io { what, path, source }),
         Ok(Err(source)) => Err(StoreError::Engine { what, path, source: source.into() }),
         Err(panic) => {
             let why = panic

@@ -1,32 +1,17 @@
 //! Snapshot files of the state machine: complete or absent, verified on read, the last two kept.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
-use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
 
-use super::StoreError;
-use super::durable::{create_dir, io_error, sync_dir, write_file};
-use super::durable_index::{DurableIndex, DurableWatch};
+use super::file::{self, SnapshotFile};
+use crate::durable_index::{DurableIndex, DurableWatch};
+use crate::error::{StoreError, io_error};
 
-/// Largest snapshot read or accepted from a peer, in bytes.
-pub const MAX_SNAPSHOT: usize = 256 << 20;
-
-/// Largest header (the membership), in bytes.
-const MAX_HEADER: usize = 1 << 20;
-
-const MAGIC: &[u8; 8] = b"MSTRSNP1";
-const FIXED_LENGTH: usize = MAGIC.len() + 4 + 8;
-const CHECKSUM_LENGTH: usize = 32;
+/// Number of snapshots kept.
 const KEPT_SNAPSHOTS: usize = 2;
-
-/// Snapshot data: the state machine as MessagePack, as openraft passes it to the network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SnapshotBody(pub Bytes);
 
 /// Snapshot files of one node.
 #[derive(Debug)]
@@ -37,17 +22,13 @@ pub struct SnapshotStore {
     durable: watch::Sender<DurableIndex>,
 }
 
-/// Contents of a snapshot file.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct SnapshotFile {
-    pub(super) header: Bytes,
-    pub(super) body: Bytes,
-}
-
 impl SnapshotStore {
     /// Opens `dir`; creates it if missing. Removes files that a power cut left incomplete.
     pub fn open(dir: PathBuf) -> Result<Self, StoreError> {
-        create_dir(&dir)?;
+        muster_files::create_private_directory(&dir)?;
+        // A process killed earlier may have created it without a sync.
+        muster_files::sync_directory(&dir)?;
+        muster_files::sync_parent(&dir)?;
         let snapshots = Self { dir, writing: Mutex::new(()), durable: watch::Sender::default() };
         snapshots.remove_with_extension("new")?;
         let covered = snapshots.files()?.last().map(|file| file.index);
@@ -56,27 +37,21 @@ impl SnapshotStore {
     }
 
     /// Watch on the index that the snapshots on disk cover; updated with every saved one.
-    pub(super) fn durable_index(&self) -> DurableWatch {
+    pub(crate) fn durable_index(&self) -> DurableWatch {
         DurableWatch::new(&self.durable)
     }
 
     /// Notifies callers that wait for a snapshot that it failed.
-    pub(super) fn fail(&self, why: &StoreError) {
+    pub(crate) fn fail(&self, why: &StoreError) {
         self.durable.send_modify(|durable| durable.failed = Some(muster_types::error::chain(why)));
     }
 
     /// Writes the snapshot that covers everything up to `index`, then removes all but the last two.
-    pub(super) fn save(&self, index: u64, header: &[u8], body: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn save(&self, index: u64, header: &[u8], body: &[u8]) -> Result<(), StoreError> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let number = self.files()?.iter().map(|file| file.number + 1).max().unwrap_or(0);
         let path = self.dir.join(format!("{index:016x}-{number:016x}.snap"));
-        let header_len = u32::try_from(header.len()).expect("a membership is not 4 GiB");
-        let body_len = u64::try_from(body.len()).expect("usize fits u64");
-        let mut fixed = MAGIC.to_vec();
-        fixed.extend_from_slice(&header_len.to_be_bytes());
-        fixed.extend_from_slice(&body_len.to_be_bytes());
-        let sum = checksum(&[&fixed, header, body]);
-        write_file(&path, &[&fixed, header, body, &sum])?;
+        file::write(&path, header, body)?;
         let files = self.files()?;
         for old in files.iter().rev().skip(KEPT_SNAPSHOTS) {
             fs::remove_file(&old.path).map_err(io_error("remove", &old.path))?;
@@ -92,13 +67,13 @@ impl SnapshotStore {
     /// Renames a newer corrupt one to `.bad` and logs it. Only for the start of a node: later the
     /// log may have purged entries that only the corrupt snapshot covers, but the state is in
     /// memory.
-    pub(super) fn newest(&self, floor: Option<u64>) -> Result<Option<SnapshotFile>, StoreError> {
+    pub(crate) fn newest(&self, floor: Option<u64>) -> Result<Option<SnapshotFile>, StoreError> {
         let mut damage = None;
         for file in self.files()?.iter().rev() {
             if floor.is_some_and(|floor| file.index < floor) {
                 break;
             }
-            match read(&file.path) {
+            match file::read(&file.path) {
                 Ok(found) => {
                     if let Some(damage) = damage {
                         self.quarantine(damage)?;
@@ -123,12 +98,12 @@ impl SnapshotStore {
     }
 
     /// Reads the newest snapshot, without a fallback to an older one.
-    pub(super) fn last(&self) -> Result<Option<SnapshotFile>, StoreError> {
-        self.files()?.last().map(|file| read(&file.path)).transpose()
+    pub(crate) fn last(&self) -> Result<Option<SnapshotFile>, StoreError> {
+        self.files()?.last().map(|file| file::read(&file.path)).transpose()
     }
 
     /// Error for a snapshot with a valid checksum but invalid contents.
-    pub(super) fn corrupt(&self, why: String) -> StoreError {
+    pub(crate) fn corrupt(&self, why: String) -> StoreError {
         StoreError::Corrupt { path: self.dir.clone(), why }
     }
 
@@ -137,7 +112,7 @@ impl SnapshotStore {
         tracing::error!(path = %path.display(), why, "snapshot corrupt, renamed to .bad");
         let bad = path.with_extension("bad");
         fs::rename(&path, &bad).map_err(io_error("rename to .bad", &path))?;
-        sync_dir(&self.dir)
+        Ok(muster_files::sync_directory(&self.dir)?)
     }
 
     /// Removes files with this extension: incomplete ones, or corrupt ones once a newer snapshot
@@ -179,46 +154,4 @@ impl SnapshotPath {
         let number = u64::from_str_radix(number, 16).ok()?;
         Some(Self { index, number, path })
     }
-}
-
-fn read(path: &Path) -> Result<SnapshotFile, StoreError> {
-    let corrupt = |why: &str| StoreError::Corrupt { path: path.to_owned(), why: why.to_owned() };
-    let length = fs::metadata(path).map_err(io_error("inspect", path))?.len();
-    if length > (MAX_SNAPSHOT + MAX_HEADER) as u64 {
-        return Err(corrupt("the file exceeds the size limit"));
-    }
-    let bytes = Bytes::from(fs::read(path).map_err(io_error("read", path))?);
-    if bytes.len() < FIXED_LENGTH + CHECKSUM_LENGTH || bytes[..MAGIC.len()] != MAGIC[..] {
-        return Err(corrupt("truncated, or not a snapshot"));
-    }
-    let (content, sum) = bytes.split_at(bytes.len() - CHECKSUM_LENGTH);
-    if sum != checksum(&[content]) {
-        return Err(corrupt("checksum mismatch"));
-    }
-    let header_len = u32::from_be_bytes(content[8..12].try_into().expect("four bytes")) as usize;
-    let body_len = u64::from_be_bytes(content[12..20].try_into().expect("eight bytes"));
-    let variable = content.len() - FIXED_LENGTH;
-    if variable.checked_sub(header_len).is_none_or(|rest| rest as u64 != body_len) {
-        return Err(corrupt("inconsistent lengths"));
-    }
-    let header = bytes.slice(FIXED_LENGTH..FIXED_LENGTH + header_len);
-    let body = bytes.slice(FIXED_LENGTH + header_len..FIXED_LENGTH + variable);
-    Ok(SnapshotFile { header, body })
-}
-
-fn checksum(parts: &[&[u8]]) -> Vec<u8> {
-    let mut context = ring::digest::Context::new(&SHA256);
-    for part in parts {
-        context.update(part);
-    }
-    context.finish().as_ref().to_vec()
-}
-
-/// Snapshot id that differs whenever the contents differ.
-pub(super) fn snapshot_id(index: u64, body: &[u8]) -> String {
-    let mut name = format!("{index}-");
-    for byte in &digest(&SHA256, body).as_ref()[..8] {
-        write!(name, "{byte:02x}").expect("a string takes text");
-    }
-    name
 }

@@ -1,20 +1,18 @@
-//! In-memory state of the log, ahead of the disk, and its reader. Recent entries are read from
-//! memory, others from disk on a thread that may block.
+//! Reader of the log for replication: recent entries from memory, others from disk on a thread that
+//! may block. Changes nothing.
 
 use std::collections::Bound;
 use std::fmt::Debug;
 use std::ops::{Range, RangeBounds};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
-use openraft::{
-    Entry, LogId, OptionalSend, RaftLogReader, RaftTypeConfig, StorageError, StorageIOError, Vote,
-};
-use tokio::sync::watch;
+use openraft::{Entry, OptionalSend, RaftLogReader, RaftTypeConfig, StorageError, StorageIOError};
 
-use super::cache::LogCache;
-use super::durable_index::DurableIndex;
-use super::log::to_any_error;
-use super::{KeyValue, StoreError, Table, Writer, blocking, codec};
+use super::codec;
+use super::memory::SharedLog;
+use crate::blocking::blocking;
+use crate::engine::{KeyValue, Table, Writer};
+use crate::error::{StoreError, to_any_error};
 
 /// Size limit in bytes of one read for replication; a read returns at least one entry.
 const MAX_READ_BYTES: usize = 1 << 20;
@@ -34,58 +32,9 @@ pub(super) struct LogInner<C: RaftTypeConfig> {
     pub log: Arc<SharedLog<C>>,
 }
 
-/// State that the writer's thread updates. Never holds the writer itself: its thread cannot join
-/// itself.
-#[derive(Debug)]
-pub(super) struct SharedLog<C: RaftTypeConfig> {
-    log: RwLock<InMemoryLog<C>>,
-    /// Durable index of the log.
-    pub flushed: watch::Sender<DurableIndex>,
-    /// Last vote saved by this process; `None` before the first.
-    pub voted: watch::Sender<Option<Vote<C::NodeId>>>,
-}
-
-/// The log as openraft sees it: ahead of the disk by the entries being written.
-#[derive(Debug)]
-pub(super) struct InMemoryLog<C: RaftTypeConfig> {
-    pub purged: Option<LogId<C::NodeId>>,
-    pub last: Option<LogId<C::NodeId>>,
-    /// First index of the log.
-    pub first: u64,
-    /// Number of truncations and purges so far.
-    pub removals: u64,
-    pub recent: LogCache<C::Entry>,
-}
-
 impl<C: RaftTypeConfig> Clone for LogReader<C> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
-    }
-}
-
-impl<C: RaftTypeConfig> SharedLog<C> {
-    pub(super) fn new(log: InMemoryLog<C>) -> Self {
-        let index = log.recent.durable().checked_sub(1);
-        let flushed = watch::Sender::new(DurableIndex { index, failed: None });
-        Self { log: RwLock::new(log), flushed, voted: watch::Sender::default() }
-    }
-
-    /// Runs `access` under the lock and publishes the durable index. The lock is never held across
-    /// an await, and nothing under it can panic midway.
-    pub(super) fn with_log<T>(&self, access: impl FnOnce(&mut InMemoryLog<C>) -> T) -> T {
-        let mut log = self.log.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let result = access(&mut log);
-        self.flushed.send_if_modified(|durable| {
-            let index = log.recent.durable().checked_sub(1);
-            std::mem::replace(&mut durable.index, index) != index
-        });
-        result
-    }
-
-    pub(super) fn fail(&self, why: String) {
-        self.flushed.send_modify(|durable| {
-            durable.failed.get_or_insert(why);
-        });
     }
 }
 

@@ -14,10 +14,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::cache::LogCache;
-use super::directory::StoreDirectory;
-use super::durable_index::DurableWatch;
-use super::reader::{InMemoryLog, LogInner, LogReader, SharedLog};
-use super::{Change, DiskStall, StoreError, Table, Writer, codec};
+use super::codec;
+use super::memory::{InMemoryLog, SharedLog};
+use super::reader::{LogInner, LogReader};
+use crate::codec::{pack, unpack};
+use crate::durable_index::DurableWatch;
+use crate::engine::directory::StoreDirectory;
+use crate::engine::{Change, DiskStall, Table, Writer};
+use crate::error::{StoreError, to_any_error};
 use muster_types::error::chain;
 
 const VOTE: &[u8] = b"vote";
@@ -40,7 +44,7 @@ where
     C::D: Clone,
 {
     /// Opens, reads and verifies the whole log. Later purges wait until `snapshots` cover them.
-    pub(super) fn open(
+    pub(crate) fn open(
         directory: StoreDirectory,
         snapshots: DurableWatch,
     ) -> Result<Self, StoreError> {
@@ -121,13 +125,13 @@ where
     }
 
     /// Index of the last purged entry; `None` if none was purged.
-    pub(super) fn purged_index(&self) -> Option<u64> {
+    pub(crate) fn purged_index(&self) -> Option<u64> {
         self.with_log(|log| log.purged.as_ref().map(|id| id.index))
     }
 
     /// Purges without waiting for snapshots: openraft's suite builds none.
     #[cfg(test)]
-    pub(super) fn with_all_covered(self) -> Self {
+    pub(crate) fn with_all_covered(self) -> Self {
         Self { snapshots: DurableWatch::unlimited(), ..self }
     }
 
@@ -377,19 +381,14 @@ where
     }
 }
 
-/// Converts the error, with its causes in the text: openraft displays errors without causes.
-pub(super) fn to_any_error(error: &StoreError) -> AnyError {
-    AnyError::error(chain(error))
-}
-
 fn put<T: Serialize>(key: &[u8], value: &T) -> Result<Change, StoreError> {
-    let value = codec::pack(value).map_err(StoreError::Stopped)?;
+    let value = pack(value).map_err(StoreError::Stopped)?;
     Ok(Change::Put { table: Table::Meta, key: key.to_vec(), value })
 }
 
 fn read<T: DeserializeOwned>(writer: &Writer, key: &[u8]) -> Result<Option<T>, StoreError> {
     let Some(bytes) = writer.get(Table::Meta, key)? else { return Ok(None) };
-    codec::unpack(&bytes)
+    unpack(&bytes)
         .map(Some)
         .map_err(|why| writer.corrupt(format!("cannot decode {}: {why}", key.escape_ascii())))
 }

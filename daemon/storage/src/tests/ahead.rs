@@ -9,8 +9,8 @@ use muster_types::{ClusterId, NodeId};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, RaftLogReader, Vote};
 
-use super::tests::{Config, Listed};
-use super::*;
+use super::{Config, Listed};
+use crate::*;
 
 const ME: u64 = 1;
 

@@ -13,8 +13,10 @@ use tokio::time::timeout;
 
 use super::commit_mark::CommitMark;
 use super::directory::StoreDirectory;
+use super::envelope;
 use super::stall::DiskStall;
-use super::{Change, Store, StoreError, Table, envelope};
+use super::store::{Change, KeyValue, Store, Table};
+use crate::error::{StoreError, io_error};
 use muster_types::error::chain;
 
 /// Capacity of the request queue; further callers wait for space.
@@ -55,7 +57,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(super) fn open(directory: StoreDirectory) -> Result<Self, StoreError> {
+    pub(crate) fn open(directory: StoreDirectory) -> Result<Self, StoreError> {
         let StoreDirectory { data: path, store, mark, acknowledged, lock } = directory;
         let stall = DiskStall::default();
         let mut task = WriterTask {
@@ -79,11 +81,11 @@ impl Writer {
         let clock = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
-            .map_err(super::durable::io_error("start the writer of", &path))?;
+            .map_err(io_error("start the writer of", &path))?;
         let thread = std::thread::Builder::new()
             .name("raft-store".to_owned())
             .spawn(move || clock.block_on(task.run(inbox)))
-            .map_err(super::durable::io_error("start the writer of", &path))?;
+            .map_err(io_error("start the writer of", &path))?;
         Ok(Self { requests: Some(requests), thread: Some(thread), store, stall, path, _lock: lock })
     }
 
@@ -124,12 +126,7 @@ impl Writer {
 
     /// Returns the verified pairs from `from` (inclusive) to `to` (exclusive). Does not see queued
     /// changes.
-    pub fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<Vec<super::KeyValue>, StoreError> {
+    pub fn scan(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
         let mut pairs = self.store.scan(table, from, to)?;
         for (key, value) in &mut pairs {
             *value = unseal(&self.path, table, key, value)?;
@@ -138,7 +135,7 @@ impl Writer {
     }
 
     /// Error for a store whose contents are invalid.
-    pub(super) fn corrupt(&self, why: String) -> StoreError {
+    pub(crate) fn corrupt(&self, why: String) -> StoreError {
         StoreError::Corrupt { path: self.path.clone(), why }
     }
 

@@ -1,0 +1,11 @@
+//! Snapshots of the state machine: the format of their files, and the directory that holds them.
+//! Knows nothing of the state in them.
+
+mod file;
+#[cfg(test)]
+mod fuzz;
+mod store;
+
+pub(crate) use file::snapshot_id;
+pub use file::{MAX_SNAPSHOT, SnapshotBody};
+pub use store::SnapshotStore;
