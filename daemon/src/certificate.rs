@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use muster_pki::leaf::{self, Profile, SubjectKey};
+use muster_types::limits::MAX_ADDRESSES;
 use tracing::warn;
 
 use crate::membership::NodeCertificate;
@@ -18,7 +19,7 @@ pub fn profile(member: &Member) -> Profile {
 /// Returns the member's distinct addresses without ports, for the certificates of its etcd.
 pub fn ips(member: &Member) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::new();
-    for address in member.addresses.iter().take(leaf::MAX_ADDRESSES) {
+    for address in member.addresses.iter().take(MAX_ADDRESSES) {
         if !ips.contains(&address.ip()) {
             ips.push(address.ip());
         }

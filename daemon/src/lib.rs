@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod args;
+#[cfg(test)]
+mod bounds;
 pub mod certificate;
 pub mod clock;
 pub mod compose;

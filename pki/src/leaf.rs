@@ -6,6 +6,7 @@ mod request;
 
 use std::time::{Duration, SystemTime};
 
+use muster_types::limits::MAX_ADDRESSES;
 use muster_types::{NodeId, PublicKey};
 use rcgen::{KeyUsagePurpose, SanType};
 use rustls::pki_types::CertificateDer;
@@ -29,9 +30,6 @@ pub const NODE_LIFETIME: Duration = Duration::from_hours(24);
 /// Lifetime of etcd's server and peer certificates. Long enough for etcd to keep serving while the
 /// Raft group that renews them has no leader for days.
 pub const ETCD_LIFETIME: Duration = Duration::from_hours(7 * 24);
-
-/// Most addresses in one leaf.
-pub const MAX_ADDRESSES: usize = 32;
 
 /// The public key that a leaf certifies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,7 +183,7 @@ fn check(
             return Err(IssueError::NodeKeyMismatch { id: *id });
         }
     }
-    let addresses = profile.addresses().len();
+    let addresses = profile.node_addresses().len();
     if addresses > MAX_ADDRESSES {
         return Err(IssueError::TooManyAddresses { found: addresses });
     }

@@ -90,14 +90,17 @@ fn founding_member(at: ApplyContext, found: &FoundCluster, founder: &Founder) ->
 fn check(found: &FoundCluster) -> Result<(), Refusal> {
     let founders = &found.founders;
     let mut problem = None;
-    if founders.is_empty() || founders.len() > limits::FOUNDERS {
-        problem = Some(format!("has {} founders, not 1 to {}", founders.len(), limits::FOUNDERS));
+    if founders.is_empty() || founders.len() > limits::MAX_FOUNDERS {
+        problem =
+            Some(format!("has {} founders, not 1 to {}", founders.len(), limits::MAX_FOUNDERS));
     } else if distinct(founders.iter().map(|f| &f.public_key)) < founders.len()
         || distinct(founders.iter().map(|f| &f.name)) < founders.len()
     {
         problem = Some("names a founder twice".to_owned());
-    } else if found.certificate.is_empty() || found.certificate.len() > limits::CERTIFICATE {
-        problem = Some(format!("is not 1 to {} bytes long", limits::CERTIFICATE));
+    } else if found.certificate.is_empty()
+        || found.certificate.len() > limits::MAX_BIRTH_CERTIFICATE
+    {
+        problem = Some(format!("is not 1 to {} bytes long", limits::MAX_BIRTH_CERTIFICATE));
     }
     if let Some(problem) = problem {
         return Err(Refusal::new(
@@ -112,16 +115,16 @@ fn check(found: &FoundCluster) -> Result<(), Refusal> {
 fn check_settings(found: &FoundCluster) -> Result<(), Refusal> {
     let operators = &found.operators;
     let names = operators.iter().map(|o| o.name.as_str());
-    let problem = if found.cluster_name.is_empty() || found.cluster_name.len() > limits::NAME {
-        format!("cluster.clusterName is not 1 to {} bytes long", limits::NAME)
-    } else if operators.len() > limits::OPERATORS {
-        format!("cluster.operators has more than {} entries", limits::OPERATORS)
+    let problem = if found.cluster_name.is_empty() || found.cluster_name.len() > limits::MAX_NAME {
+        format!("cluster.clusterName is not 1 to {} bytes long", limits::MAX_NAME)
+    } else if operators.len() > limits::MAX_OPERATORS {
+        format!("cluster.operators has more than {} entries", limits::MAX_OPERATORS)
     } else if distinct(names.clone()) < operators.len()
         || distinct(operators.iter().map(|o| o.public_key)) < operators.len()
     {
         "cluster.operators has a name or a key twice".to_owned()
-    } else if names.clone().any(|name| name.is_empty() || name.len() > limits::NAME) {
-        format!("cluster.operators has a name that is not 1 to {} bytes long", limits::NAME)
+    } else if names.clone().any(|name| name.is_empty() || name.len() > limits::MAX_NAME) {
+        format!("cluster.operators has a name that is not 1 to {} bytes long", limits::MAX_NAME)
     } else {
         return Ok(());
     };

@@ -76,8 +76,8 @@ fn commands() {
 fn bounded(replica: &Replica) {
     let state = &replica.state;
     for member in state.members() {
-        assert!((1..=limits::ADDRESSES).contains(&member.addresses.len()), "{member:?}");
-        assert!(member.version.len() <= limits::VERSION, "{member:?}");
+        assert!((1..=limits::MAX_ADDRESSES).contains(&member.addresses.len()), "{member:?}");
+        assert!(member.version.len() <= limits::MAX_VERSION, "{member:?}");
     }
     // The view and the operators' replies stay within their bounds.
     let seen = view::view(state).encode_to_vec();
@@ -138,7 +138,7 @@ fn node_report() {
             },
         };
         let addresses = parse_addresses(&addresses);
-        assert!(addresses.len() <= limits::ADDRESSES);
+        assert!(addresses.len() <= limits::MAX_ADDRESSES);
         let report =
             Report { node: id(1), addresses, version, config_version: ConfigVersion::FIRST, etcd };
         let mut replica = founded.clone();

@@ -164,10 +164,10 @@ impl ClusterState {
 /// Refuses addresses that cannot be dialled.
 pub(super) fn check_addresses(addresses: &[SocketAddr]) -> Result<(), Refusal> {
     let invalid = |why: String| Err(Refusal::new(RefusalKind::Invalid, why));
-    if addresses.is_empty() || addresses.len() > limits::ADDRESSES {
+    if addresses.is_empty() || addresses.len() > limits::MAX_ADDRESSES {
         return invalid(format!(
             "a node has 1 to {} addresses, not {}; check machine.network in its configuration",
-            limits::ADDRESSES,
+            limits::MAX_ADDRESSES,
             addresses.len()
         ));
     }
@@ -184,12 +184,12 @@ pub(super) fn check_addresses(addresses: &[SocketAddr]) -> Result<(), Refusal> {
 
 /// Refuses a version text that is too long or not plain ASCII.
 pub(super) fn check_version(version: &str) -> Result<(), Refusal> {
-    if version.len() <= limits::VERSION && version.bytes().all(|b| b.is_ascii_graphic()) {
+    if version.len() <= limits::MAX_VERSION && version.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
     }
     Err(Refusal::new(
         RefusalKind::Invalid,
-        format!("a version is at most {} printable ASCII characters", limits::VERSION),
+        format!("a version is at most {} printable ASCII characters", limits::MAX_VERSION),
     ))
 }
 

@@ -247,10 +247,10 @@ fn check_grant(grant: &Grant) -> Result<(), Refusal> {
             .to_owned()
     } else if grant.uses_allowed.is_some_and(|uses| uses == 0 || uses > limits::TOKEN_USES) {
         format!("a token has 1 to {} uses; omit the number for no limit", limits::TOKEN_USES)
-    } else if grant.description.len() > limits::DESCRIPTION
+    } else if grant.description.len() > limits::MAX_DESCRIPTION
         || grant.description.chars().any(char::is_control)
     {
-        format!("a token's description is one line of at most {} bytes", limits::DESCRIPTION)
+        format!("a token's description is one line of at most {} bytes", limits::MAX_DESCRIPTION)
     } else {
         return Ok(());
     };

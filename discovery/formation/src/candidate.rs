@@ -4,17 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use muster_messages::hello::{self, candidate::State};
+use muster_types::limits::{
+    MAX_ADDRESSES, MAX_BIRTH_FIELDS, MAX_FIELD_NAME, MAX_FIELD_VALUE, MAX_HINTS,
+};
 use muster_types::{ClusterId, NodeId, NodeName, PublicKey, Role};
 
 use crate::birth::Founder;
-
-/// Maximum number of addresses announced per candidate.
-pub(super) const MAX_ADDRESSES: usize = 16;
-const MAX_FIELDS: usize = 32;
-const MAX_FIELD: usize = 1024;
-
-/// Maximum number of hints accepted from one greeting.
-pub(super) const MAX_HINTS: usize = 64;
 
 /// State that a candidate reports of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +64,14 @@ impl Candidate {
     ) -> Result<Self, CandidateError> {
         let wire = wire.ok_or(CandidateError("the candidate is missing"))?;
         let fits = |(path, value): (&String, &String)| {
-            path.len() <= MAX_FIELD && value.len() <= MAX_FIELD && !has_control(path, value)
+            path.len() <= MAX_FIELD_NAME
+                && value.len() <= MAX_FIELD_VALUE
+                && !has_control(path, value)
         };
         if wire.addresses.len() > MAX_ADDRESSES {
             return Err(CandidateError("more than 16 addresses"));
         }
-        if wire.birth_fields.len() > MAX_FIELDS || !wire.birth_fields.iter().all(fits) {
+        if wire.birth_fields.len() > MAX_BIRTH_FIELDS || !wire.birth_fields.iter().all(fits) {
             return Err(CandidateError("birth fields are too many or too long"));
         }
         let state = match wire.state() {

@@ -50,7 +50,7 @@ pub struct Settings {
     /// the latest ones.
     pub addresses: watch::Receiver<Vec<SocketAddr>>,
     pub token_id: String,
-    /// Number of founders, 1 to 9.
+    /// Number of founders, 1 to [`MAX_FOUNDERS`](muster_types::limits::MAX_FOUNDERS).
     pub expect: usize,
     /// The names of the founders if the config lists them; otherwise empty.
     pub founders: Vec<NodeName>,

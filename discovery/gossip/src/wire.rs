@@ -10,6 +10,7 @@
 //! receiver's roster is dropped before any other code sees the datagram.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use muster_types::limits::{MAX_GOSSIP_ADDRESSES, MAX_GOSSIP_VERSION};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -28,9 +29,6 @@ const REQUEST_META: u8 = 0x13;
 const META: u8 = 0x14;
 
 const PREAMBLE: usize = 15;
-/// Bounds on the metadata.
-const MAX_ADDRESSES: usize = 8;
-const MAX_VERSION: usize = 32;
 
 /// Metadata that a member publishes about itself. Accepted only from the member itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -234,8 +232,8 @@ fn decode_meta(buf: &[u8]) -> Result<NodeMeta, WireError> {
     let (meta, rest) =
         postcard::take_from_bytes::<NodeMeta>(buf).map_err(|_| WireError::Malformed)?;
     let fits = rest.is_empty()
-        && meta.addresses.len() <= MAX_ADDRESSES
-        && meta.version.len() <= MAX_VERSION
+        && meta.addresses.len() <= MAX_GOSSIP_ADDRESSES
+        && meta.version.len() <= MAX_GOSSIP_VERSION
         && meta.version.bytes().all(|b| b.is_ascii_graphic());
     if fits { Ok(meta) } else { Err(WireError::Malformed) }
 }
@@ -322,9 +320,9 @@ pub(crate) fn encode(preamble: &Preamble, note: &Note) -> Bytes {
 /// Returns the metadata cut to the bounds that every receiver accepts.
 pub(crate) fn truncated(meta: &NodeMeta) -> NodeMeta {
     let mut meta = meta.clone();
-    meta.addresses.truncate(MAX_ADDRESSES);
+    meta.addresses.truncate(MAX_GOSSIP_ADDRESSES);
     meta.version.retain(|c| c.is_ascii_graphic());
-    meta.version.truncate(MAX_VERSION);
+    meta.version.truncate(MAX_GOSSIP_VERSION);
     meta
 }
 

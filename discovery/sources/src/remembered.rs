@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use muster_types::limits::MAX_ADDRESSES;
 use muster_types::{NodeId, NodeName, Role};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -23,7 +24,6 @@ use muster_files::{PRIVATE_MODE, replace};
 const VERSION: u32 = 1;
 /// Maximum number of peers, and of addresses per peer.
 const MAX_PEERS: usize = 1024;
-const MAX_ADDRESSES: usize = 16;
 /// Maximum size of the file; this build writes no larger one.
 const MAX_BYTES: u64 = 4 << 20;
 

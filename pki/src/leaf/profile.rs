@@ -70,6 +70,15 @@ impl Profile {
         }
     }
 
+    /// The node's own addresses.
+    pub(super) fn node_addresses(&self) -> &[IpAddr] {
+        match self {
+            Self::EtcdServer { addresses, .. } | Self::EtcdPeer { addresses, .. } => addresses,
+            Self::Node { .. } | Self::EtcdClient { .. } => &[],
+        }
+    }
+
+    /// The addresses that the certificate names: etcd's also name the loopback ones.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         match self {
             Self::EtcdServer { addresses, .. } | Self::EtcdPeer { addresses, .. } => {

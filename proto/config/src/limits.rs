@@ -1,16 +1,11 @@
-//! Bounds of the document. The table of fields, the reader and the JSON Schema use them.
+//! Bounds of the document. The table of fields, the reader and the JSON Schema use them. Those that
+//! hold beyond it too are `muster_types::limits`.
+
+pub use muster_types::limits::MAX_OPERATORS;
+pub(super) use muster_types::limits::{MAX_ADDRESSES, MAX_FOUNDERS};
 
 /// The largest document that is read, in bytes.
 pub const MAX_BYTES: usize = 256 << 10;
-
-/// Most operators in a document. Their keys are part of every greeting before birth.
-pub const MAX_OPERATORS: usize = 16;
-
-/// Most founders of a cluster. More voters would slow every commit down.
-pub(super) const MAX_FOUNDERS: usize = 7;
-
-/// Most addresses of a machine. They travel in its description of itself.
-pub(super) const MAX_ADDRESSES: usize = 16;
 
 /// Most subnets. Each address of the machine is compared with each.
 pub(super) const MAX_SUBNETS: usize = 16;

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// Addresses of one node that are taken from a message; more are ignored.
-pub const MAX_ADDRESSES: usize = 16;
+use super::limits::MAX_ADDRESSES;
 
 /// The socket addresses among the first [`MAX_ADDRESSES`] texts. Anything else is left out: one
 /// malformed address must not hide the others.

@@ -5,6 +5,7 @@ pub mod address;
 pub mod error;
 pub mod etcd;
 pub mod id;
+pub mod limits;
 pub mod name;
 pub mod role;
 pub mod text;

@@ -121,7 +121,7 @@ fn created(founded: &ClusterState, body: &[u8]) -> Verdict {
         }
         let token = state.token(&id).expect("just created");
         let shown = view::token(&id, token, now);
-        assert!(shown.description.len() <= limits::DESCRIPTION && !shown.roles.is_empty());
+        assert!(shown.description.len() <= limits::MAX_DESCRIPTION && !shown.roles.is_empty());
         Ok(())
     })
 }

@@ -62,11 +62,11 @@ impl EtcdPlan {
         let (node, generation) = (change.node(), change.generation());
         if let EtcdChange::Added { peer_url, .. } | EtcdChange::PeerUrlChanged { peer_url, .. } =
             change
-            && (peer_url.is_empty() || peer_url.len() > limits::URL)
+            && (peer_url.is_empty() || peer_url.len() > limits::MAX_URL)
         {
             return Err(Refusal::new(
                 RefusalKind::Invalid,
-                format!("a peer URL has 1 to {} bytes", limits::URL),
+                format!("a peer URL has 1 to {} bytes", limits::MAX_URL),
             ));
         }
         if let EtcdChange::Added { member_id, .. } | EtcdChange::Started { member_id, .. } = change

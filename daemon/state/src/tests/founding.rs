@@ -80,7 +80,7 @@ fn a_wrong_birth_is_refused_with_what_is_wrong() {
     let again = "correct the configuration and start again";
     cannot_found(
         |f| f.founders.clear(),
-        &format!("the birth certificate has 0 founders, not 1 to 15; {again}"),
+        &format!("the birth certificate has 0 founders, not 1 to 7; {again}"),
     );
     cannot_found(
         |f| f.founders[1].name = name(1),
@@ -111,8 +111,8 @@ fn a_wrong_birth_is_refused_with_what_is_wrong() {
         &format!("cluster.operators has a name that is not 1 to 63 bytes long; {again}"),
     );
     cannot_found(
-        |f| f.operators = vec![f.operators[0].clone(); 257],
-        &format!("cluster.operators has more than 256 entries; {again}"),
+        |f| f.operators = vec![f.operators[0].clone(); 17],
+        &format!("cluster.operators has more than 16 entries; {again}"),
     );
 }
 

@@ -6,18 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
 use muster_pki::identity;
+use muster_types::limits::{MAX_ADDRESSES, MAX_FOUNDERS, MAX_TOKEN_ID};
 use muster_types::{ClusterId, NodeId, NodeName, PublicKey};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-
-/// Maximum number of founders: larger Raft groups gain nothing and cost a round trip.
-pub const MAX_FOUNDERS: usize = 9;
-
-/// Maximum number of addresses per founder.
-pub const MAX_ADDRESSES: usize = 16;
-
-/// Maximum length of a token id, in bytes.
-pub const MAX_TOKEN_ID: usize = 64;
 
 /// One of the machines that a proposal names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,18 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use muster_messages::hello::{self, birth_message::Kind};
+use muster_types::limits::{MAX_ADDRESSES, MAX_FOUNDERS, MAX_REASON};
 use muster_types::text::sanitize;
 use muster_types::{NodeId, PublicKey};
 
 use super::certificate::{Certificate, CertificateError, Signature};
 use super::message::Message;
-use super::proposal::{
-    Draft, Founder, MAX_ADDRESSES, MAX_FOUNDERS, Proposal, ProposalError, ProposalId,
-};
+use super::proposal::{Draft, Founder, Proposal, ProposalError, ProposalId};
 use super::record::{Ballot, Decision};
-
-/// Maximum length of the reason of a refusal, in bytes.
-const MAX_REASON: usize = 512;
 
 /// Reasons why a birth message is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use muster_types::limits::MAX_ADDRESSES;
+
 use super::{PEER_TTL, PeerTable};
-use crate::candidate::{Candidate, CandidateState, MAX_ADDRESSES};
+use crate::candidate::{Candidate, CandidateState};
 
 /// Time for which a duplicate counts after it was seen: longer than the redial delay.
 pub(super) const DUPLICATE_TTL: Duration = Duration::from_secs(10);

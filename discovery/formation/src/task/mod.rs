@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use muster_messages::hello::{self, GreetReply, GreetRequest, Hint};
 use muster_pki::identity;
 use muster_types::NodeId;
+use muster_types::limits::MAX_HINTS;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
@@ -257,7 +258,7 @@ impl<N: Network> FormationTask<N> {
             addresses: candidate.addresses.iter().map(ToString::to_string).collect(),
             reachable,
         };
-        let peers = self.peers.announced_peers(now).take(candidate::MAX_HINTS).map(hint).collect();
+        let peers = self.peers.announced_peers(now).take(MAX_HINTS).map(hint).collect();
         GreetRequest { candidate: Some(self.candidate.borrow().clone()), peers }
     }
 

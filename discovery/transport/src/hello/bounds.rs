@@ -3,18 +3,12 @@
 use std::net::SocketAddr;
 
 use muster_messages::hello::{Candidate, GreetRequest, Hint, JoinRequest};
+use muster_types::limits::{
+    MAX_ADDRESSES, MAX_BIRTH_FIELDS, MAX_FIELD_NAME, MAX_FIELD_VALUE, MAX_HINTS, MAX_VERSION,
+    MAX_WAITING_FOR,
+};
 use muster_types::{NodeName, Role};
 use tonic::Status;
-
-const ADDRESSES: usize = 16;
-const FIELDS: usize = 32;
-const FIELD_NAME: usize = 128;
-const FIELD_VALUE: usize = 1024;
-const VERSION: usize = 64;
-const WAITING_FOR: usize = 1024;
-
-/// Peers in one greeting.
-const HINTS: usize = 64;
 
 fn invalid(what: &str) -> Status {
     Status::invalid_argument(format!("invalid message: {what}"))
@@ -26,7 +20,7 @@ fn require(fits: bool, what: &str) -> Result<(), Status> {
 
 pub fn greet(request: &GreetRequest) -> Result<(), Status> {
     candidate(request.candidate.as_ref())?;
-    require(request.peers.len() <= HINTS, "more than 64 peers")?;
+    require(request.peers.len() <= MAX_HINTS, "more than 64 peers")?;
     request.peers.iter().try_for_each(hint)
 }
 
@@ -39,12 +33,12 @@ fn candidate(candidate: Option<&Candidate>) -> Result<(), Status> {
     require(me.name.parse::<NodeName>().is_ok(), "the sender's name is not a node name")?;
     require(me.role.parse::<Role>().is_ok(), "the sender's role is unknown")?;
     addresses(&me.addresses)?;
-    require(me.version.len() <= VERSION, "the version is longer than 64 bytes")?;
-    require(me.waiting_for.len() <= WAITING_FOR, "waiting_for is longer than 1024 bytes")?;
+    require(me.version.len() <= MAX_VERSION, "the version is longer than 64 bytes")?;
+    require(me.waiting_for.len() <= MAX_WAITING_FOR, "waiting_for is longer than 1024 bytes")?;
     require(matches!(me.cluster_id.len(), 0 | 32), "the cluster id is not 32 bytes long")?;
     let fields = &me.birth_fields;
-    require(fields.len() <= FIELDS, "more than 32 birth fields")?;
-    let fits = |(k, v): (&String, &String)| k.len() <= FIELD_NAME && v.len() <= FIELD_VALUE;
+    require(fields.len() <= MAX_BIRTH_FIELDS, "more than 32 birth fields")?;
+    let fits = |(k, v): (&String, &String)| k.len() <= MAX_FIELD_NAME && v.len() <= MAX_FIELD_VALUE;
     require(fields.iter().all(fits), "a birth field is too long (name 128 bytes, value 1024)")
 }
 
@@ -54,7 +48,7 @@ fn hint(hint: &Hint) -> Result<(), Status> {
 }
 
 fn addresses(addresses: &[String]) -> Result<(), Status> {
-    require(addresses.len() <= ADDRESSES, "more than 16 addresses")?;
+    require(addresses.len() <= MAX_ADDRESSES, "more than 16 addresses")?;
     let fits = addresses.iter().all(|text| text.parse::<SocketAddr>().is_ok());
     require(fits, "an address does not have the form ip:port")
 }
@@ -92,6 +86,7 @@ mod tests {
             Candidate { cluster_id: vec![0; 31], ..me() },
             Candidate { birth_fields: fields(33, 1).collect(), ..me() },
             Candidate { birth_fields: fields(1, 1025).collect(), ..me() },
+            Candidate { birth_fields: [("x".repeat(129), String::new())].into(), ..me() },
         ];
         for me in wrong {
             assert!(join(&JoinRequest { candidate: Some(me.clone()) }).is_err(), "{me:?}");
