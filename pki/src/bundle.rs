@@ -1,5 +1,8 @@
 //! Trust bundles: the authorities that verify peers. More than one only during a rotation.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::sync::Arc;
 
 use rustls::RootCertStore;

@@ -1,6 +1,9 @@
 //! Identity of a node or an operator: an Ed25519 key (RFC 8032). It signs messages, and TLS
 //! presents it in a self-signed certificate.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,6 +1,8 @@
 //! Leaf certificates of nodes and of etcd: issued by an authority for a public key. Names and
 //! addresses come from the registry, never from the requester.
 
+#[cfg(test)]
+mod fuzz;
 mod profile;
 mod request;
 

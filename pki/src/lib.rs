@@ -4,8 +4,6 @@
 
 pub mod authority;
 pub mod bundle;
-#[cfg(test)]
-mod fuzz;
 pub mod identity;
 pub mod inspect;
 pub mod leaf;
@@ -16,6 +14,8 @@ pub mod token;
 mod key;
 mod serial;
 mod storage;
+#[cfg(test)]
+mod testing;
 mod validity;
 
 pub use rustls::pki_types::CertificateDer;

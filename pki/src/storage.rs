@@ -2,6 +2,9 @@
 //! Human-readable formats (JSON, YAML) are rejected, so that no listing or log can contain a secret
 //! by accident.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::fmt;
 
 use serde::de::{Error as _, SeqAccess, Visitor};

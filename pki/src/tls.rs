@@ -12,6 +12,8 @@
 
 mod authentication;
 mod client;
+#[cfg(test)]
+mod fuzz;
 mod operator;
 mod server;
 mod verifier;

@@ -8,6 +8,8 @@
 //! protects against typing errors, not against attacks: that is the task of the proof.
 
 mod checksum;
+#[cfg(test)]
+mod fuzz;
 mod verifier;
 
 use std::fmt;

@@ -1,6 +1,9 @@
 //! Commands and reports as bytes: MessagePack with named fields, so that a newer node's additional
 //! fields are ignored and missing ones take their defaults.
 
+#[cfg(test)]
+mod fuzz;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -13,8 +13,6 @@ pub mod etcd;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixtures;
 mod founding;
-#[cfg(test)]
-mod fuzz;
 pub mod limits;
 mod members;
 mod outcome;

@@ -12,6 +12,9 @@
 //! start record next to the data is written and synced before the first start, and outlives the
 //! data.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,8 @@
 //! Extracts the last error from etcd's log.
 
+#[cfg(test)]
+mod fuzz;
+
 use serde::Deserialize;
 
 /// A line of etcd's log (zap's JSON encoding).

@@ -5,8 +5,6 @@ pub mod binary;
 pub mod client;
 pub mod credentials;
 pub mod dir;
-#[cfg(test)]
-mod fuzz;
 mod handle;
 mod log_errors;
 mod probe;

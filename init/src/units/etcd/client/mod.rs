@@ -4,6 +4,8 @@
 mod cluster;
 mod connect;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod member;
 pub mod snapshot;
 
@@ -15,7 +17,7 @@ pub use member::{
 };
 
 /// Generated from Muster's subset of etcd's API.
-pub(super) mod wire {
+mod wire {
     #![allow(
         clippy::pedantic,
         clippy::allow_attributes_without_reason,

@@ -8,14 +8,14 @@ use muster_types::etcd::{DataState, EtcdGeneration};
 use muster_types::{ConfigVersion, Role, UnixMillis};
 use prost::Message as _;
 
-use super::command::{RecordAudit, RevokeToken};
-use super::etcd::EtcdReport;
-use super::fixtures::{
+use super::{decode, encode};
+use crate::command::{RecordAudit, RevokeToken};
+use crate::etcd::EtcdReport;
+use crate::fixtures::{
     ADMIN, Replica, START, admit, by, create, found, founding_token, grant, id, install, remove,
     report,
 };
-use super::{Command, Outcome, Report, limits, view};
-use crate::codec::{decode, encode};
+use crate::{Command, Outcome, Report, limits, view};
 
 /// Encodes commands, each after the leader's stamp (eight bytes) and its length (two).
 fn written(commands: &[Command]) -> Vec<u8> {
