@@ -1,67 +1,24 @@
-//! Permissions of operator roles on the calls of `muster.operator.v1.Operator`.
-//!
-//! Roles: `admin` may do everything. `reader` may read. `operator` may also make changes that
-//! affect no membership. `backup` may take etcd snapshots and read what it needs for that.
+//! The check that an operator's role allows a call. The roles of each call are not here: they are the
+//! option `access` in `muster/operator/v1/operator.proto`.
 
+use muster_messages::Call;
+use muster_messages::operator::access;
 use muster_types::{OperatorRole, PublicKey};
 
 use super::{Actor, ClusterState, Refusal, RefusalKind};
 
-macro_rules! calls {
-    ($($name:ident: $($role:ident)+;)+) => {
-        /// One call of the operator API.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Call {
-            $($name,)+
-        }
-
-        impl Call {
-            /// Every call.
-            pub const ALL: &[Self] = &[$(Self::$name,)+];
-
-            /// The name of the gRPC method.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)+
-                }
-            }
-
-            const fn roles(self) -> &'static [OperatorRole] {
-                match self {
-                    $(Self::$name => &[$(OperatorRole::$role,)+],)+
-                }
-            }
-        }
-    };
-}
-
-// Admin is not listed: it may make every call. The last one is not a method: `EtcdDisarm` is needed
-// in addition to `EtcdAlarms` to disarm alarms.
-calls! {
-    Version: Operator Reader Backup;
-    Members: Operator Reader;
-    Status: Operator Reader;
-    NodeStatus: Operator Reader;
-    Health: Operator Reader;
-    RemoveNode: Admin;
-    CreateToken: Admin;
-    ListTokens: Operator Reader;
-    RevokeToken: Admin;
-    ShowPki: Operator Reader;
-    ListAudit: Operator Reader;
-    EtcdMembers: Operator Reader Backup;
-    EtcdStatus: Operator Reader Backup;
-    EtcdSnapshot: Operator Backup;
-    EtcdAlarms: Operator Reader Backup;
-    EtcdDefrag: Operator;
-    EtcdForfeitLeadership: Operator;
-    EtcdClientConfig: Admin;
-    EtcdDisarm: Operator;
-}
-
-/// Returns whether an operator of this role may make this call.
+/// Returns true if an operator of this role may make this call.
 pub fn allowed(role: OperatorRole, call: Call) -> bool {
-    role == OperatorRole::Admin || call.roles().contains(&role)
+    call.roles().contains(&access_role(role))
+}
+
+const fn access_role(role: OperatorRole) -> access::Role {
+    match role {
+        OperatorRole::Admin => access::Role::Admin,
+        OperatorRole::Operator => access::Role::Operator,
+        OperatorRole::Reader => access::Role::Reader,
+        OperatorRole::Backup => access::Role::Backup,
+    }
 }
 
 /// A call that the caller may not make.
@@ -104,56 +61,67 @@ impl ClusterState {
 mod tests {
     use super::*;
 
-    /// Copied by hand from operator.proto, in its order: admin, operator, reader, backup.
-    const TABLE: [(&str, [bool; 4]); 19] = [
-        ("Version", [true, true, true, true]),
-        ("Members", [true, true, true, false]),
-        ("Status", [true, true, true, false]),
-        ("NodeStatus", [true, true, true, false]),
-        ("Health", [true, true, true, false]),
-        ("RemoveNode", [true, false, false, false]),
-        ("CreateToken", [true, false, false, false]),
-        ("ListTokens", [true, true, true, false]),
-        ("RevokeToken", [true, false, false, false]),
-        ("ShowPki", [true, true, true, false]),
-        ("ListAudit", [true, true, true, false]),
-        ("EtcdMembers", [true, true, true, true]),
-        ("EtcdStatus", [true, true, true, true]),
-        ("EtcdSnapshot", [true, true, false, true]),
-        ("EtcdAlarms", [true, true, true, true]),
-        ("EtcdDefrag", [true, true, false, false]),
-        ("EtcdForfeitLeadership", [true, true, false, false]),
-        ("EtcdClientConfig", [true, false, false, false]),
-        ("EtcdDisarm", [true, true, false, false]),
-    ];
     const ROLES: [OperatorRole; 4] =
         [OperatorRole::Admin, OperatorRole::Operator, OperatorRole::Reader, OperatorRole::Backup];
 
     #[test]
-    fn every_role_may_make_exactly_the_calls_of_the_table() {
-        assert_eq!(Call::ALL.len(), TABLE.len());
-        for (call, (name, expected)) in Call::ALL.iter().zip(TABLE) {
-            assert_eq!(call.as_str(), name);
-            for (role, expected) in ROLES.into_iter().zip(expected) {
-                assert_eq!(allowed(role, *call), expected, "{role} {name}");
+    fn every_role_may_make_exactly_the_calls_that_the_contract_allows() {
+        let roles = [
+            access::Role::Admin,
+            access::Role::Operator,
+            access::Role::Reader,
+            access::Role::Backup,
+        ];
+        for call in Call::ALL {
+            for (role, of_contract) in ROLES.into_iter().zip(roles) {
+                let expected = call.roles().contains(&of_contract);
+                assert_eq!(allowed(role, *call), expected, "{role} {}", call.as_str());
             }
         }
     }
 
     #[test]
-    fn every_method_of_the_service_is_in_the_table_and_nothing_else() {
-        let proto = include_str!("../../../proto/messages/proto/muster/operator/v1/operator.proto");
-        let methods: Vec<_> = proto
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("rpc "))
-            .filter_map(|line| line.split('(').next())
-            .chain(["EtcdDisarm"])
-            .collect();
-        let calls: Vec<_> = Call::ALL.iter().map(|call| call.as_str()).collect();
-        assert_eq!(methods.len(), 19);
-        for method in &methods {
-            assert!(calls.contains(method), "{method}");
+    fn the_roles_differ_as_the_guide_says() {
+        for call in Call::ALL {
+            assert!(allowed(OperatorRole::Admin, *call), "admin {}", call.as_str());
+            let [reader, operator] =
+                [OperatorRole::Reader, OperatorRole::Operator].map(|role| allowed(role, *call));
+            assert!(operator || !reader, "reader, but not operator: {}", call.as_str());
         }
-        assert_eq!(methods.len(), calls.len());
+        for call in [Call::RemoveNode, Call::CreateToken, Call::RevokeToken, Call::EtcdClientConfig]
+        {
+            for role in &ROLES[1..] {
+                assert!(!allowed(*role, call), "{role} {}", call.as_str());
+            }
+        }
+    }
+
+    const GUIDE: &str = "../../docs/guide/cli.md";
+    const REGENERATE: &str = "MUSTER_BLESS=1 cargo test -p muster-state permissions";
+
+    /// The table of calls and roles in the guide.
+    fn table() -> String {
+        let mut text =
+            "| call | admin | operator | reader | backup |\n|---|---|---|---|---|\n".to_owned();
+        for call in Call::ALL {
+            let marks = ROLES.map(|role| if allowed(role, *call) { "yes" } else { "" });
+            text += &format!("| `{}` | {} |\n", call.as_str(), marks.join(" | "));
+        }
+        text
+    }
+
+    #[test]
+    fn the_guide_has_the_roles_of_every_call() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(GUIDE);
+        let found = std::fs::read_to_string(&path).unwrap();
+        let (begin, end) = ("<!-- begin calls: generated -->\n", "<!-- end calls -->");
+        let (before, rest) = found.split_once(begin).expect("the table of calls");
+        let (_, after) = rest.split_once(end).expect("the end of the table");
+        let expected = format!("{before}{begin}\n{}\n{end}{after}", table());
+        if found != expected && std::env::var_os("MUSTER_BLESS").is_some() {
+            std::fs::write(&path, &expected).unwrap();
+            return;
+        }
+        assert!(found == expected, "{GUIDE} differs from operator.proto; run `{REGENERATE}`");
     }
 }

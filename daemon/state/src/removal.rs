@@ -2,13 +2,13 @@
 //! go, in what order, or why not. It performs nothing: the node that an operator asked and Raft's
 //! leader perform their steps of the plan, and [`ClusterState::apply`] the last one.
 
+use muster_messages::Call;
 use std::collections::BTreeSet;
 
 use muster_types::etcd::EtcdMemberId;
 use muster_types::{NodeId, NodeName};
 
 use super::command::Remove;
-use super::permissions::Call;
 use super::quorum::Voters;
 use super::{ApplyContext, ClusterState, Member, Outcome, Refusal, RefusalKind};
 

@@ -1,5 +1,6 @@
 //! Join tokens, kept as verifiers, never as secrets.
 
+use muster_messages::Call;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,7 +8,6 @@ use muster_types::{DurationMillis, LogIndex, Role, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::command::{Actor, Admit, CreateToken, Grant, RevokeToken};
-use super::permissions::Call;
 use super::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, limits};
 use muster_pki::token::{TokenId, Verifier};
 

@@ -10,8 +10,11 @@
     reason = "generated code"
 )]
 
+mod calls;
+
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
+pub use calls::Call;
 pub use muster::hello::v1 as hello;
 pub use muster::node::v1 as node;
 pub use muster::operator::v1 as operator;

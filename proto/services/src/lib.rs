@@ -11,8 +11,19 @@
     reason = "generated code"
 )]
 
-include!(concat!(env!("OUT_DIR"), "/services.rs"));
+mod members {
+    include!(concat!(env!("OUT_DIR"), "/member_services.rs"));
+}
 
-pub use muster::hello::v1 as hello;
-pub use muster::node::v1 as node;
-pub use muster::operator::v1 as operator;
+mod operators {
+    include!(concat!(env!("OUT_DIR"), "/operator_service.rs"));
+}
+
+include!(concat!(env!("OUT_DIR"), "/operator_calls.rs"));
+
+/// Stream of replies to one call.
+pub use tonic::codegen::BoxStream;
+
+pub use members::muster::hello::v1 as hello;
+pub use members::muster::node::v1 as node;
+pub use operators::muster::operator::v1 as operator;

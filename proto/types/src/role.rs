@@ -57,8 +57,8 @@ pub enum Role {
 
 string_enum!(Role: ControlPlane = "control-plane", Worker = "worker"; "control-plane, worker");
 
-/// Role of an operator. `admin` may make every call; `muster/operator/v1/operator.proto` lists the
-/// other roles call by call.
+/// Role of an operator. The option `access` of each call in `muster/operator/v1/operator.proto`
+/// lists the roles that may make it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperatorRole {

@@ -7,41 +7,24 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use muster_messages::operator::access::Role;
 use muster_tests::ctl::{CommandOutput, binary, output_of};
 use muster_tests::loopback::{LoopbackMachine, RunningNode};
 use muster_tests::secrets::{files, if_exists};
 use serde_json::{Value, json};
 
-/// Roles, in the order of the table's columns.
-const ROLES: [&str; 4] = ["admin", "operator", "reader", "backup"];
+use crate::calls::{CALLS, CREATE_TOKEN, Row, every_call_has_a_row};
+
+/// The roles of operators.
+const ROLES: [(&str, Role); 4] = [
+    ("admin", Role::Admin),
+    ("operator", Role::Operator),
+    ("reader", Role::Reader),
+    ("backup", Role::Backup),
+];
 
 /// Exit code of a refusal.
 const REFUSED: i32 = 5;
-
-/// Every command that calls the cluster, and its exit code by role. Codes other than 0 and 5 are a
-/// permitted call that finds nothing to do: there is no node `cp-9`, and a cluster of one has no
-/// other member for etcd's leadership.
-const PERMISSIONS: &[(&str, [i32; 4])] = &[
-    ("version", [0, 0, 0, 0]),
-    ("members", [0, 0, 0, 5]),
-    ("status", [0, 0, 0, 5]),
-    ("status -n cp-1", [0, 0, 0, 5]),
-    ("health", [0, 0, 0, 5]),
-    ("node remove cp-9", [1, 5, 5, 5]),
-    ("token create --role worker", [0, 5, 5, 5]),
-    ("token list", [0, 0, 0, 5]),
-    ("token revoke TOKEN", [0, 5, 5, 5]),
-    ("pki show", [0, 0, 0, 5]),
-    ("audit", [0, 0, 0, 5]),
-    ("etcd members", [0, 0, 0, 0]),
-    ("etcd status", [0, 0, 0, 0]),
-    ("etcd snapshot OUT/snapshot", [0, 0, 5, 0]),
-    ("etcd alarms", [0, 0, 0, 0]),
-    ("etcd alarms --disarm", [0, 0, 5, 5]),
-    ("etcd defrag", [0, 0, 5, 5]),
-    ("etcd forfeit-leadership", [1, 1, 5, 5]),
-    ("etcd client-config --out OUT/client", [0, 5, 5, 5]),
-];
 
 /// Private files from this size on are not searched: etcd preallocates its log with 64 MB of zeros.
 const LARGE: u64 = 8 << 20;
@@ -60,7 +43,7 @@ impl RoleContexts {
         fs::create_dir(&outputs)?;
         let operator = Self { machine, outputs };
         let mut keys = Vec::new();
-        for role in ROLES.into_iter().chain(["stranger"]) {
+        for role in ROLES.map(|(role, _)| role).into_iter().chain(["stranger"]) {
             keys.push((role, operator.key(role)?));
         }
         let token = operator.token()?;
@@ -135,26 +118,28 @@ fn every_role_may_do_what_the_table_says_and_no_secret_is_seen_anywhere() -> Res
         Ok(())
     })?;
 
+    every_call_has_a_row()?;
     let mut wrong = Vec::new();
-    for (run_line, codes) in PERMISSIONS {
-        for (role, code) in ROLES.into_iter().zip(codes) {
+    for Row { call, line: run_line, alone, .. } in CALLS {
+        for (role, of_contract) in ROLES {
+            let code = if call.roles().contains(&of_contract) { *alone } else { REFUSED };
             let output = operator.run_line(role, run_line)?;
-            let explained = *code != REFUSED || output.err.contains(role);
-            if output.code != Some(*code) || !explained {
+            let explained = code != REFUSED || output.err.contains(role);
+            if output.code != Some(code) || !explained {
                 wrong.push(format!(
                     "{role}: {run_line}: {:?}, not {code}: {}",
                     output.code, output.err
                 ));
             }
             // A new token is shown once, to its creator.
-            if *run_line != "token create --role worker" {
+            if *run_line != CREATE_TOKEN {
                 let file = format!("{role} {run_line}").replace(['/', ' '], "_");
                 fs::write(operator.outputs.join(file), format!("{}{}", output.out, output.err))?;
             }
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    for (run_line, _) in PERMISSIONS {
+    for Row { line: run_line, .. } in CALLS {
         let output = operator.run_line("stranger", run_line)?;
         ensure!(output.code == Some(REFUSED), "a stranger's {run_line}: {output:?}");
         ensure!(
@@ -176,7 +161,7 @@ fn secrets(operator: &RoleContexts, tokens: &[&str]) -> Result<Vec<(String, Vec<
         let (id, secret) = token.split_once('.').context("not a token")?;
         secrets.push((format!("the secret of the token {id}"), secret.into()));
     }
-    for role in ROLES {
+    for (role, _) in ROLES {
         let pem = fs::read_to_string(operator.context(role).join("operator.key"))?;
         let body: String = pem.lines().filter(|run_line| !run_line.starts_with("-----")).collect();
         // Bytes 18 to 44 of PKCS#8 for Ed25519 (RFC 8410): only the private half.

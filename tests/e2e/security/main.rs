@@ -2,6 +2,7 @@
 
 mod access;
 mod attacks;
+mod calls;
 mod etcd_access;
 mod floods;
 mod secrets;

@@ -1,5 +1,5 @@
 //! The contract in the `.proto` files as lines of text: one for each message, field, enum value and
-//! call. A later contract is compatible if it still has every line of a released one. Limits and
+//! call, and one for each of our options of a call. A later contract is compatible if it still has every line of a released one. Limits and
 //! meanings that only comments state are not part of it.
 
 use std::collections::BTreeSet;
@@ -11,6 +11,7 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet,
     ServiceDescriptorProto,
 };
+use protox::prost_reflect::DescriptorPool;
 
 /// A contract, one statement a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +21,16 @@ impl Contract {
     /// Compiles every `.proto` file below `folder`.
     pub fn compile(folder: &Path) -> Result<Self> {
         let files = proto_files(folder)?;
-        let compiled = protox::compile(&files, [folder]).map_err(|error| {
+        let compiled = protox::Compiler::new([folder]).and_then(|mut compiler| {
+            compiler.include_imports(true).open_files(&files)?;
+            Ok((compiler.file_descriptor_set(), compiler.descriptor_pool()))
+        });
+        let (files, pool) = compiled.map_err(|error| {
             anyhow::anyhow!("compile the .proto files in {}: {error:?}", folder.display())
         })?;
-        Ok(Self::of(&compiled))
+        let mut contract = Self::of(&files);
+        add_call_options(&mut contract.0, &pool);
+        Ok(contract)
     }
 
     /// Reads what [`Contract::to_text`] wrote.
@@ -132,5 +139,17 @@ fn add_service(lines: &mut BTreeSet<String>, package: &str, service: &ServiceDes
             service.name(),
             call.name()
         ));
+    }
+}
+
+/// The options that our files define, such as the roles that may make a call.
+fn add_call_options(lines: &mut BTreeSet<String>, pool: &DescriptorPool) {
+    for service in pool.services().filter(|service| service.full_name().starts_with("muster.")) {
+        for call in service.methods() {
+            for (option, value) in call.options().extensions() {
+                let (service, call) = (service.full_name(), call.name());
+                lines.insert(format!("option {service}/{call} {}: {value}", option.full_name()));
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `etcd alarms`.
 
 use clap::Args;
-use muster_messages::operator::{EtcdAlarm, EtcdAlarmsReply, EtcdAlarmsRequest};
+use muster_messages::operator::{EtcdAlarm, EtcdAlarmsReply, EtcdAlarmsRequest, EtcdDisarmRequest};
 use serde::Serialize;
 
 use crate::cli::failure::Failure;
@@ -18,12 +18,19 @@ pub(crate) struct Alarms {
 
 impl Alarms {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
-        let message = EtcdAlarmsRequest { disarm: self.disarm };
-        let EtcdAlarmsReply { alarms } = api
-            .call(CallKind::Idempotent, "list etcd's alarms", message, async |client, request| {
+        let EtcdAlarmsReply { alarms } = if self.disarm {
+            let (what, message) = ("disarm etcd's alarms", EtcdDisarmRequest {});
+            api.call(CallKind::Idempotent, what, message, async |client, request| {
+                client.etcd_disarm(request).await
+            })
+            .await?
+        } else {
+            let (what, message) = ("list etcd's alarms", EtcdAlarmsRequest {});
+            api.call(CallKind::Idempotent, what, message, async |client, request| {
                 client.etcd_alarms(request).await
             })
-            .await?;
+            .await?
+        };
         let alarms = alarms.into_iter().map(AlarmView::from).collect();
         Ok(out.show(&AlarmsView { disarmed: self.disarm, alarms })?)
     }

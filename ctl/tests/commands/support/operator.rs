@@ -1,6 +1,5 @@
 //! Operator service that answers from a script.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,9 +9,9 @@ use muster_messages::operator::{
     MembersReply, NodeStatusReply, RemoveNodeReply, StatusReply, Token, VersionReply,
 };
 use muster_pki::leaf::{self, Profile, public_key_of_request};
+use muster_services::BoxStream;
 use muster_services::operator::operator_server::Operator;
 use muster_types::wire::NODE_METADATA;
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::Cluster;
@@ -207,12 +206,10 @@ impl Operator for ScriptedOperator {
         Ok(Response::new(wire::EtcdStatusReply { members: vec![member] }))
     }
 
-    type EtcdSnapshotStream = Pin<Box<dyn Stream<Item = Result<EtcdSnapshotChunk, Status>> + Send>>;
-
     async fn etcd_snapshot(
         &self,
         request: Request<wire::EtcdSnapshotRequest>,
-    ) -> Reply<Self::EtcdSnapshotStream> {
+    ) -> Reply<BoxStream<EtcdSnapshotChunk>> {
         self.record_call("etcd_snapshot", &request).await?;
         let pieces = self.0.script.lock().unwrap().snapshot.clone();
         let pieces = pieces.into_iter().map(|body| Ok(EtcdSnapshotChunk { body }));

@@ -20,7 +20,8 @@ use crate::api::node_status::NodeStatusProvider;
 use crate::api::status::unavailable;
 use crate::etcd_clients::{EtcdClientError, EtcdClients};
 use crate::raft::Group;
-use muster_state::permissions::{AuthorizationError, Call};
+use muster_messages::Call;
+use muster_state::permissions::AuthorizationError;
 use muster_state::{Actor, ClusterState, Command, Outcome, Refusal, RefusalKind};
 
 /// Time limit for a node to answer a call about itself.
@@ -34,6 +35,14 @@ pub struct OperatorContext {
     pub(super) liveness: watch::Receiver<LivenessView>,
     endpoint: Endpoint,
     etcd: Mutex<EtcdClients>,
+}
+
+/// The author of a call, and the node that the call names.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) key: PublicKey,
+    /// A name or a node id; `None` for this node.
+    pub(super) node: Option<String>,
 }
 
 /// Rejects a key that is not an operator's, and a role that may not make the call.
@@ -66,9 +75,9 @@ impl OperatorContext {
         check_call(&self.group.state(), key, call)
     }
 
-    /// Finds a member by name; this node if `name` is `None`.
-    pub(super) fn node(&self, name: Option<&str>) -> Result<NodeId, Status> {
-        match name {
+    /// Finds the member that a call names; this node if it names none.
+    pub(super) fn target(&self, caller: &Caller) -> Result<NodeId, Status> {
+        match caller.node.as_deref() {
             None => Ok(self.group.me()),
             Some(name) => Ok(self.group.state().find(name).map_err(refusal_status)?.id),
         }

@@ -1,21 +1,22 @@
 //! Operator calls about etcd.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::join_all;
-use futures::{Stream, StreamExt as _};
 use muster_init::units::etcd::client::{
     Alarm, CallError, EtcdClient, EtcdMember, MemberClient, snapshot,
 };
 use muster_messages::operator as wire;
 use muster_pki::leaf::{self, Profile};
+use muster_services::BoxStream;
 use muster_types::etcd::{EtcdMemberId, url};
-use muster_types::{NodeId, PublicKey, Role, UnixMillis};
+use muster_types::{NodeId, Role, UnixMillis};
 use tonic::Status;
 
 use super::OperatorContext;
+use super::context::Caller;
 use crate::clock;
 use crate::etcd_clients;
 use muster_state::ClusterState;
@@ -26,8 +27,6 @@ const MAX_TTL: Duration = Duration::from_hours(24 * 30);
 
 /// Lifetime of a client certificate if the operator requests none.
 const DEFAULT_TTL: Duration = Duration::from_hours(1);
-
-type Pieces = Pin<Box<dyn Stream<Item = Result<wire::EtcdSnapshotChunk, Status>> + Send>>;
 
 impl OperatorContext {
     fn etcd(&self, state: &ClusterState) -> Result<EtcdClient, Status> {
@@ -40,13 +39,25 @@ impl OperatorContext {
         self.with_etcd(|clients| clients.member(state, node, clock::now()))
     }
 
-    pub(super) async fn etcd_members(&self) -> Result<wire::EtcdMembersReply, Status> {
+    pub(super) async fn etcd_members(
+        &self,
+        _: &Caller,
+        _: wire::EtcdMembersRequest,
+    ) -> Result<wire::EtcdMembersReply, Status> {
         let state = self.group.state();
         let listed = self.etcd(&state)?.members().await.map_err(|e| call_status(&e))?;
         Ok(wire::EtcdMembersReply { members: listed.into_iter().map(member).collect() })
     }
 
-    pub(super) async fn etcd_status(&self) -> Result<wire::EtcdStatusReply, Status> {
+    pub(super) async fn etcd_status(
+        &self,
+        _: &Caller,
+        _: wire::EtcdStatusRequest,
+    ) -> Result<wire::EtcdStatusReply, Status> {
+        self.status_of_etcd().await
+    }
+
+    pub(super) async fn status_of_etcd(&self) -> Result<wire::EtcdStatusReply, Status> {
         let state = self.group.state();
         let mut asked = Vec::new();
         for (node, _) in etcd_clients::members(&state) {
@@ -91,9 +102,10 @@ impl OperatorContext {
 
     pub(super) async fn etcd_snapshot(
         &self,
-        caller: PublicKey,
-        node: NodeId,
-    ) -> Result<Pieces, Status> {
+        caller: &Caller,
+        _: wire::EtcdSnapshotRequest,
+    ) -> Result<BoxStream<wire::EtcdSnapshotChunk>, Status> {
+        let node = self.target(caller)?;
         let state = self.group.state();
         let member = self.etcd_of(&state, &node)?;
         let pieces = snapshot::stream(&member).await.map_err(|e| call_status(&e))?;
@@ -106,32 +118,39 @@ impl OperatorContext {
 
     pub(super) async fn etcd_alarms(
         &self,
-        caller: PublicKey,
-        request: wire::EtcdAlarmsRequest,
+        _: &Caller,
+        _: wire::EtcdAlarmsRequest,
     ) -> Result<wire::EtcdAlarmsReply, Status> {
-        let state = self.group.state();
-        let client = self.etcd(&state)?;
+        self.alarms().await
+    }
+
+    pub(super) async fn etcd_disarm(
+        &self,
+        caller: &Caller,
+        _: wire::EtcdDisarmRequest,
+    ) -> Result<wire::EtcdAlarmsReply, Status> {
+        let client = self.etcd(&self.group.state())?;
         let alarms = client.alarms().await.map_err(|e| call_status(&e))?;
-        if request.disarm {
-            for alarm in &alarms {
-                client.disarm(*alarm).await.map_err(|e| call_status(&e))?;
-                self.record_audit(caller, "disarm etcd alarm", &alarm.kind.to_string()).await;
-            }
+        for alarm in &alarms {
+            client.disarm(*alarm).await.map_err(|e| call_status(&e))?;
+            self.record_audit(caller, "disarm etcd alarm", &alarm.kind.to_string()).await;
         }
-        let names = names(&client.members().await.map_err(|e| call_status(&e))?);
-        let alarm = |Alarm { member, kind }| wire::EtcdAlarm {
-            node: names.get(&member).cloned().unwrap_or_default(),
-            member_id: member.to_string(),
-            alarm: kind.to_string(),
-        };
-        Ok(wire::EtcdAlarmsReply { alarms: alarms.into_iter().map(alarm).collect() })
+        alarms_reply(&client, alarms).await
+    }
+
+    /// Returns the active alarms of all members.
+    pub(super) async fn alarms(&self) -> Result<wire::EtcdAlarmsReply, Status> {
+        let client = self.etcd(&self.group.state())?;
+        let alarms = client.alarms().await.map_err(|e| call_status(&e))?;
+        alarms_reply(&client, alarms).await
     }
 
     pub(super) async fn etcd_defrag(
         &self,
-        caller: PublicKey,
-        node: NodeId,
+        caller: &Caller,
+        _: wire::EtcdDefragRequest,
     ) -> Result<wire::EtcdDefragReply, Status> {
+        let node = self.target(caller)?;
         let state = self.group.state();
         let member = self.etcd_of(&state, &node)?;
         let before = member.status().await.map_err(|e| call_status(&e))?.db_size;
@@ -143,9 +162,10 @@ impl OperatorContext {
 
     pub(super) async fn etcd_forfeit_leadership(
         &self,
-        caller: PublicKey,
-        node: NodeId,
+        caller: &Caller,
+        _: wire::EtcdForfeitLeadershipRequest,
     ) -> Result<wire::EtcdForfeitLeadershipReply, Status> {
+        let node = self.target(caller)?;
         let state = self.group.state();
         let member = self.etcd_of(&state, &node)?;
         let listed = self.etcd(&state)?.members().await.map_err(|e| call_status(&e))?;
@@ -191,7 +211,7 @@ impl OperatorContext {
 
     pub(super) async fn etcd_client_config(
         &self,
-        caller: PublicKey,
+        caller: &Caller,
         request: wire::EtcdClientConfigRequest,
     ) -> Result<wire::EtcdClientConfigReply, Status> {
         let state = self.group.state();
@@ -202,7 +222,7 @@ impl OperatorContext {
         let key = leaf::public_key_of_request(&request.certificate_request)
             .map_err(|error| Status::invalid_argument(chain(&error)))?;
         let lifetime = lifetime(&request)?;
-        let name = state.operator(&caller).map_or("operator", |operator| &operator.name);
+        let name = state.operator(&caller.key).map_or("operator", |operator| &operator.name);
         let profile =
             Profile::EtcdClient { common_name: etcd_clients::common_name(name), lifetime };
         let leaf = leaf::issue(authority, &profile, &key, clock::now())
@@ -216,6 +236,20 @@ impl OperatorContext {
             expires_ms: UnixMillis::from(leaf.not_after).as_millis(),
         })
     }
+}
+
+/// Converts alarms to a reply, with the members' names.
+async fn alarms_reply(
+    client: &EtcdClient,
+    alarms: Vec<Alarm>,
+) -> Result<wire::EtcdAlarmsReply, Status> {
+    let names = names(&client.members().await.map_err(|e| call_status(&e))?);
+    let alarm = |Alarm { member, kind }| wire::EtcdAlarm {
+        node: names.get(&member).cloned().unwrap_or_default(),
+        member_id: member.to_string(),
+        alarm: kind.to_string(),
+    };
+    Ok(wire::EtcdAlarmsReply { alarms: alarms.into_iter().map(alarm).collect() })
 }
 
 /// Returns the requested lifetime of a client certificate.
@@ -282,8 +316,8 @@ mod tests {
     use muster_state::command::{Admit, FoundCluster, Founder};
     use muster_state::{Command, Outcome, TimestampedCommand};
 
-    const fn key(number: u8) -> PublicKey {
-        PublicKey::from_bytes([number; 32])
+    const fn key(number: u8) -> muster_types::PublicKey {
+        muster_types::PublicKey::from_bytes([number; 32])
     }
 
     fn founder(number: u8) -> Founder {

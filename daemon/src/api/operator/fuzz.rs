@@ -62,7 +62,7 @@ fn operator_request() {
         kind(2, &wire::RemoveNodeRequest { node: "cp-1".to_owned(), force: true }),
         kind(3, &wire::EtcdClientConfigRequest { ttl_ms: 1000, ..Default::default() }),
         kind(4, &wire::ListAuditRequest { limit: 10 }),
-        kind(5, &wire::EtcdAlarmsRequest { disarm: true }),
+        kind(5, &wire::EtcdDisarmRequest {}),
     ];
     let founded = founded();
     target("operator_request").seeds(seeds).memory(1 << 20, 128).run(move |bytes| {
@@ -86,7 +86,7 @@ fn operator_request() {
                 assert!(view::audit(&founded, request.limit).entries.len() <= limits::AUDIT);
                 Ok(())
             }),
-            _ => read(wire::EtcdAlarmsRequest::decode(body), |_| Ok(())),
+            _ => read(wire::EtcdDisarmRequest::decode(body), |_| Ok(())),
         }
     });
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use muster_messages::operator as wire;
-use muster_types::PublicKey;
 use tokio::time::timeout;
 use tonic::Status;
 
 use super::OperatorContext;
+use super::context::Caller;
 use muster_state::ClusterState;
 use muster_state::etcd::MemberPhase;
 
@@ -22,13 +22,19 @@ const READ_TIMEOUT: Duration = Duration::from_millis(1_500);
 const ETCD_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl OperatorContext {
-    pub(super) async fn health(&self, caller: &PublicKey) -> wire::HealthReply {
+    pub(super) async fn health(
+        &self,
+        caller: &Caller,
+        _: wire::HealthRequest,
+    ) -> Result<wire::HealthReply, Status> {
         let current = self.group.catch_up_within(READ_TIMEOUT).await;
         let state = current.as_ref().map_or_else(|_| self.group.state(), std::sync::Arc::clone);
         let leaderless: Vec<_> = current.err().map(|error| error.to_string()).into_iter().collect();
-        let (status, silent, alarms) =
-            tokio::join!(self.status(caller), self.etcd_unreachable(), self.alarms(caller));
-        let nodes = status.nodes;
+        let (nodes, silent, alarms) = tokio::join!(
+            self.status_of_all(&caller.key),
+            self.etcd_unreachable(),
+            self.etcd_alarms_of_all()
+        );
         let checks = vec![
             check("raft has a leader and a majority", &leaderless),
             check("every control-plane node votes in raft", &self.without_vote(&state)),
@@ -39,7 +45,7 @@ impl OperatorContext {
             check("etcd has no alarm", &alarms),
             check("clocks agree", &clocks(&nodes)),
         ];
-        wire::HealthReply { checks }
+        Ok(wire::HealthReply { checks })
     }
 
     fn without_vote(&self, state: &ClusterState) -> Vec<String> {
@@ -49,7 +55,7 @@ impl OperatorContext {
     }
 
     async fn etcd_unreachable(&self) -> Vec<String> {
-        match with_etcd_timeout(self.etcd_status()).await {
+        match with_etcd_timeout(self.status_of_etcd()).await {
             Ok(status) => status
                 .members
                 .into_iter()
@@ -60,9 +66,8 @@ impl OperatorContext {
         }
     }
 
-    async fn alarms(&self, caller: &PublicKey) -> Vec<String> {
-        let asked = self.etcd_alarms(*caller, wire::EtcdAlarmsRequest { disarm: false });
-        match with_etcd_timeout(asked).await {
+    async fn etcd_alarms_of_all(&self) -> Vec<String> {
+        match with_etcd_timeout(self.alarms()).await {
             Ok(alarms) => {
                 alarms.alarms.into_iter().map(|a| format!("{}: {}", a.node, a.alarm)).collect()
             }

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use muster_gossip::{Liveness, LivenessState};
 use muster_messages::operator as wire;
+use tonic::Status;
 
 use super::OperatorContext;
+use super::context::Caller;
 use muster_state::view::{self, LiveStatus, PeerLiveness};
 
 /// Time limit for a member listing to wait for a leader. After that, the listing is returned as
@@ -14,12 +16,16 @@ const LEADER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 impl OperatorContext {
     /// Lists the members. Without a leader, the reply states its maximum age instead of failing.
-    pub(super) async fn members(&self) -> wire::MembersReply {
+    pub(super) async fn members(
+        &self,
+        _: &Caller,
+        _: wire::MembersRequest,
+    ) -> Result<wire::MembersReply, Status> {
         let (state, stale_for) = match self.group.catch_up_within(LEADER_TIMEOUT).await {
             Ok(state) => (state, None),
             Err(_) => (self.group.state(), Some(self.group.leaderless_for())),
         };
-        view::members(&state, &self.seen(stale_for))
+        Ok(view::members(&state, &self.seen(stale_for)))
     }
 
     /// Returns this node's view of the other nodes that is not in the state.

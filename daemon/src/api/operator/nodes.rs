@@ -5,17 +5,16 @@ use std::time::Duration;
 use futures::future::join_all;
 use muster_gossip::{Liveness, LivenessState};
 use muster_init::units::etcd::client::CallErrorKind;
-use muster_messages::operator as wire;
+use muster_messages::{Call, operator as wire};
 use muster_types::etcd::EtcdMemberId;
 use muster_types::{NodeId, PublicKey, VERSION};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use super::OperatorContext;
-use super::context::{operator_actor, refusal_status};
+use super::context::{Caller, operator_actor, refusal_status};
 use crate::clock;
 use muster_state::command::Remove;
-use muster_state::permissions::Call;
 use muster_state::{ClusterState, Command, RemovalContext, RemovalStep, decide_removal};
 
 /// Time limit for a removal to wait for etcd, which changes its membership only with a leader. Its
@@ -27,12 +26,25 @@ const ETCD_RETRY_DELAY: Duration = Duration::from_millis(500);
 const ETCD_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl OperatorContext {
-    pub(super) fn version(&self) -> wire::VersionReply {
-        wire::VersionReply { version: VERSION.to_owned(), node: self.name(&self.group.me()) }
+    pub(super) async fn version(
+        &self,
+        _: &Caller,
+        _: wire::VersionRequest,
+    ) -> Result<wire::VersionReply, Status> {
+        let node = self.name(&self.group.me());
+        Ok(wire::VersionReply { version: VERSION.to_owned(), node })
+    }
+
+    pub(super) async fn status(
+        &self,
+        caller: &Caller,
+        _: wire::StatusRequest,
+    ) -> Result<wire::StatusReply, Status> {
+        Ok(wire::StatusReply { nodes: self.status_of_all(&caller.key).await })
     }
 
     /// Asks all members in parallel. Reports a member that does not answer as unreachable.
-    pub(super) async fn status(&self, caller: &PublicKey) -> wire::StatusReply {
+    pub(super) async fn status_of_all(&self, caller: &PublicKey) -> Vec<wire::NodeStatusReply> {
         let state = self.group.state();
         let mut asked = Vec::new();
         for member in state.members() {
@@ -40,7 +52,7 @@ impl OperatorContext {
         }
         let mut nodes = join_all(asked).await;
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        wire::StatusReply { nodes }
+        nodes
     }
 
     async fn status_or_unreachable(
@@ -49,7 +61,7 @@ impl OperatorContext {
         node: NodeId,
         name: String,
     ) -> wire::NodeStatusReply {
-        match self.node_status(caller, node).await {
+        match self.status_of(caller, node).await {
             Ok(status) => status,
             Err(status) => wire::NodeStatusReply {
                 name,
@@ -59,8 +71,16 @@ impl OperatorContext {
         }
     }
 
-    /// Returns the status of one node, with its clock offset to this node.
     pub(super) async fn node_status(
+        &self,
+        caller: &Caller,
+        _: wire::NodeStatusRequest,
+    ) -> Result<wire::NodeStatusReply, Status> {
+        self.status_of(&caller.key, self.target(caller)?).await
+    }
+
+    /// Returns the status of one node, with its clock offset to this node.
+    async fn status_of(
         &self,
         caller: &PublicKey,
         node: NodeId,
@@ -77,12 +97,12 @@ impl OperatorContext {
 
     pub(super) async fn remove_node(
         &self,
-        caller: PublicKey,
+        caller: &Caller,
         request: wire::RemoveNodeRequest,
     ) -> Result<wire::RemoveNodeReply, Status> {
         let state = self.current().await?;
         let node = state.find_for_removal(&request.node).map_err(refusal_status)?;
-        let remove = Remove { node, by: operator_actor(caller), force: request.force };
+        let remove = Remove { node, by: operator_actor(caller.key), force: request.force };
         // The decision comes before the first change.
         let plan = decide_removal(&state, &self.removal_context(), &remove);
         let plan = plan.map_err(refusal_status)?;
@@ -163,9 +183,14 @@ impl OperatorContext {
     }
 
     /// Returns the authorities, and the certificates of every node that answers.
-    pub(super) async fn show_pki(&self, caller: &PublicKey) -> Result<wire::ShowPkiReply, Status> {
+    pub(super) async fn show_pki(
+        &self,
+        caller: &Caller,
+        _: wire::ShowPkiRequest,
+    ) -> Result<wire::ShowPkiReply, Status> {
         let state = self.current().await?;
-        let nodes = self.status(caller).await.nodes.into_iter().map(|node| wire::NodeLeaves {
+        let nodes = self.status_of_all(&caller.key).await;
+        let nodes = nodes.into_iter().map(|node| wire::NodeLeaves {
             node: node.name,
             leaves: node.leaves,
             unreachable: node.unreachable,

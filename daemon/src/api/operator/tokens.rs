@@ -6,7 +6,7 @@ use muster_types::{DurationMillis, NodeName, PublicKey, Role, UnixMillis};
 use tonic::Status;
 
 use super::OperatorContext;
-use super::context::operator_actor;
+use super::context::{Caller, operator_actor};
 use crate::clock::cluster_now;
 use muster_state::command::{CreateToken, Grant, RevokeToken};
 use muster_state::{Command, Token, TokenStatus, view};
@@ -14,10 +14,10 @@ use muster_state::{Command, Token, TokenStatus, view};
 impl OperatorContext {
     pub(super) async fn create_token(
         &self,
-        caller: PublicKey,
+        caller: &Caller,
         request: wire::CreateTokenRequest,
     ) -> Result<wire::CreateTokenReply, Status> {
-        let create = parse_create_token(caller, request)?;
+        let create = parse_create_token(caller.key, request)?;
         let token = create.token.clone();
         self.propose(Command::CreateToken(create)).await?;
         let token = self.updated_token(&token, |_, _| true).await?;
@@ -26,11 +26,11 @@ impl OperatorContext {
 
     pub(super) async fn revoke_token(
         &self,
-        caller: PublicKey,
+        caller: &Caller,
         request: wire::RevokeTokenRequest,
     ) -> Result<wire::RevokeTokenReply, Status> {
         let token = parse_revoke_token(&request)?;
-        let revoke = RevokeToken { token: token.clone(), by: operator_actor(caller) };
+        let revoke = RevokeToken { token: token.clone(), by: operator_actor(caller.key) };
         self.propose(Command::RevokeToken(revoke)).await?;
         let revoked = |token: &Token, now| token.status(now) == TokenStatus::Revoked;
         let token = self.updated_token(&token, revoked).await?;
@@ -52,7 +52,11 @@ impl OperatorContext {
         Ok(view::token(id, token, cluster_now(&state)))
     }
 
-    pub(super) async fn list_tokens(&self) -> Result<wire::ListTokensReply, Status> {
+    pub(super) async fn list_tokens(
+        &self,
+        _: &Caller,
+        _: wire::ListTokensRequest,
+    ) -> Result<wire::ListTokensReply, Status> {
         let state = self.current().await?;
         Ok(view::tokens(&state, cluster_now(&state)))
     }

@@ -1,13 +1,15 @@
 //! Every command of `musterctl` that the run executes.
 
 use anyhow::{Result, ensure};
-use muster_tests::secrets::commands;
+use muster_tests::secrets::commands as listed_commands;
+
+use crate::calls::{CALLS, CREATE_TOKEN, every_call_has_a_row};
 
 pub(super) const FORMATS: [&str; 3] = ["table", "json", "yaml"];
 
-/// Every command with its allowed exit codes. A command of `musterctl` without a row fails the
-/// test. `TOKEN` is a token's id, `DIR` the operator's directory, `FORM` the output format.
-pub(super) const COMMANDS: &[(&str, &[i32])] = &[
+/// Every command that calls no cluster, with its allowed exit codes. `DIR` is the operator's directory,
+/// `FORM` the output format.
+const LOCAL: &[(&str, &[i32])] = &[
     ("init made-FORM --out DIR/made-FORM", &[0]),
     ("cluster create --control-planes 1 --workers 0 --name local-FORM --dir DIR/local-FORM", &[0]),
     ("cluster list", &[0]),
@@ -21,36 +23,24 @@ pub(super) const COMMANDS: &[(&str, &[i32])] = &[
     ("context show", &[0]),
     ("context remove added-FORM", &[0]),
     ("completion bash", &[0]),
-    ("version", &[0]),
-    ("members", &[0]),
-    ("status", &[0]),
-    ("status -n cp-2", &[0]),
-    ("health", &[0]),
-    ("token list", &[0]),
-    ("pki show", &[0]),
-    ("audit", &[0]),
-    ("etcd members", &[0]),
-    ("etcd status", &[0]),
-    ("etcd alarms", &[0]),
-    ("etcd alarms --disarm", &[0]),
-    ("etcd defrag -n cp-1", &[0]),
-    ("etcd forfeit-leadership", &[0]),
-    ("etcd snapshot DIR/snapshot-FORM", &[0]),
-    ("etcd client-config --out DIR/client-FORM", &[0]),
-    ("token revoke TOKEN", &[0, 1]),
-    ("node remove cp-9", &[1]),
 ];
 
 pub(super) const DESTROY: &str = "cluster destroy local-FORM";
 
-/// Command whose output is the secret. [`Run::token`] removes it, in every format.
-pub(super) const SHOWS_A_SECRET: &str = "token create";
+/// Returns every command with its allowed exit codes, except [`CREATE_TOKEN`]: its output is the secret,
+/// and [`Run::token`] removes it, in every format. `OUT` is a directory for files, `TOKEN` a token's id.
+pub(super) fn commands() -> impl Iterator<Item = (&'static str, &'static [i32])> {
+    let calls = CALLS.iter().filter(|row| row.line != CREATE_TOKEN);
+    LOCAL.iter().copied().chain(calls.map(|row| (row.line, row.in_cluster)))
+}
 
 /// Fails when `musterctl` has a command without a row.
 pub(super) fn every_command_has_a_row() -> Result<()> {
-    let rows = || COMMANDS.iter().map(|(line, _)| *line).chain([SHOWS_A_SECRET]);
+    every_call_has_a_row()?;
+    let rows = || commands().map(|(line, _)| line).chain([CREATE_TOKEN]);
     let is_of = |line: &str, command: &str| format!("{line} ").starts_with(&format!("{command} "));
-    let new = commands()?.into_iter().find(|command| !rows().any(|line| is_of(line, command)));
-    ensure!(new.is_none(), "`musterctl {}` has no row in COMMANDS", new.unwrap_or_default());
+    let new =
+        listed_commands()?.into_iter().find(|command| !rows().any(|line| is_of(line, command)));
+    ensure!(new.is_none(), "`musterctl {}` has no row in CALLS or LOCAL", new.unwrap_or_default());
     Ok(())
 }

@@ -25,7 +25,7 @@ use musterd::raft::types::RaftStorage;
 use openraft::{EntryPayload, RaftLogReader as _};
 use serde_json::{Value, json};
 
-use self::commands::{COMMANDS, DESTROY, FORMATS, every_command_has_a_row};
+use self::commands::{DESTROY, FORMATS, commands, every_command_has_a_row};
 use self::search::search_everything;
 
 /// Name of the token that is pasted whole in place of its id.
@@ -124,11 +124,14 @@ impl Run {
         let token = self.token("a revoked", &["--role", "worker"], "yaml")?;
         let id = token.split('.').next().context("a token")?.to_owned();
         let operator = self.cluster.operator.dir().display().to_string();
-        for (row, codes) in COMMANDS {
+        for format in FORMATS {
+            fs::create_dir_all(self.cluster.operator.dir().join(format!("out-{format}")))?;
+        }
+        for (row, codes) in commands() {
             for format in FORMATS {
-                let line =
-                    row.replace("TOKEN", &id).replace("DIR", &operator).replace("FORM", format);
-                if *row == DESTROY {
+                let line = row.replace("TOKEN", &id).replace("OUT", "DIR/out-FORM");
+                let line = line.replace("DIR", &operator).replace("FORM", format);
+                if row == DESTROY {
                     self.save_secrets_before_destroy(&format!("local-{format}"))?;
                 }
                 let words: Vec<&str> = line.split(' ').chain(["-o", format]).collect();

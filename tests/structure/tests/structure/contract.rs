@@ -15,7 +15,7 @@ fn released_file() -> PathBuf {
 }
 
 const HEAD: &str = "\
-# The released contract: messages, fields, enum values and calls of proto/messages. Written by
+# The released contract: messages, fields, enum values, calls and roles of proto/messages. Written by
 #     MUSTER_BLESS=1 cargo test --locked --workspace --test structure contract
 # A line that disappears here breaks every peer of an earlier version. See docs/release.md.
 ";
@@ -44,7 +44,10 @@ fn the_contract_still_says_what_was_released() -> Result<()> {
 const SMALL: &str = r#"
 syntax = "proto3";
 package muster.small.v1;
-service Small { rpc Get(Request) returns (stream Reply); }
+import "google/protobuf/descriptor.proto";
+service Small { rpc Get(Request) returns (stream Reply) { option (access) = {keys: ["a", "b"]}; } }
+message Access { repeated string keys = 1; }
+extend google.protobuf.MethodOptions { optional Access access = 50001; }
 message Request { string name = 1; repeated bytes keys = 2; optional uint64 limit = 3; }
 message Reply { oneof answer { string text = 1; Kind kind = 2; } map<string, Request> more = 4; }
 enum Kind { KIND_UNSPECIFIED = 0; KIND_ONE = 1; }
@@ -105,6 +108,9 @@ fn every_kind_of_breaking_change_is_found() -> Result<()> {
         ("(stream Reply)", "(Reply)", call()),
         ("rpc Get", "rpc Fetch", call()),
         ("package muster.small.v1", "package muster.small.v2", call()),
+        (r#"["a", "b"]"#, r#"["a"]"#, access()),
+        (r#"["a", "b"]"#, r#"["a", "b", "c"]"#, access()),
+        (r#" { option (access) = {keys: ["a", "b"]}; }"#, ";", access()),
     ];
     for (old, new, line) in changes {
         let found = broken(old, new)?;
@@ -116,6 +122,10 @@ fn every_kind_of_breaking_change_is_found() -> Result<()> {
 fn call() -> String {
     "call muster.small.v1.Small/Get muster.small.v1.Request -> stream muster.small.v1.Reply"
         .to_owned()
+}
+
+fn access() -> String {
+    r#"option muster.small.v1.Small/Get muster.small.v1.access: {keys:["a","b"]}"#.to_owned()
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! The commands of `musterctl` that call the cluster, with the call that decides whether a role may
+//! run them.
+
+use anyhow::{Result, ensure};
+use muster_messages::Call;
+
+/// A command that calls the cluster.
+pub(super) struct Row {
+    /// The call that the fewest roles may make.
+    pub(super) call: Call,
+    /// Its arguments. `OUT` is a directory for its files, `TOKEN` the id of a token.
+    pub(super) line: &'static str,
+    /// Exit code if the role suffices, in a cluster of one. Codes other than 0 are a permitted call
+    /// that finds nothing to do: there is no node `cp-9`, and a cluster of one has no other member for
+    /// etcd's leadership.
+    pub(super) alone: i32,
+    /// Exit codes of an admin in a cluster of several.
+    pub(super) in_cluster: &'static [i32],
+}
+
+const fn row(call: Call, line: &'static str, alone: i32, in_cluster: &'static [i32]) -> Row {
+    Row { call, line, alone, in_cluster }
+}
+
+pub(super) const CREATE_TOKEN: &str = "token create --role worker";
+
+/// Every command that calls the cluster. A call without a row fails the tests.
+pub(super) const CALLS: &[Row] = &[
+    row(Call::Version, "version", 0, &[0]),
+    row(Call::Members, "members", 0, &[0]),
+    row(Call::Status, "status", 0, &[0]),
+    row(Call::NodeStatus, "status -n cp-1", 0, &[0]),
+    row(Call::Health, "health", 0, &[0]),
+    row(Call::RemoveNode, "node remove cp-9", 1, &[1]),
+    row(Call::CreateToken, CREATE_TOKEN, 0, &[0]),
+    row(Call::ListTokens, "token list", 0, &[0]),
+    // In a cluster of several the token may have been revoked before.
+    row(Call::RevokeToken, "token revoke TOKEN", 0, &[0, 1]),
+    row(Call::ShowPki, "pki show", 0, &[0]),
+    row(Call::ListAudit, "audit", 0, &[0]),
+    row(Call::EtcdMembers, "etcd members", 0, &[0]),
+    row(Call::EtcdStatus, "etcd status", 0, &[0]),
+    row(Call::EtcdSnapshot, "etcd snapshot OUT/snapshot", 0, &[0]),
+    row(Call::EtcdAlarms, "etcd alarms", 0, &[0]),
+    row(Call::EtcdDisarm, "etcd alarms --disarm", 0, &[0]),
+    row(Call::EtcdDefrag, "etcd defrag", 0, &[0]),
+    row(Call::EtcdForfeitLeadership, "etcd forfeit-leadership", 1, &[0]),
+    row(Call::EtcdClientConfig, "etcd client-config --out OUT/client", 0, &[0]),
+];
+
+/// Fails when the operator API has a call without a row.
+pub(super) fn every_call_has_a_row() -> Result<()> {
+    for call in Call::ALL {
+        let has_row = CALLS.iter().any(|row| row.call == *call);
+        ensure!(has_row, "the call {} has no row in CALLS", call.as_str());
+    }
+    Ok(())
+}
