@@ -1,5 +1,5 @@
-//! Command line: arguments, one file per command, failures and exit codes. Commands do not know the
-//! arguments of the program, only their own.
+//! Command line: the list of commands, one file per command, failures and exit codes. Commands do not
+//! know the arguments of the program, only their own.
 
 mod args;
 mod audit;
@@ -20,15 +20,81 @@ mod version;
 
 use std::io::{self, Write};
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-pub(crate) use self::args::Cli;
-use self::args::{Command, Global};
+use self::args::Global;
+use self::audit::Audit;
+use self::cluster::Cluster;
+use self::completion::Completion;
+use self::context::ContextCommand;
+use self::etcd::Etcd;
 use self::failure::CommandError;
 pub(crate) use self::failure::{ExitCode, Failure};
+use self::health::Health;
+use self::init::Init;
+use self::members::Members;
+use self::node::Node;
+use self::pki::Pki;
+use self::status::Status;
+use self::token::TokenCommand;
+use self::version::Version;
 use crate::client::{Api, CALL_TIMEOUT};
 use crate::context::{ContextError, ContextStore};
 use crate::output::Output;
+
+/// Operates Muster clusters through any node, shows what each node waits for, and says what to do
+/// next.
+#[derive(Debug, Parser)]
+#[command(name = "musterctl", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Top-level commands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(Init),
+    Members(Members),
+    Status(Status),
+    Health(Health),
+    #[command(subcommand)]
+    Node(Node),
+    #[command(subcommand)]
+    Token(TokenCommand),
+    #[command(subcommand)]
+    Pki(Pki),
+    Audit(Audit),
+    #[command(subcommand)]
+    Etcd(Etcd),
+    #[command(subcommand)]
+    Cluster(Cluster),
+    #[command(subcommand)]
+    Context(ContextCommand),
+    Version(Version),
+    Completion(Completion),
+}
+
+impl Command {
+    /// Returns true if `--node` applies to this command.
+    fn takes_node(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Version(_) | Self::Pki(_) => true,
+            Self::Etcd(etcd) => etcd.takes_node(),
+            Self::Init(_)
+            | Self::Members(_)
+            | Self::Health(_)
+            | Self::Node(_)
+            | Self::Token(_)
+            | Self::Audit(_)
+            | Self::Cluster(_)
+            | Self::Context(_)
+            | Self::Completion(_) => false,
+        }
+    }
+}
 
 /// Error before any command runs.
 #[derive(Debug, thiserror::Error)]
@@ -89,4 +155,33 @@ fn api(global: &Global) -> Result<Api, ContextError> {
     let context = ContextStore::of_user()?.open(global.context.as_deref())?;
     let timeout = global.timeout.unwrap_or(CALL_TIMEOUT);
     Ok(Api::new(context, global.endpoints.clone(), global.node.as_deref(), timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_is_documented() {
+        fn check(command: &clap::Command, manual: &str) {
+            for argument in command.get_arguments() {
+                if let Some(long) = argument.get_long().filter(|l| !["help", "version"].contains(l))
+                {
+                    assert!(manual.contains(&format!("--{long}")), "--{long} is not in the manual");
+                }
+            }
+            for below in command.get_subcommands() {
+                assert!(manual.contains(below.get_name()), "{below} is not in the manual");
+                check(below, manual);
+            }
+        }
+        check(&Cli::command(), include_str!("../../../docs/guide/cli.md"));
+    }
 }
