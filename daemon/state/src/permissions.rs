@@ -97,7 +97,7 @@ mod tests {
     }
 
     const GUIDE: &str = "../../docs/guide/cli.md";
-    const REGENERATE: &str = "MUSTER_BLESS=1 cargo test -p muster-state permissions";
+    const REGENERATE: &str = "MUSTER_BLESS=1 cargo test --workspace --lib permissions";
 
     /// The table of calls and roles in the guide.
     fn table() -> String {
