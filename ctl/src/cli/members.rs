@@ -1,7 +1,8 @@
 //! `members`: lists the cluster's members.
 
 use clap::Args;
-use muster_messages::operator::{Member, MembersReply};
+use muster_messages::hello::NodeRole;
+use muster_messages::operator::{Member, MembersReply, member};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -16,7 +17,7 @@ pub(crate) struct Members {}
 impl Members {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let reply = api.list_members().await?;
-        let control_planes = reply.members.iter().filter(|m| m.role == "control-plane");
+        let control_planes = reply.members.iter().filter(|m| m.role() == NodeRole::ControlPlane);
         api.learn(control_planes.map(|m| m.address.clone()).collect());
         Ok(out.show(&MembersView::from(reply))?)
     }
@@ -68,14 +69,15 @@ impl From<MembersReply> for MembersView {
 impl From<Member> for MemberView {
     fn from(member: Member) -> Self {
         let Member { name, id, role, address, state, version, .. } = member;
+        let raft_role = non_empty(member::RaftRole::word_of(member.raft_role));
         Self {
             name,
             id,
-            role,
+            role: NodeRole::word_of(role),
             address,
-            state,
-            raft: RaftView { role: non_empty(member.raft_role), voter: member.raft_voter },
-            etcd: non_empty(member.etcd),
+            state: member::State::word_of(state),
+            raft: RaftView { role: raft_role, voter: member.raft_voter },
+            etcd: non_empty(member::EtcdPhase::word_of(member.etcd)),
             version,
             config_version: member.config_version,
             last_seen_ms: member.last_seen_ms,
@@ -129,22 +131,22 @@ mod tests {
         let member = |name: &str| Member {
             name: name.to_owned(),
             id: id.clone(),
-            role: "control-plane".to_owned(),
+            role: NodeRole::ControlPlane.into(),
             address: "10.0.0.1:50000".to_owned(),
-            state: "alive".to_owned(),
-            raft_role: "leader".to_owned(),
+            state: member::State::Alive.into(),
+            raft_role: member::RaftRole::Leader.into(),
             raft_voter: true,
-            etcd: "voter".to_owned(),
+            etcd: member::EtcdPhase::Voter.into(),
             version: "0.1.0".to_owned(),
             config_version: 1,
             last_seen_ms: Some(312),
         };
         let worker = Member {
-            role: "worker".to_owned(),
-            raft_role: String::new(),
+            role: NodeRole::Worker.into(),
+            raft_role: 0,
             raft_voter: false,
-            etcd: String::new(),
-            state: "down".to_owned(),
+            etcd: 0,
+            state: member::State::Down.into(),
             last_seen_ms: Some(75_000),
             ..member("worker-1")
         };

@@ -3,7 +3,9 @@
 use std::time::SystemTime;
 
 use clap::Subcommand;
-use muster_messages::operator::{Authority, Leaf, NodeLeaves, ShowPkiReply, ShowPkiRequest};
+use muster_messages::operator::{
+    Authority, AuthorityKind, Leaf, NodeLeaves, ShowPkiReply, ShowPkiRequest,
+};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -86,7 +88,7 @@ impl From<Leaf> for LeafView {
     fn from(leaf: Leaf) -> Self {
         Self {
             name: leaf.name,
-            authority: leaf.authority,
+            authority: AuthorityKind::word_of(leaf.authority),
             subject: leaf.subject,
             alternative_names: leaf.alternative_names,
             not_before: rfc3339(leaf.not_before_ms),
@@ -103,7 +105,7 @@ impl PkiView {
     fn of(reply: ShowPkiReply, now: SystemTime) -> Self {
         let ShowPkiReply { authorities, nodes, service_account_key } = reply;
         let authority = |a: Authority| AuthorityView {
-            name: a.name,
+            name: AuthorityKind::word_of(a.kind),
             subject: a.subject,
             not_before: rfc3339(a.not_before_ms),
             not_after: rfc3339(a.not_after_ms),
@@ -179,7 +181,7 @@ mod tests {
     fn the_pki_is_shown_in_every_form() {
         let leaf = Leaf {
             name: "node".to_owned(),
-            authority: "machine".to_owned(),
+            authority: AuthorityKind::Machine.into(),
             subject: "CN=cp-1".to_owned(),
             alternative_names: vec!["cp-1".to_owned(), "10.0.0.1".to_owned()],
             not_before_ms: 1_700_000_000_000,
@@ -188,7 +190,7 @@ mod tests {
             fingerprint: "ab".repeat(32),
         };
         let authority = Authority {
-            name: "machine".to_owned(),
+            kind: AuthorityKind::Machine.into(),
             subject: "CN=demo machine CA".to_owned(),
             not_before_ms: 1_700_000_000_000,
             not_after_ms: 1_700_086_400_000,

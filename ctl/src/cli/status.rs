@@ -2,7 +2,7 @@
 
 use clap::Args;
 use muster_messages::operator::{
-    NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, Unit,
+    NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, Unit, unit,
 };
 use serde::Serialize;
 
@@ -107,6 +107,7 @@ impl From<NodeStatusReply> for NodeView {
 impl From<Unit> for UnitView {
     fn from(unit: Unit) -> Self {
         let Unit { name, state, pid, restarts, last_exit } = unit;
+        let state = unit::State::word_of(state);
         let pid = (pid != 0).then_some(pid);
         Self { name, state, pid, restarts, last_exit: non_empty(last_exit) }
     }
@@ -175,7 +176,7 @@ mod tests {
     fn a_cluster_is_shown_in_every_form() {
         let etcd = Unit {
             name: "etcd".to_owned(),
-            state: "running".to_owned(),
+            state: unit::State::Running.into(),
             pid: 4711,
             restarts: 1,
             last_exit: "signal 9".to_owned(),

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
+use muster_messages::hello::NodeRole;
 use muster_messages::operator::{self, CreateTokenRequest, ListTokensRequest, RevokeTokenRequest};
 use muster_pki::token::{Token, TokenId, TokenIdError};
 use muster_types::{NodeName, Role};
@@ -100,7 +101,7 @@ impl Create {
         let message = CreateTokenRequest {
             id: token.id().to_string(),
             verifier: token.verifier().to_bytes().to_vec(),
-            roles: self.roles.iter().map(ToString::to_string).collect(),
+            roles: self.roles.iter().map(|role| NodeRole::from(*role).into()).collect(),
             ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX),
             uses_allowed: self.uses.unwrap_or(0),
             node_name: self.node_name.map(String::from).unwrap_or_default(),
@@ -161,8 +162,8 @@ impl From<operator::Token> for TokenView {
     fn from(token: operator::Token) -> Self {
         Self {
             id: token.id,
-            state: token.state,
-            roles: token.roles,
+            state: operator::token::State::word_of(token.state),
+            roles: token.roles.into_iter().map(NodeRole::word_of).collect(),
             expires: rfc3339(token.expires_ms),
             expires_ms: token.expires_ms,
             uses: token.uses,
@@ -230,14 +231,14 @@ mod tests {
     fn tokens_are_shown_in_every_form_without_secrets() {
         let token = operator::Token {
             id: "abcdefgh".to_owned(),
-            roles: vec!["worker".to_owned()],
+            roles: vec![NodeRole::Worker.into()],
             expires_ms: 1_700_003_600_000,
             uses_allowed: 3,
             uses: 1,
             node_name: String::new(),
             description: "rack 7".to_owned(),
             founding: false,
-            state: "valid".to_owned(),
+            state: operator::token::State::Valid.into(),
             created_ms: 1_700_000_000_000,
             created_by: "alice".to_owned(),
         };
@@ -247,7 +248,7 @@ mod tests {
             uses_allowed: 0,
             expires_ms: 0,
             description: String::new(),
-            roles: vec!["control-plane".to_owned(), "worker".to_owned()],
+            roles: vec![NodeRole::ControlPlane.into(), NodeRole::Worker.into()],
             ..token.clone()
         };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_messages::hello::{AnchorReply, AnchorRequest};
+use muster_messages::hello::{AnchorReply, AnchorRequest, NodeRole};
 use muster_pki::bundle::TrustBundle;
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
@@ -146,7 +146,7 @@ fn parse_reply(endpoint: &str, reply: AnchorReply) -> Result<BootstrapReply, Str
         return Ok(BootstrapReply::NotFormed(UnformedNode {
             endpoint: endpoint.to_owned(),
             name: node.name,
-            role: node.role,
+            role: NodeRole::word_of(node.role),
             version: node.version,
             waiting_for: node.waiting_for,
         }));
@@ -157,7 +157,7 @@ fn parse_reply(endpoint: &str, reply: AnchorReply) -> Result<BootstrapReply, Str
         return Ok(BootstrapReply::NotFormed(UnformedNode {
             endpoint: endpoint.to_owned(),
             name: node.name,
-            role: node.role,
+            role: NodeRole::word_of(node.role),
             version: node.version,
             waiting_for: match node.waiting_for.as_str() {
                 "" => "the cluster's authorities to be created".to_owned(),

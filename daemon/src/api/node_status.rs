@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, stream};
-use muster_init::units::{UnitName, UnitStatus};
+use muster_init::units::{UnitName, UnitPhase, UnitStatus};
 use muster_messages::operator as wire;
 use muster_pki::authority::AuthorityKind;
 use muster_pki::inspect::describe;
 use muster_pki::leaf::Leaf;
+use muster_state::view::authority_kind;
 use muster_transport::endpoint::Trust;
 use muster_types::{NodeName, Role, UnixMillis, VERSION};
 use prost::Message;
@@ -97,10 +98,22 @@ fn unit_message(name: UnitName, status: &UnitStatus) -> wire::Unit {
     });
     wire::Unit {
         name: name.to_string(),
-        state: status.phase.as_str().to_owned(),
+        state: unit_state(status.phase).into(),
         pid: status.pid.unwrap_or_default(),
         restarts: u32::try_from(status.restarts).unwrap_or(u32::MAX),
         last_exit: last_exit.unwrap_or_default(),
+    }
+}
+
+const fn unit_state(phase: UnitPhase) -> wire::unit::State {
+    match phase {
+        UnitPhase::Stopped => wire::unit::State::Stopped,
+        UnitPhase::Starting => wire::unit::State::Starting,
+        UnitPhase::Running => wire::unit::State::Running,
+        UnitPhase::BackingOff => wire::unit::State::BackingOff,
+        UnitPhase::Stopping => wire::unit::State::Stopping,
+        UnitPhase::Lost => wire::unit::State::Lost,
+        UnitPhase::Refused => wire::unit::State::Refused,
     }
 }
 
@@ -111,7 +124,7 @@ fn leaf_message(unit_leaf: UnitLeaf) -> Option<wire::Leaf> {
     let ms = |time| UnixMillis::from(time).as_millis();
     Some(wire::Leaf {
         name: name.to_owned(),
-        authority: authority.as_str().to_owned(),
+        authority: authority_kind(authority).into(),
         subject: described.subject,
         alternative_names: described.alternative_names,
         not_before_ms: ms(leaf.not_before),
@@ -140,7 +153,15 @@ mod tests {
         let _kubelet = status.register_unit(UnitName::new("kubelet"));
         let units = provider.reply().units;
         let listed: Vec<_> =
-            units.iter().map(|unit| (unit.name.as_str(), unit.state.as_str())).collect();
-        assert_eq!(listed, [("kubelet", "stopped")]);
+            units.iter().map(|unit| (unit.name.as_str(), unit.state().word())).collect();
+        assert_eq!(listed, [("kubelet", "stopped".to_owned())]);
+    }
+
+    #[test]
+    fn every_phase_of_a_unit_has_a_state_with_its_word() {
+        use UnitPhase::{BackingOff, Lost, Refused, Running, Starting, Stopped, Stopping};
+        let phases = [Stopped, Starting, Running, BackingOff, Stopping, Lost, Refused];
+        let words = phases.map(|phase| unit_state(phase).word()).join(" ");
+        assert_eq!(words, "stopped starting running backing-off stopping lost refused");
     }
 }

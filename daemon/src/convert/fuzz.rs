@@ -11,7 +11,7 @@ fn peer(number: u8) -> Peer {
     Peer {
         public_key: vec![number; 32],
         name: format!("cp-{number}"),
-        role: "control-plane".to_owned(),
+        role: muster_messages::hello::NodeRole::ControlPlane.into(),
         addresses: vec!["192.0.2.1:50000".to_owned()],
     }
 }

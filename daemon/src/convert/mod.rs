@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod fuzz;
 
-use muster_messages::hello::{Hint, Peer as WirePeer};
+use muster_messages::hello::{Hint, NodeRole, Peer as WirePeer};
 use muster_pki::identity;
 use muster_transport::endpoint::{Directory, Peer, Trust};
 use muster_types::address::{address_strings, parse_addresses};
@@ -20,7 +20,7 @@ fn parse_peer(message: &WirePeer) -> Option<Peer> {
     Some(Peer {
         public_key: PublicKey::try_from(message.public_key.as_slice()).ok()?,
         name: message.name.parse().ok()?,
-        role: message.role.parse().ok()?,
+        role: NodeRole::role_of(message.role)?,
         addresses: parse_addresses(&message.addresses),
     })
 }
@@ -30,7 +30,7 @@ pub fn peers(directory: &Directory) -> Vec<WirePeer> {
     let peer = |peer: &Peer| WirePeer {
         public_key: peer.public_key.to_vec(),
         name: peer.name.to_string(),
-        role: peer.role.to_string(),
+        role: NodeRole::from(peer.role).into(),
         addresses: address_strings(&peer.addresses),
     };
     directory.values().map(peer).collect()

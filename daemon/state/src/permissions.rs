@@ -2,23 +2,13 @@
 //! option `access` in `muster/operator/v1/operator.proto`.
 
 use muster_messages::Call;
-use muster_messages::operator::access;
 use muster_types::{OperatorRole, PublicKey};
 
 use super::{Actor, ClusterState, Refusal, RefusalKind};
 
 /// Returns true if an operator of this role may make this call.
 pub fn allowed(role: OperatorRole, call: Call) -> bool {
-    call.roles().contains(&access_role(role))
-}
-
-const fn access_role(role: OperatorRole) -> access::Role {
-    match role {
-        OperatorRole::Admin => access::Role::Admin,
-        OperatorRole::Operator => access::Role::Operator,
-        OperatorRole::Reader => access::Role::Reader,
-        OperatorRole::Backup => access::Role::Backup,
-    }
+    call.roles().contains(&role.into())
 }
 
 /// A call that the caller may not make.
@@ -59,6 +49,8 @@ impl ClusterState {
 
 #[cfg(test)]
 mod tests {
+    use muster_messages::operator::access;
+
     use super::*;
 
     const ROLES: [OperatorRole; 4] =

@@ -42,18 +42,6 @@ pub enum TokenStatus {
     Revoked,
 }
 
-impl TokenStatus {
-    /// The word that `musterctl token list` shows.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Valid => "valid",
-            Self::Expired => "expired",
-            Self::UsedUp => "used-up",
-            Self::Revoked => "revoked",
-        }
-    }
-}
-
 impl Token {
     /// The status at a time. Revoked takes precedence over expired, and expired over used up.
     pub fn status(&self, now: UnixMillis) -> TokenStatus {

@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster_messages::hello::refusal::Reason as WireReason;
-use muster_messages::hello::{Peer, Refusal as WireRefusal};
+use muster_messages::hello::{NodeRole, Peer, Refusal as WireRefusal};
 use muster_messages::node::View;
 use muster_messages::operator as wire;
+use muster_messages::operator::member::{EtcdPhase, RaftRole, State};
+use muster_pki::authority::AuthorityKind;
 use muster_pki::inspect;
 use muster_pki::token::TokenId;
 use muster_types::time::whole_millis;
 use muster_types::{NodeId, UnixMillis};
 
+use super::etcd::MemberPhase;
 use super::{AuditEntry, ClusterState, Member, Refusal, RefusalKind, Token, TokenStatus, limits};
 
 /// The view of the cluster for every member, workers included.
@@ -40,7 +43,7 @@ pub fn peers(state: &ClusterState) -> Vec<Peer> {
     let peer = |member: &Member| Peer {
         public_key: member.public_key.to_vec(),
         name: member.name.to_string(),
-        role: member.role.to_string(),
+        role: NodeRole::from(member.role).into(),
         addresses: member.addresses.iter().map(ToString::to_string).collect(),
     };
     state.members().map(peer).collect()
@@ -88,8 +91,7 @@ pub struct LiveStatus {
 /// The state of one node according to gossip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerLiveness {
-    /// "alive", "suspect", "down" or "unknown".
-    pub state: &'static str,
+    pub state: State,
     /// The time since the last message from it; `None` if there was none.
     pub silent_for: Option<Duration>,
 }
@@ -111,33 +113,63 @@ pub fn members(state: &ClusterState, live: &LiveStatus) -> wire::MembersReply {
 
 fn member(state: &ClusterState, live: &LiveStatus, member: &Member) -> wire::Member {
     let liveness = if member.id == live.me {
-        PeerLiveness { state: "alive", silent_for: Some(Duration::ZERO) }
+        PeerLiveness { state: State::Alive, silent_for: Some(Duration::ZERO) }
     } else {
-        let unknown = PeerLiveness { state: "unknown", silent_for: None };
+        let unknown = PeerLiveness { state: State::Unknown, silent_for: None };
         live.liveness.get(&member.id).copied().unwrap_or(unknown)
     };
     let raft_voter = live.voters.contains(&member.id);
     let raft_role = if !member.is_control_plane() {
-        ""
+        RaftRole::Unspecified
     } else if live.leader == Some(member.id) {
-        "leader"
+        RaftRole::Leader
     } else if raft_voter {
-        "follower"
+        RaftRole::Follower
     } else {
-        "learner"
+        RaftRole::Learner
     };
+    let plan = state.etcd().node(&member.id);
+    let etcd = plan.map_or(EtcdPhase::Unspecified, |plan| etcd_phase(plan.phase));
     wire::Member {
         name: member.name.to_string(),
         id: member.id.to_string(),
-        role: member.role.to_string(),
+        role: NodeRole::from(member.role).into(),
         address: member.addresses.first().map(ToString::to_string).unwrap_or_default(),
-        state: liveness.state.to_owned(),
-        raft_role: raft_role.to_owned(),
+        state: liveness.state.into(),
+        raft_role: raft_role.into(),
         raft_voter,
-        etcd: state.etcd().node(&member.id).map_or("", |r| r.phase.as_str()).to_owned(),
+        etcd: etcd.into(),
         version: member.version.clone(),
         config_version: member.config_version.0,
         last_seen_ms: liveness.silent_for.map(whole_millis),
+    }
+}
+
+const fn etcd_phase(phase: MemberPhase) -> EtcdPhase {
+    match phase {
+        MemberPhase::Founding | MemberPhase::Waiting => EtcdPhase::Waiting,
+        MemberPhase::Learner { .. } => EtcdPhase::Learner,
+        MemberPhase::Voter { .. } => EtcdPhase::Voter,
+        MemberPhase::Lost { .. } => EtcdPhase::Lost,
+    }
+}
+
+const fn token_state(status: TokenStatus) -> wire::token::State {
+    match status {
+        TokenStatus::Valid => wire::token::State::Valid,
+        TokenStatus::Expired => wire::token::State::Expired,
+        TokenStatus::UsedUp => wire::token::State::UsedUp,
+        TokenStatus::Revoked => wire::token::State::Revoked,
+    }
+}
+
+/// The value of an authority in a message.
+pub const fn authority_kind(kind: AuthorityKind) -> wire::AuthorityKind {
+    match kind {
+        AuthorityKind::Machine => wire::AuthorityKind::Machine,
+        AuthorityKind::Etcd => wire::AuthorityKind::Etcd,
+        AuthorityKind::Kubernetes => wire::AuthorityKind::Kubernetes,
+        AuthorityKind::FrontProxy => wire::AuthorityKind::FrontProxy,
     }
 }
 
@@ -154,14 +186,14 @@ pub fn token(id: &TokenId, token: &Token, now: UnixMillis) -> wire::Token {
     let grant = &token.grant;
     wire::Token {
         id: id.to_string(),
-        roles: grant.roles.iter().map(ToString::to_string).collect(),
+        roles: grant.roles.iter().map(|role| NodeRole::from(*role).into()).collect(),
         expires_ms: token.expires_at.map_or(0, UnixMillis::as_millis),
         uses_allowed: grant.uses_allowed.unwrap_or(0),
         uses: token.uses,
         node_name: grant.node_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         description: grant.description.clone(),
         founding: token.founding,
-        state: token.status(now).as_str().to_owned(),
+        state: token_state(token.status(now)).into(),
         created_ms: token.created_at.as_millis(),
         created_by: token.created_by.clone(),
     }
@@ -191,7 +223,7 @@ pub fn authorities(state: &ClusterState) -> wire::ShowPkiReply {
         // The certificate was parsed when the authority was created or read.
         let described = inspect::describe(authority.certificate()).ok()?;
         Some(wire::Authority {
-            name: authority.kind().to_string(),
+            kind: authority_kind(authority.kind()).into(),
             subject: described.subject,
             not_before_ms: UnixMillis::from(described.not_before).as_millis(),
             not_after_ms: UnixMillis::from(described.not_after).as_millis(),
@@ -203,5 +235,41 @@ pub fn authorities(state: &ClusterState) -> wire::ShowPkiReply {
         authorities: authorities.collect(),
         nodes: Vec::new(),
         service_account_key: held.service_account.fingerprint(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_types::etcd::EtcdMemberId;
+
+    use super::*;
+
+    #[test]
+    fn every_status_of_a_token_has_a_state_with_its_word() {
+        use TokenStatus::{Expired, Revoked, UsedUp, Valid};
+        let words = [Valid, Expired, UsedUp, Revoked].map(|status| token_state(status).word());
+        assert_eq!(words, ["valid", "expired", "used-up", "revoked"]);
+    }
+
+    #[test]
+    fn every_authority_has_a_value_with_its_word() {
+        use AuthorityKind::{Etcd, FrontProxy, Kubernetes, Machine};
+        for kind in [Machine, Etcd, Kubernetes, FrontProxy] {
+            assert_eq!(authority_kind(kind).word(), kind.as_str());
+        }
+    }
+
+    #[test]
+    fn every_phase_of_an_etcd_member_has_a_value_with_its_word() {
+        let member_id = EtcdMemberId(1);
+        for phase in [
+            MemberPhase::Founding,
+            MemberPhase::Waiting,
+            MemberPhase::Learner { member_id },
+            MemberPhase::Voter { member_id },
+            MemberPhase::Lost { member_id: None },
+        ] {
+            assert_eq!(etcd_phase(phase).word(), phase.as_str());
+        }
     }
 }

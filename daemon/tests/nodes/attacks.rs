@@ -327,7 +327,7 @@ async fn a_used_up_token_keeps_its_last_session() -> Test {
     session.prove(&token).await?;
     let me = muster_messages::hello::Candidate {
         name: "n4".to_owned(),
-        role: "worker".to_owned(),
+        role: muster_messages::hello::NodeRole::Worker.into(),
         addresses: vec![lab.nodes[3].plan.address.to_string()],
         version: "0.1.0".to_owned(),
         ..Default::default()

@@ -28,7 +28,7 @@ fn me(lab: &Lab, at: usize, name: &str, role: Role) -> JoinRequest {
     JoinRequest {
         candidate: Some(Candidate {
             name: name.to_owned(),
-            role: role.to_string(),
+            role: muster_messages::hello::NodeRole::from(role).into(),
             addresses: vec![lab.nodes[at].plan.address.to_string()],
             version: "0.1.0".to_owned(),
             ..Candidate::default()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use muster_messages::hello::{self, candidate::State};
+use muster_messages::hello::{self, NodeRole, candidate::State};
 use muster_types::limits::{
     MAX_ADDRESSES, MAX_BIRTH_FIELDS, MAX_FIELD_NAME, MAX_FIELD_VALUE, MAX_HINTS,
 };
@@ -88,7 +88,7 @@ impl Candidate {
         Ok(Self {
             public_key,
             name: wire.name.parse().map_err(|_| CandidateError("the name is not a node name"))?,
-            role: wire.role.parse().map_err(|_| CandidateError("the role is unknown"))?,
+            role: NodeRole::role_of(wire.role).ok_or(CandidateError("the role is unknown"))?,
             addresses: addresses.map_err(|_| CandidateError("an address is not ip:port"))?,
             epoch: wire.epoch,
             state,
@@ -104,7 +104,7 @@ impl Candidate {
         };
         hello::Candidate {
             name: self.name.to_string(),
-            role: self.role.to_string(),
+            role: NodeRole::from(self.role).into(),
             addresses: self.addresses.iter().take(MAX_ADDRESSES).map(ToString::to_string).collect(),
             version: muster_types::VERSION.to_owned(),
             birth_fields: self.birth_fields.clone().into_iter().collect(),

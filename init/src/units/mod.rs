@@ -71,21 +71,6 @@ pub enum UnitPhase {
     Refused,
 }
 
-impl UnitPhase {
-    /// Returns the word that operators see.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::BackingOff => "backing-off",
-            Self::Stopping => "stopping",
-            Self::Lost => "lost",
-            Self::Refused => "refused",
-        }
-    }
-}
-
 /// Health according to the unit's last probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnitHealth {

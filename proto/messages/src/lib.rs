@@ -11,6 +11,7 @@
 )]
 
 mod calls;
+mod enums;
 
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 

@@ -123,7 +123,7 @@ async fn join(host: &Host, joining: &Joining, number: u32) -> Result<()> {
     session.prove(&joining.token).await?;
     let me = Candidate {
         name: format!("joiner-{number}"),
-        role: "worker".to_owned(),
+        role: muster_messages::hello::NodeRole::Worker.into(),
         addresses: vec![endpoint.local_address()?.to_string()],
         version: muster_types::VERSION.to_owned(),
         state: candidate::State::Fresh.into(),

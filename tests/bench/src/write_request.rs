@@ -14,7 +14,7 @@ pub fn write_request() -> CreateTokenRequest {
     let mut request = CreateTokenRequest {
         id: token.id().to_string(),
         verifier: token.verifier().to_bytes().to_vec(),
-        roles: vec!["worker".to_owned()],
+        roles: vec![muster_messages::hello::NodeRole::Worker.into()],
         ttl_ms: 1,
         ..CreateTokenRequest::default()
     };

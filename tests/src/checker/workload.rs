@@ -131,7 +131,7 @@ impl Client {
         let request = CreateTokenRequest {
             id: token.id().to_string(),
             verifier: token.verifier().to_bytes().to_vec(),
-            roles: vec!["worker".to_owned()],
+            roles: vec![muster_messages::hello::NodeRole::Worker.into()],
             description: value.to_string(),
             ..CreateTokenRequest::default()
         };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use muster_messages::operator::member::State;
 use muster_types::error::chain;
 use muster_types::{DEFAULT_PORT, NodeName, Role};
 use serde::Serialize;
@@ -243,7 +244,7 @@ async fn check_cluster(api: &mut Api, record: &ClusterRecord) -> Result<(), Vec<
         .nodes
         .iter()
         .filter(|node| {
-            !reply.members.iter().any(|m| m.name == node.name.as_str() && m.state == "alive")
+            !reply.members.iter().any(|m| m.name == node.name.as_str() && m.state() == State::Alive)
         })
         .map(|node| Problem::of(node.name.to_string(), "is not an alive member yet"))
         .collect();

@@ -90,7 +90,7 @@ impl Cluster {
     fn anchor(&self, waiting_for: Option<&str>) -> AnchorReply {
         let node = Candidate {
             name: "cp-1".to_owned(),
-            role: "control-plane".to_owned(),
+            role: muster_messages::hello::NodeRole::ControlPlane.into(),
             version: "0.1.0".to_owned(),
             waiting_for: waiting_for.unwrap_or_default().to_owned(),
             ..Candidate::default()

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use muster_kit::now;
+use muster_messages::hello::NodeRole;
+use muster_messages::operator::member::{RaftRole, State};
 use muster_messages::operator::{
     self as wire, Check, EtcdClientConfigReply, EtcdSnapshotChunk, HealthReply, Member,
     MembersReply, NodeStatusReply, RemoveNodeReply, StatusReply, Token, VersionReply,
@@ -60,15 +62,17 @@ pub(crate) fn id_of(name: &str) -> String {
     if name == "cp-1" { "a".repeat(52) } else { "b".repeat(52) }
 }
 
-fn member(name: &str, role: &str) -> Member {
+fn member(name: &str, role: NodeRole) -> Member {
+    let is_worker = role == NodeRole::Worker;
+    let raft_role = if is_worker { RaftRole::Unspecified } else { RaftRole::Leader };
     Member {
         name: name.to_owned(),
         id: id_of(name),
-        role: role.to_owned(),
+        role: role.into(),
         address: "127.0.0.9:50000".to_owned(),
-        state: "alive".to_owned(),
-        raft_role: if role == "worker" { "" } else { "leader" }.to_owned(),
-        raft_voter: role != "worker",
+        state: State::Alive.into(),
+        raft_role: raft_role.into(),
+        raft_voter: !is_worker,
         version: "0.1.0".to_owned(),
         config_version: 1,
         ..Member::default()
@@ -86,7 +90,10 @@ impl Operator for ScriptedOperator {
     async fn members(&self, request: Request<wire::MembersRequest>) -> Reply<MembersReply> {
         self.record_call("members", &request).await?;
         Ok(Response::new(MembersReply {
-            members: vec![member("cp-1", "control-plane"), member("worker-1", "worker")],
+            members: vec![
+                member("cp-1", NodeRole::ControlPlane),
+                member("worker-1", NodeRole::Worker),
+            ],
             leader: "cp-1".to_owned(),
             cluster_name: "demo".to_owned(),
             cluster_id: self.0.id.to_string(),
@@ -150,7 +157,7 @@ impl Operator for ScriptedOperator {
             node_name: asked.node_name,
             description: asked.description,
             expires_ms: i64::try_from(asked.ttl_ms).unwrap(),
-            state: "valid".to_owned(),
+            state: wire::token::State::Valid.into(),
             ..Token::default()
         };
         Ok(Response::new(wire::CreateTokenReply { token: Some(token) }))

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use muster_messages::hello::refusal::Reason;
 use muster_messages::hello::{
     Admitted, AnchorReply, BirthMessage, Candidate, Credentials, GreetReply, GreetRequest,
-    JoinReply, JoinRequest, Redirect, Refusal, RenewReply, candidate, join_reply, renew_reply,
+    JoinReply, JoinRequest, NodeRole, Redirect, Refusal, RenewReply, candidate, join_reply,
+    renew_reply,
 };
 use muster_pki::token::{Token, TokenId, Verifier};
 use muster_transport::endpoint::{Caller, Trust};
@@ -96,7 +97,7 @@ impl HelloService {
         let cluster_id = cluster.map(ClusterId::to_vec).unwrap_or_default();
         Candidate {
             name: self.node_status.name.to_string(),
-            role: self.node_status.role.to_string(),
+            role: NodeRole::from(self.node_status.role).into(),
             addresses: address_strings(&self.status().addresses().borrow()),
             version: VERSION.to_owned(),
             state: candidate::State::Member.into(),
@@ -126,7 +127,8 @@ impl HelloService {
         let refuse = |reason: Reason, message: String| {
             join_reply::Outcome::Refused(Refusal { reason: reason.into(), message })
         };
-        let (Ok(name), Ok(role)) = (me.name.parse::<NodeName>(), me.role.parse()) else {
+        let (Ok(name), Some(role)) = (me.name.parse::<NodeName>(), NodeRole::role_of(me.role))
+        else {
             return refuse(Reason::Invalid, "invalid node name or role".to_owned());
         };
         let mut addresses = parse_addresses(&me.addresses);

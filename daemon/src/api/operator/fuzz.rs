@@ -50,7 +50,7 @@ fn operator_request() {
     let create = wire::CreateTokenRequest {
         id: "abcdefgh27".to_owned(),
         verifier: vec![2; 64],
-        roles: vec!["worker".to_owned()],
+        roles: vec![muster_messages::hello::NodeRole::Worker.into()],
         ttl_ms: 60_000,
         uses_allowed: 1,
         node_name: "worker-1".to_owned(),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use muster_gossip::{Liveness, LivenessState};
 use muster_messages::operator as wire;
+use muster_messages::operator::member::State;
 use tonic::Status;
 
 use super::OperatorContext;
@@ -47,10 +48,10 @@ impl OperatorContext {
 /// Converts the liveness of a peer. A peer that was never heard has no time of silence.
 fn peer_liveness(seen: &Liveness, now: Instant) -> PeerLiveness {
     let state = match seen.state {
-        LivenessState::Alive => "alive",
-        LivenessState::Suspect => "suspect",
-        LivenessState::Down => "down",
-        LivenessState::Unknown => "unknown",
+        LivenessState::Alive => State::Alive,
+        LivenessState::Suspect => State::Suspect,
+        LivenessState::Down => State::Down,
+        LivenessState::Unknown => State::Unknown,
     };
     let silent_for = seen.last_heard.map(|heard| now.saturating_duration_since(heard));
     PeerLiveness { state, silent_for }
@@ -66,12 +67,15 @@ mod tests {
         let now = tokio::time::Instant::now().into_std();
         let mut seen =
             Liveness { state: LivenessState::Unknown, last_heard: None, generation: 0, meta: None };
-        assert_eq!(peer_liveness(&seen, now), PeerLiveness { state: "unknown", silent_for: None });
+        assert_eq!(
+            peer_liveness(&seen, now),
+            PeerLiveness { state: State::Unknown, silent_for: None }
+        );
         seen = Liveness { state: LivenessState::Alive, last_heard: Some(now), ..seen };
         let later = now + Duration::from_secs(2);
         assert_eq!(
             peer_liveness(&seen, later),
-            PeerLiveness { state: "alive", silent_for: Some(Duration::from_secs(2)) }
+            PeerLiveness { state: State::Alive, silent_for: Some(Duration::from_secs(2)) }
         );
     }
 }

@@ -1,8 +1,9 @@
 //! Operator calls about join tokens. The state checks the bounds of each command.
 
+use muster_messages::hello::NodeRole;
 use muster_messages::operator as wire;
 use muster_pki::token::{TokenId, Verifier};
-use muster_types::{DurationMillis, NodeName, PublicKey, Role, UnixMillis};
+use muster_types::{DurationMillis, NodeName, PublicKey, UnixMillis};
 use tonic::Status;
 
 use super::OperatorContext;
@@ -72,9 +73,13 @@ pub(super) fn parse_create_token(
     };
     let token: TokenId = request.id.parse().map_err(|e| invalid(&e))?;
     let verifier = Verifier::from_bytes(&request.verifier).map_err(|e| invalid(&e))?;
-    let roles = request.roles.iter().map(|role| role.parse::<Role>());
+    let roles = request.roles.iter().map(|role| {
+        NodeRole::role_of(*role).ok_or_else(|| {
+            Status::invalid_argument(format!("token create: no node role has the number {role}"))
+        })
+    });
     let grant = Grant {
-        roles: roles.collect::<Result<_, _>>().map_err(|e| invalid(&e))?,
+        roles: roles.collect::<Result<_, _>>()?,
         ttl: (request.ttl_ms != 0).then_some(DurationMillis::from_millis(request.ttl_ms)),
         uses_allowed: (request.uses_allowed != 0).then_some(request.uses_allowed),
         node_name: match request.node_name.as_str() {

@@ -66,7 +66,7 @@ impl MemberPhase {
         }
     }
 
-    /// The word that `musterctl members` shows.
+    /// The word for it in messages to people.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Founding | Self::Waiting => "waiting",

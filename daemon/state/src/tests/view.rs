@@ -1,3 +1,6 @@
+use muster_messages::hello::NodeRole;
+use muster_messages::operator::member::State;
+use muster_messages::operator::token;
 use std::time::Duration;
 
 use muster_messages::hello::refusal::Reason as WireReason;
@@ -26,11 +29,11 @@ fn the_view_of_members_holds_what_they_need_and_no_secret() {
     assert_eq!(view.cluster_name, "demo");
     assert_eq!(view.cluster_id, vec![9; 32]);
     assert_eq!(view.config_version, 1);
-    let mut names: Vec<_> =
-        view.members.iter().map(|m| (m.name.as_str(), m.role.as_str())).collect();
+    let mut names: Vec<_> = view.members.iter().map(|m| (m.name.as_str(), m.role())).collect();
     names.sort_unstable();
-    let control_plane = "control-plane";
-    let expected = [("node-1", control_plane), ("node-2", control_plane), ("node-4", "worker")];
+    let control_plane = NodeRole::ControlPlane;
+    let expected =
+        [("node-1", control_plane), ("node-2", control_plane), ("node-4", NodeRole::Worker)];
     assert_eq!(names, expected);
     assert_eq!(view.removed, [id(3).to_vec()]);
     assert_eq!(view.token_ids, ["foundingaa", "tokenaaaaa"]);
@@ -70,11 +73,19 @@ fn members_are_listed_by_name_with_what_gossip_and_raft_say() {
     replica.done(Command::Admit(admit(5, Role::ControlPlane)));
     let mut live = LiveStatus { me: id(1), leader: Some(id(2)), ..LiveStatus::default() };
     live.voters = [id(1), id(2), id(3)].into();
-    live.liveness
-        .insert(id(4), PeerLiveness { state: "down", silent_for: Some(Duration::from_secs(9)) });
+    live.liveness.insert(
+        id(4),
+        PeerLiveness { state: State::Down, silent_for: Some(Duration::from_secs(9)) },
+    );
     let reply = view::members(&replica.state, &live);
     let row = |m: &muster_messages::operator::Member| {
-        let words = [&m.name, &m.role, &m.state, &m.raft_role, &m.etcd].map(String::as_str);
+        let words = [
+            m.name.clone(),
+            m.role().word(),
+            m.state().word(),
+            m.raft_role().word(),
+            m.etcd().word(),
+        ];
         let seen = m.last_seen_ms.map_or_else(|| "never".to_owned(), |ms| ms.to_string());
         format!("{} {seen}", words.join(" "))
     };
@@ -112,12 +123,12 @@ fn tokens_are_listed_without_their_verifiers() {
     let [founding, limited] = reply.tokens.as_slice() else { panic!("two tokens") };
     assert_eq!((founding.id.as_str(), founding.founding, founding.uses), ("foundingaa", true, 1));
     assert_eq!((founding.expires_ms, founding.uses_allowed), (0, 0));
-    assert_eq!(limited.roles, ["control-plane", "worker"]);
+    assert_eq!(limited.roles, [NodeRole::ControlPlane, NodeRole::Worker].map(i32::from));
     assert_eq!((limited.expires_ms, limited.uses_allowed), (now + 1_000, 2));
-    assert_eq!((limited.node_name.as_str(), limited.state.as_str()), ("node-8", "valid"));
+    assert_eq!((limited.node_name.as_str(), limited.state()), ("node-8", token::State::Valid));
     assert_eq!((limited.created_by.as_str(), limited.created_ms), ("admin", now));
     let later = view::tokens(&replica.state, replica.now.saturating_add(Duration::from_secs(1)));
-    assert_eq!(later.tokens[1].state, "expired");
+    assert_eq!(later.tokens[1].state(), token::State::Expired);
 }
 
 #[test]
@@ -134,7 +145,7 @@ fn the_newest_audit_entries_are_listed_oldest_first() {
 fn authorities_are_listed_with_their_certificates_only() {
     let replica = four_nodes();
     let reply = view::authorities(&replica.state);
-    let names: Vec<_> = reply.authorities.iter().map(|a| a.name.as_str()).collect();
+    let names: Vec<_> = reply.authorities.iter().map(|a| a.kind().word()).collect();
     assert_eq!(names, ["machine", "etcd", "kubernetes", "front-proxy"]);
     for authority in &reply.authorities {
         assert!((authority.not_before_ms..authority.not_after_ms).contains(&START.as_millis()));

@@ -22,7 +22,7 @@ fn kind(number: u8, message: &impl prost::Message) -> Vec<u8> {
 fn hello() {
     let me = WireCandidate {
         name: "cp-1".to_owned(),
-        role: "control-plane".to_owned(),
+        role: muster_messages::hello::NodeRole::ControlPlane.into(),
         addresses: vec!["192.0.2.1:50000".to_owned(), "[fd00::1]:50000".to_owned()],
         version: "0.1.0".to_owned(),
         birth_fields: [("cluster.expect".to_owned(), "3".to_owned())].into(),

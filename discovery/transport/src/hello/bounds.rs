@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use muster_messages::hello::{Candidate, GreetRequest, Hint, JoinRequest};
+use muster_messages::hello::{Candidate, GreetRequest, Hint, JoinRequest, NodeRole};
+use muster_types::NodeName;
 use muster_types::limits::{
     MAX_ADDRESSES, MAX_BIRTH_FIELDS, MAX_FIELD_NAME, MAX_FIELD_VALUE, MAX_HINTS, MAX_VERSION,
     MAX_WAITING_FOR,
 };
-use muster_types::{NodeName, Role};
 use tonic::Status;
 
 fn invalid(what: &str) -> Status {
@@ -31,7 +31,7 @@ pub fn join(request: &JoinRequest) -> Result<(), Status> {
 fn candidate(candidate: Option<&Candidate>) -> Result<(), Status> {
     let me = candidate.ok_or_else(|| invalid("the sender is missing"))?;
     require(me.name.parse::<NodeName>().is_ok(), "the sender's name is not a node name")?;
-    require(me.role.parse::<Role>().is_ok(), "the sender's role is unknown")?;
+    require(NodeRole::role_of(me.role).is_some(), "the sender's role is unknown")?;
     addresses(&me.addresses)?;
     require(me.version.len() <= MAX_VERSION, "the version is longer than 64 bytes")?;
     require(me.waiting_for.len() <= MAX_WAITING_FOR, "waiting_for is longer than 1024 bytes")?;
@@ -60,7 +60,7 @@ mod tests {
     fn me() -> Candidate {
         Candidate {
             name: "cp-1".to_owned(),
-            role: "control-plane".to_owned(),
+            role: NodeRole::ControlPlane.into(),
             addresses: vec!["192.0.2.1:50000".to_owned()],
             ..Candidate::default()
         }
@@ -78,7 +78,8 @@ mod tests {
         let fields = |n: usize, len: usize| (0..n).map(move |i| (i.to_string(), "x".repeat(len)));
         let wrong = [
             Candidate { name: "Not A Name".to_owned(), ..me() },
-            Candidate { role: "leader".to_owned(), ..me() },
+            Candidate { role: 0, ..me() },
+            Candidate { role: 3, ..me() },
             Candidate { addresses: vec!["192.0.2.1:1".to_owned(); 17], ..me() },
             Candidate { addresses: vec!["host:1".to_owned()], ..me() },
             Candidate { version: "x".repeat(65), ..me() },

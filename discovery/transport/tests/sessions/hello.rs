@@ -5,14 +5,18 @@ use std::time::Duration;
 use muster_kit::cable::Cable;
 use muster_kit::{TestNode, bounded, until, within};
 use muster_messages::hello::{
-    AnchorRequest, Candidate, GreetRequest, JoinRequest, ProveRequest, RenewRequest,
+    AnchorRequest, Candidate, GreetRequest, JoinRequest, NodeRole, ProveRequest, RenewRequest,
 };
 use muster_pki::token::Token;
 use muster_transport::hello::{ProveError, RejectReason};
 use tonic::Code;
 
 fn me() -> Candidate {
-    Candidate { name: "cp-1".to_owned(), role: "control-plane".to_owned(), ..Candidate::default() }
+    Candidate {
+        name: "cp-1".to_owned(),
+        role: NodeRole::ControlPlane.into(),
+        ..Candidate::default()
+    }
 }
 
 fn greeting() -> GreetRequest {
