@@ -7,7 +7,7 @@ use std::sync::Arc;
 use muster_types::{ConfigVersion, LogIndex, NodeId, NodeName, PublicKey, Role, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::etcd::EtcdReport;
+use super::etcd::report::EtcdReport;
 use super::{ApplyContext, ClusterState, Refusal, RefusalKind, limits};
 use muster_pki::token::TokenId;
 

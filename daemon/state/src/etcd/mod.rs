@@ -6,34 +6,23 @@
 //! [`next_step`] decides the next step. No code here connects to etcd.
 
 mod change;
+pub(crate) mod report;
 #[cfg(test)]
 mod simulation;
 mod step;
 
 use std::collections::BTreeMap;
 
-use muster_types::etcd::{
-    DataState, EtcdGeneration, EtcdMemberId, EtcdPeer, InitialClusterState, peer_url,
-};
+use muster_types::etcd::{EtcdGeneration, EtcdMemberId, EtcdPeer, InitialClusterState, peer_url};
 use muster_types::{LogIndex, NodeId};
 use serde::{Deserialize, Serialize};
 
 pub use change::EtcdChange;
+pub use report::EtcdReport;
 pub use step::{EtcdObservation, ObservedMember, Step, next_step};
 
 use super::quorum::Voters;
 use super::{ApplyContext, ClusterState, Member};
-
-/// A control-plane node's report about its own etcd.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EtcdReport {
-    /// The generation that the report is about; reports about an earlier one are ignored.
-    pub generation: EtcdGeneration,
-    pub data: DataState,
-    /// The version of the etcd binary.
-    #[serde(default)]
-    pub version: String,
-}
 
 /// The progress of a node towards a voting etcd member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
