@@ -54,6 +54,8 @@ for crate in daemon:musterd ctl:musterctl; do
   cargo cyclonedx --quiet --format json --spec-version 1.5 --manifest-path "${crate%:*}/Cargo.toml" \
     --override-filename "${crate#*:}.cdx"
 done
+# As in the binaries: the same document on every machine.
+sed -i "s|$work/a|/muster|g" daemon/musterd.cdx.json ctl/musterctl.cdx.json
 mkdir "$dist"
 cp target/release/musterd target/release/musterctl daemon/musterd.cdx.json ctl/musterctl.cdx.json \
   deploy/musterd.service deploy/muster.sysctl.conf LICENSE "$dist"
