@@ -97,7 +97,8 @@ mod tests {
             "| call | admin | operator | reader | backup |\n|---|---|---|---|---|\n".to_owned();
         for call in Call::ALL {
             let marks = ROLES.map(|role| if allowed(role, *call) { "yes" } else { "" });
-            text += &format!("| `{}` | {} |\n", call.as_str(), marks.join(" | "));
+            let row = format!("| `{}` | {} |\n", call.as_str(), marks.join(" | "));
+            text.push_str(&row);
         }
         text
     }

@@ -26,6 +26,7 @@ const ETCD_RETRY_DELAY: Duration = Duration::from_millis(500);
 const ETCD_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl OperatorContext {
+    #[expect(clippy::unused_async, reason = "every call is dispatched in the same form")]
     pub(super) async fn version(
         &self,
         _: &Caller,

@@ -74,7 +74,7 @@ fn enter(replica: &mut Replica, number: u8, etcd: Etcd) {
     match etcd {
         Etcd::Founding => {}
         Etcd::Voter => {
-            change(EtcdChange::Started { node, generation: EtcdGeneration::FIRST, member_id })
+            change(EtcdChange::Started { node, generation: EtcdGeneration::FIRST, member_id });
         }
         Etcd::Waiting => change(EtcdChange::Removed { node, generation: EtcdGeneration::FIRST }),
         Etcd::Learner => {
