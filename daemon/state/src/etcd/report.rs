@@ -1,4 +1,4 @@
-//! What a node reports about its etcd. Knows neither the plan nor the members.
+//! A node's report about its etcd. Knows neither the plan nor the members.
 
 use muster_types::etcd::{DataState, EtcdGeneration};
 use serde::{Deserialize, Serialize};
