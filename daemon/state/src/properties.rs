@@ -174,14 +174,14 @@ fn check_etcd(state: &ClusterState) -> Result<(), TestCaseError> {
     for (node, _) in plan.nodes() {
         prop_assert!(state.member(node).is_some(), "only members are in the etcd plan");
     }
-    for (node, _) in plan.pending_removals() {
+    for (node, _) in plan.leftover_members() {
         prop_assert!(state.is_removed(node), "only removed nodes have pending removals");
     }
     let learners = plan.nodes().filter(|(_, r)| matches!(r.phase, MemberPhase::Learner { .. }));
     prop_assert!(learners.count() <= 1, "one learner at a time");
     let held = plan.nodes().filter_map(|(_, r)| r.phase.member_id());
     let held: Vec<_> =
-        held.chain(plan.pending_removals().filter_map(|(_, d)| d.member_id)).collect();
+        held.chain(plan.leftover_members().filter_map(|(_, d)| d.member_id)).collect();
     let distinct: BTreeSet<_> = held.iter().collect();
     prop_assert_eq!(held.len(), distinct.len(), "an etcd member belongs to one node");
     Ok(())

@@ -33,10 +33,10 @@ pub fn rejection_queue() -> (mpsc::Sender<Rejection>, mpsc::Receiver<Rejection>)
     mpsc::channel(QUEUE_CAPACITY)
 }
 
-/// Time in which the same peer with the same token is recorded once.
+/// Time in which the same rejection (address, claimed identity, reason) is recorded once.
 const DEDUP_WINDOW: Duration = Duration::from_hours(1);
 
-/// Maximum number of peers remembered for that.
+/// Maximum number of rejections remembered for that.
 const MAX_REMEMBERED: usize = 1024;
 
 /// Key of equal rejections: source address, claimed identity, reason.

@@ -107,7 +107,7 @@ fn outside_etcd(state: &ClusterState) -> Vec<String> {
     findings.extend(
         state
             .etcd()
-            .pending_removals()
+            .leftover_members()
             .map(|(_, gone)| format!("{} was removed but is still a member", gone.peer.name)),
     );
     if state.authorities().is_none() {

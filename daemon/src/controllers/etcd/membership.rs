@@ -61,7 +61,7 @@ pub async fn run(group: Group, liveness: LivenessWatch, stop: CancellationToken)
 /// Returns true if every control-plane node votes in etcd, at its planned peer URL.
 fn is_converged(state: &ClusterState) -> bool {
     let plan = state.etcd();
-    plan.pending_removals().len() == 0
+    plan.leftover_members().len() == 0
         && plan.nodes().all(|(node, record)| {
             matches!(record.phase, MemberPhase::Voter { .. })
                 && state.etcd_peer_url(node).as_ref() == Some(&record.peer.url)

@@ -5,7 +5,7 @@ use muster_types::NodeId;
 use muster_types::etcd::{DataState, EtcdGeneration, EtcdMemberId};
 use serde::{Deserialize, Serialize};
 
-use super::{EtcdPlan, EtcdReport, MemberPhase, NodePlan, PendingRemoval};
+use super::{EtcdPlan, EtcdReport, LeftoverMember, MemberPhase, NodePlan};
 use crate::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, limits};
 
 /// One transition of the etcd plan.
@@ -79,13 +79,13 @@ impl EtcdPlan {
         {
             return Err(stale(change, "another node is the learner"));
         }
-        if let Some(removal) = self.pending_removals.get(&node) {
+        if let Some(removal) = self.leftover_members.get(&node) {
             let gone =
                 matches!(change, EtcdChange::Removed { .. }) && removal.generation == generation;
             if !gone {
                 return Err(stale(change, "the node was removed"));
             }
-            self.pending_removals.remove(&node);
+            self.leftover_members.remove(&node);
             return Ok(Outcome::Done);
         }
         let Some(node_plan) = self.nodes.get_mut(&node) else {
@@ -97,10 +97,10 @@ impl EtcdPlan {
     /// The node that has this etcd member.
     fn node_of_member(&self, member_id: EtcdMemberId) -> Option<NodeId> {
         let of_member = |r: &&NodePlan| r.phase.member_id() == Some(member_id);
-        let of_removal = |d: &&PendingRemoval| d.member_id == Some(member_id);
+        let of_removal = |d: &&LeftoverMember| d.member_id == Some(member_id);
         let member = self.nodes.iter().find(|(_, r)| of_member(r)).map(|(node, _)| *node);
         let removal =
-            || self.pending_removals.iter().find(|(_, d)| of_removal(d)).map(|(node, _)| *node);
+            || self.leftover_members.iter().find(|(_, d)| of_removal(d)).map(|(node, _)| *node);
         member.or_else(removal)
     }
 

@@ -87,7 +87,7 @@ impl NodePlan {
 
 /// The etcd member of a removed node, until etcd has removed it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PendingRemoval {
+pub struct LeftoverMember {
     /// `None` if the node was removed before its member was seen.
     pub member_id: Option<EtcdMemberId>,
     pub generation: EtcdGeneration,
@@ -104,7 +104,7 @@ pub struct EtcdPlan {
     /// The initial cluster, fixed by the birth certificate.
     founders: BTreeMap<NodeId, EtcdPeer>,
     nodes: BTreeMap<NodeId, NodePlan>,
-    pending_removals: BTreeMap<NodeId, PendingRemoval>,
+    leftover_members: BTreeMap<NodeId, LeftoverMember>,
 }
 
 /// A node's task in the etcd plan.
@@ -134,8 +134,8 @@ impl EtcdPlan {
     }
 
     /// Removed nodes whose etcd members are not removed yet.
-    pub fn pending_removals(&self) -> impl ExactSizeIterator<Item = (&NodeId, &PendingRemoval)> {
-        self.pending_removals.iter()
+    pub fn leftover_members(&self) -> impl ExactSizeIterator<Item = (&NodeId, &LeftoverMember)> {
+        self.leftover_members.iter()
     }
 
     /// The initial cluster; never changes.
@@ -170,7 +170,7 @@ impl EtcdPlan {
     fn peers(&self) -> Vec<EtcdPeer> {
         let held = self.nodes.values().filter(|r| !matches!(r.phase, MemberPhase::Waiting));
         let mut peers: Vec<_> = held.map(|r| r.peer.clone()).collect();
-        peers.extend(self.pending_removals.values().map(|d| d.peer.clone()));
+        peers.extend(self.leftover_members.values().map(|d| d.peer.clone()));
         peers.sort();
         peers
     }
@@ -203,13 +203,13 @@ impl EtcdPlan {
         {
             return;
         }
-        let removal = PendingRemoval {
+        let removal = LeftoverMember {
             member_id: node_plan.phase.member_id(),
             generation: node_plan.generation,
             peer: node_plan.peer,
             learner: matches!(node_plan.phase, MemberPhase::Learner { .. }),
         };
-        self.pending_removals.insert(*node, removal);
+        self.leftover_members.insert(*node, removal);
     }
 
     /// The voters by the plan. Lost members and those of removed nodes do not answer.
@@ -219,7 +219,7 @@ impl EtcdPlan {
             MemberPhase::Lost { .. } => Some((*node, false)),
             MemberPhase::Waiting | MemberPhase::Learner { .. } => None,
         });
-        let removed = self.pending_removals.iter().filter(|(_, removal)| !removal.learner);
+        let removed = self.leftover_members.iter().filter(|(_, removal)| !removal.learner);
         planned.chain(removed.map(|(node, _)| (*node, false))).collect()
     }
 }

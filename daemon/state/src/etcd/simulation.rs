@@ -104,7 +104,7 @@ impl World {
             })
             .map(|(node, _)| *node)
             .or_else(|| {
-                plan.pending_removals()
+                plan.leftover_members()
                     .find(|(_, d)| {
                         of_id(d.member_id)
                             || (d.member_id.is_none() && d.peer.name.as_str() == member.name)
@@ -368,7 +368,7 @@ fn run_events(founders: u8, events: &[Event]) -> Result<(), TestCaseError> {
     prop_assert_eq!(last, Some(None), "no end of steps");
     let plan = world.replica.state.etcd().clone();
     prop_assert!(world.has_quorum());
-    prop_assert_eq!(plan.pending_removals().len(), 0);
+    prop_assert_eq!(plan.leftover_members().len(), 0);
     for node in world.replica.state.control_plane_ids() {
         let record = plan.node(&node).unwrap();
         let MemberPhase::Voter { member_id } = record.phase else {

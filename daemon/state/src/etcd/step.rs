@@ -75,7 +75,7 @@ impl Planner<'_> {
         let nodes =
             self.plan.nodes().find_map(|(node, node_plan)| self.unrecorded_change(node, node_plan));
         let removal = || {
-            self.plan.pending_removals().find_map(|(node, removal)| {
+            self.plan.leftover_members().find_map(|(node, removal)| {
                 let seen = match removal.member_id {
                     Some(member_id) => self.member(member_id),
                     None => self.unassigned(&removal.peer.name),
@@ -148,7 +148,7 @@ impl Planner<'_> {
 
     /// Removes a member that should not exist, if the quorum holds without it.
     fn remove(&self) -> Option<Step> {
-        let removal = self.plan.pending_removals().filter_map(|(node, removal)| {
+        let removal = self.plan.leftover_members().filter_map(|(node, removal)| {
             let member_id = match removal.member_id {
                 Some(member_id) => member_id,
                 None => self.unassigned(&removal.peer.name)?.member_id,
@@ -245,13 +245,13 @@ impl Planner<'_> {
             && (self.plan.nodes().any(|(_, r)| by_name(r.phase) && named(&r.peer))
                 || self
                     .plan
-                    .pending_removals()
+                    .leftover_members()
                     .any(|(_, d)| d.member_id.is_none() && named(&d.peer)))
     }
 
     fn is_assigned(&self, member_id: EtcdMemberId) -> bool {
         self.plan.nodes().any(|(_, r)| r.phase.member_id() == Some(member_id))
-            || self.plan.pending_removals().any(|(_, d)| d.member_id == Some(member_id))
+            || self.plan.leftover_members().any(|(_, d)| d.member_id == Some(member_id))
     }
 
     /// The voters by etcd's list. One that is about to be removed counts as silent.
@@ -269,7 +269,7 @@ impl Planner<'_> {
             MemberPhase::Lost { member_id: None } => r.peer.name.as_str() == member.name,
             _ => false,
         });
-        lost || self.plan.pending_removals().any(|(_, d)| match d.member_id {
+        lost || self.plan.leftover_members().any(|(_, d)| match d.member_id {
             Some(member_id) => member_id == member.member_id,
             None => d.peer.name.as_str() == member.name && !self.is_assigned(member.member_id),
         })

@@ -210,7 +210,7 @@ fn a_late_transition_is_refused_and_changes_nothing() {
 fn a_removed_node_leaves_its_etcd_member_to_be_removed() {
     let mut replica = three_voters_and_a_fourth();
     replica.done(remove(3));
-    let removals: Vec<_> = replica.state.etcd().pending_removals().collect();
+    let removals: Vec<_> = replica.state.etcd().leftover_members().collect();
     assert_eq!(
         (removals.len(), removals[0].0, removals[0].1.member_id),
         (1, &id(3), Some(etcd_id(3)))
@@ -218,7 +218,7 @@ fn a_removed_node_leaves_its_etcd_member_to_be_removed() {
     assert_eq!(replica.state.etcd().assignment(&id(3)), Assignment::Nothing);
     assert_eq!(replica.refused(started(3)).kind, RefusalKind::Stale);
     replica.done(removed(3, FIRST));
-    assert_eq!(replica.state.etcd().pending_removals().len(), 0);
+    assert_eq!(replica.state.etcd().leftover_members().len(), 0);
     assert_eq!(replica.refused(removed(3, FIRST)).kind, RefusalKind::Stale);
 }
 
@@ -228,15 +228,15 @@ fn a_node_removed_while_it_waits_again_leaves_its_name() {
     let mut replica = three_voters_and_a_fourth();
     replica.done(removed(3, FIRST));
     replica.done(remove(3));
-    let removals: Vec<_> = replica.state.etcd().pending_removals().collect();
+    let removals: Vec<_> = replica.state.etcd().leftover_members().collect();
     assert_eq!((removals.len(), removals[0].1.member_id), (1, None));
     replica.done(removed(3, SECOND));
-    assert_eq!(replica.state.etcd().pending_removals().len(), 0);
+    assert_eq!(replica.state.etcd().leftover_members().len(), 0);
 }
 
 #[test]
 fn a_node_removed_while_it_waits_leaves_nothing() {
     let mut replica = three_voters_and_a_fourth();
     replica.done(remove(4));
-    assert_eq!(replica.state.etcd().pending_removals().len(), 0);
+    assert_eq!(replica.state.etcd().leftover_members().len(), 0);
 }

@@ -1,4 +1,5 @@
-//! Commit mark: the number of the last acknowledged commit, in a separate file.
+//! Commit mark: the number of the engine's last acknowledged commit (not Raft's commit index), in a
+//! separate file.
 //!
 //! An engine recovers from a torn tail by dropping it. It cannot distinguish a tail torn by a power
 //! cut (never acknowledged) from one that was corrupted or truncated later (acknowledged). The mark

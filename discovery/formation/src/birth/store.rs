@@ -22,7 +22,7 @@ pub const FILE: &str = "birth";
 /// First bytes of a record file; the last one is the version of the format.
 const MAGIC: &[u8; 8] = b"MBIRTH\0\x01";
 
-/// Far above the largest record: nine founders with sixteen addresses each, certified twice.
+/// Far above the largest record: seven founders with sixteen addresses each, certified twice.
 const MAX_BYTES: u64 = 256 << 10;
 
 const CHECKSUM: usize = 32;

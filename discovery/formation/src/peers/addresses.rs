@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use muster_types::NodeId;
 
-use super::{ADDRESS_GRACE, GREET_INTERVAL, MAX_ADDRESSES, PEER_TTL, PeerTable, REDIAL_DELAY};
+use super::{
+    ADDRESS_GRACE, GREET_INTERVAL, MAX_DIALLED_ADDRESSES, PEER_TTL, PeerTable, REDIAL_DELAY,
+};
 
 /// State of one address to dial.
 #[derive(Debug, Clone)]
@@ -67,7 +69,7 @@ impl PeerTable {
         let is_own = self.own.candidate.addresses.contains(&address)
             || self.self_addresses.contains(&address);
         let is_full =
-            self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&address);
+            self.addresses.len() >= MAX_DIALLED_ADDRESSES && !self.addresses.contains_key(&address);
         if is_own || is_full || address.port() == 0 || address.ip().is_unspecified() {
             return None;
         }

@@ -49,7 +49,7 @@ pub const GREET_INTERVAL: Duration = Duration::from_millis(500);
 pub const REDIAL_DELAY: Duration = Duration::from_secs(1);
 
 /// Maximum number of addresses to dial, from all sources.
-pub const MAX_ADDRESSES: usize = 512;
+pub const MAX_DIALLED_ADDRESSES: usize = 512;
 
 /// Maximum number of known peers.
 pub const MAX_PEERS: usize = 512;

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::rpc::http2::Service;
 
-/// Authentication state of one session. Its handle is put into the extensions of every request of
-/// the session.
+/// Decides which calls a session may make that no certificate authenticates. Its handle is put into
+/// the extensions of every request of the session.
 pub trait SessionAuth: Clone + Send + Sync + 'static {
     /// Returns true if the peer may make this call now. `path` is the full gRPC method.
     fn may_call(&self, path: &str) -> bool;

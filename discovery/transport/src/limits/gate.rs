@@ -20,7 +20,7 @@ const RETRY_THRESHOLD: usize = 32;
 
 /// Decision on a first packet.
 #[derive(Debug)]
-pub(crate) enum Decision {
+pub(crate) enum HandshakeDecision {
     /// Begin the handshake.
     Accept(HandshakePermit),
     /// Ask for address validation.
@@ -66,19 +66,19 @@ impl Gate {
         }
     }
 
-    pub(crate) fn acquire(&self, request: HandshakeRequest) -> Decision {
+    pub(crate) fn acquire(&self, request: HandshakeRequest) -> HandshakeDecision {
         let HandshakeRequest { source, is_member_address, is_validated } = request;
         let class = if is_member_address { Class::Member } else { Class::Other };
         let is_loaded = self.classes.held_by(&class) >= RETRY_THRESHOLD
             || self.sources.held_by(&source) >= MAX_PER_SOURCE / 2;
         if !is_validated && is_loaded {
-            return Decision::Retry;
+            return HandshakeDecision::Retry;
         }
         match (self.classes.try_acquire(class), self.sources.try_acquire(source)) {
             (Some(class), Some(source)) => {
-                Decision::Accept(HandshakePermit { _class: class, _source: source })
+                HandshakeDecision::Accept(HandshakePermit { _class: class, _source: source })
             }
-            _ => Decision::Refuse,
+            _ => HandshakeDecision::Refuse,
         }
     }
 }
@@ -99,8 +99,8 @@ mod tests {
 
     fn accepted(gate: &Gate, request: HandshakeRequest) -> Option<HandshakePermit> {
         match gate.acquire(request) {
-            Decision::Accept(permit) => Some(permit),
-            Decision::Retry | Decision::Refuse => None,
+            HandshakeDecision::Accept(permit) => Some(permit),
+            HandshakeDecision::Retry | HandshakeDecision::Refuse => None,
         }
     }
 
@@ -109,8 +109,8 @@ mod tests {
         let gate = Gate::new();
         let decisions: Vec<_> = (0..2000).map(|host| gate.acquire(request_from(host))).collect();
         let (first, rest) = decisions.split_at(32);
-        assert!(first.iter().all(|decision| matches!(decision, Decision::Accept(_))));
-        assert!(rest.iter().all(|decision| matches!(decision, Decision::Retry)));
+        assert!(first.iter().all(|decision| matches!(decision, HandshakeDecision::Accept(_))));
+        assert!(rest.iter().all(|decision| matches!(decision, HandshakeDecision::Retry)));
         assert_eq!((0..2000).filter(|host| gate.sources.held_by(&from(*host)) > 0).count(), 32);
         let honest = HandshakeRequest { is_validated: true, ..request_from(5000) };
         assert!(accepted(&gate, honest).is_some());
@@ -122,7 +122,7 @@ mod tests {
         let flood = HandshakeRequest { is_validated: true, ..request_from(1) };
         let permits: Vec<_> = (0..2000).filter_map(|_| accepted(&gate, flood)).collect();
         assert_eq!(permits.len(), MAX_PER_SOURCE);
-        assert!(matches!(gate.acquire(request_from(2)), Decision::Retry));
+        assert!(matches!(gate.acquire(request_from(2)), HandshakeDecision::Retry));
         let honest = HandshakeRequest { is_validated: true, ..request_from(2) };
         assert!(accepted(&gate, honest).is_some());
     }
@@ -133,7 +133,7 @@ mod tests {
         let flood = |host| HandshakeRequest { is_validated: true, ..request_from(host) };
         let decisions: Vec<_> = (0..1000).map(|host| gate.acquire(flood(host))).collect();
         assert_eq!(gate.classes.held_by(&Class::Other), MAX_PER_CLASS);
-        assert!(matches!(decisions.last(), Some(Decision::Refuse)));
+        assert!(matches!(decisions.last(), Some(HandshakeDecision::Refuse)));
         let member =
             HandshakeRequest { source: from(7000), is_member_address: true, is_validated: false };
         assert!(accepted(&gate, member).is_some());

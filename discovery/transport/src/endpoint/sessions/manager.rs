@@ -28,7 +28,7 @@ use crate::endpoint::rpc::http2::Guarded;
 use crate::endpoint::tls::Tls;
 use crate::endpoint::tls::handshake::{Alpn, Handshake, exporter};
 use crate::endpoint::tls::trust::Trust;
-use crate::limits::gate::{Decision, Gate, HandshakePermit, HandshakeRequest};
+use crate::limits::gate::{Gate, HandshakeDecision, HandshakePermit, HandshakeRequest};
 use crate::limits::{ConcurrencyLimiter, Permit, RateLimiter, Source};
 
 /// Limits on authenticated hello sessions, in total and per identity.
@@ -211,13 +211,13 @@ impl<A: SessionAuth> SessionManager<A> {
         let is_validated = incoming.remote_address_validated();
         let request = HandshakeRequest { source, is_member_address, is_validated };
         let permit = match self.gate.acquire(request) {
-            Decision::Accept(permit) => permit,
-            Decision::Retry => {
+            HandshakeDecision::Accept(permit) => permit,
+            HandshakeDecision::Retry => {
                 // Fails only for a validated address, which never gets a Retry.
                 incoming.retry().ok();
                 return;
             }
-            Decision::Refuse => return incoming.refuse(),
+            HandshakeDecision::Refuse => return incoming.refuse(),
         };
         let config = Arc::new(self.tls.server());
         self.tasks.spawn(async move {
