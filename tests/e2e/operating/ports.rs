@@ -21,10 +21,11 @@ fn a_local_cluster_starts_although_an_outgoing_connection_holds_its_port() {
     scenario("port-held", |lab| {
         let host = lab.host("user")?;
         host.reserve_ports("")?;
-        // Like a resolver or a QUIC client: from the unspecified address.
+        // Like a resolver or a QUIC client: from the unspecified address, not connected. A connected
+        // socket has one source address, and holds the port at that one only.
         let outgoing = inside(&host, async || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))?;
-            socket.connect((Ipv4Addr::LOCALHOST, 9))?;
+            socket.send_to(b"?", (Ipv4Addr::LOCALHOST, 9))?;
             Ok(socket)
         })?;
         let started = Instant::now();

@@ -199,7 +199,7 @@ impl Run {
         let mut musterd = operator.command(binary("musterd")?);
         musterd.arg("--config").arg(alone.join("node.yaml")).args(["--name", "cp-1"]);
         musterd.arg("--state-dir").arg(alone.join("state"));
-        musterd.arg("--restore-etcd").arg(operator.dir().join("snapshot-json"));
+        musterd.arg("--restore-etcd").arg(operator.dir().join("out-json/snapshot"));
         let mut process = operator.spawn(musterd, "alone")?;
         until("etcd to start with the snapshot", HEALTHY, || {
             let text = fs::read_to_string(process.log()).unwrap_or_default();
