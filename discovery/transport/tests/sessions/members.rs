@@ -380,13 +380,11 @@ async fn thirty_members_reach_each_other_all_at_once() {
     for from in &nodes {
         for to in nodes.iter().filter(|to| to.id() != from.id()) {
             let mut client = from.client(to);
-            // On a busy machine 435 handshakes take longer than the time limit of a dial. A caller
-            // repeats a call that was not made.
-            calls.spawn(async move { while client.append_entries(message("x")).await.is_err() {} });
+            calls.spawn(async move { client.append_entries(message("x")).await.map(|_| ()) });
         }
     }
     while let Some(answer) = bounded("every answer", calls.join_next()).await {
-        answer.unwrap();
+        answer.unwrap().unwrap();
     }
     let dialled: u64 = nodes.iter().map(|node| node.endpoint.handshakes().dialled).sum();
     eprintln!("870 calls among 30 members: {:?}, {dialled} dials", begun.elapsed());
