@@ -4,6 +4,7 @@
 pub mod address;
 pub mod error;
 pub mod etcd;
+pub mod format;
 pub mod id;
 pub mod limits;
 pub mod name;
