@@ -78,7 +78,8 @@ impl Api {
         self.context.learn(addresses).ok();
     }
 
-    /// Calls the first node that answers. `what` completes "could not …".
+    /// Calls the first node that answers. `what` completes "could not …". An answer "not now" is the
+    /// result if the time is over before another one comes.
     pub(crate) async fn call<Q: Clone, R>(
         &mut self,
         kind: CallKind,
@@ -88,13 +89,18 @@ impl Api {
     ) -> Result<R, CallError> {
         let deadline = Instant::now() + self.timeout;
         let retry_until = Instant::now() + RETRY_TIMEOUT.min(self.timeout);
+        let mut not_ready = None;
         loop {
-            let error = match self.try_endpoints((kind, what), &message, &call, deadline).await {
+            match self.try_endpoints((kind, what), &message, &call, deadline).await {
                 Ok(reply) => return Ok(reply),
-                Err(error) => error,
-            };
-            if !matches!(error, CallError::NotReady { .. })
-                || Instant::now() + RETRY_INTERVAL > retry_until
+                Err(error @ CallError::NotReady { .. }) => not_ready = Some(error),
+                Err(error @ CallError::Unreachable { .. }) => {
+                    return Err(not_ready.unwrap_or(error));
+                }
+                Err(error) => return Err(error),
+            }
+            if Instant::now() + RETRY_INTERVAL > retry_until
+                && let Some(error) = not_ready.take()
             {
                 return Err(error);
             }

@@ -184,8 +184,17 @@ fn an_election_is_waited_for_and_a_lost_majority_is_reported() {
     assert_eq!(created["details"]["id"], token.id().to_string());
 
     cluster.script(|script| script.unavailable_calls = usize::MAX);
-    let output =
-        user.run_at(&[node.address], &["token", "create", "--role", "worker", "--timeout", "1s"]);
+    let limited = ["token", "create", "--role", "worker", "--timeout", "5s"];
+    let output = user.run_at(&[node.address], &limited);
+    let error = output.failure(3);
+    assert!(error.contains("hears no majority"), "{error}");
+
+    // The time ended during a further attempt, and "no node answered" was the result.
+    cluster.script(|script| {
+        script.unavailable_calls = 1;
+        script.never_answered = Some("create_token".to_owned());
+    });
+    let output = user.run_at(&[node.address], &limited);
     let error = output.failure(3);
     assert!(error.contains("hears no majority"), "{error}");
 }
