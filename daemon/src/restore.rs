@@ -144,7 +144,8 @@ fn birth_progress(dir: &Path) -> Result<BirthProgress, Fatal> {
 fn read(dir: &Path, marker: &Path) -> Result<Option<SnapshotDigest>, Fatal> {
     let problem = |problem: String| Fatal::StateDir { path: dir.to_owned(), problem };
     match fs::read_to_string(marker) {
-        Ok(text) => text.trim().parse().map(Some).map_err(|()| {
+        // A later version may add lines.
+        Ok(text) => text.lines().next().unwrap_or_default().trim().parse().map(Some).map_err(|()| {
             problem(format!(
                 "its file `{}` contains no SHA-256 of a snapshot; it is written atomically, so a \
                  power cut cannot explain this; restore the file",

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use muster_types::format::NewerFormat;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::fatal::Fatal;
@@ -55,13 +56,11 @@ impl StateDir {
             )));
         }
         match fs::read_to_string(path.join("format")) {
-            Ok(text) => match text.trim().parse::<u32>() {
-                Ok(found) if found <= FORMAT => Ok(()),
-                Ok(found) => Err(problem(format!(
-                    "it was written by a newer musterd (format {found}, this one has {FORMAT}); \
-                     install that version again"
-                ))),
-                Err(_) => Err(problem("its file `format` contains no number".into())),
+            // A later version may add lines.
+            Ok(text) => match text.lines().next().unwrap_or_default().trim().parse::<u32>() {
+                Ok(found) => NewerFormat::check(found, FORMAT)
+                    .map_err(|newer| problem(format!("it was {newer}"))),
+                Err(_) => Err(problem("its file `format` does not begin with a number".into())),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut entries = fs::read_dir(path).map_err(|e| problem(e.to_string()))?;
@@ -232,11 +231,23 @@ mod tests {
         assert!(refused.contains("another musterd is using it"), "{refused}");
     }
 
+    /// A later version may write more lines.
+    #[test]
+    fn only_the_first_line_of_the_format_counts() {
+        let (_root, path) = fresh();
+        drop(StateDir::open(&path).unwrap());
+        assert_eq!(fs::read_to_string(path.join("format")).unwrap(), "1\n");
+        fs::write(path.join("format"), "1\nlevel 7\n").unwrap();
+        StateDir::open(&path).unwrap();
+    }
+
     #[test]
     fn an_unfit_directory_is_refused_and_left_as_it_was() {
         type Damage = fn(&Path);
         let invalid: [(&str, Damage); 3] = [
-            ("newer musterd", |p| fs::write(p.join("format"), "2\n").unwrap()),
+            ("newer Muster (format 2, this version reads up to 1)", |p| {
+                fs::write(p.join("format"), "2\n").unwrap()
+            }),
             ("not a state directory", |p| fs::write(p.join("photo.jpg"), "").unwrap()),
             ("mode is 0755", |p| {
                 fs::set_permissions(p, fs::Permissions::from_mode(0o755)).unwrap();

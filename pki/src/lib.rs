@@ -11,6 +11,8 @@ pub mod proof;
 pub mod tls;
 pub mod token;
 
+#[cfg(test)]
+mod compat;
 mod key;
 mod serial;
 mod storage;

@@ -1,5 +1,5 @@
 //! Compiles the messages without a `protoc`: protox parses, prost generates. Also generates the table
-//! of operator calls from the option `access` of each method.
+//! of operator calls from the option `access` of each method, and a table of all messages for tests.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -25,8 +25,25 @@ fn main() -> Result<()> {
     // Only the options use it.
     contract.file.retain(|file| file.package() != "google.protobuf");
     prost_build::Config::new().include_file("messages.rs").compile_fds(contract)?;
-    let calls = Path::new(&std::env::var("OUT_DIR")?).join("calls.rs");
-    Ok(std::fs::write(calls, call_table(&pool)?)?)
+    let out = std::env::var("OUT_DIR")?;
+    std::fs::write(Path::new(&out).join("calls.rs"), call_table(&pool)?)?;
+    Ok(std::fs::write(Path::new(&out).join("reencode.rs"), reencode_table(&pool)?)?)
+}
+
+/// Returns a function that decodes and encodes a message of any type, for the tests.
+fn reencode_table(pool: &DescriptorPool) -> Result<String> {
+    let mut table = String::from("fn reencode(name: &str, bytes: &[u8]) -> Vec<u8> {\n");
+    table.push_str("    match name {\n");
+    for message in pool.all_messages().filter(|message| !message.is_map_entry()) {
+        let package = message.package_name();
+        if package.starts_with("muster.") && message.parent_message().is_none() {
+            let (path, name) = (package.replace('.', "::"), message.name());
+            let full = message.full_name();
+            writeln!(table, "        {full:?} => again::<crate::{path}::{name}>(bytes),")?;
+        }
+    }
+    table.push_str("        _ => panic!(\"no message {name}\"),\n    }\n}\n");
+    Ok(table)
 }
 
 /// Returns the arguments of the macro `calls!`: for each call its doc comment, name, path and roles.

@@ -6,6 +6,7 @@ use clap::Args;
 use muster_config::{ConfigError, Document, Operator, SecretText, Template};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
+use muster_types::format::Format;
 use muster_types::{NodeName, OperatorRole};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -105,12 +106,14 @@ impl NewCluster {
         local: Option<PathBuf>,
     ) -> Result<Vec<(PathBuf, Zeroizing<String>)>, ContextError> {
         let description = Description {
+            format: Format,
             cluster_name: self.template.cluster_name.clone(),
             operator: self.operator.clone(),
             endpoints: endpoints.to_vec(),
             learned: Vec::new(),
             cluster_id: None,
             local,
+            unknown: std::collections::BTreeMap::new(),
         };
         new_files(directory, &description, &self.identity, &self.token)
     }

@@ -4,8 +4,11 @@
 //! after it `authorities.pem` (the pinned trust anchor). It may be at any path. Those under the
 //! user's configuration directory have names.
 
+#[cfg(test)]
+mod compat;
 mod store;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +16,7 @@ use muster_pki::bundle::{BundleError, TrustBundle};
 use muster_pki::identity::{Identity, ReadIdentityError};
 use muster_pki::token::{Token, TokenError};
 use muster_types::ClusterId;
+use muster_types::format::Format;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::store::ContextStore;
@@ -62,6 +66,8 @@ pub(crate) enum ContextError {
     File(#[from] FileError),
     #[error("{} is not a valid context", path.display())]
     Malformed { path: PathBuf, source: Box<serde_saphyr::Error> },
+    #[error("{} has the unknown field {field}\ntry: {near}", path.display())]
+    UnknownField { path: PathBuf, field: String, near: &'static str },
     #[error("serialize {} as YAML", .0.display())]
     Compose(PathBuf, #[source] Box<serde_saphyr::ser::Error>),
     #[error(
@@ -80,8 +86,10 @@ pub(crate) enum ContextError {
 
 /// Content of `context.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Description {
+    #[serde(default)]
+    pub(crate) format: Format<1>,
     pub(crate) cluster_name: String,
     /// Operator's name, for display only; the key identifies the operator.
     pub(crate) operator: String,
@@ -97,6 +105,24 @@ pub(crate) struct Description {
     /// Directory of a cluster that `cluster create` runs on this machine. None for any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) local: Option<PathBuf>,
+    /// Fields of a later version, kept as they are.
+    #[serde(flatten)]
+    pub(crate) unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// The fields of a [`Description`].
+const FIELDS: [&str; 7] =
+    ["format", "clusterName", "operator", "endpoints", "learned", "clusterId", "local"];
+
+impl Description {
+    /// Returns an unknown field whose name is nearly that of a known one, and that name: a typing
+    /// error. Any other unknown field is one of a later version.
+    fn misspelt(&self) -> Option<(&str, &'static str)> {
+        self.unknown.keys().find_map(|field| {
+            let is_near = |known: &&&str| strsim::damerau_levenshtein(field, known) <= 2;
+            FIELDS.iter().find(is_near).map(|known| (field.as_str(), *known))
+        })
+    }
 }
 
 /// An opened context.
@@ -123,8 +149,12 @@ impl Context {
         let directory = if named_file { path.parent().unwrap_or(path) } else { path };
         let file = directory.join(FILE);
         let text = files::read(&file, MAX)?;
-        let description = serde_saphyr::from_str(&text)
-            .map_err(|e| ContextError::Malformed { path: file, source: Box::new(e) })?;
+        let malformed = |e| ContextError::Malformed { path: file.clone(), source: Box::new(e) };
+        let description: Description = serde_saphyr::from_str(&text).map_err(malformed)?;
+        if let Some((field, near)) = description.misspelt() {
+            let field = field.to_owned();
+            return Err(ContextError::UnknownField { path: file, field, near });
+        }
         Ok(Self { name: name.to_owned(), description, directory: directory.to_owned() })
     }
 

@@ -183,6 +183,7 @@ impl ContextStore {
 mod tests {
     use muster_pki::identity::Identity;
     use muster_pki::token::Token;
+    use muster_types::format::Format;
 
     use super::*;
     use crate::context::{Description, new_files};
@@ -190,12 +191,14 @@ mod tests {
     fn put(store: &ContextStore, name: &str) {
         let directory = store.create_directory(name).unwrap();
         let description = Description {
+            format: Format,
             cluster_name: name.to_owned(),
             operator: "admin".to_owned(),
             endpoints: vec!["127.0.0.1".to_owned()],
             learned: Vec::new(),
             cluster_id: None,
             local: None,
+            unknown: std::collections::BTreeMap::new(),
         };
         let files =
             new_files(&directory, &description, &Identity::generate(), &Token::generate()).unwrap();

@@ -39,12 +39,20 @@ pub(crate) enum ProcessError {
 
 /// Permanent identity of one process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Process {
     pub(crate) pid: u32,
     /// Ticks since boot (`proc_pid_stat(5)`, field 22).
     start_time: u64,
     boot_id: String,
+}
+
+#[cfg(test)]
+impl Process {
+    /// A process of another boot.
+    pub(super) fn sample() -> Self {
+        Self { pid: 7, start_time: 123_456, boot_id: "a-boot".to_owned() }
+    }
 }
 
 impl Process {

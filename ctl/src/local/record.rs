@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use muster_types::format::Format;
 use muster_types::{NodeName, Role};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -60,8 +61,10 @@ fn processes(pids: &[u32]) -> String {
 
 /// Record of a local cluster, written by `cluster create`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct ClusterRecord {
+    #[serde(default)]
+    pub(crate) format: Format<1>,
     pub(crate) name: String,
     /// Loopback block, `127.X.Y.0/24`.
     pub(crate) block: String,
@@ -70,7 +73,7 @@ pub(crate) struct ClusterRecord {
 
 /// A node of a local cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct LocalNode {
     pub(crate) name: NodeName,
     pub(crate) role: Role,
@@ -232,6 +235,8 @@ mod fuzz;
 
 #[cfg(test)]
 mod tests {
+    use muster_types::error::chain;
+
     use super::*;
 
     fn record() -> ClusterRecord {
@@ -242,10 +247,30 @@ mod tests {
             process: None,
         };
         ClusterRecord {
+            format: Format,
             name: "demo".to_owned(),
             block: "127.64.0.0/24".to_owned(),
             nodes: vec![node],
         }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let mut record = record();
+        record.nodes[0].process = Some(Process::sample());
+        let dir = tempfile::tempdir().unwrap();
+        record.write(dir.path()).unwrap();
+        let path = ClusterRecord::path(dir.path());
+        let sample = muster_compat::check("ctl/cluster.yaml", &fs::read(&path).unwrap());
+        let text = String::from_utf8(sample).unwrap();
+        // JSON is YAML.
+        let json: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let extended = muster_compat::with_new_fields_json(json.to_string().as_bytes(), &[]);
+        fs::write(&path, extended).unwrap();
+        assert_eq!(ClusterRecord::read(dir.path()).unwrap(), record);
+        fs::write(&path, text.replace("format: 1", "format: 2")).unwrap();
+        let error = chain(&ClusterRecord::read(dir.path()).unwrap_err());
+        assert!(error.contains("newer Muster"), "{error}");
     }
 
     #[test]

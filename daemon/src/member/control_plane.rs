@@ -18,7 +18,7 @@ use crate::prepare::Prepared;
 use crate::raft::{self, Group, StartError};
 use crate::restore::Restore;
 use crate::status::StatusWriter;
-use muster_storage::OpenError;
+use muster_storage::{OpenError, StoreError};
 use muster_types::error::chain;
 
 impl MemberRuntime {
@@ -125,11 +125,13 @@ impl EtcdParts {
     }
 }
 
-/// Converts a start error of Raft. A rejected directory is a machine error; others are store
-/// errors.
+/// Converts a start error of Raft. A rejected directory and data of a newer version are machine
+/// errors; others are store errors.
 pub(super) fn raft_start_error(error: &StartError) -> Fatal {
     match error {
-        StartError::Open(OpenError::Directory(_)) => Fatal::Machine(chain(error)),
+        StartError::Open(OpenError::Directory(_) | OpenError::Store(StoreError::Newer { .. })) => {
+            Fatal::Machine(chain(error))
+        }
         StartError::Open(OpenError::Store(_))
         | StartError::Config(_)
         | StartError::Core(_)

@@ -2,6 +2,8 @@
 //! rejoins by itself after a power cut of the whole cluster. Contains no private key.
 
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod fuzz;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use muster_formation::birth;
 use muster_messages::hello::Admitted;
 use muster_pki::{CertificateDer, identity};
 use muster_transport::endpoint::{Directory, Peer};
+use muster_types::format::{FormatHeader, NewerFormat};
 use muster_types::{ClusterId, NodeId, NodeName, PublicKey, Role};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -25,10 +28,14 @@ use crate::fatal::REINITIALISE;
 /// Maximum size of the file in bytes: 10 000 members and some certificates.
 const MAX_FILE: u64 = 8 << 20;
 
+/// Format of the file that this build writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
 /// A node's membership in its cluster, as stored on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Membership {
+    format: u32,
     pub cluster_id: ClusterId,
     pub cluster_name: String,
     pub role: Role,
@@ -85,6 +92,8 @@ pub enum MembershipError {
         path.display()
     )]
     Corrupt { path: PathBuf, why: String },
+    #[error("{} was {newer}", path.display())]
+    Newer { path: PathBuf, newer: NewerFormat },
     #[error("malformed reply to the join request: {0}")]
     Reply(String),
 }
@@ -99,6 +108,7 @@ impl Membership {
             addresses: founder.addresses.clone(),
         });
         Self {
+            format: FORMAT,
             cluster_id: certificate.cluster_id(),
             cluster_name: cluster_name.to_owned(),
             role: Role::ControlPlane,
@@ -120,6 +130,7 @@ impl Membership {
             return Err(malformed("empty credentials"));
         }
         let mut membership = Self {
+            format: FORMAT,
             cluster_id,
             cluster_name: answer.cluster_name.clone(),
             role,
@@ -174,7 +185,11 @@ impl Membership {
         };
         let corrupt = |why| MembershipError::Corrupt { path: path.to_owned(), why };
         let contents = unseal(&bytes).ok_or_else(|| corrupt("wrong checksum".to_owned()))?;
-        serde_json::from_slice(&contents).map(Some).map_err(|error| corrupt(error.to_string()))
+        let invalid = |error: serde_json::Error| corrupt(error.to_string());
+        let FormatHeader { format } = serde_json::from_slice(&contents).map_err(invalid)?;
+        NewerFormat::check(format, FORMAT)
+            .map_err(|newer| MembershipError::Newer { path: path.to_owned(), newer })?;
+        serde_json::from_slice(&contents).map(Some).map_err(invalid)
     }
 
     /// Replaces the file durably.
@@ -227,6 +242,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("membership.json");
         let membership = Membership {
+            format: FORMAT,
             cluster_id: ClusterId::from_bytes([7; 32]),
             cluster_name: "demo".to_owned(),
             role: Role::Worker,

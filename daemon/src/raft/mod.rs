@@ -18,10 +18,10 @@ pub mod types;
 pub(crate) mod voters;
 
 pub use client::AppliedCommand;
+pub(crate) use codec::SnapshotHeader;
 pub use error::{GroupError, LocalRaftError};
 pub use group::Group;
 pub use membership::{MembershipError, MembershipLock};
-pub(crate) use receive::SnapshotHeader;
 pub(crate) use start::prepare_store;
 pub use start::{RaftTask, StartError, StartOptions, start};
 pub use types::{Metrics, TypeConfig};

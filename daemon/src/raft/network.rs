@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tonic::{Response, Status};
 use tracing::info;
 
-use super::codec::{decode, encode};
+use super::codec::{SnapshotHeader, decode, encode};
 use super::types::{LogStore, Snapshot, TypeConfig};
 use muster_storage::DurableWatch;
 
@@ -197,7 +197,7 @@ impl RaftNetwork<TypeConfig> for PeerClient {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
-        let header = encode(&(&vote, &snapshot.meta));
+        let header = encode(&SnapshotHeader { vote, meta: snapshot.meta });
         let body = snapshot.snapshot.0;
         let first = SnapshotChunk { header, body: Vec::new() };
         let rest = (0..body.len()).step_by(CHUNK_BYTES).map(move |start| {

@@ -6,26 +6,11 @@ use muster_storage::SnapshotBody;
 use muster_types::NodeId;
 use openraft::error::Fatal;
 use openraft::raft::SnapshotResponse;
-use openraft::{EmptyNode, SnapshotMeta, Vote};
 use tonic::Status;
 
-use super::codec::{decode, encode};
+use super::codec::{SnapshotHeader, decode, encode};
 use super::group::Group;
 use super::types::Snapshot;
-
-/// The announcement of a snapshot.
-#[derive(Debug)]
-pub(crate) struct SnapshotHeader {
-    vote: Vote<NodeId>,
-    meta: SnapshotMeta<NodeId, EmptyNode>,
-}
-
-impl SnapshotHeader {
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Status> {
-        let (vote, meta) = decode(bytes, "snapshot header")?;
-        Ok(Self { vote, meta })
-    }
-}
 
 impl Group {
     /// Receives an append, or a heartbeat.

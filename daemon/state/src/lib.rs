@@ -9,6 +9,8 @@ mod audit;
 mod authorities;
 pub mod codec;
 pub mod command;
+#[cfg(test)]
+mod compat;
 pub mod etcd;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixtures;

@@ -1,7 +1,23 @@
 //! Encoding of stored values: MessagePack with named fields, so that the format can evolve.
 
+use muster_types::format::NewerFormat;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// Reasons why stored bytes are not a value that this version reads.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecodeError {
+    #[error("{what} was {newer}")]
+    Newer { what: String, newer: NewerFormat },
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl From<String> for DecodeError {
+    fn from(why: String) -> Self {
+        Self::Malformed(why)
+    }
+}
 
 pub(crate) fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     rmp_serde::to_vec_named(value).map_err(|e| e.to_string())

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use muster_files::WriteError;
 use muster_types::error::chain;
+use muster_types::format::NewerFormat;
 use openraft::AnyError;
+
+use crate::codec::DecodeError;
 
 /// Advice for a node whose files cannot be trusted any more (docs/guide/operations.md).
 pub const REINITIALISE: &str = "this node must be re-initialised: remove it from its cluster \
@@ -24,6 +27,8 @@ pub enum StoreError {
         "the Raft store is corrupted: {}: {why}; {REINITIALISE}", path.display()
     )]
     Corrupt { path: PathBuf, why: String },
+    #[error("the Raft store has data of a newer version: {}: {what} was {newer}", path.display())]
+    Newer { path: PathBuf, what: String, newer: NewerFormat },
     #[error(
         "the Raft store in {} has lost acknowledged writes: found commit {found}, expected commit \
          {acknowledged}; {REINITIALISE}", path.display()
@@ -39,6 +44,15 @@ pub enum StoreError {
 pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { what, path, source }
+}
+
+/// Converts the reason why the value at `path` cannot be read.
+pub(crate) fn decode_error(path: &Path, error: DecodeError) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        DecodeError::Newer { what, newer } => StoreError::Newer { path, what, newer },
+        DecodeError::Malformed(why) => StoreError::Corrupt { path, why },
+    }
 }
 
 /// Converts the error, with its causes in the text: openraft displays errors without causes.

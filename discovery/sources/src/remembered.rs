@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use muster_types::format::{FormatHeader, NewerFormat};
 use muster_types::limits::MAX_ADDRESSES;
 use muster_types::{NodeId, NodeName, Role};
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ use tracing::{debug, warn};
 use super::{MAX_HINTS_PER_SOURCE, Reporter};
 use muster_files::{PRIVATE_MODE, replace};
 
-/// Format version that this build writes and reads.
-const VERSION: u32 = 1;
+/// Format of the file that this build writes, and the newest it reads.
+const FORMAT: u32 = 1;
 /// Maximum number of peers, and of addresses per peer.
 const MAX_PEERS: usize = 1024;
 /// Maximum size of the file; this build writes no larger one.
@@ -29,7 +30,6 @@ const MAX_BYTES: u64 = 4 << 20;
 
 /// A peer as it was last known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RememberedPeer {
     pub id: NodeId,
     pub name: NodeName,
@@ -38,9 +38,8 @@ pub struct RememberedPeer {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Contents {
-    version: u32,
+    format: u32,
     peers: Vec<RememberedPeer>,
 }
 
@@ -51,8 +50,8 @@ pub enum ReadError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not a list of remembered peers", path.display())]
     Parse { path: PathBuf, source: serde_json::Error },
-    #[error("{} has format {found}; this build reads {VERSION}", path.display())]
-    Version { path: PathBuf, found: u32 },
+    #[error("{} was {newer}", path.display())]
+    Newer { path: PathBuf, newer: NewerFormat },
     #[error("{} is larger than {MAX_BYTES} bytes or lists more than {MAX_PEERS} peers", path.display())]
     Size { path: PathBuf },
 }
@@ -77,11 +76,11 @@ pub fn read(path: &Path) -> Result<Vec<RememberedPeer>, ReadError> {
     if text.len() as u64 > MAX_BYTES {
         return Err(ReadError::Size { path: path.to_owned() });
     }
-    let contents: Contents = serde_json::from_slice(&text)
-        .map_err(|source| ReadError::Parse { path: path.to_owned(), source })?;
-    if contents.version != VERSION {
-        return Err(ReadError::Version { path: path.to_owned(), found: contents.version });
-    }
+    let parse = |source| ReadError::Parse { path: path.to_owned(), source };
+    let FormatHeader { format } = serde_json::from_slice(&text).map_err(parse)?;
+    NewerFormat::check(format, FORMAT)
+        .map_err(|newer| ReadError::Newer { path: path.to_owned(), newer })?;
+    let contents: Contents = serde_json::from_slice(&text).map_err(parse)?;
     let fits = contents.peers.len() <= MAX_PEERS
         && contents.peers.iter().all(|peer| peer.addresses.len() <= MAX_ADDRESSES);
     if !fits {
@@ -112,7 +111,7 @@ fn encode(peers: &[RememberedPeer]) -> serde_json::Result<Vec<u8>> {
     for peer in &mut peers {
         peer.addresses.truncate(MAX_ADDRESSES);
     }
-    serde_json::to_vec_pretty(&Contents { version: VERSION, peers })
+    serde_json::to_vec_pretty(&Contents { format: FORMAT, peers })
 }
 
 /// Reads the file. An unreadable one is renamed to `<file>.unreadable` and ignored.
@@ -188,6 +187,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod fuzz;
 
 #[cfg(test)]
@@ -224,8 +225,7 @@ mod tests {
     fn a_corrupt_file_is_set_aside() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("peers.json");
-        for wrong in ["", "{", "[]", r#"{"version":2,"peers":[]}"#, r#"{"version":1,"peers":[1]}"#]
-        {
+        for wrong in ["", "{", "[]", r#"{"format":2,"peers":[]}"#, r#"{"format":1,"peers":[1]}"#] {
             fs::write(&path, wrong).unwrap();
             let (peers, error) = load(&path);
             assert!(peers.is_empty() && error.is_some(), "{wrong}");

@@ -11,6 +11,8 @@
 )]
 
 mod calls;
+#[cfg(test)]
+mod compat;
 mod enums;
 
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));

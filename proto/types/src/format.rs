@@ -4,6 +4,14 @@
 //! may ignore does not raise it; a new variant, or a field that changes the meaning of others, does,
 //! and only for the records that have one. So a number above a reader's own never means damage.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The one field that JSON and YAML records of every format have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct FormatHeader {
+    pub format: u32,
+}
+
 /// Data that this version cannot use, because a newer version wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -23,6 +31,25 @@ impl NewerFormat {
     }
 }
 
+/// Field `format` of a record for people, as its first field: written as `NEWEST`, and refused above
+/// it. Without a value in the record it is `NEWEST` too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Format<const NEWEST: u32>;
+
+impl<const NEWEST: u32> Serialize for Format<NEWEST> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(NEWEST)
+    }
+}
+
+impl<'de, const NEWEST: u32> Deserialize<'de> for Format<NEWEST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = u32::deserialize(deserializer)?;
+        NewerFormat::check(found, NEWEST).map_err(serde::de::Error::custom)?;
+        Ok(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +61,9 @@ mod tests {
         let error = NewerFormat::check(3u32, 2u32).unwrap_err();
         assert_eq!(error, NewerFormat { found: 3, supported: 2 });
         assert!(error.to_string().contains("newer Muster"));
+        assert_eq!(serde_json::to_string(&Format::<2>).unwrap(), "2");
+        assert_eq!(serde_json::from_str::<Format<2>>("1").unwrap(), Format);
+        let error = serde_json::from_str::<Format<2>>("3").unwrap_err();
+        assert!(error.to_string().contains("newer Muster"), "{error}");
     }
 }

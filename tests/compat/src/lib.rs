@@ -43,16 +43,27 @@ pub fn sample(name: &str) -> Vec<u8> {
     HEXLOWER.decode(&digits).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Writes the sample unless it exists.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn write_once(name: &str, encoded: &[u8]) {
+    let path = path(name);
+    if !path.exists() {
+        let directory = path.parent().expect("a file in a directory");
+        fs::create_dir_all(directory).expect("create the directory of samples");
+        fs::write(&path, shown(name, encoded)).expect("write the sample");
+    }
+}
+
 /// Returns the sample after comparing it with the encoding that this build writes.
 ///
 /// # Panics
 /// If they differ: this build writes another encoding than the one that the sample guards.
 pub fn check(name: &str, encoded: &[u8]) -> Vec<u8> {
     let path = path(name);
-    if !path.exists() && std::env::var_os(BLESS).is_some() {
-        let directory = path.parent().expect("a file in a directory");
-        fs::create_dir_all(directory).expect("create the directory of samples");
-        fs::write(&path, shown(name, encoded)).expect("write the sample");
+    if std::env::var_os(BLESS).is_some() {
+        write_once(name, encoded);
     }
     let sample = sample(name);
     assert!(

@@ -1,4 +1,4 @@
-//! Damaged, torn or missing files of a node. It does not start, names the file and what to do, and
+//! Damaged, torn or missing files of a node, and files of a newer version. It does not start, names the file and what to do, and
 //! serves nothing. The others continue. The documented steps (docs/guide/operations.md, "A node's
 //! files are damaged") bring the machine back.
 
@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use data_encoding::HEXLOWER;
 use muster_tests::ctl::output_of;
 use muster_tests::documented_steps::commands_under;
 use muster_tests::{Cluster, Plan, scenario, until};
+use ring::digest::{SHA256, digest};
 
 /// Timeout on a loaded machine; normally it takes a second.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,10 +47,58 @@ fn newest_byte(path: &Path) -> Result<usize> {
     bytes.iter().rposition(|byte| *byte != 0).context("an empty store")
 }
 
+/// Gives a file that ends with the SHA-256 of all before it another format number: its eighth byte.
+fn make_newer(path: &Path) -> Result<()> {
+    let mut bytes = fs::read(path)?;
+    let content = bytes.len().checked_sub(32).context("shorter than a checksum")?;
+    bytes[7] += 1;
+    let sum = digest(&SHA256, &bytes[..content]);
+    bytes[content..].copy_from_slice(sum.as_ref());
+    Ok(fs::write(path, bytes)?)
+}
+
+/// Gives the membership file another format number. Its first field is the SHA-256 of the object
+/// without that field.
+fn make_membership_newer(path: &Path) -> Result<()> {
+    let text = fs::read_to_string(path)?;
+    let fields = text.split_once(',').context("a field after the checksum")?.1;
+    ensure!(fields.contains(r#""format":1"#), "{text}");
+    let object = format!("{{{}", fields.replace(r#""format":1"#, r#""format":2"#));
+    let sum = HEXLOWER.encode(digest(&SHA256, object.as_bytes()).as_ref());
+    Ok(fs::write(path, format!(r#"{{"sha256":"{sum}",{}"#, &object[1..]))?)
+}
+
+/// Advice for files of a newer version.
+const START_NEWER: &str = "start the version that wrote it";
+
 /// The daemon's advice for a node that must begin again.
 const REINITIALISE: &str = musterd::fatal::REINITIALISE;
 
 const DAMAGES: &[Damage] = &[
+    Damage {
+        what: "a newer state directory",
+        apply: |state| Ok(fs::write(state.join("format"), "2\n")?),
+        code: 78,
+        expected: &["newer Muster", START_NEWER],
+    },
+    Damage {
+        what: "newer promises",
+        apply: |state| make_newer(&state.join("birth")),
+        code: 78,
+        expected: &["birth", "newer Muster", START_NEWER],
+    },
+    Damage {
+        what: "a newer membership",
+        apply: |state| make_membership_newer(&state.join("membership.json")),
+        code: 78,
+        expected: &["membership.json", "newer Muster", START_NEWER],
+    },
+    Damage {
+        what: "a newer store",
+        apply: |state| Ok(fs::write(state.join("raft/store.json"), r#"{"format": 2}"#)?),
+        code: 78,
+        expected: &["raft/store.json", "newer Muster", START_NEWER],
+    },
     Damage {
         what: "a bit of the key",
         apply: |state| flip_bit(&state.join("identity.key"), |length| length / 2),
@@ -229,6 +279,9 @@ fn check_damage(
             }
             if expected.iter().any(|part| !sentence.contains(part)) {
                 problems.push(format!("{what}: not all of {expected:?} are in {sentence:?}"));
+            }
+            if sentence.contains(REINITIALISE) && !expected.contains(&REINITIALISE) {
+                problems.push(format!("{what}: advice to give the node up: {sentence:?}"));
             }
         }
         Err(error) => {

@@ -126,8 +126,8 @@ fn an_unfit_state_directory_is_refused() -> Result<()> {
 
     fresh_state(&machine)?;
     fs::write(machine.state().join("format"), "2\n")?;
-    machine
-        .assert_refused_with(&mut machine.musterd()?, &["newer musterd", "format 2", "install"])?;
+    let parts = ["newer Muster", "format 2", "start the version that wrote it"];
+    machine.assert_refused_with(&mut machine.musterd()?, &parts)?;
     fs::write(machine.state().join("format"), "1\n")?;
 
     for bits in [0o755, 0o710, 0o701] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use muster_messages::operator::member::State;
 use muster_types::error::chain;
+use muster_types::format::Format;
 use muster_types::{DEFAULT_PORT, NodeName, Role};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -111,7 +112,12 @@ impl Create {
             .filter(|node| node.role == Role::ControlPlane)
             .map(|node| format!("{}:{DEFAULT_PORT}", node.address))
             .collect();
-        let record = ClusterRecord { name: name.to_owned(), block: block.to_string(), nodes };
+        let record = ClusterRecord {
+            format: Format,
+            name: name.to_owned(),
+            block: block.to_string(),
+            nodes,
+        };
 
         let mut plan = NewCluster::new(name, control_planes, "admin");
         plan.template.mdns = false;

@@ -24,7 +24,7 @@ pub(crate) struct Show {
 impl Show {
     pub(crate) fn run(self, store: &ContextStore, out: &mut Output<'_>) -> Result<(), Failure> {
         let directory = directory(store, self.name.as_str())?;
-        let ClusterRecord { name, block, nodes } =
+        let ClusterRecord { name, block, nodes, .. } =
             ClusterRecord::read(&directory).map_err(LocalError::from)?;
         let nodes = nodes
             .into_iter()

@@ -7,9 +7,10 @@ use muster_messages::node::{
     SnapshotChunk,
 };
 use muster_types::NodeId;
-use openraft::{EmptyNode, SnapshotMeta, Vote};
+use openraft::Vote;
 use prost::Message as _;
 
+use crate::raft::SnapshotHeader;
 use crate::raft::codec::{decode, encode};
 use muster_state::{Command, EtcdReport, Outcome};
 
@@ -56,10 +57,7 @@ fn node_request() {
         match kind % 7 {
             0 => read!(RaftMessage, |message| drop(decode::<Vote<NodeId>>(&message.body, "vote"))),
             1 => read!(SnapshotChunk, |piece| {
-                drop(decode::<(Vote<NodeId>, SnapshotMeta<NodeId, EmptyNode>)>(
-                    &piece.header,
-                    "header",
-                ));
+                drop(decode::<SnapshotHeader>(&piece.header, "header"));
             }),
             2 => read!(ProposeRequest, |propose| {
                 drop(decode::<Command>(&propose.command, "command"));

@@ -143,7 +143,7 @@ impl Node for NodeService {
         let first = next(&mut pieces)
             .await?
             .ok_or_else(|| Status::invalid_argument("empty snapshot stream"))?;
-        let header = SnapshotHeader::decode(&first.header)?;
+        let header: SnapshotHeader = decode(&first.header, "snapshot header")?;
         if let Some(body) = group.reject_snapshot(&header) {
             return Ok(Response::new(RaftMessage { body }));
         }

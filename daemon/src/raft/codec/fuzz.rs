@@ -14,7 +14,7 @@ use openraft::{
 };
 
 use super::super::TypeConfig;
-use super::{decode, encode};
+use super::{SnapshotHeader, decode, encode};
 
 /// Memory bound. serde reserves 1 MiB for a declared length, once for each level of nesting.
 const RESERVED: usize = 4 << 20;
@@ -57,7 +57,7 @@ fn raft_message() {
     let seeds = [
         kind(0, encode(&append)),
         kind(1, encode(&VoteRequest::new(vote, Some(last)))),
-        kind(2, encode(&(&vote, &meta))),
+        kind(2, encode(&SnapshotHeader { vote, meta })),
         kind(3, encode(&taken)),
         kind(4, encode(&Answer::<VoteResponse<NodeId>>::Ok(VoteResponse::new(vote, None, true)))),
         kind(5, encode(&installed)),
@@ -81,7 +81,7 @@ fn raft_message() {
         match kind % 6 {
             0 => reads_back!(AppendEntriesRequest<TypeConfig>),
             1 => reads_back!(VoteRequest<NodeId>),
-            2 => reads_back!((Vote<NodeId>, Meta)),
+            2 => reads_back!(SnapshotHeader),
             3 => reads_back!(Answer<AppendEntriesResponse<NodeId>>),
             4 => reads_back!(Answer<VoteResponse<NodeId>>),
             _ => reads_back!(Answer<SnapshotResponse<NodeId>, Fatal<NodeId>>),

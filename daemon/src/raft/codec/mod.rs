@@ -3,12 +3,24 @@
 //! each other.
 
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod fuzz;
 
+use muster_types::NodeId;
+use openraft::{EmptyNode, SnapshotMeta, Vote};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tonic::Status;
 
 pub use muster_state::codec::encode;
+
+/// The announcement of a snapshot, in front of its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotHeader {
+    pub(crate) vote: Vote<NodeId>,
+    pub(crate) meta: SnapshotMeta<NodeId, EmptyNode>,
+}
 
 /// Decodes a member's message; a malformed one is an invalid argument.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Status> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_files::PRIVATE_MODE;
+use muster_types::format::{FormatHeader, NewerFormat};
 use muster_types::{ClusterId, NodeId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -51,11 +52,8 @@ pub enum DirectoryError {
         path.display()
     )]
     Missing { path: PathBuf },
-    #[error(
-        "{} has format {found}, newer than {FORMAT}, the newest that this musterd reads; use a \
-         newer musterd", path.display()
-    )]
-    NewerFormat { path: PathBuf, found: u32 },
+    #[error("{} was {newer}", path.display())]
+    Newer { path: PathBuf, newer: NewerFormat },
     #[error("{} belongs to cluster {found}, but this node to cluster {wanted}", path.display())]
     OtherCluster { path: PathBuf, found: ClusterId, wanted: ClusterId },
     #[error("{} belongs to node {found}, but this node is {wanted}", path.display())]
@@ -79,12 +77,6 @@ struct Header {
     engine: String,
     node: NodeId,
     cluster: ClusterId,
-}
-
-/// The one field that every format, past and future, has.
-#[derive(Deserialize)]
-struct FormatHeader {
-    format: u32,
 }
 
 /// An open and locked store.
@@ -178,8 +170,8 @@ fn check_header(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<
     let invalid =
         |e: serde_json::Error| DirectoryError::Invalid { path: path.clone(), why: e.to_string() };
     let FormatHeader { format } = serde_json::from_slice(&text).map_err(invalid)?;
-    if format > FORMAT {
-        return Err(DirectoryError::NewerFormat { path, found: format }.into());
+    if let Err(newer) = NewerFormat::check(format, FORMAT) {
+        return Err(DirectoryError::Newer { path, newer }.into());
     }
     let header: Header = serde_json::from_slice(&text).map_err(invalid)?;
     if header.cluster != identity.cluster {

@@ -3,6 +3,8 @@
 //! Every change goes through the [`Writer`], sealed in an envelope. Knows nothing of openraft.
 
 mod commit_mark;
+#[cfg(test)]
+mod compat;
 pub(crate) mod directory;
 mod envelope;
 #[cfg(test)]

@@ -16,7 +16,8 @@ use super::directory::StoreDirectory;
 use super::envelope;
 use super::stall::DiskStall;
 use super::store::{Change, KeyValue, Store, Table};
-use crate::error::{StoreError, io_error};
+use crate::codec::DecodeError;
+use crate::error::{StoreError, decode_error, io_error};
 use muster_types::error::chain;
 
 /// Capacity of the request queue; further callers wait for space.
@@ -137,6 +138,11 @@ impl Writer {
     /// Error for a store whose contents are invalid.
     pub(crate) fn corrupt(&self, why: String) -> StoreError {
         StoreError::Corrupt { path: self.path.clone(), why }
+    }
+
+    /// Error for stored bytes that cannot be read.
+    pub(crate) fn undecodable(&self, error: DecodeError) -> StoreError {
+        decode_error(&self.path, error)
     }
 
     async fn send(&self, request: Request) {

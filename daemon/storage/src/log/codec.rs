@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use muster_types::format::NewerFormat;
 use openraft::{Entry, RaftTypeConfig};
 
-use crate::codec::{pack, unpack};
+use crate::codec::{DecodeError, pack, unpack};
 use crate::engine::{Change, KeyValue, MAX_VALUE, Table};
 
 /// Largest log entry, in bytes of MessagePack. A longer command must be rejected before it is
@@ -14,7 +15,9 @@ pub const MAX_ENTRY: usize = 1 << 20;
 /// Largest part. The envelope's checksum and the part header also count towards [`MAX_VALUE`].
 const MAX_PART: usize = MAX_VALUE - 8;
 
-const FORMAT_VERSION: u8 = 1;
+/// Format of the records that this build writes, and the newest it reads. An entry that an older
+/// version cannot apply has a higher one.
+const FORMAT: u8 = 1;
 
 /// An entry as records, and its encoded length in bytes.
 pub(super) struct EncodedEntry {
@@ -22,7 +25,7 @@ pub(super) struct EncodedEntry {
     pub(super) len: usize,
 }
 
-/// Encodes `entry` as records. Key: index and part number. Value: version, number of parts, bytes.
+/// Encodes `entry` as records. Key: index and part number. Value: format, number of parts, bytes.
 pub(super) fn encode<C>(entry: &Entry<C>) -> Result<EncodedEntry, String>
 where
     C: RaftTypeConfig,
@@ -40,13 +43,13 @@ where
     let changes = bytes.chunks(MAX_PART).zip(0u16..).map(|(part, number)| Change::Put {
         table: Table::Log,
         key: key(entry.log_id.index, number),
-        value: [&[FORMAT_VERSION], &count[..], part].concat(),
+        value: [&[FORMAT], &count[..], part].concat(),
     });
     Ok(EncodedEntry { changes: changes.collect(), len: bytes.len() })
 }
 
 /// Decodes the entries in `records`, which must have no gaps, each with its length in bytes.
-pub(super) fn decode<C>(records: &[KeyValue]) -> Result<Vec<(Entry<C>, usize)>, String>
+pub(super) fn decode<C>(records: &[KeyValue]) -> Result<Vec<(Entry<C>, usize)>, DecodeError>
 where
     C: RaftTypeConfig,
 {
@@ -61,19 +64,20 @@ where
         let mut bytes = Vec::new();
         for ((key, value), number) in parts.iter().zip(0u16..) {
             if parse_key(key)? != (index, number) || parse_part(index, value)?.0 != count {
-                return Err(format!("log entry {index} lacks part {number}"));
+                return Err(format!("log entry {index} lacks part {number}").into());
             }
             bytes.extend_from_slice(parse_part(index, value)?.1);
         }
         let entry: Entry<C> =
             unpack(&bytes).map_err(|e| format!("cannot decode log entry {index}: {e}"))?;
         if entry.log_id.index != index {
-            return Err(format!("log entry {} is stored at index {index}", entry.log_id.index));
+            let found = entry.log_id.index;
+            return Err(format!("log entry {found} is stored at index {index}").into());
         }
         if let Some((last, _)) = entries.last()
             && last.log_id.index + 1 != index
         {
-            return Err(format!("the log has a gap before entry {index}"));
+            return Err(format!("the log has a gap before entry {index}").into());
         }
         entries.push((entry, bytes.len()));
         rest = after;
@@ -98,11 +102,15 @@ fn parse_key(key: &[u8]) -> Result<(u64, u16), String> {
     Ok((u64::from_be_bytes(index), u16::from_be_bytes(part)))
 }
 
-fn parse_part(index: u64, value: &[u8]) -> Result<(u16, &[u8]), String> {
+fn parse_part(index: u64, value: &[u8]) -> Result<(u16, &[u8]), DecodeError> {
     match value {
-        [FORMAT_VERSION, high, low, part @ ..] if (*high, *low) != (0, 0) => {
+        [FORMAT, high, low, part @ ..] if (*high, *low) != (0, 0) => {
             Ok((u16::from_be_bytes([*high, *low]), part))
         }
-        _ => Err(format!("log entry {index} has an unknown format")),
+        [format, ..] if *format > FORMAT => Err(DecodeError::Newer {
+            what: format!("log entry {index}"),
+            newer: NewerFormat { found: u32::from(*format), supported: u32::from(FORMAT) },
+        }),
+        _ => Err(format!("log entry {index} has an invalid header").into()),
     }
 }

@@ -3,6 +3,8 @@
 mod cache;
 mod codec;
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod fuzz;
 mod memory;
 mod reader;

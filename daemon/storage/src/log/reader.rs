@@ -11,6 +11,7 @@ use openraft::{Entry, OptionalSend, RaftLogReader, RaftTypeConfig, StorageError,
 use super::codec;
 use super::memory::SharedLog;
 use crate::blocking::blocking;
+use crate::codec::DecodeError;
 use crate::engine::{KeyValue, Table, Writer};
 use crate::error::{StoreError, to_any_error};
 
@@ -58,7 +59,7 @@ where
                 match self.read_stored(stored).await? {
                     Ok(stored) => stored,
                     Err(_) if self.inner.log.with_log(|log| log.removals) != removals => continue,
-                    Err(why) => return Err(self.inner.writer.corrupt(why)),
+                    Err(why) => return Err(self.inner.writer.undecodable(why)),
                 }
             };
             all.extend(recent);
@@ -83,7 +84,7 @@ where
     async fn read_stored(
         &self,
         range: Range<u64>,
-    ) -> Result<Result<SizedEntries<C>, String>, StoreError> {
+    ) -> Result<Result<SizedEntries<C>, DecodeError>, StoreError> {
         let records = self.records(&range).await?;
         let stored = match codec::decode::<C>(&records) {
             Ok(stored) => stored,
@@ -91,7 +92,7 @@ where
         };
         let first = stored.first().map(|(entry, _)| entry.log_id.index);
         if stored.len() as u64 != range.end - range.start || first != Some(range.start) {
-            return Ok(Err(format!("log entries {range:?} are incomplete")));
+            return Ok(Err(format!("log entries {range:?} are incomplete").into()));
         }
         Ok(Ok(stored))
     }

@@ -53,7 +53,7 @@ where
         read::<Vote<C::NodeId>>(&writer, VOTE)?;
         let stored = codec::keys(&(0..u64::MAX));
         let records = writer.scan(Table::Log, &stored.start, &stored.end)?;
-        let entries = codec::decode::<C>(&records).map_err(|why| writer.corrupt(why))?;
+        let entries = codec::decode::<C>(&records).map_err(|why| writer.undecodable(why))?;
         let found = entries.first().map_or(0, |(entry, _)| entry.log_id.index);
         let first = purged.as_ref().map_or(found, |id| id.index + 1);
         let mut recent = LogCache::new(first);

@@ -1,4 +1,5 @@
-//! Format of a snapshot file: magic, lengths, header, body, and a SHA-256 checksum of all.
+//! Format of a snapshot file: magic, format number, lengths, header, body, and a SHA-256 checksum of
+//! all. Every format has the checksum at its end.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,6 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use muster_files::PRIVATE_MODE;
+use muster_types::format::NewerFormat;
 use ring::digest::{SHA256, digest};
 
 use crate::error::{StoreError, io_error};
@@ -16,8 +18,10 @@ pub const MAX_SNAPSHOT: usize = 256 << 20;
 /// Largest header (the membership), in bytes.
 const MAX_HEADER: usize = 1 << 20;
 
-const MAGIC: &[u8; 8] = b"MSTRSNP1";
-const FIXED_LENGTH: usize = MAGIC.len() + 4 + 8;
+const MAGIC: &[u8; 7] = b"MSTRSNP";
+/// Format of the snapshots that this build writes, and the newest it reads.
+const FORMAT: u8 = 1;
+const FIXED_LENGTH: usize = MAGIC.len() + 1 + 4 + 8;
 const CHECKSUM_LENGTH: usize = 32;
 /// Snapshot data: the state machine as MessagePack, as openraft passes it to the network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub(super) fn write(path: &Path, header: &[u8], body: &[u8]) -> Result<(), Store
     let header_len = u32::try_from(header.len()).expect("a membership is not 4 GiB");
     let body_len = u64::try_from(body.len()).expect("usize fits u64");
     let mut fixed = MAGIC.to_vec();
+    fixed.push(FORMAT);
     fixed.extend_from_slice(&header_len.to_be_bytes());
     fixed.extend_from_slice(&body_len.to_be_bytes());
     let sum = checksum(&[&fixed, header, body]);
@@ -56,6 +61,11 @@ pub(super) fn read(path: &Path) -> Result<SnapshotFile, StoreError> {
     let (content, sum) = bytes.split_at(bytes.len() - CHECKSUM_LENGTH);
     if sum != checksum(&[content]) {
         return Err(corrupt("checksum mismatch"));
+    }
+    // After the checksum: a damaged number is not a newer version.
+    if let Err(newer) = NewerFormat::check(content[MAGIC.len()], FORMAT) {
+        let what = "the snapshot".to_owned();
+        return Err(StoreError::Newer { path: path.to_owned(), what, newer });
     }
     let header_len = u32::from_be_bytes(content[8..12].try_into().expect("four bytes")) as usize;
     let body_len = u64::from_be_bytes(content[12..20].try_into().expect("eight bytes"));

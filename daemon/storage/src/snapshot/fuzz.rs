@@ -55,7 +55,9 @@ fn snapshot() {
                     assert_eq!(codec::unpack::<ClusterState>(&packed).as_ref(), Ok(&*state));
                     Verdict::Accepted
                 }
-                Err(error @ StoreError::Corrupt { .. }) => refused(error),
+                Err(error @ (StoreError::Corrupt { .. } | StoreError::Newer { .. })) => {
+                    refused(error)
+                }
                 Err(error) => panic!("{error}"),
             }
         },
@@ -66,7 +68,7 @@ fn snapshot() {
 fn file(parts: &[u8]) -> Vec<u8> {
     let (length, rest) = parts.split_at_checked(2).unwrap_or((&[0, 0], parts));
     let length = usize::from(u16::from_be_bytes([length[0], length[1]])).min(rest.len());
-    let mut file = b"MSTRSNP1".to_vec();
+    let mut file = b"MSTRSNP\x01".to_vec();
     file.extend(u32::try_from(length).expect("it was a u16").to_be_bytes());
     file.extend(u64::try_from(rest.len() - length).expect("usize fits u64").to_be_bytes());
     file.extend_from_slice(rest);

@@ -1,6 +1,8 @@
 //! Snapshots of the state machine: the format of their files, and the directory that holds them.
 //! Knows nothing of the state in them.
 
+#[cfg(test)]
+mod compat;
 mod file;
 #[cfg(test)]
 mod fuzz;

@@ -84,6 +84,8 @@ impl SnapshotStore {
                 Err(StoreError::Corrupt { path, why }) if damage.is_none() => {
                     damage = Some(StoreError::Corrupt { path, why });
                 }
+                // The newer version may be able to use what this one takes for damage.
+                Err(error @ StoreError::Newer { .. }) => return Err(error),
                 Err(error) => return Err(damage.unwrap_or(error)),
             }
         }

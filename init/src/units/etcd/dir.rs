@@ -13,6 +13,8 @@
 //! data.
 
 #[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod fuzz;
 
 use std::fs;
@@ -20,7 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use muster_types::etcd::EtcdGeneration;
-use serde::Deserialize;
+use muster_types::format::{FormatHeader, NewerFormat};
 
 use super::start_record::{FORMAT, StartRecord};
 use muster_files::{PRIVATE_MODE, WriteError};
@@ -31,12 +33,6 @@ const MAX_RECORD: u64 = 64 << 10;
 /// Directory of the etcd unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdDir(PathBuf);
-
-/// The one field that start records of every format have.
-#[derive(Deserialize)]
-struct FormatHeader {
-    format: u32,
-}
 
 /// State of one generation on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +56,8 @@ pub enum EtcdDirError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is corrupt: {reason}; remove the member and let it join again", path.display())]
     Corrupt { path: PathBuf, reason: String },
-    #[error("{} was written by a newer Muster (format {found})", path.display())]
-    NewerFormat { path: PathBuf, found: u32 },
+    #[error("{} was {newer}", path.display())]
+    Newer { path: PathBuf, newer: NewerFormat },
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -140,8 +136,8 @@ impl EtcdDir {
             fs::read(&path).map_err(|source| EtcdDirError::Read { path: path.clone(), source })?;
         let FormatHeader { format } =
             serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
-        if format > FORMAT {
-            return Err(EtcdDirError::NewerFormat { path, found: format });
+        if let Err(newer) = NewerFormat::check(format, FORMAT) {
+            return Err(EtcdDirError::Newer { path, newer });
         }
         serde_json::from_slice(&bytes).map(Some).map_err(|e| corrupt(e.to_string()))
     }

@@ -27,7 +27,7 @@ impl InitialCluster {
 
 /// Start record: the parameters that a generation was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct StartRecord {
     format: u32,
     pub name: NodeName,

@@ -125,7 +125,7 @@ fn a_damaged_or_newer_record_stops_the_start() {
     for (text, newer) in [("", false), ("{}", false), (r#"{"format":2,"more":1}"#, true)] {
         fs::write(&path, text).unwrap();
         let refused = dir.check_start(&spec(1)).unwrap_err();
-        let is_newer = matches!(refused, StartError::EtcdDir(EtcdDirError::NewerFormat { .. }));
+        let is_newer = matches!(refused, StartError::EtcdDir(EtcdDirError::Newer { .. }));
         assert_eq!(is_newer, newer, "{refused}");
     }
 }
