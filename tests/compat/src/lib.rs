@@ -5,7 +5,7 @@
 //! is a further sample, and the old one must still decode.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use rmpv::Value;
@@ -22,6 +22,10 @@ const NEW_FIELD_NUMBER: u64 = (1 << 29) - 1;
 /// Bytes in a line of a sample.
 const LINE: usize = 40;
 
+fn is_hex(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "hex")
+}
+
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("samples").join(name)
 }
@@ -36,7 +40,7 @@ pub fn sample(name: &str) -> Vec<u8> {
     let bytes = fs::read(&path).unwrap_or_else(|error| {
         panic!("read {}: {error}; write it with {BLESS}=1", path.display())
     });
-    if !name.ends_with(".hex") {
+    if !is_hex(name) {
         return bytes;
     }
     let digits: Vec<u8> = bytes.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -77,7 +81,7 @@ pub fn check(name: &str, encoded: &[u8]) -> Vec<u8> {
 }
 
 fn shown(name: &str, encoded: &[u8]) -> Vec<u8> {
-    if !name.ends_with(".hex") {
+    if !is_hex(name) {
         return encoded.to_vec();
     }
     let lines = encoded.chunks(LINE).map(|line| HEXLOWER.encode(line) + "\n");
@@ -134,7 +138,9 @@ pub fn with_new_fields_json(text: &[u8], maps: &[&str]) -> Vec<u8> {
 fn extend_json(value: &mut serde_json::Value, maps: &[&str], is_data: bool) {
     match value {
         serde_json::Value::Array(items) => {
-            items.iter_mut().for_each(|item| extend_json(item, maps, false));
+            for item in items {
+                extend_json(item, maps, false);
+            }
         }
         serde_json::Value::Object(fields) => {
             for (name, value) in fields.iter_mut() {
