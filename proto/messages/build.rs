@@ -14,6 +14,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=proto");
     let files = [
+        "muster/gossip/v1/gossip.proto",
         "muster/hello/v1/hello.proto",
         "muster/node/v1/node.proto",
         "muster/operator/v1/operator.proto",

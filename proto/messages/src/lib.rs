@@ -1,5 +1,6 @@
 //! Messages of the three services: `hello` (peers without a certificate), `node` (members) and
-//! `operator` (operators). Plain data without a runtime. Received messages are not validated yet.
+//! `operator` (operators), and those in gossip datagrams (`gossip`). Plain data without a runtime.
+//! Received messages are not validated yet.
 
 #![allow(
     clippy::pedantic,
@@ -18,6 +19,7 @@ mod enums;
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
 pub use calls::Call;
+pub use muster::gossip::v1 as gossip;
 pub use muster::hello::v1 as hello;
 pub use muster::node::v1 as node;
 pub use muster::operator::v1 as operator;
