@@ -37,10 +37,11 @@ impl foca::Identity for MemberIdentity {
     }
 }
 
-/// Lengths of a header without and with a third party, and of a member. Their datagram counterparts
-/// are at most as long.
+/// Lengths of a header without and with a third party, and of a member. Their counterparts in a
+/// datagram with members are at most as long: all before the number of entries and the length of
+/// an entry, and an entry.
 pub(crate) const HEADER: usize = 20;
-pub(crate) const HEADER_WITH_THIRD: usize = 37;
+pub(crate) const HEADER_WITH_THIRD: usize = 39;
 pub(crate) const MEMBER: usize = 23;
 
 /// Codec of foca's packets with slots.

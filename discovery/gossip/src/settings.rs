@@ -7,8 +7,8 @@ use foca::{Config, PeriodicParams};
 
 use super::wire::MAX_DATAGRAM;
 
-/// Parameters of the protocol. The defaults are for one site. An idle member sends 85 bytes per
-/// second in five datagrams (375 with headers), regardless of the number of members. Other
+/// Parameters of the protocol. The defaults are for one site. An idle member sends 105 bytes per
+/// second in five datagrams (395 with headers), regardless of the number of members. Other
 /// measurements are in docs/proof/discovery.md (`gossip-scale` simulates them).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

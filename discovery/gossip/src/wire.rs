@@ -1,25 +1,37 @@
 //! Datagram format between two members: at most [`MAX_DATAGRAM`] bytes, numbers in network order.
 //!
 //! ```text
-//! kind u8 | sender's generation u32, incarnation u16 | generation it believes the receiver has u32
-//!         | version of the sender's metadata u32 | body
+//! datagram: kind u8 | length of the preamble u8 | preamble | body
+//! preamble: sender's generation u32, incarnation u16 | generation it believes the receiver has u32
+//!           | version of the sender's metadata u32
+//! SWIM:     message u8 | probe number u8 | third node [u8; 16], generation u32 (some messages)
+//!           | number of entries u16 | length of an entry u8 | entries
+//! entry:    node [u8; 16] | generation u32 | incarnation u16 | state u8
+//! SUSPECT:  incarnation u16
+//! META:     protobuf (muster.gossip.v1.NodeMeta)
 //! ```
+//!
+//! A later version may lengthen the preamble, an entry and a body. A reader takes the fields that it
+//! knows and ignores the rest. It skips an entry with an unknown state and ignores a datagram of an
+//! unknown kind or with an unknown SWIM message.
 //!
 //! Neither sender nor receiver is named: the QUIC session has authenticated both, so no member can
 //! impersonate another. Third nodes are named by the first half of their id. One outside the
 //! receiver's roster is dropped before any other code sees the datagram.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use muster_types::limits::{MAX_GOSSIP_ADDRESSES, MAX_GOSSIP_VERSION};
-use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+mod meta;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
+use foca::State;
 
 use super::identity::{
     ANNOUNCE, Generation, HEADER, HEADER_WITH_THIRD, INDIRECT_PING, MEMBER, MemberIdentity,
-    has_third, put_identity,
+    has_third, put_identity, state_byte,
 };
 use super::roster::{Roster, ShortId, Slot, short_id};
 
+pub use meta::NodeMeta;
+pub(crate) use meta::truncated;
 pub use muster_transport::endpoint::MAX_DATAGRAM;
 
 const SWIM: u8 = 0x10;
@@ -28,18 +40,11 @@ const REFUTE: u8 = 0x12;
 const REQUEST_META: u8 = 0x13;
 const META: u8 = 0x14;
 
-const PREAMBLE: usize = 15;
+/// Length of the preamble in this version.
+const PREAMBLE: u8 = 14;
 
-/// Metadata that a member publishes about itself. Accepted only from the member itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct NodeMeta {
-    /// Addresses to dial it at now; the first eight.
-    pub addresses: Vec<SocketAddr>,
-    /// Build that it runs; the first 32 characters.
-    pub version: String,
-    /// Version of the cluster's config that it applies.
-    pub config_version: u64,
-}
+/// Length of an entry in this version.
+const ENTRY: u8 = 23;
 
 /// Reasons for which a datagram is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +54,22 @@ pub enum WireError {
     #[error("a gossip datagram is malformed")]
     Malformed,
     #[error("a gossip datagram of unknown kind {0:#04x}")]
-    Unknown(u8),
+    UnknownKind(u8),
+    #[error("a gossip datagram with unknown SWIM message {0}")]
+    UnknownMessage(u8),
+}
+
+impl WireError {
+    /// Returns true for a datagram that a later version may send.
+    pub fn is_unknown(self) -> bool {
+        matches!(self, Self::UnknownKind(_) | Self::UnknownMessage(_))
+    }
+}
+
+impl From<TryGetError> for WireError {
+    fn from(_: TryGetError) -> Self {
+        Self::Malformed
+    }
 }
 
 /// Header of every datagram.
@@ -112,29 +132,33 @@ pub(crate) fn decode(
         return Err(WireError::TooLong(datagram.len()));
     }
     let mut buf = datagram;
-    if buf.remaining() < PREAMBLE {
-        return Err(WireError::Malformed);
-    }
-    let kind = buf.get_u8();
-    let preamble = Preamble {
-        generation: buf.get_u32(),
-        incarnation: buf.get_u16(),
-        to_generation: buf.get_u32(),
-        meta_version: buf.get_u32(),
+    let kind = buf.try_get_u8()?;
+    let preamble = match kind {
+        SWIM | SUSPECT | REFUTE | REQUEST_META | META => decode_preamble(&mut buf)?,
+        unknown => return Err(WireError::UnknownKind(unknown)),
     };
-    let body = match kind {
-        SWIM => match decode_swim(buf, roster, from, me, &preamble)? {
-            Some(body) => body,
-            None => return Ok(None),
-        },
-        SUSPECT if buf.remaining() == 2 => Body::Note(Note::Suspect { incarnation: buf.get_u16() }),
-        REFUTE if buf.is_empty() => Body::Note(Note::Refute),
-        REQUEST_META if buf.is_empty() => Body::Note(Note::RequestMeta),
-        META => Body::Note(Note::Meta(decode_meta(buf)?)),
-        SUSPECT | REFUTE | REQUEST_META => return Err(WireError::Malformed),
-        unknown => return Err(WireError::Unknown(unknown)),
+    let note = match kind {
+        SWIM => {
+            let swim = decode_swim(buf, roster, from, me, &preamble)?;
+            return Ok(swim.map(|swim| (preamble, Body::Swim(swim))));
+        }
+        SUSPECT => Note::Suspect { incarnation: buf.try_get_u16()? },
+        REFUTE => Note::Refute,
+        REQUEST_META => Note::RequestMeta,
+        _ => Note::Meta(meta::decode(buf)?),
     };
-    Ok(Some((preamble, body)))
+    Ok(Some((preamble, Body::Note(note))))
+}
+
+fn decode_preamble(buf: &mut &[u8]) -> Result<Preamble, WireError> {
+    let length = buf.try_get_u8()?;
+    let mut fields = take(buf, length.into())?;
+    Ok(Preamble {
+        generation: fields.try_get_u32()?,
+        incarnation: fields.try_get_u16()?,
+        to_generation: fields.try_get_u32()?,
+        meta_version: fields.try_get_u32()?,
+    })
 }
 
 fn decode_swim(
@@ -143,23 +167,18 @@ fn decode_swim(
     from: Slot,
     me: MemberIdentity,
     preamble: &Preamble,
-) -> Result<Option<Body>, WireError> {
-    if buf.remaining() < 2 {
-        return Err(WireError::Malformed);
-    }
-    let (tag, n) = (buf.get_u8(), buf.get_u8());
-    let mut packet = Vec::with_capacity(HEADER_WITH_THIRD + 2 + buf.len());
+) -> Result<Option<Swim>, WireError> {
+    let (tag, n) = (buf.try_get_u8()?, buf.try_get_u8()?);
+    let has_third = has_third(tag).ok_or(WireError::UnknownMessage(tag))?;
+    let mut packet = Vec::with_capacity(HEADER_WITH_THIRD + buf.len());
     put_identity(&mut packet, MemberIdentity { slot: from, generation: preamble.generation });
     packet.put_u16(preamble.incarnation);
     put_identity(&mut packet, MemberIdentity { slot: me.slot, generation: preamble.to_generation });
     packet.put_u8(tag);
     packet.put_u8(n);
     let mut unknown_origin = None;
-    if has_third(tag).ok_or(WireError::Malformed)? {
-        if buf.remaining() < 20 {
-            return Err(WireError::Malformed);
-        }
-        let (third, generation) = (get_short(&mut buf), buf.get_u32());
+    if has_third {
+        let (third, generation) = (take_short(&mut buf)?, buf.try_get_u32()?);
         let slot = match roster.slot_of_short(&third) {
             Some(slot) => slot,
             None if tag == INDIRECT_PING => {
@@ -171,47 +190,45 @@ fn decode_swim(
         put_identity(&mut packet, MemberIdentity { slot, generation });
         packet.put_bytes(0, HEADER_WITH_THIRD - HEADER - 8);
     }
-    let mut own_generation = preamble.to_generation;
-    if !buf.is_empty() {
-        own_generation = own_generation.max(decode_members(buf, roster, me, &mut packet)?);
-        if tag == ANNOUNCE {
-            return Err(WireError::Malformed);
-        }
+    let header = packet.len();
+    let mut own_generation = decode_members(buf, roster, me, &mut packet)?;
+    if tag == ANNOUNCE {
+        // This version announces without members, and foca accepts none.
+        packet.truncate(header);
+        own_generation = 0;
     }
-    Ok(Some(Body::Swim(Swim {
+    Ok(Some(Swim {
         packet,
-        own_generation,
+        own_generation: own_generation.max(preamble.to_generation),
         is_announce: tag == ANNOUNCE,
         unknown_origin,
-    })))
+    }))
 }
 
-/// Appends the members that the roster holds. Returns the highest generation of ours among them.
-/// Older generations of ours are dropped: they are obsolete.
+/// Appends the members that the roster holds, except those in an unknown state. Returns the highest
+/// generation of ours among them. Older generations of ours are dropped: they are obsolete.
 fn decode_members(
     mut buf: &[u8],
     roster: &Roster,
     me: MemberIdentity,
     packet: &mut Vec<u8>,
 ) -> Result<Generation, WireError> {
-    if buf.remaining() < 2 {
+    let (count, length) = (buf.try_get_u16()?, buf.try_get_u8()?);
+    if length < ENTRY {
         return Err(WireError::Malformed);
     }
-    let count = buf.get_u16();
-    if buf.remaining() != usize::from(count) * MEMBER {
-        return Err(WireError::Malformed);
-    }
+    let entries = take(&mut buf, usize::from(count) * usize::from(length))?;
     let at = packet.len();
     packet.put_u16(0);
     let mut kept: u16 = 0;
     let mut own_generation = 0;
-    for _ in 0..count {
-        let (third, generation) = (get_short(&mut buf), buf.get_u32());
-        let (incarnation, state) = (buf.get_u16(), buf.get_u8());
-        if state > 2 {
-            return Err(WireError::Malformed);
+    for mut entry in entries.chunks_exact(length.into()) {
+        let (node, generation) = (take_short(&mut entry)?, entry.try_get_u32()?);
+        let (incarnation, state) = (entry.try_get_u16()?, entry.try_get_u8()?);
+        let Some(slot) = roster.slot_of_short(&node) else { continue };
+        if state > state_byte(State::Down) {
+            continue;
         }
-        let Some(slot) = roster.slot_of_short(&third) else { continue };
         if slot == me.slot {
             own_generation = own_generation.max(generation);
             if generation != me.generation {
@@ -228,25 +245,23 @@ fn decode_members(
     Ok(own_generation)
 }
 
-fn decode_meta(buf: &[u8]) -> Result<NodeMeta, WireError> {
-    let (meta, rest) =
-        postcard::take_from_bytes::<NodeMeta>(buf).map_err(|_| WireError::Malformed)?;
-    let fits = rest.is_empty()
-        && meta.addresses.len() <= MAX_GOSSIP_ADDRESSES
-        && meta.version.len() <= MAX_GOSSIP_VERSION
-        && meta.version.bytes().all(|b| b.is_ascii_graphic());
-    if fits { Ok(meta) } else { Err(WireError::Malformed) }
+/// Returns the next `length` bytes and advances past them.
+fn take<'a>(buf: &mut &'a [u8], length: usize) -> Result<&'a [u8], WireError> {
+    let (taken, rest) = buf.split_at_checked(length).ok_or(WireError::Malformed)?;
+    *buf = rest;
+    Ok(taken)
 }
 
-fn get_short(buf: &mut &[u8]) -> ShortId {
+fn take_short(buf: &mut &[u8]) -> Result<ShortId, WireError> {
     let mut short = ShortId::default();
-    buf.copy_to_slice(&mut short);
-    short
+    buf.try_copy_to_slice(&mut short)?;
+    Ok(short)
 }
 
 fn start_datagram(kind: u8, preamble: &Preamble, capacity: usize) -> BytesMut {
-    let mut out = BytesMut::with_capacity(PREAMBLE + capacity);
+    let mut out = BytesMut::with_capacity(2 + usize::from(PREAMBLE) + capacity);
     out.put_u8(kind);
+    out.put_u8(PREAMBLE);
     out.put_u32(preamble.generation);
     out.put_u16(preamble.incarnation);
     out.put_u32(preamble.to_generation);
@@ -268,7 +283,7 @@ pub(crate) fn encode_swim(
     packet.advance(4);
     let to_generation = packet.get_u32();
     let preamble = Preamble { generation, incarnation, to_generation, meta_version };
-    let mut out = start_datagram(SWIM, &preamble, 22 + packet.len());
+    let mut out = start_datagram(SWIM, &preamble, 25 + packet.len());
     let tag = packet.get_u8();
     out.put_u8(tag);
     out.put_u8(packet.get_u8());
@@ -281,23 +296,22 @@ pub(crate) fn encode_swim(
         out.put_u32(packet.get_u32());
         packet.advance(HEADER_WITH_THIRD - HEADER - 8);
     }
-    if packet.remaining() >= 2 + MEMBER {
-        let count = packet.get_u16();
-        let at = out.len();
-        out.put_u16(0);
-        let mut kept: u16 = 0;
-        for _ in 0..count {
-            let id = roster.node(packet.get_u32());
-            let rest = packet.copy_to_bytes(7);
-            packet.advance(MEMBER - 11);
-            if let Some(id) = id {
-                out.put_slice(&short_id(&id));
-                out.put_slice(&rest);
-                kept += 1;
-            }
+    let at = out.len();
+    out.put_u16(0);
+    out.put_u8(ENTRY);
+    let mut kept: u16 = 0;
+    // Some messages have no members, not even their number.
+    for _ in 0..packet.try_get_u16().unwrap_or(0) {
+        let id = roster.node(packet.get_u32());
+        let rest = packet.copy_to_bytes(7);
+        packet.advance(MEMBER - 11);
+        if let Some(id) = id {
+            out.put_slice(&short_id(&id));
+            out.put_slice(&rest);
+            kept += 1;
         }
-        out[at..at + 2].copy_from_slice(&kept.to_be_bytes());
     }
+    out[at..at + 2].copy_from_slice(&kept.to_be_bytes());
     Some((out.freeze(), incarnation))
 }
 
@@ -307,23 +321,11 @@ pub(crate) fn encode(preamble: &Preamble, note: &Note) -> Bytes {
         Note::Suspect { incarnation } => (SUSPECT, incarnation.to_be_bytes().to_vec()),
         Note::Refute => (REFUTE, Vec::new()),
         Note::RequestMeta => (REQUEST_META, Vec::new()),
-        Note::Meta(meta) => {
-            let meta = postcard::to_stdvec(&truncated(meta));
-            (META, meta.expect("plain data always serialises into a growing buffer"))
-        }
+        Note::Meta(meta) => (META, meta::encode(meta)),
     };
     let mut out = start_datagram(kind, preamble, rest.len());
     out.put_slice(&rest);
     out.freeze()
-}
-
-/// Returns the metadata cut to the bounds that every receiver accepts.
-pub(crate) fn truncated(meta: &NodeMeta) -> NodeMeta {
-    let mut meta = meta.clone();
-    meta.addresses.truncate(MAX_GOSSIP_ADDRESSES);
-    meta.version.retain(|c| c.is_ascii_graphic());
-    meta.version.truncate(MAX_GOSSIP_VERSION);
-    meta
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use super::*;
 use crate::identity::{LocalCodec, MEMBER};
 use foca::Codec;
 use foca::{Header, Member, Message, State};
+use muster_messages::gossip::NodeMeta as MetaMessage;
+use prost::Message as _;
 
 fn id(n: u8) -> NodeId {
     NodeId::from_bytes([n; 32])
@@ -26,7 +28,10 @@ fn at(roster: &Roster, n: u8, generation: Generation) -> MemberIdentity {
     MemberIdentity { slot: roster.slot(&id(n)).unwrap(), generation }
 }
 
-fn packet(header: &Header<MemberIdentity>, members: &[Member<MemberIdentity>]) -> Vec<u8> {
+fn packet(
+    header: &Header<MemberIdentity>,
+    members: &[Member<MemberIdentity>],
+) -> Vec<u8> {
     let mut packet = Vec::new();
     LocalCodec.encode_header(header, &mut packet).unwrap();
     if !members.is_empty() {
@@ -144,12 +149,60 @@ fn metadata_is_cut_by_the_sender_and_rejected_uncut() {
     assert_eq!(seen, preamble);
     assert_eq!((meta.addresses.len(), meta.version.len()), (8, 32));
 
-    let mut uncut = datagram[..PREAMBLE].to_vec();
-    uncut.extend(postcard::to_stdvec(&big).unwrap());
-    assert_eq!(decode(&uncut, &a, 0, me), Err(WireError::Malformed));
+    let valid = MetaMessage::decode(&datagram[2 + usize::from(PREAMBLE)..]).unwrap();
+    let address = "192.0.2.1:1".to_owned();
+    let invalid = [
+        MetaMessage { addresses: vec![address; 9], ..valid.clone() },
+        MetaMessage { addresses: vec!["host:1".to_owned()], ..valid.clone() },
+        MetaMessage { version: "x".repeat(33), ..valid.clone() },
+        MetaMessage { version: "1 2".to_owned(), ..valid.clone() },
+    ];
+    for message in invalid {
+        let mut uncut = datagram[..2 + usize::from(PREAMBLE)].to_vec();
+        uncut.extend(message.encode_to_vec());
+        assert_eq!(decode(&uncut, &a, 0, me), Err(WireError::Malformed), "{message:?}");
+    }
     let mut longer = datagram.to_vec();
     longer.push(0);
-    assert_eq!(decode(&longer, &a, 0, me), Err(WireError::Malformed));
+    assert_eq!(decode(&longer, &a, 0, me), Err(WireError::Malformed), "not protobuf");
+}
+
+#[test]
+fn the_largest_metadata_fits_into_a_datagram() {
+    let longest = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535";
+    let meta = NodeMeta {
+        addresses: vec![longest.parse().unwrap(); 8],
+        version: "x".repeat(32),
+        config_version: u64::MAX,
+    };
+    let preamble = Preamble { generation: 1, incarnation: 2, to_generation: 3, meta_version: 4 };
+    let (a, _) = rosters();
+    let datagram = encode(&preamble, &Note::Meta(meta.clone()));
+    let decoded = decode(&datagram, &a, 0, at(&a, 2, 22)).unwrap().unwrap();
+    assert_eq!(decoded, (preamble, Body::Note(Note::Meta(meta))));
+}
+
+/// foca rejects a packet above its limit, so the largest datagram must become such a packet again.
+#[test]
+fn the_largest_packet_fits_into_a_datagram_and_back() {
+    let (a, _) = rosters();
+    let (from, me) = (a.slot(&id(1)).unwrap(), at(&a, 2, 22));
+    let limit = crate::Settings::default().foca(3, 0).max_packet_size.get();
+    let third = Message::PingReq { target: at(&a, 3, 33), probe_number: 9 };
+    for (message, length) in [(Message::Ping(9), HEADER), (third, HEADER_WITH_THIRD)] {
+        let header = Header { src: at(&a, 1, 11), src_incarnation: 5, dst: me, message };
+        let members = (limit - length - 2) / MEMBER;
+        let members = vec![Member::new(at(&a, 3, 33), 4, State::Suspect); members];
+        let sent = packet(&header, &members);
+        assert!(sent.len() <= limit && sent.len() + MEMBER > limit);
+        let (datagram, _) = encode_swim(&sent, &a, None, 3).unwrap();
+        assert!(datagram.len() <= MAX_DATAGRAM, "{} of {}", datagram.len(), sent.len());
+        let (_, body) = decode(&datagram, &a, from, me).unwrap().unwrap();
+        let Body::Swim(swim) = body else { panic!("{body:?}") };
+        assert_eq!(swim.packet, sent);
+        // No datagram has room for one more entry, so no reader gets a larger packet.
+        assert!(datagram.len() + usize::from(ENTRY) > MAX_DATAGRAM);
+    }
 }
 
 proptest! {
@@ -176,7 +229,10 @@ proptest! {
             }
             Ok(_) | Err(WireError::Malformed) => {}
             Err(WireError::TooLong(length)) => prop_assert!(length > MAX_DATAGRAM),
-            Err(WireError::Unknown(unknown)) => prop_assert!(!(SWIM..=META).contains(&unknown)),
+            Err(WireError::UnknownKind(unknown)) => {
+                prop_assert!(!(SWIM..=META).contains(&unknown));
+            }
+            Err(WireError::UnknownMessage(unknown)) => prop_assert!(unknown > 9),
         }
     }
 
