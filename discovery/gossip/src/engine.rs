@@ -54,6 +54,22 @@ pub enum Effect {
     Down(NodeId),
 }
 
+/// Counters of datagrams that members sent and this node did not read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RejectedDatagrams {
+    /// Malformed or too long.
+    pub malformed: u64,
+    /// Of a kind or with a message that this version does not know: ignored.
+    pub unknown: u64,
+}
+
+impl RejectedDatagrams {
+    fn count(&mut self, error: WireError) {
+        let counter = if error.is_unknown() { &mut self.unknown } else { &mut self.malformed };
+        *counter = counter.saturating_add(1);
+    }
+}
+
 /// Parameters of a member that starts to gossip.
 #[derive(Debug)]
 pub struct EngineParams {
@@ -89,6 +105,7 @@ pub struct Engine {
     reconnect: reconnect::Reconnect,
     health: local_health::LocalHealth,
     metadata: metadata::MetadataStore,
+    rejected: RejectedDatagrams,
 }
 
 impl fmt::Debug for Engine {
@@ -121,6 +138,7 @@ impl Engine {
             reconnect,
             health: local_health::LocalHealth::default(),
             metadata: metadata::MetadataStore::default(),
+            rejected: RejectedDatagrams::default(),
         };
         engine.reconnect(now);
         engine.recheck_suspects(now);
@@ -151,6 +169,11 @@ impl Engine {
     /// Returns the number of other members that are seen.
     pub fn seen(&self) -> usize {
         self.foca.num_members()
+    }
+
+    /// Returns the counters of datagrams that were not read.
+    pub fn rejected(&self) -> RejectedDatagrams {
+        self.rejected
     }
 
     /// Returns the time at which [`Engine::tick`] is next needed.
@@ -199,7 +222,7 @@ impl Engine {
     }
 
     /// Handles a datagram from the member that the session has authenticated as `from`. One from a
-    /// node outside the roster is ignored.
+    /// node outside the roster is ignored. One that is not read changes only its counter.
     pub fn receive(
         &mut self,
         now: Instant,
@@ -210,9 +233,9 @@ impl Engine {
         let Some(slot) = self.roster.slot(&from).filter(|slot| *slot != me.slot) else {
             return Ok(());
         };
-        let Some((preamble, body)) = wire::decode(datagram, &self.roster, slot, me)? else {
-            return Ok(());
-        };
+        let decoded = wire::decode(datagram, &self.roster, slot, me);
+        let decoded = decoded.inspect_err(|error| self.rejected.count(*error));
+        let Some((preamble, body)) = decoded? else { return Ok(()) };
         self.contacts.on_datagram(slot, now);
         match body {
             Body::Swim(swim) => {

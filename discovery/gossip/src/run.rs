@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::engine::{Effect, Engine, EngineParams};
+use super::engine::{Effect, Engine, EngineParams, RejectedDatagrams};
 use super::{Generation, Liveness, NodeMeta, Roster, Settings};
 use muster_transport::endpoint::{Endpoint, Trust};
 
@@ -148,7 +148,9 @@ impl<D: DatagramTransport> GossipTask<D> {
         self.with_engine(|engine, now| {
             for (from, datagram) in batch.iter() {
                 if let Err(error) = engine.receive(now, *from, datagram) {
-                    debug!(peer = %from.short(), %error, "gossip datagram rejected");
+                    let RejectedDatagrams { malformed, unknown } = engine.rejected();
+                    let peer = from.short();
+                    debug!(%peer, %error, malformed, unknown, "gossip datagram rejected");
                 }
             }
         });

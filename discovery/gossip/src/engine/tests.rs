@@ -243,3 +243,20 @@ fn the_sender_of_a_datagram_is_the_peer_of_its_session() {
     assert_eq!(view[&id(2)].last_heard, None, "2 has sent nothing");
     assert_eq!(view[&id(2)].state, LivenessState::Unknown);
 }
+
+#[test]
+fn an_unknown_datagram_is_counted_apart_and_changes_nothing() {
+    let now = Instant::now();
+    let mut a = engine(1, &[1, 2], now);
+    a.take_effects();
+    let before = a.view(now);
+    let preamble = Preamble { generation: 9, incarnation: 0, to_generation: 9, meta_version: 9 };
+    let mut unknown = wire::encode(&preamble, &Note::Refute).to_vec();
+    unknown[0] = 0x15;
+    assert_eq!(a.receive(now, id(2), &unknown), Err(WireError::UnknownKind(0x15)));
+    assert_eq!(a.receive(now, id(2), &unknown[..1]), Err(WireError::UnknownKind(0x15)));
+    assert_eq!(a.receive(now, id(2), &[0x10]), Err(WireError::Malformed));
+    assert_eq!(a.rejected(), RejectedDatagrams { malformed: 1, unknown: 2 });
+    assert_eq!((a.take_effects(), a.view(now)), (Vec::new(), before));
+    assert_eq!(a.generation(), 1);
+}
