@@ -329,4 +329,6 @@ pub(crate) fn encode(preamble: &Preamble, note: &Note) -> Bytes {
 }
 
 #[cfg(test)]
+pub(crate) mod compat;
+#[cfg(test)]
 mod tests;

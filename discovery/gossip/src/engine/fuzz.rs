@@ -10,6 +10,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::{Effect, Engine, EngineParams};
+use crate::wire::compat::as_later_version;
 use crate::{LivenessState, MAX_DATAGRAM, NodeMeta, Roster, Settings};
 
 fn member(number: u8) -> NodeId {
@@ -28,8 +29,9 @@ fn engine(number: u8, now: Instant) -> Engine {
     Engine::new(start, now).expect("the engine is in the roster")
 }
 
-/// Encodes the datagrams of three engines in a second as input, each behind its length.
-fn conversation() -> Vec<u8> {
+/// Encodes the datagrams of three engines in a second as input, each behind its length and as `sent`
+/// changes it.
+fn conversation(sent: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let start = Instant::now();
     let mut engines = [engine(1, start), engine(2, start), engine(3, start)];
     let meta = NodeMeta {
@@ -45,6 +47,7 @@ fn conversation() -> Vec<u8> {
             engines[from].tick(now);
             for effect in engines[from].take_effects() {
                 let Effect::Send { to, datagram, .. } = effect else { continue };
+                let datagram = sent(&datagram);
                 let Some(to) = (1..=3).position(|n| member(n) == to) else { continue };
                 let sender = u8::try_from(from + 1).expect("three");
                 engines[to]
@@ -54,7 +57,7 @@ fn conversation() -> Vec<u8> {
                     let length = u16::try_from(datagram.len()).expect("a datagram");
                     said.push(sender);
                     said.extend(length.to_be_bytes());
-                    said.extend_from_slice(&datagram);
+                    said.extend(datagram);
                 }
             }
         }
@@ -66,7 +69,9 @@ fn conversation() -> Vec<u8> {
 #[test]
 fn gossip() {
     let longest = MAX_DATAGRAM * 4;
-    target("gossip").seed(conversation()).longest(longest).memory(1 << 20, 512).run(|bytes| {
+    let target =
+        target("gossip").seed(conversation(<[u8]>::to_vec)).seed(conversation(as_later_version));
+    target.longest(longest).memory(1 << 20, 512).run(|bytes| {
         let mut now = Instant::now();
         let mut engine = engine(1, now);
         engine.take_effects();

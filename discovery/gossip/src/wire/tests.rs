@@ -8,12 +8,12 @@ use foca::{Header, Member, Message, State};
 use muster_messages::gossip::NodeMeta as MetaMessage;
 use prost::Message as _;
 
-fn id(n: u8) -> NodeId {
+pub(super) fn id(n: u8) -> NodeId {
     NodeId::from_bytes([n; 32])
 }
 
 /// Returns two rosters of the same members with different slots.
-fn rosters() -> (Roster, Roster) {
+pub(super) fn rosters() -> (Roster, Roster) {
     let all = |numbers: &[u8]| numbers.iter().map(|n| id(*n)).collect();
     let a = Roster::default().with_members(&all(&[1, 2, 3]));
     let b = Roster::default()
@@ -24,11 +24,11 @@ fn rosters() -> (Roster, Roster) {
     (a, b)
 }
 
-fn at(roster: &Roster, n: u8, generation: Generation) -> MemberIdentity {
+pub(super) fn at(roster: &Roster, n: u8, generation: Generation) -> MemberIdentity {
     MemberIdentity { slot: roster.slot(&id(n)).unwrap(), generation }
 }
 
-fn packet(
+pub(super) fn packet(
     header: &Header<MemberIdentity>,
     members: &[Member<MemberIdentity>],
 ) -> Vec<u8> {
