@@ -82,3 +82,9 @@ pub enum UnitHealth {
     /// Does not answer; holds the error.
     Silent(String),
 }
+
+impl UnitHealth {
+    pub fn is_healthy(&self) -> bool {
+        *self == Self::Healthy
+    }
+}

@@ -1,7 +1,8 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use muster_init::units::etcd::{EtcdHealth, EtcdPhase, EtcdStatus};
+use muster_init::units::etcd::EtcdStatus;
+use muster_init::units::{UnitHealth, UnitPhase};
 
 use crate::support::{TestCluster, end_all, start_all};
 
@@ -35,11 +36,11 @@ async fn a_founder_alone_waits_and_is_not_taken_for_hung() -> Result<()> {
     let mut cluster = TestCluster::new()?;
     let nodes = cluster.founders(3).await?;
     nodes[0].start().await?;
-    let waiting = |status: &EtcdStatus| matches!(status.health, EtcdHealth::Waiting(_));
+    let waiting = |status: &EtcdStatus| matches!(status.unit.health, UnitHealth::Waiting(_));
     let status = nodes[0].until("it to wait for the others", waiting).await?;
-    assert_eq!((status.phase, status.restarts), (EtcdPhase::Running, 0));
+    assert_eq!((status.unit.phase, status.unit.restarts), (UnitPhase::Running, 0));
     start_all(&nodes).await?;
-    assert_eq!(nodes[0].handle.status().borrow().restarts, 0);
+    assert_eq!(nodes[0].handle.status().borrow().unit.restarts, 0);
     end_all(nodes).await
 }
 

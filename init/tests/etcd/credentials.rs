@@ -42,12 +42,14 @@ async fn renewed_certificates_are_taken_up_without_a_restart() -> Result<()> {
     cluster.client(&nodes[..2])?.put(b"a", b"1").await?;
     assert_eq!([nodes[0].pid()?, nodes[1].pid()?], [pids[0], pids[1]]);
     for node in &nodes[..2] {
-        assert_eq!(node.handle.status().borrow().restarts, 0);
+        assert_eq!(node.handle.status().borrow().unit.restarts, 0);
     }
     // The third is renewed late and is an ordinary member again.
     nodes[2].spec.credentials = cluster.authority.credentials(nodes[2].spec.client.ip())?;
     nodes[2].start().await?;
-    nodes[2].until("it to serve again", |s| s.restarts > 0 && s.health.is_healthy()).await?;
+    nodes[2]
+        .until("it to serve again", |s| s.unit.restarts > 0 && s.unit.health.is_healthy())
+        .await?;
     end_all(nodes).await
 }
 

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use muster_init::supervisor::Exit;
-use muster_init::units::etcd::{EtcdHealth, EtcdPhase};
+use muster_init::units::{UnitHealth, UnitPhase};
 use muster_types::etcd::{DataState, EtcdGeneration, InitialClusterState};
 use rustix::process::{Signal, kill_process};
 
@@ -20,10 +20,10 @@ async fn a_killed_etcd_comes_back_with_its_data() -> Result<()> {
     kill_process(before, Signal::KILL)?;
     let back = nodes[0]
         .until("another process that serves", |status| {
-            status.restarts == 1 && status.health.is_healthy()
+            status.unit.restarts == 1 && status.unit.health.is_healthy()
         })
         .await?;
-    assert_eq!(back.last_exit, Some(Exit::Signal(9)));
+    assert_eq!(back.unit.last_exit, Some(Exit::Signal(9)));
     assert_ne!(nodes[0].pid()?, before);
     assert_eq!(nodes[0].member()?.get(b"a").await?.as_deref(), Some(b"1".as_slice()));
     end_all(nodes).await
@@ -40,11 +40,11 @@ async fn a_hung_etcd_is_killed_after_the_limit_and_comes_back() -> Result<()> {
     kill_process(hung, Signal::STOP)?;
     let back = nodes[1]
         .until("another process that serves", |status| {
-            status.restarts == 1 && status.health.is_healthy()
+            status.unit.restarts == 1 && status.unit.health.is_healthy()
         })
         .await?;
     assert!(since.elapsed() >= cluster.policy.hang_timeout, "{:?}", since.elapsed());
-    assert_eq!(back.last_exit, Some(Exit::Signal(9)));
+    assert_eq!(back.unit.last_exit, Some(Exit::Signal(9)));
     end_all(nodes).await
 }
 
@@ -60,7 +60,7 @@ async fn members_without_a_majority_are_not_restarted() -> Result<()> {
         node.end().await?;
     }
     last.until("it to say that it waits", |status| {
-        matches!(&status.health, EtcdHealth::Waiting(_))
+        matches!(&status.unit.health, UnitHealth::Waiting(_))
     })
     .await?;
     let since = Instant::now();
@@ -70,7 +70,7 @@ async fn members_without_a_majority_are_not_restarted() -> Result<()> {
     })
     .await?;
     let status = last.handle.status().borrow().clone();
-    assert_eq!((status.phase, status.restarts), (EtcdPhase::Running, 0), "{status:?}");
+    assert_eq!((status.unit.phase, status.unit.restarts), (UnitPhase::Running, 0), "{status:?}");
     last.end().await
 }
 
@@ -85,13 +85,13 @@ async fn a_member_whose_data_is_deleted_is_lost_and_its_node_becomes_another_mem
     let old = nodes[0].member()?.status().await?.id;
 
     fs::remove_dir_all(nodes[0].data())?;
-    let lost = nodes[0].until("the loss", |status| status.phase == EtcdPhase::Lost).await?;
+    let lost = nodes[0].until("the loss", |status| status.unit.phase == UnitPhase::Lost).await?;
     assert_eq!(lost.data, DataState::Lost);
-    let problem = lost.problem.context("a reason")?;
+    let problem = lost.unit.problem.context("a reason")?;
     assert!(problem.contains("must not start empty"), "{problem}");
     // Setting the same spec again changes nothing.
     nodes[0].start().await?;
-    nodes[0].until("the loss again", |status| status.phase == EtcdPhase::Lost).await?;
+    nodes[0].until("the loss again", |status| status.unit.phase == UnitPhase::Lost).await?;
     assert!(!nodes[0].data().exists());
 
     client.remove(old).await?;
@@ -137,7 +137,8 @@ async fn all_members_stopped_at_once_come_back_by_themselves() -> Result<()> {
         kill_process(node.pid()?, Signal::KILL)?;
     }
     for node in &nodes {
-        node.until("it to serve again", |s| s.restarts > 0 && s.health.is_healthy()).await?;
+        node.until("it to serve again", |s| s.unit.restarts > 0 && s.unit.health.is_healthy())
+            .await?;
     }
     assert_eq!(cluster.client(&nodes)?.get(b"a").await?.as_deref(), Some(b"1".as_slice()));
     end_all(nodes).await
@@ -149,8 +150,8 @@ async fn a_port_in_use_is_said_in_etcds_words() -> Result<()> {
     let nodes = cluster.founders(1).await?;
     let taken = std::net::TcpListener::bind(nodes[0].spec.peer)?;
     nodes[0].start().await?;
-    let status = nodes[0].until("a complaint", |status| status.last_error.is_some()).await?;
-    let said = status.last_error.unwrap_or_default();
+    let status = nodes[0].until("a complaint", |status| status.unit.last_error.is_some()).await?;
+    let said = status.unit.last_error.unwrap_or_default();
     assert!(said.contains("address already in use"), "{said}");
     drop(taken);
     nodes[0].until_healthy().await?;
@@ -172,8 +173,8 @@ async fn a_leader_that_stops_hands_over_first() -> Result<()> {
     let leader = nodes.remove(leader.context("a leader")?);
     leader.handle.stop().await?;
     let ended = leader.handle.status().borrow().clone();
-    assert_ne!(ended.last_exit, Some(Exit::Signal(9)), "killed at the deadline: {ended:?}");
-    assert_eq!((ended.phase, ended.generation), (EtcdPhase::Stopped, None));
+    assert_ne!(ended.unit.last_exit, Some(Exit::Signal(9)), "killed at the deadline: {ended:?}");
+    assert_eq!((ended.unit.phase, ended.generation), (UnitPhase::Stopped, None));
     // No election was needed, so no election timeout passed.
     assert!(nodes[0].member()?.status().await?.leader.is_some());
     cluster.client(&nodes)?.put(b"a", b"1").await?;

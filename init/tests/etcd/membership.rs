@@ -1,5 +1,4 @@
 use anyhow::{Context, Result, ensure};
-use muster_init::units::etcd::EtcdHealth;
 use muster_init::units::etcd::client::{AlarmKind, CallError, CallErrorKind};
 use muster_types::etcd::{EtcdMemberId, InitialClusterState};
 
@@ -47,13 +46,17 @@ async fn a_learner_enters_is_promoted_and_every_refusal_has_its_kind() -> Result
 
     second.start().await?;
     let status = second.until_healthy().await?;
-    assert_eq!(status.health, EtcdHealth::Learner);
+    assert!(status.is_learner, "{status:?}");
     assert_eq!(
         kind(second.member()?.get(b"a").await.map(drop)),
         Some(CallErrorKind::NotSupportedByLearner)
     );
     until("the promotion", async || Ok(client.promote(learner.id).await?)).await?;
-    second.until("a voter that serves", |status| status.health == EtcdHealth::Serving).await?;
+    second
+        .until("a voter that serves", |status| {
+            status.unit.health.is_healthy() && !status.is_learner
+        })
+        .await?;
 
     nodes.push(second);
     let client = cluster.client(&nodes)?;
@@ -112,7 +115,7 @@ async fn a_member_that_moves_stays_the_same_member() -> Result<()> {
     node.spec.credentials = elsewhere.spec.credentials.clone();
     elsewhere.end().await?;
     node.start().await?;
-    node.until("it to serve there", |s| s.restarts == 1 && s.health.is_healthy()).await?;
+    node.until("it to serve there", |s| s.unit.restarts == 1 && s.unit.health.is_healthy()).await?;
     assert_eq!(node.member()?.status().await?.id, id);
     until("its client URL to follow", async || {
         let members = client.members().await?;

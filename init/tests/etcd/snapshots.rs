@@ -2,9 +2,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
+use muster_init::units::UnitPhase;
+use muster_init::units::etcd::EtcdStatus;
 use muster_init::units::etcd::client::snapshot::{self, SnapshotDigest};
 use muster_init::units::etcd::restore::{RestoreError, RestoreOutcome, restore};
-use muster_init::units::etcd::{EtcdPhase, EtcdStatus};
 
 use crate::support::{TestCluster, end_all, start_all};
 
@@ -104,9 +105,9 @@ async fn a_restore_that_was_cut_short_does_not_become_an_empty_member() -> Resul
     let text = fs::read_to_string(&record)?.replace("\"hadData\": true", "\"hadData\": false");
     fs::write(&record, text)?;
     node.start().await?;
-    let refused = |status: &EtcdStatus| status.phase == EtcdPhase::Refused;
+    let refused = |status: &EtcdStatus| status.unit.phase == UnitPhase::Refused;
     let status = node.until("a refusal", refused).await?;
-    assert!(status.problem.context("a reason")?.contains("restored"));
+    assert!(status.unit.problem.context("a reason")?.contains("restored"));
     assert_eq!(
         restore(&node.dir, &node.spec, Some(&file), None).await?,
         RestoreOutcome::Done(saved)

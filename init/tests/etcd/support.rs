@@ -116,11 +116,11 @@ impl Node {
     }
 
     pub(crate) async fn until_healthy(&self) -> Result<EtcdStatus> {
-        self.until("etcd to serve", |status| status.health.is_healthy()).await
+        self.until("etcd to serve", |status| status.unit.health.is_healthy()).await
     }
 
     pub(crate) fn pid(&self) -> Result<rustix::process::Pid> {
-        let pid = self.handle.status().borrow().pid.context("it runs")?;
+        let pid = self.handle.status().borrow().unit.pid.context("it runs")?;
         rustix::process::Pid::from_raw(pid.cast_signed()).context("a pid")
     }
 

@@ -175,7 +175,7 @@ impl EtcdUnitController {
 
     fn publish(&self, status: EtcdStatus, blocked: Option<String>, leaves: Option<&Leaves>) {
         let leaves = leaves.map(Leaves::presented).unwrap_or_default();
-        self.unit.publish(PublishedUnit { status: status.into(), blocked, leaves });
+        self.unit.publish(PublishedUnit { status: status.unit, blocked, leaves });
     }
 }
 

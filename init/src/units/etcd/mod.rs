@@ -14,7 +14,6 @@ mod start_check;
 mod start_record;
 mod status;
 mod task;
-mod unit_status;
 
 pub use binary::{Binary, LocateError, Tool, Version, locate};
 pub use credentials::{Authorities, Credential, Credentials};
@@ -22,6 +21,5 @@ pub use handle::{EtcdUnit, SetError};
 pub use spec::{EtcdSpec, Tuning};
 pub use start_check::StartError;
 pub use start_record::{InitialCluster, StartRecord};
-pub use status::{EtcdHealth, EtcdPhase, EtcdStatus};
+pub use status::{EtcdStatus, NAME};
 pub use task::{EtcdUnitTask, policy};
-pub use unit_status::NAME;

@@ -18,11 +18,12 @@ use super::log_errors::last_error;
 use super::probe::{Probe, ProbeResult};
 use super::spec::EtcdSpec;
 use super::start_check::start_check;
-use super::status::{EtcdHealth, EtcdPhase, EtcdStatus};
+use super::status::EtcdStatus;
 use crate::logs::LogConfig;
 use crate::supervisor::{
     Policy, ProcessPhase, ProcessSpec, ProcessStatus, StartRefusal, Supervisor, SupervisorTask,
 };
+use crate::units::{UnitHealth, UnitPhase};
 
 /// Probe interval while etcd starts.
 const STARTING_INTERVAL: Duration = Duration::from_millis(50);
@@ -47,7 +48,7 @@ impl EtcdUnit {
     /// Creates the unit's handle and task: the caller spawns [`EtcdUnitTask::run`].
     pub fn new(dir: EtcdDir, policy: Policy) -> (Self, EtcdUnitTask) {
         let (requests, inbox) = mpsc::channel(4);
-        let (publish, status) = watch::channel(EtcdStatus::default());
+        let (publish, status) = watch::channel(EtcdStatus::STOPPED);
         let log = LogConfig::new(dir.log().join("etcd.log"));
         let (supervisor, process) = Supervisor::new("etcd", policy, log);
         let task = EtcdUnitTask {
@@ -180,34 +181,36 @@ impl EtcdUnitTask {
     fn on_process_status(&mut self) {
         let process = self.process_status.borrow_and_update().clone();
         let phase = match (process.phase, &process.refusal) {
-            (ProcessPhase::Refused, Some(StartRefusal::DataLost(_))) => EtcdPhase::Lost,
-            (ProcessPhase::Refused, _) => EtcdPhase::Refused,
-            (ProcessPhase::Stopped, _) => EtcdPhase::Stopped,
-            (ProcessPhase::Starting, _) => EtcdPhase::Starting,
-            (ProcessPhase::Running, _) => EtcdPhase::Running,
-            (ProcessPhase::BackingOff, _) => EtcdPhase::BackingOff,
-            (ProcessPhase::Stopping, _) => EtcdPhase::Stopping,
+            (ProcessPhase::Refused, Some(StartRefusal::DataLost(_))) => UnitPhase::Lost,
+            (ProcessPhase::Refused, _) => UnitPhase::Refused,
+            (ProcessPhase::Stopped, _) => UnitPhase::Stopped,
+            (ProcessPhase::Starting, _) => UnitPhase::Starting,
+            (ProcessPhase::Running, _) => UnitPhase::Running,
+            (ProcessPhase::BackingOff, _) => UnitPhase::BackingOff,
+            (ProcessPhase::Stopping, _) => UnitPhase::Stopping,
         };
-        let another = self.publish.borrow().pid != process.pid;
-        if phase != EtcdPhase::Running {
+        let another = self.publish.borrow().unit.pid != process.pid;
+        if phase != UnitPhase::Running {
             self.next_probe = None;
         } else if another || self.next_probe.is_none() {
             (self.probes, self.served) = (0, false);
             self.next_probe = self.schedule_probe(Duration::ZERO);
         }
         self.publish(|status| {
-            if another || phase != EtcdPhase::Running {
-                status.health = EtcdHealth::Unknown;
-            }
-            status.phase = phase;
-            if phase == EtcdPhase::Lost {
+            if phase == UnitPhase::Lost {
                 status.data = DataState::Lost;
             }
-            status.pid = process.pid;
-            status.restarts = process.restarts;
-            status.last_exit = process.last_exit;
-            status.last_error = last_error(&process.last_lines);
-            status.problem = process.refusal.map(|why| why.to_string()).or(process.problem);
+            let unit = &mut status.unit;
+            if another || phase != UnitPhase::Running {
+                unit.health = UnitHealth::Unknown;
+                status.is_learner = false;
+            }
+            unit.phase = phase;
+            unit.pid = process.pid;
+            unit.restarts = process.restarts;
+            unit.last_exit = process.last_exit;
+            unit.last_error = last_error(&process.last_lines);
+            unit.problem = process.refusal.map(|why| why.to_string()).or(process.problem);
         });
     }
 
@@ -246,7 +249,8 @@ impl EtcdUnitTask {
         };
         self.next_probe = self.schedule_probe(pause);
         self.publish(|status| {
-            status.health = EtcdHealth::from(result);
+            status.is_learner = result == ProbeResult::Learner;
+            status.unit.health = UnitHealth::from(result);
             status.data = *on_disk.as_ref().unwrap_or(&status.data);
         });
         // The supervisor ends only when this task is about to end as well.
