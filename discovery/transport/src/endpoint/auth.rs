@@ -13,12 +13,12 @@ use super::rpc::http2::Service;
 
 /// Decides which calls a session may make that no certificate authenticates. Its handle is put into
 /// the extensions of every request of the session.
-pub trait SessionAuth: Clone + Send + Sync + 'static {
+pub trait SessionAuthorizer: Clone + Send + Sync + 'static {
     /// Returns true if the peer may make this call now. `path` is the full gRPC method.
     fn may_call(&self, path: &str) -> bool;
 
     /// Counts a call that was allowed.
-    fn note_call(&self);
+    fn count_call(&self);
 
     /// Returns the state. The endpoint closes a session that stays [`AuthState::Pending`] for too
     /// long or becomes [`AuthState::Denied`].
@@ -61,7 +61,7 @@ pub struct SessionService<A> {
     pub(crate) begin: fn(ChannelBinding) -> A,
 }
 
-impl<A: SessionAuth> SessionService<A> {
+impl<A: SessionAuthorizer> SessionService<A> {
     /// `service` handles the calls; `begin` creates the state of a new session.
     pub fn new(service: Service, begin: fn(ChannelBinding) -> A) -> Self {
         Self { service, begin }

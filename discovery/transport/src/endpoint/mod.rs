@@ -2,7 +2,7 @@
 //! datagrams.
 //!
 //! It owns every session: `muster-node/1` between members, `muster-hello/1` with peers that the
-//! protocol on top authenticates ([`SessionAuth`]). It reads credentials and directory from a watch ([`Trust`]) and ends the sessions of a
+//! protocol on top authenticates ([`SessionAuthorizer`]). It reads credentials and directory from a watch ([`Trust`]) and ends the sessions of a
 //! member that leaves. It never decides membership, and knows nothing of what the calls mean.
 //!
 //! TLS 1.3 only, without 0-RTT and without resumption. Every session is a full handshake, so its
@@ -30,7 +30,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use auth::{AuthState, ChannelBinding, RejectReason, Rejection, SessionAuth, SessionService};
+pub use auth::{
+    AuthState, ChannelBinding, RejectReason, Rejection, SessionAuthorizer, SessionService,
+};
 pub use connections::channel::NodeChannel;
 pub use connections::dial::DialError;
 pub use parameters::{HELLO_CALL_TIMEOUT, HELLO_IDLE_TIMEOUT, MAX_DATAGRAM, PROOF_TIMEOUT};
@@ -225,7 +227,7 @@ impl EndpointTask {
 
     /// Serves both ALPNs and keeps the connections to members until `stop`; then closes all
     /// sessions and the socket.
-    pub async fn run<A: SessionAuth>(
+    pub async fn run<A: SessionAuthorizer>(
         self,
         hello: SessionService<A>,
         node: Service,

@@ -10,7 +10,7 @@ use muster_pki::token::TokenId;
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::endpoint::{AuthState, ChannelBinding, SessionAuth};
+use crate::endpoint::{AuthState, ChannelBinding, SessionAuthorizer};
 
 /// Calls that need no proof: the proof itself, and the renewal of a member known by its key.
 const CALLS_BEFORE_PROOF: [&str; 2] =
@@ -92,7 +92,7 @@ impl Session {
     }
 }
 
-impl SessionAuth for Session {
+impl SessionAuthorizer for Session {
     fn may_call(&self, path: &str) -> bool {
         match *self.0.state.borrow() {
             AuthState::Authenticated => true,
@@ -104,7 +104,7 @@ impl SessionAuth for Session {
         }
     }
 
-    fn note_call(&self) {
+    fn count_call(&self) {
         if *self.0.state.borrow() == AuthState::Pending {
             self.0.calls.fetch_add(1, Ordering::Relaxed);
         }
@@ -160,7 +160,7 @@ mod tests {
         let session = session();
         for _ in 0..MAX_CALLS_BEFORE_PROOF {
             assert!(session.may_call("/muster.hello.v1.Hello/Renew"));
-            session.note_call();
+            session.count_call();
         }
         assert!(!session.may_call("/muster.hello.v1.Hello/Renew"));
     }

@@ -1,5 +1,5 @@
 //! Authorisation of every call before its body is read. On `muster-node/1` the caller must still be
-//! a member and its role must allow the call. On `muster-hello/1` the session's [`SessionAuth`] must allow it.
+//! a member and its role must allow the call. On `muster-hello/1` the session's [`SessionAuthorizer`] must allow it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::caller::Caller;
 use super::http2::Authorize;
-use crate::endpoint::auth::{RejectReason, Rejection, SessionAuth};
+use crate::endpoint::auth::{RejectReason, Rejection, SessionAuthorizer};
 use crate::endpoint::tls::handshake::PeerKey;
 use crate::endpoint::tls::trust::Trust;
 
@@ -82,12 +82,12 @@ impl Authorize for NodeGuard {
     }
 }
 
-impl<A: SessionAuth> Authorize for HelloGuard<A> {
+impl<A: SessionAuthorizer> Authorize for HelloGuard<A> {
     fn authorize<B>(&self, mut request: http::Request<B>) -> Result<http::Request<B>, Box<Status>> {
         if !self.auth.may_call(request.uri().path()) {
             return Err(Box::new(denied()));
         }
-        self.auth.note_call();
+        self.auth.count_call();
         self.activity.send_replace(());
         let role = self.peer.role(&self.trust);
         let extensions = request.extensions_mut();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::proof::{ProofOutcome, WatchedSession};
 use super::serve::{ServedConnection, Services};
-use crate::endpoint::auth::{ChannelBinding, SessionAuth};
+use crate::endpoint::auth::{ChannelBinding, SessionAuthorizer};
 use crate::endpoint::close::{CloseCode, DisconnectReason};
 use crate::endpoint::connections::dead_peer::CHECK_INTERVAL;
 use crate::endpoint::connections::dial::{DialError, race};
@@ -104,7 +104,7 @@ fn sources(trust: &Trust) -> BTreeSet<Source> {
     addresses.map(|address| Source::from(*address)).collect()
 }
 
-impl<A: SessionAuth> SessionManager<A> {
+impl<A: SessionAuthorizer> SessionManager<A> {
     pub(crate) fn new(
         quic: quinn::Endpoint,
         tls: Tls,

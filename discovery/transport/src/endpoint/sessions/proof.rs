@@ -1,12 +1,12 @@
 //! Life of a hello session on the listener's side: the phase in which it must prove, then its idle
-//! timeout. The session's [`SessionAuth`] decides the proof.
+//! timeout. The session's [`SessionAuthorizer`] decides the proof.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::endpoint::auth::{AuthState, SessionAuth};
+use crate::endpoint::auth::{AuthState, SessionAuthorizer};
 use crate::endpoint::close::{CloseCode, DisconnectReason};
 use crate::endpoint::parameters::{HELLO_IDLE_TIMEOUT, PROOF_TIMEOUT};
 
@@ -32,7 +32,7 @@ pub(crate) enum ProofOutcome {
     },
 }
 
-impl<A: SessionAuth> WatchedSession<A> {
+impl<A: SessionAuthorizer> WatchedSession<A> {
     /// Waits until the session is authenticated; closes it on timeout or a wrong proof.
     pub(crate) async fn await_proof(&self) -> ProofOutcome {
         let mut state = self.auth.state();

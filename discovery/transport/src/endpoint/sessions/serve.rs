@@ -8,7 +8,7 @@ use muster_types::error::chain;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::endpoint::auth::{Rejection, SessionAuth, SessionService};
+use crate::endpoint::auth::{Rejection, SessionAuthorizer, SessionService};
 use crate::endpoint::rpc::guard::{HelloGuard, NodeGuard};
 use crate::endpoint::rpc::http2::{Authorize, Guarded, Limits, Service, Tasks, serve, stream};
 use crate::endpoint::tls::trust::Trust;
@@ -43,7 +43,7 @@ impl ServedConnection {
     }
 
     /// Serves a hello connection: calls with [`Limits::HELLO`].
-    pub(crate) fn hello<A: SessionAuth>(service: Guarded<HelloGuard<A>>) -> Self {
+    pub(crate) fn hello<A: SessionAuthorizer>(service: Guarded<HelloGuard<A>>) -> Self {
         let served = Self::new(service.guard.connection.clone());
         served.run(accept_streams(service, Limits::HELLO, served.tasks.clone()));
         served
@@ -65,7 +65,7 @@ impl Connected for NodeGuard {
     }
 }
 
-impl<A: SessionAuth> Connected for HelloGuard<A> {
+impl<A: SessionAuthorizer> Connected for HelloGuard<A> {
     fn connection(&self) -> &quinn::Connection {
         &self.connection
     }
