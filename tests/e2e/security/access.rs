@@ -180,7 +180,8 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
 }
 
-/// Searches a cluster of one after every role's calls. `secrets.rs` searches a whole lifetime.
+/// Searches a cluster of one after every role's calls. The tests in
+/// tests/e2e/security/secrets search a whole lifetime.
 fn secrets_stay_hidden(operator: &RoleContexts, musterd: u32, tokens: &[&str]) -> Result<()> {
     let secrets = secrets(operator, tokens)?;
     let mut places: Vec<(PathBuf, Vec<u8>)> = Vec::new();

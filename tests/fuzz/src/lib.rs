@@ -5,7 +5,7 @@
 //! muster_fuzz::target("token").seed(text).run(|bytes| …);
 //! ```
 //!
-//! Plain `cargo test` runs the corpus (`tests/fuzz/corpus/TARGET`), the target's seeds and a
+//! Plain `cargo test` runs the corpus (`tests/fuzz/corpus/<target>`), the target's seeds and a
 //! bounded number of their mutations, the same ones every time. Built with `--cfg fuzzing`, as
 //! `tests/fuzz.sh` does, the same test passes itself to libFuzzer, which is guided by coverage and
 //! runs for a given time.

@@ -1,6 +1,6 @@
-//! Checks of the source tree: module cycles, crate layers, prose, file sizes, and the contract in
-//! the `.proto` files. It reads sources and manifests only, so it needs no root and no built
-//! binary. It does not check behaviour.
+//! Checks of the source tree: module cycles, crate layers, prose, file sizes, references to files
+//! and headings, and the contract in the `.proto` files. It reads the tree only, so it needs no
+//! root and no built binary. It does not check behaviour.
 
 pub mod contract;
 pub mod cycles;
@@ -8,6 +8,7 @@ mod imports;
 pub mod layers;
 mod modules;
 pub mod prose;
+pub mod references;
 
 use std::path::{Path, PathBuf};
 

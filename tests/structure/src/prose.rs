@@ -88,15 +88,25 @@ fn dialect(comment: &str) -> impl Iterator<Item = &'static str> {
 
 /// All Rust files below `folder`, without build directories.
 pub fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = files(folder)?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    Ok(files)
+}
+
+/// All files below `folder`, without build directories and Git's own.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut left = vec![folder.to_owned()];
     while let Some(folder) = left.pop() {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if path.is_dir() && !name.starts_with("target") && !name.starts_with('.') {
+            if name.starts_with("target") || name == ".git" {
+                continue;
+            }
+            if path.is_dir() {
                 left.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else {
                 files.push(path);
             }
         }
