@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_gossip::LivenessView;
-use muster_messages::node::{View, WatchRequest};
+use muster_messages::node::{ClusterView, WatchRequest};
 use muster_pki::CertificateDer;
 use muster_services::node::node_client::NodeClient;
 use muster_transport::endpoint::{Endpoint, Trust};
@@ -90,7 +90,7 @@ impl ClusterViewWatcher {
                     return Err(tonic::Status::aborted("its view is older than the last one"));
                 }
                 let view = Arc::new(view);
-                self.status.set_latest_view(Arc::clone(&view));
+                self.status.set_cluster_view(Arc::clone(&view));
                 self.status.set_connected(true);
                 current = Some(view);
                 is_due = true;
@@ -115,13 +115,13 @@ impl ClusterViewWatcher {
 
     /// Returns true if a view is not older than this worker's admission or its last view. A
     /// control-plane node that has just joined may be behind.
-    fn is_up_to_date(&self, view: &View) -> bool {
-        let latest_view = self.status.reader().latest_view();
-        let known = latest_view.map_or(0, |latest_view| latest_view.index);
+    fn is_up_to_date(&self, view: &ClusterView) -> bool {
+        let cluster_view = self.status.reader().cluster_view();
+        let known = cluster_view.map_or(0, |cluster_view| cluster_view.index);
         view.index >= known && convert::directory(&view.members).contains_key(&self.me)
     }
 
-    async fn apply(&self, view: &View, seen: &LivenessView) {
+    async fn apply(&self, view: &ClusterView, seen: &LivenessView) {
         self.trust_store.set_directory(with_gossip(convert::directory(&view.members), seen)).await;
         let authorities: Vec<CertificateDer<'static>> =
             view.machine_authorities.iter().cloned().map(CertificateDer::from).collect();

@@ -2,7 +2,7 @@
 
 use muster_fuzz::{Verdict, refused, target};
 use muster_messages::hello::Peer;
-use muster_messages::node::View;
+use muster_messages::node::ClusterView;
 use prost::Message as _;
 
 use super::{directory, peers};
@@ -19,7 +19,7 @@ fn peer(number: u8) -> Peer {
 /// Bad entries are skipped, good ones stay.
 #[test]
 fn view() {
-    let view = View {
+    let view = ClusterView {
         index: 7,
         cluster_id: vec![9; 32],
         cluster_name: "demo".to_owned(),
@@ -30,7 +30,7 @@ fn view() {
         token_ids: vec!["abcdefghij".to_owned()],
     };
     target("view").seed(view.encode_to_vec()).memory(256 << 10, 128).run(|bytes| {
-        let view = match View::decode(bytes) {
+        let view = match ClusterView::decode(bytes) {
             Ok(view) => view,
             Err(error) => return refused(error),
         };

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use muster_init::units::UnitName;
-use muster_messages::node::View;
+use muster_messages::node::ClusterView;
 use muster_state::EtcdReport;
 use muster_types::ClusterId;
 use tokio::sync::watch;
@@ -19,9 +19,6 @@ use tokio::sync::watch::error::RecvError;
 pub use units::{PublishedUnit, UnitLeaf, UnitWriter};
 
 use crate::raft::Group;
-
-/// The latest cluster view of a worker. `None` before the first one.
-pub type LatestView = Option<Arc<View>>;
 
 /// Status of this node.
 #[derive(Debug, Clone)]
@@ -35,7 +32,7 @@ pub struct NodeStatus {
     /// Handle to the Raft group. `None` on a worker, and before Raft has started.
     pub group: Option<Group>,
     /// On a worker: the last cluster view that it received.
-    pub latest_view: LatestView,
+    pub cluster_view: Option<Arc<ClusterView>>,
     /// Units that this node runs.
     pub units: BTreeMap<UnitName, PublishedUnit>,
     /// Report of this node's etcd for the etcd plan. `None` until it is known.
@@ -71,7 +68,7 @@ impl StatusWriter {
             cluster,
             connected: false,
             group: None,
-            latest_view: None,
+            cluster_view: None,
             units: BTreeMap::new(),
             etcd_report: None,
             port_problem: None,
@@ -109,8 +106,8 @@ impl StatusWriter {
         self.node.send_modify(|node| node.group = group);
     }
 
-    pub fn set_latest_view(&self, view: Arc<View>) {
-        self.node.send_modify(|node| node.latest_view = Some(view));
+    pub fn set_cluster_view(&self, view: Arc<ClusterView>) {
+        self.node.send_modify(|node| node.cluster_view = Some(view));
     }
 
     pub fn set_etcd_report(&self, report: EtcdReport) {
@@ -175,8 +172,8 @@ impl StatusReader {
         self.get(|node| node.group.clone())
     }
 
-    pub fn latest_view(&self) -> LatestView {
-        self.get(|node| node.latest_view.clone())
+    pub fn cluster_view(&self) -> Option<Arc<ClusterView>> {
+        self.get(|node| node.cluster_view.clone())
     }
 
     /// Returns a receiver of the addresses at which other nodes reach this one, best first.

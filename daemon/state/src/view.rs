@@ -1,4 +1,4 @@
-//! The state as messages: the view for members ([`view`]) and replies for operators. They hold no
+//! The state as messages: the view for members ([`cluster_view`]) and replies for operators. They hold no
 //! secret: of a token only the public id, of an authority only the certificate.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use muster_messages::hello::refusal::Reason as WireReason;
 use muster_messages::hello::{NodeRole, Peer, Refusal as WireRefusal};
-use muster_messages::node::View;
+use muster_messages::node::ClusterView;
 use muster_messages::operator as wire;
 use muster_messages::operator::member::{EtcdPhase, RaftRole, State};
 use muster_pki::authority::AuthorityKind;
@@ -19,10 +19,10 @@ use super::etcd::MemberPhase;
 use super::{AuditEntry, ClusterState, Member, Refusal, RefusalKind, Token, TokenStatus, limits};
 
 /// The view of the cluster for every member, workers included.
-pub fn view(state: &ClusterState) -> View {
+pub fn cluster_view(state: &ClusterState) -> ClusterView {
     let birth = state.birth();
     let valid = |token: &Token| token.status(state.now()) == TokenStatus::Valid;
-    View {
+    ClusterView {
         index: state.index().0,
         cluster_id: birth.map(|b| b.cluster_id.to_vec()).unwrap_or_default(),
         cluster_name: birth.map(|b| b.cluster_name.clone()).unwrap_or_default(),

@@ -149,7 +149,7 @@ async fn a_revoked_token_is_rejected_also_by_a_worker() -> Test {
     }
     let tell = async || {
         let state = lab.group(0).catch_up().await.unwrap();
-        lab.nodes[4].status.set_latest_view(Arc::new(view::view(&state)));
+        lab.nodes[4].status.set_cluster_view(Arc::new(view::cluster_view(&state)));
     };
     let worker = lab.nodes[4].hello();
     assert!(worker.verifier(lab.token.id()).await.is_none(), "it has received no view yet");

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use muster_messages::node::{
-    ForwardReply, ForwardRequest, ProposeReply, ProposeRequest, RaftMessage, ReadIndexReply,
-    ReadIndexRequest, ReportReply, ReportRequest, SnapshotChunk, View, WatchRequest,
+    ClusterView, ForwardReply, ForwardRequest, ProposeReply, ProposeRequest, RaftMessage,
+    ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotChunk, WatchRequest,
 };
 use muster_services::node::node_server::Node;
 use muster_transport::endpoint::Caller;
@@ -20,7 +20,7 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Node for Echo {
-    type WatchStream = Streamed<View>;
+    type WatchStream = Streamed<ClusterView>;
     type ForwardStream = Streamed<ForwardReply>;
 
     async fn append_entries(
@@ -70,7 +70,7 @@ impl Node for Echo {
         let mut index = 0;
         let views = ticks.map(move |_| {
             index += 1;
-            Ok(View { index, ..View::default() })
+            Ok(ClusterView { index, ..ClusterView::default() })
         });
         Ok(Response::new(Box::pin(views)))
     }

@@ -224,13 +224,13 @@ impl HelloHandler for HelloService {
                 let known = state.token(token)?;
                 (known.status(now) == TokenStatus::Valid).then(|| known.verifier.clone())
             }
-            HelloStage::Other => match (self.node_status.role, self.status().latest_view()) {
+            HelloStage::Other => match (self.node_status.role, self.status().cluster_view()) {
                 // Only at genesis is the founding token the only one. A node that has a certificate
                 // is starting or lagging behind, so it does not know which tokens were revoked.
                 (Role::ControlPlane, _) => own().filter(|_| self.is_at_genesis()),
                 (Role::Worker, None) => None,
-                (Role::Worker, Some(latest_view)) => {
-                    own().filter(|_| latest_view.token_ids.iter().any(|id| id == token.as_str()))
+                (Role::Worker, Some(cluster_view)) => {
+                    own().filter(|_| cluster_view.token_ids.iter().any(|id| id == token.as_str()))
                 }
             },
         }
@@ -244,7 +244,7 @@ impl HelloHandler for HelloService {
                 matches!(status, Some(TokenStatus::Valid | TokenStatus::UsedUp))
             }
             // A worker that has just joined does not know yet which tokens are valid.
-            HelloStage::Other if self.status().latest_view().is_none() => token == self.token.id(),
+            HelloStage::Other if self.status().cluster_view().is_none() => token == self.token.id(),
             HelloStage::Other | HelloStage::Forming | HelloStage::Removed => {
                 self.verifier(token).await.is_some()
             }
@@ -331,9 +331,9 @@ impl HelloHandler for HelloService {
                 Some(birth) => (birth.cluster_id.to_vec(), birth.cluster_name.clone()),
                 None => return Ok(AnchorReply { node, ..Default::default() }),
             },
-            HelloStage::Other => match self.status().latest_view() {
-                Some(latest_view) => {
-                    (latest_view.cluster_id.clone(), latest_view.cluster_name.clone())
+            HelloStage::Other => match self.status().cluster_view() {
+                Some(cluster_view) => {
+                    (cluster_view.cluster_id.clone(), cluster_view.cluster_name.clone())
                 }
                 None => return Ok(AnchorReply { node, ..Default::default() }),
             },

@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::{Stream, StreamExt as _, stream};
 use muster_messages::node::{
-    ForwardReply, ForwardRequest, NotLeader, ProposeReply, ProposeRequest, RaftMessage,
-    ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotChunk, View,
+    ClusterView, ForwardReply, ForwardRequest, NotLeader, ProposeReply, ProposeRequest,
+    RaftMessage, ReadIndexReply, ReadIndexRequest, ReportReply, ReportRequest, SnapshotChunk,
     WatchRequest, propose_reply, read_index_reply,
 };
 use muster_services::node::node_server::Node;
@@ -225,7 +225,7 @@ impl Node for NodeService {
         Ok(Response::new(ReportReply {}))
     }
 
-    type WatchStream = ReplyStream<View>;
+    type WatchStream = ReplyStream<ClusterView>;
 
     async fn watch(
         &self,

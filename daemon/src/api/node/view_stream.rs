@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use muster_messages::node::View;
+use muster_messages::node::ClusterView;
 use muster_types::LogIndex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -19,7 +19,7 @@ pub(super) struct ViewCache(Mutex<CacheEntry>);
 #[derive(Debug, Default)]
 struct CacheEntry {
     /// View with index 0, so that only a change of content replaces it.
-    view: Arc<View>,
+    view: Arc<ClusterView>,
     /// Index of the state that the view was last built from.
     index: LogIndex,
     /// Number of removed nodes in that state.
@@ -30,7 +30,7 @@ struct CacheEntry {
 
 /// The cached view, and the time of its next update.
 struct CachedView {
-    view: Arc<View>,
+    view: Arc<ClusterView>,
     /// Index of the newest state that is known to have this view.
     index: LogIndex,
     /// Time of the next update. `None` if the view is up to date.
@@ -50,7 +50,7 @@ impl ViewCache {
         let next_update =
             entry.next_update.filter(|next_update| is_stale && !is_urgent && now < *next_update);
         if is_stale && next_update.is_none() {
-            let view = View { index: 0, ..view::view(state) };
+            let view = ClusterView { index: 0, ..view::cluster_view(state) };
             entry.next_update = Some(now + throttle::delay(view.members.len()));
             (entry.index, entry.removed) = (state.index(), removed);
             if view != *entry.view {
@@ -66,7 +66,7 @@ impl ViewCache {
 pub(super) struct Watcher {
     states: watch::Receiver<Arc<ClusterState>>,
     cache: Arc<ViewCache>,
-    last: Option<Arc<View>>,
+    last: Option<Arc<ClusterView>>,
 }
 
 impl Watcher {
@@ -77,7 +77,7 @@ impl Watcher {
     /// Returns the first view of a founded cluster, then each view that differs from the last. A
     /// change after an idle time is returned at once; see [`throttle`]. `None` when the state has
     /// ended.
-    pub(super) async fn next(&mut self) -> Option<View> {
+    pub(super) async fn next(&mut self) -> Option<ClusterView> {
         loop {
             let state = Arc::clone(&self.states.borrow_and_update());
             let CachedView { view, index, next_update } =
@@ -85,7 +85,7 @@ impl Watcher {
             let is_known = self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &view));
             if !is_known && !view.cluster_id.is_empty() {
                 self.last = Some(Arc::clone(&view));
-                return Some(View { index: index.0, ..View::clone(&view) });
+                return Some(ClusterView { index: index.0, ..ClusterView::clone(&view) });
             }
             match next_update {
                 None => self.states.changed().await.ok()?,
@@ -171,7 +171,7 @@ mod tests {
         tokio::time::advance(throttle::MAX_DELAY).await;
         assert!(early.next().now_or_never().is_none());
         let late = Watcher::new(seen, cache).next().await.unwrap();
-        assert_eq!(late, View { index: replica.index.0, ..first });
+        assert_eq!(late, ClusterView { index: replica.index.0, ..first });
         drop(states);
         assert_eq!(early.next().await, None);
     }

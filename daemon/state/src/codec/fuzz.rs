@@ -80,7 +80,7 @@ fn bounded(replica: &Replica) {
         assert!(member.version.len() <= limits::MAX_VERSION, "{member:?}");
     }
     // The view and the operators' replies stay within their bounds.
-    let seen = view::view(state).encode_to_vec();
+    let seen = view::cluster_view(state).encode_to_vec();
     assert!(seen.len() < 1 << 20, "{} bytes", seen.len());
     assert!(view::tokens(state, replica.now).tokens.len() <= limits::TOKENS);
     let audit = view::audit(state, 0);

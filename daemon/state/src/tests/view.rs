@@ -24,7 +24,7 @@ fn the_view_of_members_holds_what_they_need_and_no_secret() {
     let mut replica = four_nodes();
     replica.done(create("tokenaaaaa", grant(&[Role::Worker])));
     replica.done(remove(3));
-    let view = view::view(&replica.state);
+    let view = view::cluster_view(&replica.state);
     assert_eq!(view.index, replica.index.0);
     assert_eq!(view.cluster_name, "demo");
     assert_eq!(view.cluster_id, vec![9; 32]);
@@ -47,7 +47,7 @@ fn the_view_of_members_holds_what_they_need_and_no_secret() {
 
 #[test]
 fn the_view_before_founding_is_empty() {
-    assert_eq!(view::view(&ClusterState::default()), <_>::default());
+    assert_eq!(view::cluster_view(&ClusterState::default()), <_>::default());
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_view_names_the_latest_removed_nodes_and_only_valid_tokens() {
     replica.done(Command::RevokeToken(RevokeToken { token: founding_token(), by }));
     replica.done(remove(4));
     replica.done(remove(2));
-    let view = view::view(&replica.state);
+    let view = view::cluster_view(&replica.state);
     assert_eq!(view.removed, [id(2).to_vec(), id(4).to_vec()]);
     assert!(view.token_ids.is_empty());
 }
