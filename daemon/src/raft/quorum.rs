@@ -63,8 +63,8 @@ pub(super) struct QuorumSample {
 
 impl QuorumSample {
     /// Time since a majority acknowledged this leader; `None` when this node does not lead. It is
-    /// at least openraft's silence, since the last report is that old. openraft does not wait for a
-    /// commit mark and keeps being acknowledged then. But a leader whose disk hangs can accept no
+    /// at least openraft's silence, since the last report is that old. openraft does not wait for
+    /// the write of a committed index and keeps being acknowledged then. But a leader whose disk hangs can accept no
     /// write, so the hang counts too.
     pub(super) fn unacknowledged(self) -> Option<Duration> {
         let hung = if self.disk_hangs() { self.stalled_for } else { Duration::ZERO };
@@ -145,8 +145,8 @@ mod tests {
         assert_eq!((answered, effect), (LeaderState::Normal, Some(Effect::StartHeartbeats)));
     }
 
-    /// openraft does not wait for the write of a commit mark. Such a leader kept sending heartbeats
-    /// and refused every request.
+    /// openraft does not wait for the write of a committed index. Such a leader kept sending
+    /// heartbeats and refused every request.
     #[test]
     fn a_leader_whose_disk_hangs_steps_down_though_it_is_acknowledged() {
         let sample = |stalled_for| QuorumSample {

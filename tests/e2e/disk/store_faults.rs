@@ -184,7 +184,7 @@ async fn a_full_disk_stops_the_node_and_loses_nothing() -> Result<()> {
             ops[..n].iter().for_each(|op| contents.perform(op));
             contents
         });
-        // The commit mark waits for the next write, which failed.
+        // The committed index waits for the next write, which failed.
         let equal = |contents: &StoreContents| {
             (contents.vote, contents.purged, &contents.log)
                 == (found.vote, found.purged, &found.log)

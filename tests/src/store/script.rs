@@ -44,7 +44,7 @@ pub enum Op {
 
 impl Op {
     /// Returns true if the log is durable up to here when the operation returns. Snapshots are
-    /// files, and a commit mark is written with the next write.
+    /// files, and a committed index is written with the next write.
     pub fn acknowledges_log(&self) -> bool {
         !matches!(self, Self::Commit { .. } | Self::Append { ahead: true, .. })
             && !self.acknowledges_snapshot()

@@ -7,7 +7,7 @@ use std::path::Path;
 use muster_compat::{check, with_new_fields_json};
 use muster_types::{ClusterId, NodeId};
 
-use super::commit_mark::CommitMark;
+use super::high_water_mark::HighWaterMark;
 use super::directory::{DirectoryError, OpenError, StoreIdentity, create};
 use super::sled::SLED;
 
@@ -40,12 +40,12 @@ fn a_header_is_read_as_it_was_written() {
 fn a_mark_is_read_as_it_was_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("mark");
-    CommitMark::create(&path).unwrap();
-    CommitMark::open(path.clone()).unwrap().0.set(7).unwrap();
+    HighWaterMark::create(&path).unwrap();
+    HighWaterMark::open(path.clone()).unwrap().0.set(7).unwrap();
     let mut sample = check("storage/mark.hex", &fs::read(&path).unwrap());
     for slot in sample.chunks_mut(512) {
         slot[12..].fill(0xff);
     }
     fs::write(&path, sample).unwrap();
-    assert_eq!(CommitMark::open(path).unwrap().1, 7);
+    assert_eq!(HighWaterMark::open(path).unwrap().1, 7);
 }

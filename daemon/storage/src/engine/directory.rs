@@ -16,7 +16,7 @@ use muster_types::{ClusterId, NodeId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::commit_mark::CommitMark;
+use super::high_water_mark::HighWaterMark;
 use super::store::{Engine, Store};
 use crate::error::{REINITIALISE, StoreError, io_error};
 
@@ -83,7 +83,7 @@ struct Header {
 pub(crate) struct StoreDirectory {
     pub(super) data: PathBuf,
     pub(super) store: Arc<dyn Store>,
-    pub(super) mark: CommitMark,
+    pub(super) mark: HighWaterMark,
     /// Last commit known to be acknowledged.
     pub(super) acknowledged: u64,
     /// Held until the store is closed.
@@ -97,7 +97,7 @@ pub(crate) fn open(
 ) -> Result<StoreDirectory, OpenError> {
     let lock = create(dir, identity, engine)?;
     let data = dir.join("data");
-    let (mark, acknowledged) = CommitMark::open(dir.join("mark"))?;
+    let (mark, acknowledged) = HighWaterMark::open(dir.join("mark"))?;
     let store = (engine.open)(&data)?;
     Ok(StoreDirectory { data, store, mark, acknowledged, lock })
 }
@@ -232,12 +232,12 @@ fn write_header(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<
 /// completely or not at all. Creates the mark first, so that files never exist without it.
 fn create_data(data: &Path, mark: &Path, engine: Engine) -> Result<(), StoreError> {
     if mark.exists() {
-        let (_, acknowledged) = CommitMark::open(mark.to_owned())?;
+        let (_, acknowledged) = HighWaterMark::open(mark.to_owned())?;
         if acknowledged > 0 {
             return Err(StoreError::RolledBack { path: data.to_owned(), found: 0, acknowledged });
         }
     }
-    CommitMark::create(mark)?;
+    HighWaterMark::create(mark)?;
     let temporary = muster_files::temporary_path(data);
     if temporary.exists() {
         fs::remove_dir_all(&temporary).map_err(io_error("remove", &temporary))?;

@@ -5,9 +5,9 @@ use std::fs;
 use muster_fuzz::{Verdict, refused, target};
 use muster_types::{ClusterId, NodeId};
 
-use super::commit_mark::CommitMark;
 use super::directory::{self, OpenError, StoreIdentity};
 use super::envelope;
+use super::high_water_mark::HighWaterMark;
 use super::store::{Engine, Table};
 use crate::error::StoreError;
 
@@ -38,7 +38,7 @@ fn sealed_record() {
 fn mark() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("mark");
-    CommitMark::create(&path).expect("it is made");
+    HighWaterMark::create(&path).expect("it is made");
     let seed = fs::read(&path).expect("read");
     let numbers = b"=\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08";
     target("mark").seed(seed).seed(*numbers).tries(2000).run(move |bytes| {
@@ -54,11 +54,11 @@ fn mark() {
             file
         });
         fs::write(&path, file.as_deref().unwrap_or(bytes)).expect("a small file is written");
-        match CommitMark::open(path.clone()) {
+        match HighWaterMark::open(path.clone()) {
             Ok((mark, last)) => {
                 let next = last.saturating_add(1);
                 mark.set(next).expect("it is written");
-                assert_eq!(CommitMark::open(path.clone()).expect("just written").1, next);
+                assert_eq!(HighWaterMark::open(path.clone()).expect("just written").1, next);
                 Verdict::Accepted
             }
             Err(error) => refused(error),

@@ -2,13 +2,13 @@
 //!
 //! Every change goes through the [`Writer`], sealed in an envelope. Knows nothing of openraft.
 
-mod commit_mark;
 #[cfg(test)]
 mod compat;
 pub(crate) mod directory;
 mod envelope;
 #[cfg(test)]
 mod fuzz;
+mod high_water_mark;
 mod sled;
 mod stall;
 mod store;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::commit_mark::CommitMark;
 use super::directory::StoreDirectory;
 use super::envelope;
+use super::high_water_mark::HighWaterMark;
 use super::stall::DiskStall;
 use super::store::{Change, KeyValue, Store, Table};
 use crate::codec::DecodeError;
@@ -193,7 +193,7 @@ struct WriterTask {
     failed: Option<String>,
     store: Arc<dyn Store>,
     stall: DiskStall,
-    mark: CommitMark,
+    mark: HighWaterMark,
 }
 
 impl WriterTask {
@@ -221,7 +221,7 @@ impl WriterTask {
             }
         }
         if let Err(error) = self.mark.sync() {
-            tracing::warn!(%error, "cannot sync the commit mark");
+            tracing::warn!(%error, "cannot sync the high-water mark");
         }
     }
 

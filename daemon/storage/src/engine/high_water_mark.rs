@@ -1,5 +1,5 @@
-//! Commit mark: the number of the engine's last acknowledged commit (not Raft's commit index), in a
-//! separate file.
+//! High-water mark: the number of the engine's last acknowledged commit (not Raft's committed
+//! index), in a separate file.
 //!
 //! An engine recovers from a torn tail by dropping it. It cannot distinguish a tail torn by a power
 //! cut (never acknowledged) from one that was corrupted or truncated later (acknowledged). The mark
@@ -22,12 +22,12 @@ const SLOT: usize = 512;
 const LEN: usize = 12;
 
 #[derive(Debug)]
-pub(super) struct CommitMark {
+pub(super) struct HighWaterMark {
     file: File,
     path: PathBuf,
 }
 
-impl CommitMark {
+impl HighWaterMark {
     /// Creates the mark of a store without commits.
     pub(super) fn create(path: &Path) -> Result<(), StoreError> {
         let mut slots = vec![0; 2 * SLOT];
@@ -64,7 +64,7 @@ impl CommitMark {
         match self.file.read_exact_at(&mut slots, 0) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(corrupt("the commit mark is truncated"));
+                return Err(corrupt("the high-water mark is truncated"));
             }
             Err(e) => return Err(io_error("read", &self.path)(e)),
         }
@@ -72,7 +72,7 @@ impl CommitMark {
         for found in [&slots[..LEN], &slots[SLOT..SLOT + LEN]] {
             let commit = u64::from_be_bytes(found[..8].try_into().expect("eight bytes"));
             if *found != slot(commit) {
-                return Err(corrupt("the commit mark does not match its checksum"));
+                return Err(corrupt("the high-water mark does not match its checksum"));
             }
             last = last.max(commit);
         }
@@ -97,16 +97,16 @@ mod tests {
     fn the_latest_mark_is_read_back_and_damage_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mark");
-        CommitMark::create(&path).unwrap();
-        let (mark, none) = CommitMark::open(path.clone()).unwrap();
+        HighWaterMark::create(&path).unwrap();
+        let (mark, none) = HighWaterMark::open(path.clone()).unwrap();
         assert_eq!(none, 0);
         for commit in 1..=5 {
             mark.set(commit).unwrap();
-            assert_eq!(CommitMark::open(path.clone()).unwrap().1, commit);
+            assert_eq!(HighWaterMark::open(path.clone()).unwrap().1, commit);
         }
         mark.file.write_all_at(&[0xff], 3).unwrap();
-        assert!(matches!(CommitMark::open(path.clone()), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(HighWaterMark::open(path.clone()), Err(StoreError::Corrupt { .. })));
         mark.file.set_len(700).unwrap();
-        assert!(matches!(CommitMark::open(path), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(HighWaterMark::open(path), Err(StoreError::Corrupt { .. })));
     }
 }
