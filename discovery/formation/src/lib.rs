@@ -1,7 +1,7 @@
 //! From an unconfigured node to a member: finds the other nodes, then takes part in the birth or
 //! joins an existing cluster.
 //!
-//! - [`peers`]: known peers and addresses, and the decisions that follow from them; pure;
+//! - [`planner`]: known peers and addresses, and the decisions that follow from them; pure;
 //! - [`network`]: the interface to other nodes; [`QuicNetwork`] implements it over QUIC;
 //! - `task`: the one task that owns the state and never blocks on a peer;
 //! - [`Formation`]: replies to requests of peers before this node is a member.
@@ -13,7 +13,7 @@ pub mod birth;
 pub mod candidate;
 mod jobs;
 pub mod network;
-pub mod peers;
+pub mod planner;
 mod quic_network;
 mod task;
 
@@ -33,7 +33,7 @@ use crate::birth::wire::{WireError, from_wire, to_wire};
 use crate::birth::{Certificate, Message, PromiseStore, StoreError, config_digest, driver};
 pub use candidate::{Candidate, CandidateError, CandidateState};
 use network::Network;
-use peers::{LocalNode, PeerTable};
+use planner::{FormationPlanner, LocalNode};
 pub use quic_network::QuicNetwork;
 pub use task::FormationTask;
 
@@ -128,10 +128,11 @@ pub fn prepare<N: Network>(
         birth_fields,
     };
     let birth = driver::BirthDriver::new(params, identity, store, hook)?;
-    let peers =
-        PeerTable::new(LocalNode { candidate, expect, founders }, Instant::now().into_std());
+    let planner =
+        FormationPlanner::new(LocalNode { candidate, expect, founders }, Instant::now().into_std());
     let (requests, inbox) = mpsc::channel(INBOX);
-    let task = FormationTask::new(peers, birth, network, task::Inputs { inbox, hints, addresses });
+    let task =
+        FormationTask::new(planner, birth, network, task::Inputs { inbox, hints, addresses });
     let handle = Formation {
         requests,
         candidate: task.candidate.subscribe(),

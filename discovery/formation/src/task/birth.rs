@@ -31,10 +31,10 @@ impl<N: Network> FormationTask<N> {
             "{} to settle the birth of cluster {}{}",
             names.join(", "),
             promise.proposal.cluster_id().short(),
-            self.peers.unreachable_addresses()
+            self.planner.unreachable_addresses()
         );
         let own = promise.proposal.cluster_id();
-        let (born, others) = self.peers.cluster_members(own, now);
+        let (born, others) = self.planner.cluster_members(own, now);
         if born {
             // A founder that knows the outcome is reachable.
             let soon = now + RESTART_SETTLE_TIMEOUT;
@@ -105,7 +105,7 @@ impl<N: Network> FormationTask<N> {
                 info!(epoch = record.epoch, "birth abandoned");
                 self.settle_deadline = None;
                 self.abandoned_births = self.abandoned_births.saturating_add(1);
-                self.peers.restart(record.epoch, random_up_to(MAX_PAUSE), now);
+                self.planner.start_epoch(record.epoch, random_up_to(MAX_PAUSE), now);
             }
             Commitment::Born(_) | Commitment::Joined(_) => self.settle_deadline = None,
         }
@@ -114,7 +114,7 @@ impl<N: Network> FormationTask<N> {
 
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
         let mut addresses =
-            self.peers.peer(&to).map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
+            self.planner.peer(&to).map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
         let proposal = match (&self.birth.record().commitment, &message) {
             (Commitment::Promised(promise), _) => Some(&promise.proposal),
             (Commitment::Born(certificate), _) | (_, Message::Born(certificate)) => {
@@ -168,12 +168,12 @@ impl<N: Network> FormationTask<N> {
         if !self.birth.record().is_uncommitted() {
             return None;
         }
-        if let Some(duplicate) = self.peers.duplicate_identity(now) {
+        if let Some(duplicate) = self.planner.duplicate_identity(now) {
             let reason = format!("this node waits for {duplicate}");
             return Some(Message::Refuse { proposal: proposal.id(), reason });
         }
-        let (_, living) = self.peers.cluster_members(proposal.cluster_id(), now);
-        let peer = self.peers.peer(living.first()?)?;
+        let (_, living) = self.planner.cluster_members(proposal.cluster_id(), now);
+        let peer = self.planner.peer(living.first()?)?;
         let reason = format!("{} belongs to a cluster for this token", peer.candidate.name);
         Some(Message::Refuse { proposal: proposal.id(), reason })
     }

@@ -21,14 +21,14 @@ use crate::{FormationError, Formed, candidate, jobs};
 impl<N: Network> FormationTask<N> {
     pub(super) fn request_admission(&mut self, members: &[NodeId], now: Instant) {
         let joining = &mut self.joining;
-        let peers = members.iter().filter_map(|id| self.peers.peer(id));
+        let peers = members.iter().filter_map(|id| self.planner.peer(id));
         let kind = |candidate: &candidate::Candidate| match candidate.state {
             CandidateState::Member(cluster) => Some((candidate.role, cluster)),
             CandidateState::Fresh | CandidateState::Bound => None,
         };
         joining.on_members(peers.filter_map(|peer| kind(&peer.candidate)), now);
         let (asked, named) = joining.choose(members);
-        let name = self.peers.peer(&named).map(|peer| peer.candidate.name.to_string());
+        let name = self.planner.peer(&named).map(|peer| peer.candidate.name.to_string());
         let name = name.unwrap_or_else(|| named.short());
         self.waiting_for = match &joining.last_failure {
             Some(last_failure) => format!("admission to the cluster of {name}: {last_failure}"),
@@ -37,8 +37,10 @@ impl<N: Network> FormationTask<N> {
         if !joining.try_start(asked, now) {
             return;
         }
-        let addresses =
-            self.peers.peer(&asked).map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
+        let addresses = self
+            .planner
+            .peer(&asked)
+            .map_or_else(Vec::new, |peer| peer.candidate.addresses.clone());
         let route = jobs::Route { to: asked, session: self.session(&asked), addresses };
         let request = JoinRequest { candidate: Some(self.candidate.borrow().clone()) };
         self.jobs.spawn(jobs::join(Arc::clone(&self.network), route, request));
@@ -61,7 +63,7 @@ impl<N: Network> FormationTask<N> {
                 }
             }
             Ok(Some(Outcome::Redirect(redirect))) => {
-                self.peers.on_peer_hints(&candidate::hint_addresses(&redirect.peers), now);
+                self.planner.on_peer_hints(&candidate::hint_addresses(&redirect.peers), now);
                 JoinResult::Redirected
             }
             Ok(Some(Outcome::Admitted(admitted))) => {

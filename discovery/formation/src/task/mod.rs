@@ -23,7 +23,7 @@ use tracing::info;
 
 use super::candidate::{self, Candidate, CandidateState};
 use super::network::{Network, Session as _};
-use super::peers::{Action, PeerTable};
+use super::planner::{Action, FormationPlanner};
 use super::{FormationError, Formed, Request, jobs};
 use crate::birth::Commitment;
 use crate::birth::driver::BirthDriver;
@@ -45,7 +45,7 @@ pub(super) struct Inputs {
 
 /// Task of formation; see [`FormationTask::run`].
 pub struct FormationTask<N: Network> {
-    peers: PeerTable,
+    planner: FormationPlanner,
     birth: BirthDriver,
     network: Arc<N>,
     inputs: Inputs,
@@ -64,18 +64,23 @@ pub struct FormationTask<N: Network> {
 
 impl<N: Network> std::fmt::Debug for FormationTask<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FormationTask").field("peers", &self.peers).finish_non_exhaustive()
+        f.debug_struct("FormationTask").field("planner", &self.planner).finish_non_exhaustive()
     }
 }
 
 impl<N: Network> FormationTask<N> {
-    pub(super) fn new(peers: PeerTable, driver: BirthDriver, network: N, inputs: Inputs) -> Self {
+    pub(super) fn new(
+        planner: FormationPlanner,
+        driver: BirthDriver,
+        network: N,
+        inputs: Inputs,
+    ) -> Self {
         let now = clock();
         let waiting_for = "the first round of discovery".to_owned();
-        let candidate = peers.own().candidate.to_wire(waiting_for.clone());
+        let candidate = planner.own().candidate.to_wire(waiting_for.clone());
         let settle_deadline = driver.record().promise().map(|_| now + restart_settle_timeout());
         let mut task = Self {
-            peers,
+            planner,
             birth: driver,
             network: Arc::new(network),
             inputs,
@@ -89,7 +94,7 @@ impl<N: Network> FormationTask<N> {
             formed: watch::Sender::new(None),
         };
         let epoch = task.birth.record().epoch;
-        task.peers.restart(epoch, Duration::ZERO, now);
+        task.planner.start_epoch(epoch, Duration::ZERO, now);
         task.publish();
         task
     }
@@ -133,7 +138,8 @@ impl<N: Network> FormationTask<N> {
         if self.is_formed() {
             return idle;
         }
-        let waits = [self.settle_deadline, self.peers.next_due(), self.peers.next_decision(now)];
+        let waits =
+            [self.settle_deadline, self.planner.next_due(), self.planner.next_decision(now)];
         let joining = (!self.joining.is_busy).then_some(self.joining.next).filter(|at| *at > now);
         waits.into_iter().flatten().chain(joining).min().unwrap_or(idle).min(idle)
     }
@@ -145,9 +151,9 @@ impl<N: Network> FormationTask<N> {
         }
         let now = clock();
         let hints = Arc::clone(&self.inputs.hints.borrow_and_update());
-        self.peers.on_hints(&hints, now);
-        for address in self.peers.take_due(now) {
-            let session = self.peers.node_at(&address).and_then(|node| self.session(&node));
+        self.planner.on_hints(&hints, now);
+        for address in self.planner.take_due(now) {
+            let session = self.planner.node_at(&address).and_then(|node| self.session(&node));
             let request = self.greeting(now);
             let network = Arc::clone(&self.network);
             self.jobs.spawn(jobs::greet(network, address, session, request));
@@ -168,7 +174,7 @@ impl<N: Network> FormationTask<N> {
             self.formed.send_replace(Some(Formed::Born(Arc::clone(certificate))));
             return Ok(());
         }
-        match self.peers.decide(self.birth.record(), now) {
+        match self.planner.decide(self.birth.record(), now) {
             Action::Wait { reason, .. } => self.waiting_for = reason,
             Action::Join(members) => self.request_admission(&members, now),
             Action::Propose(founders) => {
@@ -184,7 +190,7 @@ impl<N: Network> FormationTask<N> {
     /// Announces and proposes this node's current addresses, not those from its start.
     fn on_address_change(&mut self) {
         let addresses = self.inputs.addresses.borrow_and_update().clone();
-        self.peers.on_address_change(addresses);
+        self.planner.on_address_change(addresses);
         self.publish();
     }
 
@@ -203,16 +209,16 @@ impl<N: Network> FormationTask<N> {
         }
         match done.answer {
             JobOutcome::Greeted { address, reply: Err(why) } => {
-                self.peers.on_dial_failed(address, why.to_string(), now);
+                self.planner.on_dial_failed(address, why.to_string(), now);
             }
             JobOutcome::Greeted { address, reply: Ok((key, reply)) } => {
                 match Candidate::from_wire(key, reply.candidate) {
-                    Ok(candidate) => self.peers.on_peer(candidate, Some(address), now),
+                    Ok(candidate) => self.planner.on_peer(candidate, Some(address), now),
                     Err(error) => {
-                        self.peers.on_dial_failed(address, format!("{address}: {error}"), now);
+                        self.planner.on_dial_failed(address, format!("{address}: {error}"), now);
                     }
                 }
-                self.peers.on_peer_hints(&candidate::hint_addresses(&reply.peers), now);
+                self.planner.on_peer_hints(&candidate::hint_addresses(&reply.peers), now);
             }
             JobOutcome::Replied { from, message, replies } => {
                 self.birth.hit_fail_point(&message, "after");
@@ -232,8 +238,8 @@ impl<N: Network> FormationTask<N> {
         match request {
             Request::Greet { candidate, hints, reply } => {
                 if !self.is_formed() {
-                    self.peers.on_peer(candidate, None, now);
-                    self.peers.on_peer_hints(&hints, now);
+                    self.planner.on_peer(candidate, None, now);
+                    self.planner.on_peer_hints(&hints, now);
                 }
                 let GreetRequest { candidate: me, peers } = self.greeting(now);
                 // The peer may have disconnected.
@@ -258,7 +264,7 @@ impl<N: Network> FormationTask<N> {
             addresses: candidate.addresses.iter().map(ToString::to_string).collect(),
             reachable,
         };
-        let peers = self.peers.announced_peers(now).take(MAX_HINTS).map(hint).collect();
+        let peers = self.planner.announced_peers(now).take(MAX_HINTS).map(hint).collect();
         GreetRequest { candidate: Some(self.candidate.borrow().clone()), peers }
     }
 
@@ -273,7 +279,7 @@ impl<N: Network> FormationTask<N> {
             Commitment::Joined(_) if !self.is_formed() => CandidateState::Bound,
             Commitment::Joined(cluster) => CandidateState::Member(*cluster),
         };
-        let own = Candidate { state, epoch: record.epoch, ..self.peers.own().candidate.clone() };
+        let own = Candidate { state, epoch: record.epoch, ..self.planner.own().candidate.clone() };
         let waiting_for = if self.is_formed() {
             String::new()
         } else {

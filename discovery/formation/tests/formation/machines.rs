@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::lab::{Config, Lab, address, cluster, crashes_at, name, timed};
 use muster_formation::Formed;
-use muster_formation::peers::ADDRESS_GRACE;
+use muster_formation::planner::ADDRESS_GRACE;
 
 const SECOND: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_mins(1);

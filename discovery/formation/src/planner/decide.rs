@@ -7,13 +7,13 @@ use std::time::Instant;
 use muster_types::{NodeId, NodeName, Role};
 
 use super::{
-    ADDRESS_GRACE, Action, BOUND_PEER_GRACE, DISCOVERY_DELAY, DISCOVERY_DELAY_ALONE, LocalNode,
-    PEER_TTL, Peer, PeerTable, RANK_DELAY, STABLE_TIME,
+    ADDRESS_GRACE, Action, BOUND_PEER_GRACE, DISCOVERY_DELAY, DISCOVERY_DELAY_ALONE,
+    FormationPlanner, LocalNode, PEER_TTL, Peer, RANK_DELAY, STABLE_TIME,
 };
 use crate::birth::{BirthRecord, Founder};
 use crate::candidate::{Candidate, CandidateState};
 
-impl PeerTable {
+impl FormationPlanner {
     /// Decides on the next step while nothing is promised.
     pub fn decide(&mut self, record: &BirthRecord, now: Instant) -> Action {
         let decision = self.decide_inner(record, now);
@@ -24,7 +24,7 @@ impl PeerTable {
         decision
     }
 
-    /// Time at which [`PeerTable::decide`] may return another decision without further events.
+    /// Time at which [`FormationPlanner::decide`] may return another decision without further events.
     pub fn next_decision(&self, now: Instant) -> Option<Instant> {
         self.next_decision_at.filter(|at| *at > now)
     }

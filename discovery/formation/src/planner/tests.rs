@@ -8,8 +8,8 @@ use muster_types::{ClusterId, PublicKey, Role};
 
 use super::duplicate_identity::DUPLICATE_TTL;
 use super::{
-    ADDRESS_GRACE, Action, BOUND_PEER_GRACE, DISCOVERY_DELAY, DISCOVERY_DELAY_ALONE, LocalNode,
-    PEER_TTL, PeerTable, RANK_DELAY, STABLE_TIME,
+    ADDRESS_GRACE, Action, BOUND_PEER_GRACE, DISCOVERY_DELAY, DISCOVERY_DELAY_ALONE,
+    FormationPlanner, LocalNode, PEER_TTL, RANK_DELAY, STABLE_TIME,
 };
 use crate::birth::{BirthRecord, Commitment};
 use crate::candidate::{Candidate, CandidateState};
@@ -44,7 +44,7 @@ fn candidates(count: usize) -> Vec<Candidate> {
 }
 
 struct Scenario {
-    peers: PeerTable,
+    planner: FormationPlanner,
     start: Instant,
     all: Vec<Candidate>,
 }
@@ -54,18 +54,18 @@ impl Scenario {
     fn of(me: usize, count: usize) -> Self {
         let (start, all) = (Instant::now(), candidates(count));
         let own = LocalNode { candidate: all[me].clone(), expect: 3, founders: Vec::new() };
-        Self { peers: PeerTable::new(own, start), start, all }
+        Self { planner: FormationPlanner::new(own, start), start, all }
     }
 
     fn reaches(&mut self, others: &[usize], after: Duration) {
         for other in others {
             let candidate = self.all[*other].clone();
-            self.peers.on_peer(candidate, Some(address(*other)), self.start + after);
+            self.planner.on_peer(candidate, Some(address(*other)), self.start + after);
         }
     }
 
     fn decide(&mut self, after: Duration) -> Action {
-        self.peers.decide(&BirthRecord::NEW, self.start + after)
+        self.planner.decide(&BirthRecord::NEW, self.start + after)
     }
 
     fn waits(&mut self, after: Duration) -> String {
@@ -119,16 +119,16 @@ fn a_peer_that_greets_us_is_no_candidate_until_we_reach_it() {
     let mut scenario = Scenario::of(0, 3);
     scenario.reaches(&[1], DISCOVERY_DELAY);
     let other = scenario.all[2].clone();
-    scenario.peers.on_peer(other, None, scenario.start + DISCOVERY_DELAY);
+    scenario.planner.on_peer(other, None, scenario.start + DISCOVERY_DELAY);
     assert!(scenario.waits(DISCOVERY_DELAY + STABLE_TIME).starts_with("1 more of 3 founders"));
 }
 
 #[test]
 fn an_unknown_address_holds_back_for_its_grace_only() {
     let mut scenario = Scenario::of(0, 3);
-    scenario.peers.on_hints(&BTreeSet::from([address(9)]), scenario.start);
+    scenario.planner.on_hints(&BTreeSet::from([address(9)]), scenario.start);
     scenario.reaches(&[1, 2], DISCOVERY_DELAY);
-    scenario.peers.on_dial_failed(
+    scenario.planner.on_dial_failed(
         address(9),
         "dial 192.0.2.9:50000: no answer".to_owned(),
         scenario.start + DISCOVERY_DELAY,
@@ -160,7 +160,7 @@ fn a_member_is_joined_by_all_but_those_of_another_cluster() {
     let elsewhere =
         BirthRecord { epoch: 1, commitment: Commitment::Joined(ClusterId::from_bytes([8; 32])) };
     let decision =
-        scenario.peers.decide(&elsewhere, scenario.start + DISCOVERY_DELAY + STABLE_TIME);
+        scenario.planner.decide(&elsewhere, scenario.start + DISCOVERY_DELAY + STABLE_TIME);
     assert!(matches!(decision, Action::Wait { .. }), "{decision:?}");
     // A member that has gone does not delay the birth.
     scenario.reaches(&[1, 2], DISCOVERY_DELAY + PEER_TTL);
@@ -175,7 +175,7 @@ fn fields_that_a_worker_omits_do_not_prevent_a_birth() {
     for founder in &mut scenario.all[..3] {
         founder.birth_fields.insert("--restore-etcd (SHA-256)".to_owned(), "ab".to_owned());
     }
-    scenario.peers.own.candidate = scenario.all[0].clone();
+    scenario.planner.own.candidate = scenario.all[0].clone();
     scenario.all[3].role = Role::Worker;
     scenario.reaches(&[1, 2, 3], DISCOVERY_DELAY);
     scenario.waits(DISCOVERY_DELAY);
@@ -196,7 +196,7 @@ fn two_nodes_of_one_name_found_nothing() {
 #[test]
 fn no_node_founds_alone_before_a_longer_discovery() {
     let mut scenario = Scenario::of(0, 1);
-    scenario.peers.own.expect = 1;
+    scenario.planner.own.expect = 1;
     scenario.waits(STABLE_TIME);
     scenario.waits(before(DISCOVERY_DELAY_ALONE));
     assert_eq!(scenario.proposes(DISCOVERY_DELAY_ALONE), ["m0"]);
@@ -209,7 +209,7 @@ fn after_an_abandoned_birth_all_peers_are_greeted_again() {
     scenario.waits(DISCOVERY_DELAY);
     assert_eq!(scenario.proposes(DISCOVERY_DELAY + STABLE_TIME).len(), 3);
     let pause = STABLE_TIME * 3;
-    scenario.peers.restart(1, pause, scenario.start + DISCOVERY_DELAY * 2);
+    scenario.planner.start_epoch(1, pause, scenario.start + DISCOVERY_DELAY * 2);
     scenario.waits(DISCOVERY_DELAY * 2 + pause);
     scenario.all[1].epoch = 4;
     scenario.reaches(&[1, 2], DISCOVERY_DELAY * 3 + pause);
@@ -226,41 +226,41 @@ fn a_peer_of_many_addresses_is_greeted_once_at_a_time() {
     let mut scenario = Scenario::of(0, 2);
     scenario.all[1].addresses = (10..20).map(address).collect();
     let other = scenario.all[1].clone();
-    scenario.peers.on_peer(other, None, scenario.start);
-    assert_eq!(scenario.peers.take_due(scenario.start).len(), 1);
-    assert_eq!(scenario.peers.take_due(scenario.start).len(), 0);
-    assert_eq!(scenario.peers.next_due(), None, "one greeting is under way");
+    scenario.planner.on_peer(other, None, scenario.start);
+    assert_eq!(scenario.planner.take_due(scenario.start).len(), 1);
+    assert_eq!(scenario.planner.take_due(scenario.start).len(), 0);
+    assert_eq!(scenario.planner.next_due(), None, "one greeting is under way");
 }
 
 #[test]
 fn a_peer_that_has_just_started_is_dialled_at_once() {
     let mut scenario = Scenario::of(0, 2);
-    scenario.peers.on_hints(&BTreeSet::from([address(1)]), scenario.start);
+    scenario.planner.on_hints(&BTreeSet::from([address(1)]), scenario.start);
     for second in [0, 1, 3, 7] {
         let now = scenario.start + Duration::from_secs(second);
-        assert_eq!(scenario.peers.take_due(now), [address(1)], "after {second} s");
+        assert_eq!(scenario.planner.take_due(now), [address(1)], "after {second} s");
         if second < 7 {
-            scenario.peers.on_dial_failed(address(1), "no answer".to_owned(), now);
+            scenario.planner.on_dial_failed(address(1), "no answer".to_owned(), now);
         }
     }
     // The last dial is still under way; its packets are lost.
     let other = scenario.all[1].clone();
     let now = scenario.start + Duration::from_secs(8);
-    scenario.peers.on_peer(other.clone(), None, now);
-    assert_eq!(scenario.peers.take_due(now), [address(1)]);
-    scenario.peers.on_peer(other, None, now);
-    assert_eq!(scenario.peers.take_due(now), []);
+    scenario.planner.on_peer(other.clone(), None, now);
+    assert_eq!(scenario.planner.take_due(now), [address(1)]);
+    scenario.planner.on_peer(other, None, now);
+    assert_eq!(scenario.planner.take_due(now), []);
 }
 
 #[test]
 fn this_nodes_own_address_is_dialled_once() {
     let mut scenario = Scenario::of(0, 2);
-    scenario.peers.on_hints(&BTreeSet::from([address(8)]), scenario.start);
-    assert_eq!(scenario.peers.take_due(scenario.start), [address(8)]);
+    scenario.planner.on_hints(&BTreeSet::from([address(8)]), scenario.start);
+    assert_eq!(scenario.planner.take_due(scenario.start), [address(8)]);
     let own = scenario.all[0].clone();
-    scenario.peers.on_peer(own, Some(address(8)), scenario.start);
-    scenario.peers.on_hints(&BTreeSet::from([address(8)]), scenario.start + PEER_TTL);
-    assert_eq!(scenario.peers.take_due(scenario.start + PEER_TTL), []);
+    scenario.planner.on_peer(own, Some(address(8)), scenario.start);
+    scenario.planner.on_hints(&BTreeSet::from([address(8)]), scenario.start + PEER_TTL);
+    assert_eq!(scenario.planner.take_due(scenario.start + PEER_TTL), []);
 }
 
 /// The disk of m0 was copied to another machine after its first start: its key is there twice.
@@ -268,9 +268,9 @@ fn this_nodes_own_address_is_dialled_once() {
 fn a_copy_of_this_nodes_disk_keeps_it_from_founding_and_joining() {
     let mut scenario = Scenario::of(0, 4);
     let copy = Candidate { addresses: vec![address(9)], ..scenario.all[0].clone() };
-    scenario.peers.on_hints(&BTreeSet::from([address(9)]), scenario.start);
-    assert_eq!(scenario.peers.take_due(scenario.start), [address(9)]);
-    scenario.peers.on_peer(copy, Some(address(9)), scenario.start);
+    scenario.planner.on_hints(&BTreeSet::from([address(9)]), scenario.start);
+    assert_eq!(scenario.planner.take_due(scenario.start), [address(9)]);
+    scenario.planner.on_peer(copy, Some(address(9)), scenario.start);
     scenario.reaches(&[1, 2], DISCOVERY_DELAY);
     let waits = scenario.waits(DISCOVERY_DELAY + STABLE_TIME);
     assert!(waits.starts_with("m0 (192.0.2.0:50000) and m0 (192.0.2.9:50000)"), "{waits}");
@@ -278,7 +278,7 @@ fn a_copy_of_this_nodes_disk_keeps_it_from_founding_and_joining() {
     scenario.reaches(&[3], DISCOVERY_DELAY + STABLE_TIME);
     assert_eq!(scenario.waits(DISCOVERY_DELAY + STABLE_TIME), waits);
     // The address is dialled again, and the duplicate is dropped once the copy is gone.
-    assert!(scenario.peers.take_due(scenario.start + PEER_TTL).contains(&address(9)));
+    assert!(scenario.planner.take_due(scenario.start + PEER_TTL).contains(&address(9)));
     scenario.reaches(&[3], DUPLICATE_TTL);
     assert!(matches!(scenario.decide(DUPLICATE_TTL), Action::Join(_)));
 }

@@ -87,9 +87,9 @@ pub enum Action {
     Wait { reason: String, until: Option<Instant> },
 }
 
-/// Known peers and addresses, with the inputs of the next decision.
+/// Decides the next step of formation from the known peers and addresses.
 #[derive(Debug)]
-pub struct PeerTable {
+pub struct FormationPlanner {
     own: LocalNode,
     started: Instant,
     addresses: BTreeMap<SocketAddr, addresses::AddressState>,
@@ -106,7 +106,7 @@ pub struct PeerTable {
     next_decision_at: Option<Instant>,
 }
 
-impl PeerTable {
+impl FormationPlanner {
     pub fn new(own: LocalNode, now: Instant) -> Self {
         Self {
             own,
@@ -198,8 +198,9 @@ impl PeerTable {
         self.own.candidate.addresses = addresses;
     }
 
-    /// Restarts after an abandoned birth: greets all peers again and proposes nothing for `pause`.
-    pub fn restart(&mut self, epoch: u64, pause: Duration, now: Instant) {
+    /// Starts an epoch, at the start or after an abandoned birth: greets all peers again and proposes
+    /// nothing for `pause`.
+    pub fn start_epoch(&mut self, epoch: u64, pause: Duration, now: Instant) {
         self.own.candidate.epoch = epoch;
         self.not_before = now + pause;
         self.selection = (Vec::new(), now);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use muster_types::NodeId;
 
 use super::{
-    ADDRESS_GRACE, GREET_INTERVAL, MAX_DIALLED_ADDRESSES, PEER_TTL, PeerTable, REDIAL_DELAY,
+    ADDRESS_GRACE, FormationPlanner, GREET_INTERVAL, MAX_DIALLED_ADDRESSES, PEER_TTL, REDIAL_DELAY,
 };
 
 /// State of one address to dial.
@@ -37,7 +37,7 @@ impl AddressState {
     }
 }
 
-impl PeerTable {
+impl FormationPlanner {
     /// Updates the addresses that the sources name.
     pub fn on_hints(&mut self, hints: &BTreeSet<SocketAddr>, now: Instant) {
         for (address, entry) in &mut self.addresses {
@@ -134,7 +134,7 @@ impl PeerTable {
         due
     }
 
-    /// Time at which [`PeerTable::take_due`] returns an address again.
+    /// Time at which [`FormationPlanner::take_due`] returns an address again.
     pub fn next_due(&self) -> Option<Instant> {
         let reached = |entry: &AddressState| {
             let peer = entry.node.and_then(|node| self.peers.get(&node));

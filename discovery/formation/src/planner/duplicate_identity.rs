@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use muster_types::limits::MAX_ADDRESSES;
 
-use super::{PEER_TTL, PeerTable};
+use super::{FormationPlanner, PEER_TTL};
 use crate::candidate::{Candidate, CandidateState};
 
 /// Time for which a duplicate counts after it was seen: longer than the redial delay.
@@ -18,7 +18,7 @@ pub(super) struct DuplicateIdentity {
     seen: Instant,
 }
 
-impl PeerTable {
+impl FormationPlanner {
     /// Compares a peer's description with what is known of its identity. Returns true if another
     /// machine uses this node's own identity.
     pub(super) fn check_duplicate(&mut self, candidate: &Candidate, now: Instant) -> bool {
