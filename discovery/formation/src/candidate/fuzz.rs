@@ -5,7 +5,7 @@ use muster_messages::hello::{
     Candidate as WireCandidate, GreetRequest, Hint, JoinRequest, ProveRequest,
 };
 use muster_pki::token::TokenId;
-use muster_transport::hello::bounds;
+use muster_transport::hello::validate;
 use muster_types::PublicKey;
 use muster_types::wire::MAX_HELLO_MESSAGE;
 use prost::Message as _;
@@ -50,7 +50,7 @@ fn hello() {
             0 => match GreetRequest::decode(body) {
                 Err(error) => refused(error),
                 Ok(request) => {
-                    if let Err(status) = bounds::greet(&request) {
+                    if let Err(status) = validate::greet(&request) {
                         return refused(status.message());
                     }
                     assert!(request.peers.len() <= 64);
@@ -59,7 +59,7 @@ fn hello() {
             },
             1 => match JoinRequest::decode(body) {
                 Err(error) => refused(error),
-                Ok(request) => match bounds::join(&request) {
+                Ok(request) => match validate::join(&request) {
                     Err(status) => refused(status.message()),
                     Ok(()) => candidate(key, request.candidate),
                 },
@@ -83,7 +83,7 @@ fn candidate(key: PublicKey, wire: Option<WireCandidate>) -> Verdict {
         Ok(candidate) => {
             let said = candidate.to_wire("nothing".to_owned());
             let join = JoinRequest { candidate: Some(said.clone()) };
-            if let Err(status) = bounds::join(&join) {
+            if let Err(status) = validate::join(&join) {
                 panic!("our encoding of a candidate is rejected: {}", status.message());
             }
             let again = Candidate::from_wire(key, Some(said)).expect("it was a candidate before");

@@ -1,13 +1,13 @@
 //! `muster-hello/1`: the protocol between two machines that share no certificate yet.
 //!
 //! [`Server`] speaks the protocol. It checks the token proof, rejects every other call before it,
-//! and bounds the input. The implementation of [`HelloHandler`] (birth or the daemon) decides the
+//! and validates the input ([`validate`]). The implementation of [`HelloHandler`] (birth or the daemon) decides the
 //! replies. [`HelloSession`] is the dialler's side.
 
-pub mod bounds;
 mod client;
 mod server;
 mod session;
+pub mod validate;
 
 use muster_messages::hello::{
     AnchorReply, BirthMessage, GreetReply, GreetRequest, JoinReply, JoinRequest, RenewReply,

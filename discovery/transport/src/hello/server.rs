@@ -13,7 +13,7 @@ use muster_services::hello::hello_server::{Hello, HelloServer};
 use muster_types::wire::MAX_HELLO_MESSAGE;
 use tonic::{Request, Response, Status};
 
-use super::{AuthenticatedPeer, HelloHandler, RejectReason, Rejection, Session, bounds};
+use super::{AuthenticatedPeer, HelloHandler, RejectReason, Rejection, Session, validate};
 use crate::endpoint::{self, Caller, SessionService};
 
 /// Hello service in front of a [`HelloHandler`].
@@ -110,7 +110,7 @@ impl Hello for Server {
     async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
         let peer = self.authenticated_peer(&request).await?;
         let request = request.into_inner();
-        bounds::greet(&request)?;
+        validate::greet(&request)?;
         self.handler.greet(peer, request).await.map(Response::new)
     }
 
@@ -125,7 +125,7 @@ impl Hello for Server {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let peer = self.authenticated_peer(&request).await?;
         let request = request.into_inner();
-        bounds::join(&request)?;
+        validate::join(&request)?;
         self.handler.join(peer, request).await.map(Response::new)
     }
 

@@ -1,4 +1,5 @@
-//! Bounds of the contract on messages of an authenticated peer.
+//! Validation of what an authenticated peer sends before it is a member: presence, form and length of
+//! every field. The bounds are in `muster_types::limits`.
 
 use std::net::SocketAddr;
 
