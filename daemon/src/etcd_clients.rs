@@ -14,7 +14,7 @@ use muster_pki::leaf::{self, KeyPair, Profile};
 use muster_types::{ETCD_CLIENT_PORT, NodeId};
 use ring::digest;
 
-use muster_state::etcd::MemberPhase;
+use muster_state::etcd::EtcdMemberPhase;
 use muster_state::{ClusterState, Member as ClusterMember};
 
 /// Lifetime of the certificate for Muster's own calls.
@@ -125,8 +125,9 @@ pub fn node_of(state: &ClusterState, listed: &EtcdMember) -> Option<NodeId> {
     let nodes = || state.etcd().nodes();
     let by_id = nodes().find(|(_, r)| r.phase.member_id() == Some(listed.id));
     let by_name = || {
-        nodes()
-            .find(|(_, r)| r.phase == MemberPhase::Founding && r.peer.name.as_str() == listed.name)
+        nodes().find(|(_, r)| {
+            r.phase == EtcdMemberPhase::Founding && r.peer.name.as_str() == listed.name
+        })
     };
     by_id.or_else(by_name).map(|(node, _)| *node)
 }
@@ -135,8 +136,10 @@ pub fn node_of(state: &ClusterState, listed: &EtcdMember) -> Option<NodeId> {
 pub fn members(state: &ClusterState) -> impl Iterator<Item = (NodeId, SocketAddr)> {
     state.etcd().nodes().filter_map(|(node, record)| {
         let runs = match record.phase {
-            MemberPhase::Founding | MemberPhase::Learner { .. } | MemberPhase::Voter { .. } => true,
-            MemberPhase::Waiting | MemberPhase::Lost { .. } => false,
+            EtcdMemberPhase::Founding
+            | EtcdMemberPhase::Learner { .. }
+            | EtcdMemberPhase::Voter { .. } => true,
+            EtcdMemberPhase::Waiting | EtcdMemberPhase::Lost { .. } => false,
         };
         let member = state.member(node).filter(|_| runs)?;
         Some((*node, client_address(member)?))

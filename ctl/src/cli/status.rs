@@ -80,7 +80,7 @@ struct NodeView {
 #[serde(rename_all = "camelCase")]
 struct UnitView {
     name: String,
-    state: String,
+    phase: String,
     pid: Option<u32>,
     restarts: u32,
     last_exit: Option<String>,
@@ -106,10 +106,10 @@ impl From<NodeStatusReply> for NodeView {
 
 impl From<Unit> for UnitView {
     fn from(unit: Unit) -> Self {
-        let Unit { name, state, pid, restarts, last_exit } = unit;
-        let state = unit::State::word_of(state);
+        let Unit { name, phase, pid, restarts, last_exit } = unit;
+        let phase = unit::Phase::word_of(phase);
         let pid = (pid != 0).then_some(pid);
-        Self { name, state, pid, restarts, last_exit: non_empty(last_exit) }
+        Self { name, phase, pid, restarts, last_exit: non_empty(last_exit) }
     }
 }
 
@@ -153,7 +153,7 @@ impl Render for StatusView {
             };
             let ready = if node.ready { "yes" } else { "no" };
             let units: Vec<String> =
-                node.units.iter().map(|unit| format!("{} {}", unit.name, unit.state)).collect();
+                node.units.iter().map(|unit| format!("{} {}", unit.name, unit.phase)).collect();
             [
                 or_dash(node.name.clone().unwrap_or_default()),
                 ready.to_owned(),
@@ -176,7 +176,7 @@ mod tests {
     fn a_cluster_is_shown_in_every_form() {
         let etcd = Unit {
             name: "etcd".to_owned(),
-            state: unit::State::Running.into(),
+            phase: unit::Phase::Running.into(),
             pid: 4711,
             restarts: 1,
             last_exit: "signal 9".to_owned(),

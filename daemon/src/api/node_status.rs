@@ -98,22 +98,22 @@ fn unit_message(name: UnitName, status: &UnitStatus) -> wire::Unit {
     });
     wire::Unit {
         name: name.to_string(),
-        state: unit_state(status.phase).into(),
+        phase: unit_phase(status.phase).into(),
         pid: status.pid.unwrap_or_default(),
         restarts: u32::try_from(status.restarts).unwrap_or(u32::MAX),
         last_exit: last_exit.unwrap_or_default(),
     }
 }
 
-const fn unit_state(phase: UnitPhase) -> wire::unit::State {
+const fn unit_phase(phase: UnitPhase) -> wire::unit::Phase {
     match phase {
-        UnitPhase::Stopped => wire::unit::State::Stopped,
-        UnitPhase::Starting => wire::unit::State::Starting,
-        UnitPhase::Running => wire::unit::State::Running,
-        UnitPhase::BackingOff => wire::unit::State::BackingOff,
-        UnitPhase::Stopping => wire::unit::State::Stopping,
-        UnitPhase::Lost => wire::unit::State::Lost,
-        UnitPhase::Refused => wire::unit::State::Refused,
+        UnitPhase::Stopped => wire::unit::Phase::Stopped,
+        UnitPhase::Starting => wire::unit::Phase::Starting,
+        UnitPhase::Running => wire::unit::Phase::Running,
+        UnitPhase::BackingOff => wire::unit::Phase::BackingOff,
+        UnitPhase::Stopping => wire::unit::Phase::Stopping,
+        UnitPhase::Lost => wire::unit::Phase::Lost,
+        UnitPhase::Refused => wire::unit::Phase::Refused,
     }
 }
 
@@ -153,15 +153,15 @@ mod tests {
         let _kubelet = status.register_unit(UnitName::new("kubelet"));
         let units = provider.reply().units;
         let listed: Vec<_> =
-            units.iter().map(|unit| (unit.name.as_str(), unit.state().word())).collect();
+            units.iter().map(|unit| (unit.name.as_str(), unit.phase().word())).collect();
         assert_eq!(listed, [("kubelet", "stopped".to_owned())]);
     }
 
     #[test]
-    fn every_phase_of_a_unit_has_a_state_with_its_word() {
+    fn every_phase_of_a_unit_has_a_value_with_its_word() {
         use UnitPhase::{BackingOff, Lost, Refused, Running, Starting, Stopped, Stopping};
         let phases = [Stopped, Starting, Running, BackingOff, Stopping, Lost, Refused];
-        let words = phases.map(|phase| unit_state(phase).word()).join(" ");
+        let words = phases.map(|phase| unit_phase(phase).word()).join(" ");
         assert_eq!(words, "stopped starting running backing-off stopping lost refused");
     }
 }

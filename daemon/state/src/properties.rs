@@ -7,7 +7,7 @@ use muster_types::{DurationMillis, LogIndex, Role, UnixMillis};
 use proptest::prelude::*;
 
 use super::command::{Grant, RecordAudit, Remove, RevokeToken};
-use super::etcd::{EtcdChange, EtcdReport, MemberPhase};
+use super::etcd::{EtcdChange, EtcdMemberPhase, EtcdReport};
 use super::fixtures::*;
 use super::{Actor, ClusterState, Command, Outcome, TimestampedCommand};
 
@@ -177,7 +177,7 @@ fn check_etcd(state: &ClusterState) -> Result<(), TestCaseError> {
     for (node, _) in plan.leftover_members() {
         prop_assert!(state.is_removed(node), "only removed nodes have pending removals");
     }
-    let learners = plan.nodes().filter(|(_, r)| matches!(r.phase, MemberPhase::Learner { .. }));
+    let learners = plan.nodes().filter(|(_, r)| matches!(r.phase, EtcdMemberPhase::Learner { .. }));
     prop_assert!(learners.count() <= 1, "one learner at a time");
     let held = plan.nodes().filter_map(|(_, r)| r.phase.member_id());
     let held: Vec<_> =

@@ -8,14 +8,14 @@ use muster_messages::hello::refusal::Reason as WireReason;
 use muster_messages::hello::{NodeRole, Peer, Refusal as WireRefusal};
 use muster_messages::node::ClusterView;
 use muster_messages::operator as wire;
-use muster_messages::operator::member::{EtcdPhase, RaftRole, State};
+use muster_messages::operator::member::{RaftRole, State};
 use muster_pki::authority::AuthorityKind;
 use muster_pki::inspect;
 use muster_pki::token::TokenId;
 use muster_types::time::whole_millis;
 use muster_types::{NodeId, UnixMillis};
 
-use super::etcd::MemberPhase;
+use super::etcd::EtcdMemberPhase;
 use super::{AuditEntry, ClusterState, Member, Refusal, RefusalKind, Token, TokenStatus, limits};
 
 /// The view of the cluster for every member, workers included.
@@ -129,7 +129,8 @@ fn member(state: &ClusterState, live: &LiveStatus, member: &Member) -> wire::Mem
         RaftRole::Learner
     };
     let plan = state.etcd().node(&member.id);
-    let etcd = plan.map_or(EtcdPhase::Unspecified, |plan| etcd_phase(plan.phase));
+    let etcd = plan
+        .map_or(wire::member::EtcdMemberPhase::Unspecified, |plan| etcd_member_phase(plan.phase));
     wire::Member {
         name: member.name.to_string(),
         id: member.id.to_string(),
@@ -145,12 +146,13 @@ fn member(state: &ClusterState, live: &LiveStatus, member: &Member) -> wire::Mem
     }
 }
 
-const fn etcd_phase(phase: MemberPhase) -> EtcdPhase {
+const fn etcd_member_phase(phase: EtcdMemberPhase) -> wire::member::EtcdMemberPhase {
+    use wire::member::EtcdMemberPhase as Wire;
     match phase {
-        MemberPhase::Founding | MemberPhase::Waiting => EtcdPhase::Waiting,
-        MemberPhase::Learner { .. } => EtcdPhase::Learner,
-        MemberPhase::Voter { .. } => EtcdPhase::Voter,
-        MemberPhase::Lost { .. } => EtcdPhase::Lost,
+        EtcdMemberPhase::Founding | EtcdMemberPhase::Waiting => Wire::Waiting,
+        EtcdMemberPhase::Learner { .. } => Wire::Learner,
+        EtcdMemberPhase::Voter { .. } => Wire::Voter,
+        EtcdMemberPhase::Lost { .. } => Wire::Lost,
     }
 }
 
@@ -263,13 +265,13 @@ mod tests {
     fn every_phase_of_an_etcd_member_has_a_value_with_its_word() {
         let member_id = EtcdMemberId(1);
         for phase in [
-            MemberPhase::Founding,
-            MemberPhase::Waiting,
-            MemberPhase::Learner { member_id },
-            MemberPhase::Voter { member_id },
-            MemberPhase::Lost { member_id: None },
+            EtcdMemberPhase::Founding,
+            EtcdMemberPhase::Waiting,
+            EtcdMemberPhase::Learner { member_id },
+            EtcdMemberPhase::Voter { member_id },
+            EtcdMemberPhase::Lost { member_id: None },
         ] {
-            assert_eq!(etcd_phase(phase).word(), phase.as_str());
+            assert_eq!(etcd_member_phase(phase).word(), phase.as_str());
         }
     }
 }

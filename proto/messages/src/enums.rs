@@ -30,11 +30,11 @@ words!(
     AuthorityKind,
     NodeRole,
     access::Role,
-    member::EtcdPhase,
+    member::EtcdMemberPhase,
     member::RaftRole,
     member::State,
     token::State,
-    unit::State
+    unit::Phase
 );
 
 /// Removes the common prefix of an enum's values.
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_word_is_the_name_without_the_prefix() {
-        assert_eq!(unit::State::BackingOff.word(), "backing-off");
+        assert_eq!(unit::Phase::BackingOff.word(), "backing-off");
         assert_eq!(member::RaftRole::Unspecified.word(), "");
         assert_eq!(AuthorityKind::word_of(4), "front-proxy");
         assert_eq!(AuthorityKind::word_of(99), "99");

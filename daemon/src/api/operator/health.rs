@@ -9,7 +9,7 @@ use tonic::Status;
 use super::OperatorContext;
 use super::context::Caller;
 use muster_state::ClusterState;
-use muster_state::etcd::MemberPhase;
+use muster_state::etcd::EtcdMemberPhase;
 
 /// Maximum clock offset between two nodes, in milliseconds. Certificates are backdated by more;
 /// beyond this offset, logs and leases become confusing.
@@ -101,7 +101,7 @@ fn outside_etcd(state: &ClusterState) -> Vec<String> {
     let mut findings: Vec<_> = state
         .etcd()
         .nodes()
-        .filter(|(_, record)| !matches!(record.phase, MemberPhase::Voter { .. }))
+        .filter(|(_, record)| !matches!(record.phase, EtcdMemberPhase::Voter { .. }))
         .map(|(_, record)| format!("{} is {}", record.peer.name, record.phase.as_str()))
         .collect();
     findings.extend(

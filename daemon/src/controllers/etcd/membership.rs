@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use crate::clock;
 use crate::etcd_clients::EtcdClients;
 use crate::raft::Group;
-use muster_state::etcd::{EtcdObservation, MemberPhase, ObservedMember, Step, next_step};
+use muster_state::etcd::{EtcdMemberPhase, EtcdObservation, ObservedMember, Step, next_step};
 use muster_state::{ClusterState, Command, EtcdChange};
 use muster_types::error::chain;
 
@@ -63,7 +63,7 @@ fn is_converged(state: &ClusterState) -> bool {
     let plan = state.etcd();
     plan.leftover_members().len() == 0
         && plan.nodes().all(|(node, record)| {
-            matches!(record.phase, MemberPhase::Voter { .. })
+            matches!(record.phase, EtcdMemberPhase::Voter { .. })
                 && state.etcd_peer_url(node).as_ref() == Some(&record.peer.url)
         })
 }

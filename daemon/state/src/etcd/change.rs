@@ -5,7 +5,7 @@ use muster_types::NodeId;
 use muster_types::etcd::{DataState, EtcdGeneration, EtcdMemberId};
 use serde::{Deserialize, Serialize};
 
-use super::{EtcdPlan, EtcdReport, LeftoverMember, MemberPhase, NodePlan};
+use super::{EtcdMemberPhase, EtcdPlan, EtcdReport, LeftoverMember, NodePlan};
 use crate::{ApplyContext, ClusterState, Outcome, Refusal, RefusalKind, limits};
 
 /// One transition of the etcd plan.
@@ -109,7 +109,10 @@ impl EtcdPlan {
         report.data == DataState::Lost
             && self.nodes.get(node).is_some_and(|node_plan| {
                 node_plan.generation == report.generation
-                    && !matches!(node_plan.phase, MemberPhase::Lost { .. } | MemberPhase::Waiting)
+                    && !matches!(
+                        node_plan.phase,
+                        EtcdMemberPhase::Lost { .. } | EtcdMemberPhase::Waiting
+                    )
             })
     }
 
@@ -123,14 +126,15 @@ impl EtcdPlan {
     ) -> bool {
         let changed = self.changes_plan(node, report);
         if changed && let Some(node_plan) = self.nodes.get_mut(node) {
-            node_plan.set_phase(at, MemberPhase::Lost { member_id: node_plan.phase.member_id() });
+            node_plan
+                .set_phase(at, EtcdMemberPhase::Lost { member_id: node_plan.phase.member_id() });
         }
         changed
     }
 }
 
 impl NodePlan {
-    fn set_phase(&mut self, at: ApplyContext, phase: MemberPhase) {
+    fn set_phase(&mut self, at: ApplyContext, phase: EtcdMemberPhase) {
         self.phase = phase;
         self.since_index = at.index;
     }
@@ -139,7 +143,7 @@ impl NodePlan {
         let generation = change.generation();
         if let EtcdChange::Removed { .. } = change
             && generation.next() == Some(self.generation)
-            && matches!(self.phase, MemberPhase::Waiting)
+            && matches!(self.phase, EtcdMemberPhase::Waiting)
         {
             return Ok(Outcome::Unchanged);
         }
@@ -147,37 +151,36 @@ impl NodePlan {
             return Err(stale(change, "its etcd has another generation"));
         }
         let next = match (change, self.phase) {
-            (EtcdChange::Started { member_id, .. }, MemberPhase::Founding) => {
-                MemberPhase::Voter { member_id: *member_id }
+            (EtcdChange::Started { member_id, .. }, EtcdMemberPhase::Founding) => {
+                EtcdMemberPhase::Voter { member_id: *member_id }
             }
-            (EtcdChange::Added { member_id, peer_url, .. }, MemberPhase::Waiting) => {
+            (EtcdChange::Added { member_id, peer_url, .. }, EtcdMemberPhase::Waiting) => {
                 self.peer.url.clone_from(peer_url);
-                MemberPhase::Learner { member_id: *member_id }
-            }
-            (EtcdChange::Promoted { member_id, .. }, MemberPhase::Learner { member_id: held })
-                if *member_id == held =>
-            {
-                MemberPhase::Voter { member_id: held }
+                EtcdMemberPhase::Learner { member_id: *member_id }
             }
             (
+                EtcdChange::Promoted { member_id, .. },
+                EtcdMemberPhase::Learner { member_id: held },
+            ) if *member_id == held => EtcdMemberPhase::Voter { member_id: held },
+            (
                 EtcdChange::Removed { .. },
-                MemberPhase::Founding
-                | MemberPhase::Learner { .. }
-                | MemberPhase::Voter { .. }
-                | MemberPhase::Lost { .. },
+                EtcdMemberPhase::Founding
+                | EtcdMemberPhase::Learner { .. }
+                | EtcdMemberPhase::Voter { .. }
+                | EtcdMemberPhase::Lost { .. },
             ) => {
                 let Some(next) = self.generation.next() else {
                     return Err(stale(change, "its generations are used up"));
                 };
                 self.generation = next;
-                MemberPhase::Waiting
+                EtcdMemberPhase::Waiting
             }
             (
                 EtcdChange::PeerUrlChanged { peer_url, .. },
-                MemberPhase::Founding
-                | MemberPhase::Learner { .. }
-                | MemberPhase::Voter { .. }
-                | MemberPhase::Lost { .. },
+                EtcdMemberPhase::Founding
+                | EtcdMemberPhase::Learner { .. }
+                | EtcdMemberPhase::Voter { .. }
+                | EtcdMemberPhase::Lost { .. },
             ) => {
                 if self.peer.url == *peer_url {
                     return Ok(Outcome::Unchanged);
@@ -196,13 +199,13 @@ impl NodePlan {
 }
 
 /// Returns whether the phase is the result of the change, so that the change was applied before.
-fn is_already_applied(change: &EtcdChange, phase: MemberPhase) -> bool {
+fn is_already_applied(change: &EtcdChange, phase: EtcdMemberPhase) -> bool {
     match (change, phase) {
         (
             EtcdChange::Started { member_id, .. } | EtcdChange::Promoted { member_id, .. },
-            MemberPhase::Voter { member_id: held },
+            EtcdMemberPhase::Voter { member_id: held },
         )
-        | (EtcdChange::Added { member_id, .. }, MemberPhase::Learner { member_id: held }) => {
+        | (EtcdChange::Added { member_id, .. }, EtcdMemberPhase::Learner { member_id: held }) => {
             *member_id == held
         }
         _ => false,

@@ -26,7 +26,7 @@ use super::{ApplyContext, ClusterState, Member};
 
 /// The progress of a node towards a voting etcd member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MemberPhase {
+pub enum EtcdMemberPhase {
     /// Part of the initial cluster, not seen in it yet.
     Founding,
     /// No etcd member yet.
@@ -45,7 +45,7 @@ pub enum MemberPhase {
     },
 }
 
-impl MemberPhase {
+impl EtcdMemberPhase {
     /// The etcd member's id, if known.
     pub const fn member_id(self) -> Option<EtcdMemberId> {
         match self {
@@ -69,7 +69,7 @@ impl MemberPhase {
 /// The plan for one control-plane node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodePlan {
-    pub phase: MemberPhase,
+    pub phase: EtcdMemberPhase,
     /// Increases with each replacement. Data of an earlier generation must not be
     /// used.
     pub generation: EtcdGeneration,
@@ -80,7 +80,7 @@ pub struct NodePlan {
 }
 
 impl NodePlan {
-    const fn new(at: ApplyContext, phase: MemberPhase, peer: EtcdPeer) -> Self {
+    const fn new(at: ApplyContext, phase: EtcdMemberPhase, peer: EtcdPeer) -> Self {
         Self { phase, generation: EtcdGeneration::FIRST, since_index: at.index, peer }
     }
 }
@@ -151,9 +151,11 @@ impl EtcdPlan {
         let generation = node_plan.generation;
         let wait = |reason| Assignment::Wait { generation, reason };
         match node_plan.phase {
-            MemberPhase::Waiting => wait("the leader to add it to etcd"),
-            MemberPhase::Lost { .. } => wait("the leader to remove its lost etcd member"),
-            MemberPhase::Founding | MemberPhase::Learner { .. } | MemberPhase::Voter { .. } => {
+            EtcdMemberPhase::Waiting => wait("the leader to add it to etcd"),
+            EtcdMemberPhase::Lost { .. } => wait("the leader to remove its lost etcd member"),
+            EtcdMemberPhase::Founding
+            | EtcdMemberPhase::Learner { .. }
+            | EtcdMemberPhase::Voter { .. } => {
                 let founding =
                     generation == EtcdGeneration::FIRST && self.founders.contains_key(node);
                 let (initial_state, initial_cluster) = if founding {
@@ -168,7 +170,7 @@ impl EtcdPlan {
 
     /// Every etcd member, as far as the plan knows.
     fn peers(&self) -> Vec<EtcdPeer> {
-        let held = self.nodes.values().filter(|r| !matches!(r.phase, MemberPhase::Waiting));
+        let held = self.nodes.values().filter(|r| !matches!(r.phase, EtcdMemberPhase::Waiting));
         let mut peers: Vec<_> = held.map(|r| r.peer.clone()).collect();
         peers.extend(self.leftover_members.values().map(|d| d.peer.clone()));
         peers.sort();
@@ -178,27 +180,29 @@ impl EtcdPlan {
     /// The node that is a learner; at most one.
     pub fn learner(&self) -> Option<&NodeId> {
         let mut nodes = self.nodes.iter();
-        nodes.find(|(_, r)| matches!(r.phase, MemberPhase::Learner { .. })).map(|(node, _)| node)
+        nodes
+            .find(|(_, r)| matches!(r.phase, EtcdMemberPhase::Learner { .. }))
+            .map(|(node, _)| node)
     }
 
     /// Makes a founder a member of the initial cluster.
     pub(super) fn add_founder(&mut self, at: ApplyContext, founder: &Member) {
         let Some(peer) = peer_of(founder) else { return };
         self.founders.insert(founder.id, peer.clone());
-        self.nodes.insert(founder.id, NodePlan::new(at, MemberPhase::Founding, peer));
+        self.nodes.insert(founder.id, NodePlan::new(at, EtcdMemberPhase::Founding, peer));
     }
 
     /// Puts a new control-plane node at the end of the queue.
     pub(super) fn add_node(&mut self, at: ApplyContext, member: &Member) {
         let Some(peer) = peer_of(member) else { return };
-        self.nodes.insert(member.id, NodePlan::new(at, MemberPhase::Waiting, peer));
+        self.nodes.insert(member.id, NodePlan::new(at, EtcdMemberPhase::Waiting, peer));
     }
 
     /// Takes a removed node out of the plan and schedules the removal of its etcd member, if any. A
     /// waiting node that had a member before leaves its name, in case that member still exists.
     pub(super) fn remove_node(&mut self, node: &NodeId) {
         let Some(node_plan) = self.nodes.remove(node) else { return };
-        if matches!(node_plan.phase, MemberPhase::Waiting)
+        if matches!(node_plan.phase, EtcdMemberPhase::Waiting)
             && node_plan.generation == EtcdGeneration::FIRST
         {
             return;
@@ -207,7 +211,7 @@ impl EtcdPlan {
             member_id: node_plan.phase.member_id(),
             generation: node_plan.generation,
             peer: node_plan.peer,
-            learner: matches!(node_plan.phase, MemberPhase::Learner { .. }),
+            learner: matches!(node_plan.phase, EtcdMemberPhase::Learner { .. }),
         };
         self.leftover_members.insert(*node, removal);
     }
@@ -215,9 +219,9 @@ impl EtcdPlan {
     /// The voters by the plan. Lost members and those of removed nodes do not answer.
     pub(super) fn voters(&self) -> Voters<NodeId> {
         let planned = self.nodes.iter().filter_map(|(node, node_plan)| match node_plan.phase {
-            MemberPhase::Founding | MemberPhase::Voter { .. } => Some((*node, true)),
-            MemberPhase::Lost { .. } => Some((*node, false)),
-            MemberPhase::Waiting | MemberPhase::Learner { .. } => None,
+            EtcdMemberPhase::Founding | EtcdMemberPhase::Voter { .. } => Some((*node, true)),
+            EtcdMemberPhase::Lost { .. } => Some((*node, false)),
+            EtcdMemberPhase::Waiting | EtcdMemberPhase::Learner { .. } => None,
         });
         let removed = self.leftover_members.iter().filter(|(_, removal)| !removal.learner);
         planned.chain(removed.map(|(node, _)| (*node, false))).collect()

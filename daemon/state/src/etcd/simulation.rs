@@ -11,7 +11,7 @@ use muster_types::{NodeId, Role};
 use proptest::prelude::*;
 
 use super::{
-    EtcdChange, EtcdObservation, EtcdReport, MemberPhase, ObservedMember, Step, next_step,
+    EtcdChange, EtcdMemberPhase, EtcdObservation, EtcdReport, ObservedMember, Step, next_step,
 };
 use crate::command::Remove;
 use crate::fixtures::*;
@@ -99,7 +99,7 @@ impl World {
             .find(|(_, r)| {
                 of_id(r.phase.member_id())
                     || (r.phase.member_id().is_none()
-                        && r.phase != MemberPhase::Waiting
+                        && r.phase != EtcdMemberPhase::Waiting
                         && r.peer.name.as_str() == member.name)
             })
             .map(|(node, _)| *node)
@@ -142,7 +142,7 @@ impl World {
     fn survives_without(&self, node: NodeId) -> bool {
         let state = &self.replica.state;
         let stays = |m: &ObservedMember, owner: &NodeId| {
-            let lost = |p: MemberPhase| matches!(p, MemberPhase::Lost { .. });
+            let lost = |p: EtcdMemberPhase| matches!(p, EtcdMemberPhase::Lost { .. });
             *owner != node
                 && !self.broken.contains(&m.member_id)
                 && state.etcd().node(owner).is_some_and(|r| !lost(r.phase))
@@ -371,7 +371,7 @@ fn run_events(founders: u8, events: &[Event]) -> Result<(), TestCaseError> {
     prop_assert_eq!(plan.leftover_members().len(), 0);
     for node in world.replica.state.control_plane_ids() {
         let record = plan.node(&node).unwrap();
-        let MemberPhase::Voter { member_id } = record.phase else {
+        let EtcdMemberPhase::Voter { member_id } = record.phase else {
             panic!("{record:?} does not vote; etcd: {:#?}", world.members);
         };
         let member = world.members.iter().find(|m| m.member_id == member_id).unwrap();

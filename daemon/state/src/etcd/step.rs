@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use muster_types::etcd::{EtcdGeneration, EtcdMemberId, EtcdPeer};
 use muster_types::{NodeId, NodeName};
 
-use super::{EtcdChange, EtcdPlan, MemberPhase, NodePlan};
+use super::{EtcdChange, EtcdMemberPhase, EtcdPlan, NodePlan};
 use crate::ClusterState;
 use crate::quorum::Voters;
 
@@ -91,11 +91,11 @@ impl Planner<'_> {
         let (node, generation) = (*node, node_plan.generation);
         let removed = EtcdChange::Removed { node, generation };
         match node_plan.phase {
-            MemberPhase::Founding => Some(match self.unassigned(&node_plan.peer.name) {
+            EtcdMemberPhase::Founding => Some(match self.unassigned(&node_plan.peer.name) {
                 Some(seen) => EtcdChange::Started { node, generation, member_id: seen.member_id },
                 None => removed,
             }),
-            MemberPhase::Waiting => {
+            EtcdMemberPhase::Waiting => {
                 // If the node had a member before, an unknown one may be it, started and lost.
                 if self.plan.learner().is_some() || generation > EtcdGeneration::FIRST {
                     return None;
@@ -106,21 +106,21 @@ impl Planner<'_> {
                 let seen = unknown_members.find(|m| m.peer_urls.contains(&peer_url))?;
                 Some(EtcdChange::Added { node, generation, member_id: seen.member_id, peer_url })
             }
-            MemberPhase::Learner { member_id } => match self.member(member_id) {
+            EtcdMemberPhase::Learner { member_id } => match self.member(member_id) {
                 None => Some(removed),
                 Some(seen) if !seen.learner => {
                     Some(EtcdChange::Promoted { node, generation, member_id })
                 }
                 Some(seen) => peer_url_change(&node, node_plan, seen),
             },
-            MemberPhase::Voter { member_id } => match self.member(member_id) {
+            EtcdMemberPhase::Voter { member_id } => match self.member(member_id) {
                 None => Some(removed),
                 Some(seen) => peer_url_change(&node, node_plan, seen),
             },
-            MemberPhase::Lost { member_id: Some(member_id) } => {
+            EtcdMemberPhase::Lost { member_id: Some(member_id) } => {
                 self.member(member_id).is_none().then_some(removed)
             }
-            MemberPhase::Lost { member_id: None } => {
+            EtcdMemberPhase::Lost { member_id: None } => {
                 self.unassigned(&node_plan.peer.name).is_none().then_some(removed)
             }
         }
@@ -129,7 +129,7 @@ impl Planner<'_> {
     /// Updates a member whose node has another address now.
     fn update(&self) -> Option<Step> {
         self.plan.nodes().find_map(|(node, node_plan)| {
-            let (MemberPhase::Learner { member_id } | MemberPhase::Voter { member_id }) =
+            let (EtcdMemberPhase::Learner { member_id } | EtcdMemberPhase::Voter { member_id }) =
                 node_plan.phase
             else {
                 return None;
@@ -156,7 +156,7 @@ impl Planner<'_> {
             Some((member_id, Some((*node, removal.generation))))
         });
         let lost = self.plan.nodes().filter_map(|(node, node_plan)| {
-            let MemberPhase::Lost { member_id } = node_plan.phase else { return None };
+            let EtcdMemberPhase::Lost { member_id } = node_plan.phase else { return None };
             let seen = || self.unassigned(&node_plan.peer.name).map(|m| m.member_id);
             Some((member_id.or_else(seen)?, Some((*node, node_plan.generation))))
         });
@@ -209,7 +209,7 @@ impl Planner<'_> {
         self.plan
             .nodes()
             .filter(|(node, r)| {
-                r.phase == MemberPhase::Waiting && !self.observed.down.contains(node)
+                r.phase == EtcdMemberPhase::Waiting && !self.observed.down.contains(node)
             })
             .min_by_key(|(_, r)| r.since_index)
     }
@@ -238,8 +238,8 @@ impl Planner<'_> {
     /// Returns whether this is a voter that the plan knows by its name only.
     fn is_known_by_name(&self, member: &ObservedMember) -> bool {
         let named = |peer: &EtcdPeer| peer.name.as_str() == member.name;
-        let by_name = |phase: MemberPhase| {
-            matches!(phase, MemberPhase::Founding | MemberPhase::Lost { member_id: None })
+        let by_name = |phase: EtcdMemberPhase| {
+            matches!(phase, EtcdMemberPhase::Founding | EtcdMemberPhase::Lost { member_id: None })
         };
         !member.learner
             && (self.plan.nodes().any(|(_, r)| by_name(r.phase) && named(&r.peer))
@@ -265,8 +265,8 @@ impl Planner<'_> {
             return true;
         }
         let lost = self.plan.nodes().any(|(_, r)| match r.phase {
-            MemberPhase::Lost { member_id: Some(member_id) } => member_id == member.member_id,
-            MemberPhase::Lost { member_id: None } => r.peer.name.as_str() == member.name,
+            EtcdMemberPhase::Lost { member_id: Some(member_id) } => member_id == member.member_id,
+            EtcdMemberPhase::Lost { member_id: None } => r.peer.name.as_str() == member.name,
             _ => false,
         });
         lost || self.plan.leftover_members().any(|(_, d)| match d.member_id {

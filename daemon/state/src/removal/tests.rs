@@ -8,7 +8,7 @@ use muster_types::{LogIndex, Role};
 use proptest::prelude::*;
 
 use super::*;
-use crate::etcd::{EtcdReport, MemberPhase};
+use crate::etcd::{EtcdMemberPhase, EtcdReport};
 use crate::fixtures::*;
 use crate::{Command, EtcdChange, Outcome, TimestampedCommand};
 
@@ -347,7 +347,7 @@ proptest! {
         prop_assert_eq!(outcome, Outcome::Removed { node, name: plan.name }, "it is not applied");
         prop_assert!(!after.control_plane_ids().is_empty());
         let voted = world.state.etcd().node(&node).is_some_and(|plan| {
-            !matches!(plan.phase, MemberPhase::Waiting | MemberPhase::Learner { .. })
+            !matches!(plan.phase, EtcdMemberPhase::Waiting | EtcdMemberPhase::Learner { .. })
         });
         if voted && !force {
             // Of the members that remain: the removed one is gone from etcd in the end.

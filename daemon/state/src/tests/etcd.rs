@@ -3,7 +3,7 @@ use muster_types::{NodeId, Role};
 
 use super::*;
 use crate::EtcdChange;
-use crate::etcd::{Assignment, EtcdReport, MemberPhase};
+use crate::etcd::{Assignment, EtcdMemberPhase, EtcdReport};
 
 const FIRST: EtcdGeneration = EtcdGeneration::FIRST;
 const SECOND: EtcdGeneration = EtcdGeneration(1);
@@ -39,7 +39,7 @@ fn removed(number: u8, generation: EtcdGeneration) -> Command {
     Command::Etcd(EtcdChange::Removed { node: id(number), generation })
 }
 
-fn record(replica: &Replica, node: NodeId) -> (MemberPhase, EtcdGeneration) {
+fn record(replica: &Replica, node: NodeId) -> (EtcdMemberPhase, EtcdGeneration) {
     let record = replica.state.etcd().node(&node).unwrap();
     (record.phase, record.generation)
 }
@@ -93,7 +93,7 @@ fn a_later_node_waits_then_learns_then_votes() {
     assert_eq!(replica.state.etcd().assignment(&id(4)), run);
     assert_eq!(replica.state.etcd().learner(), Some(&id(4)));
     replica.done(promoted(4, FIRST, 40));
-    assert_eq!(record(&replica, id(4)), (MemberPhase::Voter { member_id: etcd_id(40) }, FIRST));
+    assert_eq!(record(&replica, id(4)), (EtcdMemberPhase::Voter { member_id: etcd_id(40) }, FIRST));
     assert_eq!(replica.state.etcd().assignment(&id(4)), run);
 }
 
@@ -119,13 +119,16 @@ fn a_worker_has_no_etcd() {
 fn a_lost_member_begins_again_with_the_next_generation() {
     let mut replica = three_voters_and_a_fourth();
     replica.done(lost(2, FIRST));
-    assert_eq!(record(&replica, id(2)), (MemberPhase::Lost { member_id: Some(etcd_id(2)) }, FIRST));
+    assert_eq!(
+        record(&replica, id(2)),
+        (EtcdMemberPhase::Lost { member_id: Some(etcd_id(2)) }, FIRST)
+    );
     assert_eq!(
         replica.state.etcd().assignment(&id(2)),
         Assignment::Wait { generation: FIRST, reason: "the leader to remove its lost etcd member" }
     );
     replica.done(removed(2, FIRST));
-    assert_eq!(record(&replica, id(2)), (MemberPhase::Waiting, SECOND));
+    assert_eq!(record(&replica, id(2)), (EtcdMemberPhase::Waiting, SECOND));
     replica.done(added(2, SECOND, 22));
     let Assignment::Run { generation, initial_state, .. } = replica.state.etcd().assignment(&id(2))
     else {
@@ -133,7 +136,10 @@ fn a_lost_member_begins_again_with_the_next_generation() {
     };
     assert_eq!((generation, initial_state), (SECOND, InitialClusterState::Existing));
     replica.done(promoted(2, SECOND, 22));
-    assert_eq!(record(&replica, id(2)), (MemberPhase::Voter { member_id: etcd_id(22) }, SECOND));
+    assert_eq!(
+        record(&replica, id(2)),
+        (EtcdMemberPhase::Voter { member_id: etcd_id(22) }, SECOND)
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@ use muster_types::etcd::{DataState, EtcdGeneration};
 
 use super::*;
 use crate::command::Remove;
-use crate::etcd::{EtcdReport, MemberPhase};
+use crate::etcd::{EtcdMemberPhase, EtcdReport};
 
 #[test]
 fn removal_ends_a_membership_and_says_so_again_when_asked_again() {
@@ -147,7 +147,7 @@ fn lost_etcd_data_makes_a_lost_member_once() {
     let mut replica = Replica::founded(3);
     let phase = |replica: &Replica| replica.state.etcd().node(&id(3)).unwrap().phase;
     replica.done(lost_report(3));
-    assert_eq!(phase(&replica), MemberPhase::Lost { member_id: None });
+    assert_eq!(phase(&replica), EtcdMemberPhase::Lost { member_id: None });
     assert_eq!(replica.run(lost_report(3)), Outcome::Unchanged);
 }
 
