@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::directory::with_gossip;
+use super::directory::with_gossip_addresses;
 use crate::convert;
 use crate::membership::NodeCertificate;
 use crate::status::StatusWriter;
@@ -122,7 +122,7 @@ impl ClusterViewWatcher {
     }
 
     async fn apply(&self, view: &ClusterView, seen: &LivenessView) {
-        self.trust_store.set_directory(with_gossip(convert::directory(&view.members), seen)).await;
+        self.trust_store.set_directory(with_gossip_addresses(convert::directory(&view.members), seen)).await;
         let authorities: Vec<CertificateDer<'static>> =
             view.machine_authorities.iter().cloned().map(CertificateDer::from).collect();
         let credentials = self.trust.borrow().credentials.clone();

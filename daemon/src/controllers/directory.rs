@@ -28,7 +28,7 @@ pub fn registry(state: &ClusterState) -> Directory {
 }
 
 /// Adds the addresses from gossip before those of the registry.
-pub fn with_gossip(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -> Directory {
+pub fn with_gossip_addresses(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -> Directory {
     for (id, peer) in &mut registry {
         let meta = seen.get(id).filter(|seen| seen.state != LivenessState::Unknown);
         let Some(meta) = meta.and_then(|seen| seen.meta.as_ref()) else { continue };
@@ -53,7 +53,7 @@ pub async fn run(
         let again = Instant::now() + throttle::delay(state.members().len());
         // Until the founding is committed, the directory comes from the birth certificate.
         if state.birth().is_some() {
-            trust_store.set_directory(with_gossip(registry(&state), &seen)).await;
+            trust_store.set_directory(with_gossip_addresses(registry(&state), &seen)).await;
         }
         tokio::select! {
             biased;
@@ -100,9 +100,9 @@ mod tests {
             generation: 1,
             meta: Some(NodeMeta { addresses: vec![new], ..NodeMeta::default() }),
         };
-        let merged = with_gossip(registry.clone(), &BTreeMap::from([(id, seen.clone())]));
+        let merged = with_gossip_addresses(registry.clone(), &BTreeMap::from([(id, seen.clone())]));
         assert_eq!(merged[&id].addresses, [new, old]);
         seen.meta = None;
-        assert_eq!(with_gossip(registry.clone(), &BTreeMap::from([(id, seen)])), registry);
+        assert_eq!(with_gossip_addresses(registry.clone(), &BTreeMap::from([(id, seen)])), registry);
     }
 }

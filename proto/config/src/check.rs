@@ -6,7 +6,7 @@ use super::field::{Content, Entry, Patchable};
 use super::fields::fields;
 use super::kind::{AnyKind, Form};
 use super::problem::Problems;
-use super::shape::{DOCUMENT, Map, Shape, child_path};
+use super::shape::{DOCUMENT_SHAPE, Map, Shape, child_path};
 use super::tree::{Node, Pair, Value};
 use super::value::{nearest, quoted};
 
@@ -18,7 +18,7 @@ pub(super) type CheckToken<'a> = &'a dyn Fn(&str) -> Result<(), String>;
 pub(super) fn document(root: &mut Node, check_token: CheckToken<'_>, problems: &mut Problems) {
     let mut checker = Checker { check_token, problems };
     match &mut root.value {
-        Value::Map(pairs) => checker.map(pairs, &DOCUMENT, ""),
+        Value::Map(pairs) => checker.map(pairs, &DOCUMENT_SHAPE, ""),
         Value::Null => checker.problems.add(1, "", "is empty; create one with `musterctl init`"),
         Value::Scalar { .. } | Value::Leaf(_) | Value::List(_) => {
             checker.problems.add(root.line, "", "is not a mapping with `machine` and `cluster`");
@@ -233,7 +233,7 @@ fn suggestion(key: &str, map: &Map, path: &str) -> String {
     if let Some(name) = nearest(key, map.names()) {
         return format!(", did you mean {}?", child_path(path, name));
     }
-    let paths = DOCUMENT.paths("");
+    let paths = DOCUMENT_SHAPE.paths("");
     let last = |path: &'_ str| path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     if let Some(elsewhere) = paths.iter().find(|path| last(path) == key.to_ascii_lowercase()) {
         return format!(", did you mean {elsewhere}?");

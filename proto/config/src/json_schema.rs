@@ -7,11 +7,11 @@ use serde_json::{Map as Object, Value, json};
 
 use super::field::{Content, Entry, Presence};
 use super::kind::{AnyKind, Form};
-use super::shape::{DOCUMENT, Map, Shape};
+use super::shape::{DOCUMENT_SHAPE, Map, Shape};
 
 /// Returns the JSON Schema (draft 2020-12) of `node.yaml`.
 pub fn json_schema() -> Value {
-    let mut schema = mapping(&DOCUMENT, Place::Document);
+    let mut schema = mapping(&DOCUMENT_SHAPE, Place::Document);
     schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
     schema.insert("title".to_owned(), json!("Muster node.yaml"));
     Value::Object(schema)

@@ -29,7 +29,7 @@ pub(super) enum Shape {
 pub(super) struct Map(Vec<(&'static str, Shape)>);
 
 /// The whole document.
-pub(super) static DOCUMENT: LazyLock<Map> = LazyLock::new(|| Map::of(fields()));
+pub(super) static DOCUMENT_SHAPE: LazyLock<Map> = LazyLock::new(|| Map::of(fields()));
 
 impl Map {
     fn of(entries: impl Iterator<Item = &'static Entry>) -> Self {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::field::Entry;
 use super::fields::{cluster, machine, patches};
-use super::shape::{DOCUMENT, Map, Shape};
+use super::shape::{DOCUMENT_SHAPE, Map, Shape};
 use super::{Operator, SecretText};
 
 /// Contents of a new document. [`render`](Self::render) returns text that `Document::parse`
@@ -47,7 +47,7 @@ impl Template {
              # It contains the shared token: keep it readable by root only (mode 0600).",
             self.cluster_name
         )?;
-        for (name, shape) in DOCUMENT.iter() {
+        for (name, shape) in DOCUMENT_SHAPE.iter() {
             writeln!(out)?;
             self.write_field(out, "", name, shape)?;
         }

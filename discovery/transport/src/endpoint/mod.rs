@@ -95,7 +95,7 @@ pub struct Endpoint {
 
 /// Number of handshakes since the endpoint was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handshakes {
+pub struct HandshakeCounts {
     /// Started by this node.
     pub dialled: u64,
     /// Started by peers and accepted; includes those that failed later.
@@ -202,9 +202,9 @@ impl Endpoint {
     }
 
     /// Returns the number of handshakes so far.
-    pub fn handshakes(&self) -> Handshakes {
+    pub fn handshakes(&self) -> HandshakeCounts {
         let stats = self.quic.stats();
-        Handshakes {
+        HandshakeCounts {
             dialled: stats.outgoing_handshakes,
             accepted: stats.accepted_handshakes,
             rejected: stats.refused_handshakes,

@@ -10,7 +10,7 @@ use muster_files::WriteError;
 
 /// Reason why a spec was not applied; the previous one stays in effect.
 #[derive(Debug, thiserror::Error)]
-pub enum SetError {
+pub enum EtcdUnitError {
     #[error("cannot use etcd's credentials")]
     Credentials(#[from] CredentialsError),
     #[error("cannot use etcd's directory")]
@@ -32,12 +32,12 @@ impl EtcdUnit {
     /// Sets the desired member. Idempotent: call it as often as needed. Renewed credentials are
     /// installed without a restart, and first-start parameters are ignored once the member has
     /// data. Any other change restarts etcd. Returns once the files are on disk.
-    pub async fn set(&self, spec: EtcdSpec) -> Result<(), SetError> {
+    pub async fn set(&self, spec: EtcdSpec) -> Result<(), EtcdUnitError> {
         self.send(|done| Request::Set(Box::new(spec), done)).await
     }
 
     /// Stops etcd; returns once it has exited.
-    pub async fn stop(&self) -> Result<(), SetError> {
+    pub async fn stop(&self) -> Result<(), EtcdUnitError> {
         self.send(Request::Stop).await
     }
 
@@ -48,16 +48,16 @@ impl EtcdUnit {
 
     async fn send(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<(), SetError>>) -> Request,
-    ) -> Result<(), SetError> {
+        request: impl FnOnce(oneshot::Sender<Result<(), EtcdUnitError>>) -> Request,
+    ) -> Result<(), EtcdUnitError> {
         let (done, answer) = oneshot::channel();
-        self.requests.send(request(done)).await.map_err(|_| SetError::Stopped)?;
-        answer.await.map_err(|_| SetError::Stopped)?
+        self.requests.send(request(done)).await.map_err(|_| EtcdUnitError::Stopped)?;
+        answer.await.map_err(|_| EtcdUnitError::Stopped)?
     }
 }
 
 /// Receives the result of a request.
-pub(super) type Done = oneshot::Sender<Result<(), SetError>>;
+pub(super) type Done = oneshot::Sender<Result<(), EtcdUnitError>>;
 
 #[derive(Debug)]
 pub(super) enum Request {

@@ -17,7 +17,7 @@ mod task;
 
 pub use binary::{Binary, LocateError, Tool, Version, locate};
 pub use credentials::{Authorities, Credential, Credentials};
-pub use handle::{EtcdUnit, SetError};
+pub use handle::{EtcdUnit, EtcdUnitError};
 pub use spec::{EtcdSpec, Tuning};
 pub use start_check::StartError;
 pub use start_record::{InitialCluster, StartRecord};

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::credentials::{self, CredentialPaths};
 use super::dir::{EtcdDir, EtcdDirError, GenerationState};
-use super::handle::{EtcdUnit, Request, SetError};
+use super::handle::{EtcdUnit, Request, EtcdUnitError};
 use super::log_errors::last_error;
 use super::probe::{Probe, ProbeResult};
 use super::spec::EtcdSpec;
@@ -147,7 +147,7 @@ impl EtcdUnitTask {
                 done.send(self.set(*spec).await).ok();
             }
             Request::Stop(done) => {
-                let stopped = self.supervisor.stop().await.map_err(|_| SetError::Stopped);
+                let stopped = self.supervisor.stop().await.map_err(|_| EtcdUnitError::Stopped);
                 self.publish(|status| status.generation = None);
                 self.on_process_status();
                 done.send(stopped).ok();
@@ -155,12 +155,12 @@ impl EtcdUnitTask {
         }
     }
 
-    async fn set(&mut self, spec: EtcdSpec) -> Result<(), SetError> {
+    async fn set(&mut self, spec: EtcdSpec) -> Result<(), EtcdUnitError> {
         let is_new = self.spec.as_ref() != Some(&spec);
         let probe = is_new.then(|| Probe::new(&spec, &self.dir)).transpose()?;
         let (dir, prepared) = (self.dir.clone(), spec.clone());
         let prepared = tokio::task::spawn_blocking(move || prepare(&dir, prepared)).await;
-        let (prepared, data) = prepared.map_err(|_| SetError::Stopped)??;
+        let (prepared, data) = prepared.map_err(|_| EtcdUnitError::Stopped)??;
         let command = prepared.command(&self.dir);
         self.publish(|status| {
             status.generation = Some(spec.generation);
@@ -169,7 +169,7 @@ impl EtcdUnitTask {
         });
         let start_check = start_check(self.dir.clone(), spec.clone());
         let desired = ProcessSpec { command, start_check: Some(start_check) };
-        self.supervisor.set_spec(desired).await.map_err(|_| SetError::Stopped)?;
+        self.supervisor.set_spec(desired).await.map_err(|_| EtcdUnitError::Stopped)?;
         // Only now: until here the old etcd keeps running and must be probed at its own address.
         if let Some(probe) = probe {
             (self.spec, self.probe) = (Some(spec), Some(probe));
@@ -280,7 +280,7 @@ impl EtcdUnitTask {
 
 /// Creates directories and credential files. Returns the spec to run, with the recorded first-start
 /// parameters if there is data, and the state of the data.
-fn prepare(dir: &EtcdDir, mut spec: EtcdSpec) -> Result<(EtcdSpec, DataState), SetError> {
+fn prepare(dir: &EtcdDir, mut spec: EtcdSpec) -> Result<(EtcdSpec, DataState), EtcdUnitError> {
     muster_files::create_private_directory(dir.root())?;
     muster_files::create_private_directory(&dir.log())?;
     credentials::write(&CredentialPaths::in_dir(dir.root()), &spec.credentials)?;

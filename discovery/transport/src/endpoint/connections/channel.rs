@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::peer::{Lane, PeerConnection, PeerState};
+use super::peer::{Lane, PeerConnection, PeerConnectionState};
 use super::request::EndpointRequest;
 use crate::endpoint::rpc::deadline::Deadline;
 
@@ -30,7 +30,7 @@ pub struct NodeChannel {
     peer: NodeId,
     lane: Lane,
     inbox: mpsc::Sender<EndpointRequest>,
-    state: Arc<OnceCell<watch::Receiver<PeerState>>>,
+    state: Arc<OnceCell<watch::Receiver<PeerConnectionState>>>,
 }
 
 impl NodeChannel {

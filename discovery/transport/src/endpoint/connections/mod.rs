@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::close::{CloseCode, DisconnectReason};
 use super::tls::trust::Directory;
 use dead_peer::{Counters, DeadPeerDetector, max_silent_samples};
-use peer::{PeerConnection, PeerState};
+use peer::{PeerConnection, PeerConnectionState};
 
 /// Connections that one peer may have; a new one evicts the oldest.
 const MAX_PER_PEER: usize = 4;
@@ -60,13 +60,13 @@ pub(crate) struct SessionId(pub(crate) u64);
 pub(crate) struct LiveConnection {
     pub(crate) id: SessionId,
     pub(crate) link: Arc<PeerConnection>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: ConnectionOrigin,
     detector: DeadPeerDetector,
 }
 
 /// Dialling side and opening time of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Origin {
+pub(crate) struct ConnectionOrigin {
     pub(crate) dialled_by_us: bool,
     pub(crate) opened: Instant,
 }
@@ -91,7 +91,7 @@ enum DialPurpose {
 
 #[derive(Debug)]
 struct PeerEntry {
-    state: watch::Sender<PeerState>,
+    state: watch::Sender<PeerConnectionState>,
     live: Vec<LiveConnection>,
     dial: Option<DialPurpose>,
     failures: u32,
@@ -104,7 +104,7 @@ struct PeerEntry {
 impl Default for PeerEntry {
     fn default() -> Self {
         let state =
-            PeerState { failed_dials: 0, link: Err(DisconnectReason::new("not dialled yet")) };
+            PeerConnectionState { failed_dials: 0, link: Err(DisconnectReason::new("not dialled yet")) };
         Self {
             state: watch::Sender::new(state),
             live: Vec::new(),
@@ -129,7 +129,7 @@ impl PeerConnections {
         Self { me, entries: BTreeMap::new() }
     }
 
-    pub(crate) fn subscribe(&mut self, peer: NodeId) -> watch::Receiver<PeerState> {
+    pub(crate) fn subscribe(&mut self, peer: NodeId) -> watch::Receiver<PeerConnectionState> {
         self.entries.entry(peer).or_default().state.subscribe()
     }
 
@@ -178,7 +178,7 @@ impl PeerConnections {
         peer: NodeId,
         id: SessionId,
         link: Arc<PeerConnection>,
-        origin: Origin,
+        origin: ConnectionOrigin,
     ) {
         let entry = self.entries.entry(peer).or_default();
         if origin.dialled_by_us {
@@ -350,9 +350,9 @@ impl LiveConnection {
 /// Picks the connection of a pair that carries our calls: the newest, because its dialler had
 /// reason to open it. Of a simultaneous dial, the one that the lower id dialled, so that both ends
 /// choose alike.
-fn prefer(origins: &[Origin], we_are_lower: bool) -> Option<usize> {
+fn prefer(origins: &[ConnectionOrigin], we_are_lower: bool) -> Option<usize> {
     let newest = origins.iter().map(|origin| origin.opened).max()?;
-    let is_rival = |origin: &Origin| newest.duration_since(origin.opened) < SIMULTANEOUS;
+    let is_rival = |origin: &ConnectionOrigin| newest.duration_since(origin.opened) < SIMULTANEOUS;
     origins
         .iter()
         .enumerate()
@@ -376,8 +376,8 @@ mod tests {
     use super::*;
     use crate::endpoint::tls::trust::Peer;
 
-    fn origin(dialled_by_us: bool, after: u64, t0: Instant) -> Origin {
-        Origin { dialled_by_us, opened: t0 + Duration::from_secs(after) }
+    fn origin(dialled_by_us: bool, after: u64, t0: Instant) -> ConnectionOrigin {
+        ConnectionOrigin { dialled_by_us, opened: t0 + Duration::from_secs(after) }
     }
 
     #[test]

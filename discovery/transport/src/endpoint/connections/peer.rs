@@ -22,13 +22,13 @@ pub(crate) enum Lane {
 
 /// Connection state of one peer, published by the endpoint's task.
 #[derive(Debug, Clone)]
-pub(crate) struct PeerState {
+pub(crate) struct PeerConnectionState {
     /// Number of failed dials, so that a caller waiting for a dial sees it fail.
     pub(crate) failed_dials: u64,
     pub(crate) link: Result<Arc<PeerConnection>, DisconnectReason>,
 }
 
-impl PeerState {
+impl PeerConnectionState {
     pub(crate) fn usable(&self) -> Option<&Arc<PeerConnection>> {
         self.link.as_ref().ok().filter(|link| link.is_usable())
     }

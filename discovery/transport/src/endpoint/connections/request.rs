@@ -4,12 +4,12 @@ use bytes::Bytes;
 use muster_types::NodeId;
 use tokio::sync::{oneshot, watch};
 
-use super::peer::PeerState;
+use super::peer::PeerConnectionState;
 
 /// Requests to the endpoint's task.
 #[derive(Debug)]
 pub(crate) enum EndpointRequest {
-    Subscribe { peer: NodeId, reply: oneshot::Sender<watch::Receiver<PeerState>> },
+    Subscribe { peer: NodeId, reply: oneshot::Sender<watch::Receiver<PeerConnectionState>> },
     Connect { peer: NodeId },
     Datagram { peer: NodeId, datagram: Bytes, is_optional: bool },
 }

@@ -21,7 +21,7 @@ use crate::endpoint::connections::dead_peer::CHECK_INTERVAL;
 use crate::endpoint::connections::dial::{DialError, race};
 use crate::endpoint::connections::peer::PeerConnection;
 use crate::endpoint::connections::request::EndpointRequest;
-use crate::endpoint::connections::{DialPlan, Origin, PeerConnections, SessionId};
+use crate::endpoint::connections::{DialPlan, ConnectionOrigin, PeerConnections, SessionId};
 use crate::endpoint::parameters::{HANDSHAKE_TIMEOUT, HELLO_CALL_TIMEOUT, apply_member_limits};
 use crate::endpoint::rpc::guard::{HelloGuard, NodeGuard};
 use crate::endpoint::rpc::http2::Guarded;
@@ -296,7 +296,7 @@ impl<A: SessionAuthorizer> SessionManager<A> {
         let served = ServedConnection::node(service, self.services.datagram_sink.clone());
         let id = self.next_id();
         let link = Arc::new(PeerConnection::new(connection.clone(), served.tasks.clone()));
-        let origin = Origin { dialled_by_us, opened: Instant::now() };
+        let origin = ConnectionOrigin { dialled_by_us, opened: Instant::now() };
         self.connections.add(node_id, id, link, origin);
         let remote = connection.remote_address();
         tracing::debug!(peer = %node_id.short(), %remote, dialled_by_us, "session with member");
