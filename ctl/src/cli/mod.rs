@@ -24,17 +24,17 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::args::Global;
 use self::audit::Audit;
-use self::cluster::Cluster;
+use self::cluster::ClusterCommand;
 use self::completion::Completion;
 use self::context::ContextCommand;
-use self::etcd::Etcd;
+use self::etcd::EtcdCommand;
 use self::failure::CommandError;
 pub(crate) use self::failure::{ExitCode, Failure};
 use self::health::Health;
 use self::init::Init;
 use self::members::Members;
-use self::node::Node;
-use self::pki::Pki;
+use self::node::NodeCommand;
+use self::pki::PkiCommand;
 use self::status::Status;
 use self::token::TokenCommand;
 use self::version::Version;
@@ -61,16 +61,16 @@ enum Command {
     Status(Status),
     Health(Health),
     #[command(subcommand)]
-    Node(Node),
+    Node(NodeCommand),
     #[command(subcommand)]
     Token(TokenCommand),
     #[command(subcommand)]
-    Pki(Pki),
+    Pki(PkiCommand),
     Audit(Audit),
     #[command(subcommand)]
-    Etcd(Etcd),
+    Etcd(EtcdCommand),
     #[command(subcommand)]
-    Cluster(Cluster),
+    Cluster(ClusterCommand),
     #[command(subcommand)]
     Context(ContextCommand),
     Version(Version),

@@ -11,7 +11,7 @@ use crate::output::{Output, Render};
 
 /// Act on one member
 #[derive(Debug, Subcommand)]
-pub(crate) enum Node {
+pub(crate) enum NodeCommand {
     Remove(Remove),
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Remove {
     force: bool,
 }
 
-impl Node {
+impl NodeCommand {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self::Remove(Remove { name, force }) = self;
         // Removal by id is idempotent, so it may be repeated when the reply is lost.

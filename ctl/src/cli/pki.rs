@@ -15,12 +15,12 @@ use crate::output::{Output, Render, non_empty, or_dash, table};
 
 /// Inspect authorities and certificates
 #[derive(Debug, Subcommand)]
-pub(crate) enum Pki {
+pub(crate) enum PkiCommand {
     /// Show every authority and every node's certificates, with their expiry
     Show,
 }
 
-impl Pki {
+impl PkiCommand {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self::Show = self;
         let mut reply = api

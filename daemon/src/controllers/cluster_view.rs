@@ -122,7 +122,9 @@ impl ClusterViewWatcher {
     }
 
     async fn apply(&self, view: &ClusterView, seen: &LivenessView) {
-        self.trust_store.set_directory(with_gossip_addresses(convert::directory(&view.members), seen)).await;
+        self.trust_store
+            .set_directory(with_gossip_addresses(convert::directory(&view.members), seen))
+            .await;
         let authorities: Vec<CertificateDer<'static>> =
             view.machine_authorities.iter().cloned().map(CertificateDer::from).collect();
         let credentials = self.trust.borrow().credentials.clone();

@@ -28,7 +28,10 @@ pub fn registry(state: &ClusterState) -> Directory {
 }
 
 /// Adds the addresses from gossip before those of the registry.
-pub fn with_gossip_addresses(mut registry: Directory, seen: &BTreeMap<NodeId, Liveness>) -> Directory {
+pub fn with_gossip_addresses(
+    mut registry: Directory,
+    seen: &BTreeMap<NodeId, Liveness>,
+) -> Directory {
     for (id, peer) in &mut registry {
         let meta = seen.get(id).filter(|seen| seen.state != LivenessState::Unknown);
         let Some(meta) = meta.and_then(|seen| seen.meta.as_ref()) else { continue };
@@ -103,6 +106,9 @@ mod tests {
         let merged = with_gossip_addresses(registry.clone(), &BTreeMap::from([(id, seen.clone())]));
         assert_eq!(merged[&id].addresses, [new, old]);
         seen.meta = None;
-        assert_eq!(with_gossip_addresses(registry.clone(), &BTreeMap::from([(id, seen)])), registry);
+        assert_eq!(
+            with_gossip_addresses(registry.clone(), &BTreeMap::from([(id, seen)])),
+            registry
+        );
     }
 }

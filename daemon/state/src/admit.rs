@@ -77,8 +77,8 @@ impl ClusterState {
                 format!(
                     "the cluster is full ({} members, {} identities ever); remove members that \
                      are gone with `musterctl node remove`",
-                    limits::MEMBERS,
-                    limits::IDENTITIES
+                    limits::MAX_MEMBERS,
+                    limits::MAX_IDENTITIES
                 ),
             ));
         }

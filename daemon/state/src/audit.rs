@@ -42,11 +42,11 @@ pub(super) struct AuditDraft {
 
 impl AuditLog {
     fn push(&mut self, mut entry: AuditEntry) {
-        clip(&mut entry.actor, limits::AUDIT_TEXT);
-        clip(&mut entry.action, limits::AUDIT_TEXT);
-        clip(&mut entry.subject, limits::AUDIT_TEXT);
-        clip(&mut entry.outcome, limits::AUDIT_OUTCOME);
-        while self.0.len() >= limits::AUDIT {
+        clip(&mut entry.actor, limits::MAX_AUDIT_TEXT);
+        clip(&mut entry.action, limits::MAX_AUDIT_TEXT);
+        clip(&mut entry.subject, limits::MAX_AUDIT_TEXT);
+        clip(&mut entry.outcome, limits::MAX_AUDIT_OUTCOME);
+        while self.0.len() >= limits::MAX_AUDIT_ENTRIES {
             self.0.pop_front();
         }
         self.0.push_back(Arc::new(entry));

@@ -9,21 +9,21 @@ pub use muster_types::limits::{
 };
 
 /// Members at one time.
-pub const MEMBERS: usize = 10_000;
+pub const MAX_MEMBERS: usize = 10_000;
 /// Identities ever admitted: members and removed nodes together. This bounds the tombstones, which
 /// are kept indefinitely.
-pub const IDENTITIES: usize = 100_000;
+pub const MAX_IDENTITIES: usize = 100_000;
 /// Tokens at one time; beyond it, the oldest token that is no longer valid is evicted.
-pub const TOKENS: usize = 4096;
+pub const MAX_TOKENS: usize = 4096;
 /// Uses that one token may be given.
-pub const TOKEN_USES: u32 = 1_000_000;
+pub const MAX_TOKEN_USES: u32 = 1_000_000;
 /// The longest ttl of a token with an expiry: ten years.
-pub const TOKEN_TTL: Duration = Duration::from_hours(10 * 365 * 24);
+pub const MAX_TOKEN_TTL: Duration = Duration::from_hours(10 * 365 * 24);
 /// Audit entries kept.
-pub const AUDIT: usize = 2_000;
+pub const MAX_AUDIT_ENTRIES: usize = 2_000;
 /// Bytes of an audit entry's actor, action or subject.
-pub const AUDIT_TEXT: usize = 128;
+pub const MAX_AUDIT_TEXT: usize = 128;
 /// Bytes of an audit entry's outcome.
-pub const AUDIT_OUTCOME: usize = 512;
+pub const MAX_AUDIT_OUTCOME: usize = 512;
 /// Removed nodes listed in the view of the cluster, the latest first.
-pub const VIEW_REMOVED: usize = 1024;
+pub const MAX_VIEW_REMOVED: usize = 1024;

@@ -82,8 +82,8 @@ impl Registry {
     }
 
     pub(super) fn has_capacity(&self) -> bool {
-        self.members.len() < limits::MEMBERS
-            && self.members.len() + self.removed.len() < limits::IDENTITIES
+        self.members.len() < limits::MAX_MEMBERS
+            && self.members.len() + self.removed.len() < limits::MAX_IDENTITIES
     }
 
     pub(super) fn insert(&mut self, member: Member) {
@@ -208,7 +208,7 @@ mod tests {
         let replica = crate::fixtures::Replica::founded(1);
         let template = replica.state.members().next().unwrap();
         let mut registry = Registry::default();
-        for number in 1..limits::MEMBERS {
+        for number in 1..limits::MAX_MEMBERS {
             registry.insert(Member { id: numbered(number), ..template.clone() });
         }
         assert!(registry.has_capacity());
@@ -225,7 +225,7 @@ mod tests {
             removed_at: UnixMillis::from_millis(1),
         });
         let mut registry = Registry::default();
-        for number in 1..limits::IDENTITIES {
+        for number in 1..limits::MAX_IDENTITIES {
             registry.removed.insert(numbered(number), Arc::clone(&tombstone));
         }
         assert!(registry.has_capacity());

@@ -160,11 +160,11 @@ fn check(state: &ClusterState) -> Result<(), TestCaseError> {
         prop_assert!(!state.control_plane_ids().is_empty(), "a control plane remains");
     }
     let indices: Vec<_> = state.audit().map(|entry| entry.index).collect();
-    prop_assert!(indices.len() <= super::limits::AUDIT);
+    prop_assert!(indices.len() <= super::limits::MAX_AUDIT_ENTRIES);
     prop_assert!(indices.is_sorted() && indices.iter().all(|i| *i <= state.index()));
     for entry in state.audit() {
         prop_assert!(!entry.outcome.chars().any(char::is_control));
-        prop_assert!(entry.outcome.len() <= super::limits::AUDIT_OUTCOME);
+        prop_assert!(entry.outcome.len() <= super::limits::MAX_AUDIT_OUTCOME);
     }
     Ok(())
 }

@@ -95,7 +95,7 @@ impl Tokens {
     /// Evicts the oldest token that is no longer valid if the limit is reached. Returns whether
     /// there is space for another.
     fn evict_if_full(&mut self, now: UnixMillis) -> bool {
-        if self.0.len() < limits::TOKENS {
+        if self.0.len() < limits::MAX_TOKENS {
             return true;
         }
         let invalid = self.0.iter().filter(|(_, t)| t.status(now) != TokenStatus::Valid);
@@ -167,7 +167,7 @@ impl ClusterState {
                 format!(
                     "the cluster holds {} valid tokens, the maximum; revoke some with \
                      `musterctl token revoke`",
-                    limits::TOKENS
+                    limits::MAX_TOKENS
                 ),
             ));
         }
@@ -224,7 +224,7 @@ impl ClusterState {
 }
 
 fn is_invalid_ttl(ttl: DurationMillis) -> bool {
-    ttl.as_duration().is_zero() || ttl.as_duration() > limits::TOKEN_TTL
+    ttl.as_duration().is_zero() || ttl.as_duration() > limits::MAX_TOKEN_TTL
 }
 
 fn check_grant(grant: &Grant) -> Result<(), Refusal> {
@@ -233,8 +233,8 @@ fn check_grant(grant: &Grant) -> Result<(), Refusal> {
     } else if grant.ttl.is_some_and(is_invalid_ttl) {
         "a token's ttl is 1 millisecond to 10 years; omit it for a token that never expires"
             .to_owned()
-    } else if grant.uses_allowed.is_some_and(|uses| uses == 0 || uses > limits::TOKEN_USES) {
-        format!("a token has 1 to {} uses; omit the number for no limit", limits::TOKEN_USES)
+    } else if grant.uses_allowed.is_some_and(|uses| uses == 0 || uses > limits::MAX_TOKEN_USES) {
+        format!("a token has 1 to {} uses; omit the number for no limit", limits::MAX_TOKEN_USES)
     } else if grant.description.len() > limits::MAX_DESCRIPTION
         || grant.description.chars().any(char::is_control)
     {

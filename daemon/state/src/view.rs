@@ -53,7 +53,7 @@ pub fn peers(state: &ClusterState) -> Vec<Peer> {
 fn removed(state: &ClusterState) -> Vec<Vec<u8>> {
     let mut removed: Vec<_> = state.removed().map(|(id, t)| (t.removed_index, id)).collect();
     removed.sort_unstable_by(|a, b| b.cmp(a));
-    removed.into_iter().take(limits::VIEW_REMOVED).map(|(_, id)| id.to_vec()).collect()
+    removed.into_iter().take(limits::MAX_VIEW_REMOVED).map(|(_, id)| id.to_vec()).collect()
 }
 
 /// A refusal as sent to a joining node.

@@ -21,7 +21,7 @@ pub fn hello_client_config(own: Arc<CertifiedKey>) -> ClientConfig {
     let verifier = CertVerifier::new(|presented, _| {
         public_key_of(presented.leaf).map(|_| ()).map_err(PeerError::Key)
     });
-    client(verifier, own, ALPN_HELLO)
+    client_config(verifier, own, ALPN_HELLO)
 }
 
 /// Configuration to dial one member on `muster-node/1`: presents the node certificate (at genesis
@@ -41,12 +41,12 @@ pub fn node_client_config(
         }
         authenticate_member(presented, PeerSide::Server, &*trust_source, now).map(|_| ())
     });
-    client(verifier, presented, ALPN_NODE)
+    client_config(verifier, presented, ALPN_NODE)
 }
 
 /// Common settings of all clients: mutual TLS 1.3 without resumption, early data, or the server's
 /// name in the clear (SNI).
-pub(super) fn client(
+pub(super) fn client_config(
     verifier: Arc<CertVerifier>,
     own: Arc<CertifiedKey>,
     protocol: &[u8],

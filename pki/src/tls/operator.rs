@@ -10,8 +10,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::authentication::{TrustSource, check_server, is_named};
-use super::client::client;
-use super::server::server;
+use super::client::client_config;
+use super::server::server_config;
 use super::verifier::{CertVerifier, PeerError};
 use crate::bundle::TrustBundle;
 use crate::identity::public_key_of;
@@ -31,7 +31,7 @@ pub fn operator_server_config(
         let key = public_key_of(presented.leaf)?;
         if is_operator(&key) { Ok(()) } else { Err(PeerError::NotAnOperator { key }) }
     });
-    let mut config = server(verifier, Arc::new(NodeCertResolver(trust_source)));
+    let mut config = server_config(verifier, Arc::new(NodeCertResolver(trust_source)));
     config.alpn_protocols = vec![ALPN_OPERATOR.to_vec()];
     config
 }
@@ -49,7 +49,7 @@ pub fn operator_client_config(own: Arc<CertifiedKey>, pinned: &TrustBundle) -> C
             Err(PeerError::NotControlPlane)
         }
     });
-    client(verifier, own, ALPN_OPERATOR)
+    client_config(verifier, own, ALPN_OPERATOR)
 }
 
 struct NodeCertResolver(Arc<dyn TrustSource>);

@@ -50,13 +50,13 @@ pub fn quic_server_config(
         }
         None => Err(PeerError::Protocol),
     });
-    let mut config = server(verifier, Arc::new(resolver));
+    let mut config = server_config(verifier, Arc::new(resolver));
     config.alpn_protocols = vec![ALPN_HELLO.to_vec(), ALPN_NODE.to_vec()];
     config
 }
 
 /// Common settings of all servers: mutual TLS 1.3 without resumption.
-pub(super) fn server(
+pub(super) fn server_config(
     verifier: Arc<CertVerifier>,
     resolver: Arc<dyn ResolvesServerCert>,
 ) -> ServerConfig {

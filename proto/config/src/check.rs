@@ -7,7 +7,7 @@ use super::fields::fields;
 use super::kind::{AnyKind, Form};
 use super::problem::Problems;
 use super::shape::{DOCUMENT_SHAPE, Map, Shape, child_path};
-use super::tree::{Node, Pair, Value};
+use super::tree::{Pair, Value, YamlNode};
 use super::value::{nearest, quoted};
 
 /// Checks a token's form. The error text it returns must not contain the secret.
@@ -15,7 +15,7 @@ pub(super) type CheckToken<'a> = &'a dyn Fn(&str) -> Result<(), String>;
 
 /// Reports every field of `root` that the table does not have, and every invalid value. Replaces
 /// each valid scalar by its parsed value.
-pub(super) fn document(root: &mut Node, check_token: CheckToken<'_>, problems: &mut Problems) {
+pub(super) fn document(root: &mut YamlNode, check_token: CheckToken<'_>, problems: &mut Problems) {
     let mut checker = Checker { check_token, problems };
     match &mut root.value {
         Value::Map(pairs) => checker.map(pairs, &DOCUMENT_SHAPE, ""),
@@ -45,14 +45,14 @@ impl Checker<'_> {
         }
     }
 
-    fn node(&mut self, node: &mut Node, shape: &Shape, path: &str) {
+    fn node(&mut self, node: &mut YamlNode, shape: &Shape, path: &str) {
         match (shape, &mut node.value) {
             // Null means an absent field; in a patch it removes the field.
             (_, Value::Null) => {}
             (Shape::Map(map) | Shape::Changes { map, .. }, Value::Map(pairs)) => {
                 self.map(pairs, map, path);
             }
-            (Shape::Items { max, of, .. }, Value::List(items)) => {
+            (Shape::MappingList { max, of, .. }, Value::List(items)) => {
                 self.length(node.line, items, *max, path);
                 self.items(items, path, |checker, item, path| match &mut item.value {
                     Value::Map(pairs) => checker.map(pairs, of, path),
@@ -63,11 +63,11 @@ impl Checker<'_> {
             (Shape::Map(map) | Shape::Changes { map, .. }, _) => {
                 self.wrong_type(node, &describe_map(map), path);
             }
-            (Shape::Items { .. }, _) => self.wrong_type(node, "a list", path),
+            (Shape::MappingList { .. }, _) => self.wrong_type(node, "a list", path),
         }
     }
 
-    fn value(&mut self, node: &mut Node, entry: &Entry, path: &str) {
+    fn value(&mut self, node: &mut YamlNode, entry: &Entry, path: &str) {
         match (entry.content(), &mut node.value) {
             (Content::One(kind), _) => self.scalar(node, kind, path),
             (Content::Many { of, or_one: true, .. }, Value::Scalar { .. }) => {
@@ -94,13 +94,13 @@ impl Checker<'_> {
                 let wanted = if or_one { "text or a list" } else { "a list" };
                 self.wrong_type(node, wanted, path);
             }
-            (Content::Items { .. } | Content::Changes, _) => {
+            (Content::MappingList { .. } | Content::Changes, _) => {
                 unreachable!("the shape of {path} is not a value")
             }
         }
     }
 
-    fn length(&mut self, line: usize, items: &[Node], max: usize, path: &str) {
+    fn length(&mut self, line: usize, items: &[YamlNode], max: usize, path: &str) {
         if items.len() > max {
             let message = format!("has {} items, at most {max} are allowed", items.len());
             self.problems.add(line, path, message);
@@ -109,9 +109,9 @@ impl Checker<'_> {
 
     fn items(
         &mut self,
-        items: &mut [Node],
+        items: &mut [YamlNode],
         path: &str,
-        mut check: impl FnMut(&mut Self, &mut Node, &str),
+        mut check: impl FnMut(&mut Self, &mut YamlNode, &str),
     ) {
         for (index, item) in items.iter_mut().enumerate() {
             let path = format!("{path}[{index}]");
@@ -123,13 +123,13 @@ impl Checker<'_> {
         }
     }
 
-    fn wrong_type(&mut self, node: &Node, wanted: &str, path: &str) {
+    fn wrong_type(&mut self, node: &YamlNode, wanted: &str, path: &str) {
         let message = format!("must be {wanted}, not {}", describe_value(&node.value));
         self.problems.add(node.line, path, message);
     }
 
     /// Parses a scalar and puts the parsed value in its place.
-    fn scalar(&mut self, node: &mut Node, kind: &dyn AnyKind, path: &str) {
+    fn scalar(&mut self, node: &mut YamlNode, kind: &dyn AnyKind, path: &str) {
         let Value::Scalar { text, quoted } = &node.value else {
             self.wrong_type(node, &describe_form(kind.form()), path);
             return;

@@ -1,15 +1,15 @@
 //! Typed access to a document without problems.
 
-use super::field::{Field, Items};
-use super::tree::Node;
+use super::field::{Field, MappingList};
+use super::tree::YamlNode;
 
 /// A document, or an item of one of its lists, that has passed the check and the rules.
 #[derive(Clone, Copy)]
-pub(super) struct Checked<'a>(&'a Node);
+pub(super) struct CheckedDocument<'a>(&'a YamlNode);
 
-impl<'a> Checked<'a> {
+impl<'a> CheckedDocument<'a> {
     /// Only `rules::check` calls this.
-    pub(super) fn new(root: &'a Node) -> Self {
+    pub(super) fn new(root: &'a YamlNode) -> Self {
         Self(root)
     }
 
@@ -19,7 +19,7 @@ impl<'a> Checked<'a> {
     }
 
     /// The items of a list of mappings.
-    pub(super) fn items(self, list: &Field<Items>) -> impl Iterator<Item = Self> {
-        self.0.at(list.path()).map_or(&[][..], Node::items).iter().map(Self)
+    pub(super) fn items(self, list: &Field<MappingList>) -> impl Iterator<Item = Self> {
+        self.0.at(list.path()).map_or(&[][..], YamlNode::items).iter().map(Self)
     }
 }

@@ -14,7 +14,7 @@ use super::limits::MAX_BYTES;
 use super::pattern::Pattern;
 use super::problem::{ConfigError, Problems};
 use super::rules;
-use super::tree::{self, Node};
+use super::tree::{self, YamlNode};
 use muster_types::{NodeName, Role};
 
 /// A valid document: known fields, correct types and consistent values, also for each founder and
@@ -22,7 +22,7 @@ use muster_types::{NodeName, Role};
 #[derive(Clone)]
 pub struct Document {
     /// The document before any patch is applied.
-    base: Node,
+    base: YamlNode,
     patches: Vec<Patch>,
 }
 
@@ -31,7 +31,7 @@ struct Patch {
     /// Matches any of these; if empty, every name.
     names: Vec<Pattern>,
     role: Option<Role>,
-    change: Node,
+    change: YamlNode,
 }
 
 impl Patch {
@@ -96,7 +96,7 @@ impl Document {
 
     /// The base with every patch that selects the name, in file order. Patches that select by role
     /// see the role set by the base and the name-only patches.
-    fn patched(&self, name: &NodeName) -> Node {
+    fn patched(&self, name: &NodeName) -> YamlNode {
         let mut by_name = self.base.clone();
         for patch in self.patches.iter().filter(|p| p.role.is_none() && p.selects(name)) {
             by_name.merge(&patch.change);
@@ -140,9 +140,9 @@ impl fmt::Debug for Document {
 }
 
 /// Returns the patches of a document. Invalid ones are reported and skipped.
-fn patches(root: &Node, problems: &mut Problems) -> Vec<Patch> {
+fn patches(root: &YamlNode, problems: &mut Problems) -> Vec<Patch> {
     let mut found = Vec::new();
-    let items = root.at(PATCHES.path()).map_or(&[][..], Node::items);
+    let items = root.at(PATCHES.path()).map_or(&[][..], YamlNode::items);
     for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_map()) {
         let path = format!("{}[{index}]", PATCHES.path());
         let is_set = |field: &str| item.at(field).is_some();
@@ -163,7 +163,7 @@ fn patches(root: &Node, problems: &mut Problems) -> Vec<Patch> {
 }
 
 /// Reports the fields of a patch for a role that only patches by name can change.
-fn by_name_only(change: &Node, path: &str, problems: &mut Problems) {
+fn by_name_only(change: &YamlNode, path: &str, problems: &mut Problems) {
     for entry in fields() {
         if let (Patchable::ByName(message), Some(node)) =
             (entry.patchable(), change.at(entry.path()))

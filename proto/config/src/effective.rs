@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::SecretText;
-use super::checked::Checked;
+use super::checked::CheckedDocument;
 use super::fields::{cluster, machine};
 use super::value::{Peer, Subnet};
 use muster_types::{NodeName, OperatorRole, PublicKey, Role};
@@ -85,7 +85,7 @@ pub struct Etcd {
 
 impl Config {
     /// Reads the (patched) document of the node with that name.
-    pub(super) fn read(document: Checked<'_>, name: NodeName) -> Self {
+    pub(super) fn read(document: CheckedDocument<'_>, name: NodeName) -> Self {
         let port = document.get(&machine::PORT);
         Self {
             name,
@@ -124,8 +124,8 @@ impl Config {
 }
 
 impl Cluster {
-    fn read(document: Checked<'_>) -> Self {
-        let operator = |item: Checked<'_>| Operator {
+    fn read(document: CheckedDocument<'_>) -> Self {
+        let operator = |item: CheckedDocument<'_>| Operator {
             name: item.get(&cluster::OPERATOR_NAME),
             key: item.get(&cluster::OPERATOR_KEY),
             role: item.get(&cluster::OPERATOR_ROLE),
@@ -141,7 +141,7 @@ impl Cluster {
 
 impl Discovery {
     /// `port` is the port of peers that are written without one.
-    fn read(document: Checked<'_>, port: u16) -> Self {
+    fn read(document: CheckedDocument<'_>, port: u16) -> Self {
         let peer = |peer: Peer| format!("{}:{}", peer.host, peer.port.unwrap_or(port));
         Self {
             mdns: document.get(&machine::MDNS),

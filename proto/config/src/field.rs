@@ -5,17 +5,17 @@
 use std::any::Any;
 
 use super::kind::{AnyKind, Form, Kind};
-use super::tree::Node;
+use super::tree::YamlNode;
 
 /// A field with a value of type `V`: `T` if the field is required or has a default, `Option<T>` if
 /// it can be absent, `Vec<T>` for a list.
 pub(super) struct Field<V> {
     entry: Entry,
-    read: fn(&Entry, Option<&Node>) -> Option<V>,
+    read: fn(&Entry, Option<&YamlNode>) -> Option<V>,
 }
 
 /// Marker type of a list of mappings. Their fields have paths such as `cluster.operators[].name`.
-pub(super) struct Items;
+pub(super) struct MappingList;
 
 /// Marker type of a mapping with the patchable fields of the document.
 pub(super) struct Changes;
@@ -46,8 +46,8 @@ pub(super) enum Content {
         /// A single item may be written without a list.
         or_one: bool,
     },
-    /// See [`Items`].
-    Items {
+    /// See [`MappingList`].
+    MappingList {
         max: usize,
     },
     /// See [`Changes`].
@@ -152,7 +152,7 @@ impl Entry {
                 let one = if or_one { format!("{one}, or ") } else { String::new() };
                 format!("{one}list of {many}, at most {max}")
             }
-            Content::Items { max } => format!("list of mappings, at most {max}"),
+            Content::MappingList { max } => format!("list of mappings, at most {max}"),
             Content::Changes => "mapping of fields".to_owned(),
         }
     }
@@ -245,7 +245,7 @@ impl<V> Field<V> {
 
     /// The value in a document, or in a list item. `None` if a required value is missing, or if the
     /// check has rejected the value.
-    pub(super) fn find(&self, within: &Node) -> Option<V> {
+    pub(super) fn find(&self, within: &YamlNode) -> Option<V> {
         (self.read)(&self.entry, within.at(self.entry.local_path()))
     }
 }
@@ -323,17 +323,17 @@ impl<T: Any + Send + Sync + Clone> Field<Vec<T>> {
     }
 
     /// The valid items, each with its line.
-    pub(super) fn find_with_lines(&self, within: &Node) -> Vec<(T, usize)> {
-        let items = within.at(self.entry.local_path()).map_or(&[][..], Node::items);
+    pub(super) fn find_with_lines(&self, within: &YamlNode) -> Vec<(T, usize)> {
+        let items = within.at(self.entry.local_path()).map_or(&[][..], YamlNode::items);
         items.iter().filter_map(|item| Some((item.leaf::<T>()?.clone(), item.line))).collect()
     }
 }
 
-impl Field<Items> {
+impl Field<MappingList> {
     /// A list of mappings, at most `max`.
     pub(super) const fn items(path: &'static str, max: usize) -> Self {
-        let entry = Entry::new(path, Content::Items { max }, Presence::Optional(""));
-        Self { entry, read: |_, _| Some(Items) }
+        let entry = Entry::new(path, Content::MappingList { max }, Presence::Optional(""));
+        Self { entry, read: |_, _| Some(MappingList) }
     }
 
     /// Needs at least one item. An empty or missing list is reported with this message.
@@ -350,7 +350,7 @@ impl Field<Changes> {
     }
 }
 
-fn read_one<T: Any + Clone>(entry: &Entry, node: Option<&Node>) -> Option<T> {
+fn read_one<T: Any + Clone>(entry: &Entry, node: Option<&YamlNode>) -> Option<T> {
     match (node, entry.presence, entry.content) {
         (Some(node), ..) => node.leaf().cloned(),
         (None, Presence::Default(text), Content::One(kind)) => {
@@ -360,13 +360,13 @@ fn read_one<T: Any + Clone>(entry: &Entry, node: Option<&Node>) -> Option<T> {
     }
 }
 
-fn read_optional<T: Any + Clone>(node: Option<&Node>) -> Option<T> {
-    node.and_then(Node::leaf).cloned()
+fn read_optional<T: Any + Clone>(node: Option<&YamlNode>) -> Option<T> {
+    node.and_then(YamlNode::leaf).cloned()
 }
 
-fn read_list<T: Any + Clone>(node: Option<&Node>) -> Vec<T> {
+fn read_list<T: Any + Clone>(node: Option<&YamlNode>) -> Vec<T> {
     let Some(node) = node else { return Vec::new() };
     // A single item without a list is a leaf itself.
-    let items = node.leaf::<T>().into_iter().chain(node.items().iter().filter_map(Node::leaf));
+    let items = node.leaf::<T>().into_iter().chain(node.items().iter().filter_map(YamlNode::leaf));
     items.cloned().collect()
 }

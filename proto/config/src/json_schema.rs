@@ -54,7 +54,7 @@ fn is_required(shape: &Shape) -> bool {
             Shape::Value(entry) => always(entry),
             _ => is_required(below),
         }),
-        Shape::Items { entry, .. } | Shape::Changes { entry, .. } => always(entry),
+        Shape::MappingList { entry, .. } | Shape::Changes { entry, .. } => always(entry),
         Shape::Value(entry) => {
             always(entry) || matches!(entry.presence(), Presence::RequiredInSection)
         }
@@ -65,7 +65,7 @@ fn property(shape: &Shape, place: Place) -> Object<String, Value> {
     match shape {
         Shape::Map(map) => mapping(map, place),
         Shape::Changes { entry, map } => described(mapping(map, Place::Patch), entry),
-        Shape::Items { entry, max, of } => {
+        Shape::MappingList { entry, max, of } => {
             let items = Value::Object(mapping(of, place));
             let mut schema = object(json!({ "type": "array", "items": items, "maxItems": max }));
             if let Presence::Required(_) = entry.presence() {
@@ -91,7 +91,7 @@ fn value(entry: &Entry) -> Object<String, Value> {
         Content::Many { of, max, is_set, or_one: true } => {
             object(json!({ "anyOf": [scalar(of), list(of, max, is_set)] }))
         }
-        Content::Items { .. } | Content::Changes => {
+        Content::MappingList { .. } | Content::Changes => {
             unreachable!("the shape of {} is not a value", entry.path())
         }
     }

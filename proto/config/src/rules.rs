@@ -2,7 +2,7 @@
 //!
 //! A rule skips every value that the check has rejected, so that each problem is reported once.
 
-use super::checked::Checked;
+use super::checked::CheckedDocument;
 use super::field::{Content, Entry, Presence};
 use super::fields::cluster::{
     EXPECT, FOUNDERS, OPERATOR_KEY, OPERATOR_NAME, OPERATOR_ROLE, OPERATORS,
@@ -11,20 +11,23 @@ use super::fields::fields;
 use super::fields::machine::HOSTNAME;
 use super::problem::Problems;
 use super::shape::child_path;
-use super::tree::Node;
+use super::tree::YamlNode;
 use muster_types::{NodeName, OperatorRole, PublicKey};
 
 /// Reports every violation. Returns typed access to the document if it has no problem at all.
-pub(super) fn check<'a>(root: &'a Node, problems: &mut Problems) -> Option<Checked<'a>> {
+pub(super) fn check<'a>(
+    root: &'a YamlNode,
+    problems: &mut Problems,
+) -> Option<CheckedDocument<'a>> {
     missing(root, "", "", problems);
     founders(root, problems);
     operators(root, problems);
-    problems.is_empty().then(|| Checked::new(root))
+    problems.is_empty().then(|| CheckedDocument::new(root))
 }
 
 /// Reports the required fields that are missing in the document, or in an item of a list. `path` is
 /// the item's own path.
-fn missing(scope: &Node, item_of: &str, path: &str, problems: &mut Problems) {
+fn missing(scope: &YamlNode, item_of: &str, path: &str, problems: &mut Problems) {
     for entry in fields().filter(|entry| entry.item_of() == item_of) {
         let here = || child_path(path, entry.local_path());
         if let Some(message) = missing_message(scope, entry) {
@@ -40,12 +43,12 @@ fn missing(scope: &Node, item_of: &str, path: &str, problems: &mut Problems) {
 
 /// The message if the field is required and missing. None if a parent is no mapping: the check has
 /// reported that.
-fn missing_message(scope: &Node, entry: &Entry) -> Option<&'static str> {
+fn missing_message(scope: &YamlNode, entry: &Entry) -> Option<&'static str> {
     let path = entry.local_path();
     let is_empty = match scope.at(path) {
         None => scope.can_contain(path),
         Some(node) => {
-            matches!(entry.content(), Content::Items { .. })
+            matches!(entry.content(), Content::MappingList { .. })
                 && node.is_list()
                 && node.items().is_empty()
         }
@@ -63,7 +66,7 @@ fn missing_message(scope: &Node, entry: &Entry) -> Option<&'static str> {
     }
 }
 
-fn founders(root: &Node, problems: &mut Problems) {
+fn founders(root: &YamlNode, problems: &mut Problems) {
     let founders = FOUNDERS.find_with_lines(root);
     if let (Some(expect), Some((_, line))) = (EXPECT.find(root), founders.first())
         && founders.len() != usize::from(expect)
@@ -76,9 +79,9 @@ fn founders(root: &Node, problems: &mut Problems) {
     }
 }
 
-fn operators(root: &Node, problems: &mut Problems) {
+fn operators(root: &YamlNode, problems: &mut Problems) {
     let path = OPERATORS.path();
-    let items = root.at(path).map_or(&[][..], Node::items);
+    let items = root.at(path).map_or(&[][..], YamlNode::items);
     let mut found: Vec<(String, PublicKey, OperatorRole)> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let fields = (OPERATOR_NAME.find(item), OPERATOR_KEY.find(item), OPERATOR_ROLE.find(item));
@@ -100,7 +103,7 @@ fn operators(root: &Node, problems: &mut Problems) {
 }
 
 /// Reports a document that is meant for a node of another name.
-pub(super) fn hostname(root: &Node, name: &NodeName, problems: &mut Problems) {
+pub(super) fn hostname(root: &YamlNode, name: &NodeName, problems: &mut Problems) {
     if let Some(host) = HOSTNAME.find(root).flatten().filter(|host| host != name) {
         let message = format!("is {host}, but this node is called {name}");
         problems.add(root.line_of(HOSTNAME.path()), HOSTNAME.path(), message);

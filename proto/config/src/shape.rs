@@ -10,7 +10,7 @@ use super::fields::fields;
 pub(super) enum Shape {
     Map(Map),
     /// A list of mappings.
-    Items {
+    MappingList {
         entry: &'static Entry,
         max: usize,
         of: Map,
@@ -55,7 +55,9 @@ impl Map {
             self.0.len() - 1
         });
         match &mut self.0[at].1 {
-            Shape::Map(map) | Shape::Items { of: map, .. } | Shape::Changes { map, .. } => map,
+            Shape::Map(map) | Shape::MappingList { of: map, .. } | Shape::Changes { map, .. } => {
+                map
+            }
             Shape::Value(entry) => panic!("{} is a value and has fields", entry.path()),
         }
     }
@@ -90,7 +92,7 @@ impl Shape {
     fn of(entry: &'static Entry) -> Self {
         match entry.content() {
             Content::One(_) | Content::Many { .. } => Self::Value(entry),
-            Content::Items { max } => Self::Items { entry, max, of: Map::default() },
+            Content::MappingList { max } => Self::MappingList { entry, max, of: Map::default() },
             Content::Changes => Self::Changes { entry, map: Map::of(patchable()) },
         }
     }

@@ -65,9 +65,9 @@ impl Template {
     ) -> fmt::Result {
         let entry = match shape {
             Shape::Map(map) => return self.write_section(out, indent, name, map),
-            Shape::Value(entry) | Shape::Items { entry, .. } | Shape::Changes { entry, .. } => {
-                entry
-            }
+            Shape::Value(entry)
+            | Shape::MappingList { entry, .. }
+            | Shape::Changes { entry, .. } => entry,
         };
         match self.value(entry) {
             Some(value) => {
@@ -93,9 +93,9 @@ impl Template {
     fn has_value(&self, map: &Map) -> bool {
         map.iter().any(|(_, shape)| match shape {
             Shape::Map(map) => self.has_value(map),
-            Shape::Value(entry) | Shape::Items { entry, .. } | Shape::Changes { entry, .. } => {
-                self.value(entry).is_some()
-            }
+            Shape::Value(entry)
+            | Shape::MappingList { entry, .. }
+            | Shape::Changes { entry, .. } => self.value(entry).is_some(),
         })
     }
 
@@ -180,7 +180,9 @@ fn write_example_section(out: &mut String, prefix: &str, name: &str, map: &Map) 
         let prefix = format!("{prefix}  ");
         match shape {
             Shape::Map(map) => write_example_section(&mut below, &prefix, name, map)?,
-            Shape::Value(entry) | Shape::Items { entry, .. } | Shape::Changes { entry, .. } => {
+            Shape::Value(entry)
+            | Shape::MappingList { entry, .. }
+            | Shape::Changes { entry, .. } => {
                 write_example(&mut below, &prefix, name, entry)?;
             }
         }

@@ -261,8 +261,10 @@ fn birth_fields_are_those_that_the_table_marks() {
 fn every_field_is_documented() {
     let manual = include_str!("../../../docs/guide/config.md");
     for path in shape::DOCUMENT_SHAPE.paths("") {
-        let is_leaf =
-            !shape::DOCUMENT_SHAPE.paths("").iter().any(|other| other.starts_with(&format!("{path}.")));
+        let is_leaf = !shape::DOCUMENT_SHAPE
+            .paths("")
+            .iter()
+            .any(|other| other.starts_with(&format!("{path}.")));
         assert!(
             !is_leaf || manual.contains(&format!("| `{path}` |")),
             "{path} is not in the manual"
@@ -332,12 +334,12 @@ fn merged(target: serde_json::Value, patch: &serde_json::Value) -> serde_json::V
     serde_json::Value::Object(map)
 }
 
-fn as_tree(value: &serde_json::Value) -> tree::Node {
+fn as_tree(value: &serde_json::Value) -> tree::YamlNode {
     // JSON is YAML.
     tree::load(&value.to_string(), &mut problem::Problems::default()).unwrap()
 }
 
-fn as_json(node: &tree::Node) -> serde_json::Value {
+fn as_json(node: &tree::YamlNode) -> serde_json::Value {
     match &node.value {
         tree::Value::Null => serde_json::Value::Null,
         tree::Value::Scalar { text, .. } => text.as_str().into(),

@@ -19,7 +19,7 @@ const MAX_ENTRIES: usize = 1024;
 
 /// A value and the line it starts at.
 #[derive(Clone)]
-pub(super) struct Node {
+pub(super) struct YamlNode {
     pub(super) line: usize,
     pub(super) value: Value,
 }
@@ -34,7 +34,7 @@ pub(super) enum Value {
     },
     /// A scalar that the check has parsed.
     Leaf(Leaf),
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     Map(Vec<Pair>),
 }
 
@@ -43,10 +43,10 @@ pub(super) enum Value {
 pub(super) struct Pair {
     pub(super) key: String,
     pub(super) line: usize,
-    pub(super) node: Node,
+    pub(super) node: YamlNode,
 }
 
-impl Node {
+impl YamlNode {
     pub(super) fn null(line: usize) -> Self {
         Self { line, value: Value::Null }
     }
@@ -148,7 +148,7 @@ impl Node {
 }
 
 /// Reads one YAML document. Returns `None`, with the reason in `problems`, if reading stops early.
-pub(super) fn load(text: &str, problems: &mut Problems) -> Option<Node> {
+pub(super) fn load(text: &str, problems: &mut Problems) -> Option<YamlNode> {
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder { open: Vec::new(), root: None, documents: 0 };
     while let Some(next) = parser.next_event() {
@@ -161,12 +161,12 @@ pub(super) fn load(text: &str, problems: &mut Problems) -> Option<Node> {
             }
         }
     }
-    Some(builder.root.unwrap_or_else(|| Node::null(1)))
+    Some(builder.root.unwrap_or_else(|| YamlNode::null(1)))
 }
 
 /// A list or mapping that is not complete yet.
 enum Open {
-    List { line: usize, items: Vec<Node> },
+    List { line: usize, items: Vec<YamlNode> },
     Map { line: usize, entries: Vec<Pair>, key: Option<(String, usize)> },
 }
 
@@ -181,7 +181,7 @@ impl Open {
 
 struct Builder {
     open: Vec<Open>,
-    root: Option<Node>,
+    root: Option<YamlNode>,
     documents: usize,
 }
 
@@ -201,7 +201,7 @@ impl Builder {
             }
             Event::Alias(_) => {
                 problems.add(line, &self.path(), "is an alias (`*name`): write the value out");
-                self.insert(Node::null(line), problems)
+                self.insert(YamlNode::null(line), problems)
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.reject_anchor_and_tag(line, anchor, tag.is_some(), problems);
@@ -209,7 +209,7 @@ impl Builder {
                 let null = !quoted && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let text = Zeroizing::new(text.into_owned());
                 let value = if null { Value::Null } else { Value::Scalar { text, quoted } };
-                self.insert(Node { line, value }, problems)
+                self.insert(YamlNode { line, value }, problems)
             }
             Event::SequenceStart(anchor, tag) => {
                 self.reject_anchor_and_tag(line, anchor, tag.is_some(), problems);
@@ -221,8 +221,10 @@ impl Builder {
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let node = match self.open.pop()? {
-                    Open::List { line, items } => Node { line, value: Value::List(items) },
-                    Open::Map { line, entries, .. } => Node { line, value: Value::Map(entries) },
+                    Open::List { line, items } => YamlNode { line, value: Value::List(items) },
+                    Open::Map { line, entries, .. } => {
+                        YamlNode { line, value: Value::Map(entries) }
+                    }
                 };
                 self.insert(node, problems)
             }
@@ -257,7 +259,7 @@ impl Builder {
         Some(())
     }
 
-    fn insert(&mut self, node: Node, problems: &mut Problems) -> Option<()> {
+    fn insert(&mut self, node: YamlNode, problems: &mut Problems) -> Option<()> {
         let path = self.path();
         if self.open.last().is_some_and(|open| open.len() >= MAX_ENTRIES) {
             problems.add(node.line, "", format!("has over {MAX_ENTRIES} items or keys"));

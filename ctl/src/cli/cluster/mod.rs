@@ -17,14 +17,14 @@ use crate::output::Output;
 
 /// Run a whole cluster on this machine, on loopback addresses
 #[derive(Debug, Subcommand)]
-pub(crate) enum Cluster {
+pub(crate) enum ClusterCommand {
     Create(create::Create),
     List(list::List),
     Show(show::Show),
     Destroy(destroy::Destroy),
 }
 
-impl Cluster {
+impl ClusterCommand {
     pub(crate) async fn run(
         self,
         store: &ContextStore,

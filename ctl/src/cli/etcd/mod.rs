@@ -17,7 +17,7 @@ use crate::output::Output;
 
 /// Operate the cluster's etcd
 #[derive(Debug, Subcommand)]
-pub(crate) enum Etcd {
+pub(crate) enum EtcdCommand {
     Members(members::Members),
     Status(status::Status),
     Snapshot(snapshot::Snapshot),
@@ -27,7 +27,7 @@ pub(crate) enum Etcd {
     ClientConfig(client_config::ClientConfig),
 }
 
-impl Etcd {
+impl EtcdCommand {
     /// Returns true if `--node` applies to this command.
     pub(crate) fn takes_node(&self) -> bool {
         match self {

@@ -74,7 +74,7 @@ impl NodeService {
             report_limiter: Arc::new(Mutex::new(RateLimiter::new(
                 REPORT_BURST,
                 REPORT_INTERVAL,
-                muster_state::limits::MEMBERS,
+                muster_state::limits::MAX_MEMBERS,
             ))),
             stream_limiter: ConcurrencyLimiter::per_key(MAX_STREAMS),
             view_cache: Arc::default(),

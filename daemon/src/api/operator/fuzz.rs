@@ -83,7 +83,9 @@ fn operator_request() {
                 Ok(())
             }),
             4 => read(wire::ListAuditRequest::decode(body), |request| {
-                assert!(view::audit(&founded, request.limit).entries.len() <= limits::AUDIT);
+                assert!(
+                    view::audit(&founded, request.limit).entries.len() <= limits::MAX_AUDIT_ENTRIES
+                );
                 Ok(())
             }),
             _ => read(wire::EtcdDisarmRequest::decode(body), |_| Ok(())),

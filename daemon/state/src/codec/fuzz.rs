@@ -82,13 +82,13 @@ fn bounded(replica: &Replica) {
     // The view and the operators' replies stay within their bounds.
     let seen = view::cluster_view(state).encode_to_vec();
     assert!(seen.len() < 1 << 20, "{} bytes", seen.len());
-    assert!(view::tokens(state, replica.now).tokens.len() <= limits::TOKENS);
+    assert!(view::tokens(state, replica.now).tokens.len() <= limits::MAX_TOKENS);
     let audit = view::audit(state, 0);
     for entry in &audit.entries {
         let long = [&entry.actor, &entry.action, &entry.subject]
             .iter()
-            .any(|text| text.len() > limits::AUDIT_TEXT);
-        assert!(!long && entry.outcome.len() <= limits::AUDIT_OUTCOME, "{entry:?}");
+            .any(|text| text.len() > limits::MAX_AUDIT_TEXT);
+        assert!(!long && entry.outcome.len() <= limits::MAX_AUDIT_OUTCOME, "{entry:?}");
     }
 }
 

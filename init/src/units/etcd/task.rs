@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::credentials::{self, CredentialPaths};
 use super::dir::{EtcdDir, EtcdDirError, GenerationState};
-use super::handle::{EtcdUnit, Request, EtcdUnitError};
+use super::handle::{EtcdUnit, EtcdUnitError, Request};
 use super::log_errors::last_error;
 use super::probe::{Probe, ProbeResult};
 use super::spec::EtcdSpec;

@@ -2,7 +2,7 @@
 //! the cluster's replicated state holds them.
 
 use super::super::field::Patchable::Never;
-use super::super::field::{Disturbs, Entry, Field, Items, Patchable};
+use super::super::field::{Disturbs, Entry, Field, MappingList, Patchable};
 use super::super::kind;
 use super::super::limits::{MAX_FOUNDERS, MAX_OPERATORS};
 use super::table;
@@ -34,7 +34,7 @@ table! {
         .doc("Names of the founders, exactly `expect` control-plane nodes.")
         .example("[cp-1, cp-2, cp-3]");
 
-    OPERATORS: Items = Field::items("cluster.operators", MAX_OPERATORS)
+    OPERATORS: MappingList = Field::items("cluster.operators", MAX_OPERATORS)
         .not_empty("is empty: no operator could use the cluster; create a key with `musterctl init`")
         .patchable(SAME_FOR_ALL)
         .disturbs(Disturbs::BirthOnly)

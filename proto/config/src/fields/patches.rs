@@ -2,7 +2,7 @@
 //! the other sections.
 
 use super::super::field::Patchable::Never;
-use super::super::field::{Changes, Disturbs, Entry, Field, Items, Patchable};
+use super::super::field::{Changes, Disturbs, Entry, Field, MappingList, Patchable};
 use super::super::kind;
 use super::super::limits::MAX_PATCHES;
 use super::super::pattern::Pattern;
@@ -12,7 +12,7 @@ use muster_types::Role;
 const NO_PATCH_IN_PATCH: Patchable = Never("a patch cannot contain patches");
 
 table! {
-    PATCHES: Items = Field::items("patches", MAX_PATCHES)
+    PATCHES: MappingList = Field::items("patches", MAX_PATCHES)
         .patchable(NO_PATCH_IN_PATCH)
         .disturbs(Disturbs::Nothing)
         .doc("Changes for some nodes only, in this order (JSON merge patch: null removes a field).");

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::super::check::{ScalarType, scalar_type};
 use super::super::problem::Problems;
 use super::super::tests::{SECRET, key, parse, template, template_with};
-use super::super::tree::{Node, Value, load};
+use super::super::tree::{Value, YamlNode, load};
 use super::super::{fields, kind};
 use super::*;
 
@@ -37,7 +37,7 @@ impl Validator {
 
 /// The document as a YAML reader for JSON Schema sees it.
 fn as_json(text: &str) -> Json {
-    fn value(node: &Node) -> Json {
+    fn value(node: &YamlNode) -> Json {
         match &node.value {
             Value::Null => Json::Null,
             Value::Scalar { text, quoted } => match scalar_type(text, *quoted) {

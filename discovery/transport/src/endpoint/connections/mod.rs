@@ -103,8 +103,10 @@ struct PeerEntry {
 
 impl Default for PeerEntry {
     fn default() -> Self {
-        let state =
-            PeerConnectionState { failed_dials: 0, link: Err(DisconnectReason::new("not dialled yet")) };
+        let state = PeerConnectionState {
+            failed_dials: 0,
+            link: Err(DisconnectReason::new("not dialled yet")),
+        };
         Self {
             state: watch::Sender::new(state),
             live: Vec::new(),

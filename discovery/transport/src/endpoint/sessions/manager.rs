@@ -21,7 +21,7 @@ use crate::endpoint::connections::dead_peer::CHECK_INTERVAL;
 use crate::endpoint::connections::dial::{DialError, race};
 use crate::endpoint::connections::peer::PeerConnection;
 use crate::endpoint::connections::request::EndpointRequest;
-use crate::endpoint::connections::{DialPlan, ConnectionOrigin, PeerConnections, SessionId};
+use crate::endpoint::connections::{ConnectionOrigin, DialPlan, PeerConnections, SessionId};
 use crate::endpoint::parameters::{HANDSHAKE_TIMEOUT, HELLO_CALL_TIMEOUT, apply_member_limits};
 use crate::endpoint::rpc::guard::{HelloGuard, NodeGuard};
 use crate::endpoint::rpc::http2::Guarded;

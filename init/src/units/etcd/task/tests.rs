@@ -44,7 +44,10 @@ async fn what_runs_on_is_asked_where_it_was_started() {
     fs::write(directory.path().join("g2.started"), "damaged").unwrap();
     for _ in 0..2 {
         let refused = task.set(spec(2, 2)).await.unwrap_err();
-        assert!(matches!(refused, EtcdUnitError::EtcdDir(EtcdDirError::Corrupt { .. })), "{refused}");
+        assert!(
+            matches!(refused, EtcdUnitError::EtcdDir(EtcdDirError::Corrupt { .. })),
+            "{refused}"
+        );
         assert_eq!(task.publish.borrow().generation, Some(EtcdGeneration(1)));
         assert_eq!(asked_at(&task).await, runs.peer);
     }
