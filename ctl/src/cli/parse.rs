@@ -4,11 +4,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use muster_types::number::parse_digits;
 use muster_types::{NodeId, NodeName};
 
 /// Parses a whole number.
 pub(crate) fn number(text: &str, range: RangeInclusive<u32>, example: u32) -> Result<u32, String> {
-    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+    parse_digits(text).filter(|number| range.contains(number)).ok_or_else(|| {
         let (least, most) = range.into_inner();
         format!("{text:?} is not a whole number from {least} to {most}, such as {example}")
     })
@@ -16,8 +17,8 @@ pub(crate) fn number(text: &str, range: RangeInclusive<u32>, example: u32) -> Re
 
 /// Parses the number of founders.
 pub(crate) fn founders(text: &str) -> Result<u8, String> {
-    match text.parse() {
-        Ok(number @ (1 | 3 | 5 | 7)) => Ok(number),
+    match parse_digits(text) {
+        Some(number @ (1 | 3 | 5 | 7)) => Ok(number),
         _ => Err(format!(
             "{text:?} is not 1, 3, 5 or 7, such as 3 (an even number tolerates no more failures than \
              one less)"
@@ -79,7 +80,9 @@ const MAX_DURATION: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Parses a duration such as `750ms`, `10s`, `5m` or `1h 30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| {
+    let unsigned = (!text.starts_with('+')).then_some(text);
+    let parsed: Option<jiff::SignedDuration> = unsigned.and_then(|text| text.parse().ok());
+    let parsed = parsed.ok_or_else(|| {
         format!("{text:?} is not a duration: numbers with h, m, s or ms, such as 750ms, 10s, 5m or 1h 30m")
     })?;
     // A negative duration is too short as well.
@@ -103,11 +106,11 @@ mod tests {
     #[test]
     fn numbers_are_whole_and_in_their_range() {
         assert_eq!(number("3", 1..=9, 5), Ok(3));
-        for bad in ["", "0", "10", "-1", "1.5", "x", "99999999999"] {
+        for bad in ["", "0", "10", "-1", "+3", "1.5", "x", "99999999999"] {
             let error = number(bad, 1..=9, 5).unwrap_err();
             assert_eq!(error, format!("{bad:?} is not a whole number from 1 to 9, such as 5"));
         }
-        for bad in ["0", "2", "9", "x"] {
+        for bad in ["0", "2", "9", "+3", "x"] {
             assert!(
                 founders(bad).unwrap_err().starts_with(&format!("{bad:?} is not 1, 3, 5 or 7"))
             );
@@ -133,6 +136,7 @@ mod tests {
             ("5", "is not a duration"),
             ("soon", "is not a duration"),
             ("1d", "is not a duration"),
+            ("+5s", "is not a duration"),
             ("-5s", "is too short"),
             ("0s", "is too short for a duration: 1ms or more, such as"),
             ("999us", "is too short"),

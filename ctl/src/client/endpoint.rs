@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use muster_pki::token::{Token, TokenError};
 use muster_types::DEFAULT_PORT;
+use muster_types::number::parse_digits;
 
 /// Longest endpoint: a DNS name with a port.
 const MAX_LEN: usize = 260;
@@ -24,9 +25,7 @@ fn parse_parts(text: &str) -> Option<ParsedEndpoint<'_>> {
         return (address.port() != 0).then_some(ParsedEndpoint::Address(address));
     }
     let (name, port) = match text.split_once(':') {
-        Some((name, port)) => {
-            (name, port.parse().ok().filter(|p| *p != 0 && !port.starts_with('+'))?)
-        }
+        Some((name, port)) => (name, parse_digits(port).filter(|port| *port != 0)?),
         None => (text, DEFAULT_PORT),
     };
     is_name(name).then_some(ParsedEndpoint::Name(name, port))

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use muster_types::number::parse_digits;
+
 use super::dns::{Backoff, Resolver};
 use super::{MAX_HINTS_PER_SOURCE, Reporter};
 
@@ -41,7 +43,7 @@ impl FromStr for StaticPeer {
         let (name, port) = match text.split_once(':') {
             None => (text, None),
             Some((name, port)) => {
-                let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
+                let port = parse_digits(port).filter(|port| *port != 0).ok_or_else(invalid)?;
                 (name, Some(port))
             }
         };
@@ -166,9 +168,17 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(wanted), "{text}");
         }
-        for invalid in
-            ["", ":50000", "a b:1", "host:", "host:0", "host:99999", "192.0.2.7:0", "ä:1"]
-        {
+        for invalid in [
+            "",
+            ":50000",
+            "a b:1",
+            "host:",
+            "host:0",
+            "host:99999",
+            "host:+1",
+            "192.0.2.7:0",
+            "ä:1",
+        ] {
             assert!(invalid.parse::<StaticPeer>().is_err(), "{invalid}");
         }
     }

@@ -9,6 +9,7 @@ use super::problem::Problems;
 use super::shape::{DOCUMENT_SHAPE, Map, Shape, child_path};
 use super::tree::{Pair, Value, YamlNode};
 use super::value::{nearest, quoted};
+use muster_types::number::parse_digits;
 
 /// Checks a token's form. The error text it returns must not contain the secret.
 pub(super) type CheckToken<'a> = &'a dyn Fn(&str) -> Result<(), String>;
@@ -154,8 +155,8 @@ fn check_form(text: &str, quote: bool, form: Form) -> Result<(), String> {
     match (form, scalar_type(text, quote)) {
         (Form::Text { .. } | Form::Word(_) | Form::Secret, ScalarType::Text)
         | (Form::Boolean, ScalarType::Boolean) => Ok(()),
-        (Form::Integer { min, max, .. }, ScalarType::Number) => match text.parse::<u64>() {
-            Ok(number) if (min..=max).contains(&number) => Ok(()),
+        (Form::Integer { min, max, .. }, ScalarType::Number) => match parse_digits::<u64>(text) {
+            Some(number) if (min..=max).contains(&number) => Ok(()),
             _ => {
                 Err(format!("must be a whole number from {min} to {max}, not {}", truncated(text)))
             }

@@ -135,7 +135,7 @@ pub(super) static ADDRESS: Kind<IpAddr> =
     Kind::text(["IP address", "IP addresses"], "^[0-9A-Fa-f:.]+$", value::address);
 
 pub(super) static SUBNET: Kind<Subnet> =
-    Kind::text(["subnet", "subnets (CIDR)"], "^[0-9A-Fa-f:.]+/[+]?[0-9]+$", str::parse);
+    Kind::text(["subnet", "subnets (CIDR)"], "^[0-9A-Fa-f:.]+/[0-9]+$", str::parse);
 
 pub(super) static DOMAIN: Kind<String> =
     Kind::text(["DNS name", "DNS names"], "^[A-Za-z0-9_.-]{1,254}$", value::domain);
@@ -144,7 +144,7 @@ pub(super) static DNS_SERVER: Kind<SocketAddr> =
     Kind::text(["`IP[:PORT]`", "`IP[:PORT]`"], r"^[0-9A-Fa-f:.%\[\]]+$", value::dns_server);
 
 pub(super) static PEER: Kind<Peer> =
-    Kind::text(["`HOST[:PORT]`", "`HOST[:PORT]`"], r"^[A-Za-z0-9_.:+\[\]-]+$", value::peer);
+    Kind::text(["`HOST[:PORT]`", "`HOST[:PORT]`"], r"^[A-Za-z0-9_.:\[\]-]+$", value::peer);
 
 pub(super) static PATH: Kind<PathBuf> =
     Kind::text(["absolute path", "absolute paths"], "^/", value::path);

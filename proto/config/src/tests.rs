@@ -198,6 +198,23 @@ fn patches_apply_in_order_and_null_removes() {
     assert_eq!(document.effective(&name("cp-3")).unwrap().network.port, muster_types::DEFAULT_PORT);
 }
 
+/// Rust's parsers of numbers accept `+1`, so one value had two spellings.
+#[test]
+fn a_number_with_a_plus_sign_is_refused() {
+    for (value, problem) in [
+        ("network: {port: +50000}", "must be a whole number from 1 to 65535, not +50000"),
+        ("network: {subnets: [10.0.0.0/+8]}", "\"10.0.0.0/+8\" is not a subnet"),
+        ("discovery: {static: [\"cp-1:+50000\"]}", "\"cp-1:+50000\" is not HOST:PORT"),
+        ("discovery: {static: [\"[::1]:+50000\"]}", "\"[::1]:+50000\" is not HOST:PORT"),
+        ("discovery: {dns: {servers: [\"127.0.0.1:+53\"]}}", "is not an IP address with an"),
+    ] {
+        let text = format!("machine:\n  {value}\n");
+        assert!(problems_in(&text).contains(problem), "{}", problems_in(&text));
+    }
+    let expect = problems_in(&template_with("expect: 3", "expect: +3"));
+    assert!(expect.contains("must be a whole number from 1 to 7, not +3"), "{expect}");
+}
+
 #[test]
 fn a_patch_that_takes_away_what_a_node_needs_is_told() {
     let text = template_with("type: worker", "token: null");

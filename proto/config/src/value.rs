@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use muster_types::number::parse_digits;
 use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, OperatorRole, PublicKey, Role};
 
 /// A network in CIDR notation (RFC 4632): address and prefix length.
@@ -48,7 +49,7 @@ impl FromStr for Subnet {
         let wrong = || format!("{} is not a subnet such as 10.0.0.0/24", quoted(text));
         let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let bits = bits.parse().map_err(|_| wrong())?;
+        let bits = parse_digits(bits).ok_or_else(wrong)?;
         let network = masked(address, bits).ok_or_else(wrong)?;
         if network != address {
             return Err(format!(
@@ -148,7 +149,7 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
 
 /// A port that is not one of etcd's.
 pub(super) fn port(text: &str) -> Result<u16, String> {
-    let port: u16 = text.parse().map_err(|_| format!("{} is not a port", quoted(text)))?;
+    let port: u16 = parse_digits(text).ok_or_else(|| format!("{} is not a port", quoted(text)))?;
     if [ETCD_CLIENT_PORT, ETCD_PEER_PORT].contains(&port) {
         return Err(format!("is {port}, which etcd uses: choose another"));
     }
@@ -157,7 +158,8 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
 
 /// A number of founders.
 pub(super) fn expect(text: &str) -> Result<u8, String> {
-    let expect: u8 = text.parse().map_err(|_| format!("{} is not a number", quoted(text)))?;
+    let expect: u8 =
+        parse_digits(text).ok_or_else(|| format!("{} is not a number", quoted(text)))?;
     if expect.is_multiple_of(2) {
         return Err(format!(
             "is {expect}: an even number survives no more failures than {}; use 1, 3, 5 or 7",
@@ -222,7 +224,7 @@ pub(super) fn peer(text: &str) -> Result<Peer, String> {
             None => (domain(text).map_err(|_| wrong())?, None),
         },
     };
-    let port = port.map(|p| p.parse::<u16>().ok().filter(|p| *p != 0).ok_or_else(wrong));
+    let port = port.map(|p| parse_digits::<u16>(p).filter(|p| *p != 0).ok_or_else(wrong));
     let numeric = host.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
     if numeric && host.parse::<IpAddr>().is_err() {
         return Err(format!("{} is neither an IP address nor a DNS name", quoted(text)));

@@ -1,4 +1,4 @@
-//! Types shared by all parts of Muster: identifiers, names, roles, times, versions, the description
+//! Types shared by all parts of Muster: identifiers, names, numbers, roles, times, versions, the description
 //! of an etcd member, and the bounds of what crosses the network. Plain data: no I/O, no clock, no runtime.
 
 pub mod address;
@@ -8,6 +8,7 @@ pub mod format;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod number;
 pub mod role;
 pub mod text;
 pub mod time;

@@ -155,13 +155,13 @@ fn every_accepted_text_has_the_form_of_its_kind() {
         (&kind::PUBLIC_KEY, &[&key(1).to_string(), &key(0xff).to_string()]),
         (&kind::NAME_PATTERN, &["*", "-", "a?b*", "cp-1"]),
         (&kind::ADDRESS, &["10.0.0.1", "::1", "FE80::1", "::ffff:1.2.3.4"]),
-        (&kind::SUBNET, &["10.0.0.0/8", "::/0", "fd00::/8", "::/+0", "0.0.0.0/00"]),
+        (&kind::SUBNET, &["10.0.0.0/8", "::/0", "fd00::/8", "0.0.0.0/00"]),
         (&kind::DOMAIN, &["a", "A.b-c.", "_muster.example.com"]),
         (
             &kind::DNS_SERVER,
             &["1.1.1.1", "1.1.1.1:53", "::1", "[::1]", "[::1]:53", "[fe80::1%2]:53"],
         ),
-        (&kind::PEER, &["1.1.1.1", "a.b:1", "a_b", "::1", "[::1]", "[::1]:1", "a:+1", "a."]),
+        (&kind::PEER, &["1.1.1.1", "a.b:1", "a_b", "::1", "[::1]", "[::1]:1", "a."]),
         (&kind::PATH, &["/", "/a b", "/ä\n"]),
     ];
     for (kind, texts) in samples {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use muster_types::number::parse_digits;
 use tonic::Status;
 
 /// Time that the caller waits for the beginning of the reply.
@@ -33,7 +34,7 @@ impl Deadline {
 fn timeout_of(headers: &http::HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let amount: u64 = parse_digits(digits).filter(|_| digits.len() <= 8)?;
     match unit {
         "H" => Some(Duration::from_secs(amount * 3600)),
         "M" => Some(Duration::from_secs(amount * 60)),
@@ -57,7 +58,7 @@ mod tests {
         let mut headers = http::HeaderMap::new();
         headers.insert("grpc-timeout", header.parse().unwrap());
         assert_eq!(timeout_of(&headers), Some(Duration::from_millis(250)));
-        for wrong in ["", "m", "5", "5x", "123456789m", "-1m"] {
+        for wrong in ["", "m", "5", "5x", "123456789m", "-1m", "+1m"] {
             headers.insert("grpc-timeout", wrong.parse().unwrap());
             assert_eq!(timeout_of(&headers), None, "{wrong}");
         }
