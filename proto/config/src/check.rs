@@ -2,6 +2,8 @@
 //!
 //! Rules that concern several fields are in `rules`.
 
+use std::collections::BTreeSet;
+
 use super::field::{Content, Entry, Patchable};
 use super::fields::fields;
 use super::kind::{AnyKind, Form};
@@ -74,21 +76,22 @@ impl Checker<'_> {
             (Content::Many { of, or_one: true, .. }, Value::Scalar { .. }) => {
                 self.scalar(node, of, path);
             }
-            (Content::Many { of, max, is_set, .. }, Value::List(items)) => {
+            (Content::Many { of, max, is_set, if_empty, .. }, Value::List(items)) => {
                 self.length(node.line, items, max, path);
-                let mut seen = Vec::new();
+                if let Some(message) = if_empty.filter(|_| items.is_empty()) {
+                    self.problems.add(node.line, path, message);
+                }
+                let mut seen = BTreeSet::new();
                 self.items(items, path, |checker, item, path| {
                     let text = match &item.value {
                         Value::Scalar { text, .. } if is_set => text.to_string(),
                         _ => String::new(),
                     };
                     checker.scalar(item, of, path);
-                    if is_set && matches!(item.value, Value::Leaf(_)) {
-                        if seen.contains(&text) {
-                            checker.problems.add(item.line, path, format!("lists {text} twice"));
-                        }
-                        seen.push(text);
+                    if is_set && matches!(item.value, Value::Leaf(_)) && seen.contains(&text) {
+                        checker.problems.add(item.line, path, format!("lists {text} twice"));
                     }
+                    seen.insert(text);
                 });
             }
             (Content::Many { or_one, .. }, _) => {

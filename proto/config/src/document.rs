@@ -5,13 +5,11 @@ use std::fmt;
 
 use super::check::{self, CheckToken};
 use super::effective::Config;
-use super::field::Patchable;
 use super::fields::cluster::FOUNDERS;
-use super::fields::fields;
 use super::fields::machine::{HOSTNAME, ROLE};
-use super::fields::patches::{MATCH_NAME, MATCH_ROLE, PATCH, PATCHES};
+use super::fields::patches::PATCHES;
 use super::limits::MAX_BYTES;
-use super::pattern::Pattern;
+use super::patches::Patches;
 use super::problem::{ConfigError, Problems};
 use super::rules;
 use super::tree::{self, YamlNode};
@@ -23,21 +21,7 @@ use muster_types::{NodeName, Role};
 pub struct Document {
     /// The document before any patch is applied.
     base: YamlNode,
-    patches: Vec<Patch>,
-}
-
-#[derive(Clone)]
-struct Patch {
-    /// Matches any of these; if empty, every name.
-    names: Vec<Pattern>,
-    role: Option<Role>,
-    change: YamlNode,
-}
-
-impl Patch {
-    fn selects(&self, name: &NodeName) -> bool {
-        self.names.is_empty() || self.names.iter().any(|pattern| pattern.matches(name))
-    }
+    patches: Patches,
 }
 
 impl Document {
@@ -65,7 +49,7 @@ impl Document {
         if !root.is_map() {
             return None;
         }
-        let patches = patches(&root, problems);
+        let patches = Patches::read(&root, problems);
         rules::check(&root, problems);
         root.remove(PATCHES.path());
         let document = Self { base: root, patches };
@@ -98,12 +82,12 @@ impl Document {
     /// see the role set by the base and the name-only patches.
     fn patched(&self, name: &NodeName) -> YamlNode {
         let mut by_name = self.base.clone();
-        for patch in self.patches.iter().filter(|p| p.role.is_none() && p.selects(name)) {
+        for patch in self.patches.of_name(name).filter(|patch| patch.role.is_none()) {
             by_name.merge(&patch.change);
         }
         let role = ROLE.find(&by_name);
         let mut tree = self.base.clone();
-        for patch in self.patches.iter().filter(|p| p.selects(name)) {
+        for patch in self.patches.of_name(name) {
             if patch.role.is_none() || patch.role == role {
                 tree.merge(&patch.change);
             }
@@ -114,8 +98,7 @@ impl Document {
     /// Checks the configuration of every node that the document names.
     fn check_named_nodes(&self, problems: &mut Problems) {
         let founders = FOUNDERS.find_with_lines(&self.base);
-        let patterns = self.patches.iter().flat_map(|patch| &patch.names);
-        let mut names: BTreeSet<NodeName> = patterns.filter_map(Pattern::literal).collect();
+        let mut names: BTreeSet<NodeName> = self.patches.names().cloned().collect();
         names.extend(self.hostname());
         names.extend(founders.iter().map(|(name, _)| name.clone()));
         for name in &names {
@@ -136,39 +119,5 @@ impl Document {
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document").field("patches", &self.patches.len()).finish_non_exhaustive()
-    }
-}
-
-/// Returns the patches of a document. Invalid ones are reported and skipped.
-fn patches(root: &YamlNode, problems: &mut Problems) -> Vec<Patch> {
-    let mut found = Vec::new();
-    let items = root.at(PATCHES.path()).map_or(&[][..], YamlNode::items);
-    for (index, item) in items.iter().enumerate().filter(|(_, item)| item.is_map()) {
-        let path = format!("{}[{index}]", PATCHES.path());
-        let is_set = |field: &str| item.at(field).is_some();
-        let has_role = is_set(MATCH_ROLE.entry().local_path());
-        if !has_role && !is_set(MATCH_NAME.entry().local_path()) {
-            let message = "needs `name` or `role` to select nodes";
-            problems.add(item.line, &format!("{path}.match"), message);
-        }
-        let Some(change) = item.at(PATCH.entry().local_path()) else { continue };
-        if has_role {
-            by_name_only(change, &path, problems);
-        }
-        let names = MATCH_NAME.find(item).unwrap_or_default();
-        let role = MATCH_ROLE.find(item).flatten();
-        found.push(Patch { names, role, change: change.clone() });
-    }
-    found
-}
-
-/// Reports the fields of a patch for a role that only patches by name can change.
-fn by_name_only(change: &YamlNode, path: &str, problems: &mut Problems) {
-    for entry in fields() {
-        if let (Patchable::ByName(message), Some(node)) =
-            (entry.patchable(), change.at(entry.path()))
-        {
-            problems.add(node.line, &format!("{path}.patch.{}", entry.path()), message);
-        }
     }
 }

@@ -1,4 +1,11 @@
-//! The effective configuration: the document as it applies to one node.
+//! The effective configuration: the document as it applies to one node. The last of four steps by
+//! which a field of `node.yaml` takes effect:
+//!
+//! 1. The table in `fields` declares it: path, kind, default, patches, what a change disturbs.
+//! 2. `check` parses its value, `rules` compares it with other fields.
+//! 3. `document` merges the patches that select the node.
+//! 4. [`Config`] has it as a typed value, with the default filled in. `musterd` reads it there: at the
+//!    start in daemon/src/prepare, then in daemon/src/compose.rs.
 //!
 //! Reads checked values only. It reports no problem, and it does not know how a value is written.
 

@@ -45,6 +45,8 @@ pub(super) enum Content {
         is_set: bool,
         /// A single item may be written without a list.
         or_one: bool,
+        /// The message against a list without items. None if it means the same as no list.
+        if_empty: Option<&'static str>,
     },
     /// See [`MappingList`].
     MappingList {
@@ -299,7 +301,7 @@ impl<T: Any + Send + Sync + Clone> Field<Vec<T>> {
         max: usize,
         absent: &'static str,
     ) -> Self {
-        let content = Content::Many { of, max, is_set: false, or_one: false };
+        let content = Content::Many { of, max, is_set: false, or_one: false, if_empty: None };
         Self {
             entry: Entry::new(path, content, Presence::Optional(absent)),
             read: |_, node| Some(read_list(node)),
@@ -318,6 +320,14 @@ impl<T: Any + Send + Sync + Clone> Field<Vec<T>> {
     pub(super) const fn or_one(mut self) -> Self {
         if let Content::Many { or_one, .. } = &mut self.entry.content {
             *or_one = true;
+        }
+        self
+    }
+
+    /// Rejects a list without items, with this message.
+    pub(super) const fn reject_empty(mut self, message: &'static str) -> Self {
+        if let Content::Many { if_empty, .. } = &mut self.entry.content {
+            *if_empty = Some(message);
         }
         self
     }

@@ -78,18 +78,17 @@ fn property(shape: &Shape, place: Place) -> Object<String, Value> {
 }
 
 fn value(entry: &Entry) -> Object<String, Value> {
-    let list = |of: &dyn AnyKind, max: usize, is_set: bool| {
-        let mut schema = object(json!({ "type": "array", "items": scalar(of), "maxItems": max }));
-        if is_set {
-            schema.insert("uniqueItems".to_owned(), json!(true));
-        }
-        schema
-    };
     match entry.content() {
         Content::One(kind) => scalar(kind),
-        Content::Many { of, max, is_set, or_one: false } => list(of, max, is_set),
-        Content::Many { of, max, is_set, or_one: true } => {
-            object(json!({ "anyOf": [scalar(of), list(of, max, is_set)] }))
+        Content::Many { of, max, is_set, or_one, if_empty } => {
+            let mut list = object(json!({ "type": "array", "items": scalar(of), "maxItems": max }));
+            if is_set {
+                list.insert("uniqueItems".to_owned(), json!(true));
+            }
+            if if_empty.is_some() {
+                list.insert("minItems".to_owned(), json!(1));
+            }
+            if or_one { object(json!({ "anyOf": [scalar(of), list] })) } else { list }
         }
         Content::MappingList { .. } | Content::Changes => {
             unreachable!("the shape of {} is not a value", entry.path())

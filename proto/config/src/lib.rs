@@ -20,6 +20,7 @@ mod json_schema;
 mod kind;
 mod leaf;
 mod limits;
+mod patches;
 mod pattern;
 mod problem;
 mod rules;

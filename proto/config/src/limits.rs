@@ -16,5 +16,6 @@ pub(super) const MAX_DNS_SERVERS: usize = 8;
 /// Most static peers. Each is dialled until the node is formed.
 pub(super) const MAX_STATIC_PEERS: usize = 64;
 
-/// Most patches, and most patterns of one patch. Every patch is matched with every named node.
+/// Most patches, and most patterns of one patch. Every pattern with a wildcard is matched with every
+/// named node.
 pub(super) const MAX_PATCHES: usize = 256;

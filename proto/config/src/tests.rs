@@ -198,6 +198,18 @@ fn patches_apply_in_order_and_null_removes() {
     assert_eq!(document.effective(&name("cp-3")).unwrap().network.port, muster_types::DEFAULT_PORT);
 }
 
+/// `name: []` selected every node: a list that a script had left empty patched the whole cluster.
+#[test]
+fn an_empty_list_of_names_selects_no_node_and_is_refused() {
+    for selector in ["name: []", "name: [], role: worker"] {
+        let text = problems_in(&template_with("name: worker-*", selector));
+        assert!(
+            text.contains("patches[0].match.name: is empty and selects no node: list names, or"),
+            "{text}"
+        );
+    }
+}
+
 /// Rust's parsers of numbers accept `+1`, so one value had two spellings.
 #[test]
 fn a_number_with_a_plus_sign_is_refused() {

@@ -20,6 +20,7 @@ table! {
     MATCH_NAME: Vec<Pattern> =
         Field::list("patches[].match.name", &kind::NAME_PATTERN, MAX_PATCHES, "every name")
         .or_one()
+        .reject_empty("is empty and selects no node: list names, or remove it to select by role only")
         .patchable(NO_PATCH_IN_PATCH)
         .disturbs(Disturbs::Nothing)
         .doc("Node names: `*` stands for any characters, `?` for one.");
