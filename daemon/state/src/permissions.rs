@@ -1,5 +1,9 @@
-//! The check that an operator's role allows a call. The roles of each call are not here: they are the
-//! option `access` in `muster/operator/v1/operator.proto`.
+//! The check that an operator's role allows a call ([`ClusterState::authorize`]).
+//!
+//! The roles of each call are the option `access` in
+//! proto/messages/proto/muster/operator/v1/operator.proto. The check runs before each call
+//! (daemon/src/api/operator/mod.rs), again on a node that answers a forwarded call
+//! (daemon/src/api/node/mod.rs), and once more when an operator's command is applied.
 
 use muster_messages::Call;
 use muster_types::{OperatorRole, PublicKey};

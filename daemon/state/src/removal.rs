@@ -1,6 +1,12 @@
 //! Removal: the permanent end of a membership. [`decide_removal`] is the one decision: may this node
-//! go, in what order, or why not. It performs nothing: the node that an operator asked and Raft's
-//! leader perform their steps of the plan, and [`ClusterState::apply`] the last one.
+//! go, in what order, or why not.
+//!
+//! It checks, in this order: the author's role; the node is or was a member; another control-plane
+//! node remains; etcd keeps a quorum (unless forced); Raft's remaining voters have one.
+//!
+//! It performs nothing: the node that an operator asked (daemon/src/api/operator/nodes.rs) and Raft's
+//! leader (daemon/src/raft/membership.rs) perform their steps of the plan, and
+//! [`ClusterState::apply`] the last one.
 
 use muster_messages::Call;
 use std::collections::BTreeSet;

@@ -1,4 +1,6 @@
-//! Bounds on everything that crosses the network, one answer each. Senders stay within them and
+//! Bounds on everything that crosses the network, one answer each. A stranger's messages have at most
+//! [`MAX_HELLO_MESSAGE`] bytes; its QUIC connection is bounded in
+//! discovery/transport/src/endpoint/parameters.rs. Senders stay within them and
 //! receivers refuse more. Bounds that only one crate knows (its queues, rates, the size of the
 //! replicated state) are not here.
 

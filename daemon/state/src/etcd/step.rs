@@ -1,5 +1,9 @@
-//! Decides the next change of etcd's membership: one at a time, and never at the cost of the
-//! quorum.
+//! The decision on the next change of etcd's membership ([`next_step`]): record, update, remove,
+//! promote or add. One at a time, and never at the cost of the quorum.
+//!
+//! A learner is promoted when it is healthy, has started, and the voters have a quorum with it. etcd
+//! itself refuses while the learner lags. daemon/src/controllers/etcd/membership.rs performs the
+//! step.
 
 use std::collections::BTreeSet;
 

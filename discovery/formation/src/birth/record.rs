@@ -1,4 +1,8 @@
-//! The durable half of the birth state machine.
+//! The record that a node writes when it promises ([`Promise`]), votes, founds or joins:
+//! [`BirthRecord`], the durable half of the birth state machine.
+//!
+//! `step` decides its content. `driver` has `store` write it to the file `birth` before any reply that
+//! rests on it is sent.
 
 use std::sync::Arc;
 

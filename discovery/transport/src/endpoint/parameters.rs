@@ -1,4 +1,11 @@
-//! Timers, windows and limits of the QUIC endpoint, each with its reason.
+//! Bounds on the bytes of one QUIC connection, and its timers. A stranger gets `HELLO_*`; a peer that
+//! is known to be a member gets `NODE_*` ([`apply_member_limits`]).
+//!
+//! Other bounds on strangers:
+//! - bytes of one message: `MAX_HELLO_MESSAGE` in `muster_types::limits`;
+//! - HTTP/2 (calls at a time, window, header list): `Limits::HELLO` in `rpc/http2.rs`;
+//! - calls before the proof: `hello/session.rs`;
+//! - handshakes, failed proofs and sessions, per source and in total: `limits` of this crate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +15,12 @@ use muster_pki::identity::Identity;
 use quinn::{EndpointConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::{hkdf, hmac};
+
+/// Bytes in flight from an unauthenticated peer, over all its streams.
+const HELLO_WINDOW: u32 = 128 << 10;
+
+/// Concurrent streams of an unauthenticated peer: one HTTP/2 connection, and one to replace it.
+const HELLO_STREAMS: u32 = 2;
 
 /// Timeout of a handshake, on either side. Generous, because a small machine may be starting a
 /// whole cluster; the gate bounds memory, not this timeout.
@@ -26,16 +39,10 @@ pub const HELLO_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// QUIC packet of the smallest allowed size (1200 bytes, RFC 9000 section 14).
 pub const MAX_DATAGRAM: usize = 1150;
 
-/// Concurrent streams of an unauthenticated peer: one HTTP/2 connection, and one to replace it.
-const HELLO_STREAMS: u32 = 2;
-
 /// Concurrent streams of a member: its two lanes, and two that replace them.
 pub(crate) const NODE_STREAMS: u32 = 4;
 
-/// Receive window, in bytes, for an unauthenticated peer.
-const HELLO_WINDOW: u32 = 128 << 10;
-
-/// Receive window, in bytes, for a member.
+/// Bytes in flight from a member, over all its streams.
 const NODE_WINDOW: u32 = 4 << 20;
 
 /// Returns the parameters shared by both ALPNs. Once the peer is known to be a member,
