@@ -1,6 +1,5 @@
-//! Clients' access to the cluster: the operator API with the operator's key and the trust anchor
-//! that `musterctl` pinned, and etcd with the certificate that it issues. One connection per client
-//! and node, so that a call costs one round trip.
+//! Clients' access to the cluster: the operator API, and etcd with the certificate that `musterctl`
+//! issues. One connection per client and node, so that a call costs one round trip.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,24 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use hyper_util::rt::TokioIo;
 use muster_init::units::etcd::client::{Deadlines, MemberClient, Tls};
 use muster_init::units::etcd::{Authorities, Credential};
-use muster_pki::bundle::TrustBundle;
-use muster_pki::identity::Identity;
-use muster_pki::leaf::CONTROL_PLANE_NAME;
-use muster_pki::tls::operator_client_config;
-use muster_services::operator::operator_client::OperatorClient;
-use muster_types::wire::MAX_MESSAGE;
-use rustls::ClientConfig;
+use muster_types::{DEFAULT_PORT, ETCD_CLIENT_PORT};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
-use tower::service_fn;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::cluster::Cluster;
+use crate::operator::{Client, OperatorCredentials};
 
 /// Timeout of one call: longer than an election, shorter than a partition.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -53,7 +42,7 @@ impl Addresses {
 /// Everything that a client needs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Access {
-    operator: Arc<ClientConfig>,
+    operator: OperatorCredentials,
     etcd: Tls,
     addresses: Addresses,
 }
@@ -64,52 +53,27 @@ impl Access {
         let text = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
         };
-        let context = cluster.context();
-        let identity = Identity::from_pem(&text(&context.join("operator.key"))?)?;
-        let pinned = TrustBundle::from_pem(&text(&context.join("authorities.pem"))?)?;
         let out = cluster.etcd_credentials()?;
         let authorities = certificates(&text(&out.join("ca.crt"))?)?;
         let authorities = Authorities::new(authorities).context("ca.crt is empty")?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(text(&out.join("client.key"))?.as_bytes())?;
         let key = zeroize::Zeroizing::new(key.secret_pkcs8_der().to_vec());
         let own = Credential::new(certificates(&text(&out.join("client.crt"))?)?, key);
-        #[allow(clippy::disallowed_methods, reason = "clients use the machine's clock")]
-        let now = std::time::SystemTime::now();
-        Ok(Self {
-            operator: Arc::new(operator_client_config(identity.self_signed(now), &pinned)),
-            etcd: Tls::new(&authorities, &own)?,
-            addresses,
-        })
+        let operator = OperatorCredentials::of(cluster)?;
+        Ok(Self { operator, etcd: Tls::new(&authorities, &own)?, addresses })
     }
 
     /// Returns a client of one node's operator API. It connects on first use and reconnects as
     /// needed.
-    pub(super) fn operator(&self, node: &str) -> OperatorClient<Channel> {
-        let (access, node) = (self.clone(), node.to_owned());
-        let connector = service_fn(move |_| {
-            let (config, addresses) = (Arc::clone(&access.operator), access.addresses.clone());
-            let address = addresses.of(&node, muster_types::DEFAULT_PORT);
-            async move {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let name =
-                    ServerName::try_from(CONTROL_PLANE_NAME).expect("the constant is a DNS name");
-                TlsConnector::from(config).connect(name, stream).await.map(TokioIo::new)
-            }
-        });
-        let channel = Endpoint::from_static("http://control-plane.muster.internal")
-            .connect_timeout(CONNECTION_TIMEOUT)
-            .http2_keep_alive_interval(CONNECTION_TIMEOUT)
-            .keep_alive_timeout(CONNECTION_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(connector);
-        OperatorClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+    pub(super) fn operator(&self, node: &str) -> Client {
+        let (addresses, node) = (self.addresses.clone(), node.to_owned());
+        self.operator.reconnecting(move || addresses.of(&node, DEFAULT_PORT), CONNECTION_TIMEOUT)
     }
 
     /// Returns a client of one node's etcd member, at its current address.
     pub(super) fn etcd(&self, node: &str) -> MemberClient {
         let deadlines = Deadlines { call: CALL_TIMEOUT, ..Deadlines::default() };
-        MemberClient::new(self.addresses.of(node, 2379), &self.etcd, deadlines)
+        MemberClient::new(self.addresses.of(node, ETCD_CLIENT_PORT), &self.etcd, deadlines)
     }
 }
 
