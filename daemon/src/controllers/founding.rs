@@ -9,6 +9,7 @@ use muster_formation::birth;
 use muster_messages::hello::BirthCertificate;
 use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::token::Token;
+use muster_types::ClusterId;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -65,19 +66,22 @@ impl Founding {
     }
 
     fn authorities(&self, group: &Group) -> Command {
-        let now = clock::now();
-        let make =
-            |kind| Authority::create(kind, &self.found.cluster_name, &self.found.cluster_id, now);
-        Command::InstallAuthorities(Box::new(InstallAuthorities {
-            authorities: Authorities {
-                machine: make(AuthorityKind::Machine),
-                etcd: make(AuthorityKind::Etcd),
-                kubernetes: make(AuthorityKind::Kubernetes),
-                front_proxy: make(AuthorityKind::FrontProxy),
-                service_account: ServiceAccountKey::create(),
-            },
-            by: group.me(),
-        }))
+        let FoundCluster { cluster_name, cluster_id, .. } = &self.found;
+        let authorities = generate_authorities(cluster_name, cluster_id);
+        Command::InstallAuthorities(Box::new(InstallAuthorities { authorities, by: group.me() }))
+    }
+}
+
+/// Generates the authorities of a new cluster, with new keys.
+pub fn generate_authorities(cluster_name: &str, cluster_id: &ClusterId) -> Authorities {
+    let now = clock::now();
+    let create = |kind| Authority::create(kind, cluster_name, cluster_id, now);
+    Authorities {
+        machine: create(AuthorityKind::Machine),
+        etcd: create(AuthorityKind::Etcd),
+        kubernetes: create(AuthorityKind::Kubernetes),
+        front_proxy: create(AuthorityKind::FrontProxy),
+        service_account: ServiceAccountKey::create(),
     }
 }
 

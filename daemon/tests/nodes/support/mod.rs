@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use muster_kit::cable::Cable;
 use muster_kit::until;
-use muster_pki::authority::{Authority, AuthorityKind, ServiceAccountKey};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
 use muster_state::command::{Admit, CreateToken, FoundCluster, Founder, Grant, InstallAuthorities};
-use muster_state::{Actor, Authorities, ClusterState, Command, Outcome, Report};
+use muster_state::{Actor, ClusterState, Command, Outcome, Report};
 use muster_transport::endpoint::{Directory, Peer, Trust};
 use muster_types::{ClusterId, ConfigVersion, NodeId, NodeName, Role};
+use musterd::controllers::founding::generate_authorities;
 use musterd::raft::Group;
 
 use node::{Node, Plan};
@@ -215,18 +215,8 @@ impl Lab {
     }
 
     pub(crate) fn install(&self) -> Command {
-        let now = musterd::clock::now();
-        let make = |kind| Authority::create(kind, "demo", &self.cluster, now);
-        Command::InstallAuthorities(Box::new(InstallAuthorities {
-            authorities: Authorities {
-                machine: make(AuthorityKind::Machine),
-                etcd: make(AuthorityKind::Etcd),
-                kubernetes: make(AuthorityKind::Kubernetes),
-                front_proxy: make(AuthorityKind::FrontProxy),
-                service_account: ServiceAccountKey::create(),
-            },
-            by: self.id(0),
-        }))
+        let authorities = generate_authorities("demo", &self.cluster);
+        Command::InstallAuthorities(Box::new(InstallAuthorities { authorities, by: self.id(0) }))
     }
 
     /// Admits a node of the lab with the founding token.
