@@ -4,6 +4,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use muster_types::limits::MAX_DESCRIPTION;
+use muster_types::name::is_operator_name;
 use muster_types::number::parse_digits;
 use muster_types::{NodeId, NodeName};
 
@@ -51,24 +53,23 @@ pub(crate) fn cluster_name(text: &str) -> Result<NodeName, String> {
 
 /// Parses an operator's name.
 pub(crate) fn operator(text: &str) -> Result<String, String> {
-    let fits = (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
     let wrong = || {
         format!(
             "{text:?} is not an operator's name: 1 to 63 letters, digits or '-_.@', such as alice"
         )
     };
-    fits.then(|| text.to_owned()).ok_or_else(wrong)
+    is_operator_name(text).then(|| text.to_owned()).ok_or_else(wrong)
 }
 
 /// Parses the description of a token.
 pub(crate) fn description(text: &str) -> Result<String, String> {
-    if text.len() <= 200 && !text.chars().any(char::is_control) {
+    if text.len() <= MAX_DESCRIPTION && !text.chars().any(char::is_control) {
         return Ok(text.to_owned());
     }
     let start: String = text.chars().take(20).collect();
     Err(format!(
-        "invalid description {start:?}: must be one line of at most 200 bytes, such as \"rack 7\""
+        "invalid description {start:?}: must be one line of at most {MAX_DESCRIPTION} bytes, such as \
+         \"rack 7\""
     ))
 }
 

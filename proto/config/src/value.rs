@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use muster_types::name::is_operator_name;
 use muster_types::number::parse_digits;
 use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT, NodeName, OperatorRole, PublicKey, Role};
 
@@ -114,9 +115,7 @@ pub(super) fn cluster_name(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn operator_name(text: &str) -> Result<String, String> {
-    let fits = (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b));
-    if fits {
+    if is_operator_name(text) {
         Ok(text.to_owned())
     } else {
         Err(format!(

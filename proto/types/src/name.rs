@@ -1,4 +1,4 @@
-//! Node names.
+//! Names of nodes and operators.
 
 use std::fmt;
 use std::str::FromStr;
@@ -63,6 +63,12 @@ impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
+}
+
+/// Returns true for a valid name of an operator.
+pub fn is_operator_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b))
 }
 
 #[cfg(test)]
