@@ -3,7 +3,7 @@
 //!
 //! 1. The table in `fields` declares it: path, kind, default, patches, what a change disturbs.
 //! 2. `check` parses its value, `rules` compares it with other fields.
-//! 3. `document` merges the patches that select the node.
+//! 3. `patches` selects the patches of the node, `document` merges them.
 //! 4. [`Config`] has it as a typed value, with the default filled in. `musterd` reads it there: at the
 //!    start in daemon/src/prepare, then in daemon/src/compose.rs.
 //!
