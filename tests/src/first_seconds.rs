@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use muster_formation::birth::{
     Ballot, BirthRecord, Certificate, Commitment, Decision, Draft, Founder, Promise, Proposal,
-    Signer as _,
+    Signer as _, Vote,
 };
 use muster_init::units::etcd::client::snapshot::SnapshotDigest;
 use muster_init::units::etcd::{
@@ -43,7 +43,7 @@ pub fn record(epoch: u64, node: &Identity) -> Result<BirthRecord> {
             Commitment::Promised(Promise {
                 proposal,
                 ballot,
-                vote: Some((ballot, Decision::Born(certificate))),
+                vote: Some(Vote { ballot, decision: Decision::Born(certificate) }),
             })
         }
         2 => Commitment::Born(certificate(epoch, node)?),

@@ -88,9 +88,9 @@ impl BirthDriver {
 fn stage(record: &BirthRecord) -> &'static str {
     match &record.commitment {
         Commitment::None => "free",
-        Commitment::Promised(promise) => match &promise.vote {
-            Some((_, Decision::Born(_))) => "certified",
-            Some((_, Decision::Abandoned)) => "abandoned",
+        Commitment::Promised(promise) => match promise.vote.as_ref().map(|vote| &vote.decision) {
+            Some(Decision::Born(_)) => "certified",
+            Some(Decision::Abandoned) => "abandoned",
             None if promise.ballot.round > 0 => "inquired",
             None => "promised",
         },

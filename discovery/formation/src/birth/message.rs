@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::certificate::{Certificate, Signature};
 use super::proposal::{Proposal, ProposalId};
-use super::record::{Ballot, Decision};
+use super::record::{Ballot, Decision, Vote};
 
 /// One message of the birth protocol. Syntax and signatures are checked, its meaning is not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub enum Message {
     /// on (Paxos: prepare).
     Inquire { proposal: Arc<Proposal>, ballot: Ballot },
     /// Reply of a signer to an inquiry: its highest ballot and its last vote (Paxos: promise).
-    InquiryReply { proposal: ProposalId, ballot: Ballot, vote: Option<(Ballot, Decision)> },
+    InquiryReply { proposal: ProposalId, ballot: Ballot, vote: Option<Vote> },
     /// Founder to founder: request to vote for this value (Paxos: accept).
     Settle { proposal: Arc<Proposal>, ballot: Ballot, decision: Decision },
     /// Reply: voted in that ballot, and durable on the sender's disk (Paxos: accepted).

@@ -24,5 +24,5 @@ pub mod wire;
 pub use certificate::{Certificate, Signature, Signer};
 pub use message::Message;
 pub use proposal::{Draft, Founder, Proposal, ProposalId, config_digest};
-pub use record::{Ballot, BirthRecord, Commitment, Decision, Promise};
+pub use record::{Ballot, BirthRecord, Commitment, Decision, Promise, Vote};
 pub use store::{PromiseStore, StoreError};

@@ -29,14 +29,22 @@ pub enum Decision {
     Abandoned,
 }
 
+/// A founder's vote on a proposal that it has signed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Vote {
+    /// The ballot that asked for it.
+    pub ballot: Ballot,
+    pub decision: Decision,
+}
+
 /// A signed proposal that is not settled yet, as far as this node knows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Promise {
     pub proposal: Arc<Proposal>,
     /// The highest ballot answered; lower ones are ignored from then on.
     pub ballot: Ballot,
-    /// The last vote, with the ballot that asked for it.
-    pub vote: Option<(Ballot, Decision)>,
+    /// The last vote.
+    pub vote: Option<Vote>,
 }
 
 /// A node's commitment to a proposal or a cluster.

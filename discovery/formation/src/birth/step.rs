@@ -27,7 +27,7 @@ use super::certificate::{Certificate, Signature, Signer};
 use super::message::Message;
 use super::params::{BirthParams, Quorums};
 use super::proposal::{Proposal, ProposalId};
-use super::record::{Ballot, BirthRecord, Commitment, Decision, Promise};
+use super::record::{Ballot, BirthRecord, Commitment, Decision, Promise, Vote};
 
 /// Inputs of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub enum Effect {
 pub(super) enum Progress {
     Idle,
     Gathering(BTreeMap<NodeId, Signature>),
-    Inquiring { ballot: Ballot, replies: BTreeMap<NodeId, Option<(Ballot, Decision)>> },
+    Inquiring { ballot: Ballot, replies: BTreeMap<NodeId, Option<Vote>> },
     Settling { ballot: Ballot, decision: Decision, votes: BTreeSet<NodeId> },
 }
 
@@ -319,7 +319,7 @@ impl Transition<'_> {
         }
     }
 
-    fn on_inquiry_reply(&mut self, from: NodeId, ballot: Ballot, vote: Option<(Ballot, Decision)>) {
+    fn on_inquiry_reply(&mut self, from: NodeId, ballot: Ballot, vote: Option<Vote>) {
         self.state.highest_round = self.state.highest_round.max(ballot.round);
         let Progress::Inquiring { ballot: current, replies } = &self.state.progress else { return };
         if *current == ballot {
@@ -330,18 +330,14 @@ impl Transition<'_> {
     }
 
     /// Handles one more reply at the inquirer.
-    fn on_inquiry_replies(
-        &mut self,
-        ballot: Ballot,
-        replies: BTreeMap<NodeId, Option<(Ballot, Decision)>>,
-    ) {
+    fn on_inquiry_replies(&mut self, ballot: Ballot, replies: BTreeMap<NodeId, Option<Vote>>) {
         let Some(promise) = self.state.record.promise() else { return };
         if replies.len() < self.quorums(&promise.proposal).replies {
             self.state.progress = Progress::Inquiring { ballot, replies };
             return;
         }
-        let highest = replies.into_values().flatten().max_by_key(|(ballot, _)| *ballot);
-        self.put_to_vote(ballot, highest.map_or(Decision::Abandoned, |(_, decision)| decision));
+        let highest = replies.into_values().flatten().max_by_key(|vote| vote.ballot);
+        self.put_to_vote(ballot, highest.map_or(Decision::Abandoned, |vote| vote.decision));
     }
 
     /// Votes first, then asks the other founders to vote.
@@ -360,7 +356,7 @@ impl Transition<'_> {
     }
 
     fn vote(&mut self, proposal: &Arc<Proposal>, ballot: Ballot, decision: &Decision) {
-        let vote = Some((ballot, decision.clone()));
+        let vote = Some(Vote { ballot, decision: decision.clone() });
         self.persist(Commitment::Promised(Promise {
             proposal: Arc::clone(proposal),
             ballot,

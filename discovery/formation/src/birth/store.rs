@@ -110,9 +110,10 @@ impl PromiseStore {
         }
         let certificate = match &record.commitment {
             Commitment::Born(certificate) => Some(certificate),
-            Commitment::Promised(promise) => match &promise.vote {
-                Some((_, Decision::Born(certificate))) => Some(certificate),
-                Some((_, Decision::Abandoned)) | None => None,
+            Commitment::Promised(promise) => match promise.vote.as_ref().map(|vote| &vote.decision)
+            {
+                Some(Decision::Born(certificate)) => Some(certificate),
+                Some(Decision::Abandoned) | None => None,
             },
             Commitment::None | Commitment::Joined(_) => None,
         };

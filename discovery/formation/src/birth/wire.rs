@@ -13,7 +13,7 @@ use muster_types::{NodeId, PublicKey};
 use super::certificate::{Certificate, CertificateError, Signature};
 use super::message::Message;
 use super::proposal::{Draft, Founder, Proposal, ProposalError, ProposalId};
-use super::record::{Ballot, Decision};
+use super::record::{Ballot, Decision, Vote};
 
 /// Reasons why a birth message is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,8 +58,8 @@ pub fn to_wire(message: &Message) -> hello::BirthMessage {
             Kind::InquiryReply(hello::InquiryReply {
                 proposal_id: id(proposal),
                 ballot: Some(ballot_out(ballot)),
-                voted_ballot: vote.as_ref().map(|(ballot, _)| ballot_out(ballot)),
-                decision: vote.as_ref().map(|(_, decision)| decision_out(decision)),
+                voted_ballot: vote.as_ref().map(|vote| ballot_out(&vote.ballot)),
+                decision: vote.as_ref().map(|vote| decision_out(&vote.decision)),
             })
         }
         Message::Settle { proposal, ballot, decision } => Kind::Settle(hello::Settle {
@@ -107,9 +107,10 @@ pub fn from_wire(from: &PublicKey, message: hello::BirthMessage) -> Result<Messa
             let proposal = id_in(&proposal_id)?;
             let vote = match (voted_ballot, decision) {
                 (None, None) => None,
-                (voted_ballot, decision) => {
-                    Some((ballot_in(voted_ballot)?, decision_in(decision, &proposal)?))
-                }
+                (ballot, decision) => Some(Vote {
+                    ballot: ballot_in(ballot)?,
+                    decision: decision_in(decision, &proposal)?,
+                }),
             };
             Message::InquiryReply { proposal, ballot: ballot_in(ballot)?, vote }
         }
@@ -271,7 +272,7 @@ mod tests {
         let certificate = Arc::new(certificate(&founders));
         let ballot = Ballot { round: 3, by: founders[1].node_id() };
         let born = Decision::Born(Arc::clone(&certificate));
-        let vote = Some((ballot, born.clone()));
+        let vote = Some(Vote { ballot, decision: born.clone() });
         for message in [
             Message::Propose(Arc::clone(&proposal)),
             Message::Promise { proposal: id, signature: founders[0].sign_promise(&id) },

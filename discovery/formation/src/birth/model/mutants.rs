@@ -52,9 +52,9 @@ impl Split {
         self.certificates().map(|born| {
             let left = |founder: &&crate::birth::Founder| {
                 let record = self.end().records()[birth.machine(&founder.id())].clone();
-                let vote = record.promise().and_then(|promise| promise.vote.clone());
-                record.epoch > founder.epoch
-                    || matches!(vote, Some((_, Decision::Abandoned)) if is_of(&record, &born))
+                let vote = record.promise().and_then(|promise| promise.vote.as_ref());
+                let abandoned = vote.is_some_and(|vote| vote.decision == Decision::Abandoned);
+                record.epoch > founder.epoch || abandoned && is_of(&record, &born)
             };
             born.founders().iter().filter(left).count()
         })

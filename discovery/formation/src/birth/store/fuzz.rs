@@ -9,7 +9,7 @@ use ring::digest::{SHA256, digest};
 
 use super::PromiseStore;
 use crate::birth::testing::{certificate, fixed_founders, proposal};
-use crate::birth::{Ballot, BirthRecord, Commitment, Decision, Promise};
+use crate::birth::{Ballot, BirthRecord, Commitment, Decision, Promise, Vote};
 
 /// The file `birth`: raw, and with a correct checksum.
 #[test]
@@ -18,7 +18,7 @@ fn birth_record() {
     let proposal = Arc::new(proposal(&founders));
     let certificate = Arc::new(certificate(&founders));
     let (node, ballot) = (founders[0].node_id(), Ballot { round: 2, by: founders[1].node_id() });
-    let vote = Some((ballot, Decision::Born(Arc::clone(&certificate))));
+    let vote = Some(Vote { ballot, decision: Decision::Born(Arc::clone(&certificate)) });
     let commitments = [
         Commitment::None,
         Commitment::Promised(Promise { proposal, ballot, vote }),

@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use super::{from_wire, to_wire};
 use crate::birth::testing::{certificate, fixed_founders, proposal};
-use crate::birth::{Ballot, Certificate, Decision, Message, Proposal, Signer as _};
+use crate::birth::{Ballot, Certificate, Decision, Message, Proposal, Signer as _, Vote};
 
 #[test]
 fn birth_message() {
@@ -25,7 +25,11 @@ fn birth_message() {
         Message::Promise { proposal: id, signature },
         Message::Refuse { proposal: id, reason: "later".to_owned() },
         Message::Inquire { proposal: Arc::clone(&proposal), ballot },
-        Message::InquiryReply { proposal: id, ballot, vote: Some((ballot, born.clone())) },
+        Message::InquiryReply {
+            proposal: id,
+            ballot,
+            vote: Some(Vote { ballot, decision: born.clone() }),
+        },
         Message::Settle { proposal: Arc::clone(&proposal), ballot, decision: born },
         Message::Settle { proposal, ballot, decision: Decision::Abandoned },
         Message::Vote { proposal: id, ballot },
