@@ -52,6 +52,10 @@ pub const MAX_DESCRIPTION: usize = 256;
 /// Bytes of the reason with which a founder refuses a proposal.
 pub const MAX_REASON: usize = 512;
 
+/// Bytes of an encoded proposal. Those of this version have less than half of it; the rest is for
+/// fields of newer versions. Two proposals and their signatures fit into [`MAX_HELLO_MESSAGE`].
+pub const MAX_PROPOSAL: usize = 16 << 10;
+
 /// Bytes of the encoded birth certificate.
 pub const MAX_BIRTH_CERTIFICATE: usize = 64 << 10;
 

@@ -10,7 +10,8 @@ use muster_types::{ClusterId, NodeId, NodeName, PublicKey};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::proposal::{Founder, Proposal, ProposalId};
+use super::draft::Founder;
+use super::proposal::{Proposal, ProposalId};
 
 /// Domain separator before the signed proposal id, so that the signature is useless elsewhere.
 const PROMISE_LABEL: &[u8] = b"muster birth promise v1\0";

@@ -3,38 +3,29 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
 
-use muster_pki::identity;
-use muster_types::limits::{MAX_ADDRESSES, MAX_FOUNDERS, MAX_TOKEN_ID};
-use muster_types::{ClusterId, NodeId, NodeName, PublicKey};
+use muster_types::limits::{MAX_ADDRESSES, MAX_FOUNDERS, MAX_PROPOSAL, MAX_TOKEN_ID};
+use muster_types::{ClusterId, NodeId};
 use ring::digest::{Context, SHA256};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One of the machines that a proposal names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Founder {
-    pub public_key: PublicKey,
-    pub name: NodeName,
-    /// Addresses of the founder, in order of preference.
-    pub addresses: Vec<SocketAddr>,
-    /// The founder's epoch when the proposal was drafted: it signs one proposal per epoch.
-    pub epoch: u64,
-}
+use super::draft::{Draft, Founder, ProposalError};
 
-impl Founder {
-    pub fn id(&self) -> NodeId {
-        identity::node_id(&self.public_key)
-    }
-}
-
-/// SHA-256 of the canonical encoding of a proposal. Founders sign this value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// SHA-256 of a proposal as its proposer encoded it. Founders sign this value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProposalId([u8; 32]);
 
 impl ProposalId {
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// Id of the proposal with this encoding. Never changes, or signatures would become invalid.
+    fn of(encoded: &[u8]) -> Self {
+        let mut encoder = Encoder::new("muster birth proposal v1");
+        encoder.bytes(encoded);
+        Self(encoder.finish())
     }
 
     pub const fn as_bytes(&self) -> &[u8; 32] {
@@ -48,40 +39,16 @@ impl fmt::Display for ProposalId {
     }
 }
 
-/// The parts of a proposal, unchecked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Draft {
-    pub token_id: String,
-    pub founders: Vec<Founder>,
-    /// 32 random bytes, chosen by the proposer.
-    pub nonce: [u8; 32],
-    /// Digest of the birth fields, see [`config_digest`].
-    pub config_digest: [u8; 32],
-    pub proposer: NodeId,
-}
-
-/// Reasons why a draft is not a valid proposal.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProposalError {
-    #[error("a birth takes 1 to {MAX_FOUNDERS} founders, not {0}")]
-    Founders(usize),
-    #[error("founders are not sorted by node id, or one is named twice")]
-    Order,
-    #[error("two founders have the name {0}")]
-    Name(NodeName),
-    #[error("founder {name} has {found} addresses; at most {MAX_ADDRESSES} are allowed")]
-    Addresses { name: NodeName, found: usize },
-    #[error("the proposer {} is not one of the founders", .0.short())]
-    Proposer(NodeId),
-    #[error("a token id has 1 to {MAX_TOKEN_ID} bytes, not {0}")]
-    TokenId(usize),
-}
-
 /// A well-formed proposal. Immutable, so that its id always matches its content.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(try_from = "Draft", into = "Draft")]
+///
+/// The id is that of the proposer's bytes, not of the parsed parts. A newer version may add fields;
+/// this one keeps, stores and passes on the bytes, so that the id and all signatures stay valid.
+/// Equal parts in another encoding are another proposal.
+#[derive(Debug, Clone)]
 pub struct Proposal {
     draft: Draft,
+    /// The encoded `muster.hello.v1.Proposal`.
+    bytes: Vec<u8>,
     id: ProposalId,
     /// The ids of `draft.founders`, in the same order.
     ids: Vec<NodeId>,
@@ -92,31 +59,28 @@ impl Proposal {
     /// Unless the draft names 1 to [`MAX_FOUNDERS`] founders, sorted by id, with distinct names and
     /// the proposer among them.
     pub fn new(draft: Draft) -> Result<Self, ProposalError> {
-        let ids: Vec<_> = draft.founders.iter().map(Founder::id).collect();
-        if ids.is_empty() || ids.len() > MAX_FOUNDERS {
-            return Err(ProposalError::Founders(ids.len()));
+        let ids = check(&draft)?;
+        let bytes = draft.encode();
+        Ok(Self { id: ProposalId::of(&bytes), draft, bytes, ids })
+    }
+
+    /// Reads a proposal that its proposer encoded. Fields that this version does not know stay in
+    /// its bytes.
+    ///
+    /// # Errors
+    /// When it is longer than [`MAX_PROPOSAL`], malformed, or invalid as in [`Proposal::new`].
+    pub fn decode(bytes: Vec<u8>) -> Result<Self, ProposalError> {
+        if bytes.len() > MAX_PROPOSAL {
+            return Err(ProposalError::TooLong(bytes.len()));
         }
-        if !ids.is_sorted_by(|a, b| a < b) {
-            return Err(ProposalError::Order);
-        }
-        let mut names = BTreeSet::new();
-        for founder in &draft.founders {
-            if !names.insert(&founder.name) {
-                return Err(ProposalError::Name(founder.name.clone()));
-            }
-            let found = founder.addresses.len();
-            if found > MAX_ADDRESSES {
-                return Err(ProposalError::Addresses { name: founder.name.clone(), found });
-            }
-        }
-        if !ids.contains(&draft.proposer) {
-            return Err(ProposalError::Proposer(draft.proposer));
-        }
-        if draft.token_id.is_empty() || draft.token_id.len() > MAX_TOKEN_ID {
-            return Err(ProposalError::TokenId(draft.token_id.len()));
-        }
-        let id = draft.id();
-        Ok(Self { draft, id, ids })
+        let draft = Draft::decode(&bytes)?;
+        let ids = check(&draft)?;
+        Ok(Self { id: ProposalId::of(&bytes), draft, bytes, ids })
+    }
+
+    /// The proposal as its proposer encoded it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     pub fn id(&self) -> ProposalId {
@@ -134,10 +98,6 @@ impl Proposal {
 
     pub fn token_id(&self) -> &str {
         &self.draft.token_id
-    }
-
-    pub fn nonce(&self) -> &[u8; 32] {
-        &self.draft.nonce
     }
 
     pub fn config_digest(&self) -> &[u8; 32] {
@@ -178,41 +138,58 @@ impl Hash for Proposal {
     }
 }
 
-impl TryFrom<Draft> for Proposal {
-    type Error = ProposalError;
-
-    fn try_from(draft: Draft) -> Result<Self, ProposalError> {
-        Self::new(draft)
+impl Serialize for Proposal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.bytes)
     }
 }
 
-impl From<Proposal> for Draft {
-    fn from(proposal: Proposal) -> Self {
-        proposal.draft
+impl<'de> Deserialize<'de> for Proposal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(ProposalVisitor)
     }
 }
 
-impl Draft {
-    /// Hashes the canonical encoding: a label, then every field. Lists and texts are preceded by
-    /// their length; numbers are eight bytes big-endian. Never changes for version 1.
-    fn id(&self) -> ProposalId {
-        let mut encoder = Encoder::new("muster birth proposal v1");
-        encoder.bytes(self.token_id.as_bytes());
-        encoder.number(self.founders.len());
-        for founder in &self.founders {
-            encoder.bytes(founder.public_key.as_bytes());
-            encoder.bytes(founder.name.as_str().as_bytes());
-            encoder.number(founder.addresses.len());
-            for address in &founder.addresses {
-                encoder.bytes(address.to_string().as_bytes());
-            }
-            encoder.bytes(&founder.epoch.to_be_bytes());
+struct ProposalVisitor;
+
+impl Visitor<'_> for ProposalVisitor {
+    type Value = Proposal;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an encoded proposal of at most {MAX_PROPOSAL} bytes")
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Proposal, E> {
+        Proposal::decode(bytes.to_vec()).map_err(E::custom)
+    }
+}
+
+/// Checks the parts of a proposal and returns the ids of its founders.
+fn check(draft: &Draft) -> Result<Vec<NodeId>, ProposalError> {
+    let ids: Vec<_> = draft.founders.iter().map(Founder::id).collect();
+    if ids.is_empty() || ids.len() > MAX_FOUNDERS {
+        return Err(ProposalError::Founders(ids.len()));
+    }
+    if !ids.is_sorted_by(|a, b| a < b) {
+        return Err(ProposalError::Order);
+    }
+    let mut names = BTreeSet::new();
+    for founder in &draft.founders {
+        if !names.insert(&founder.name) {
+            return Err(ProposalError::Name(founder.name.clone()));
         }
-        encoder.bytes(&self.nonce);
-        encoder.bytes(&self.config_digest);
-        encoder.bytes(self.proposer.as_bytes());
-        ProposalId(encoder.finish())
+        let found = founder.addresses.len();
+        if found > MAX_ADDRESSES {
+            return Err(ProposalError::Addresses { name: founder.name.clone(), found });
+        }
     }
+    if !ids.contains(&draft.proposer) {
+        return Err(ProposalError::Proposer(draft.proposer));
+    }
+    if draft.token_id.is_empty() || draft.token_id.len() > MAX_TOKEN_ID {
+        return Err(ProposalError::TokenId(draft.token_id.len()));
+    }
+    Ok(ids)
 }
 
 /// Digest of the settings that all founders must share.
@@ -225,6 +202,7 @@ pub fn config_digest<'a>(fields: impl IntoIterator<Item = (&'a String, &'a Strin
     encoder.finish()
 }
 
+/// Hash of a label and of byte strings, each preceded by its length in eight bytes, big-endian.
 struct Encoder(Context);
 
 impl Encoder {
@@ -234,16 +212,43 @@ impl Encoder {
         encoder
     }
 
-    fn number(&mut self, number: usize) {
-        self.0.update(&(number as u64).to_be_bytes());
-    }
-
     fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len());
+        self.0.update(&(bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
     }
 
     fn finish(self) -> [u8; 32] {
         self.0.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::birth::testing::{draft, founders, largest_draft, proposal};
+
+    #[test]
+    fn the_largest_proposal_leaves_half_of_the_limit_to_newer_versions() {
+        let largest = Proposal::new(largest_draft()).unwrap();
+        assert!(largest.bytes().len() <= MAX_PROPOSAL / 2, "{} bytes", largest.bytes().len());
+        let mut bytes = largest.bytes;
+        bytes.resize(MAX_PROPOSAL + 1, 0);
+        assert_eq!(Proposal::decode(bytes).unwrap_err(), ProposalError::TooLong(MAX_PROPOSAL + 1));
+    }
+
+    #[test]
+    fn the_id_is_that_of_the_bytes_and_survives_another_pass() {
+        let proposal = proposal(&founders(3));
+        let read = Proposal::decode(proposal.bytes().to_vec()).unwrap();
+        assert_eq!((read.id(), &read.draft), (proposal.id(), &proposal.draft));
+    }
+
+    #[test]
+    fn founders_out_of_order_or_twice_are_refused() {
+        let mut draft = draft(&founders(3));
+        draft.founders.swap(0, 1);
+        assert_eq!(Proposal::decode(draft.encode()).unwrap_err(), ProposalError::Order);
+        draft.founders[1] = draft.founders[0].clone();
+        assert_eq!(Proposal::decode(draft.encode()).unwrap_err(), ProposalError::Order);
     }
 }

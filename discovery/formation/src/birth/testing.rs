@@ -1,12 +1,15 @@
 //! Founders with real keys, for tests.
 
 use std::io::Write as _;
+use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::Arc;
 
 use muster_pki::identity::Identity;
+use muster_types::limits::{MAX_ADDRESSES, MAX_FOUNDERS, MAX_NAME, MAX_TOKEN_ID};
 
 use super::certificate::{Certificate, Signer as _};
-use super::proposal::{Draft, Founder, Proposal};
+use super::draft::{Draft, Founder};
+use super::proposal::Proposal;
 
 /// Reports the coverage of a test. `println!` would be captured unless the test fails.
 pub(crate) fn report(line: std::fmt::Arguments<'_>) {
@@ -45,6 +48,18 @@ pub(crate) fn draft(founders: &[Identity]) -> Draft {
         config_digest: [8; 32],
         proposer: founders[0].node_id(),
     }
+}
+
+/// A draft with as many and as long parts as are allowed.
+pub(crate) fn largest_draft() -> Draft {
+    let mut draft = draft(&founders(MAX_FOUNDERS));
+    let address = SocketAddrV6::new(Ipv6Addr::from(u128::MAX), u16::MAX, 0, u32::MAX);
+    for (n, founder) in draft.founders.iter_mut().enumerate() {
+        founder.name = format!("{n:n>MAX_NAME$}").parse().unwrap();
+        founder.addresses = vec![address.into(); MAX_ADDRESSES];
+        founder.epoch = u64::MAX;
+    }
+    Draft { token_id: "t".repeat(MAX_TOKEN_ID), ..draft }
 }
 
 pub(crate) fn proposal(founders: &[Identity]) -> Proposal {

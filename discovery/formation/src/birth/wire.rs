@@ -1,18 +1,19 @@
 //! Encoding of birth messages. Input is bounded and parsed strictly, and its signatures are
-//! checked, so that the protocol sees only valid ones.
+//! checked, so that the protocol sees only valid ones. Unknown fields are ignored; those of a
+//! proposal are kept in its bytes.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use muster_messages::hello::{self, birth_message::Kind};
-use muster_types::limits::{MAX_ADDRESSES, MAX_FOUNDERS, MAX_REASON};
+use muster_types::limits::{MAX_FOUNDERS, MAX_REASON};
 use muster_types::text::sanitize;
 use muster_types::{NodeId, PublicKey};
 
 use super::certificate::{Certificate, CertificateError, Signature};
+use super::draft::ProposalError;
 use super::message::Message;
-use super::proposal::{Draft, Founder, Proposal, ProposalError, ProposalId};
+use super::proposal::{Proposal, ProposalId};
 use super::record::{Ballot, Decision, Vote};
 
 /// Reasons why a birth message is invalid.
@@ -26,8 +27,6 @@ pub enum WireError {
     TooLong { what: &'static str, limit: usize, found: usize },
     #[error("birth message has too many {0}")]
     TooMany(&'static str),
-    #[error("birth message: {what} is malformed")]
-    Malformed { what: &'static str },
     #[error("birth message holds an invalid proposal: {0}")]
     Proposal(#[from] ProposalError),
     #[error(transparent)]
@@ -42,7 +41,9 @@ pub enum WireError {
 pub fn to_wire(message: &Message) -> hello::BirthMessage {
     let id = |id: &ProposalId| id.as_bytes().to_vec();
     let kind = match message {
-        Message::Propose(proposal) => Kind::Propose(proposal_out(proposal)),
+        Message::Propose(proposal) => {
+            Kind::Propose(hello::Propose { proposal: proposal.bytes().to_vec() })
+        }
         Message::Promise { proposal, signature } => Kind::Promise(hello::Promise {
             proposal_id: id(proposal),
             signature: signature.as_bytes().to_vec(),
@@ -51,7 +52,7 @@ pub fn to_wire(message: &Message) -> hello::BirthMessage {
             Kind::Refuse(hello::Refuse { proposal_id: id(proposal), reason: reason.clone() })
         }
         Message::Inquire { proposal, ballot } => Kind::Inquire(hello::Inquire {
-            proposal: Some(proposal_out(proposal)),
+            proposal: proposal.bytes().to_vec(),
             ballot: Some(ballot_out(ballot)),
         }),
         Message::InquiryReply { proposal, ballot, vote } => {
@@ -63,7 +64,7 @@ pub fn to_wire(message: &Message) -> hello::BirthMessage {
             })
         }
         Message::Settle { proposal, ballot, decision } => Kind::Settle(hello::Settle {
-            proposal: Some(proposal_out(proposal)),
+            proposal: proposal.bytes().to_vec(),
             ballot: Some(ballot_out(ballot)),
             decision: Some(decision_out(decision)),
         }),
@@ -84,7 +85,7 @@ pub fn to_wire(message: &Message) -> hello::BirthMessage {
 /// When a part is missing, too long, malformed, or a signature is wrong.
 pub fn from_wire(from: &PublicKey, message: hello::BirthMessage) -> Result<Message, WireError> {
     Ok(match message.kind.ok_or(WireError::Missing("a kind"))? {
-        Kind::Propose(proposal) => Message::Propose(proposal_in(Some(proposal))?),
+        Kind::Propose(hello::Propose { proposal }) => Message::Propose(proposal_in(proposal)?),
         Kind::Promise(hello::Promise { proposal_id, signature }) => {
             let proposal = id_in(&proposal_id)?;
             let signature = signature_in(&signature)?;
@@ -136,7 +137,7 @@ impl From<&Certificate> for hello::BirthCertificate {
             signature: signature.as_bytes().to_vec(),
         };
         Self {
-            proposal: Some(proposal_out(certificate.proposal())),
+            proposal: certificate.proposal().bytes().to_vec(),
             signatures: certificate.signatures().iter().map(signature).collect(),
         }
     }
@@ -163,50 +164,11 @@ impl TryFrom<hello::BirthCertificate> for Certificate {
     }
 }
 
-fn proposal_out(proposal: &Proposal) -> hello::Proposal {
-    let founder = |founder: &Founder| hello::Founder {
-        public_key: founder.public_key.to_vec(),
-        name: founder.name.to_string(),
-        addresses: founder.addresses.iter().map(ToString::to_string).collect(),
-        epoch: founder.epoch,
-    };
-    hello::Proposal {
-        token_id: proposal.token_id().to_owned(),
-        founders: proposal.founders().iter().map(founder).collect(),
-        nonce: proposal.nonce().to_vec(),
-        config_digest: proposal.config_digest().to_vec(),
-        proposer: proposal.proposer().to_vec(),
+fn proposal_in(bytes: Vec<u8>) -> Result<Arc<Proposal>, WireError> {
+    if bytes.is_empty() {
+        return Err(WireError::Missing("a proposal"));
     }
-}
-
-fn proposal_in(proposal: Option<hello::Proposal>) -> Result<Arc<Proposal>, WireError> {
-    let proposal = proposal.ok_or(WireError::Missing("a proposal"))?;
-    if proposal.founders.len() > MAX_FOUNDERS {
-        return Err(WireError::TooMany("founders"));
-    }
-    let draft = Draft {
-        token_id: proposal.token_id,
-        founders: proposal.founders.iter().map(founder_in).collect::<Result<_, _>>()?,
-        nonce: exact("the nonce", &proposal.nonce)?,
-        config_digest: exact("the config digest", &proposal.config_digest)?,
-        proposer: NodeId::from_bytes(exact("the proposer", &proposal.proposer)?),
-    };
-    Ok(Arc::new(Proposal::new(draft)?))
-}
-
-fn founder_in(founder: &hello::Founder) -> Result<Founder, WireError> {
-    if founder.addresses.len() > MAX_ADDRESSES {
-        return Err(WireError::TooMany("addresses"));
-    }
-    let address = |text: &String| {
-        text.parse::<SocketAddr>().map_err(|_| WireError::Malformed { what: "an address" })
-    };
-    Ok(Founder {
-        public_key: PublicKey::from_bytes(exact("a public key", &founder.public_key)?),
-        name: founder.name.parse().map_err(|_| WireError::Malformed { what: "a node name" })?,
-        addresses: founder.addresses.iter().map(address).collect::<Result<_, _>>()?,
-        epoch: founder.epoch,
-    })
+    Ok(Arc::new(Proposal::decode(bytes)?))
 }
 
 fn ballot_out(ballot: &Ballot) -> hello::Ballot {
@@ -259,9 +221,13 @@ mod fuzz;
 
 #[cfg(test)]
 mod tests {
+    use muster_types::limits::{MAX_BIRTH_CERTIFICATE, MAX_HELLO_MESSAGE, MAX_PROPOSAL};
+    use prost::Message as _;
+
     use super::*;
     use crate::birth::certificate::Signer as _;
-    use crate::birth::testing::{certificate, founders, proposal};
+    use crate::birth::draft::Draft;
+    use crate::birth::testing::{certificate, draft, founders, proposal};
 
     #[test]
     fn every_message_comes_back_as_it_was_sent() {
@@ -331,22 +297,62 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_changed_field_breaks_every_signature() {
-        let mut wire = hello::BirthCertificate::from(&certificate(&founders(3)));
-        wire.proposal.as_mut().unwrap().nonce = vec![0; 32];
-        assert!(matches!(
-            Certificate::try_from(wire),
-            Err(WireError::Certificate(CertificateError::Forged(_)))
-        ));
+    fn is_forged(wire: hello::BirthCertificate) -> bool {
+        let refused = Certificate::try_from(wire);
+        matches!(refused, Err(WireError::Certificate(CertificateError::Forged(_))))
     }
 
     #[test]
-    fn founders_out_of_order_or_twice_are_refused() {
-        let mut wire = proposal_out(&proposal(&founders(3)));
-        wire.founders.swap(0, 1);
-        assert_eq!(proposal_in(Some(wire.clone())), Err(ProposalError::Order.into()));
-        wire.founders[1] = wire.founders[0].clone();
-        assert_eq!(proposal_in(Some(wire)), Err(ProposalError::Order.into()));
+    fn a_changed_field_breaks_every_signature() {
+        let founders = founders(3);
+        let mut wire = hello::BirthCertificate::from(&certificate(&founders));
+        let changed = Draft { nonce: [0; 32], ..draft(&founders) };
+        wire.proposal = Proposal::new(changed).unwrap().bytes().to_vec();
+        assert!(is_forged(wire));
+    }
+
+    /// Protobuf has many encodings of one value. Only the proposer's is signed, so no peer can
+    /// give a born cluster a second id.
+    #[test]
+    fn another_encoding_of_the_same_proposal_is_another_proposal_that_no_founder_signed() {
+        let founders = founders(3);
+        let whole = certificate(&founders);
+        let proposal = whole.proposal();
+        let mut bytes = proposal.bytes().to_vec();
+        let first = 2 + usize::from(bytes[1]);
+        bytes.rotate_left(first); // the token id behind the other fields
+        let moved = Proposal::decode(bytes).unwrap();
+        assert_eq!(moved.founders(), proposal.founders());
+        assert_eq!(moved.token_id(), proposal.token_id());
+        assert_ne!(moved.id(), proposal.id());
+        let wire = hello::BirthCertificate::from(&whole);
+        assert!(is_forged(hello::BirthCertificate { proposal: moved.bytes().to_vec(), ..wire }));
+        let message = Message::Settle {
+            proposal: Arc::new(moved),
+            ballot: Ballot { round: 0, by: proposal.proposer() },
+            decision: Decision::Born(Arc::new(whole)),
+        };
+        let refused = from_wire(&founders[0].public_key(), to_wire(&message));
+        assert_eq!(refused, Err(WireError::ProposalMismatch));
+    }
+
+    #[test]
+    fn the_largest_message_and_the_largest_certificate_fit_into_their_limits() {
+        let founders = founders(MAX_FOUNDERS);
+        let mut bytes = proposal(&founders).bytes().to_vec();
+        // Field 15, which no version has: its tag and a length of two bytes, then its value.
+        let value = MAX_PROPOSAL - bytes.len() - 3;
+        bytes.extend([0x7a, 0x80 | (value % 128) as u8, (value / 128) as u8]);
+        bytes.resize(MAX_PROPOSAL, 0);
+        let proposal = Arc::new(Proposal::decode(bytes).unwrap());
+        let id = proposal.id();
+        let signatures = founders.iter().map(|one| (one.node_id(), one.sign_promise(&id)));
+        let certificate = Certificate::new(Arc::clone(&proposal), signatures.collect());
+        certificate.verify().unwrap();
+        assert!(hello::BirthCertificate::from(&certificate).encoded_len() < MAX_BIRTH_CERTIFICATE);
+        let ballot = Ballot { round: u32::MAX, by: proposal.proposer() };
+        let decision = Decision::Born(Arc::new(certificate));
+        let settle = to_wire(&Message::Settle { proposal, ballot, decision });
+        assert!(settle.encoded_len() < MAX_HELLO_MESSAGE - 1024, "{}", settle.encoded_len());
     }
 }

@@ -24,9 +24,10 @@ use muster_types::{ClusterId, NodeId, PublicKey};
 use stateright::{Model, Property};
 
 use super::certificate::{Signature, Signer};
+use super::draft::{Draft, Founder};
 use super::message::Message;
 use super::params::{BirthParams, Quorums};
-use super::proposal::{Draft, Founder, Proposal, ProposalId};
+use super::proposal::{Proposal, ProposalId};
 use super::record::{BirthRecord, Commitment};
 use super::step::{Effect, Event, State};
 

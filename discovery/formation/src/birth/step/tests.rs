@@ -6,9 +6,10 @@ use muster_pki::identity::Identity;
 use muster_types::{ClusterId, NodeId};
 
 use super::{Effect, Event, State};
+use crate::birth::draft::Draft;
 use crate::birth::message::Message;
 use crate::birth::params::{BirthParams, Quorums};
-use crate::birth::proposal::{Draft, Proposal};
+use crate::birth::proposal::Proposal;
 use crate::birth::record::{Ballot, BirthRecord, Commitment, Decision};
 use crate::birth::testing::{certificate, draft, founders};
 
@@ -78,7 +79,7 @@ fn a_promise_is_durable_before_it_is_answered() {
 fn a_founder_signs_one_proposal_per_epoch() {
     let ([a, mut b, _], first) = three();
     b.receive(a.id(), Message::Propose(Arc::clone(&first)));
-    let second = Draft { nonce: [9; 32], ..Draft::from((*first).clone()) };
+    let second = Draft { nonce: [9; 32], ..Draft::decode(first.bytes()).unwrap() };
     let second = Arc::new(Proposal::new(second).unwrap());
     let effects = b.receive(a.id(), Message::Propose(Arc::clone(&second)));
     assert_eq!(sent(&effects), [&Message::Abandoned(second.id())]);
@@ -90,7 +91,7 @@ fn a_founder_signs_one_proposal_per_epoch() {
 #[test]
 fn a_proposal_that_does_not_fit_is_refused_and_binds_no_founder() {
     let ([a, mut b, _], proposal) = three();
-    let fitting = Draft::from((*proposal).clone());
+    let fitting = Draft::decode(proposal.bytes()).unwrap();
     let epoch = |draft: &mut Draft| draft.founders[1].epoch += 1;
     let changes: [fn(&mut Draft); 3] = [
         |draft| draft.config_digest = [1; 32],

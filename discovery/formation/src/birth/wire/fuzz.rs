@@ -75,9 +75,11 @@ fn birth_certificate() {
             Ok(wire) => wire,
             Err(error) => return refused(error),
         };
+        let proposal = wire.proposal.clone();
         match Certificate::try_from(wire) {
             Err(error) => refused(error),
             Ok(certificate) => {
+                assert_eq!(certificate.proposal().bytes(), proposal, "the signed bytes are kept");
                 certificate.verify().expect("an accepted certificate is signed by all");
                 sound(certificate.proposal());
                 let again = Certificate::try_from(BirthCertificate::from(&certificate));
