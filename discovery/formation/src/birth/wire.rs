@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use muster_messages::hello::{self, birth_message::Kind};
+use muster_messages::hello;
+use muster_messages::hello::birth_message::Kind;
+use muster_messages::hello::decision::Value;
 use muster_types::limits::{MAX_FOUNDERS, MAX_REASON};
 use muster_types::text::sanitize;
 use muster_types::{NodeId, PublicKey};
@@ -184,20 +186,22 @@ fn ballot_in(ballot: Option<hello::Ballot>) -> Result<Ballot, WireError> {
 }
 
 fn decision_out(decision: &Decision) -> hello::Decision {
-    let certificate = match decision {
-        Decision::Born(certificate) => Some(certificate.as_ref().into()),
-        Decision::Abandoned => None,
+    let value = match decision {
+        Decision::Born(certificate) => Value::Born(certificate.as_ref().into()),
+        Decision::Abandoned => Value::Abandoned(hello::Abandonment {}),
     };
-    hello::Decision { certificate }
+    hello::Decision { value: Some(value) }
 }
 
 fn decision_in(
     decision: Option<hello::Decision>,
     about: &ProposalId,
 ) -> Result<Decision, WireError> {
-    let decision = decision.ok_or(WireError::Missing("a decision"))?;
-    let Some(certificate) = decision.certificate else { return Ok(Decision::Abandoned) };
-    let certificate = Certificate::try_from(certificate)?;
+    let value = decision.and_then(|decision| decision.value);
+    let certificate = match value.ok_or(WireError::Missing("a decision"))? {
+        Value::Born(certificate) => Certificate::try_from(certificate)?,
+        Value::Abandoned(hello::Abandonment {}) => return Ok(Decision::Abandoned),
+    };
     if certificate.proposal().id() != *about {
         return Err(WireError::ProposalMismatch);
     }
@@ -334,6 +338,20 @@ mod tests {
         };
         let refused = from_wire(&founders[0].public_key(), to_wire(&message));
         assert_eq!(refused, Err(WireError::ProposalMismatch));
+    }
+
+    /// A value that a newer version added must not count as a vote to abandon.
+    #[test]
+    fn a_decision_without_a_known_value_is_no_decision() {
+        let founders = founders(3);
+        let proposal = Arc::new(proposal(&founders));
+        let ballot = Ballot { round: 0, by: proposal.proposer() };
+        let settle = Message::Settle { proposal, ballot, decision: Decision::Abandoned };
+        let mut wire = to_wire(&settle);
+        let Some(Kind::Settle(settle)) = &mut wire.kind else { panic!("{wire:?}") };
+        settle.decision = Some(hello::Decision { value: None });
+        let refused = from_wire(&founders[0].public_key(), wire);
+        assert_eq!(refused, Err(WireError::Missing("a decision")));
     }
 
     #[test]
