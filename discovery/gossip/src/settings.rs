@@ -27,10 +27,10 @@ pub struct Settings {
     /// Number of members that updates are passed on to.
     pub gossip_fanout: usize,
     /// Interval of the search for missing members after a start or a change.
-    /// Maximum interval of the search; it doubles while nothing is found.
     pub reconnect_min_interval: Duration,
-    /// Number of missing members that are asked per round.
+    /// Maximum interval of the search; it doubles while nothing is found.
     pub reconnect_max_interval: Duration,
+    /// Number of missing members that are asked per round.
     pub reconnect_fanout: usize,
     /// Interval at which queued metadata is sent.
     pub meta_interval: Duration,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use muster_pki::identity::{self, Identity};
 use muster_types::{ClusterId, NodeId, NodeName, PublicKey};
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::draft::Founder;
@@ -53,10 +53,9 @@ impl<'de> Deserialize<'de> for Signature {
     }
 }
 
-/// Accepts a byte string or a sequence of bytes, since formats differ in which they produce.
 struct SignatureVisitor;
 
-impl<'de> Visitor<'de> for SignatureVisitor {
+impl Visitor<'_> for SignatureVisitor {
     type Value = Signature;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,17 +65,6 @@ impl<'de> Visitor<'de> for SignatureVisitor {
     fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Signature, E> {
         let wrong = || E::invalid_length(bytes.len(), &self);
         bytes.try_into().map(Signature).map_err(|_| wrong())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Signature, A::Error> {
-        let mut bytes = Vec::with_capacity(64);
-        while let Some(byte) = seq.next_element()? {
-            if bytes.len() == 64 {
-                return Err(de::Error::invalid_length(65, &self));
-            }
-            bytes.push(byte);
-        }
-        self.visit_bytes(&bytes)
     }
 }
 

@@ -1,5 +1,6 @@
-//! The file with a node's promises: one record with a version and a checksum. It is replaced
-//! atomically (temporary file, fsync, rename, fsync of the directory).
+//! The file with a node's promises: one record in MessagePack with named fields, with a format
+//! number and a checksum. It is replaced atomically (temporary file, fsync, rename, fsync of the
+//! directory).
 //!
 //! An unreadable file is an error that stops the node. It never counts as a node without promises:
 //! such a node could sign twice in one epoch, which splits a birth.
@@ -9,6 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use muster_types::NodeId;
+use muster_types::format::NewerFormat;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +21,17 @@ use muster_files::{PRIVATE_MODE, replace};
 /// File name in the state directory.
 pub const FILE: &str = "birth";
 
-/// First bytes of a record file; the last one is the version of the format.
-const MAGIC: &[u8; 8] = b"MBIRTH\0\x01";
+/// First bytes of a record file. The format follows in one byte, then the record.
+const MAGIC: &[u8; 7] = b"MBIRTH\0";
 
-/// Far above the largest record: seven founders with sixteen addresses each, certified twice.
+/// The format that this version writes, and the newest that it reads. A new field does not change
+/// it.
+const FORMAT: u8 = 1;
+
+/// Far above the largest record: two proposals of `MAX_PROPOSAL` bytes and their signatures.
 const MAX_BYTES: u64 = 256 << 10;
 
+/// Bytes of the SHA-256 at the end of the file, over everything before it, in every format.
 const CHECKSUM: usize = 32;
 
 /// Failures to read or write the record. Each stops the node.
@@ -36,9 +43,8 @@ pub enum StoreError {
     WrongNode { path: PathBuf, found: NodeId },
     #[error("birth record {} is corrupt ({why})", path.display())]
     Corrupt { path: PathBuf, why: String },
-    #[error("birth record {} has format {found}, this build reads format 1; start the version \
-        of musterd that wrote it", path.display())]
-    Version { path: PathBuf, found: u8 },
+    #[error("read birth record {}", path.display())]
+    Newer { path: PathBuf, source: NewerFormat },
     #[error("certificate in birth record {} is invalid", path.display())]
     Certificate { path: PathBuf, source: CertificateError },
     #[error("{what} birth record {}", path.display())]
@@ -54,7 +60,7 @@ impl StoreError {
             | Self::WrongNode { .. }
             | Self::Corrupt { .. }
             | Self::Certificate { .. } => true,
-            Self::Version { .. } | Self::Io { .. } => false,
+            Self::Newer { .. } | Self::Io { .. } => false,
         }
     }
 }
@@ -136,12 +142,7 @@ impl PromiseStore {
     /// Encodes the file for `record`.
     pub(crate) fn encode(&self, record: &BirthRecord) -> Vec<u8> {
         let contents = Contents { node: self.node, record: record.clone() };
-        let payload = postcard::to_stdvec(&contents).expect("a record has no unsized parts");
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&payload);
-        let checksum = digest(&SHA256, &bytes);
-        bytes.extend_from_slice(checksum.as_ref());
-        bytes
+        seal(FORMAT, &rmp_serde::to_vec_named(&contents).expect("a record can be encoded"))
     }
 
     fn contents(&self) -> Result<Contents, StoreError> {
@@ -163,30 +164,38 @@ impl PromiseStore {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(corrupt("too long"));
         }
-        if bytes.len() < MAGIC.len() + CHECKSUM {
+        let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM>() else {
             return Err(corrupt("too short"));
-        }
-        let (body, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
-        let (magic, payload) = body.split_at(MAGIC.len());
-        if magic[..7] != MAGIC[..7] {
-            return Err(corrupt("wrong magic bytes"));
-        }
-        if magic[7] != MAGIC[7] {
-            return Err(StoreError::Version { path: self.path.clone(), found: magic[7] });
-        }
+        };
+        let Some([format, payload @ ..]) = body.strip_prefix(MAGIC) else {
+            return Err(corrupt("too short, or wrong magic bytes"));
+        };
+        // Before the format: a damaged number must not count as a newer one.
         if digest(&SHA256, body).as_ref() != checksum {
             return Err(corrupt("checksum mismatch"));
         }
-        match postcard::take_from_bytes(payload) {
-            Ok((contents, [])) => Ok(contents),
-            Ok(_) => Err(corrupt("trailing data")),
-            Err(error) => Err(corrupt(&error.to_string())),
+        NewerFormat::check(*format, FORMAT)
+            .map_err(|source| StoreError::Newer { path: self.path.clone(), source })?;
+        if *format != FORMAT {
+            return Err(corrupt(&format!("no format has the number {format}")));
         }
+        let mut input = payload;
+        let contents =
+            rmp_serde::from_read(&mut input).map_err(|error| corrupt(&error.to_string()))?;
+        if input.is_empty() { Ok(contents) } else { Err(corrupt("trailing data")) }
     }
 
     fn io(&self, what: &'static str, source: io::Error) -> StoreError {
         StoreError::Io { what, path: self.path.clone(), source }
     }
+}
+
+/// Returns the record file with this content: adds the magic bytes, the format and the checksum.
+pub(super) fn seal(format: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = [&MAGIC[..], &[format], payload].concat();
+    let checksum = digest(&SHA256, &bytes);
+    bytes.extend_from_slice(checksum.as_ref());
+    bytes
 }
 
 #[cfg(test)]
@@ -256,7 +265,8 @@ mod tests {
     fn every_torn_or_flipped_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let store = PromiseStore::create(dir.path(), node(1)).unwrap();
-        store.write(&promised()).unwrap();
+        let record = promised();
+        store.write(&record).unwrap();
         let path = dir.path().join(FILE);
         let whole = fs::read(&path).unwrap();
         for length in 0..whole.len() {
@@ -267,21 +277,30 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[at] ^= 0x10;
             fs::write(&path, &flipped).unwrap();
-            assert!(store.read().is_err(), "byte {at} flipped");
+            let error = store.read().unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "byte {at} flipped: {error}");
         }
         fs::write(&path, [whole.as_slice(), b"x"].concat()).unwrap();
         assert!(store.read().is_err());
+        let payload = &whole[MAGIC.len() + 1..whole.len() - CHECKSUM];
+        fs::write(&path, seal(FORMAT, payload)).unwrap();
+        assert_eq!(store.read().unwrap(), record);
+        for (format, payload) in [(FORMAT, [payload, b"x"].concat()), (0, payload.to_vec())] {
+            fs::write(&path, seal(format, &payload)).unwrap();
+            assert!(matches!(store.read().unwrap_err(), StoreError::Corrupt { .. }));
+        }
     }
 
     #[test]
-    fn a_newer_format_is_named_as_such() {
+    fn a_newer_format_is_named_as_such_and_is_not_damage() {
         let dir = tempfile::tempdir().unwrap();
         let store = PromiseStore::create(dir.path(), node(1)).unwrap();
-        let path = dir.path().join(FILE);
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[7] = 2;
-        fs::write(&path, bytes).unwrap();
-        assert!(matches!(store.read().unwrap_err(), StoreError::Version { found: 2, .. }));
+        fs::write(dir.path().join(FILE), seal(FORMAT + 1, b"\xc1 unreadable here")).unwrap();
+        let error = store.read().unwrap_err();
+        assert!(!error.is_permanent());
+        let newer = NewerFormat { found: 2, supported: 1 };
+        assert!(matches!(&error, StoreError::Newer { source, .. } if *source == newer), "{error}");
+        assert!(PromiseStore::create(dir.path(), node(1)).is_err(), "it is not overwritten");
     }
 
     #[test]

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use muster_fuzz::{Verdict, refused, target};
 use muster_types::ClusterId;
-use ring::digest::{SHA256, digest};
 
-use super::PromiseStore;
+use super::{PromiseStore, seal};
 use crate::birth::testing::{certificate, fixed_founders, proposal};
 use crate::birth::{Ballot, BirthRecord, Commitment, Decision, Promise, Vote};
 
-/// The file `birth`: raw, and with a correct checksum.
+/// The file `birth`: raw, and as its format and content with a correct checksum.
 #[test]
 fn birth_record() {
     let founders = fixed_founders(3);
@@ -29,11 +28,12 @@ fn birth_record() {
     let path = directory.path().join("birth");
     let store = PromiseStore::create(directory.path(), node).expect("a record is made");
     let files = commitments.map(|commitment| store.encode(&BirthRecord { epoch: 3, commitment }));
-    let behind = files.clone().map(|file| [b"=", &file[8..file.len() - 32]].concat());
+    let behind = files.clone().map(|file| [b"=", &file[7..file.len() - 32]].concat());
     let [whole, ..] = files;
     target("birth_record").seed(whole).seeds(behind).longest(8 << 10).run(move |bytes| {
         let _kept = &directory;
-        let sealed = bytes.strip_prefix(b"=").map(sealed);
+        let sealed = bytes.strip_prefix(b"=").and_then(|rest| rest.split_first());
+        let sealed = sealed.map(|(format, payload)| seal(*format, payload));
         fs::write(&path, sealed.as_deref().unwrap_or(bytes)).expect("a small file is written");
         match store.read() {
             Err(error) => {
@@ -47,13 +47,4 @@ fn birth_record() {
             }
         }
     });
-}
-
-/// Returns a record file with this content and its checksum.
-fn sealed(body: &[u8]) -> Vec<u8> {
-    let mut file = b"MBIRTH\0\x01".to_vec();
-    file.extend_from_slice(body);
-    let sum = digest(&SHA256, &file);
-    file.extend_from_slice(sum.as_ref());
-    file
 }
