@@ -8,6 +8,8 @@
 //! - [`wire`], [`driver`], [`failpoint`]: message encoding, execution of effects, fault injection.
 
 pub mod certificate;
+#[cfg(test)]
+mod compat;
 pub mod draft;
 pub mod driver;
 pub mod failpoint;
