@@ -22,9 +22,9 @@ impl ProposalId {
     }
 
     /// Id of the proposal with this encoding. Never changes, or signatures would become invalid.
-    fn of(encoded: &[u8]) -> Self {
+    fn of(bytes: &[u8]) -> Self {
         let mut encoder = Encoder::new("muster birth proposal v1");
-        encoder.bytes(encoded);
+        encoder.bytes(bytes);
         Self(encoder.finish())
     }
 

@@ -31,6 +31,10 @@ const FORMAT: u8 = 1;
 /// Far above the largest record: two proposals of `MAX_PROPOSAL` bytes and their signatures.
 const MAX_BYTES: u64 = 256 << 10;
 
+/// Levels of nested values in a record, unknown ones included; the deepest of this version has a
+/// dozen. The reader recurses, and its own limit of 1024 levels overflows a thread's stack.
+const MAX_DEPTH: usize = 64;
+
 /// Bytes of the SHA-256 at the end of the file, over everything before it, in every format.
 const CHECKSUM: usize = 32;
 
@@ -179,10 +183,11 @@ impl PromiseStore {
         if *format != FORMAT {
             return Err(corrupt(&format!("no format has the number {format}")));
         }
-        let mut input = payload;
+        let mut reader = rmp_serde::Deserializer::new(payload);
+        reader.set_max_depth(MAX_DEPTH);
         let contents =
-            rmp_serde::from_read(&mut input).map_err(|error| corrupt(&error.to_string()))?;
-        if input.is_empty() { Ok(contents) } else { Err(corrupt("trailing data")) }
+            Contents::deserialize(&mut reader).map_err(|error| corrupt(&error.to_string()))?;
+        if reader.get_ref().is_empty() { Ok(contents) } else { Err(corrupt("trailing data")) }
     }
 
     fn io(&self, what: &'static str, source: io::Error) -> StoreError {

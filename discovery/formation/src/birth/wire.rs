@@ -358,9 +358,10 @@ mod tests {
     fn the_largest_message_and_the_largest_certificate_fit_into_their_limits() {
         let founders = founders(MAX_FOUNDERS);
         let mut bytes = proposal(&founders).bytes().to_vec();
-        // Field 15, which no version has: its tag and a length of two bytes, then its value.
+        // Field 15, which no version has: its tag, a length of two bytes, the value.
         let value = MAX_PROPOSAL - bytes.len() - 3;
-        bytes.extend([0x7a, 0x80 | (value % 128) as u8, (value / 128) as u8]);
+        bytes.push(0x7a);
+        prost::encode_length_delimiter(value, &mut bytes).unwrap();
         bytes.resize(MAX_PROPOSAL, 0);
         let proposal = Arc::new(Proposal::decode(bytes).unwrap());
         let id = proposal.id();
