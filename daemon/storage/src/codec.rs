@@ -1,5 +1,6 @@
 //! Encoding of stored values: MessagePack with named fields, so that the format can evolve.
 
+use muster_state::codec::decode_prefix;
 use muster_types::format::NewerFormat;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,7 +25,6 @@ pub(crate) fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
 }
 
 pub(crate) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let mut input = bytes;
-    let value = rmp_serde::from_read(&mut input).map_err(|e| e.to_string())?;
-    if input.is_empty() { Ok(value) } else { Err(format!("{} trailing bytes", input.len())) }
+    let (value, rest) = decode_prefix(bytes).map_err(|e| e.to_string())?;
+    if rest.is_empty() { Ok(value) } else { Err(format!("{} trailing bytes", rest.len())) }
 }

@@ -201,7 +201,7 @@ fn patches_apply_in_order_and_null_removes() {
 /// `name: []` selected every node: a list that a script had left empty patched the whole cluster.
 #[test]
 fn an_empty_list_of_names_selects_no_node_and_is_refused() {
-    for selector in ["name: []", "name: [], role: worker"] {
+    for selector in ["name: []", "name: []\n      role: worker"] {
         let text = problems_in(&template_with("name: worker-*", selector));
         assert!(
             text.contains("patches[0].match.name: is empty and selects no node: list names, or"),

@@ -7,8 +7,8 @@ use std::path::Path;
 use muster_compat::{check, with_new_fields_json};
 use muster_types::{ClusterId, NodeId};
 
-use super::high_water_mark::HighWaterMark;
 use super::directory::{DirectoryError, OpenError, StoreIdentity, create};
+use super::high_water_mark::HighWaterMark;
 use super::sled::SLED;
 
 fn identity() -> StoreIdentity {
