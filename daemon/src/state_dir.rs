@@ -246,7 +246,7 @@ mod tests {
         type Damage = fn(&Path);
         let invalid: [(&str, Damage); 3] = [
             ("newer Muster (format 2, this version reads up to 1)", |p| {
-                fs::write(p.join("format"), "2\n").unwrap()
+                fs::write(p.join("format"), "2\n").unwrap();
             }),
             ("not a state directory", |p| fs::write(p.join("photo.jpg"), "").unwrap()),
             ("mode is 0755", |p| {
