@@ -6,7 +6,6 @@ use clap::Args;
 use muster_config::{ConfigError, Document, Operator, SecretText, Template};
 use muster_pki::identity::Identity;
 use muster_pki::token::Token;
-use muster_types::format::Format;
 use muster_types::{NodeName, OperatorRole};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -106,7 +105,7 @@ impl NewCluster {
         local: Option<PathBuf>,
     ) -> Result<Vec<(PathBuf, Zeroizing<String>)>, ContextError> {
         let description = Description {
-            format: Format,
+            format: crate::context::FORMAT,
             cluster_name: self.template.cluster_name.clone(),
             operator: self.operator.clone(),
             endpoints: endpoints.to_vec(),

@@ -16,7 +16,7 @@ use muster_pki::bundle::{BundleError, TrustBundle};
 use muster_pki::identity::{Identity, ReadIdentityError};
 use muster_pki::token::{Token, TokenError};
 use muster_types::ClusterId;
-use muster_types::format::Format;
+use muster_types::format::{self, NewerFormat, RecordError};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::store::ContextStore;
@@ -66,6 +66,8 @@ pub(crate) enum ContextError {
     File(#[from] FileError),
     #[error("{} is not a valid context", path.display())]
     Malformed { path: PathBuf, source: Box<serde_saphyr::Error> },
+    #[error("{} was {newer}", path.display())]
+    Newer { path: PathBuf, newer: NewerFormat },
     #[error("{} has the unknown field {field}\ntry: {near}", path.display())]
     UnknownField { path: PathBuf, field: String, near: &'static str },
     #[error("serialize {} as YAML", .0.display())]
@@ -88,8 +90,8 @@ pub(crate) enum ContextError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Description {
-    #[serde(default)]
-    pub(crate) format: Format<1>,
+    #[serde(default = "format::first")]
+    pub(crate) format: u32,
     pub(crate) cluster_name: String,
     /// Operator's name, for display only; the key identifies the operator.
     pub(crate) operator: String,
@@ -110,7 +112,11 @@ pub(crate) struct Description {
     pub(crate) unknown: BTreeMap<String, serde_json::Value>,
 }
 
-/// The fields of a [`Description`].
+/// Format of the description that this build writes, and the newest it reads.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The fields of a [`Description`]. A new one must differ from these by more than two letters, or an
+/// older `musterctl` takes it for a typing error.
 const FIELDS: [&str; 7] =
     ["format", "clusterName", "operator", "endpoints", "learned", "clusterId", "local"];
 
@@ -149,8 +155,17 @@ impl Context {
         let directory = if named_file { path.parent().unwrap_or(path) } else { path };
         let file = directory.join(FILE);
         let text = files::read(&file, MAX)?;
-        let malformed = |e| ContextError::Malformed { path: file.clone(), source: Box::new(e) };
-        let description: Description = serde_saphyr::from_str(&text).map_err(malformed)?;
+        let parsed = format::parse(
+            FORMAT,
+            || serde_saphyr::from_str(&text),
+            || serde_saphyr::from_str(&text),
+        );
+        let description: Description = parsed.map_err(|error| match error {
+            RecordError::Newer(newer) => ContextError::Newer { path: file.clone(), newer },
+            RecordError::Malformed(error) => {
+                ContextError::Malformed { path: file.clone(), source: Box::new(error) }
+            }
+        })?;
         if let Some((field, near)) = description.misspelt() {
             let field = field.to_owned();
             return Err(ContextError::UnknownField { path: file, field, near });

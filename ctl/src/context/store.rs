@@ -183,7 +183,6 @@ impl ContextStore {
 mod tests {
     use muster_pki::identity::Identity;
     use muster_pki::token::Token;
-    use muster_types::format::Format;
 
     use super::*;
     use crate::context::{Description, new_files};
@@ -191,7 +190,7 @@ mod tests {
     fn put(store: &ContextStore, name: &str) {
         let directory = store.create_directory(name).unwrap();
         let description = Description {
-            format: Format,
+            format: crate::context::FORMAT,
             cluster_name: name.to_owned(),
             operator: "admin".to_owned(),
             endpoints: vec!["127.0.0.1".to_owned()],

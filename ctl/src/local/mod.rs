@@ -14,4 +14,6 @@ pub(crate) use self::addresses::{AddressError, LoopbackBlock};
 pub(crate) use self::log::last_log_line;
 pub(crate) use self::process::{Process, ProcessError};
 pub(crate) use self::program::{ProgramError, musterd};
-pub(crate) use self::record::{ClusterRecord, ClusterRecordError, LocalNode};
+pub(crate) use self::record::{
+    ClusterRecord, ClusterRecordError, FORMAT as RECORD_FORMAT, LocalNode,
+};

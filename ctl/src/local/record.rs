@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use muster_types::format::Format;
+use muster_types::format::{self, NewerFormat, RecordError};
 use muster_types::{NodeName, Role};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -27,6 +27,8 @@ pub(crate) enum ClusterRecordError {
     File(#[from] FileError),
     #[error("{} is not the record of a local cluster", path.display())]
     Malformed { path: PathBuf, source: Box<serde_saphyr::Error> },
+    #[error("{} was {newer}", path.display())]
+    Newer { path: PathBuf, newer: NewerFormat },
     #[error("serialize {}", path.display())]
     Compose { path: PathBuf, source: Box<serde_saphyr::ser::Error> },
     #[error(
@@ -59,12 +61,15 @@ fn processes(pids: &[u32]) -> String {
     }
 }
 
+/// Format of the record that this build writes, and the newest it reads.
+pub(crate) const FORMAT: u32 = 1;
+
 /// Record of a local cluster, written by `cluster create`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ClusterRecord {
-    #[serde(default)]
-    pub(crate) format: Format<1>,
+    #[serde(default = "format::first")]
+    pub(crate) format: u32,
     pub(crate) name: String,
     /// Loopback block, `127.X.Y.0/24`.
     pub(crate) block: String,
@@ -120,8 +125,13 @@ impl ClusterRecord {
     pub(crate) fn read(directory: &Path) -> Result<Self, ClusterRecordError> {
         let path = Self::path(directory);
         let text = files::read(&path, MAX)?;
-        serde_saphyr::from_str(&text)
-            .map_err(|e| ClusterRecordError::Malformed { path, source: Box::new(e) })
+        let (header, record) = (|| serde_saphyr::from_str(&text), || serde_saphyr::from_str(&text));
+        format::parse(FORMAT, header, record).map_err(|error| match error {
+            RecordError::Newer(newer) => ClusterRecordError::Newer { path, newer },
+            RecordError::Malformed(error) => {
+                ClusterRecordError::Malformed { path, source: Box::new(error) }
+            }
+        })
     }
 
     pub(crate) fn compose(&self, directory: &Path) -> Result<String, ClusterRecordError> {
@@ -235,8 +245,6 @@ mod fuzz;
 
 #[cfg(test)]
 mod tests {
-    use muster_types::error::chain;
-
     use super::*;
 
     fn record() -> ClusterRecord {
@@ -247,7 +255,7 @@ mod tests {
             process: None,
         };
         ClusterRecord {
-            format: Format,
+            format: FORMAT,
             name: "demo".to_owned(),
             block: "127.64.0.0/24".to_owned(),
             nodes: vec![node],
@@ -269,8 +277,8 @@ mod tests {
         fs::write(&path, extended).unwrap();
         assert_eq!(ClusterRecord::read(dir.path()).unwrap(), record);
         fs::write(&path, text.replace("format: 1", "format: 2")).unwrap();
-        let error = chain(&ClusterRecord::read(dir.path()).unwrap_err());
-        assert!(error.contains("newer Muster"), "{error}");
+        let error = ClusterRecord::read(dir.path()).unwrap_err();
+        assert!(matches!(error, ClusterRecordError::Newer { .. }), "{error}");
     }
 
     #[test]

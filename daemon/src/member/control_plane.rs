@@ -129,9 +129,10 @@ impl EtcdParts {
 /// errors; others are store errors.
 pub(super) fn raft_start_error(error: &StartError) -> Fatal {
     match error {
-        StartError::Open(OpenError::Directory(_) | OpenError::Store(StoreError::Newer { .. })) => {
-            Fatal::Machine(chain(error))
-        }
+        StartError::Open(
+            OpenError::Directory(_)
+            | OpenError::Store(StoreError::Newer { .. } | StoreError::SnapshotTooLarge { .. }),
+        ) => Fatal::Machine(chain(error)),
         StartError::Open(OpenError::Store(_))
         | StartError::Config(_)
         | StartError::Core(_)

@@ -17,7 +17,7 @@ use muster_formation::birth;
 use muster_messages::hello::Admitted;
 use muster_pki::{CertificateDer, identity};
 use muster_transport::endpoint::{Directory, Peer};
-use muster_types::format::{FormatHeader, NewerFormat};
+use muster_types::format::{self, NewerFormat, RecordError};
 use muster_types::{ClusterId, NodeId, NodeName, PublicKey, Role};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -185,11 +185,12 @@ impl Membership {
         };
         let corrupt = |why| MembershipError::Corrupt { path: path.to_owned(), why };
         let contents = unseal(&bytes).ok_or_else(|| corrupt("wrong checksum".to_owned()))?;
-        let invalid = |error: serde_json::Error| corrupt(error.to_string());
-        let FormatHeader { format } = serde_json::from_slice(&contents).map_err(invalid)?;
-        NewerFormat::check(format, FORMAT)
-            .map_err(|newer| MembershipError::Newer { path: path.to_owned(), newer })?;
-        serde_json::from_slice(&contents).map(Some).map_err(invalid)
+        let (header, record) =
+            (|| serde_json::from_slice(&contents), || serde_json::from_slice(&contents));
+        format::parse(FORMAT, header, record).map(Some).map_err(|error| match error {
+            RecordError::Newer(newer) => MembershipError::Newer { path: path.to_owned(), newer },
+            RecordError::Malformed(error) => corrupt(error.to_string()),
+        })
     }
 
     /// Replaces the file durably.

@@ -20,6 +20,30 @@ impl From<String> for DecodeError {
     }
 }
 
+/// Format of the single records (vote, committed and purged position) that this build writes, and
+/// the newest it reads: the first byte.
+const RECORD_FORMAT: u8 = 1;
+
+/// Encodes a single record.
+pub(crate) fn pack_record<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    Ok([&[RECORD_FORMAT], pack(value)?.as_slice()].concat())
+}
+
+/// Decodes a single record. `what` names it in the error.
+pub(crate) fn unpack_record<T: DeserializeOwned>(
+    what: &str,
+    bytes: &[u8],
+) -> Result<T, DecodeError> {
+    let (&format, body) =
+        bytes.split_first().ok_or_else(|| DecodeError::Malformed(format!("{what} is empty")))?;
+    NewerFormat::check(format, RECORD_FORMAT)
+        .map_err(|newer| DecodeError::Newer { what: what.to_owned(), newer })?;
+    if format != RECORD_FORMAT {
+        return Err(DecodeError::Malformed(format!("{what} has the invalid format {format}")));
+    }
+    unpack(body).map_err(|why| DecodeError::Malformed(format!("cannot decode {what}: {why}")))
+}
+
 pub(crate) fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     rmp_serde::to_vec_named(value).map_err(|e| e.to_string())
 }

@@ -30,6 +30,11 @@ pub enum StoreError {
     #[error("the Raft store has data of a newer version: {}: {what} was {newer}", path.display())]
     Newer { path: PathBuf, what: String, newer: NewerFormat },
     #[error(
+        "snapshot {} is larger than {limit} bytes; if a newer Muster wrote it, start that version",
+        path.display()
+    )]
+    SnapshotTooLarge { path: PathBuf, limit: usize },
+    #[error(
         "the Raft store in {} has lost acknowledged writes: found commit {found}, expected commit \
          {acknowledged}; {REINITIALISE}", path.display()
     )]

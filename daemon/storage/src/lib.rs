@@ -1,5 +1,6 @@
 //! Raft's storage: votes and log entries in a [`Store`], the state machine in memory with snapshots
-//! in files. Nothing is acknowledged before it is durable.
+//! in files. Nothing is acknowledged before it is durable, except a leader's own entries (see
+//! [`LogStore::ahead_as`]).
 //!
 //! A Raft node that forgets a vote can elect two leaders in one term; one that forgets an entry
 //! loses an acknowledged write. So there is one way to disk: every change goes through the one

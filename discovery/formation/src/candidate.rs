@@ -68,27 +68,35 @@ impl Candidate {
                 && value.len() <= MAX_FIELD_VALUE
                 && !has_control(path, value)
         };
-        if wire.addresses.len() > MAX_ADDRESSES {
-            return Err(CandidateError("more than 16 addresses"));
-        }
         if wire.birth_fields.len() > MAX_BIRTH_FIELDS || !wire.birth_fields.iter().all(fits) {
             return Err(CandidateError("birth fields are too many or too long"));
         }
-        let state = match wire.state() {
-            State::Fresh => CandidateState::Fresh,
-            State::Bound => CandidateState::Bound,
+        if wire.addresses.len() > MAX_ADDRESSES {
+            return Err(CandidateError("more than 16 addresses"));
+        }
+        let state = match State::try_from(wire.state) {
+            Ok(State::Fresh) => CandidateState::Fresh,
+            // An unknown state is one of a later version. It must not count as absent, or a cluster
+            // could be founded next to the one that the candidate belongs to.
+            Ok(State::Bound) | Err(_) => CandidateState::Bound,
             // A member that cannot name its cluster yet: neither join it nor found a
             // cluster next to it.
-            State::Member => ClusterId::try_from(wire.cluster_id.as_slice())
+            Ok(State::Member) => ClusterId::try_from(wire.cluster_id.as_slice())
                 .map_or(CandidateState::Bound, CandidateState::Member),
-            State::Unspecified => return Err(CandidateError("the state is missing")),
+            Ok(State::Unspecified) => return Err(CandidateError("the state is missing")),
         };
         let addresses: Result<_, _> =
             wire.addresses.iter().map(|text| text.parse::<SocketAddr>()).collect();
         Ok(Self {
             public_key,
             name: wire.name.parse().map_err(|_| CandidateError("the name is not a node name"))?,
-            role: NodeRole::role_of(wire.role).ok_or(CandidateError("the role is unknown"))?,
+            role: match NodeRole::try_from(wire.role) {
+                // A role of a later version: certainly no founder here.
+                Err(_) => Role::Worker,
+                Ok(role) => {
+                    NodeRole::role_of(role.into()).ok_or(CandidateError("the role is missing"))?
+                }
+            },
             addresses: addresses.map_err(|_| CandidateError("an address is not ip:port"))?,
             epoch: wire.epoch,
             state,
@@ -130,3 +138,27 @@ pub(super) fn hint_addresses(hints: &[hello::Hint]) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod fuzz;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(state: i32, role: i32) -> hello::Candidate {
+        hello::Candidate { name: "cp-1".to_owned(), state, role, ..hello::Candidate::default() }
+    }
+
+    /// Such a candidate was taken for an address that does not answer, and did not delay a birth for
+    /// long.
+    #[test]
+    fn a_candidate_of_a_later_version_is_present() {
+        let key = PublicKey::from_bytes([1; 32]);
+        let read = |state, role| Candidate::from_wire(key, Some(wire(state, role)));
+        let (fresh, voter) = (State::Fresh.into(), NodeRole::ControlPlane.into());
+        assert_eq!(read(fresh, voter).unwrap().state, CandidateState::Fresh);
+        assert_eq!(read(99, voter).unwrap().state, CandidateState::Bound);
+        assert_eq!(read(fresh, 99).unwrap().role, Role::Worker);
+        for (state, role) in [(0, voter), (fresh, 0)] {
+            read(state, role).unwrap_err();
+        }
+    }
+}

@@ -40,11 +40,14 @@ const REFUTE: u8 = 0x12;
 const REQUEST_META: u8 = 0x13;
 const META: u8 = 0x14;
 
-/// Length of the preamble in this version.
+/// Length of the preamble that this version writes.
 const PREAMBLE: u8 = 14;
 
-/// Length of an entry in this version.
-const ENTRY: u8 = 23;
+/// Length of an entry in the first version, and the least that any version accepts.
+const MIN_ENTRY: u8 = 23;
+
+/// Length of the entries that this version writes.
+const ENTRY: u8 = MIN_ENTRY;
 
 /// Reasons for which a datagram is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -214,7 +217,7 @@ fn decode_members(
     packet: &mut Vec<u8>,
 ) -> Result<Generation, WireError> {
     let (count, length) = (buf.try_get_u16()?, buf.try_get_u8()?);
-    if length < ENTRY {
+    if length < MIN_ENTRY {
         return Err(WireError::Malformed);
     }
     let entries = take(&mut buf, usize::from(count) * usize::from(length))?;

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use muster_types::format::{FormatHeader, NewerFormat};
+use muster_types::format::{self, NewerFormat, RecordError};
 use muster_types::limits::MAX_ADDRESSES;
 use muster_types::{NodeId, NodeName, Role};
 use serde::{Deserialize, Serialize};
@@ -76,11 +76,12 @@ pub fn read(path: &Path) -> Result<Vec<RememberedPeer>, ReadError> {
     if text.len() as u64 > MAX_BYTES {
         return Err(ReadError::Size { path: path.to_owned() });
     }
-    let parse = |source| ReadError::Parse { path: path.to_owned(), source };
-    let FormatHeader { format } = serde_json::from_slice(&text).map_err(parse)?;
-    NewerFormat::check(format, FORMAT)
-        .map_err(|newer| ReadError::Newer { path: path.to_owned(), newer })?;
-    let contents: Contents = serde_json::from_slice(&text).map_err(parse)?;
+    let parsed =
+        format::parse(FORMAT, || serde_json::from_slice(&text), || serde_json::from_slice(&text));
+    let contents: Contents = parsed.map_err(|error| match error {
+        RecordError::Newer(newer) => ReadError::Newer { path: path.to_owned(), newer },
+        RecordError::Malformed(source) => ReadError::Parse { path: path.to_owned(), source },
+    })?;
     let fits = contents.peers.len() <= MAX_PEERS
         && contents.peers.iter().all(|peer| peer.addresses.len() <= MAX_ADDRESSES);
     if !fits {
@@ -114,10 +115,15 @@ fn encode(peers: &[RememberedPeer]) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(&Contents { format: FORMAT, peers })
 }
 
-/// Reads the file. An unreadable one is renamed to `<file>.unreadable` and ignored.
+/// Reads the file. An unreadable one is renamed to `<file>.unreadable` and ignored; one of a newer
+/// version is left as it is.
 fn load(path: &Path) -> (Vec<RememberedPeer>, Option<ReadError>) {
     match read(path) {
         Ok(peers) => (peers, None),
+        Err(error @ ReadError::Newer { .. }) => {
+            warn!(%error, "peers file left as it is");
+            (Vec::new(), Some(error))
+        }
         Err(error) => {
             let aside = with_suffix(path, "unreadable");
             match fs::rename(path, &aside) {
@@ -137,6 +143,7 @@ pub(super) async fn run(
 ) {
     let file = path.clone();
     let (mut peers, error) = blocking(move || load(&file)).await.unwrap_or_default();
+    let is_newer = matches!(error, Some(ReadError::Newer { .. }));
     let mut problem = error.map(|error| error.to_string());
     loop {
         let description = match &problem {
@@ -146,7 +153,7 @@ pub(super) async fn run(
         };
         reporter.report(hints(&peers), description, problem.is_some()).await;
         let Some(latest) = inbox.recv().await else { return std::future::pending().await };
-        if latest == peers && problem.is_none() {
+        if is_newer || latest == peers && problem.is_none() {
             continue;
         }
         peers = latest;
@@ -225,7 +232,7 @@ mod tests {
     fn a_corrupt_file_is_set_aside() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("peers.json");
-        for wrong in ["", "{", "[]", r#"{"format":2,"peers":[]}"#, r#"{"format":1,"peers":[1]}"#] {
+        for wrong in ["", "{", "[]", r#"{"peers":{}}"#, r#"{"format":1,"peers":[1]}"#] {
             fs::write(&path, wrong).unwrap();
             let (peers, error) = load(&path);
             assert!(peers.is_empty() && error.is_some(), "{wrong}");

@@ -52,7 +52,7 @@ impl Checker<'_> {
         match (shape, &mut node.value) {
             // Null means an absent field; in a patch it removes the field.
             (_, Value::Null) => {}
-            (Shape::Map(map) | Shape::Changes { map, .. }, Value::Map(pairs)) => {
+            (Shape::Map(map) | Shape::PatchMapping { map, .. }, Value::Map(pairs)) => {
                 self.map(pairs, map, path);
             }
             (Shape::MappingList { max, of, .. }, Value::List(items)) => {
@@ -63,7 +63,7 @@ impl Checker<'_> {
                 });
             }
             (Shape::Value(entry), _) => self.value(node, entry, path),
-            (Shape::Map(map) | Shape::Changes { map, .. }, _) => {
+            (Shape::Map(map) | Shape::PatchMapping { map, .. }, _) => {
                 self.wrong_type(node, &describe_map(map), path);
             }
             (Shape::MappingList { .. }, _) => self.wrong_type(node, "a list", path),
@@ -98,7 +98,7 @@ impl Checker<'_> {
                 let wanted = if or_one { "text or a list" } else { "a list" };
                 self.wrong_type(node, wanted, path);
             }
-            (Content::MappingList { .. } | Content::Changes, _) => {
+            (Content::MappingList { .. } | Content::PatchMapping, _) => {
                 unreachable!("the shape of {path} is not a value")
             }
         }

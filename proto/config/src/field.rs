@@ -18,7 +18,7 @@ pub(super) struct Field<V> {
 pub(super) struct MappingList;
 
 /// Marker type of a mapping with the patchable fields of the document.
-pub(super) struct Changes;
+pub(super) struct PatchMapping;
 
 /// One field of `node.yaml`: everything but the Rust type of its value.
 #[derive(Debug)]
@@ -52,8 +52,8 @@ pub(super) enum Content {
     MappingList {
         max: usize,
     },
-    /// See [`Changes`].
-    Changes,
+    /// See [`PatchMapping`].
+    PatchMapping,
 }
 
 /// Meaning of a field's absence.
@@ -124,7 +124,7 @@ impl Entry {
 
     /// Path of the list whose items have this field (`cluster.operators[]`); empty for other
     /// fields.
-    pub(super) fn item_of(&self) -> &'static str {
+    pub(super) fn list_path(&self) -> &'static str {
         self.path.rfind("[].").map_or("", |at| &self.path[..at + 2])
     }
 
@@ -155,7 +155,7 @@ impl Entry {
                 format!("{one}list of {many}, at most {max}")
             }
             Content::MappingList { max } => format!("list of mappings, at most {max}"),
-            Content::Changes => "mapping of fields".to_owned(),
+            Content::PatchMapping => "mapping of fields".to_owned(),
         }
     }
 
@@ -353,10 +353,10 @@ impl Field<MappingList> {
     }
 }
 
-impl Field<Changes> {
+impl Field<PatchMapping> {
     pub(super) const fn changes(path: &'static str) -> Self {
-        let entry = Entry::new(path, Content::Changes, Presence::Required("is missing"));
-        Self { entry, read: |_, _| Some(Changes) }
+        let entry = Entry::new(path, Content::PatchMapping, Presence::Required("is missing"));
+        Self { entry, read: |_, _| Some(PatchMapping) }
     }
 }
 

@@ -54,7 +54,7 @@ fn is_required(shape: &Shape) -> bool {
             Shape::Value(entry) => always(entry),
             _ => is_required(below),
         }),
-        Shape::MappingList { entry, .. } | Shape::Changes { entry, .. } => always(entry),
+        Shape::MappingList { entry, .. } | Shape::PatchMapping { entry, .. } => always(entry),
         Shape::Value(entry) => {
             always(entry) || matches!(entry.presence(), Presence::RequiredInSection)
         }
@@ -64,7 +64,7 @@ fn is_required(shape: &Shape) -> bool {
 fn property(shape: &Shape, place: Place) -> Object<String, Value> {
     match shape {
         Shape::Map(map) => mapping(map, place),
-        Shape::Changes { entry, map } => described(mapping(map, Place::Patch), entry),
+        Shape::PatchMapping { entry, map } => described(mapping(map, Place::Patch), entry),
         Shape::MappingList { entry, max, of } => {
             let items = Value::Object(mapping(of, place));
             let mut schema = object(json!({ "type": "array", "items": items, "maxItems": max }));
@@ -90,7 +90,7 @@ fn value(entry: &Entry) -> Object<String, Value> {
             }
             if or_one { object(json!({ "anyOf": [scalar(of), list] })) } else { list }
         }
-        Content::MappingList { .. } | Content::Changes => {
+        Content::MappingList { .. } | Content::PatchMapping => {
             unreachable!("the shape of {} is not a value", entry.path())
         }
     }

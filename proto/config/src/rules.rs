@@ -27,16 +27,16 @@ pub(super) fn check<'a>(
 
 /// Reports the required fields that are missing in the document, or in an item of a list. `path` is
 /// the item's own path.
-fn missing(scope: &YamlNode, item_of: &str, path: &str, problems: &mut Problems) {
-    for entry in fields().filter(|entry| entry.item_of() == item_of) {
+fn missing(scope: &YamlNode, list_path: &str, path: &str, problems: &mut Problems) {
+    for entry in fields().filter(|entry| entry.list_path() == list_path) {
         let here = || child_path(path, entry.local_path());
         if let Some(message) = missing_message(scope, entry) {
             problems.add(scope.line_of(entry.local_path()), &here(), message);
         }
         let Some(list) = scope.at(entry.local_path()) else { continue };
-        let item_of = format!("{}[]", entry.path());
+        let list_path = format!("{}[]", entry.path());
         for (index, item) in list.items().iter().enumerate().filter(|(_, item)| item.is_map()) {
-            missing(item, &item_of, &format!("{}[{index}]", here()), problems);
+            missing(item, &list_path, &format!("{}[{index}]", here()), problems);
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum Shape {
         of: Map,
     },
     /// The document's patchable fields.
-    Changes {
+    PatchMapping {
         entry: &'static Entry,
         map: Map,
     },
@@ -55,9 +55,9 @@ impl Map {
             self.0.len() - 1
         });
         match &mut self.0[at].1 {
-            Shape::Map(map) | Shape::MappingList { of: map, .. } | Shape::Changes { map, .. } => {
-                map
-            }
+            Shape::Map(map)
+            | Shape::MappingList { of: map, .. }
+            | Shape::PatchMapping { map, .. } => map,
             Shape::Value(entry) => panic!("{} is a value and has fields", entry.path()),
         }
     }
@@ -93,7 +93,7 @@ impl Shape {
         match entry.content() {
             Content::One(_) | Content::Many { .. } => Self::Value(entry),
             Content::MappingList { max } => Self::MappingList { entry, max, of: Map::default() },
-            Content::Changes => Self::Changes { entry, map: Map::of(patchable()) },
+            Content::PatchMapping => Self::PatchMapping { entry, map: Map::of(patchable()) },
         }
     }
 }

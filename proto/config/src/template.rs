@@ -67,7 +67,7 @@ impl Template {
             Shape::Map(map) => return self.write_section(out, indent, name, map),
             Shape::Value(entry)
             | Shape::MappingList { entry, .. }
-            | Shape::Changes { entry, .. } => entry,
+            | Shape::PatchMapping { entry, .. } => entry,
         };
         match self.value(entry) {
             Some(value) => {
@@ -95,7 +95,7 @@ impl Template {
             Shape::Map(map) => self.has_value(map),
             Shape::Value(entry)
             | Shape::MappingList { entry, .. }
-            | Shape::Changes { entry, .. } => self.value(entry).is_some(),
+            | Shape::PatchMapping { entry, .. } => self.value(entry).is_some(),
         })
     }
 
@@ -182,7 +182,7 @@ fn write_example_section(out: &mut String, prefix: &str, name: &str, map: &Map) 
             Shape::Map(map) => write_example_section(&mut below, &prefix, name, map)?,
             Shape::Value(entry)
             | Shape::MappingList { entry, .. }
-            | Shape::Changes { entry, .. } => {
+            | Shape::PatchMapping { entry, .. } => {
                 write_example(&mut below, &prefix, name, entry)?;
             }
         }

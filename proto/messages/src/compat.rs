@@ -4,9 +4,11 @@
 //! types read otherwise is found.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
-use muster_compat::{check, with_new_field_protobuf};
+use data_encoding::HEXLOWER;
+use muster_compat::{BLESS, sample, with_new_field_protobuf, write_once};
 use prost::Message;
 use protox::prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value,
@@ -28,7 +30,8 @@ fn again<T: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Ve
 fn pool() -> DescriptorPool {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
     let mut compiler = protox::Compiler::new([root]).unwrap();
-    for name in ["hello", "node", "operator"] {
+    for entry in fs::read_dir(Path::new(root).join("muster")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
         compiler.open_file(format!("muster/{name}/v1/{name}.proto")).unwrap();
     }
     compiler.descriptor_pool()
@@ -90,16 +93,18 @@ fn samples(message: &MessageDescriptor) -> Vec<(String, DynamicMessage)> {
     let mut samples = vec![(message.full_name().to_owned(), filled(message, DEPTH, None))];
     for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
         for field in oneof.fields().skip(1) {
-            let name = format!("{}.{}", message.full_name(), field.name());
+            let name = format!("{}/{}", message.full_name(), field.name());
             samples.push((name, filled(message, DEPTH, Some(&field))));
         }
     }
     samples
 }
 
+/// Every sample in the folder is read; the last one of each message is what this version writes. A
+/// message that gains a field gains a line.
 #[test]
 fn messages_are_read_as_they_were_written() {
-    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    let mut files: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for message in pool().all_messages() {
         let package = message.package_name().to_owned();
         if !package.starts_with("muster.") || message.parent_message().is_some() {
@@ -110,14 +115,29 @@ fn messages_are_read_as_they_were_written() {
             let read = reencode(message.full_name(), &bytes);
             let read = DynamicMessage::decode(message.clone(), &*read).unwrap();
             assert_eq!(read, sample, "{name}");
-            let file = files.entry(package.clone()).or_default();
-            write!(file, "{name} ").unwrap();
-            bytes.iter().for_each(|byte| write!(file, "{byte:02x}").unwrap());
-            file.push('\n');
+            files.entry(package.clone()).or_default().insert(name, HEXLOWER.encode(&bytes));
         }
     }
-    assert!(files.len() >= 3, "{files:?}");
-    for (package, samples) in files {
-        check(&format!("messages/{package}.txt"), samples.as_bytes());
+    assert_eq!(files.len(), 4, "packages");
+    for (package, written) in files {
+        let file = format!("messages/{package}.txt");
+        let lines = |(name, bytes): (&String, &String)| format!("{name} {bytes}\n");
+        let all: String = written.iter().map(lines).collect();
+        if std::env::var_os(BLESS).is_some() {
+            write_once(&file, all.as_bytes());
+        }
+        let samples = String::from_utf8(sample(&file)).unwrap();
+        let mut newest = BTreeMap::new();
+        for line in samples.lines() {
+            let (name, hex) = line.split_once(' ').unwrap();
+            let bytes = HEXLOWER.decode(hex.as_bytes()).unwrap();
+            let message = name.rsplit_once('/').map_or(name, |(message, _)| message);
+            reencode(message, &bytes);
+            newest.insert(name.to_owned(), hex.to_owned());
+        }
+        for (name, hex) in &written {
+            let line = format!("{name} {hex}");
+            assert_eq!(newest.get(name), Some(hex), "append to samples/{file}:\n{line}\n");
+        }
     }
 }

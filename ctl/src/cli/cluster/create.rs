@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::Args;
 use muster_messages::operator::member::State;
 use muster_types::error::chain;
-use muster_types::format::Format;
 use muster_types::{DEFAULT_PORT, NodeName, Role};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -113,7 +112,7 @@ impl Create {
             .map(|node| format!("{}:{DEFAULT_PORT}", node.address))
             .collect();
         let record = ClusterRecord {
-            format: Format,
+            format: crate::local::RECORD_FORMAT,
             name: name.to_owned(),
             block: block.to_string(),
             nodes,

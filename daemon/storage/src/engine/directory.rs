@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_files::PRIVATE_MODE;
-use muster_types::format::{FormatHeader, NewerFormat};
+use muster_types::format::{self, NewerFormat, RecordError};
 use muster_types::{ClusterId, NodeId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use super::high_water_mark::HighWaterMark;
 use super::store::{Engine, Store};
 use crate::error::{REINITIALISE, StoreError, io_error};
 
-/// Format version of store and snapshots that this build reads and writes.
+/// Format of the store that this build writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
 
 /// Node and cluster that a store belongs to. A store is never used for another.
@@ -167,13 +167,15 @@ fn check_header(dir: &Path, identity: &StoreIdentity, engine: Engine) -> Result<
         }
         Err(e) => return Err(io_error("read", &path)(e).into()),
     };
-    let invalid =
-        |e: serde_json::Error| DirectoryError::Invalid { path: path.clone(), why: e.to_string() };
-    let FormatHeader { format } = serde_json::from_slice(&text).map_err(invalid)?;
-    if let Err(newer) = NewerFormat::check(format, FORMAT) {
-        return Err(DirectoryError::Newer { path, newer }.into());
-    }
-    let header: Header = serde_json::from_slice(&text).map_err(invalid)?;
+    let parsed =
+        format::parse(FORMAT, || serde_json::from_slice(&text), || serde_json::from_slice(&text));
+    let header: Header = match parsed {
+        Ok(header) => header,
+        Err(RecordError::Newer(newer)) => return Err(DirectoryError::Newer { path, newer }.into()),
+        Err(RecordError::Malformed(error)) => {
+            return Err(DirectoryError::Invalid { path, why: error.to_string() }.into());
+        }
+    };
     if header.cluster != identity.cluster {
         let (found, wanted) = (header.cluster, identity.cluster);
         return Err(DirectoryError::OtherCluster { path, found, wanted }.into());

@@ -107,10 +107,9 @@ fn parse_part(index: u64, value: &[u8]) -> Result<(u16, &[u8]), DecodeError> {
         [FORMAT, high, low, part @ ..] if (*high, *low) != (0, 0) => {
             Ok((u16::from_be_bytes([*high, *low]), part))
         }
-        [format, ..] if *format > FORMAT => Err(DecodeError::Newer {
-            what: format!("log entry {index}"),
-            newer: NewerFormat { found: u32::from(*format), supported: u32::from(FORMAT) },
-        }),
+        [format, ..] if let Err(newer) = NewerFormat::check(*format, FORMAT) => {
+            Err(DecodeError::Newer { what: format!("log entry {index}"), newer })
+        }
         _ => Err(format!("log entry {index} has an invalid header").into()),
     }
 }

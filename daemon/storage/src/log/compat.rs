@@ -9,7 +9,7 @@ use muster_types::{NodeId, UnixMillis};
 use openraft::{CommittedLeaderId, EntryPayload, LogId, Membership, Vote};
 
 use super::codec::{decode, encode};
-use crate::codec::{DecodeError, pack, unpack};
+use crate::codec::{DecodeError, pack_record, unpack_record};
 use crate::engine::{Change, KeyValue};
 use crate::types::TypeConfig;
 
@@ -81,15 +81,35 @@ fn votes_and_positions_are_read_as_they_were_written() {
     for (name, vote) in
         [("granted", Vote::new(4, node(2))), ("led", Vote::new_committed(4, node(2)))]
     {
-        let bytes = check(&format!("storage/vote-{name}.hex"), &pack(&vote).unwrap());
-        assert_eq!(unpack::<Vote<NodeId>>(&bytes).unwrap(), vote);
-        let extended = with_new_fields_msgpack(&bytes, &[]);
-        assert_eq!(unpack::<Vote<NodeId>>(&extended).unwrap(), vote);
+        let bytes = check(&format!("storage/vote-{name}.hex"), &pack_record(&vote).unwrap());
+        for bytes in [extended(&bytes), bytes] {
+            assert_eq!(unpack_record::<Vote<NodeId>>("vote", &bytes).unwrap(), vote);
+        }
     }
     for (name, position) in [("some", Some(log_id(9))), ("none", None)] {
-        let bytes = check(&format!("storage/committed-{name}.hex"), &pack(&position).unwrap());
-        assert_eq!(unpack::<Option<LogId<NodeId>>>(&bytes).unwrap(), position);
-        let extended = with_new_fields_msgpack(&bytes, &[]);
-        assert_eq!(unpack::<Option<LogId<NodeId>>>(&extended).unwrap(), position);
+        let bytes =
+            check(&format!("storage/committed-{name}.hex"), &pack_record(&position).unwrap());
+        for bytes in [extended(&bytes), bytes] {
+            let read: Option<LogId<NodeId>> = unpack_record("committed", &bytes).unwrap();
+            assert_eq!(read, position);
+        }
+    }
+}
+
+/// A record with fields that this version does not know.
+fn extended(record: &[u8]) -> Vec<u8> {
+    [&record[..1], &with_new_fields_msgpack(&record[1..], &[])].concat()
+}
+
+#[test]
+fn a_vote_of_a_newer_format_is_not_damage() {
+    let mut bytes = pack_record(&Vote::new(4, node(2))).unwrap();
+    bytes[0] = 2;
+    let error = unpack_record::<Vote<NodeId>>("vote", &bytes).unwrap_err();
+    let newer = NewerFormat { found: 2, supported: 1 };
+    assert_eq!(error, DecodeError::Newer { what: "vote".to_owned(), newer });
+    for invalid in [&[][..], &[0, 0x80]] {
+        let error = unpack_record::<Vote<NodeId>>("vote", invalid).unwrap_err();
+        assert!(matches!(error, DecodeError::Malformed(_)), "{error}");
     }
 }

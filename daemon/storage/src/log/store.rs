@@ -17,7 +17,7 @@ use super::cache::LogCache;
 use super::codec;
 use super::memory::{InMemoryLog, SharedLog};
 use super::reader::{LogInner, LogReader};
-use crate::codec::{pack, unpack};
+use crate::codec::{pack_record, unpack_record};
 use crate::durable_index::DurableWatch;
 use crate::engine::directory::StoreDirectory;
 use crate::engine::{Change, DiskStall, Table, Writer};
@@ -382,13 +382,12 @@ where
 }
 
 fn put<T: Serialize>(key: &[u8], value: &T) -> Result<Change, StoreError> {
-    let value = pack(value).map_err(StoreError::Stopped)?;
+    let value = pack_record(value).map_err(StoreError::Stopped)?;
     Ok(Change::Put { table: Table::Meta, key: key.to_vec(), value })
 }
 
 fn read<T: DeserializeOwned>(writer: &Writer, key: &[u8]) -> Result<Option<T>, StoreError> {
     let Some(bytes) = writer.get(Table::Meta, key)? else { return Ok(None) };
-    unpack(&bytes)
-        .map(Some)
-        .map_err(|why| writer.corrupt(format!("cannot decode {}: {why}", key.escape_ascii())))
+    let what = format!("the record {}", key.escape_ascii());
+    unpack_record(&what, &bytes).map(Some).map_err(|error| writer.undecodable(error))
 }

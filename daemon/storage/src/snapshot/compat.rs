@@ -111,3 +111,15 @@ fn a_snapshot_of_a_newer_format_is_left_as_it_is() {
     assert_newer(directory.path());
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
 }
+
+/// A newer version may have raised the limit.
+#[test]
+fn a_snapshot_above_the_limit_is_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = path(directory.path());
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(512 << 20).unwrap();
+    let error = open(directory.path()).unwrap_err();
+    assert!(matches!(error, StoreError::SnapshotTooLarge { .. }), "{error}");
+    assert!(path.exists());
+}

@@ -51,8 +51,9 @@ pub(super) fn write(path: &Path, header: &[u8], body: &[u8]) -> Result<(), Store
 pub(super) fn read(path: &Path) -> Result<SnapshotFile, StoreError> {
     let corrupt = |why: &str| StoreError::Corrupt { path: path.to_owned(), why: why.to_owned() };
     let length = fs::metadata(path).map_err(io_error("inspect", path))?.len();
-    if length > (MAX_SNAPSHOT + MAX_HEADER) as u64 {
-        return Err(corrupt("the file exceeds the size limit"));
+    let limit = MAX_SNAPSHOT + MAX_HEADER;
+    if length > limit as u64 {
+        return Err(StoreError::SnapshotTooLarge { path: path.to_owned(), limit });
     }
     let bytes = Bytes::from(fs::read(path).map_err(io_error("read", path))?);
     if bytes.len() < FIXED_LENGTH + CHECKSUM_LENGTH || bytes[..MAGIC.len()] != MAGIC[..] {

@@ -85,7 +85,9 @@ impl SnapshotStore {
                     damage = Some(StoreError::Corrupt { path, why });
                 }
                 // The newer version may be able to use what this one takes for damage.
-                Err(error @ StoreError::Newer { .. }) => return Err(error),
+                Err(error @ (StoreError::Newer { .. } | StoreError::SnapshotTooLarge { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => return Err(damage.unwrap_or(error)),
             }
         }

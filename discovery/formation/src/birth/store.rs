@@ -49,6 +49,12 @@ pub enum StoreError {
     Corrupt { path: PathBuf, why: String },
     #[error("read birth record {}", path.display())]
     Newer { path: PathBuf, source: NewerFormat },
+    #[error(
+        "birth record {} is larger than {MAX_BYTES} bytes; if a newer Muster wrote it, start that \
+         version",
+        path.display()
+    )]
+    TooLarge { path: PathBuf },
     #[error("certificate in birth record {} is invalid", path.display())]
     Certificate { path: PathBuf, source: CertificateError },
     #[error("{what} birth record {}", path.display())]
@@ -64,7 +70,7 @@ impl StoreError {
             | Self::WrongNode { .. }
             | Self::Corrupt { .. }
             | Self::Certificate { .. } => true,
-            Self::Newer { .. } | Self::Io { .. } => false,
+            Self::Newer { .. } | Self::TooLarge { .. } | Self::Io { .. } => false,
         }
     }
 }
@@ -166,7 +172,7 @@ impl PromiseStore {
         let corrupt =
             |why: &str| StoreError::Corrupt { path: self.path.clone(), why: why.to_owned() };
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(corrupt("too long"));
+            return Err(StoreError::TooLarge { path: self.path.clone() });
         }
         let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM>() else {
             return Err(corrupt("too short"));

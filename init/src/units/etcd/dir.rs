@@ -22,7 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use muster_types::etcd::EtcdGeneration;
-use muster_types::format::{FormatHeader, NewerFormat};
+use muster_types::format::{self, NewerFormat, RecordError};
 
 use super::start_record::{FORMAT, StartRecord};
 use muster_files::{PRIVATE_MODE, WriteError};
@@ -56,6 +56,11 @@ pub enum EtcdDirError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is corrupt: {reason}; remove the member and let it join again", path.display())]
     Corrupt { path: PathBuf, reason: String },
+    #[error(
+        "{} is larger than {MAX_RECORD} bytes; if a newer Muster wrote it, start that version",
+        path.display()
+    )]
+    TooLarge { path: PathBuf },
     #[error("{} was {newer}", path.display())]
     Newer { path: PathBuf, newer: NewerFormat },
     #[error(transparent)]
@@ -126,7 +131,7 @@ impl EtcdDir {
         let corrupt = |reason: String| EtcdDirError::Corrupt { path: path.clone(), reason };
         match path.metadata() {
             Ok(meta) if meta.len() > MAX_RECORD => {
-                return Err(corrupt(format!("{} bytes", meta.len())));
+                return Err(EtcdDirError::TooLarge { path: path.clone() });
             }
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -134,12 +139,12 @@ impl EtcdDir {
         }
         let bytes =
             fs::read(&path).map_err(|source| EtcdDirError::Read { path: path.clone(), source })?;
-        let FormatHeader { format } =
-            serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
-        if let Err(newer) = NewerFormat::check(format, FORMAT) {
-            return Err(EtcdDirError::Newer { path, newer });
-        }
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| corrupt(e.to_string()))
+        let (header, record) =
+            (|| serde_json::from_slice(&bytes), || serde_json::from_slice(&bytes));
+        format::parse(FORMAT, header, record).map(Some).map_err(|error| match error {
+            RecordError::Newer(newer) => EtcdDirError::Newer { path: path.clone(), newer },
+            RecordError::Malformed(error) => corrupt(error.to_string()),
+        })
     }
 
     pub(super) fn write(

@@ -2,7 +2,7 @@
 //! the other sections.
 
 use super::super::field::Patchable::Never;
-use super::super::field::{Changes, Disturbs, Entry, Field, MappingList, Patchable};
+use super::super::field::{Disturbs, Entry, Field, MappingList, PatchMapping, Patchable};
 use super::super::kind;
 use super::super::limits::MAX_PATCHES;
 use super::super::pattern::Pattern;
@@ -31,7 +31,7 @@ table! {
         .disturbs(Disturbs::Nothing)
         .doc("Role of the nodes.");
 
-    PATCH: Changes = Field::changes("patches[].patch")
+    PATCH: PatchMapping = Field::changes("patches[].patch")
         .patchable(NO_PATCH_IN_PATCH)
         .disturbs(Disturbs::Nothing)
         .doc("New values of fields.")
