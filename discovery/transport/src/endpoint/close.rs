@@ -7,7 +7,7 @@ use quinn::{ConnectionError, VarInt};
 use tonic::Status;
 
 /// Reason for which this side closed a connection, as the QUIC application error code. No text is
-/// sent with it, so that an unauthenticated peer learns nothing.
+/// sent with it, so that an unauthenticated peer gets no reason and no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum CloseCode {
