@@ -84,7 +84,7 @@ impl BirthDriver {
     }
 }
 
-/// Name of a record in fail points.
+/// Name of a record in fail points; `free` is an uncommitted one.
 fn stage(record: &BirthRecord) -> &'static str {
     match &record.commitment {
         Commitment::None => "free",

@@ -5,8 +5,8 @@
 //! machine that never returns is one that receives no further message. A machine may crash before,
 //! during and after the handling of any event: it keeps its durable state, and its sent messages
 //! stay sent. A machine may be wiped and return as another one, with an identity without promises.
-//! Any machine may propose any set at any time while it is free; the proposal policy is not trusted
-//! here.
+//! Any machine may propose any set at any time while it is uncommitted; the proposal policy is not
+//! trusted here.
 
 mod drain;
 mod mutants;
