@@ -51,7 +51,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Runs until `signal`, a fatal error or an unexpected task exit. Then stops in order.
+    /// Runs until `signal`, a fatal error or an unexpected task exit. Then stops cleanly.
     pub async fn run(mut self, signal: impl Future<Output = ()>) -> Result<(), Fatal> {
         let outcome = tokio::select! {
             () = signal => Ok(()),
