@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::convert;
 use crate::fatal::REINITIALISE;
 
-/// Maximum size of the file in bytes: 10 000 members and some certificates.
+/// Maximum size of the file in bytes: 10,000 members and some certificates.
 const MAX_FILE: u64 = 8 << 20;
 
 /// Format of the file that this build writes, and the newest it reads.

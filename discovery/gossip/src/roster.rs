@@ -1,7 +1,7 @@
 //! Members of the directory, each with a small number that stands for its node id within one
 //! process.
 //!
-//! The slot keeps a view of 10 000 members small and never leaves the process. A slot is never
+//! The slot keeps a view of 10,000 members small and never leaves the process. A slot is never
 //! reused, so a timer about a removed member cannot hit another one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -164,7 +164,7 @@ impl Simulation {
 
     /// Starts all members with all contacts already made. Their timers are spread over `span`, such
     /// as a probe period. (Takes time with the cube of the members, on all processors: half a
-    /// second for 1000, minutes for 10 000, optimised.)
+    /// second for 1,000, minutes for 10,000, optimised.)
     pub fn start_with_contacts(&mut self, span: Duration) {
         let (settings, roster) = (&self.settings, &self.roster);
         let starts: Vec<_> = self

@@ -111,7 +111,7 @@ impl Config {
     }
 
     /// Settings that must be equal on every founder, keyed by their path in the document. Only
-    /// public values; for the token, its id. At most 20 entries, each below 1024 bytes.
+    /// public values; for the token, its id. At most 20 entries, each below 1,024 bytes.
     pub fn birth_fields(&self) -> BTreeMap<String, String> {
         let Cluster { name, expect, founders, operators } = &self.cluster;
         let mut named: Vec<&str> = founders.iter().map(NodeName::as_str).collect();

@@ -11,7 +11,7 @@ pub const MAX_FOUNDERS: usize = 7;
 /// Addresses of one node, in a message, a proposal, the registry or a certificate.
 pub const MAX_ADDRESSES: usize = 16;
 
-/// Addresses of one node in gossip's metadata. Smaller, because a datagram of 1150 bytes must also
+/// Addresses of one node in gossip's metadata. Smaller, because a datagram of 1,150 bytes must also
 /// hold other members' news; the first ones are the preferred ones.
 pub const MAX_GOSSIP_ADDRESSES: usize = 8;
 

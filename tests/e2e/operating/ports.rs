@@ -14,7 +14,7 @@ use muster_types::DEFAULT_PORT;
 /// Time for which the connection holds the port.
 const HELD: Duration = Duration::from_secs(4);
 
-/// The second command of the README failed in a clean clone, because an outgoing connection had been
+/// The demo of the README failed in a clean clone, because an outgoing connection had been
 /// given port 50000.
 #[test]
 fn a_local_cluster_starts_although_an_outgoing_connection_holds_its_port() {

@@ -84,7 +84,7 @@ impl Target {
         self
     }
 
-    /// Sets the number of new inputs in the short form (default 4000).
+    /// Sets the number of new inputs in the short form (default 4,000).
     #[must_use]
     pub fn tries(mut self, tries: usize) -> Self {
         self.tries = tries;

@@ -32,7 +32,7 @@ const FORMAT: u8 = 1;
 const MAX_BYTES: u64 = 256 << 10;
 
 /// Levels of nested values in a record, unknown ones included; the deepest of this version has a
-/// dozen. The reader recurses, and its own limit of 1024 levels overflows a thread's stack.
+/// dozen. The reader recurses, and its own limit of 1,024 levels overflows a thread's stack.
 const MAX_DEPTH: usize = 64;
 
 /// Bytes of the SHA-256 at the end of the file, over everything before it, in every format.

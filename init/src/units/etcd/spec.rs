@@ -66,7 +66,7 @@ const FOUNDER_START_INTERVAL: Duration = Duration::from_millis(100);
 /// First version with official support for 64-bit Arm; older ones need an environment variable.
 const ARM64_SUPPORTED: Version = Version { major: 3, minor: 5, patch: 0 };
 
-/// Log entries between two of etcd's own snapshots. Until 3.5 its default is 100 000: it keeps all
+/// Log entries between two of etcd's own snapshots. Until 3.5 its default is 100,000: it keeps all
 /// of them in memory and sends them one by one to a learner.
 const SNAPSHOT_COUNT: u32 = 10_000;
 
