@@ -24,7 +24,7 @@ pub(super) struct WatchChannels {
     pub leadership: watch::Receiver<Leadership>,
     /// The stall of the node's store.
     pub stall: DiskStall,
-    /// Read by the watch. True while this node steps down and another is yet to be elected. See
+    /// Read by the watch. True while this node steps down, until another leader is elected. See
     /// [`super::membership`].
     pub stepping_down: watch::Sender<bool>,
 }

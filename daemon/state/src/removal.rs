@@ -44,12 +44,12 @@ pub enum RemovalStep {
     /// Remove the node's member from etcd while it still answers: with two members left, etcd needs
     /// its vote for that. The member of a node that is down is removed later, by the etcd plan.
     RemoveEtcdMember { member_id: EtcdMemberId },
-    /// Elect another leader. A leader that removed its own vote would be needed until the others
-    /// have that change: with two voters, if it dies before, the other one can never be elected.
+    /// Elect another leader. If a leader removes its own vote and dies before the others have the
+    /// change, a two-voter group can elect no leader.
     HandOverLeadership,
-    /// Remove the node from Raft's voters. After the last step no member talks to it any more, and
-    /// where its vote is needed for this one (two voters become one) there would be no leader
-    /// indefinitely.
+    /// Remove the node from Raft's voters. After the last step no member talks to it any more, so
+    /// it must come before; otherwise the group could stay without a leader (two voters become one,
+    /// and this change needs both votes).
     RemoveRaftVoter,
     /// Commit the removal to the registry: the node becomes a tombstone.
     Commit,

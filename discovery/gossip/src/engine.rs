@@ -48,9 +48,9 @@ pub enum Effect {
         /// True if it may be dropped when it needs a new session while several are being set up.
         is_optional: bool,
     },
-    /// A member is now seen.
+    /// A member is alive.
     Up(NodeId),
-    /// A member is no longer seen.
+    /// A member is down.
     Down(NodeId),
 }
 
@@ -59,7 +59,7 @@ pub enum Effect {
 pub struct RejectedDatagrams {
     /// Malformed or too long.
     pub malformed: u64,
-    /// Of a kind or with a message that this version does not know: ignored.
+    /// Unknown kind or SWIM message; ignored.
     pub unknown: u64,
 }
 

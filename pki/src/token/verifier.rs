@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::TokenId;
 use crate::storage::Secret;
 
-/// End of the session that proves.
+/// Side of the session: dialer or listener. Each has its own key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The end that opened the session; it proves first.

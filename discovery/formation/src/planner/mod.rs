@@ -23,7 +23,7 @@ use crate::birth::Founder;
 /// Delay after the start before the first proposal, so that every source has been polled once.
 pub const DISCOVERY_DELAY: Duration = Duration::from_millis(300);
 
-/// The same delay for a node that would found alone, since no other node has to agree.
+/// [`DISCOVERY_DELAY`] of a node that would found alone: longer, since no other node has to agree.
 pub const DISCOVERY_DELAY_ALONE: Duration = Duration::from_millis(1500);
 
 /// Time for which the set of founders must have been stable.

@@ -63,10 +63,11 @@ impl DeadPeerDetector {
         Self { last: first, silent: 0 }
     }
 
-    /// Takes one sample. Returns the number of samples in a row in which the peer owed an answer
-    /// and sent nothing.
+    /// Takes one sample. Returns the number of samples in a row in which a reply was due and
+    /// nothing came.
     ///
-    /// Counts samples, not seconds: a node that was itself starved of CPU must not blame its peers.
+    /// Counts samples, not seconds: a node that was itself starved of CPU must not report its peers
+    /// dead.
     pub(crate) fn sample(&mut self, now: Counters) -> u32 {
         if now.received != self.last.received {
             self.last = now;

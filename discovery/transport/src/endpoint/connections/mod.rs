@@ -419,7 +419,7 @@ mod tests {
         let dials: Vec<_> = ids.iter().map(|id| send_optional(&mut connections, *id)).collect();
         assert_eq!(dials, [true, true, true, true, false, false, false, false]);
         assert!(!send_optional(&mut connections, ids[0]), "already being dialled");
-        // Neither a probe that this node owes nor a call is limited, and neither counts.
+        // Neither a probe of this node nor a call is limited, and neither counts.
         assert!(connections.send_datagram(ids[4], Bytes::new(), &directory, now).is_some());
         assert!(connections.connect(ids[5], &directory, now).is_some());
         assert!(!send_optional(&mut connections, ids[6]));
