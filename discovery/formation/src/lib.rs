@@ -71,7 +71,7 @@ pub enum Formed {
 /// Fatal errors of formation. The node must stop.
 #[derive(Debug, thiserror::Error)]
 pub enum FormationError {
-    #[error("store this node's promises")]
+    #[error("cannot store this node's promises")]
     Store(#[from] StoreError),
 }
 

@@ -46,7 +46,7 @@ struct Contents {
 /// Failures to read the remembered peers.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    #[error("read remembered peers {}", path.display())]
+    #[error("cannot read remembered peers {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not a list of remembered peers", path.display())]
     Parse { path: PathBuf, source: serde_json::Error },
@@ -58,7 +58,7 @@ pub enum ReadError {
 
 /// Failure to write the remembered peers.
 #[derive(Debug, thiserror::Error)]
-#[error("write remembered peers {}", path.display())]
+#[error("cannot write remembered peers {}", path.display())]
 pub struct WriteError {
     path: PathBuf,
     source: io::Error,

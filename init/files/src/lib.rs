@@ -13,7 +13,7 @@ pub const PRIVATE_MODE: u32 = 0o600;
 
 /// A failed write; the old file, if any, is still there.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {}", path.display())]
+#[error("cannot {action} {}", path.display())]
 pub struct WriteError {
     action: &'static str,
     path: PathBuf,

@@ -21,7 +21,7 @@ pub struct Interface {
 
 /// The kernel did not list the addresses.
 #[derive(Debug, thiserror::Error)]
-#[error("list the addresses of this machine")]
+#[error("cannot list the addresses of this machine")]
 pub struct AddressesError(#[source] io::Error);
 
 /// All addresses that `wanted` accepts, sorted and without duplicates.

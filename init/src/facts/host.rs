@@ -55,7 +55,7 @@ impl From<BootId> for String {
 /// A fact that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FactError {
-    #[error("read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("unexpected content in {}: {content}", path.display())]
     Unexpected { path: PathBuf, content: String },

@@ -125,8 +125,9 @@ struct Started {
 
 fn spawn(command: Command, log: LogConfig) -> io::Result<Started> {
     let path = log.path.clone();
-    let log = RotatingFile::open(log)
-        .map_err(|e| io::Error::new(e.kind(), format!("open its log {}: {e}", path.display())))?;
+    let log = RotatingFile::open(log).map_err(|e| {
+        io::Error::new(e.kind(), format!("cannot open its log {}: {e}", path.display()))
+    })?;
     let (output, input) = io::pipe()?;
     let mut process = process::Command::new(command.program);
     process

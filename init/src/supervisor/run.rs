@@ -259,7 +259,7 @@ impl SupervisorTask {
     fn on_spawn_failed(&mut self, error: &io::Error) {
         warn!(unit = self.name, error = %error, "unit start failed");
         let program = self.desired.as_ref().map(|spec| spec.command.program.display().to_string());
-        let problem = format!("start {}: {error}", program.unwrap_or_default());
+        let problem = format!("cannot start {}: {error}", program.unwrap_or_default());
         self.publish.send_modify(|status| status.problem = Some(problem));
         self.step(Event::NotSpawned { jitter: rand::random() });
     }

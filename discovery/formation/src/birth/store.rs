@@ -47,7 +47,7 @@ pub enum StoreError {
     WrongNode { path: PathBuf, found: NodeId },
     #[error("birth record {} is corrupt ({why})", path.display())]
     Corrupt { path: PathBuf, why: String },
-    #[error("read birth record {}", path.display())]
+    #[error("cannot read birth record {}", path.display())]
     Newer { path: PathBuf, source: NewerFormat },
     #[error(
         "birth record {} is larger than {MAX_BYTES} bytes; if a newer Muster wrote it, start that \
@@ -57,7 +57,7 @@ pub enum StoreError {
     TooLarge { path: PathBuf },
     #[error("certificate in birth record {} is invalid", path.display())]
     Certificate { path: PathBuf, source: CertificateError },
-    #[error("{what} birth record {}", path.display())]
+    #[error("cannot {what} birth record {}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
 }
 

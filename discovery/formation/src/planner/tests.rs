@@ -130,7 +130,7 @@ fn an_unknown_address_holds_back_for_its_grace_only() {
     scenario.reaches(&[1, 2], DISCOVERY_DELAY);
     scenario.planner.on_dial_failed(
         address(9),
-        "dial 192.0.2.9:50000: no answer".to_owned(),
+        "cannot dial 192.0.2.9:50000: no answer".to_owned(),
         scenario.start + DISCOVERY_DELAY,
     );
     assert!(scenario.waits(DISCOVERY_DELAY + STABLE_TIME).contains("192.0.2.9"));

@@ -48,7 +48,7 @@ impl SimNetwork {
         let inner = self.0.lock().unwrap();
         let is_cut = inner.cut.contains(&(from, to)) || inner.cut.contains(&(to, from));
         let peer = inner.machines.get(&to).filter(|_| !is_cut).cloned();
-        peer.ok_or_else(|| Unreachable(format!("dial {to}: no answer")))
+        peer.ok_or_else(|| Unreachable(format!("cannot dial {to}: no answer")))
     }
 
     pub(super) fn cut(&self, a: usize, b: usize) {

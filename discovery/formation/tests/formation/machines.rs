@@ -290,7 +290,7 @@ async fn a_node_left_with_a_promise_names_the_peers_that_do_not_answer() {
     lab.kill(2).await;
     let waiting_for = lab.waiting_for(0);
     assert!(waiting_for.contains("to settle the birth of cluster"), "{waiting_for}");
-    assert!(waiting_for.contains("dial 192.0.2.2:50000: no answer"), "{waiting_for}");
+    assert!(waiting_for.contains("cannot dial 192.0.2.2:50000: no answer"), "{waiting_for}");
 }
 
 #[tokio::test(start_paused = true)]

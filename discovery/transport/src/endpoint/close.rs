@@ -115,7 +115,7 @@ impl DisconnectReason {
 
     /// Returns UNAUTHENTICATED when the peer rejected this node, UNAVAILABLE otherwise.
     pub(crate) fn status(&self, target: impl fmt::Display) -> Status {
-        let text = format!("call {target}: {}", self.why);
+        let text = format!("cannot call {target}: {}", self.why);
         if self.is_rejection { Status::unauthenticated(text) } else { Status::unavailable(text) }
     }
 }

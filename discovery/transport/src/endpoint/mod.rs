@@ -79,7 +79,7 @@ pub enum BindError {
         "UDP {0} is in use by another musterd or another program; stop it or choose another port"
     )]
     InUse(SocketAddr),
-    #[error("bind UDP {address}")]
+    #[error("cannot bind UDP {address}")]
     Socket { address: SocketAddr, source: io::Error },
 }
 

@@ -31,7 +31,7 @@ pub enum ProveError {
     /// it nothing more.
     #[error("{remote} does not hold the token {token}; possible man-in-the-middle")]
     Impostor { remote: SocketAddr, token: TokenId },
-    #[error("prove the token {token} to {remote}: {}", sanitize(status.message()))]
+    #[error("cannot prove the token {token} to {remote}: {}", sanitize(status.message()))]
     Failed { remote: SocketAddr, token: TokenId, status: Box<Status> },
 }
 

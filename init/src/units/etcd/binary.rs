@@ -104,7 +104,7 @@ pub enum LocateError {
     Missing { program: &'static str, package: &'static str },
     #[error("{} is not an executable file (machine.etcd.binary)", path.display())]
     NotExecutable { path: PathBuf },
-    #[error("run {} to learn its version", path.display())]
+    #[error("cannot run {} to learn its version", path.display())]
     Run { path: PathBuf, source: io::Error },
     #[error("{} did not print its version within {VERSION_TIMEOUT:?}", path.display())]
     VersionTimeout { path: PathBuf },

@@ -52,7 +52,7 @@ pub enum GenerationState {
 /// The unit's directory could not be read or written, or a start record is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum EtcdDirError {
-    #[error("read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is corrupt: {reason}; remove the member and let it join again", path.display())]
     Corrupt { path: PathBuf, reason: String },

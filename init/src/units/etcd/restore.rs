@@ -50,13 +50,13 @@ pub enum RestoreError {
     DataExists { path: PathBuf },
     #[error("no restore tool found")]
     Locate(#[from] LocateError),
-    #[error("run {}", tool.display())]
+    #[error("cannot run {}", tool.display())]
     Run { tool: PathBuf, source: io::Error },
     #[error("{} timed out after {RESTORE_TIMEOUT:?}", tool.display())]
     TimedOut { tool: PathBuf },
     #[error("{} failed: {printed}", tool.display())]
     Failed { tool: PathBuf, printed: String },
-    #[error("remove {}", path.display())]
+    #[error("cannot remove {}", path.display())]
     Remove { path: PathBuf, source: io::Error },
     #[error("cannot use etcd's directory")]
     EtcdDir(#[from] EtcdDirError),

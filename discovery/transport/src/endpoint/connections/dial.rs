@@ -25,12 +25,12 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub enum DialError {
     #[error("no address of the peer is known")]
     NoAddress,
-    #[error("dial {address}: {why}")]
+    #[error("cannot dial {address}: {why}")]
     Failed { address: SocketAddr, why: String },
     /// The peer answered and rejected this node.
-    #[error("dial {address}: {why}")]
+    #[error("cannot dial {address}: {why}")]
     Rejected { address: SocketAddr, why: String },
-    #[error("dial {}: no answer within {} ms; check that the node runs and that UDP reaches it",
+    #[error("cannot dial {}: no answer within {} ms; check that the node runs and that UDP reaches it",
         list(addresses), waited.as_millis())]
     NoAnswer { addresses: Vec<SocketAddr>, waited: Duration },
 }

@@ -25,7 +25,9 @@ impl Deadline {
         let Some(timeout) = self.0 else { return answer.await };
         tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
             let waited = timeout.as_millis();
-            Err(Status::deadline_exceeded(format!("call {target}: no answer in {waited} ms")))
+            Err(Status::deadline_exceeded(format!(
+                "cannot call {target}: no answer in {waited} ms"
+            )))
         })
     }
 }

@@ -165,7 +165,7 @@ pub async fn save(member: &MemberClient, path: &Path) -> Result<VerifiedSnapshot
 /// Reason why a file is no valid snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    #[error("read snapshot {}", path.display())]
+    #[error("cannot read snapshot {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("snapshot {} is invalid", path.display())]
     Invalid { path: PathBuf, source: SnapshotError },
