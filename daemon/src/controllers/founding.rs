@@ -94,7 +94,7 @@ pub async fn run(founding: Founding, group: Group, stop: CancellationToken) {
             None => return,
             Some(command) if group.is_leader() => match group.propose(command).await {
                 Ok(outcome) => info!(?outcome, "founding step committed"),
-                Err(error) => warn!(%error, "founding step not committed"),
+                Err(error) => warn!(%error, "founding step not committed; retrying"),
             },
             Some(_) => {}
         }

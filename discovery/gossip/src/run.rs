@@ -212,8 +212,8 @@ impl<D: DatagramTransport> GossipTask<D> {
                 Effect::Send { to, datagram, is_optional: true } => {
                     self.params.datagrams.send_optional(to, datagram);
                 }
-                Effect::Up(id) => info!(peer = %id.short(), "member is seen"),
-                Effect::Down(id) => info!(peer = %id.short(), "member is no longer seen"),
+                Effect::Up(id) => info!(peer = %id.short(), "member alive"),
+                Effect::Down(id) => info!(peer = %id.short(), "member down"),
             }
         }
     }

@@ -236,7 +236,7 @@ impl LinkState {
             .take(MAX_HINTS_PER_SOURCE)
             .collect();
         self.foreign.remove(&name);
-        debug!(name, ?addresses, "node on this link");
+        debug!(name, ?addresses, "mDNS peer found");
         self.instances.insert(name, addresses.clone()) != Some(addresses)
     }
 

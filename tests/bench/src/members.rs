@@ -32,13 +32,13 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     serf(bench)
 }
 
-/// Parses `… INFO member is seen peer=abc` in the log of `musterd`.
+/// Parses `… INFO member alive peer=abc` in the log of `musterd`.
 pub(super) fn read(line: &str) -> Option<MemberEvent> {
     let (text, peer) = line.split_once(" peer=")?;
     let peer = peer.split(' ').next()?.to_owned();
-    if text.ends_with("member is seen") {
+    if text.ends_with("member alive") {
         Some(MemberEvent::Seen(peer))
-    } else if text.ends_with("member is no longer seen") {
+    } else if text.ends_with("member down") {
         Some(MemberEvent::Gone(peer))
     } else {
         None
@@ -226,9 +226,9 @@ mod tests {
     #[test]
     fn sights_of_musterd_are_read() {
         let line =
-            |what: &str| format!("2026-01-02T03:04:05.6Z  INFO member is {what} peer=0a1b2c3d4e");
-        assert_eq!(read(&line("seen")), Some(MemberEvent::Seen("0a1b2c3d4e".to_owned())));
-        assert_eq!(read(&line("no longer seen")), Some(MemberEvent::Gone("0a1b2c3d4e".to_owned())));
+            |what: &str| format!("2026-01-02T03:04:05.6Z  INFO member {what} peer=0a1b2c3d4e");
+        assert_eq!(read(&line("alive")), Some(MemberEvent::Seen("0a1b2c3d4e".to_owned())));
+        assert_eq!(read(&line("down")), Some(MemberEvent::Gone("0a1b2c3d4e".to_owned())));
         assert_eq!(read("2026 INFO Raft peer is reachable again peer=0a1b2c3d4e"), None);
     }
 }

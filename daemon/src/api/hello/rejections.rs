@@ -83,7 +83,10 @@ pub async fn audit(
             skipped += 1;
             continue;
         }
-        warn!(remote = %rejection.remote, claimed_identity, why = %rejection.reason, skipped, "peer rejected");
+        warn!(
+            remote = %rejection.remote, claimed_identity, reason = %rejection.reason, skipped,
+            "peer rejected"
+        );
         let Some(group) = group else { continue };
         let also = match skipped {
             0 => String::new(),

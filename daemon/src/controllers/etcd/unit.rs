@@ -90,7 +90,7 @@ impl EtcdUnitController {
             let problem = match self.reconcile(&state, &mut leaves, &mut last_spec).await {
                 Ok(()) => None,
                 Err(problem) => {
-                    warn!(problem, "etcd does not match its assignment");
+                    warn!(reason = problem, "etcd does not match its assignment");
                     Some(problem)
                 }
             };

@@ -235,7 +235,7 @@ impl<A: SessionAuthorizer> SessionManager<A> {
     fn on_task_end(&mut self, outcome: Result<TaskOutput<A>, JoinError>) {
         match outcome {
             Ok(TaskOutput::HandshakeDone { from, outcome: Err(why), .. }) => {
-                tracing::debug!(%from, why, "handshake failed");
+                tracing::debug!(%from, error = why, "handshake failed");
             }
             Ok(TaskOutput::HandshakeDone { permit, outcome: Ok(handshake), .. }) => {
                 match handshake.alpn {
@@ -366,7 +366,7 @@ impl<A: SessionAuthorizer> SessionManager<A> {
     /// Removes an ended session. Returns its peer.
     fn end_session(&mut self, id: SessionId, why: &DisconnectReason) -> Option<NodeId> {
         let SessionEntry { peer, .. } = self.sessions.remove(&id)?;
-        tracing::debug!(peer = %peer.short(), %why, "session ended");
+        tracing::debug!(peer = %peer.short(), reason = %why, "session ended");
         Some(peer)
     }
 

@@ -39,7 +39,7 @@ struct RedactedSession(Box<dyn Session>);
 
 fn redact(mut error: TransportError) -> TransportError {
     let why = std::mem::take(&mut error.reason);
-    tracing::debug!(why, "handshake rejected");
+    tracing::debug!(reason = why, "handshake rejected");
     error
 }
 
