@@ -1,6 +1,6 @@
 //! Defects that the search must find, each for its own reason. Without the defect the same search
-//! finds nothing, and with it the result shows the mark of that defect. Also the two limits of the
-//! protocol's guarantees, shown to be limits.
+//! finds nothing, and with it the result shows the mark of that defect. Also two tests of the
+//! protocol's limits: each goes one step beyond a limit and must split.
 
 #![expect(clippy::print_stdout, reason = "the traces are part of the result")]
 
