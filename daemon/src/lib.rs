@@ -20,6 +20,7 @@ pub mod raft;
 pub mod restore;
 pub mod state_dir;
 pub mod status;
+pub mod stderr;
 pub mod tasks;
 pub mod throttle;
 pub mod trust_store;
