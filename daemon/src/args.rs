@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 use muster_types::NodeName;
 
@@ -11,11 +12,16 @@ use muster_types::NodeName;
 #[command(name = "musterd", version = muster_types::VERSION)]
 pub struct Args {
     /// The configuration file, the same on every node
-    #[arg(long, value_name = "FILE", default_value = "/etc/muster/node.yaml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = absolute_path(),
+        default_value = "/etc/muster/node.yaml"
+    )]
     pub config: PathBuf,
     /// Directory for this node's identity, Raft log and etcd data [default: machine.stateDir of the
     /// configuration, else /var/lib/muster]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub state_dir: Option<PathBuf>,
     /// This node's name [default: the host name up to its first dot]
     #[arg(long, value_name = "NAME")]
@@ -25,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "IP")]
     pub address: Option<IpAddr>,
     /// Restore this etcd snapshot when the cluster is born; give the same file on every founder
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = absolute_path())]
     pub restore_etcd: Option<PathBuf>,
     /// Check the configuration and this machine, change nothing, and exit
     #[arg(long)]
@@ -42,4 +48,31 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line
     Json,
+}
+
+/// Parses a path and makes it absolute. etcd runs in another directory and gets paths below the state
+/// directory, so a relative one would name another file there.
+fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(std::path::absolute)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// With a relative state directory etcd never started, and `--check` reported no problem.
+    #[test]
+    fn every_path_is_absolute() {
+        let args = ["musterd", "--config", "a", "--state-dir", "./b/c", "--restore-etcd", "../d"];
+        let args = Args::try_parse_from(args).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(args.config, here.join("a"));
+        assert_eq!(args.state_dir, Some(here.join("b/c")));
+        assert_eq!(args.restore_etcd, Some(here.join("../d")));
+        let args = Args::try_parse_from(["musterd", "--state-dir", "/s"]).unwrap();
+        assert_eq!(args.state_dir.as_deref(), Some(Path::new("/s")));
+        assert!(Args::try_parse_from(["musterd", "--state-dir", ""]).is_err());
+    }
 }

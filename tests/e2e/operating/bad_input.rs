@@ -301,6 +301,19 @@ fn the_state_directory_of_the_configuration_counts_unless_another_is_given() -> 
     within(&mut overridden, Duration::from_secs(20))?.success().map(drop)
 }
 
+/// etcd runs in another directory, so it looked for its certificates elsewhere and never started.
+#[test]
+fn a_relative_state_directory_is_that_of_the_current_directory() -> Result<()> {
+    let machine = LoopbackMachine::new()?;
+    let mut musterd = Command::new(binary("musterd")?);
+    musterd.current_dir(machine.path("")).args(["--config", "node.yaml", "--state-dir", "state"]);
+    musterd.args(["--name", "cp-1", "--address", &machine.address().to_string()]);
+    let healthy = || machine.ctl(&["health"])?.success().map(drop);
+    RunningNode::start_with(&machine, musterd, healthy)?.stop()?;
+    ensure!(machine.state().join("membership.json").exists(), "the state is elsewhere");
+    Ok(())
+}
+
 fn running(machine: &LoopbackMachine) -> Result<RunningNode> {
     RunningNode::start(machine, || machine.ctl(&["health"])?.success().map(drop))
 }
