@@ -118,7 +118,7 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     });
     let hello_handler = HelloService {
         node_status: Arc::clone(&node_status),
-        token: prepared.token.clone(),
+        token: prepared.token.token.clone(),
         formation: formation.clone(),
         trust: trust_store.trust(),
         birth_fields: prepared.birth_fields(),
@@ -187,7 +187,7 @@ fn sources(
         let addresses = addresses.clone();
         mdns::Settings {
             me: identity.node_id(),
-            token_id: token.id().to_string(),
+            token_id: token.id.to_string(),
             address_filter: Arc::new(move |ip| !ip.is_loopback() && addresses.includes(ip)),
         }
     });
@@ -232,14 +232,15 @@ fn formation(
         name: config.name.clone(),
         role: config.role,
         addresses: status.reader().addresses(),
-        token_id: prepared.token.id().to_string(),
+        token_id: prepared.token.id.to_string(),
         expect: usize::from(config.cluster.expect),
         founders: config.cluster.founders.clone(),
         birth_fields: prepared.birth_fields(),
         hook,
     };
     let store = prepared.promises.store.clone();
-    let network = muster_formation::QuicNetwork::new(endpoint.clone(), prepared.token.clone());
+    let network =
+        muster_formation::QuicNetwork::new(endpoint.clone(), prepared.token.token.clone());
     muster_formation::prepare(settings, store, network, sources.hints())
         .map_err(|error| Fatal::start("read this node's promises", error))
 }

@@ -86,7 +86,10 @@ impl From<TokenId> for String {
 /// Error of parsing a [`Token`]. No variant contains a character of the secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    #[error("a token is written `id.secret`, with one dot; make one with `musterctl init`")]
+    #[error(
+        "a token is written `id.secret`, with one dot; make one with `musterctl init`, or for a running \
+         cluster with `musterctl token create`"
+    )]
     Format,
     #[error(
         "the token's secret has {found} characters, so less than 128 bits: it can be guessed from \

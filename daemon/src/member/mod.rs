@@ -98,8 +98,12 @@ impl MemberRuntime {
             Some(Formed::Born(certificate)) => {
                 let founders = certificate.founders().iter();
                 let voters = founders.map(muster_formation::birth::Founder::id).collect();
-                let founding =
-                    Founding::new(&certificate, &prepared.config, &prepared.token, prepared.digest);
+                let founding = Founding::new(
+                    &certificate,
+                    &prepared.config,
+                    &prepared.token.token,
+                    prepared.digest,
+                );
                 let born = || Membership::from_birth(&certificate, &prepared.config.cluster.name);
                 let known = prepared.membership.clone();
                 let membership = known
@@ -108,8 +112,9 @@ impl MemberRuntime {
                 Ok((JoinedAs::Founder(Box::new(Founder { founding, voters })), membership))
             }
             Some(Formed::Joined(answer)) => {
-                let membership = Membership::from_admission(&answer, prepared.config.role)
+                let mut membership = Membership::from_admission(&answer, prepared.config.role)
                     .map_err(|error| Fatal::start("accept the admission", error))?;
+                membership.token_id = Some(prepared.token.id.clone());
                 Ok((JoinedAs::Joiner, membership))
             }
         }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use muster_formation::birth;
 use muster_messages::hello::Admitted;
+use muster_pki::token::TokenId;
 use muster_pki::{CertificateDer, identity};
 use muster_transport::endpoint::{Directory, Peer};
 use muster_types::format::{self, NewerFormat, RecordError};
@@ -39,6 +40,10 @@ pub struct Membership {
     pub cluster_id: ClusterId,
     pub cluster_name: String,
     pub role: Role,
+    /// Id of the token of this node's configuration, for a start without it. Nodes announce it on the
+    /// link, where it distinguishes clusters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<TokenId>,
     /// Node certificate chain, DER in base64. Empty until the cluster has an authority.
     chain: Vec<Base64>,
     authorities: Vec<Base64>,
@@ -112,6 +117,7 @@ impl Membership {
             cluster_id: certificate.cluster_id(),
             cluster_name: cluster_name.to_owned(),
             role: Role::ControlPlane,
+            token_id: certificate.token_id().parse().ok(),
             chain: Vec::new(),
             authorities: Vec::new(),
             peers: founders
@@ -134,6 +140,7 @@ impl Membership {
             cluster_id,
             cluster_name: answer.cluster_name.clone(),
             role,
+            token_id: None,
             chain: credentials.certificate_chain.iter().cloned().map(Base64).collect(),
             authorities: credentials.machine_authorities.iter().cloned().map(Base64).collect(),
             peers: BTreeMap::new(),
@@ -247,6 +254,7 @@ mod tests {
             cluster_id: ClusterId::from_bytes([7; 32]),
             cluster_name: "demo".to_owned(),
             role: Role::Worker,
+            token_id: None,
             chain: vec![Base64(vec![1; 40])],
             authorities: vec![Base64(vec![2; 40])],
             peers: BTreeMap::new(),

@@ -4,16 +4,92 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use muster_config::{Document, MAX_BYTES};
+use muster_config::{Config, ConfigError, Document, MAX_BYTES};
 use muster_init::facts;
+use muster_pki::token::Token;
 use muster_types::NodeName;
+use ring::digest;
 
 use crate::fatal::Fatal;
 
+/// The configuration file of this node.
+#[derive(Debug)]
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    text: String,
+}
+
+/// The configuration of a node, as far as the document alone decides.
+#[derive(Debug)]
+pub(super) struct Configured {
+    pub(super) config: Config,
+    /// The token, or the problems that make it unusable. A member does not need it.
+    pub(super) token: Result<Token, ConfigError>,
+}
+
+impl ConfigFile {
+    pub(super) fn read(path: &Path) -> Result<Self, Fatal> {
+        Ok(Self { path: path.to_owned(), text: read(path)? })
+    }
+
+    /// Returns the name that the document gives to this node.
+    pub(super) fn hostname(&self) -> Result<Option<NodeName>, Fatal> {
+        // Parsed as strictly as it must be for every node.
+        match Document::parse_without_token(&self.text) {
+            Ok(document) => Ok(document.hostname()),
+            Err(error) => Err(self.invalid(self.strict().err().unwrap_or(error))),
+        }
+    }
+
+    /// Returns the configuration of the node with that name.
+    pub(super) fn effective(&self, name: &NodeName) -> Result<Configured, Fatal> {
+        let strict = self.strict().and_then(|document| document.effective(name));
+        let problems = match strict {
+            Ok(config) => {
+                let token = config.token.expose().parse().map_err(|error| {
+                    // The document was checked with the same parser.
+                    Fatal::Machine(format!("machine.token: {error}"))
+                })?;
+                return Ok(Configured { config, token: Ok(token) });
+            }
+            Err(problems) => problems,
+        };
+        let without = Document::parse_without_token(&self.text)
+            .and_then(|document| document.effective(name))
+            .ok()
+            .filter(|_| problems.concerns_only_tokens());
+        match without {
+            Some(config) => Ok(Configured { config, token: Err(problems) }),
+            None => Err(self.invalid(problems)),
+        }
+    }
+
+    /// The error for a node that cannot start with this file.
+    pub(super) fn invalid(&self, source: ConfigError) -> Fatal {
+        Fatal::Config { path: self.path.clone(), source }
+    }
+
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let digest = digest::digest(&digest::SHA256, self.text.as_bytes());
+        digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+
+    /// Describes problems in this file, a line for each.
+    pub(super) fn describe(&self, problems: &ConfigError) -> String {
+        problems.in_file(&self.path.display().to_string())
+    }
+
+    fn strict(&self) -> Result<Document, ConfigError> {
+        Document::parse(&self.text, &|token| {
+            token.parse::<Token>().map(drop).map_err(|error| error.to_string())
+        })
+    }
+}
+
 /// Returns the text of the configuration file.
-pub(super) fn read(path: &Path) -> Result<String, Fatal> {
+fn read(path: &Path) -> Result<String, Fatal> {
     let read = |source| Fatal::ReadConfig { path: path.to_owned(), source };
     let meta = fs::metadata(path).map_err(read)?;
     let mode = meta.permissions().mode() & 0o777;
@@ -30,14 +106,12 @@ pub(super) fn read(path: &Path) -> Result<String, Fatal> {
     io::read_to_string(io::Read::take(file, limit)).map_err(read)
 }
 
-/// Returns the name of this node: the given one, the document's, or the host name up to its first dot.
-pub(super) fn node_name(given: Option<&NodeName>, document: &Document) -> Result<NodeName, Fatal> {
-    if let Some(name) = given.cloned().or_else(|| document.hostname()) {
-        return Ok(name);
+/// Returns the name of this node: the given one, or the host name up to its first dot.
+pub(super) fn node_name(given: Option<&NodeName>) -> Result<NodeName, Fatal> {
+    if let Some(name) = given {
+        return Ok(name.clone());
     }
-    let host = facts::hostname();
-    let label = host.split('.').next().unwrap_or_default().to_ascii_lowercase();
-    label.parse().map_err(|error| {
+    facts::hostname().parse().map_err(|error| {
         Fatal::Machine(format!("cannot use the host name as node name: {error}; give --name"))
     })
 }

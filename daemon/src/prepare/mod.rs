@@ -5,21 +5,22 @@ mod addresses;
 mod config_file;
 pub mod identity;
 mod ports;
+mod token;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_config::{Config, Document};
+use muster_config::Config;
 use muster_init::units::etcd;
 use muster_pki::identity::Identity;
-use muster_pki::token::Token;
 use muster_types::Role;
-use ring::digest;
 
 pub use addresses::Addresses;
 pub use identity::Promises;
+pub use token::NodeToken;
 
+use self::config_file::{ConfigFile, Configured};
 use crate::args::Args;
 use crate::fatal::Fatal;
 use crate::membership::Membership;
@@ -34,7 +35,7 @@ pub struct Prepared {
     /// SHA-256 of the configuration document.
     pub digest: [u8; 32],
     /// Token of the configuration.
-    pub token: Token,
+    pub token: NodeToken,
     /// This node's key.
     pub identity: Arc<Identity>,
     /// Promises that this node made at births.
@@ -56,6 +57,7 @@ impl Prepared {
     /// and the snapshot that etcd is restored from.
     pub fn birth_fields(&self) -> BTreeMap<String, String> {
         let mut fields = self.config.birth_fields();
+        fields.insert("machine.token".to_owned(), self.token.id.to_string());
         if let Some(Restore { digest, .. }) = &self.restore_etcd {
             fields.insert("--restore-etcd (SHA-256)".to_owned(), digest.to_string());
         }
@@ -68,7 +70,7 @@ impl Prepared {
 pub struct Checked {
     config: Config,
     digest: [u8; 32],
-    token: Token,
+    token: NodeToken,
     addresses: Addresses,
     etcd: Option<etcd::Binary>,
     state_dir: PathBuf,
@@ -78,27 +80,25 @@ pub struct Checked {
 
 /// Checks everything and changes nothing.
 pub fn check(args: Args) -> Result<Checked, Fatal> {
-    let text = config_file::read(&args.config)?;
-    let bad = |source| Fatal::Config { path: args.config.clone(), source };
-    let document = Document::parse(&text, &|token| {
-        token.parse::<Token>().map(drop).map_err(|error| error.to_string())
-    })
-    .map_err(bad)?;
-    let name = config_file::node_name(args.name.as_ref(), &document)?;
-    let config = document.effective(&name).map_err(bad)?;
-    let token: Token = config
-        .token
-        .expose()
-        .parse()
-        .map_err(|error| Fatal::Machine(format!("machine.token: {error}")))?;
+    let file = ConfigFile::read(&args.config)?;
+    let given = args.name.or(file.hostname()?);
+    let Configured { config, token } = file.effective(&config_file::node_name(given.as_ref())?)?;
+    let state_dir = args.state_dir.unwrap_or_else(|| config.state_dir.clone());
+    StateDir::check(&state_dir)?;
+    let mut membership = load_membership(&state_dir, &config)?;
+    let token = match token {
+        Ok(token) => NodeToken::usable(token, membership.as_mut()),
+        // A founder without a certificate may still have to commit the founding, with the token.
+        Err(problems) => match membership.as_ref().filter(|known| known.certificate().is_some()) {
+            Some(known) => NodeToken::unusable(known, &file.describe(&problems)),
+            None => return Err(file.invalid(problems)),
+        },
+    };
     let addresses = addresses::choose(args.address, &config)?;
     let etcd = match config.role {
         Role::ControlPlane => Some(find_etcd(config.etcd.binary.as_deref())?),
         Role::Worker => None,
     };
-    let state_dir = args.state_dir.unwrap_or_else(|| config.state_dir.clone());
-    StateDir::check(&state_dir)?;
-    let membership = load_membership(&state_dir, &config)?;
     // With `--check`, this node may be running: the ports in use are then its own.
     let in_use = StateDir::check_not_in_use(&state_dir);
     match in_use {
@@ -116,8 +116,7 @@ pub fn check(args: Args) -> Result<Checked, Fatal> {
         }
     }
     identity::load(&state_dir, membership.is_some())?;
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    let digest = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
+    let digest = file.digest();
     let given = args.restore_etcd.filter(|_| etcd.is_some());
     let restore_etcd = restore::check(&state_dir, given.as_deref(), membership.is_some())?;
     Ok(Checked { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd })
@@ -130,7 +129,9 @@ impl Checked {
             self;
         let state = Arc::new(StateDir::open(&state_dir)?);
         let (identity, promises) = identity::open(&state, membership.is_some())?;
-        if membership.is_none() {
+        if let Some(membership) = &membership {
+            token.store_id(membership, &state);
+        } else {
             restore::persist(&state, &promises.record, restore_etcd.as_ref())?;
         }
         let identity = Arc::new(identity);

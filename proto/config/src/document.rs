@@ -6,8 +6,8 @@ use std::fmt;
 use super::check::{self, CheckToken};
 use super::effective::Config;
 use super::fields::cluster::FOUNDERS;
-use super::fields::machine::{HOSTNAME, ROLE};
-use super::fields::patches::PATCHES;
+use super::fields::machine::{HOSTNAME, ROLE, TOKEN};
+use super::fields::patches::{PATCH, PATCHES};
 use super::limits::MAX_BYTES;
 use super::patches::Patches;
 use super::problem::{ConfigError, Problems};
@@ -34,17 +34,31 @@ impl Document {
         check_token: &dyn Fn(&str) -> Result<(), String>,
     ) -> Result<Self, ConfigError> {
         let mut problems = Problems::default();
-        let document = Self::read(text, check_token, &mut problems);
+        let document = Self::read(text, |_| {}, check_token, &mut problems);
         problems.finish(document)
     }
 
-    fn read(text: &str, check_token: CheckToken<'_>, problems: &mut Problems) -> Option<Self> {
+    /// Like [`Self::parse`], for a member, which needs no token. Whatever stands in its place is
+    /// ignored, and the token of the configuration is empty.
+    pub fn parse_without_token(text: &str) -> Result<Self, ConfigError> {
+        let mut problems = Problems::default();
+        let document = Self::read(text, remove_tokens, &|_| Ok(()), &mut problems);
+        problems.finish(document)
+    }
+
+    fn read(
+        text: &str,
+        prepare: impl FnOnce(&mut YamlNode),
+        check_token: CheckToken<'_>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
         if text.len() > MAX_BYTES {
             let message = format!("has {} bytes, at most {MAX_BYTES} are allowed", text.len());
             problems.add(1, "", message);
             return None;
         }
         let mut root = tree::load(text, problems)?;
+        prepare(&mut root);
         check::document(&mut root, check_token, problems);
         if !root.is_map() {
             return None;
@@ -113,6 +127,27 @@ impl Document {
             }
         }
     }
+}
+
+impl ConfigError {
+    /// Returns true if every problem is about a token, of the document or of a patch. A member needs
+    /// none.
+    pub fn concerns_only_tokens(&self) -> bool {
+        self.problems.iter().all(|problem| {
+            let above = problem.path.strip_suffix(TOKEN.path());
+            above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+        })
+    }
+}
+
+/// Removes the token of the document and of every patch. Adds an empty one.
+fn remove_tokens(root: &mut YamlNode) {
+    let in_patch = format!("{}.{}", PATCH.entry().local_path(), TOKEN.path());
+    for patch in root.items_mut(PATCHES.path()) {
+        patch.remove_at(&in_patch);
+    }
+    root.remove_at(TOKEN.path());
+    root.add_text(TOKEN.path(), "");
 }
 
 /// Omits the values: the token is among them.

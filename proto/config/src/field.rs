@@ -258,6 +258,12 @@ impl<T: Any + Send + Sync + Clone> Field<T> {
         Self { entry: Entry::new(path, Content::One(kind), presence), read: read_one }
     }
 
+    /// Message for a required field that is missing.
+    pub(super) const fn if_missing(mut self, message: &'static str) -> Self {
+        self.entry.presence = Presence::Required(message);
+        self
+    }
+
     /// A field with a default, written as in the document.
     pub(super) const fn with_default(
         path: &'static str,

@@ -441,3 +441,26 @@ proptest! {
         prop_assert_eq!(found, slow(pattern.as_bytes(), text.as_bytes()));
     }
 }
+
+/// A member whose token had been removed from its file, or replaced, exited with code 78.
+#[test]
+fn a_member_reads_its_document_without_a_usable_token() {
+    let token = format!("  token: \"{SECRET}\"\n");
+    let tokens = ["", "  token: REDACTED\n", "  token:\n", "  token: 7\n", "  token: [a]\n"];
+    for replaced in tokens.map(|other| template_with(&token, other)) {
+        let patch = "patches:\n  - match: {name: \"*\"}\n    patch: {machine: {token: x}}\n";
+        for text in [replaced.clone(), replaced.replace("\npatches:\n", &format!("\n{patch}"))] {
+            let Err(refused) = parse(&text) else { panic!("accepted: {text}") };
+            assert!(refused.concerns_only_tokens(), "{refused}");
+            let document = Document::parse_without_token(&text).unwrap();
+            let config = document.effective(&name("db-2")).unwrap();
+            assert_eq!(config.token.expose(), "");
+        }
+    }
+    let two = template_with(&token, "  tokn: x\n");
+    assert!(!parse(&two).unwrap_err().concerns_only_tokens());
+    assert!(Document::parse_without_token(&two).is_err());
+    for text in ["", "machine: x", "[]", "patches: x"] {
+        assert!(Document::parse_without_token(text).is_err(), "{text}");
+    }
+}

@@ -120,6 +120,43 @@ impl YamlNode {
         }
     }
 
+    /// Removes the descendant at a dotted path.
+    pub(super) fn remove_at(&mut self, path: &str) {
+        match path.split_once('.') {
+            None => self.remove(path),
+            Some((key, below)) => {
+                if let Value::Map(entries) = &mut self.value
+                    && let Some(entry) = entries.iter_mut().find(|entry| entry.key == key)
+                {
+                    entry.node.remove_at(below);
+                }
+            }
+        }
+    }
+
+    /// Adds a quoted scalar at a dotted path, below mappings only.
+    pub(super) fn add_text(&mut self, path: &str, text: &str) {
+        if !self.can_contain(path) {
+            return;
+        }
+        let scalar = Value::Scalar { text: text.to_owned().into(), quoted: true };
+        let line = self.line_of(path);
+        let added = path.rsplit('.').fold(Self { line, value: scalar }, |node, key| {
+            let entry = Pair { key: key.to_owned(), line, node };
+            Self { line, value: Value::Map(vec![entry]) }
+        });
+        self.merge(&added);
+    }
+
+    /// The items of the list with that key, to be changed.
+    pub(super) fn items_mut(&mut self, key: &str) -> &mut [Self] {
+        let Value::Map(entries) = &mut self.value else { return &mut [] };
+        match entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node.value) {
+            Some(Value::List(items)) => items,
+            _ => &mut [],
+        }
+    }
+
     /// Applies a JSON merge patch (RFC 7396): mappings are merged key by key, null removes,
     /// anything else replaces. Values from the patch keep the patch's line.
     pub(super) fn merge(&mut self, patch: &Self) {

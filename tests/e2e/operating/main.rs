@@ -4,4 +4,5 @@ mod bad_input;
 mod local;
 mod names;
 mod ports;
+mod start;
 mod stderr;

@@ -141,6 +141,11 @@ impl Certificate {
     pub fn founders(&self) -> &[Founder] {
         self.proposal.founders()
     }
+
+    /// The public id of the token that the founders share.
+    pub fn token_id(&self) -> &str {
+        self.proposal.token_id()
+    }
 }
 
 impl Hash for Certificate {

@@ -19,11 +19,13 @@ table! {
         .doc("Role of the node: `control-plane` or `worker`.");
 
     TOKEN: SecretText = Field::required("machine.token", &kind::SECRET)
+        .if_missing("is missing; make one with `musterctl token create`")
         .patchable(Always)
         .disturbs(Disturbs::Restart(Musterd))
         .birth_field()
         .doc("Shared bootstrap secret, `id.secret`. Never sent, never logged.")
-        .note("`musterctl init` or `musterctl token create` makes one. A node proves it to others.");
+        .note("`musterctl init` or `musterctl token create` makes one. A node proves it to others. A \
+               member starts without it.");
 
     HOSTNAME: Option<NodeName> =
         Field::optional("machine.network.hostname", &kind::NODE_NAME, "any")
