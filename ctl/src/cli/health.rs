@@ -1,6 +1,7 @@
 //! `health`: checks the cluster and reports which checks fail.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::failure::{CommandError, ExitCode, Failure, summary};
 use crate::client::{Api, CALL_TIMEOUT, CallError};
-use crate::output::{Output, Progress, Render, table};
+use crate::output::{Output, Progress, Render, print_notice, table};
 
 /// Default limit of `--wait`; `--timeout` overrides it.
 const WAIT_TIMEOUT: Duration = Duration::from_mins(5);
@@ -44,6 +45,7 @@ impl Health {
         let mut progress = Progress::new();
         let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut verdict = LastVerdict::default();
         let outcome = loop {
             ticks.tick().await;
             if self.wait {
@@ -52,8 +54,9 @@ impl Health {
             let outcome = api.check_health().await.map(HealthView::from);
             let late = !self.wait || Instant::now() + CHECK_INTERVAL > deadline;
             match &outcome {
-                Ok(view) if view.healthy || late => break outcome,
-                Err(error) if late || !error.is_transient() => break outcome,
+                Ok(view) if view.healthy => break outcome,
+                Err(error) if !error.is_transient() => break outcome,
+                Ok(_) | Err(_) if late => break verdict.or(outcome),
                 Ok(view) => {
                     if progress.is_plain() {
                         api.set_timeout(left());
@@ -73,12 +76,45 @@ impl Health {
                     progress.update_keyed("health", &error.change_key(), &summary(error));
                 }
             }
+            verdict.record(outcome);
         };
         progress.finish();
-        let view = outcome?;
-        out.show(&view)?;
-        if view.healthy { Ok(()) } else { Err(NotHealthy(view.failed_checks()).into()) }
+        report(&outcome?, out)
     }
+}
+
+/// Shows the checks. The verdict decides the exit code, even if it cannot be shown.
+fn report(view: &HealthView, out: &mut Output<'_>) -> Result<(), Failure> {
+    let shown = out.show(view);
+    if view.healthy {
+        return Ok(shown?);
+    }
+    if let Err(error) = shown
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        print_notice(&format!("write the output: {error}"));
+    }
+    Err(NotHealthy(view.failed_checks()).into())
+}
+
+/// The verdict of the previous check: unhealthy, not ready or no cluster. The deadline may cut off
+/// the next check, which then has none. An unanswered check before the deadline voids it.
+#[derive(Default)]
+struct LastVerdict(Option<Result<HealthView, CallError>>);
+
+impl LastVerdict {
+    fn record(&mut self, outcome: Result<HealthView, CallError>) {
+        self.0 = Some(outcome).filter(|outcome| !is_unanswered(outcome));
+    }
+
+    /// Returns the outcome of the last check, or this verdict if that check was not answered.
+    fn or(self, last: Result<HealthView, CallError>) -> Result<HealthView, CallError> {
+        if is_unanswered(&last) { self.0.unwrap_or(last) } else { last }
+    }
+}
+
+fn is_unanswered(outcome: &Result<HealthView, CallError>) -> bool {
+    matches!(outcome, Err(CallError::Unreachable { .. } | CallError::OutcomeUnknown { .. }))
 }
 
 /// Outcome of a completed check: the cluster is not healthy.

@@ -1,5 +1,6 @@
 //! `token`: manages the tokens that admit nodes.
 
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
@@ -9,7 +10,7 @@ use muster_pki::token::{Token, TokenId, TokenIdError};
 use muster_types::{NodeName, Role};
 use serde::Serialize;
 
-use super::failure::Failure;
+use super::failure::{CommandError, ExitCode, Failure};
 use super::parse;
 use crate::client::{Api, CallError, CallKind};
 use crate::clock::{format_relative, now, rfc3339};
@@ -113,7 +114,26 @@ impl Create {
             })
             .await?;
         let details = token_of(api, reply.token)?;
-        Ok(out.show(&Created { token: token.expose().to_string(), details })?)
+        let shown = out.show(&Created { token: token.expose().to_string(), details });
+        Ok(shown.map_err(|why| SecretLost { id: token.id().to_string(), why })?)
+    }
+}
+
+/// Error of `token create` after the cluster created the token. No one else has its secret.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "could not write token {id}, so its secret is lost: {why}\n\
+     the cluster has the token\n\
+     try: `musterctl token revoke {id}`, then create another"
+)]
+struct SecretLost {
+    id: String,
+    why: io::Error,
+}
+
+impl CommandError for SecretLost {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::Failed
     }
 }
 

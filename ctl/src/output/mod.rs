@@ -68,14 +68,18 @@ impl<'a> Output<'a> {
     /// Writes a line for people only; omitted from JSON and YAML output.
     pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
         match self.format {
-            Format::Table => writeln!(self.out, "{}", sanitize_lines(line)),
+            Format::Table => {
+                writeln!(self.out, "{}", sanitize_lines(line))?;
+                self.out.flush()
+            }
             Format::Json | Format::Yaml => Ok(()),
         }
     }
 
     /// Writes bytes unchanged, for `completion`.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes)
+        self.out.write_all(bytes)?;
+        self.out.flush()
     }
 }
 

@@ -7,5 +7,6 @@ mod calls;
 mod connections;
 mod contexts;
 mod local_clusters;
+mod outputs;
 mod support;
 mod usage;

@@ -36,6 +36,8 @@ pub(crate) struct Script {
     pub(crate) unhealthy: bool,
     /// Number of `members` calls still answered; `None` for no limit.
     pub(crate) members_left: Option<usize>,
+    /// Number of `health` calls still answered; `None` for no limit.
+    pub(crate) health_left: Option<usize>,
     /// Reason why etcd does not answer; `None` if it does.
     pub(crate) etcd_unreachable: Option<String>,
     /// Pieces that `etcd snapshot` streams.

@@ -38,7 +38,11 @@ impl ScriptedOperator {
             if script.deny && call != "members" {
                 return Err(Status::permission_denied("admin has the role reader here"));
             }
-            let left = script.members_left.as_mut().filter(|_| call == "members");
+            let left = match call {
+                "members" => script.members_left.as_mut(),
+                "health" => script.health_left.as_mut(),
+                _ => None,
+            };
             let over_limit = left.is_some_and(|left| {
                 *left = left.wrapping_sub(1);
                 *left == usize::MAX

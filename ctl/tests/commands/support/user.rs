@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use muster_pki::identity::Identity;
@@ -26,6 +26,14 @@ pub(crate) struct CommandOutput {
 }
 
 impl CommandOutput {
+    fn of(Output { status, stdout, stderr }: Output) -> Self {
+        Self {
+            code: status.code().unwrap(),
+            out: String::from_utf8(stdout).unwrap(),
+            err: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{self:?}");
         serde_json::from_str(&self.out).unwrap()
@@ -54,17 +62,24 @@ impl User {
 
     /// Like [`Self::run`], with more environment variables.
     pub(crate) fn run_with(&self, environment: &[(&str, &str)], args: &[&str]) -> CommandOutput {
-        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("musterctl"));
+        let mut command = self.command(args);
+        command.envs(environment.iter().copied());
+        CommandOutput::of(command.output().unwrap())
+    }
+
+    /// Returns the command, to be changed before it is run.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("musterctl"));
         command.args(args).current_dir(self.home.path()).env_clear();
         command.env("HOME", self.home.path()).env("MUSTER_CONFIG", self.path("config"));
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.envs(environment.iter().copied());
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        CommandOutput {
-            code: status.code().unwrap(),
-            out: String::from_utf8(stdout).unwrap(),
-            err: String::from_utf8(stderr).unwrap(),
-        }
+        command
+    }
+
+    /// Runs `musterctl` with `stdout` as its standard output.
+    pub(crate) fn run_into(&self, stdout: impl Into<Stdio>, args: &[&str]) -> CommandOutput {
+        let child = self.command(args).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        CommandOutput::of(child.wait_with_output().unwrap())
     }
 
     /// Writes a shell script that stands in for `musterd`, and returns its path.

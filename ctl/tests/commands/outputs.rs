@@ -1,0 +1,98 @@
+//! Standard output, standard error and exit codes, also if the output cannot be written.
+
+use std::fs::File;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::support::{Node, User};
+
+/// Standard output whose reader is gone, as after `| head -n 0`.
+fn closed_pipe() -> Stdio {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer.into()
+}
+
+/// Standard output to which nothing can be written.
+fn full_disk() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+/// Regression: the exit code was 0, or 1 with a full disk.
+#[test]
+fn a_verdict_that_cannot_be_written_keeps_its_exit_code() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let address = node.address.to_string();
+    let health = ["health", "-e", address.as_str()];
+    assert_eq!(user.run_into(closed_pipe(), &health).failure(0), "", "healthy, and not read");
+    let error = user.run_into(full_disk(), &health).failure(1).to_owned();
+    assert!(error.contains("write the output: No space left"), "{error}");
+
+    cluster.script(|script| script.unhealthy = true);
+    let error = user.run_into(closed_pipe(), &health).failure(3).to_owned();
+    assert!(error.contains("not healthy: etcd") && !error.contains("write"), "{error}");
+    let error = user.run_into(full_disk(), &health).failure(3).to_owned();
+    assert!(error.contains("not healthy: etcd") && error.contains("No space left"), "{error}");
+    let wait = [&health[..], &["--wait", "--timeout", "1s"]].concat();
+    user.run_into(closed_pipe(), &wait).failure(3);
+}
+
+/// Regression: the exit code was 0, and the cluster had a token whose secret was lost.
+#[test]
+fn a_token_whose_secret_cannot_be_written_is_a_failure_that_names_it() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let address = node.address.to_string();
+    for format in ["table", "json", "yaml"] {
+        for stdout in [closed_pipe(), full_disk()] {
+            let create =
+                ["token", "create", "--role", "worker", "-e", address.as_str(), "-o", format];
+            let output = user.run_into(stdout, &create);
+            let error = output.failure(1);
+            assert!(error.contains("its secret is lost"), "{error}");
+            assert!(error.contains("try: `musterctl token revoke "), "{error}");
+        }
+    }
+}
+
+/// Regression: it ended with 4 if the deadline cut off a check.
+#[test]
+fn a_deadline_within_a_check_leaves_the_last_verdict() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    assert_eq!(user.run_at(&[node.address], &["members"]).code, 0);
+    cluster.script(|script| (script.unhealthy, script.health_left) = (true, Some(1)));
+    let wait = ["health", "--wait", "--timeout", "2s"];
+    let output = user.run_at(&[node.address], &wait);
+    assert!(output.failure(3).contains("musterctl: not healthy: etcd"), "{output:?}");
+    assert!(output.out.contains("FAILED"), "the checks are shown: {output:?}");
+
+    // The same without a majority: a call is retried for a while, and then sent again.
+    cluster.script(|script| (script.unavailable_calls, script.health_left) = (10, Some(0)));
+    let output = user.run_at(&[node.address], &wait);
+    assert!(output.failure(3).contains("hears no majority"), "{output:?}");
+
+    // Without any verdict, there is none to report.
+    cluster.script(|script| (script.unavailable_calls, script.health_left) = (0, Some(0)));
+    let output = user.run_at(&[node.address], &wait);
+    assert!(output.failure(4).contains("no node answered"), "{output:?}");
+}
+
+#[test]
+fn a_verdict_is_void_once_no_node_answers() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let address = node.address.to_string();
+    assert_eq!(user.run_at(&[node.address], &["members"]).code, 0);
+    cluster.script(|script| script.unhealthy = true);
+    let args = ["health", "--wait", "--timeout", "4s", "-e", address.as_str()];
+    let waiting = user.command(&args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    drop(node);
+    let output = waiting.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+}
