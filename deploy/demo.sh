@@ -70,7 +70,7 @@ say 'members (musterctl members)'
 
 say 'etcd, through a stock etcdctl with a one-hour certificate (musterctl etcd client-config)'
 rm -rf "$credentials"
-"$muster" etcd client-config --out "$credentials" >/dev/null # creates it, mode 0700
+"$muster" etcd client-config --out "$credentials" -o json >/dev/null # creates it, mode 0700
 set -a
 # shellcheck disable=SC1091
 . "$credentials/etcdctl.env"

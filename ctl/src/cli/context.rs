@@ -55,7 +55,7 @@ impl ContextCommand {
             Self::List => return Ok(out.show(&list(store)?)?),
             Self::Use { name } => {
                 store.set_current(&name)?;
-                out.note(&format!("The current context is {name}."))?;
+                out.note(&format!("The current context is {name}."));
             }
             Self::Show => {
                 let context = store.open(selected)?;
@@ -67,17 +67,17 @@ impl ContextCommand {
                 let name = name.unwrap_or_else(|| context.description.cluster_name.clone());
                 store.add(&context, &name, endpoints)?;
                 let previous = store.set_current(&name)?;
-                out.note(&format!("Added the context {name}, now the current one."))?;
+                out.note(&format!("Added the context {name}, now the current one."));
                 report_context_switch(&name, previous.as_deref());
             }
             Self::Endpoints { endpoints } => {
                 let mut context = store.open(selected)?;
                 context.set_endpoints(endpoints)?;
-                out.note(&format!("Set the endpoints of {}.", context.name))?;
+                out.note(&format!("Set the endpoints of {}.", context.name));
             }
             Self::Remove { name } => {
                 store.remove(&name)?;
-                out.note(&format!("Removed the context {name}."))?;
+                out.note(&format!("Removed the context {name}."));
             }
         }
         Ok(())
@@ -165,8 +165,7 @@ impl Shown {
 impl Render for Contexts {
     fn text(&self) -> String {
         if self.contexts.is_empty() {
-            return "There is no context yet: `musterctl init` or `musterctl context add` creates one."
-                .to_owned();
+            return String::new();
         }
         let rows = self.contexts.iter().map(|c| {
             [
@@ -179,6 +178,14 @@ impl Render for Contexts {
             ]
         });
         table(["", "NAME", "CLUSTER", "OPERATOR", "ENDPOINTS", "TRUST"], rows)
+    }
+
+    fn prose(&self) -> String {
+        if self.contexts.is_empty() {
+            return "There is no context yet: `musterctl init` or `musterctl context add` creates one."
+                .to_owned();
+        }
+        String::new()
     }
 }
 

@@ -193,7 +193,7 @@ struct Initialised {
 }
 
 impl Render for Initialised {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         let config = self.config.display();
         let directory = self.directory.display();
         let nodes = match self.control_planes {

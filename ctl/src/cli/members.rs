@@ -108,14 +108,16 @@ impl Render for MembersView {
         });
         let heads =
             ["NAME", "ROLE", "ADDRESS", "STATE", "RAFT", "ETCD", "VERSION", "CONFIG", "SEEN", "ID"];
-        let table = table(heads, rows);
+        table(heads, rows)
+    }
+
+    fn prose(&self) -> String {
         if !self.stale {
-            return table;
+            return String::new();
         }
         let since = format_span(self.stale_for_ms);
         format!(
-            "{table}\n\nMay be out of date: the node that answered has not heard from a leader for \
-             {since}."
+            "May be out of date: the node that answered has not heard from a leader for {since}."
         )
     }
 }

@@ -55,7 +55,7 @@ struct RemovedNode {
 }
 
 impl Render for Removed {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         let RemovedNode { name, id } = &self.removed;
         format!("Removed {name} ({id}). The name is free; the machine must be wiped to join again.")
     }

@@ -141,10 +141,6 @@ impl StatusView {
 
 impl Render for StatusView {
     fn text(&self) -> String {
-        let head = match (&self.cluster_name, &self.cluster_id) {
-            (Some(name), Some(id)) => format!("Cluster {name} ({id})"),
-            _ => "There is no cluster yet.".to_owned(),
-        };
         let rows = self.nodes.iter().map(|node| {
             let waits = match (node.ready, &node.unreachable, &node.waiting_for) {
                 (true, _, _) => "nothing".to_owned(),
@@ -162,7 +158,14 @@ impl Render for StatusView {
                 waits,
             ]
         });
-        format!("{head}\n\n{}", table(["NAME", "READY", "VERSION", "UNITS", "WAITS FOR"], rows))
+        table(["NAME", "READY", "VERSION", "UNITS", "WAITS FOR"], rows)
+    }
+
+    fn prose(&self) -> String {
+        match (&self.cluster_name, &self.cluster_id) {
+            (Some(name), Some(id)) => format!("Cluster {name} ({id})"),
+            _ => "There is no cluster yet.".to_owned(),
+        }
     }
 }
 

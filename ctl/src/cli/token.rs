@@ -199,18 +199,21 @@ impl From<operator::Token> for TokenView {
 
 impl Render for Created {
     fn text(&self) -> String {
+        self.token.clone()
+    }
+
+    fn prose(&self) -> String {
         let until = self.details.expires.clone().unwrap_or_else(|| "it is revoked".to_owned());
         format!(
-            "{}\n\nValid until {until} for: {}. This is the only time it is shown: put it into \
+            "Valid until {until} for: {}. The token is shown only this time: put it into \
              `machine.token` of the node's configuration.",
-            self.token,
             self.details.roles.join(", ")
         )
     }
 }
 
 impl Render for Revoked {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         format!("Revoked {}.", self.revoked.id)
     }
 }

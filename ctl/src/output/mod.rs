@@ -26,6 +26,14 @@ pub(crate) fn print_notice(text: &str) {
     writeln!(io::stderr(), "musterctl: {}", sanitize_lines(text)).ok();
 }
 
+/// Prints sentences for people to standard error.
+fn print_prose(text: &str) {
+    if !text.is_empty() {
+        // A closed standard error is no reason to fail.
+        writeln!(io::stderr(), "{}", sanitize_lines(text)).ok();
+    }
+}
+
 /// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -36,8 +44,16 @@ pub(crate) enum Format {
 
 /// Output of a command. Its JSON and YAML field names are part of the program's interface.
 pub(crate) trait Render: Serialize {
-    /// Text for people, without a final newline.
-    fn text(&self) -> String;
+    /// Data as a table or as lines, without a final newline. Empty for none.
+    fn text(&self) -> String {
+        String::new()
+    }
+
+    /// Sentences for people: what was done, remarks, next steps. They go to standard error, so that
+    /// standard output is data only. JSON and YAML have fields instead.
+    fn prose(&self) -> String {
+        String::new()
+    }
 }
 
 /// Destination and format of the output.
@@ -54,7 +70,14 @@ impl<'a> Output<'a> {
     /// Writes the whole output in the selected format.
     pub(crate) fn show<V: Render>(&mut self, view: &V) -> io::Result<()> {
         match self.format {
-            Format::Table => writeln!(self.out, "{}", sanitize_lines(&view.text()))?,
+            Format::Table => {
+                let (data, prose) = (view.text(), view.prose());
+                if !data.is_empty() {
+                    writeln!(self.out, "{}", sanitize_lines(&data))?;
+                }
+                self.out.flush()?;
+                print_prose(&prose);
+            }
             Format::Json => writeln!(self.out, "{}", escape(&serde_json::to_string_pretty(view)?))?,
             Format::Yaml => {
                 let text = serde_saphyr::to_string(view).map_err(io::Error::other)?;
@@ -65,14 +88,10 @@ impl<'a> Output<'a> {
         self.out.flush()
     }
 
-    /// Writes a line for people only; omitted from JSON and YAML output.
-    pub(crate) fn note(&mut self, line: &str) -> io::Result<()> {
-        match self.format {
-            Format::Table => {
-                writeln!(self.out, "{}", sanitize_lines(line))?;
-                self.out.flush()
-            }
-            Format::Json | Format::Yaml => Ok(()),
+    /// Prints a sentence for people only; omitted with JSON and YAML output.
+    pub(crate) fn note(&self, line: &str) {
+        if self.format == Format::Table {
+            print_prose(line);
         }
     }
 
@@ -137,9 +156,6 @@ mod tests {
             let json: serde_json::Value =
                 serde_json::from_str(&shown(Format::Json, &view)).unwrap();
             assert_eq!(json["name"], name, "JSON keeps the data");
-            let mut bytes = Vec::new();
-            Output::new(Format::Table, &mut bytes).note(&name).unwrap();
-            assert_eq!(bytes, b"cp-1 yes\n");
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use super::{Format, Output, Render};
 
-/// Renders a view in all three formats.
+/// Renders a view in all three formats, and its prose, if it has any, at the end.
 pub(crate) fn all_formats<V: Render>(view: &V) -> String {
-    [Format::Table, Format::Json, Format::Yaml]
+    let mut forms: Vec<String> = [Format::Table, Format::Json, Format::Yaml]
         .map(|format| {
             let mut bytes = Vec::new();
             Output::new(format, &mut bytes).show(view).unwrap();
             String::from_utf8(bytes).unwrap()
         })
-        .join("---\n")
+        .into();
+    forms.extend(Some(view.prose()).filter(|prose| !prose.is_empty()));
+    forms.join("---\n")
 }

@@ -63,7 +63,7 @@ fn a_defragmentation_names_the_node_to_the_server_and_to_the_operator() {
     let cluster = user.init();
     let node = Node::start(&cluster);
     let output = user.run_at(&[node.address], &["etcd", "defrag"]);
-    assert_eq!(output.out, "Defragmented the etcd of cp-1: 2.0 KiB before, 1.0 KiB after.\n");
+    assert_eq!(output.err, "Defragmented the etcd of cp-1: 2.0 KiB before, 1.0 KiB after.\n");
     assert_eq!(cluster.received.lock().unwrap().node.as_deref(), Some("cp-1"));
 
     let id = "b".repeat(52);

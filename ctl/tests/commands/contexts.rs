@@ -69,14 +69,14 @@ fn a_context_is_imported_selected_and_removed() {
 #[test]
 fn a_context_switch_is_reported_with_the_way_back() {
     let user = User::new();
-    let output = user.run(&["init", "one"]);
+    let output = user.run(&["init", "one", "-o", "json"]);
     assert_eq!((output.code, output.err.as_str()), (0, ""), "there was no other");
     let output = user.run(&["init", "two", "-o", "json"]);
     let told = "musterctl: the current context is now two (was one); `musterctl context use one` goes \
                 back\n";
     assert_eq!(output.err, told);
     assert_eq!(output.json()["context"], "two");
-    let output = user.run(&["init", "three", "--no-context"]);
+    let output = user.run(&["init", "three", "--no-context", "-o", "json"]);
     assert_eq!((output.code, output.err.as_str()), (0, ""), "nothing was chosen");
     let output = user.run(&["context", "add", "three"]);
     assert!(output.err.contains("is now three (was two)"), "{output:?}");

@@ -4,6 +4,9 @@ use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
+use muster_pki::token::Token;
+use ring::digest::{SHA256, digest};
+
 use crate::support::{Node, User};
 
 /// Standard output whose reader is gone, as after `| head -n 0`.
@@ -95,4 +98,66 @@ fn a_verdict_is_void_once_no_node_answers() {
     drop(node);
     let output = waiting.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Regression: the token was followed by two lines of prose.
+#[test]
+fn the_output_of_token_create_is_the_token() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let output = user.run_at(&[node.address], &["token", "create", "--role", "worker"]);
+    let token: Token = output.out.strip_suffix('\n').unwrap().parse().unwrap();
+    let verifier = token.verifier().to_bytes().to_vec();
+    assert_eq!(verifier, cluster.received.lock().unwrap().verifier);
+    assert!(output.err.starts_with("Valid until "), "{output:?}");
+}
+
+#[test]
+fn sentences_go_to_standard_error_and_documents_replace_them() {
+    let user = User::new();
+    let output = user.run(&["context", "list"]);
+    assert_eq!((output.code, output.out.as_str()), (0, ""));
+    assert!(output.err.contains("There is no context yet"), "{output:?}");
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let snapshot = b"data".as_slice();
+    let whole = [snapshot, digest(&SHA256, snapshot).as_ref()].concat();
+    cluster.script(|script| script.snapshot = vec![whole]);
+    for (args, sentence) in [
+        (&["init", "other"][..], "Wrote the cluster other"),
+        (&["context", "use", "demo"], "The current context is demo."),
+        (&["context", "add", "other", "--name", "third"], "Added the context third"),
+        (&["context", "use", "demo"], "The current context is demo."),
+        (&["cluster", "list"], "There is no local cluster"),
+        (&["etcd", "snapshot", "a.db"], "Saved 36 B"),
+        (&["etcd", "defrag"], "Defragmented the etcd of cp-1"),
+        (&["etcd", "forfeit-leadership"], "etcd is now led by cp-2"),
+        (&["etcd", "client-config"], "Wrote a client certificate"),
+    ] {
+        let output = user.run_at(&[node.address], args);
+        assert_eq!((output.code, output.out.as_str()), (0, ""), "{args:?}: {output:?}");
+        assert!(output.err.contains(sentence), "{args:?}: {output:?}");
+    }
+    let output = user.run(&["context", "endpoints", "10.0.0.1", "--context", "third"]);
+    assert_eq!((output.out.as_str(), output.err.as_str()), ("", "Set the endpoints of third.\n"));
+    let output = user.run_at(&[node.address], &["etcd", "defrag", "-o", "json"]);
+    assert_eq!((output.json()["node"].as_str(), output.err.as_str()), (Some("cp-1"), ""));
+
+    for (args, first) in [
+        (&["members"][..], "NAME"),
+        (&["status"], "NAME"),
+        (&["health"], "CHECK"),
+        (&["token", "list"], "ID"),
+        (&["audit"], "TIME"),
+        (&["pki", "show"], "AUTHORITY"),
+        (&["etcd", "members"], "NAME"),
+        (&["etcd", "status"], "NODE"),
+        (&["context", "list"], ""),
+        (&["version"], "musterctl"),
+    ] {
+        let output = user.run_at(&[node.address], args);
+        assert!(output.code == 0 && output.out.starts_with(first), "{args:?}: {output:?}");
+        assert!(!output.out.contains("\n\n") || args[0] == "pki", "{args:?}: {output:?}");
+    }
 }

@@ -265,7 +265,7 @@ struct Created {
 }
 
 impl Render for Created {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         let Self { name, directory, block, nodes } = self;
         format!(
             "The cluster {name} is healthy: {} nodes on {block}, everything in {}.\nIts context is \

@@ -56,7 +56,7 @@ struct Destroyed {
 }
 
 impl Render for Destroyed {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         let Self { name, directory, stopped } = self;
         format!("Stopped {stopped} processes of {name} and removed {}.", directory.display())
     }

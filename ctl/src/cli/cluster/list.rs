@@ -52,7 +52,7 @@ struct Listed {
 impl Render for Clusters {
     fn text(&self) -> String {
         if self.clusters.is_empty() {
-            return "There is no local cluster: `musterctl cluster create` creates one.".to_owned();
+            return String::new();
         }
         let rows = self.clusters.iter().map(|cluster| {
             [
@@ -62,5 +62,12 @@ impl Render for Clusters {
             ]
         });
         table(["NAME", "NODES", "DIRECTORY"], rows)
+    }
+
+    fn prose(&self) -> String {
+        if self.clusters.is_empty() {
+            return "There is no local cluster: `musterctl cluster create` creates one.".to_owned();
+        }
+        String::new()
     }
 }

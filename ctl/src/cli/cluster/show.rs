@@ -73,12 +73,10 @@ impl Render for Shown {
                 node.log.display().to_string(),
             ]
         });
-        format!(
-            "{} on {}, in {}\n\n{}",
-            self.name,
-            self.block,
-            self.directory.display(),
-            table(["NODE", "ROLE", "ADDRESS", "PID", "STATE", "LOG"], rows)
-        )
+        table(["NODE", "ROLE", "ADDRESS", "PID", "STATE", "LOG"], rows)
+    }
+
+    fn prose(&self) -> String {
+        format!("{} on {}, in {}", self.name, self.block, self.directory.display())
     }
 }

@@ -136,7 +136,7 @@ struct Written {
 }
 
 impl Render for Written {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         format!(
             "Wrote a client certificate for etcd, valid until {}, to {}.\n\nTry:\n  . {}\n  etcdctl \
              endpoint health --cluster",

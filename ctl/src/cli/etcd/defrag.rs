@@ -58,7 +58,7 @@ struct Defragmented {
 }
 
 impl Render for Defragmented {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         let Self { node, size_before, size_after } = self;
         let (before, after) = (format_size(*size_before), format_size(*size_after));
         format!("Defragmented the etcd of {node}: {before} before, {after} after.")

@@ -31,7 +31,7 @@ struct Forfeited {
 }
 
 impl Render for Forfeited {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         let Self { leader, moved } = self;
         if *moved {
             format!("etcd is now led by {leader}.")

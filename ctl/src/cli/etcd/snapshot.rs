@@ -119,7 +119,7 @@ struct Saved {
 }
 
 impl Render for Saved {
-    fn text(&self) -> String {
+    fn prose(&self) -> String {
         format!(
             "Saved {} to {} (SHA-256 {}).",
             format_size(self.bytes),
