@@ -4,6 +4,7 @@ use std::error::Error;
 use std::iter;
 
 use muster_types::error::chain;
+use muster_types::wire::NOT_BEGUN_METADATA;
 use tonic::{Code, ConnectError, Status};
 
 use super::error::{Attempt, CallError, CallKind, FailureKind};
@@ -48,15 +49,20 @@ pub(super) fn classify(
             let refusal = Attempt { endpoint, why: message, failure: FailureKind::Rejected };
             NextStep::Fail(CallError::Refused { what, refusals: vec![refusal] })
         }
-        // A node that answers "not now" may have begun anyway.
-        code if is_retryable(code) && kind == CallKind::NonIdempotent => {
+        // A node that answers "not now" may have begun anyway, unless it says that it has not.
+        code if is_retryable(code) && kind == CallKind::NonIdempotent && !has_not_begun(status) => {
             NextStep::Fail(CallError::OutcomeUnknown { what, endpoint, why: message })
         }
         code if is_retryable(code) => {
-            NextStep::RetryLater(CallError::NotReady { what, endpoint, message })
+            NextStep::RetryLater(CallError::NotReady { what, kind, endpoint, message })
         }
         _ => NextStep::Fail(CallError::Failed { what, endpoint, message }),
     }
+}
+
+/// Returns true if the node says that the call has not begun.
+fn has_not_begun(status: &Status) -> bool {
+    status.metadata().contains_key(NOT_BEGUN_METADATA)
 }
 
 /// Returns true if another node, or the same one later, may succeed.
@@ -90,6 +96,14 @@ mod tests {
                 ("cp-1", FailureKind::NoAnswer)
             );
         }
+        let mut certain = Status::unavailable("no leader");
+        certain.metadata_mut().insert(NOT_BEGUN_METADATA, "true".parse().unwrap());
+        let step = classify(&certain, CallKind::NonIdempotent, "do it", "cp-1");
+        let NextStep::RetryLater(error) = step else { panic!("it has not begun: retry") };
+        assert_eq!(
+            error.to_string(),
+            "could not do it, and nothing was done: cp-1 is not ready: no leader"
+        );
         let told = Status::unavailable("etcd: Connection refused");
         for status in [broken(reset()), broken(refused()), told, Status::deadline_exceeded("late")]
         {

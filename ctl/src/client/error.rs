@@ -75,8 +75,9 @@ pub(crate) enum CallError {
     /// Every node that answered refused the call.
     #[error("could not {what}: {}", describe_refusals(refusals))]
     Refused { what: &'static str, refusals: Vec<Attempt> },
-    #[error("could not {what}: {endpoint} is not ready: {message}")]
-    NotReady { what: &'static str, endpoint: String, message: String },
+    /// A call of kind [`CallKind::NonIdempotent`] has not begun in that case.
+    #[error("could not {what}{}: {endpoint} is not ready: {message}", not_done_note(*kind))]
+    NotReady { what: &'static str, kind: CallKind, endpoint: String, message: String },
     #[error(
         "{what}: outcome unknown, {endpoint} did not confirm it ({why})\n\
          it may have been done: check the state before you retry"

@@ -47,11 +47,20 @@ impl Group {
     /// Proposes a command to the leader and returns its outcome. Afterwards [`Self::state`] holds
     /// the change too, unless this node lags too far behind to apply it in time.
     pub async fn propose(&self, command: Command) -> Result<Outcome, GroupError> {
+        self.propose_within(command, CALL_TIMEOUT).await
+    }
+
+    /// Like [`Self::propose`], with the given timeout.
+    pub(crate) async fn propose_within(
+        &self,
+        command: Command,
+        limit: Duration,
+    ) -> Result<Outcome, GroupError> {
         let encoded = encode(&command);
         if let Some(refusal) = too_large(encoded.len()) {
             return Ok(Outcome::Refused(refusal));
         }
-        let mut retry = LeaderRetry::new(self, CALL_TIMEOUT);
+        let mut retry = LeaderRetry::new(self, limit);
         loop {
             let leader = retry.leader().await?;
             let attempt = Box::pin(self.propose_to(leader, &command, &encoded));

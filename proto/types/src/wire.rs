@@ -10,3 +10,6 @@ pub const ALPN_NODE: &[u8] = b"muster-node/1";
 
 /// gRPC metadata key that names the target node of a call.
 pub const NODE_METADATA: &str = "muster-node";
+
+/// gRPC metadata key of an error: the call has certainly not begun, so it may be repeated.
+pub const NOT_BEGUN_METADATA: &str = "muster-not-begun";

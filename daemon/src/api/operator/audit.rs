@@ -1,13 +1,21 @@
 //! Operator calls about the audit log, and its entries for actions that are no command of the
 //! group.
 
+use std::time::Duration;
+
 use muster_messages::operator as wire;
 use tonic::Status;
 
 use super::OperatorContext;
-use super::context::Caller;
+use super::context::{Caller, not_begun, refusal_status};
+use crate::api::status::unavailable;
+use crate::raft::GroupError;
 use muster_state::command::RecordAudit;
 use muster_state::{Command, view};
+
+/// Time limit for an audit entry to be committed: longer than an election, shorter than an operator
+/// waits.
+const AUDIT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 impl OperatorContext {
     pub(super) async fn list_audit(
@@ -18,18 +26,40 @@ impl OperatorContext {
         Ok(view::audit(&*self.current().await?, request.limit))
     }
 
-    /// Records an operator's action that is no command of the group in the audit log.
-    pub(super) async fn record_audit(&self, caller: &Caller, action: &str, subject: &str) {
+    /// Records an operator's action that is no command of the group in the audit log. Without the
+    /// entry the action must not take place, and nothing may be given out: the caller returns the
+    /// error. `outcome` is "ok" if only the reply is left, "begun" if the action follows.
+    pub(super) async fn record_audit(
+        &self,
+        caller: &Caller,
+        (action, subject, outcome): (&str, &str, &str),
+    ) -> Result<(), Status> {
         let state = self.group.state();
         let operator = state.operator(&caller.key).map_or("?", |operator| &operator.name);
         let record = RecordAudit {
             by: self.group.me(),
             action: format!("{action}, for operator {operator}"),
             subject: subject.to_owned(),
-            outcome: "ok".to_owned(),
+            outcome: outcome.to_owned(),
         };
-        if let Err(error) = self.group.propose(Command::RecordAudit(record)).await {
-            tracing::warn!(%error, action, subject, "cannot record an operator's action");
-        }
+        let recorded = self.propose_audit(Command::RecordAudit(record)).await;
+        recorded.map_err(|error| not_begun(not_recorded(&error)))
     }
+
+    /// Proposes an entry. Fails at once if this node has had no leader for longer than an election.
+    async fn propose_audit(&self, record: Command) -> Result<(), Status> {
+        let waited = self.group.leaderless_for();
+        if waited > AUDIT_TIMEOUT {
+            return Err(unavailable(&GroupError::NoLeader { waited }));
+        }
+        let outcome = self.group.propose_within(record, AUDIT_TIMEOUT).await;
+        let outcome = outcome.map_err(|error| unavailable(&error))?;
+        outcome.into_result().map(drop).map_err(refusal_status)
+    }
+}
+
+fn not_recorded(error: &Status) -> Status {
+    let why = error.message();
+    let text = format!("nothing was done, because the audit log cannot record it: {why}");
+    Status::new(error.code(), text)
 }

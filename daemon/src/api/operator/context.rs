@@ -9,12 +9,13 @@ use muster_gossip::LivenessView;
 use muster_messages::node::ForwardRequest;
 use muster_services::node::node_client::NodeClient;
 use muster_transport::endpoint::Endpoint;
-use muster_types::wire::MAX_MESSAGE;
+use muster_types::wire::{MAX_MESSAGE, NOT_BEGUN_METADATA};
 use muster_types::{NodeId, PublicKey};
 use prost::Message;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::Status;
+use tonic::metadata::MetadataValue;
 
 use crate::api::node_status::NodeStatusProvider;
 use crate::api::status::unavailable;
@@ -153,6 +154,12 @@ impl OperatorContext {
         let mut clients = self.etcd.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut clients).map_err(|error| Status::unavailable(muster_types::error::chain(&error)))
     }
+}
+
+/// Marks the error of a call that must not run twice: it has certainly not begun.
+pub(super) fn not_begun(mut status: Status) -> Status {
+    status.metadata_mut().insert(NOT_BEGUN_METADATA, MetadataValue::from_static("true"));
+    status
 }
 
 /// Returns the actor of an operator's command.

@@ -16,7 +16,7 @@ use muster_types::{NodeId, Role, UnixMillis};
 use tonic::Status;
 
 use super::OperatorContext;
-use super::context::Caller;
+use super::context::{Caller, not_begun};
 use crate::clock;
 use crate::etcd_clients;
 use muster_state::ClusterState;
@@ -109,7 +109,7 @@ impl OperatorContext {
         let state = self.group.state();
         let member = self.etcd_of(&state, &node)?;
         let pieces = snapshot::stream(&member).await.map_err(|e| call_status(&e))?;
-        self.record_audit(caller, "etcd snapshot", &self.name(&node)).await;
+        self.record_audit(caller, ("etcd snapshot", &self.name(&node), "ok")).await?;
         Ok(Box::pin(pieces.map(|piece| match piece {
             Ok(body) => Ok(wire::EtcdSnapshotChunk { body }),
             Err(error) => Err(call_status(&error)),
@@ -132,8 +132,9 @@ impl OperatorContext {
         let client = self.etcd(&self.group.state())?;
         let alarms = client.alarms().await.map_err(|e| call_status(&e))?;
         for alarm in &alarms {
+            let kind = alarm.kind.to_string();
+            self.record_audit(caller, ("disarm etcd alarm", &kind, "begun")).await?;
             client.disarm(*alarm).await.map_err(|e| call_status(&e))?;
-            self.record_audit(caller, "disarm etcd alarm", &alarm.kind.to_string()).await;
         }
         alarms_reply(&client, alarms).await
     }
@@ -150,14 +151,19 @@ impl OperatorContext {
         caller: &Caller,
         _: wire::EtcdDefragRequest,
     ) -> Result<wire::EtcdDefragReply, Status> {
-        let node = self.target(caller)?;
-        let state = self.group.state();
-        let member = self.etcd_of(&state, &node)?;
-        let before = member.status().await.map_err(|e| call_status(&e))?.db_size;
+        let (node, member, before) = self.defrag_target(caller).await.map_err(not_begun)?;
+        self.record_audit(caller, ("defragment etcd", &self.name(&node), "begun")).await?;
         member.defragment().await.map_err(|e| call_status(&e))?;
         let after = member.status().await.map_err(|e| call_status(&e))?.db_size;
-        self.record_audit(caller, "defragment etcd", &self.name(&node)).await;
         Ok(wire::EtcdDefragReply { size_before: before, size_after: after })
+    }
+
+    /// Returns the node to defragment, a client for its etcd, and the size of its database.
+    async fn defrag_target(&self, caller: &Caller) -> Result<(NodeId, MemberClient, u64), Status> {
+        let node = self.target(caller)?;
+        let member = self.etcd_of(&self.group.state(), &node)?;
+        let before = member.status().await.map_err(|e| call_status(&e))?.db_size;
+        Ok((node, member, before))
     }
 
     pub(super) async fn etcd_forfeit_leadership(
@@ -178,10 +184,14 @@ impl OperatorContext {
         let mut failure = Status::failed_precondition(
             "no other voting member of etcd answers, so none can take over the leadership",
         );
-        for to in self.followers(&state, &listed, status.id).await {
+        let followers = self.followers(&state, &listed, status.id).await;
+        if !followers.is_empty() {
+            let from = format!("away from {}", self.name(&node));
+            self.record_audit(caller, ("move etcd's leadership", &from, "begun")).await?;
+        }
+        for to in followers {
             match member.move_leader(to.id).await {
                 Ok(()) => {
-                    self.record_audit(caller, "move etcd's leadership", &to.name).await;
                     let leader = to.name.clone();
                     return Ok(wire::EtcdForfeitLeadershipReply { leader, moved: true });
                 }
@@ -228,7 +238,7 @@ impl OperatorContext {
         let leaf = leaf::issue(authority, &profile, &key, clock::now())
             .map_err(|error| Status::internal(chain(&error)))?;
         let endpoints = etcd_clients::members(&state).map(|(_, address)| url(address)).collect();
-        self.record_audit(caller, "issue etcd client certificate", name).await;
+        self.record_audit(caller, ("issue etcd client certificate", name, "ok")).await?;
         Ok(wire::EtcdClientConfigReply {
             certificate_pem: leaf.to_pem(),
             authority_pem: authority.certificate_pem(),
