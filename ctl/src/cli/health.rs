@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::failure::{CommandError, ExitCode, Failure, summary};
+use super::failure_tolerance::FailureToleranceView;
 use crate::client::{Api, CALL_TIMEOUT, CallError};
 use crate::output::{Output, Progress, Render, print_notice, table};
 
@@ -94,7 +95,7 @@ fn report(view: &HealthView, out: &mut Output<'_>) -> Result<(), Failure> {
     {
         print_notice(&format!("write the output: {error}"));
     }
-    Err(NotHealthy(view.failed_checks()).into())
+    Err(NotHealthy(view.summary()).into())
 }
 
 /// The verdict of the previous check: unhealthy, not ready or no cluster. The deadline may cut off
@@ -130,15 +131,20 @@ impl CommandError for NotHealthy {
 
 /// The checks and their overall result.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct HealthView {
     pub(crate) healthy: bool,
     checks: Vec<CheckView>,
+    /// None if the node does not report it.
+    failure_tolerance: Option<FailureToleranceView>,
 }
 
 #[derive(Debug, Serialize)]
 struct CheckView {
     name: String,
     passed: bool,
+    /// The condition could not be checked.
+    unknown: bool,
     detail: String,
 }
 
@@ -147,11 +153,17 @@ impl From<HealthReply> for HealthView {
         let checks: Vec<CheckView> = reply
             .checks
             .into_iter()
-            .map(|Check { name, passed, detail }| CheckView { name, passed, detail })
+            .map(|Check { name, passed, detail, unknown }| CheckView {
+                name,
+                passed,
+                unknown,
+                detail,
+            })
             .collect();
         // An empty list proves nothing, so it counts as unhealthy.
         let healthy = !checks.is_empty() && checks.iter().all(|check| check.passed);
-        Self { healthy, checks }
+        let failure_tolerance = reply.failure_tolerance.map(FailureToleranceView::from);
+        Self { healthy, checks, failure_tolerance }
     }
 }
 
@@ -165,6 +177,12 @@ impl HealthView {
             .map(|check| format!("{}: {}", check.name, check.detail))
             .collect();
         format!("not healthy: {}", failed.join("; "))
+    }
+
+    /// Counts the failed checks.
+    fn summary(&self) -> String {
+        let failed = self.checks.iter().filter(|check| !check.passed).count();
+        format!("not healthy: {failed} of {} checks failed", self.checks.len())
     }
 
     /// Key of the failed checks: their names and the `members` that they mention. The rest of the
@@ -184,15 +202,26 @@ impl HealthView {
 impl Render for HealthView {
     fn text(&self) -> String {
         let rows = self.checks.iter().map(|check| {
-            let passed = if check.passed { "ok" } else { "FAILED" };
-            [check.name.clone(), passed.to_owned(), check.detail.clone()]
+            let result = match (check.passed, check.unknown) {
+                (true, _) => "ok",
+                (false, true) => "UNKNOWN",
+                (false, false) => "FAILED",
+            };
+            [check.name.clone(), result.to_owned(), check.detail.clone()]
         });
+        let tolerance = self.failure_tolerance.iter().map(|tolerance| {
+            let result = if tolerance.warning.is_some() { "WARNING" } else { "ok" };
+            ["failure tolerance".to_owned(), result.to_owned(), tolerance.describe()]
+        });
+        let rows = rows.chain(tolerance);
         table(["CHECK", "RESULT", "DETAIL"], rows)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use muster_messages::operator::FailureTolerance;
+
     use super::*;
     use crate::output::testing::all_formats;
 
@@ -201,19 +230,27 @@ mod tests {
             name: name.to_owned(),
             passed,
             detail: detail.to_owned(),
+            unknown: false,
         };
         let checks = vec![
             check("raft", true, "leader cp-1, 3 voters"),
             check("etcd", passed, "cp-2 does not answer"),
+            Check { unknown: !passed, ..check("alarms", passed, "unknown: no answer") },
         ];
-        HealthReply { checks }
+        let warning = "2 control-plane nodes: if one fails, the cluster stops".to_owned();
+        let tolerance = FailureTolerance { control_planes: 2, answering: 2, tolerance: 0, warning };
+        HealthReply { checks, failure_tolerance: Some(tolerance) }
     }
 
     #[test]
     fn one_failed_check_is_ill_health() {
         let view = HealthView::from(reply(false));
         assert!(!view.healthy);
-        assert_eq!(view.failed_checks(), "not healthy: etcd: cp-2 does not answer");
+        assert_eq!(
+            view.failed_checks(),
+            "not healthy: etcd: cp-2 does not answer; alarms: unknown: no answer"
+        );
+        assert_eq!(view.summary(), "not healthy: 2 of 3 checks failed");
         insta::assert_snapshot!(all_formats(&view));
         assert!(HealthView::from(reply(true)).healthy);
         assert!(!HealthView::from(HealthReply::default()).healthy);
@@ -227,8 +264,10 @@ mod tests {
                 name: (*name).to_owned(),
                 passed: detail.is_empty(),
                 detail: (*detail).to_owned(),
+                unknown: false,
             });
-            let view = HealthView::from(HealthReply { checks: checks.collect() });
+            let checks = checks.collect();
+            let view = HealthView::from(HealthReply { checks, failure_tolerance: None });
             view.change_key(["cp-1", "cp-2", "cp-12"].into_iter())
         };
         let first =

@@ -82,7 +82,8 @@ fn a_removal_whose_answer_was_lost_is_repeated_by_id() {
     let cluster = user.init();
     let node = Node::start(&cluster);
     cluster.script(|script| script.reply_lost = true);
-    let output = user.run_at(&[node.address], &["node", "remove", "worker-1", "-o", "json"]);
+    let output =
+        user.run_at(&[node.address], &["node", "remove", "worker-1", "--yes", "-o", "json"]);
     assert_eq!(output.json()["removed"]["name"], "worker-1");
     let calls = cluster.received.lock().unwrap().calls.clone();
     assert_eq!(calls.iter().filter(|call| *call == "remove_node").count(), 2);
@@ -93,10 +94,72 @@ fn a_refused_removal_says_why_and_what_to_do() {
     let user = User::new();
     let cluster = user.init();
     let node = Node::start(&cluster);
-    let output = user.run_at(&[node.address], &["node", "remove", "cp-1"]);
+    let output = user.run_at(&[node.address], &["node", "remove", "cp-1", "--yes"]);
     assert!(output.failure(1).contains("needed for a majority; use --force"), "{output:?}");
-    let output = user.run_at(&[node.address], &["node", "remove", "worker-1", "-o", "json"]);
-    assert_eq!(output.json()["removed"]["name"], "worker-1");
+    let output = user.run_at(&[node.address], &["node", "remove", "worker-1", "--yes"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(output.err.starts_with("Removed worker-1 ("), "{output:?}");
+}
+
+/// Regression: a healthy member, even the leader, was removed without a question.
+#[test]
+fn a_healthy_member_is_removed_only_with_a_confirmation() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let removals = || {
+        let calls = cluster.received.lock().unwrap().calls.clone();
+        calls.iter().filter(|call| *call == "remove_node").count()
+    };
+    let output = user.run_at(&[node.address], &["node", "remove", "worker-1"]);
+    let error = output.failure(2);
+    assert!(
+        error.contains("worker-1 is a healthy member, so this needs a confirmation"),
+        "{error}"
+    );
+    assert!(error.contains("nothing was changed\ntry: the same with --yes"), "{error}");
+    assert_eq!(removals(), 0);
+
+    cluster.script(|script| script.down = Some("worker-1".to_owned()));
+    let output = user.run_at(&[node.address], &["node", "remove", "worker-1"]);
+    assert_eq!((output.code, removals()), (0, 1), "a member that is down: {output:?}");
+}
+
+#[test]
+fn a_dry_run_shows_what_a_removal_would_leave_and_changes_nothing() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let output = user.run_at(&[node.address], &["node", "remove", "cp-1", "--dry-run"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    let row = output.out.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(row, "cp-1 control-plane alive 3 -> 2 1 -> 0");
+    assert!(output.err.contains("if one fails. Nothing was changed."), "{output:?}");
+    let args = ["node", "remove", "cp-1", "--dry-run", "-o", "json"];
+    let plan = user.run_at(&[node.address], &args).json();
+    assert_eq!(plan["failureTolerance"]["before"]["tolerance"], 1);
+    assert_eq!(plan["failureTolerance"]["after"]["tolerance"], 0);
+    let output = user.run_at(&[node.address], &["node", "remove", "cp-9", "--dry-run"]);
+    assert!(output.failure(1).contains("no member has the name cp-9"), "{output:?}");
+    assert!(!cluster.received.lock().unwrap().calls.contains(&"remove_node".to_owned()));
+}
+
+/// Regression: `--disarm` cleared CORRUPT too, and every alarm was shown as disarmed.
+#[test]
+fn corruption_stays_an_alarm_until_its_member_is_named() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let output = user.run_at(&[node.address], &["etcd", "alarms", "--disarm"]);
+    let rows: Vec<_> = output.out.lines().map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(rows, [Some("STATE"), Some("disarmed"), Some("active")], "{output:?}");
+    assert!(output.err.contains("the data of cp-2 differ"), "{output:?}");
+    let args = ["etcd", "alarms", "--disarm-corrupt", "cp-2", "-o", "json"];
+    let alarms = user.run_at(&[node.address], &args).json();
+    assert_eq!(alarms["alarms"][0]["disarmed"], false);
+    assert_eq!(alarms["alarms"][1]["disarmed"], true);
+    let both = ["etcd", "alarms", "--disarm", "--disarm-corrupt", "cp-2"];
+    assert!(user.run_at(&[node.address], &both).failure(2).contains("cannot be used with"));
 }
 
 #[test]
@@ -106,7 +169,7 @@ fn ill_health_has_its_own_exit_code_and_a_complete_answer() {
     let node = Node::start(&cluster);
     cluster.script(|script| script.unhealthy = true);
     let output = user.run_at(&[node.address], &["health", "-o", "json"]);
-    assert!(output.failure(3).contains("not healthy: etcd: worker-1: no answer for"), "{output:?}");
+    assert!(output.failure(3).contains("not healthy: 1 of 2 checks failed"), "{output:?}");
     let answer: serde_json::Value = serde_json::from_str(&output.out).unwrap();
     assert_eq!(
         (&answer["healthy"], &answer["checks"][1]["passed"]),

@@ -34,9 +34,9 @@ fn a_verdict_that_cannot_be_written_keeps_its_exit_code() {
 
     cluster.script(|script| script.unhealthy = true);
     let error = user.run_into(closed_pipe(), &health).failure(3).to_owned();
-    assert!(error.contains("not healthy: etcd") && !error.contains("write"), "{error}");
+    assert!(error.contains("not healthy: 1 of 2") && !error.contains("write"), "{error}");
     let error = user.run_into(full_disk(), &health).failure(3).to_owned();
-    assert!(error.contains("not healthy: etcd") && error.contains("No space left"), "{error}");
+    assert!(error.contains("not healthy: 1 of 2") && error.contains("No space left"), "{error}");
     let wait = [&health[..], &["--wait", "--timeout", "1s"]].concat();
     user.run_into(closed_pipe(), &wait).failure(3);
 }
@@ -70,7 +70,7 @@ fn a_deadline_within_a_check_leaves_the_last_verdict() {
     cluster.script(|script| (script.unhealthy, script.health_left) = (true, Some(1)));
     let wait = ["health", "--wait", "--timeout", "2s"];
     let output = user.run_at(&[node.address], &wait);
-    assert!(output.failure(3).contains("musterctl: not healthy: etcd"), "{output:?}");
+    assert!(output.failure(3).contains("musterctl: not healthy: 1 of 2"), "{output:?}");
     assert!(output.out.contains("FAILED"), "the checks are shown: {output:?}");
 
     // The same without a majority: a call is retried for a while, and then sent again.

@@ -12,6 +12,7 @@ pub mod command;
 #[cfg(test)]
 mod compat;
 pub mod etcd;
+mod failure_tolerance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixtures;
 mod founding;
@@ -39,6 +40,7 @@ pub use audit::AuditEntry;
 pub use authorities::Authorities;
 pub use command::{Actor, Command, Operator, Report, TimestampedCommand};
 pub use etcd::{EtcdChange, EtcdReport};
+pub use failure_tolerance::failure_tolerance;
 pub use founding::Birth;
 pub use members::{Member, Tombstone};
 pub use outcome::{Outcome, Refusal, RefusalKind};

@@ -15,6 +15,11 @@ impl<K: Ord> FromIterator<(K, bool)> for Voters<K> {
 }
 
 impl<K: Ord + Copy> Voters<K> {
+    /// The voters, each with whether it answers.
+    pub(crate) fn all(self) -> impl Iterator<Item = (K, bool)> {
+        self.answers.into_iter()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.answers.is_empty()
     }
@@ -36,6 +41,11 @@ impl<K: Ord + Copy> Voters<K> {
     /// Returns whether a majority answers. Never true without voters.
     pub(crate) fn has_quorum(&self) -> bool {
         self.answering() > self.len() / 2
+    }
+
+    /// The number of answering voters that may fail until there is no majority.
+    pub(crate) fn tolerance(&self) -> usize {
+        self.answering().saturating_sub(self.len() / 2 + 1)
     }
 
     /// The voters after this one was added and answers.

@@ -58,7 +58,7 @@ fn a_removed_node_is_out_at_once_and_cannot_return_with_its_old_identity() {
         })?;
         cluster.until_healthy()?;
         for name in ["worker-1", "cp-4"] {
-            cluster.ctl(&["node", "remove", name])?.success()?;
+            cluster.ctl(&["node", "remove", name, "--yes"])?.success()?;
             until_log(&cluster, name, "was removed from the cluster")?;
         }
         cluster.until_members("three voters", |m| voters(m) == 3 && find(m, "cp-4").is_none())?;
@@ -86,13 +86,13 @@ fn a_control_plane_of_three_becomes_one_of_two_and_of_one_and_the_last_stays() {
         cluster.until_healthy()?;
         cluster.etcdctl(&["put", "kept", "yes"])?.success()?;
         for (name, left) in [("cp-3", 2), ("cp-2", 1)] {
-            cluster.ctl(&["node", "remove", name])?.success()?;
-            let again = cluster.ctl(&["node", "remove", name])?.failure(1)?;
+            cluster.ctl(&["node", "remove", name, "--yes"])?.success()?;
+            let again = cluster.ctl(&["node", "remove", name, "--yes"])?.failure(1)?;
             ensure!(again.contains("no member has the name"), "{again}");
             cluster.until_members("one voter less", |m| voters(m) == left)?;
             cluster.until_healthy()?;
         }
-        let last = cluster.ctl(&["node", "remove", "cp-1", "--force"])?.failure(1)?;
+        let last = cluster.ctl(&["node", "remove", "cp-1", "--force", "--yes"])?.failure(1)?;
         ensure!(last.contains("cp-1 is the last control-plane node"), "{last}");
         cluster.until_healthy()?;
         let value = cluster.etcdctl(&["get", "kept", "--print-value-only"])?.success()?;
@@ -113,7 +113,7 @@ fn a_wiped_machine_under_a_taken_name_is_refused_with_the_command_that_frees_it(
         std::fs::remove_dir_all(cluster.node("worker-1").host.dir().join("state"))?;
         cluster.start("worker-1")?;
         until_log(&cluster, "worker-1", "musterctl node remove worker-1")?;
-        cluster.ctl(&["node", "remove", "worker-1"])?.success()?;
+        cluster.ctl(&["node", "remove", "worker-1", "--yes"])?.success()?;
         cluster.until_members("worker-1 to be back as a new node", |m| {
             find(m, "worker-1")
                 .is_some_and(|w| Some(&w["id"]) != old.as_ref() && w["state"] == "alive")

@@ -238,7 +238,7 @@ fn the_stolen_state_of_a_removed_member_is_rejected() {
         }
         ensure!(before.contains("Handshake: answered"), "{before}");
         ensure!(before.contains("Forged: refused by the node's alert"), "{before}");
-        cluster.ctl(&["node", "remove", "worker-1"])?.success()?;
+        cluster.ctl(&["node", "remove", "worker-1", "--yes"])?.success()?;
         for name in ["cp-1", "cp-2", "cp-3"] {
             until_removed(&attacker, &stolen, &target(&cluster, name))?;
         }
@@ -268,7 +268,7 @@ fn the_stolen_state_of_a_removed_control_plane_member_is_accepted_by_etcd_alone(
         }
         let ids = etcd_ids(&cluster)?;
         cluster.kill(&removed)?;
-        cluster.ctl(&["node", "remove", &removed])?.success()?;
+        cluster.ctl(&["node", "remove", &removed, "--yes"])?.success()?;
         until_etcd_has(&cluster, 3)?;
         let left: Vec<_> = cluster.names().into_iter().filter(|name| *name != removed).collect();
         let dir = stolen.display().to_string();
@@ -388,7 +388,7 @@ fn rejections_are_audited_as_the_table_says() {
         ensure!(output.contains("Propose: PermissionDenied"), "{output}");
         all_rejected(&run_attacker(&hosts["other-cluster"], &["impersonate", &foreign, &to])?)?;
         cluster.kill("worker-1")?;
-        cluster.ctl(&["node", "remove", "worker-1"])?.success()?;
+        cluster.ctl(&["node", "remove", "worker-1", "--yes"])?.success()?;
         until_removed(&hosts["removed"], &stolen, &to)?;
         // With its key and a valid token, but without its certificate.
         std::fs::remove_file(cluster.node("worker-1").host.dir().join("state/membership.json"))?;

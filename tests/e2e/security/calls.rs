@@ -31,7 +31,8 @@ pub(super) const CALLS: &[Row] = &[
     row(Call::Status, "status", 0, &[0]),
     row(Call::NodeStatus, "status -n cp-1", 0, &[0]),
     row(Call::Health, "health", 0, &[0]),
-    row(Call::RemoveNode, "node remove cp-9", 1, &[1]),
+    row(Call::RemoveNode, "node remove cp-9 --yes", 1, &[1]),
+    row(Call::PlanRemoval, "node remove cp-9 --dry-run", 1, &[1]),
     row(Call::CreateToken, CREATE_TOKEN, 0, &[0]),
     row(Call::ListTokens, "token list", 0, &[0]),
     // In a cluster of several the token may have been revoked before.

@@ -30,6 +30,8 @@ pub(crate) struct Script {
     pub(crate) never_answered: Option<String>,
     /// The next removal or defragmentation is done, but reported as unavailable.
     pub(crate) reply_lost: bool,
+    /// Member that gossip reports as down.
+    pub(crate) down: Option<String>,
     /// Calls of an admin are refused.
     pub(crate) deny: bool,
     /// A check fails, with text that changes at each call.

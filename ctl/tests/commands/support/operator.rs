@@ -128,9 +128,10 @@ impl Operator for ScriptedOperator {
             name: name.to_owned(),
             passed,
             detail: detail.to_owned(),
+            unknown: false,
         };
         let checks = vec![check("raft", true, "3 of 3"), check("etcd", passed, &moving)];
-        Ok(Response::new(HealthReply { checks }))
+        Ok(Response::new(HealthReply { checks, failure_tolerance: None }))
     }
 
     async fn remove_node(
@@ -145,6 +146,35 @@ impl Operator for ScriptedOperator {
         assert_eq!(id, id_of("worker-1"), "a removal uses the id");
         self.lose_reply()?;
         Ok(Response::new(RemoveNodeReply { name: "worker-1".to_owned(), id }))
+    }
+
+    async fn plan_removal(
+        &self,
+        request: Request<wire::PlanRemovalRequest>,
+    ) -> Reply<wire::PlanRemovalReply> {
+        self.record_call("plan_removal", &request).await?;
+        let node = request.into_inner().node;
+        let tolerance = |control_planes, tolerance, warning: &str| {
+            let (answering, warning) = (control_planes, warning.to_owned());
+            Some(wire::FailureTolerance { control_planes, answering, tolerance, warning })
+        };
+        let name = match node.as_str() {
+            "cp-1" | "worker-1" => node,
+            other => return Err(Status::not_found(format!("no member has the name {other}"))),
+        };
+        let is_worker = name == "worker-1";
+        let after = if is_worker { tolerance(3, 1, "") } else { tolerance(2, 0, "if one fails") };
+        let role = if is_worker { NodeRole::Worker } else { NodeRole::ControlPlane };
+        let is_down = self.0.script.lock().unwrap().down.as_deref() == Some(name.as_str());
+        let state = if is_down { State::Down } else { State::Alive };
+        Ok(Response::new(wire::PlanRemovalReply {
+            id: id_of(&name),
+            name,
+            role: role.into(),
+            state: state.into(),
+            before: tolerance(3, 1, ""),
+            after,
+        }))
     }
 
     async fn create_token(
@@ -233,6 +263,25 @@ impl Operator for ScriptedOperator {
     ) -> Reply<wire::EtcdAlarmsReply> {
         self.record_call("etcd_alarms", &request).await?;
         Ok(Response::new(wire::EtcdAlarmsReply::default()))
+    }
+
+    async fn etcd_disarm(
+        &self,
+        request: Request<wire::EtcdDisarmRequest>,
+    ) -> Reply<wire::EtcdAlarmsReply> {
+        self.record_call("etcd_disarm", &request).await?;
+        let member = request.into_inner().corrupt_member;
+        let alarm = |node: &str, alarm: &str, disarmed| wire::EtcdAlarm {
+            node: node.to_owned(),
+            member_id: "be".to_owned(),
+            alarm: alarm.to_owned(),
+            disarmed,
+        };
+        let alarms = vec![
+            alarm("cp-1", "NOSPACE", member.is_empty()),
+            alarm("cp-2", "CORRUPT", member == "cp-2"),
+        ];
+        Ok(Response::new(wire::EtcdAlarmsReply { alarms }))
     }
 
     async fn etcd_defrag(

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::join_all;
-use muster_init::units::etcd::client::{
-    Alarm, CallError, EtcdClient, EtcdMember, MemberClient, snapshot,
-};
+use muster_init::units::etcd::client::{CallError, EtcdClient, EtcdMember, MemberClient, snapshot};
 use muster_messages::operator as wire;
 use muster_pki::leaf::{self, Profile};
 use muster_services::BoxStream;
@@ -15,8 +13,8 @@ use muster_types::etcd::{EtcdMemberId, url};
 use muster_types::{NodeId, Role, UnixMillis};
 use tonic::Status;
 
-use super::OperatorContext;
 use super::context::{Caller, not_begun};
+use super::{OperatorContext, alarms};
 use crate::clock;
 use crate::etcd_clients;
 use muster_state::ClusterState;
@@ -95,7 +93,7 @@ impl OperatorContext {
             raft_term: status.raft_term,
             raft_index: status.raft_index,
             raft_applied_index: status.raft_applied_index,
-            errors: status.errors,
+            errors: alarms::readable(status.errors, state),
             ..Default::default()
         })
     }
@@ -124,26 +122,31 @@ impl OperatorContext {
         self.alarms().await
     }
 
+    /// Disarms the NOSPACE alarms, or the CORRUPT alarm of the member that the request names.
     pub(super) async fn etcd_disarm(
         &self,
         caller: &Caller,
-        _: wire::EtcdDisarmRequest,
+        request: wire::EtcdDisarmRequest,
     ) -> Result<wire::EtcdAlarmsReply, Status> {
         let client = self.etcd(&self.group.state())?;
         let alarms = client.alarms().await.map_err(|e| call_status(&e))?;
-        for alarm in &alarms {
-            let kind = alarm.kind.to_string();
-            self.record_audit(caller, ("disarm etcd alarm", &kind, "begun")).await?;
+        let names = names(&client.members().await.map_err(|e| call_status(&e))?);
+        let selected = alarms::select(&alarms, &names, &request.corrupt_member)?;
+        for alarm in &selected {
+            let subject =
+                format!("{} of {}", alarm.kind, alarms::member_name(&names, alarm.member));
+            self.record_audit(caller, ("disarm etcd alarm", &subject, "begun")).await?;
             client.disarm(*alarm).await.map_err(|e| call_status(&e))?;
         }
-        alarms_reply(&client, alarms).await
+        Ok(alarms::reply(&names, &alarms, &selected))
     }
 
     /// Returns the active alarms of all members.
     pub(super) async fn alarms(&self) -> Result<wire::EtcdAlarmsReply, Status> {
         let client = self.etcd(&self.group.state())?;
         let alarms = client.alarms().await.map_err(|e| call_status(&e))?;
-        alarms_reply(&client, alarms).await
+        let names = names(&client.members().await.map_err(|e| call_status(&e))?);
+        Ok(alarms::reply(&names, &alarms, &[]))
     }
 
     pub(super) async fn etcd_defrag(
@@ -246,20 +249,6 @@ impl OperatorContext {
             expires_ms: UnixMillis::from(leaf.not_after).as_millis(),
         })
     }
-}
-
-/// Converts alarms to a reply, with the members' names.
-async fn alarms_reply(
-    client: &EtcdClient,
-    alarms: Vec<Alarm>,
-) -> Result<wire::EtcdAlarmsReply, Status> {
-    let names = names(&client.members().await.map_err(|e| call_status(&e))?);
-    let alarm = |Alarm { member, kind }| wire::EtcdAlarm {
-        node: names.get(&member).cloned().unwrap_or_default(),
-        member_id: member.to_string(),
-        alarm: kind.to_string(),
-    };
-    Ok(wire::EtcdAlarmsReply { alarms: alarms.into_iter().map(alarm).collect() })
 }
 
 /// Returns the requested lifetime of a client certificate.

@@ -62,7 +62,7 @@ fn operator_request() {
         kind(2, &wire::RemoveNodeRequest { node: "cp-1".to_owned(), force: true }),
         kind(3, &wire::EtcdClientConfigRequest { ttl_ms: 1000, ..Default::default() }),
         kind(4, &wire::ListAuditRequest { limit: 10 }),
-        kind(5, &wire::EtcdDisarmRequest {}),
+        kind(5, &wire::EtcdDisarmRequest { corrupt_member: "cp-1".to_owned() }),
     ];
     let founded = founded();
     target("operator_request").seeds(seeds).memory(1 << 20, 128).run(move |bytes| {

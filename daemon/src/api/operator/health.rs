@@ -6,10 +6,10 @@ use muster_messages::operator as wire;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::OperatorContext;
 use super::context::Caller;
-use muster_state::ClusterState;
+use super::{OperatorContext, alarms};
 use muster_state::etcd::EtcdMemberPhase;
+use muster_state::{ClusterState, failure_tolerance};
 
 /// Maximum clock offset between two nodes, in milliseconds. Certificates are backdated by more;
 /// beyond this offset, logs and leases become confusing.
@@ -30,22 +30,28 @@ impl OperatorContext {
         let current = self.group.catch_up_within(READ_TIMEOUT).await;
         let state = current.as_ref().map_or_else(|_| self.group.state(), std::sync::Arc::clone);
         let leaderless: Vec<_> = current.err().map(|error| error.to_string()).into_iter().collect();
+        // Without a leader this node's state may be old.
+        let confirmed = |findings: Vec<String>| match leaderless.first() {
+            None => Ok(findings),
+            Some(_) => Err("no leader confirms this node's state".to_owned()),
+        };
         let (nodes, silent, alarms) = tokio::join!(
             self.status_of_all(&caller.key),
             self.etcd_unreachable(),
             self.etcd_alarms_of_all()
         );
         let checks = vec![
-            check("raft has a leader and a majority", &leaderless),
-            check("every control-plane node votes in raft", &self.without_vote(&state)),
-            check("every member is reachable", &unreachable(&nodes)),
-            check("every member is ready", &waiting(&nodes)),
-            check("every control-plane node votes in etcd", &outside_etcd(&state)),
-            check("etcd answers on every member", &silent),
-            check("etcd has no alarm", &alarms),
-            check("clocks agree", &clocks(&nodes)),
+            check("raft has a leader and a majority", Ok(leaderless.clone())),
+            check("every control-plane node votes in raft", confirmed(self.without_vote(&state))),
+            check("every member is reachable", Ok(unreachable(&nodes))),
+            check("every member is ready", Ok(waiting(&nodes))),
+            check("every control-plane node votes in etcd", confirmed(outside_etcd(&state))),
+            check("etcd answers on every member", silent),
+            check("etcd has no alarm", alarms),
+            check("clocks agree", Ok(clocks(&nodes))),
         ];
-        Ok(wire::HealthReply { checks })
+        let tolerance = failure_tolerance(&state, &self.removal_context(), None);
+        Ok(wire::HealthReply { checks, failure_tolerance: Some(tolerance) })
     }
 
     fn without_vote(&self, state: &ClusterState) -> Vec<String> {
@@ -54,37 +60,44 @@ impl OperatorContext {
         missing.map(|id| format!("{} is not a voter yet", self.name(&id))).collect()
     }
 
-    async fn etcd_unreachable(&self) -> Vec<String> {
-        match with_etcd_timeout(self.status_of_etcd()).await {
-            Ok(status) => status
-                .members
-                .into_iter()
-                .filter(|member| !member.unreachable.is_empty() || !member.errors.is_empty())
-                .map(|m| format!("{}: {}{}", m.node, m.unreachable, m.errors.join(", ")))
-                .collect(),
-            Err(status) => vec![status.message().to_owned()],
-        }
+    async fn etcd_unreachable(&self) -> Result<Vec<String>, String> {
+        let status = with_etcd_timeout(self.status_of_etcd()).await?;
+        let findings = status.members.into_iter().filter_map(|member| {
+            // An alarm is an answer, and another check reports it.
+            let errors: Vec<_> =
+                member.errors.into_iter().filter(|error| !alarms::is_alarm(error)).collect();
+            let text = format!("{}{}", member.unreachable, errors.join(", "));
+            (!text.is_empty()).then(|| format!("{}: {text}", member.node))
+        });
+        Ok(findings.collect())
     }
 
-    async fn etcd_alarms_of_all(&self) -> Vec<String> {
-        match with_etcd_timeout(self.alarms()).await {
-            Ok(alarms) => {
-                alarms.alarms.into_iter().map(|a| format!("{}: {}", a.node, a.alarm)).collect()
-            }
-            Err(status) => vec![status.message().to_owned()],
-        }
+    async fn etcd_alarms_of_all(&self) -> Result<Vec<String>, String> {
+        let reply = with_etcd_timeout(self.alarms()).await?;
+        let finding = |alarm: wire::EtcdAlarm| match alarm.node.as_str() {
+            "" => format!("unknown member {}: {}", alarm.member_id, alarm.alarm),
+            node => format!("{node}: {}", alarm.alarm),
+        };
+        Ok(reply.alarms.into_iter().map(finding).collect())
     }
 }
 
-async fn with_etcd_timeout<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let late = || Status::deadline_exceeded(format!("no answer within {ETCD_TIMEOUT:?}"));
-    timeout(ETCD_TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
+/// Returns the reply of etcd, or the reason why there is none.
+async fn with_etcd_timeout<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, String> {
+    match timeout(ETCD_TIMEOUT, asked).await {
+        Ok(reply) => reply.map_err(|status| status.message().to_owned()),
+        Err(_) => Err(format!("no answer within {ETCD_TIMEOUT:?}")),
+    }
 }
 
-/// Creates a check that passes if there are no findings.
-fn check(name: &str, findings: &[String]) -> wire::Check {
-    let passed = findings.is_empty();
-    wire::Check { name: name.to_owned(), passed, detail: findings.join("; ") }
+/// Creates a check that passes if there are no findings. The error is the reason why the condition
+/// could not be checked: then it is unknown.
+fn check(name: &str, findings: Result<Vec<String>, String>) -> wire::Check {
+    let (passed, detail, unknown) = match findings {
+        Ok(findings) => (findings.is_empty(), findings.join("; "), false),
+        Err(why) => (false, format!("unknown: {why}"), true),
+    };
+    wire::Check { name: name.to_owned(), passed, detail, unknown }
 }
 
 fn unreachable(nodes: &[wire::NodeStatusReply]) -> Vec<String> {
@@ -126,4 +139,20 @@ fn clocks(nodes: &[wire::NodeStatusReply]) -> Vec<String> {
         format!("the clock of {} is {seconds} s {side} this node's", node.name)
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: an etcd that did not answer was an alarm, and "ok" was reported without a leader.
+    #[test]
+    fn a_condition_that_was_not_checked_is_unknown() {
+        let unknown = check("etcd has no alarm", Err("no answer".to_owned()));
+        assert!(!unknown.passed && unknown.unknown);
+        assert_eq!(unknown.detail, "unknown: no answer");
+        let failed = check("etcd has no alarm", Ok(vec!["cp-2: CORRUPT".to_owned()]));
+        assert!(!failed.passed && !failed.unknown);
+        assert!(check("etcd has no alarm", Ok(Vec::new())).passed);
+    }
 }

@@ -1,6 +1,7 @@
 //! The operator API. Every call first looks up the caller's key and role. A call about one node is
 //! answered here or forwarded to that node.
 
+mod alarms;
 mod audit;
 mod context;
 mod etcd;

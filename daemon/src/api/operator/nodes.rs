@@ -15,7 +15,9 @@ use super::OperatorContext;
 use super::context::{Caller, operator_actor, refusal_status};
 use crate::clock;
 use muster_state::command::Remove;
-use muster_state::{ClusterState, Command, RemovalContext, RemovalStep, decide_removal};
+use muster_state::{
+    ClusterState, Command, RemovalContext, RemovalStep, decide_removal, failure_tolerance,
+};
 
 /// Time limit for a removal to wait for etcd, which changes its membership only with a leader. Its
 /// members must also have been connected for 5 s (etcd's `HealthInterval`).
@@ -122,7 +124,30 @@ impl OperatorContext {
         Ok(wire::RemoveNodeReply { name: plan.name.to_string(), id: node.to_string() })
     }
 
-    fn removal_context(&self) -> RemovalContext {
+    pub(super) async fn plan_removal(
+        &self,
+        caller: &Caller,
+        request: wire::PlanRemovalRequest,
+    ) -> Result<wire::PlanRemovalReply, Status> {
+        let state = self.current().await?;
+        let node = state.find_for_removal(&request.node).map_err(refusal_status)?;
+        let remove = Remove { node, by: operator_actor(caller.key), force: request.force };
+        let context = self.removal_context();
+        let plan = decide_removal(&state, &context, &remove).map_err(refusal_status)?;
+        let members = muster_state::view::members(&state, &self.seen(None)).members;
+        let member = members.into_iter().find(|member| member.id == node.to_string());
+        let (role, seen) = member.map_or((0, 0), |member| (member.role, member.state));
+        Ok(wire::PlanRemovalReply {
+            name: plan.name.to_string(),
+            id: node.to_string(),
+            role,
+            state: seen,
+            before: Some(failure_tolerance(&state, &context, None)),
+            after: Some(failure_tolerance(&state, &context, Some(&node))),
+        })
+    }
+
+    pub(super) fn removal_context(&self) -> RemovalContext {
         let me = self.group.me();
         let liveness = self.liveness.borrow();
         let down = liveness.iter().filter(|(id, seen)| **id != me && is_down(seen));

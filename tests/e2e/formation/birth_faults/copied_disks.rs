@@ -66,7 +66,7 @@ fn a_founder_put_back_to_before_the_birth_is_refused_with_what_to_do() {
         founders.cluster.kill("cp-2")?;
         let raft = state.join("raft");
         ensure!(!raft.exists(), "it has started a new log: {}", raft.display());
-        founders.cluster.ctl(&["node", "remove", "cp-2"])?.success()?;
+        founders.cluster.ctl(&["node", "remove", "cp-2", "--yes"])?.success()?;
         std::fs::remove_dir_all(&state)?;
         prepare::identity::open(&StateDir::open(&state)?, false)?;
         founders.cluster.start("cp-2")?;

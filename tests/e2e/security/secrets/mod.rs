@@ -286,7 +286,7 @@ impl Run {
 
     /// Removes a node, kills another and restarts it.
     fn removal_and_restart(&mut self) -> Result<()> {
-        let output = self.cluster.ctl(&["node", "remove", "worker-1", "-o", "yaml"])?;
+        let output = self.cluster.ctl(&["node", "remove", "worker-1", "-o", "yaml", "--yes"])?;
         ensure!(output.code == Some(0), "{output:?}");
         self.record("node remove", &output);
         self.until_log("worker-1", "was removed from the cluster")?;
