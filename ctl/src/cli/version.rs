@@ -39,8 +39,9 @@ impl Version {
             Ok(server) => (Some(server), None),
             Err(error) => (None, Some(error)),
         };
-        out.show(&VersionView { client, server })?;
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        // The failure decides the exit code, even if the output cannot be written.
+        let shown = out.show(&VersionView { client, server });
+        failure.map_or_else(|| Ok(shown?), |error| Err(error.into()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
+use muster_kit::ports::unused_address;
 use muster_pki::token::Token;
 use ring::digest::{SHA256, digest};
 
@@ -39,6 +40,17 @@ fn a_verdict_that_cannot_be_written_keeps_its_exit_code() {
     assert!(error.contains("not healthy: 1 of 2") && error.contains("No space left"), "{error}");
     let wait = [&health[..], &["--wait", "--timeout", "1s"]].concat();
     user.run_into(closed_pipe(), &wait).failure(3);
+}
+
+/// Regression: it was 0, because the version of musterctl itself could not be written.
+#[test]
+fn a_version_without_an_answer_keeps_its_exit_code() {
+    let user = User::new();
+    user.init();
+    let nowhere = unused_address().to_string();
+    let version = ["version", "-e", nowhere.as_str()];
+    user.run_into(closed_pipe(), &version).failure(4);
+    user.run_into(full_disk(), &version).failure(4);
 }
 
 /// Regression: the exit code was 0, and the cluster had a token whose secret was lost.
