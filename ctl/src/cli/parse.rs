@@ -2,6 +2,7 @@
 //! and an example. Does not parse endpoints: `client` does, because it resolves them too.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_types::limits::MAX_DESCRIPTION;
@@ -39,6 +40,14 @@ pub(crate) fn node(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     node_name(text).map(String::from)
+}
+
+/// Parses a path. `-` means standard output to many programs, and would become a file here.
+pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" | "-" => Err(format!("{text:?} is not a path here; a file of that name is ./-")),
+        path => Ok(path.into()),
+    }
 }
 
 /// Parses a cluster's name, which follows the rules of node names.

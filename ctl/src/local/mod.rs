@@ -15,5 +15,5 @@ pub(crate) use self::log::last_log_line;
 pub(crate) use self::process::{Process, ProcessError};
 pub(crate) use self::program::{ProgramError, musterd};
 pub(crate) use self::record::{
-    ClusterRecord, ClusterRecordError, FORMAT as RECORD_FORMAT, LocalNode,
+    ClusterRecord, ClusterRecordError, FORMAT as RECORD_FORMAT, LocalNode, stop_all,
 };

@@ -40,8 +40,8 @@ pub(crate) enum ClusterRecordError {
     UnknownEntry { directory: PathBuf, found: String },
     #[error(
         "{} is in use by {}, which `cluster create` did not start\n\
-         nothing was removed\n\
-         try: stop that musterd, then destroy the cluster",
+         nothing was changed\n\
+         try: stop that musterd, then run the command again",
         state.display(),
         processes(pids)
     )]
@@ -91,6 +91,11 @@ pub(crate) struct LocalNode {
 impl LocalNode {
     pub(crate) fn directory(&self, cluster: &Path) -> PathBuf {
         cluster.join(self.name.as_str())
+    }
+
+    /// Returns true while the recorded process runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::is_alive)
     }
 
     fn state(&self, cluster: &Path) -> PathBuf {
@@ -147,20 +152,21 @@ impl ClusterRecord {
 
     /// Stops all nodes concurrently. Returns how many were still running.
     pub(crate) async fn stop(&self) -> Result<usize, ProcessError> {
-        let mut stops = JoinSet::new();
-        for process in self.nodes.iter().filter_map(|node| node.process.clone()) {
-            stops.spawn(async move { process.stop(GRACE_PERIOD).await });
-        }
-        let mut stopped = 0;
-        while let Some(joined) = stops.join_next().await {
-            // Only a panic ends such a task early, and a panic ends this program too.
-            if let Ok(outcome) = joined
-                && outcome?
-            {
-                stopped += 1;
-            }
-        }
-        Ok(stopped)
+        stop_all(self.nodes.iter().filter_map(|node| node.process.clone())).await
+    }
+
+    /// Names of the nodes whose process runs, and of the others.
+    pub(crate) fn running(&self) -> (Vec<String>, Vec<String>) {
+        let (running, stopped): (Vec<_>, Vec<_>) =
+            self.nodes.iter().partition(|node| node.is_running());
+        let names = |nodes: Vec<&LocalNode>| nodes.iter().map(|n| n.name.to_string()).collect();
+        (names(running), names(stopped))
+    }
+
+    /// Fails if a `musterd` that is not on record runs in the directory of a node.
+    pub(crate) fn check_startable(&self, directory: &Path) -> Result<(), ClusterRecordError> {
+        let stopped = self.nodes.iter().filter(|node| !node.is_running());
+        stopped.map(|node| check_not_in_use(node.state(directory))).collect()
     }
 
     /// Fails if the directory holds a file that the cluster did not create, or if a `musterd` that
@@ -177,7 +183,7 @@ impl ClusterRecord {
                 other => other?,
             }
             // A recorded process that is alive is the one that holds the lock.
-            if !node.process.as_ref().is_some_and(Process::is_alive) {
+            if !node.is_running() {
                 check_not_in_use(state)?;
             }
         }
@@ -203,6 +209,26 @@ impl ClusterRecord {
         files::remove(&Self::path(directory))?;
         fs::remove_dir(directory).map_err(|e| failed(directory, e))
     }
+}
+
+/// Stops processes concurrently. Returns how many were still running.
+pub(crate) async fn stop_all(
+    processes: impl Iterator<Item = Process>,
+) -> Result<usize, ProcessError> {
+    let mut stops = JoinSet::new();
+    for process in processes {
+        stops.spawn(async move { process.stop(GRACE_PERIOD).await });
+    }
+    let mut stopped = 0;
+    while let Some(joined) = stops.join_next().await {
+        // Only a panic ends such a task early, and a panic ends this program too.
+        if let Ok(outcome) = joined
+            && outcome?
+        {
+            stopped += 1;
+        }
+    }
+    Ok(stopped)
 }
 
 fn inspect_error(path: &Path) -> impl Fn(std::io::Error) -> ClusterRecordError {

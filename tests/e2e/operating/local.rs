@@ -128,6 +128,15 @@ fn a_cluster_of_one_is_created_once_and_destroyed_with_nothing_else() -> Result<
     ensure!(fs::read(directory.join("cluster.yaml"))? == before, "the record was touched");
     ensure!(user.ctl(&["health"])?.code == Some(0), "a refused create has disturbed the cluster");
 
+    ensure!(user.ask(&["cluster", "stop", "solo"])?["stopped"] == 2, "both nodes are stopped");
+    let shown = user.ask(&["cluster", "show", "solo"])?;
+    ensure!(list(&shown, "nodes").iter().all(|n| n["running"] == false), "{shown}");
+    ensure!(user.ask(&["cluster", "start", "solo"])?["started"] == 2, "both nodes are started");
+    ensure!(user.ask(&["cluster", "start", "solo"])?["started"] == 0, "they run");
+    ensure!(user.ctl(&["health"])?.code == Some(0), "the restarted cluster is not healthy");
+    let shown = user.ask(&["cluster", "show", "solo"])?;
+    let before = fs::read(directory.join("cluster.yaml"))?;
+
     // Like after a reboot in which another process got the worker's process id.
     let worker = pid(&shown, "worker-1")?;
     let control = pid(&shown, "cp-1")?;

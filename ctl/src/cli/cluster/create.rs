@@ -1,36 +1,24 @@
 //! `cluster create`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use muster_messages::operator::member::State;
-use muster_types::error::chain;
 use muster_types::{DEFAULT_PORT, NodeName, Role};
 use serde::Serialize;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::error::LocalError;
-use super::find::default_directory;
+use super::find::{self, default_directory};
+use super::run::{HEALTHY_TIMEOUT, run_until_healthy};
 use crate::cli::context::report_context_switch;
-use crate::cli::failure::{Failure, summary};
-use crate::cli::health::HealthView;
+use crate::cli::failure::Failure;
 use crate::cli::init::{InitError, NewCluster};
 use crate::cli::parse;
-use crate::client::{Api, CallError};
 use crate::context::ContextStore;
 use crate::files::{self, FileError};
-use crate::local::{ClusterRecord, LocalNode, LoopbackBlock, Process, last_log_line, musterd};
-use crate::output::{Output, Progress, Render};
-
-/// Default time limit for the cluster to become healthy; `--timeout` overrides it.
-const HEALTHY_TIMEOUT: Duration = Duration::from_mins(3);
-
-/// Timeout of one health check. Short, so that a node that exited is noticed soon.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Interval between two health checks.
-const CHECK_INTERVAL: Duration = Duration::from_millis(300);
+use crate::local::{ClusterRecord, LocalNode, LoopbackBlock, musterd};
+use crate::output::{Output, Render};
 
 /// Start a cluster of processes on this machine and wait until it is healthy
 #[derive(Debug, Args)]
@@ -48,10 +36,10 @@ pub(crate) struct Create {
     name: NodeName,
     /// Directory for all files of the nodes [default: muster/clusters/NAME in the user's state
     /// directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = parse::path)]
     dir: Option<PathBuf>,
     /// etcd program to run [default: the one on the PATH]
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", value_parser = parse::path)]
     etcd: Option<PathBuf>,
 }
 
@@ -71,17 +59,7 @@ impl Create {
         let name = self.name.to_string();
         let program = musterd().map_err(LocalError::from)?;
         let (directory, mut record) = self.write(store)?;
-        let mut progress = Progress::new();
-        let outcome = tokio::select! {
-            biased;
-            _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
-            outcome = bring_up(&program, &directory, &mut record, (store, deadline), &mut progress) => outcome,
-        };
-        progress.finish();
-        if let Err(why) = outcome {
-            record.stop().await.map_err(LocalError::from)?;
-            return Err(LocalError::NotHealthy { name, why, logs: logs(&directory) }.into());
-        }
+        run_until_healthy(&program, &directory, &mut record, (store, deadline)).await?;
         // Only now: the next command must not use the context of a cluster that failed to start.
         let previous = match store.set_current(&name) {
             Ok(previous) => previous,
@@ -99,6 +77,12 @@ impl Create {
             Some(dir) => std::path::absolute(&dir).map_err(|e| FileError::Read(dir, e))?,
             None => default_directory(name)?,
         };
+        if let Ok(existing) = find::directory(store, name)
+            && let Ok(record) = ClusterRecord::read(&existing)
+        {
+            let (running, stopped) = record.running();
+            return Err(LocalError::Exists { name: name.to_owned(), running, stopped });
+        }
         if directory.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(LocalError::DirectoryNotEmpty(directory));
         }
@@ -142,11 +126,6 @@ impl Create {
     }
 }
 
-/// Log files of all nodes, as a glob pattern.
-fn logs(directory: &Path) -> String {
-    directory.join("*/musterd.log").display().to_string()
-}
-
 fn plan_nodes(block: LoopbackBlock, control_planes: u8, workers: u8) -> Vec<LocalNode> {
     let member = |name: String, role, address| LocalNode {
         name: name.parse().expect("a prefix and a number are a node name"),
@@ -159,101 +138,6 @@ fn plan_nodes(block: LoopbackBlock, control_planes: u8, workers: u8) -> Vec<Loca
     let workers =
         (1..=workers).map(|n| member(format!("worker-{n}"), Role::Worker, block.worker(n)));
     control.chain(workers).collect()
-}
-
-/// Starts every node and waits until the cluster is healthy. The error is text for the operator.
-async fn bring_up(
-    program: &Path,
-    directory: &Path,
-    record: &mut ClusterRecord,
-    (store, deadline): (&ContextStore, Instant),
-    progress: &mut Progress,
-) -> Result<(), String> {
-    for index in 0..record.nodes.len() {
-        let node = &mut record.nodes[index];
-        let log = files::open_log(&node.log(directory)).map_err(|e| chain(&e))?;
-        let arguments = node.arguments(directory);
-        let process = Process::start(program, &arguments, &log).map_err(|e| chain(&e))?;
-        progress.update(
-            node.name.as_str(),
-            &format!("started on {} as process {}", node.address, process.pid),
-        );
-        node.process = Some(process);
-        // At once, so that `destroy` finds the process even if this program is killed.
-        record.write(directory).map_err(|e| chain(&e))?;
-    }
-    let context = store.open(Some(&record.name)).map_err(|e| chain(&e))?;
-    let mut api = Api::new(context, Vec::new(), None, CALL_TIMEOUT);
-    let mut ticks = interval(CHECK_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if let Some(node) = exited_node(record) {
-            let said = last_log_line(&node.log(directory)).map(|line| format!(": {line}"));
-            return Err(format!("{}: musterd exited{}", node.name, said.unwrap_or_default()));
-        }
-        let problems = match check_cluster(&mut api, record).await {
-            Ok(()) => return Ok(()),
-            Err(problems) => problems,
-        };
-        for Problem { subject, change_key, text } in &problems {
-            progress.update_keyed(subject, change_key, text);
-        }
-        if Instant::now() > deadline {
-            let all: Vec<String> =
-                problems.iter().map(|m| format!("{}: {}", m.subject, m.text)).collect();
-            return Err(format!("not healthy in time: {}", all.join("; ")));
-        }
-    }
-}
-
-fn exited_node(record: &ClusterRecord) -> Option<&LocalNode> {
-    record.nodes.iter().find(|node| node.process.as_ref().is_some_and(|p| !p.is_alive()))
-}
-
-/// One reason why the cluster is not healthy yet.
-struct Problem {
-    /// Node that reported it, or `cluster`.
-    subject: String,
-    /// Key of the reason: a plain progress line is repeated only when this changes.
-    change_key: String,
-    text: String,
-}
-
-impl Problem {
-    fn of(subject: impl Into<String>, text: impl Into<String>) -> Self {
-        let (subject, text) = (subject.into(), text.into());
-        Self { subject, change_key: text.clone(), text }
-    }
-}
-
-/// Checks the cluster once. The error lists all reasons why it is not healthy.
-async fn check_cluster(api: &mut Api, record: &ClusterRecord) -> Result<(), Vec<Problem>> {
-    let problems_of = |error: CallError| match error {
-        CallError::NoCluster { nodes, .. } => {
-            nodes.into_iter().map(|node| Problem::of(node.name, node.waiting_for)).collect()
-        }
-        error => {
-            let change_key = error.change_key();
-            vec![Problem { change_key, ..Problem::of("cluster", summary(&error)) }]
-        }
-    };
-    let health = HealthView::from(api.check_health().await.map_err(problems_of)?);
-    if !health.healthy {
-        let names = record.nodes.iter().map(|node| node.name.as_str());
-        let change_key = health.change_key(names);
-        return Err(vec![Problem { change_key, ..Problem::of("cluster", health.failed_checks()) }]);
-    }
-    let reply = api.list_members().await.map_err(problems_of)?;
-    let problems: Vec<Problem> = record
-        .nodes
-        .iter()
-        .filter(|node| {
-            !reply.members.iter().any(|m| m.name == node.name.as_str() && m.state() == State::Alive)
-        })
-        .map(|node| Problem::of(node.name.to_string(), "is not an alive member yet"))
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 #[derive(Debug, Serialize)]

@@ -58,6 +58,12 @@ struct Destroyed {
 impl Render for Destroyed {
     fn prose(&self) -> String {
         let Self { name, directory, stopped } = self;
-        format!("Stopped {stopped} processes of {name} and removed {}.", directory.display())
+        let stopped = processes(*stopped);
+        format!("Stopped {stopped} of {name} and removed {}.", directory.display())
     }
+}
+
+/// Formats a number of processes.
+pub(super) fn processes(number: usize) -> String {
+    if number == 1 { "1 process".to_owned() } else { format!("{number} processes") }
 }

@@ -27,6 +27,14 @@ pub(crate) enum LocalError {
     Process(#[from] ProcessError),
     #[error("there is no local cluster {name}{}", known(others))]
     Unknown { name: String, others: Vec<String> },
+    #[error(
+        "the local cluster {name} exists: {}\n\
+         nothing was changed\n\
+         try: {}`musterctl cluster destroy {name}`, or another --name",
+        describe_nodes(running, stopped),
+        if stopped.is_empty() { String::new() } else { format!("`musterctl cluster start {name}`, ") }
+    )]
+    Exists { name: String, running: Vec<String>, stopped: Vec<String> },
     #[error("directory {} is not empty\ntry: another --dir", .0.display())]
     DirectoryNotEmpty(PathBuf),
     #[error("no home directory\ntry: --dir DIR")]
@@ -45,6 +53,18 @@ pub(crate) enum LocalError {
          cluster)"
     )]
     NotChosen { name: String, source: ContextError },
+}
+
+/// Lists the nodes of a local cluster that run, and those that do not.
+fn describe_nodes(running: &[String], stopped: &[String]) -> String {
+    match (running, stopped) {
+        (running, []) => format!("all of its nodes run ({})", running.join(", ")),
+        ([], stopped) => format!("none of its nodes runs ({})", stopped.join(", ")),
+        (running, stopped) => {
+            let (running, stopped) = (running.join(", "), stopped.join(", "));
+            format!("running: {running}; stopped: {stopped}")
+        }
+    }
 }
 
 fn known(others: &[String]) -> String {
@@ -67,6 +87,7 @@ impl CommandError for LocalError {
             | Self::Program(_)
             | Self::Process(_)
             | Self::Unknown { .. }
+            | Self::Exists { .. }
             | Self::DirectoryNotEmpty(_)
             | Self::NoHome
             | Self::NotLocal(_)

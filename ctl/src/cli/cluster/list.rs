@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::find::{directory, names};
 use crate::cli::failure::Failure;
 use crate::context::ContextStore;
-use crate::local::{ClusterRecord, LocalNode, Process};
+use crate::local::ClusterRecord;
 use crate::output::{Output, Render, table};
 
 /// List the local clusters
@@ -23,17 +23,11 @@ impl List {
             let directory = directory(store, &name)?;
             // A cluster whose record is missing or damaged is listed without nodes.
             let record = ClusterRecord::read(&directory).ok();
-            let (nodes, running) = record.map_or((0, 0), |r| (r.nodes.len(), running(&r)));
+            let (nodes, running) = record.map_or((0, 0), |r| (r.nodes.len(), r.running().0.len()));
             clusters.push(Listed { name, nodes, running, directory });
         }
         Ok(out.show(&Clusters { clusters })?)
     }
-}
-
-/// Number of running nodes.
-fn running(record: &ClusterRecord) -> usize {
-    let alive = |node: &&LocalNode| node.process.as_ref().is_some_and(Process::is_alive);
-    record.nodes.iter().filter(alive).count()
 }
 
 #[derive(Debug, Serialize)]

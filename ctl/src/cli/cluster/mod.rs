@@ -5,7 +5,10 @@ mod destroy;
 mod error;
 mod find;
 mod list;
+mod run;
 mod show;
+mod start;
+mod stop;
 
 use std::time::Duration;
 
@@ -21,6 +24,8 @@ pub(crate) enum ClusterCommand {
     Create(create::Create),
     List(list::List),
     Show(show::Show),
+    Start(start::Start),
+    Stop(stop::Stop),
     Destroy(destroy::Destroy),
 }
 
@@ -35,6 +40,8 @@ impl ClusterCommand {
             Self::Create(create) => create.run(store, timeout, out).await,
             Self::List(list) => list.run(store, out),
             Self::Show(show) => show.run(store, out),
+            Self::Start(start) => start.run(store, timeout, out).await,
+            Self::Stop(stop) => stop.run(store, out).await,
             Self::Destroy(destroy) => destroy.run(store, out).await,
         }
     }

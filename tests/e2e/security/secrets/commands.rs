@@ -14,6 +14,8 @@ const LOCAL: &[(&str, &[i32])] = &[
     ("cluster create --control-planes 1 --workers 0 --name local-FORM --dir DIR/local-FORM", &[0]),
     ("cluster list", &[0]),
     ("cluster show local-FORM", &[0]),
+    ("cluster stop local-FORM", &[0]),
+    ("cluster start local-FORM", &[0]),
     (DESTROY, &[0]),
     ("context add DIR/made-FORM --name added-FORM", &[0]),
     ("context endpoints 10.0.0.1 --context added-FORM", &[0]),
