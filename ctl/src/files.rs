@@ -16,6 +16,14 @@ use tempfile::NamedTempFile;
 pub(crate) enum FileError {
     #[error("{} already exists; nothing was written\ntry: remove it, or use another path", .0.display())]
     Exists(PathBuf),
+    #[error(
+        "{} is a device or a pipe, not a regular file; nothing was written\n\
+         try: a path of a new file, or `-` for standard output where the command takes it",
+        .0.display()
+    )]
+    NotRegular(PathBuf),
+    #[error("the directory {} does not exist; nothing was written", .0.display())]
+    NoDirectory(PathBuf),
     #[error(transparent)]
     CreateDirectory(#[from] WriteError),
     #[error("write {}", .0.display())]
@@ -70,7 +78,9 @@ impl PendingFile {
     /// Creates the temporary file with mode 0600. Fails if the target exists.
     pub(crate) fn create(target: &Path) -> Result<Self, FileError> {
         if target.symlink_metadata().is_ok() {
-            return Err(FileError::Exists(target.to_owned()));
+            let is_special = target.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir());
+            let error = if is_special { FileError::NotRegular } else { FileError::Exists };
+            return Err(error(target.to_owned()));
         }
         Self::create_temporary(target)
     }
@@ -80,7 +90,11 @@ impl PendingFile {
             .prefix(".musterctl-")
             .permissions(Permissions::from_mode(PRIVATE_MODE))
             .tempfile_in(parent(target))
-            .map_err(|e| FileError::Write(target.to_owned(), e))?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => FileError::NoDirectory(parent(target).to_owned()),
+                // The error's own text has the temporary name.
+                kind => FileError::Write(target.to_owned(), kind.into()),
+            })?;
         Ok(Self { file, target: target.to_owned() })
     }
 
@@ -127,6 +141,17 @@ pub(crate) fn replace(target: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut pending = PendingFile::create_temporary(target)?;
     pending.write(bytes)?;
     pending.replace()
+}
+
+/// Replaces several files, each atomically, after all of them could be written.
+pub(crate) fn replace_all(files: &[(PathBuf, &[u8])]) -> Result<(), FileError> {
+    let mut pending = Vec::with_capacity(files.len());
+    for (target, bytes) in files {
+        let mut file = PendingFile::create_temporary(target)?;
+        file.write(bytes)?;
+        pending.push(file);
+    }
+    pending.into_iter().try_for_each(PendingFile::replace)
 }
 
 /// Creates several files with mode 0600: all of them or none. None may exist yet.

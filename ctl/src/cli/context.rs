@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde::Serialize;
 
+use super::confirm::confirm;
 use super::failure::Failure;
+use super::parse;
 use crate::client::parse_endpoint;
 use crate::context::{Context, ContextStore};
 use crate::output::{Output, Render, or_dash, print_notice, table};
@@ -23,9 +25,12 @@ pub(crate) enum ContextCommand {
     /// Show a context: the current one, or the one of --context
     Show,
     /// Import a context that `musterctl init` wrote; -e adds endpoints
+    #[command(after_help = "Examples:\n  \
+        musterctl context add ./prod -e 10.0.0.11       with an address of a node\n  \
+        musterctl context add ./prod --name production")]
     Add {
         /// The directory, or the context.yaml in it
-        #[arg(value_name = "DIR")]
+        #[arg(value_name = "DIR", value_parser = parse::path)]
         from: PathBuf,
         /// Name of the imported context [default: the cluster's name]
         #[arg(long, value_name = "NAME")]
@@ -36,10 +41,13 @@ pub(crate) enum ContextCommand {
         #[arg(value_name = "ADDRESS[:PORT]", required = true, value_parser = parse_endpoint)]
         endpoints: Vec<String>,
     },
-    /// Delete a context, including its key
+    /// Delete a context and its operator key
     Remove {
         #[arg(value_name = "NAME")]
         name: String,
+        /// Delete it without a question
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -75,7 +83,15 @@ impl ContextCommand {
                 context.set_endpoints(endpoints)?;
                 out.note(&format!("Set the endpoints of {}.", context.name));
             }
-            Self::Remove { name } => {
+            Self::Remove { name, yes } => {
+                let directory = store.existing_directory(&name)?;
+                let reason = format!("the context {name} holds an operator key");
+                let question = format!(
+                    "{reason}. Delete {}? Without a copy of the key, or another operator's, the \
+                     cluster cannot be operated.",
+                    directory.display()
+                );
+                confirm(yes, &reason, &question)?;
                 store.remove(&name)?;
                 out.note(&format!("Removed the context {name}."));
             }
@@ -97,7 +113,7 @@ pub(super) fn report_context_switch(now: &str, previous: Option<&str>) {
 fn list(store: &ContextStore) -> Result<Contexts, Failure> {
     let current = store.open(None).ok().map(|context| context.name);
     let contexts: Result<Vec<Listed>, Failure> = store
-        .names()
+        .names()?
         .into_iter()
         .map(|name| {
             let Context { name, description, .. } = store.open(Some(&name))?;

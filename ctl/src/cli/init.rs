@@ -19,6 +19,9 @@ use crate::output::{Output, Render};
 
 /// Write the configuration of a new cluster and its first operator's key
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    musterctl init prod --static 10.0.0.11 --static 10.0.0.12 --static 10.0.0.13\n  \
+    musterctl init lab --control-planes 1       nodes find each other by multicast DNS")]
 pub(crate) struct Init {
     /// Cluster name: lower-case letters, digits and '-'
     #[arg(value_name = "NAME", value_parser = parse::cluster_name)]
@@ -28,12 +31,12 @@ pub(crate) struct Init {
         allow_negative_numbers = true)]
     control_planes: u8,
     /// Output directory [default: a new directory NAME]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = parse::path)]
     out: Option<PathBuf>,
     /// Name of the operator whose key is created
     #[arg(long, value_name = "NAME", default_value = "admin", value_parser = parse::operator)]
     operator: String,
-    /// Fixed address of a node, for discovery; may be repeated
+    /// Fixed address of a node, for discovery and as an endpoint of the context; may be repeated
     #[arg(long = "static", value_name = "HOST[:PORT]", value_parser = crate::client::parse_endpoint)]
     fixed: Vec<String>,
     /// Do not discover nodes by multicast DNS
@@ -136,6 +139,16 @@ impl Init {
     fn write(self, store: &ContextStore, endpoints: &[String]) -> Result<Initialised, InitError> {
         let Self { name, control_planes, out, operator, fixed, no_mdns, no_context } = self;
         let name = name.as_str();
+        // They are addresses of nodes, so operators find the cluster there too.
+        let mut endpoints = endpoints.to_vec();
+        endpoints.extend(
+            fixed
+                .iter()
+                .filter(|address| !endpoints.contains(address))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+        let endpoints = endpoints.as_slice();
         let directory = out.unwrap_or_else(|| PathBuf::from(name));
         let mut plan = NewCluster::new(name, control_planes, &operator);
         plan.template.mdns = !no_mdns;
@@ -277,6 +290,6 @@ mod tests {
         let error = init("other", out.clone()).write(&store, &[]).unwrap_err();
         assert!(matches!(error, InitError::File(FileError::Exists(_))), "{error}");
         assert_eq!(std::fs::read(out.join("node.yaml")).unwrap(), before);
-        assert_eq!(store.names(), ["demo"]);
+        assert_eq!(store.names().unwrap(), ["demo"]);
     }
 }

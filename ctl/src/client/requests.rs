@@ -69,6 +69,19 @@ impl Api {
         }
     }
 
+    /// Returns the target node of the next calls: what `--node` gives, otherwise the node that answers
+    /// now, which they name from then on. Unlike [`Self::fix_target_node`] it does not need the list
+    /// of members, which the role `backup` may not read.
+    pub(crate) async fn target_or_answering_node(
+        &mut self,
+        what: &'static str,
+    ) -> Result<String, CallError> {
+        if let Some(given) = self.node.as_ref().and_then(|node| node.to_str().ok()) {
+            return Ok(given.to_owned());
+        }
+        self.fix_target_node(what).await
+    }
+
     /// Fixes the target node of the next calls: the one that `--node` names, otherwise the one that
     /// answers now. Later calls name it, even if another node takes them. Returns its name. `what`
     /// completes "could not …".

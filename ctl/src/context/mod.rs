@@ -16,6 +16,7 @@ use muster_pki::bundle::{BundleError, TrustBundle};
 use muster_pki::identity::{Identity, ReadIdentityError};
 use muster_pki::token::{Token, TokenError};
 use muster_types::ClusterId;
+use muster_types::error::chain;
 use muster_types::format::{self, NewerFormat, RecordError};
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,13 @@ pub(crate) enum ContextError {
     Key { path: PathBuf, source: ReadIdentityError },
     #[error("{} is not a token", path.display())]
     Token { path: PathBuf, source: TokenError },
+    #[error(
+        "cannot record the first contact in {} ({why})\n\
+         the identity of the cluster is kept there, so the directory must be writable once\n\
+         try: copy the directory to a place where it is, then use `--context PATH`",
+        directory.display()
+    )]
+    NotRecorded { directory: PathBuf, why: String },
     #[error("{} is not a valid trust anchor", path.display())]
     TrustAnchor { path: PathBuf, source: BundleError },
 }
@@ -203,6 +211,13 @@ impl Context {
 
     /// Saves the trust anchor and deletes the token, which is not needed any more.
     pub(crate) fn pin(&mut self, anchor: &TrustAnchor) -> Result<(), ContextError> {
+        self.record_anchor(anchor).map_err(|error| ContextError::NotRecorded {
+            directory: self.directory.clone(),
+            why: chain(&error),
+        })
+    }
+
+    fn record_anchor(&mut self, anchor: &TrustAnchor) -> Result<(), ContextError> {
         files::replace(&self.directory.join(AUTHORITIES), anchor.authorities.to_pem().as_bytes())?;
         self.description.cluster_id = Some(anchor.cluster_id);
         self.save()?;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::{AUTHORITIES, Context, ContextError, FILE, KEY, MAX, TOKEN};
@@ -45,32 +45,42 @@ impl ContextStore {
         }
     }
 
-    /// Names of all contexts, sorted.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.0.join(CONTEXTS)) else { return Vec::new() };
-        let mut names: Vec<String> = entries
-            .flatten()
-            .filter(|entry| entry.path().join(FILE).is_file())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
+    /// Names of all contexts, sorted. Fails if they cannot be read: that is not "no context".
+    pub(crate) fn names(&self) -> Result<Vec<String>, ContextError> {
+        let directory = self.0.join(CONTEXTS);
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(read_error(&directory))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(read_error(&directory))?;
+            if let Ok(name) = entry.file_name().into_string()
+                && is_context(&entry.path())?
+            {
+                names.push(name);
+            }
+        }
         names.sort();
-        names
+        Ok(names)
     }
 
     /// Name of the current context, if one was chosen.
-    pub(crate) fn current(&self) -> Option<String> {
-        let text = files::read(&self.0.join(CURRENT), MAX).ok()?;
-        Some(text.trim().to_owned()).filter(|name| !name.is_empty())
+    pub(crate) fn current(&self) -> Result<Option<String>, ContextError> {
+        match files::read(&self.0.join(CURRENT), MAX) {
+            Err(error) if error.is_missing() => Ok(None),
+            text => Ok(Some(text?.trim().to_owned()).filter(|name| !name.is_empty())),
+        }
     }
 
     /// Opens a context by name or by path (anything with a `/`). Without either, opens the current
     /// context, and without that, the only one.
     pub(crate) fn open(&self, requested: Option<&str>) -> Result<Context, ContextError> {
-        let names = self.names();
-        let name = match (requested, self.current(), names.as_slice()) {
-            (Some(path), _, _) if path.contains('/') => {
-                return Context::load(Path::new(path), path);
-            }
+        if let Some(path) = requested.filter(|path| path.contains('/')) {
+            return Context::load(Path::new(path), path);
+        }
+        let names = self.names()?;
+        let name = match (requested, self.current()?, names.as_slice()) {
             (Some(name), _, _) => name.to_owned(),
             (None, Some(current), names) if names.contains(&current) => current,
             (None, _, [only]) => only.clone(),
@@ -93,8 +103,8 @@ impl ContextStore {
     /// context the result is right only if [`Self::pin_current`] was called before creating it.
     pub(crate) fn set_current(&self, name: &str) -> Result<Option<String>, ContextError> {
         self.open(Some(name))?;
-        let names = self.names();
-        let previous = self.current().filter(|current| current != name && names.contains(current));
+        let names = self.names()?;
+        let previous = self.current()?.filter(|current| current != name && names.contains(current));
         files::replace(&self.0.join(CURRENT), format!("{name}\n").as_bytes())?;
         Ok(previous)
     }
@@ -111,7 +121,7 @@ impl ContextStore {
     /// Returns the directory for a new context of that name. Fails if it exists; creates nothing.
     pub(crate) fn unused_directory(&self, name: &str) -> Result<PathBuf, ContextError> {
         let directory = self.directory(name)?;
-        if directory.join(FILE).exists() {
+        if is_context(&directory)? {
             return Err(ContextError::AlreadyExists(name.to_owned()));
         }
         Ok(directory)
@@ -155,19 +165,22 @@ impl ContextStore {
         Ok(files::create_all(&copies)?)
     }
 
+    /// Returns the directory of an existing context, even of a damaged one.
+    pub(crate) fn existing_directory(&self, name: &str) -> Result<PathBuf, ContextError> {
+        let directory = self.directory(name)?;
+        if is_context(&directory)? {
+            return Ok(directory);
+        }
+        Err(ContextError::Unknown { name: name.to_owned(), known: self.names()?.join(", ") })
+    }
+
     /// Removes a context's own files, and its directory if nothing else is in it.
     pub(crate) fn remove(&self, name: &str) -> Result<(), ContextError> {
-        let directory = self.directory(name)?;
-        if !directory.join(FILE).exists() {
-            return Err(ContextError::Unknown {
-                name: name.to_owned(),
-                known: self.names().join(", "),
-            });
-        }
+        let directory = self.existing_directory(name)?;
         for file in [KEY, TOKEN, AUTHORITIES, FILE] {
             files::remove(&directory.join(file))?;
         }
-        if self.current().as_deref() == Some(name) {
+        if self.current()?.as_deref() == Some(name) {
             files::remove(&self.0.join(CURRENT))?;
         }
         match fs::remove_dir(&directory) {
@@ -177,6 +190,22 @@ impl ContextStore {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Returns true if the directory holds a context.
+fn is_context(directory: &Path) -> Result<bool, ContextError> {
+    let file = directory.join(FILE);
+    match fs::metadata(&file) {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+            Ok(false)
+        }
+        Err(error) => Err(read_error(&file)(error)),
+    }
+}
+
+fn read_error(path: &Path) -> impl Fn(io::Error) -> ContextError {
+    |error| FileError::Read(path.to_owned(), error).into()
 }
 
 #[cfg(test)]
@@ -221,7 +250,10 @@ mod tests {
         assert!(matches!(store.unused_directory("two"), Err(ContextError::AlreadyExists(_))));
         assert!(matches!(store.open(Some("three")), Err(ContextError::Unknown { .. })));
         store.remove("two").unwrap();
-        assert_eq!((store.current(), store.names()), (None, vec!["one".to_owned()]));
+        assert_eq!(
+            (store.current().unwrap(), store.names().unwrap()),
+            (None, vec!["one".to_owned()])
+        );
     }
 
     /// Regression: the context was removed, and then the command failed.
@@ -239,7 +271,7 @@ mod tests {
             fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["notes.txt"]);
         assert!(!store.directory("two").unwrap().exists());
-        assert!(store.names().is_empty());
+        assert!(store.names().unwrap().is_empty());
     }
 
     #[test]
@@ -253,7 +285,10 @@ mod tests {
         assert_eq!(store.set_current("two").unwrap(), None);
         store.remove("two").unwrap();
         // Current only because it is the only one.
-        assert_eq!((store.current(), store.open(None).unwrap().name), (None, "one".to_owned()));
+        assert_eq!(
+            (store.current().unwrap(), store.open(None).unwrap().name),
+            (None, "one".to_owned())
+        );
         store.pin_current().unwrap();
         put(&store, "three");
         assert_eq!(store.set_current("three").unwrap().as_deref(), Some("one"));
@@ -273,11 +308,34 @@ mod tests {
         put(&store, "two");
         store.set_current("two").unwrap();
         fs::remove_dir_all(store.directory("two").unwrap()).unwrap();
-        assert_eq!(store.current().as_deref(), Some("two"));
+        assert_eq!(store.current().unwrap().as_deref(), Some("two"));
         let one = store.open(None).unwrap();
         assert_eq!(one.name, "one");
         store.add(&one, "two", &[]).unwrap();
         assert_eq!(store.set_current("two").unwrap().as_deref(), Some("one"));
+    }
+
+    /// Regression: a directory that could not be read was "no context yet".
+    #[test]
+    fn contexts_that_cannot_be_read_are_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ContextStore::at(dir.path());
+        // Neither can be read as what it should be, by root either.
+        fs::write(dir.path().join(CONTEXTS), "").unwrap();
+        assert!(matches!(store.open(None), Err(ContextError::File(FileError::Read(..)))));
+        assert!(store.names().is_err());
+        fs::remove_file(dir.path().join(CONTEXTS)).unwrap();
+        put(&store, "one");
+        fs::write(dir.path().join(CONTEXTS).join("a-file"), "").unwrap();
+        assert_eq!(store.names().unwrap(), ["one"]);
+        fs::create_dir(dir.path().join(CURRENT)).unwrap();
+        assert!(store.current().is_err() && store.open(None).is_err());
+        fs::remove_dir(dir.path().join(CURRENT)).unwrap();
+        let looped = dir.path().join(CONTEXTS).join("two");
+        fs::create_dir(&looped).unwrap();
+        std::os::unix::fs::symlink(FILE, looped.join(FILE)).unwrap();
+        let error = store.open(None).unwrap_err();
+        assert!(error.to_string().contains("two/context.yaml"), "{error}");
     }
 
     #[test]

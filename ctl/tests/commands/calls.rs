@@ -283,7 +283,24 @@ fn openssl_accepts_the_client_certificate_and_its_key() {
     assert!(environment.contains("export ETCDCTL_ENDPOINTS='https://127.0.0.9:2379'"));
 
     let before = std::fs::read(dir.join("client.key")).unwrap();
+    // The same cluster: renewed in place.
+    let output = user.run_at(&[node.address], &["etcd", "client-config", "--out", "creds"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    let renewed = std::fs::read(dir.join("client.key")).unwrap();
+    assert_ne!(renewed, before);
+    assert_eq!(mode(&dir.join("client.key")), 0o600);
+    openssl(&["verify", "-CAfile", "ca.crt", "client.crt"]);
+    assert_eq!(
+        openssl(&["pkey", "-in", "client.key", "-pubout"]),
+        openssl(&["x509", "-in", "client.crt", "-noout", "-pubkey"])
+    );
+
+    // Another cluster, or not all of the files: nothing is touched.
+    std::fs::write(dir.join("ca.crt"), "another").unwrap();
+    let output = user.run_at(&[node.address], &["etcd", "client-config", "--out", "creds"]);
+    assert!(output.failure(1).contains("credentials of another cluster"), "{output:?}");
+    std::fs::remove_file(dir.join("ca.crt")).unwrap();
     let output = user.run_at(&[node.address], &["etcd", "client-config", "--out", "creds"]);
     assert!(output.failure(1).contains("already exists"), "{output:?}");
-    assert_eq!(std::fs::read(dir.join("client.key")).unwrap(), before);
+    assert_eq!(std::fs::read(dir.join("client.key")).unwrap(), renewed);
 }

@@ -2,7 +2,7 @@
 
 use muster_kit::ports::unused_address;
 
-use crate::support::{User, mode};
+use crate::support::{Node, User, mode};
 
 #[test]
 fn without_a_context_the_error_says_how_to_get_one() {
@@ -57,7 +57,7 @@ fn a_context_is_imported_selected_and_removed() {
     assert_eq!(user.run(&["context", "endpoints", "10.0.0.2:7", "--context", "two"]).code, 0);
     let shown = user.run(&["context", "show", "--context", "two", "-o", "json"]).json();
     assert_eq!(shown["endpoints"], serde_json::json!(["10.0.0.2:7"]));
-    assert_eq!(user.run(&["context", "remove", "one"]).code, 0);
+    assert_eq!(user.run(&["context", "remove", "one", "--yes"]).code, 0);
     assert!(!user.path("config/contexts/one").exists());
     assert!(user.path("one/operator.key").exists(), "what init wrote stays");
     let by_path = user.run(&["context", "show", "--context", "./one", "-o", "json"]).json();
@@ -83,7 +83,7 @@ fn a_context_switch_is_reported_with_the_way_back() {
 
     // Regression: nothing was printed if the current context had been deleted.
     std::fs::remove_dir_all(user.path("config/contexts/three")).unwrap();
-    assert_eq!(user.run(&["context", "remove", "two"]).code, 0);
+    assert_eq!(user.run(&["context", "remove", "two", "--yes"]).code, 0);
     assert_eq!(user.run(&["context", "show", "-o", "json"]).json()["name"], "one");
     let output = user.run(&["init", "three", "--out", "again"]);
     assert!(output.err.contains("is now three (was one)"), "{output:?}");
@@ -102,7 +102,7 @@ fn a_context_switch_is_reported_with_the_way_back() {
 
     // Nor may a failed `create` replace a context that is current because it is the only one.
     for name in ["three", "two"] {
-        assert_eq!(user.run(&["context", "remove", name]).code, 0);
+        assert_eq!(user.run(&["context", "remove", name, "--yes"]).code, 0);
     }
     assert_eq!(user.run_with(&environment, &["cluster", "create", "--dir", "c"]).code, 3);
     assert_eq!(user.run(&["context", "show", "-o", "json"]).json()["name"], "one");
@@ -128,4 +128,56 @@ fn a_damaged_context_is_reported_with_its_file() {
     let output = user.run_at(&[unused_address()], &["members"]);
     assert!(output.failure(78).contains("context.yaml"), "{output:?}");
     assert!(output.err.contains("endpoint"), "{output:?}");
+}
+
+/// Regression: it deleted the only copy of the key without a question.
+#[test]
+fn a_context_is_removed_only_with_a_confirmation() {
+    let user = User::new();
+    user.init();
+    let output = user.run(&["context", "remove", "demo"]);
+    let error = output.failure(2);
+    assert!(error.contains("the context demo holds an operator key, so this needs"), "{error}");
+    assert!(error.contains("try: the same with --yes"), "{error}");
+    assert!(user.path("config/contexts/demo/operator.key").exists());
+    assert_eq!(user.run(&["context", "remove", "demo", "--yes"]).code, 0);
+    assert!(!user.path("config/contexts/demo").exists());
+}
+
+/// Regression: the next command said that the context names no endpoint.
+#[test]
+fn static_addresses_of_init_are_the_endpoints_of_the_context() {
+    let user = User::new();
+    let args = ["init", "one", "--static", "10.0.0.1", "--static", "cp-2:7", "-e", "10.0.0.9"];
+    let output = user.run(&args);
+    assert!(output.code == 0 && !output.err.contains("context endpoints"), "{output:?}");
+    let shown = user.run(&["context", "show", "-o", "json"]).json();
+    assert_eq!(shown["endpoints"], serde_json::json!(["10.0.0.9", "10.0.0.1", "cp-2:7"]));
+}
+
+/// Regression: it was "there is no context yet", with exit code 0.
+#[test]
+fn contexts_that_cannot_be_read_are_reported() {
+    let user = User::new();
+    std::fs::create_dir(user.path("config")).unwrap();
+    std::fs::write(user.path("config/contexts"), "").unwrap();
+    for args in [&["context", "list"][..], &["members"], &["version"], &["cluster", "list"]] {
+        let output = user.run(args);
+        assert_eq!(output.code, 78, "{args:?}: {output:?}");
+        assert!(output.err.contains("config/contexts: Not a directory"), "{output:?}");
+    }
+}
+
+/// Regression: it was the error of a temporary file.
+#[test]
+fn a_first_contact_that_cannot_be_recorded_says_what_to_do() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    // Not writable, for root either.
+    std::fs::create_dir(user.path("config/contexts/demo/authorities.pem")).unwrap();
+    let output = user.run_at(&[node.address], &["members"]);
+    let error = output.failure(78);
+    assert!(error.contains("cannot record the first contact in "), "{error}");
+    assert!(error.contains("try: copy the directory") && !error.contains(".musterctl-"), "{error}");
 }

@@ -133,18 +133,16 @@ fn sentences_go_to_standard_error_and_documents_replace_them() {
     assert!(output.err.contains("There is no context yet"), "{output:?}");
     let cluster = user.init();
     let node = Node::start(&cluster);
-    let snapshot = b"data".as_slice();
-    let whole = [snapshot, digest(&SHA256, snapshot).as_ref()].concat();
-    cluster.script(|script| script.snapshot = vec![whole]);
+    cluster.script(|script| script.snapshot = vec![snapshot_of(b"data")]);
     for (args, sentence) in [
         (&["init", "other"][..], "Wrote the cluster other"),
         (&["context", "use", "demo"], "The current context is demo."),
         (&["context", "add", "other", "--name", "third"], "Added the context third"),
         (&["context", "use", "demo"], "The current context is demo."),
         (&["cluster", "list"], "There is no local cluster"),
-        (&["etcd", "snapshot", "a.db"], "Saved 36 B"),
+        (&["etcd", "snapshot", "a.db"], "Saved 36 B of the etcd of cp-1"),
         (&["etcd", "defrag"], "Defragmented the etcd of cp-1"),
-        (&["etcd", "forfeit-leadership"], "etcd is now led by cp-2"),
+        (&["etcd", "forfeit-leadership"], "cp-1 has given up etcd's leadership; cp-2 leads"),
         (&["etcd", "client-config"], "Wrote a client certificate"),
     ] {
         let output = user.run_at(&[node.address], args);
@@ -172,4 +170,57 @@ fn sentences_go_to_standard_error_and_documents_replace_them() {
         assert!(output.code == 0 && output.out.starts_with(first), "{args:?}: {output:?}");
         assert!(!output.out.contains("\n\n") || args[0] == "pki", "{args:?}: {output:?}");
     }
+}
+
+fn snapshot_of(data: &[u8]) -> Vec<u8> {
+    [data, digest(&SHA256, data).as_ref()].concat()
+}
+
+/// Regression: `-` became a file of that name, and the sentence about it went into the pipe.
+#[test]
+fn a_snapshot_goes_to_standard_output_and_fails_if_it_is_incomplete() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    let address = node.address.to_string();
+    let whole = snapshot_of(&[7; 100_000]);
+    cluster.script(|script| script.snapshot = whole.chunks(33_000).map(<[u8]>::to_vec).collect());
+    for format in ["table", "json"] {
+        let args = ["etcd", "snapshot", "-", "-e", address.as_str(), "-o", format];
+        let output = user.command(&args).output().unwrap();
+        assert!(output.status.success() && output.stdout == whole, "{format}");
+    }
+    let args = ["etcd", "snapshot", "-", "-e", address.as_str()];
+    assert!(!user.path("-").exists());
+    for stdout in [closed_pipe(), full_disk()] {
+        let error = user.run_into(stdout, &args).failure(1).to_owned();
+        assert!(error.contains("what was written is incomplete"), "{error}");
+    }
+    cluster.script(|script| script.snapshot.truncate(3));
+    let error = user.run_into(Stdio::null(), &args).failure(1).to_owned();
+    assert!(error.contains("snapshot of cp-1 from"), "{error}");
+    assert!(error.contains("what was written to standard output is incomplete"), "{error}");
+}
+
+#[test]
+fn a_path_that_is_no_new_file_is_refused_with_the_reason() {
+    let user = User::new();
+    let cluster = user.init();
+    let node = Node::start(&cluster);
+    for args in [
+        &["init", "other", "--out", "-"][..],
+        &["etcd", "client-config", "--out", "-"],
+        &["cluster", "create", "--dir", "-"],
+        &["context", "add", "-"],
+    ] {
+        let output = user.run(args);
+        assert!(output.failure(2).contains("\"-\" is not a path here"), "{args:?}: {output:?}");
+    }
+    let output = user.run_at(&[node.address], &["etcd", "snapshot", "/dev/null"]);
+    let error = output.failure(1);
+    assert!(error.contains("/dev/null is a device or a pipe"), "{error}");
+    assert!(error.contains("`-` for standard output") && !error.contains("remove"), "{error}");
+    let output = user.run_at(&[node.address], &["etcd", "snapshot", "absent/x"]);
+    let error = output.failure(1);
+    assert!(error.contains("the directory absent does not exist; nothing was written"), "{error}");
 }

@@ -19,7 +19,7 @@ impl List {
     pub(crate) fn run(self, store: &ContextStore, out: &mut Output<'_>) -> Result<(), Failure> {
         let Self {} = self;
         let mut clusters = Vec::new();
-        for name in names(store) {
+        for name in names(store)? {
             let directory = directory(store, &name)?;
             // A cluster whose record is missing or damaged is listed without nodes.
             let record = ClusterRecord::read(&directory).ok();

@@ -18,11 +18,15 @@ use crate::clock::rfc3339;
 use crate::files::{self, FileError};
 use crate::output::{Output, Render};
 
-/// Write short-lived credentials, so that a stock etcdctl works; the key never leaves this machine
+/// Largest `ca.crt` of an earlier run, in bytes.
+const MAX_AUTHORITY: usize = 64 << 10;
+
+/// Write short-lived credentials, so that a stock etcdctl works; the key never leaves this machine.
+/// Again for the same cluster and directory, it renews them
 #[derive(Debug, Args)]
 pub(crate) struct ClientConfig {
     /// Output directory [default: a new directory etcd-CLUSTER]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = parse::path)]
     out: Option<PathBuf>,
     /// Lifetime of the certificate
     #[arg(long, value_name = "DURATION", value_parser = parse::duration,
@@ -39,7 +43,7 @@ impl ClientConfig {
         let directory = std::path::absolute(&directory)
             .map_err(|source| EtcdError::Path { path: directory.display().to_string(), source })?;
         let output_files = OutputFiles::in_directory(&directory);
-        output_files.check_absent()?;
+        let previous = output_files.previous_authority()?;
         let key = KeyPair::generate();
         let message = EtcdClientConfigRequest {
             certificate_request: key.request(),
@@ -54,8 +58,11 @@ impl ClientConfig {
         if reply.endpoints.is_empty() || reply.endpoints.iter().any(|e| !is_url(e)) {
             return Err(api.invalid_reply("no usable endpoints of etcd").into());
         }
+        if previous.as_ref().is_some_and(|previous| **previous != reply.authority_pem) {
+            return Err(EtcdError::OtherCluster { directory }.into());
+        }
         files::create_private_directory(&directory)?;
-        output_files.write(&reply, &key.to_pem())?;
+        output_files.write(&reply, &key.to_pem(), previous.is_some())?;
         Ok(out.show(&Written {
             environment: output_files.environment,
             expires: rfc3339(reply.expires_ms),
@@ -88,11 +95,15 @@ impl OutputFiles {
         }
     }
 
-    fn check_absent(&self) -> Result<(), FileError> {
+    /// Returns the etcd authority of an earlier run in this directory: for the same cluster the
+    /// files are replaced. `None` without any of the files. Fails if they are not all there.
+    fn previous_authority(&self) -> Result<Option<Zeroizing<String>>, FileError> {
         let all = [&self.authority, &self.certificate, &self.key, &self.environment];
-        match all.into_iter().find(|path| path.symlink_metadata().is_ok()) {
-            Some(taken) => Err(FileError::Exists(taken.clone())),
-            None => Ok(()),
+        let mut present = all.into_iter().filter(|path| path.symlink_metadata().is_ok());
+        match (present.clone().count(), present.next()) {
+            (0, _) | (_, None) => Ok(None),
+            (4, _) => files::read(&self.authority, MAX_AUTHORITY).map(Some),
+            (_, Some(taken)) => Err(FileError::Exists(taken.clone())),
         }
     }
 
@@ -100,14 +111,16 @@ impl OutputFiles {
         &self,
         reply: &EtcdClientConfigReply,
         key: &Zeroizing<String>,
+        renew: bool,
     ) -> Result<(), FileError> {
         let environment = self.environment(&reply.endpoints);
-        files::create_all(&[
+        let all = [
             (self.authority.clone(), reply.authority_pem.as_bytes()),
             (self.certificate.clone(), reply.certificate_pem.as_bytes()),
             (self.key.clone(), key.as_bytes()),
             (self.environment.clone(), environment.as_bytes()),
-        ])
+        ];
+        if renew { files::replace_all(&all) } else { files::create_all(&all) }
     }
 
     fn environment(&self, endpoints: &[String]) -> String {

@@ -1,5 +1,6 @@
 //! `etcd snapshot`: saves all of etcd's data to a file that is either complete or absent.
 
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -22,59 +23,97 @@ const DIGEST_LEN: usize = SHA256_OUTPUT_LEN;
 /// Save etcd's data to FILE, from one member; `musterd --restore-etcd FILE` starts a new cluster
 /// with it
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    musterctl etcd snapshot backup.db\n  \
+    musterctl etcd snapshot backup-$(date +%F).db -n cp-2      from the etcd of cp-2\n  \
+    musterctl etcd snapshot - | age -r RECIPIENT > backup.age")]
 pub(crate) struct Snapshot {
-    /// Path of the new file
+    /// Path of the new file; `-` for standard output
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
 impl Snapshot {
     pub(crate) async fn run(self, api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
+        if self.file.as_os_str() == "-" {
+            return to_standard_output(api, out).await;
+        }
         let mut pending = PendingFile::create(&self.file)?;
-        let what = "take a snapshot of etcd";
-        let stream = api
-            .call(CallKind::Idempotent, what, EtcdSnapshotRequest {}, async |client, request| {
-                client.etcd_snapshot(request).await
-            })
-            .await?;
-        let mut progress = Progress::new();
-        let received = receive(api, stream, &mut pending, &mut progress).await;
-        progress.finish();
-        let (bytes, sha256) = received?;
+        let mut write = |bytes: &[u8]| Ok(pending.write(bytes)?);
+        let (node, bytes, sha256) = save(api, &mut write, "nothing was written").await?;
         pending.commit()?;
-        Ok(out.show(&Saved { file: self.file, bytes, sha256 })?)
+        Ok(out.show(&Saved { node, file: self.file, bytes, sha256 })?)
     }
+}
+
+/// Writes the snapshot to standard output. The report goes to standard error.
+async fn to_standard_output(api: &mut Api, out: &mut Output<'_>) -> Result<(), Failure> {
+    if io::stdout().is_terminal() {
+        return Err(EtcdError::Terminal.into());
+    }
+    let mut write = |bytes: &[u8]| out.raw(bytes).map_err(EtcdError::StandardOutput);
+    let left = "what was written to standard output is incomplete";
+    let (node, bytes, sha256) = save(api, &mut write, left).await?;
+    let saved = Saved { node, file: PathBuf::from("standard output"), bytes, sha256 };
+    out.note(&saved.prose());
+    Ok(())
+}
+
+/// Takes a snapshot and passes its bytes to `write`. Returns the node, the size and the hash. `left`
+/// says what is left if it fails.
+async fn save(
+    api: &mut Api,
+    write: &mut impl FnMut(&[u8]) -> Result<(), EtcdError>,
+    left: &'static str,
+) -> Result<(String, u64, String), Failure> {
+    let what = "take a snapshot of etcd";
+    let node = api.target_or_answering_node(what).await?;
+    let stream = api
+        .call(CallKind::Idempotent, what, EtcdSnapshotRequest {}, async |client, request| {
+            client.etcd_snapshot(request).await
+        })
+        .await?;
+    let mut progress = Progress::new();
+    let received = receive(api, stream, write, (&node, left), &mut progress).await;
+    progress.finish();
+    let (bytes, sha256) = received?;
+    Ok((node, bytes, sha256))
 }
 
 async fn receive(
     api: &Api,
     mut stream: Streaming<EtcdSnapshotChunk>,
-    file: &mut PendingFile,
+    write: &mut impl FnMut(&[u8]) -> Result<(), EtcdError>,
+    (node, left): (&str, &'static str),
     progress: &mut Progress,
 ) -> Result<(u64, String), EtcdError> {
-    let endpoint = || api.endpoint().to_owned();
+    let (endpoint, node) = (|| api.endpoint().to_owned(), || node.to_owned());
     let mut verifier = ChecksumVerifier::default();
     loop {
         let bytes = verifier.bytes;
         let waited = api.timeout();
         let piece = timeout(waited, stream.message())
             .await
-            .map_err(|_| EtcdError::Stalled { endpoint: endpoint(), bytes, waited })?
+            .map_err(|_| {
+                let (node, endpoint) = (node(), endpoint());
+                EtcdError::Stalled { node, endpoint, bytes, waited, left }
+            })?
             .map_err(|status| {
-                let why = status.message().to_owned();
-                EtcdError::Interrupted { endpoint: endpoint(), bytes, why }
+                let (node, endpoint, why) = (node(), endpoint(), status.message().to_owned());
+                EtcdError::Interrupted { node, endpoint, bytes, why, left }
             })?;
         let Some(EtcdSnapshotChunk { body }) = piece else { break };
-        file.write(&body)?;
+        write(&body)?;
         verifier.update(&body);
         // One plain line each time the size has doubled.
         let magnitude = verifier.bytes.checked_ilog2().unwrap_or_default();
         progress.update_keyed("snapshot", &magnitude.to_string(), &format_size(verifier.bytes));
     }
     let bytes = verifier.bytes;
-    let hash = verifier
-        .finish()
-        .ok_or_else(|| EtcdError::ChecksumMismatch { endpoint: endpoint(), bytes })?;
+    let hash = verifier.finish().ok_or_else(|| {
+        let (node, endpoint) = (node(), endpoint());
+        EtcdError::ChecksumMismatch { node, endpoint, bytes, left }
+    })?;
     Ok((bytes, hash))
 }
 
@@ -113,6 +152,7 @@ impl ChecksumVerifier {
 
 #[derive(Debug, Serialize)]
 struct Saved {
+    node: String,
     file: PathBuf,
     bytes: u64,
     sha256: String,
@@ -121,8 +161,9 @@ struct Saved {
 impl Render for Saved {
     fn prose(&self) -> String {
         format!(
-            "Saved {} to {} (SHA-256 {}).",
+            "Saved {} of the etcd of {} to {} (SHA-256 {}).",
             format_size(self.bytes),
+            self.node,
             self.file.display(),
             self.sha256
         )

@@ -63,7 +63,12 @@ impl ScriptedOperator {
 
 /// Node id for a name.
 pub(crate) fn id_of(name: &str) -> String {
-    if name == "cp-1" { "a".repeat(52) } else { "b".repeat(52) }
+    let letter = match name {
+        "cp-1" => "a",
+        "cp-2" => "c",
+        _ => "b",
+    };
+    letter.repeat(52)
 }
 
 fn member(name: &str, role: NodeRole) -> Member {
@@ -97,6 +102,7 @@ impl Operator for ScriptedOperator {
             members: vec![
                 member("cp-1", NodeRole::ControlPlane),
                 member("worker-1", NodeRole::Worker),
+                member("cp-2", NodeRole::ControlPlane),
             ],
             leader: "cp-1".to_owned(),
             cluster_name: "demo".to_owned(),

@@ -23,7 +23,7 @@ const LOCAL: &[(&str, &[i32])] = &[
     ("context use lab", &[0]),
     ("context list", &[0]),
     ("context show", &[0]),
-    ("context remove added-FORM", &[0]),
+    ("context remove added-FORM --yes", &[0]),
     ("completion bash", &[0]),
 ];
 
