@@ -22,6 +22,10 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Check the cluster; exit code 3 if a check fails
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    musterctl health\n  \
+    musterctl health --wait --timeout 10m            after a start or a change\n  \
+    musterctl health -o json | jq .failureTolerance")]
 pub(crate) struct Health {
     /// Wait until the cluster is healthy, at most for --timeout
     #[arg(long)]

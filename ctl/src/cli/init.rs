@@ -210,8 +210,8 @@ impl Render for Initialised {
         let config = self.config.display();
         let directory = self.directory.display();
         let nodes = match self.control_planes {
-            1 => "the control-plane machine".to_owned(),
-            n => format!("all {n} control-plane machines, and on workers (named worker-…)"),
+            1 => "1 control plane".to_owned(),
+            n => format!("{n} control planes"),
         };
         let reach = match (&self.context, self.needs_endpoint) {
             (Some(_), false) => String::new(),
@@ -224,8 +224,8 @@ impl Render for Initialised {
         };
         format!(
             "Wrote the cluster {} to {directory}: node.yaml holds the token, keep operator.key \
-             private.\n\nNext:\n  1. copy {config} to {nodes},\n     the same file everywhere, as \
-             /etc/muster/node.yaml (mode 0600)\n  2. start musterd on each, in any order{reach}\n  \
+             private.\n\nNext:\n  1. copy {config}, unchanged, to every machine ({nodes}, and \
+             workers,\n     whose names begin with worker-) as /etc/muster/node.yaml (mode 0600)\n  2. start musterd on each, in any order{reach}\n  \
              {}. musterctl health --wait",
             self.cluster_name,
             if reach.is_empty() { 3 } else { 4 },

@@ -171,6 +171,33 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_the_main_commands_has_examples_that_are_right() {
+        for path in [
+            &["init"][..],
+            &["token", "create"],
+            &["node", "remove"],
+            &["health"],
+            &["etcd", "snapshot"],
+            &["context", "add"],
+        ] {
+            let mut command = Cli::command();
+            for name in path {
+                command = command.find_subcommand(name).unwrap().clone();
+            }
+            let help = command.render_help().to_string();
+            let examples = help.split_once("Examples:").unwrap().1;
+            for line in examples.lines().filter_map(|line| line.split_once("musterctl ")) {
+                // Without the remark, and the rest of a shell's line.
+                let line = line.1.split("  ").next().unwrap();
+                let line = line.split([')', '|']).next().unwrap();
+                let words = ["musterctl"].into_iter().chain(line.split_whitespace());
+                let parsed = Cli::try_parse_from(words);
+                assert!(parsed.is_ok(), "{path:?}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
     fn every_command_and_option_is_documented() {
         fn check(command: &clap::Command, manual: &str) {
             for argument in command.get_arguments() {

@@ -32,6 +32,10 @@ pub(crate) enum TokenCommand {
 
 /// Create a token on this machine and show it once; the cluster stores only a verifier
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    musterctl token create --role worker --uses 1 --node-name worker-7\n  \
+    musterctl token create --role control-plane --ttl 2h\n  \
+    T=$(musterctl token create --role worker)        exactly the token, for a script")]
 pub(crate) struct Create {
     /// Role that the token admits: control-plane or worker; may be repeated
     #[arg(long = "role", value_name = "ROLE", required = true)]

@@ -28,7 +28,7 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(4);
 const STRAGGLER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reason given for a node that does not answer.
-const NO_ANSWER: &str = "no answer over QUIC (UDP) in time";
+const NO_ANSWER: &str = "no answer over QUIC (UDP, which only the first contact needs) in time";
 
 /// Result of the exchange with one node.
 enum BootstrapReply {
@@ -127,12 +127,17 @@ async fn query_address(
     // The listener is never run, so no connection is accepted.
     let (quic, _listener) = Endpoint::bind(bind).map_err(|e| failed(chain(&e)))?;
     let session = quic.dial_hello(address).await.map_err(|e| failed(chain(&e)))?;
-    session.prove(token).await.map_err(|error| {
-        let failure = match error {
-            ProveError::Rejected { .. } | ProveError::Impostor { .. } => FailureKind::Rejected,
-            ProveError::Failed { .. } => FailureKind::NoAnswer,
-        };
-        (failure, chain(&error))
+    session.prove(token).await.map_err(|error| match error {
+        ProveError::Rejected { token, .. } => (
+            FailureKind::Rejected,
+            format!(
+                "it does not accept this context's token {token}: revoked, expired, used up, or of \
+                 another cluster; use a context that has contacted the cluster, or put a new token \
+                 (`musterctl token create`) into the context's file `token`"
+            ),
+        ),
+        ProveError::Impostor { .. } => (FailureKind::Rejected, chain(&error)),
+        ProveError::Failed { .. } => (FailureKind::NoAnswer, chain(&error)),
     })?;
     let reply = session.client().anchor(AnchorRequest {}).await;
     let reply = reply.map_err(|status| failed(status.message().to_owned()))?;

@@ -173,7 +173,7 @@ fn describe_attempts(attempts: &[Attempt], given: bool) -> String {
         return format!(
             "no member of this cluster answered: {each}\n\
              possible causes: not a member yet, another cluster, a worker without a control-plane \
-             node\n\
+             node, too many open connections from this address\n\
              try: {members}\n\
              if it is not a member yet: `musterctl status --context ./DIR -e ADDRESS`, with the \
              directory that `musterctl init` wrote, or the log of its musterd shows what it waits for"

@@ -32,6 +32,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time to wait for the server's first bytes before ours are sent.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Reason for a connection that the node closed before its first byte.
+const CLOSED: &str = "closed the connection; perhaps it has no room for another one, or stops";
+
 /// Generated gRPC client over one connection.
 pub(crate) type Client = OperatorClient<Channel>;
 
@@ -130,6 +133,11 @@ async fn connect(
         .map_err(|error| classify_handshake_error(address, &error))
 }
 
+/// Returns true if the peer closed the connection. rustls reports that in its own words.
+fn is_end(error: &io::Error) -> bool {
+    [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset].contains(&error.kind())
+}
+
 /// Returns the rustls error inside an I/O error, if there is one.
 fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
@@ -170,11 +178,12 @@ fn classify_handshake_error(address: SocketAddr, error: &io::Error) -> SessionEr
 async fn channel(mut stream: TlsStream<TcpStream>) -> Result<Channel, SessionError> {
     let mut first_bytes = vec![0; 1024];
     let length = match timeout(FIRST_BYTES_TIMEOUT, stream.read(&mut first_bytes)).await {
-        Ok(Ok(0)) => return Err(SessionError::Failed("closed the connection".to_owned())),
+        Ok(Ok(0)) => return Err(SessionError::Failed(CLOSED.to_owned())),
         Ok(Ok(length)) => length,
         Ok(Err(error)) => {
             return Err(match rustls_error(&error) {
                 Some(rustls::Error::AlertReceived(_)) => SessionError::UnknownKey,
+                _ if is_end(&error) => SessionError::Failed(CLOSED.to_owned()),
                 _ => SessionError::Failed(error.to_string()),
             });
         }
@@ -253,6 +262,14 @@ mod tests {
         );
         let frozen = classify_handshake_error(address, &io::ErrorKind::TimedOut.into());
         assert!(matches!(frozen, SessionError::Failed(why) if why.contains("no answer in time")));
+    }
+
+    /// Regression: the text was that of the TLS library, with a link to its documentation.
+    #[test]
+    fn a_node_that_closes_the_connection_is_reported_in_plain_words() {
+        let end = io::Error::new(io::ErrorKind::UnexpectedEof, "without sending TLS close_notify");
+        assert!(is_end(&end) && is_end(&io::ErrorKind::ConnectionReset.into()));
+        assert!(!is_end(&io::ErrorKind::TimedOut.into()));
     }
 
     /// Regression: the last address was reported, though it did not answer and another one did.

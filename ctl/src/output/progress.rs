@@ -65,6 +65,20 @@ impl Progress {
         }
     }
 
+    /// Clears the animated lines of all other subjects: what they wait for is over.
+    pub(crate) fn keep_only(&mut self, subjects: &[&str]) {
+        if self.is_plain() {
+            return;
+        }
+        self.lines.retain(|subject, line| {
+            let stays = subjects.contains(&subject.as_str());
+            if let Some(bar) = line.bar.as_ref().filter(|_| !stays) {
+                bar.finish_and_clear();
+            }
+            stays
+        });
+    }
+
     /// Clears the animated lines; plain lines stay.
     pub(crate) fn finish(self) {
         for line in self.lines.values() {
@@ -76,6 +90,6 @@ impl Progress {
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {prefix:<12} {wide_msg}")
+    ProgressStyle::with_template("{spinner} {prefix:<12} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

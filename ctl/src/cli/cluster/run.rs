@@ -139,6 +139,8 @@ async fn bring_up(
             Ok(()) => return Ok(()),
             Err(problems) => problems,
         };
+        let subjects: Vec<&str> = problems.iter().map(|p| p.subject.as_str()).collect();
+        progress.keep_only(&subjects);
         for Problem { subject, change_key, text } in &problems {
             progress.update_keyed(subject, change_key, text);
         }

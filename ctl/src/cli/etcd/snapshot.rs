@@ -25,7 +25,7 @@ const DIGEST_LEN: usize = SHA256_OUTPUT_LEN;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     musterctl etcd snapshot backup.db\n  \
-    musterctl etcd snapshot backup-$(date +%F).db -n cp-2      from the etcd of cp-2\n  \
+    musterctl etcd snapshot backup.db -n cp-2        from the etcd of cp-2\n  \
     musterctl etcd snapshot - | age -r RECIPIENT > backup.age")]
 pub(crate) struct Snapshot {
     /// Path of the new file; `-` for standard output

@@ -113,7 +113,8 @@ impl OperatorContext {
         let answer = match timeout(NODE_TIMEOUT, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(status)) => {
-                return Err(Status::new(status.code(), format!("{name}: {}", status.message())));
+                let why = describe_failure(status.message());
+                return Err(Status::new(status.code(), format!("{name}: {why}")));
             }
             Err(_) => {
                 return Err(Status::deadline_exceeded(format!(
@@ -156,6 +157,16 @@ impl OperatorContext {
     }
 }
 
+/// Describes a failed call to a member. A member without a certificate of this cluster is described
+/// by the TLS library, in its own terms.
+fn describe_failure(message: &str) -> &str {
+    if message.contains("invalid peer certificate") {
+        "answers, but shows no certificate of this cluster: it was wiped, or has not finished joining"
+    } else {
+        message
+    }
+}
+
 /// Marks the error of a call that must not run twice: it has certainly not begun.
 pub(super) fn not_begun(mut status: Status) -> Status {
     status.metadata_mut().insert(NOT_BEGUN_METADATA, MetadataValue::from_static("true"));
@@ -183,5 +194,18 @@ pub(super) fn refusal_status(refusal: Refusal) -> Status {
         | RefusalKind::LastControlPlane
         | RefusalKind::QuorumAtRisk
         | RefusalKind::Stale => Status::failed_precondition(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_without_its_certificate_is_reported_in_plain_words() {
+        let tls = "dial 10.0.0.15:50000: the cryptographic handshake failed: error 48: invalid peer \
+                   certificate: UnknownIssuer";
+        assert!(describe_failure(tls).starts_with("answers, but shows no certificate"));
+        assert_eq!(describe_failure("no route to host"), "no route to host");
     }
 }

@@ -164,6 +164,7 @@ impl FormationPlanner {
         match silent.as_slice() {
             [] => String::new(),
             [only] => format!("; {only}"),
+            [first, _] => format!("; {first} (and one more address)"),
             [first, rest @ ..] => format!("; {first} (and {} more addresses)", rest.len()),
         }
     }

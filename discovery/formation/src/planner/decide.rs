@@ -165,7 +165,8 @@ impl FormationPlanner {
         let mut until = (self.started + discovery_delay)
             .max(self.selection.1 + STABLE_TIME)
             .max(self.not_before);
-        let mut reason = format!("{} to propose {names} as founders", founders[0].name);
+        let as_founders = if founders.len() == 1 { "the founder" } else { "founders" };
+        let mut reason = format!("{} to propose {names} as {as_founders}", founders[0].name);
         if !is_named {
             let unknown = self.addresses.iter().filter(|(_, entry)| entry.node.is_none());
             if let Some((address, entry)) = unknown.max_by_key(|(_, entry)| entry.since)
@@ -173,7 +174,7 @@ impl FormationPlanner {
                 && now < entry.since + ADDRESS_GRACE
             {
                 until = entry.since + ADDRESS_GRACE;
-                reason = format!("an answer from {address}, which may know a cluster");
+                reason = format!("{address} to answer: it may belong to a cluster already");
             }
             let bound = self.present(now).filter_map(|(_, peer)| Some((peer, peer.bound_since?)));
             if let Some((peer, since)) = bound.max_by_key(|(_, since)| *since)
