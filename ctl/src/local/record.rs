@@ -165,8 +165,8 @@ impl ClusterRecord {
 
     /// Fails if a `musterd` that is not on record runs in the directory of a node.
     pub(crate) fn check_startable(&self, directory: &Path) -> Result<(), ClusterRecordError> {
-        let stopped = self.nodes.iter().filter(|node| !node.is_running());
-        stopped.map(|node| check_not_in_use(node.state(directory))).collect()
+        let mut stopped = self.nodes.iter().filter(|node| !node.is_running());
+        stopped.try_for_each(|node| check_not_in_use(node.state(directory)))
     }
 
     /// Fails if the directory holds a file that the cluster did not create, or if a `musterd` that

@@ -183,7 +183,7 @@ fn a_snapshot_goes_to_standard_output_and_fails_if_it_is_incomplete() {
     let cluster = user.init();
     let node = Node::start(&cluster);
     let address = node.address.to_string();
-    let whole = snapshot_of(&[7; 100_000]);
+    let whole = snapshot_of(&vec![7; 100_000]);
     cluster.script(|script| script.snapshot = whole.chunks(33_000).map(<[u8]>::to_vec).collect());
     for format in ["table", "json"] {
         let args = ["etcd", "snapshot", "-", "-e", address.as_str(), "-o", format];

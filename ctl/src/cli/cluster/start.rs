@@ -39,19 +39,19 @@ impl Start {
         record.check_startable(&directory).map_err(LocalError::from)?;
         let started =
             run_until_healthy(&program, &directory, &mut record, (store, deadline)).await?;
-        Ok(out.show(&Started { name, directory, nodes: record.nodes.len(), started })?)
+        Ok(out.show(&StartView { name, directory, nodes: record.nodes.len(), started })?)
     }
 }
 
 #[derive(Debug, Serialize)]
-struct Started {
+struct StartView {
     name: String,
     directory: PathBuf,
     nodes: usize,
     started: usize,
 }
 
-impl Render for Started {
+impl Render for StartView {
     fn prose(&self) -> String {
         let Self { name, nodes, started, .. } = self;
         format!("The cluster {name} is healthy: {started} of {nodes} nodes started.")

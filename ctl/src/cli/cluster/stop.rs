@@ -32,18 +32,18 @@ impl Stop {
         let directory = directory(store, &name)?;
         let record = ClusterRecord::read(&directory).map_err(LocalError::from)?;
         let stopped = record.stop().await.map_err(LocalError::from)?;
-        Ok(out.show(&Stopped { name, directory, stopped })?)
+        Ok(out.show(&StopView { name, directory, stopped })?)
     }
 }
 
 #[derive(Debug, Serialize)]
-struct Stopped {
+struct StopView {
     name: String,
     directory: PathBuf,
     stopped: usize,
 }
 
-impl Render for Stopped {
+impl Render for StopView {
     fn prose(&self) -> String {
         let Self { name, stopped, .. } = self;
         let stopped = processes(*stopped);
