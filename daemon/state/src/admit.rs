@@ -94,8 +94,8 @@ fn same_node(member: &Member, admit: &Admit) -> Result<(), Refusal> {
     Err(Refusal::new(
         RefusalKind::Invalid,
         format!(
-            "this machine is a member as {} {} and cannot become {} {}; run `musterctl node \
-             remove {}`, wipe its state directory and let it join again",
+            "this machine is a member as {} {} and cannot become {} {}; start it with `--name {}` \
+             and the machine.type of that name",
             member.role, member.name, admit.role, admit.name, member.name
         ),
     ))
@@ -105,8 +105,8 @@ fn name_taken(holder: &Member) -> Refusal {
     Refusal::new(
         RefusalKind::NameTaken,
         format!(
-            "the name {0} is taken by node {1}; if that machine is gone or was wiped, run \
-             `musterctl node remove {0}`, otherwise give this one another name",
+            "the name {0} is taken by node {1}; give this machine another name, or, if that one is \
+             gone or was wiped, run `musterctl node remove {0}`",
             holder.name,
             holder.id.short()
         ),

@@ -134,7 +134,12 @@ impl ClusterState {
             TokenStatus::Valid => {}
         }
         if !token.grant.roles.contains(&admit.role) {
-            return refuse(format!("token {id} does not admit a {} node; {again}", admit.role));
+            return refuse(format!(
+                "token {id} does not admit a {role} node, and {name} is one by its machine.type and the \
+                 patches that match its name; rename the machine, or {again}",
+                role = admit.role,
+                name = admit.name,
+            ));
         }
         match &token.grant.node_name {
             Some(bound) if *bound != admit.name => refuse(format!(

@@ -56,8 +56,8 @@ fn a_taken_name_is_refused_with_the_command_that_frees_it() {
     let mut wiped = admit(4, Role::ControlPlane);
     wiped.name = name(2);
     let message = format!(
-        "the name node-2 is taken by node {}; if that machine is gone or was wiped, run `musterctl \
-         node remove node-2`, otherwise give this one another name",
+        "the name node-2 is taken by node {}; give this machine another name, or, if that one is gone \
+         or was wiped, run `musterctl node remove node-2`",
         id(2).short()
     );
     cannot_admit(&replica, wiped.clone(), RefusalKind::NameTaken, &message);
@@ -85,8 +85,8 @@ fn a_member_cannot_become_another() {
     let replica = Replica::founded(3);
     let message = |as_what: &str| {
         format!(
-            "this machine is a member as control-plane node-2 and cannot become {as_what}; run \
-             `musterctl node remove node-2`, wipe its state directory and let it join again"
+            "this machine is a member as control-plane node-2 and cannot become {as_what}; start \
+             it with `--name node-2` and the machine.type of that name"
         )
     };
     cannot_admit(&replica, admit(2, Role::Worker), RefusalKind::Invalid, &message("worker node-2"));
@@ -115,7 +115,10 @@ fn the_token_must_allow_it() {
         &replica,
         "workeraaaa",
         Role::ControlPlane,
-        &format!("token workeraaaa does not admit a control-plane node; {again}"),
+        &format!(
+            "token workeraaaa does not admit a control-plane node, and node-4 is one by its \
+             machine.type and the patches that match its name; rename the machine, or {again}"
+        ),
     );
     let mut bound = grant(&[Role::Worker]);
     bound.node_name = Some(name(8));
