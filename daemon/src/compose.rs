@@ -83,6 +83,7 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let (fatal_sender, fatal) = mpsc::channel(4);
     let Prepared { config, identity, state, addresses, membership, .. } = &prepared;
     info!(name = %config.name, id = %identity.node_id(), role = %config.role, "starting");
+    info!(role = %config.role, because = prepared.role_origin, "role of this node");
 
     let (trust_store, trust_task) =
         trust_store::create(Arc::clone(identity), state.membership(), membership.clone());

@@ -10,7 +10,7 @@ use musterd::args::{Args, LogFormat};
 use musterd::compose;
 use musterd::core_dump;
 use musterd::fatal::Fatal;
-use musterd::prepare;
+use musterd::prepare::{self, NotReady};
 use musterd::stderr::Stderr;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Level, Metadata};
@@ -94,13 +94,16 @@ fn log_panics() {
 }
 
 fn start(args: Args) -> Result<(), Fatal> {
-    let check_only = args.check;
-    let checked = prepare::check(args)?;
-    if check_only {
+    let checked = prepare::check(args.clone());
+    if args.check {
+        checked.map_err(NotReady::into_fatal)?.log_warnings();
         tracing::info!("configuration and machine checks passed");
         return Ok(());
     }
-    let prepared = checked.open()?;
+    // Without a runtime: a refused start opens nothing.
+    if let Err(NotReady::Fatal(fatal)) = checked {
+        return Err(fatal);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(1 << 20)
@@ -120,7 +123,10 @@ fn start(args: Args) -> Result<(), Fatal> {
         let node = tokio::select! {
             biased;
             () = &mut stopped => return Ok(()),
-            composed = compose::compose(prepared) => composed?,
+            composed = async {
+                let prepared = prepare::wait(&args, checked).await?.open()?;
+                compose::compose(prepared).await
+            } => composed?,
         };
         node.run(stopped).await
     });

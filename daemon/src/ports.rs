@@ -104,33 +104,42 @@ pub fn show_command(address: SocketAddr) -> String {
 struct BusyPort {
     protocol: &'static str,
     address: SocketAddr,
-    /// Time of the next line and the interval after it. `None` while the port was never busy.
-    next_log: Option<(Instant, Duration)>,
+    intervals: LogIntervals,
+}
+
+/// Intervals at which a condition that lasts is logged.
+#[derive(Debug, Default)]
+pub struct LogIntervals {
+    /// Time of the next line and the interval after it. `None` before the first line.
+    next: Option<(Instant, Duration)>,
+}
+
+impl LogIntervals {
+    /// Returns true if a line is due now. The next one is due after a longer interval.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let (at, interval) = self.next.unwrap_or((now, FIRST_LOG_INTERVAL));
+        let is_due = now >= at;
+        if is_due {
+            self.next = Some((now + interval, (interval * 2).min(MAX_LOG_INTERVAL)));
+        }
+        is_due
+    }
 }
 
 impl BusyPort {
     fn new(protocol: &'static str, address: SocketAddr) -> Self {
-        Self { protocol, address, next_log: None }
+        Self { protocol, address, intervals: LogIntervals::default() }
     }
 
     fn on_busy(&mut self, error: &dyn std::error::Error) {
-        if self.is_log_due(Instant::now()) {
+        if self.intervals.is_due(Instant::now()) {
             let (Self { protocol, address, .. }, show) = (&*self, show_command(self.address));
             warn!(%protocol, %address, %error, %show, "port in use; waiting until it is free");
         }
     }
 
-    fn is_log_due(&mut self, now: Instant) -> bool {
-        let (at, interval) = self.next_log.unwrap_or((now, FIRST_LOG_INTERVAL));
-        let is_due = now >= at;
-        if is_due {
-            self.next_log = Some((now + interval, (interval * 2).min(MAX_LOG_INTERVAL)));
-        }
-        is_due
-    }
-
     fn on_bound(&self) {
-        if self.next_log.is_some() {
+        if self.intervals.next.is_some() {
             info!(protocol = %self.protocol, address = %self.address, "port is free again");
         }
     }
@@ -201,10 +210,10 @@ mod tests {
 
     #[test]
     fn a_port_that_stays_busy_is_logged_less_and_less_often() {
-        let mut busy = BusyPort::new("TCP", "127.0.0.1:1".parse().unwrap());
+        let mut intervals = LogIntervals::default();
         let start = Instant::now();
         let hour = (0..3600).map(|second| start + Duration::from_secs(second));
-        let logged = hour.filter(|now| busy.is_log_due(*now)).count();
+        let logged = hour.filter(|now| intervals.is_due(*now)).count();
         assert!((10..=14).contains(&logged), "{logged}");
     }
 }

@@ -174,6 +174,11 @@ impl Membership {
         self.peers.iter().map(|(id, peer)| (*id, peer.clone().into())).collect()
     }
 
+    /// Returns the name of a member in the cluster, if it is known.
+    pub fn name_of(&self, node: &NodeId) -> Option<NodeName> {
+        self.peers.get(node).map(|peer| peer.name.clone())
+    }
+
     /// Replaces the known members.
     pub fn set_peers(&mut self, directory: &Directory) {
         self.peers = directory.iter().map(|(id, peer)| (*id, peer.clone().into())).collect();

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use muster_config::{Config, Subnet};
 use muster_init::facts::{self, AddressScope, Interface};
 
+use super::wait::NotReady;
 use crate::fatal::Fatal;
 
 /// Address to bind, and the rule for the addresses at which other nodes reach this one.
@@ -49,7 +50,7 @@ impl Addresses {
 }
 
 /// Chooses the addresses. `given` is the only one to use, if there is one.
-pub(super) fn choose(given: Option<IpAddr>, config: &Config) -> Result<Addresses, Fatal> {
+pub(super) fn choose(given: Option<IpAddr>, config: &Config) -> Result<Addresses, NotReady> {
     let port = config.network.port;
     let configured = match given {
         Some(address) => vec![address],
@@ -62,9 +63,9 @@ pub(super) fn choose(given: Option<IpAddr>, config: &Config) -> Result<Addresses
         .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))?;
     let best = addresses.best(&found, None);
     let best = best.ok_or_else(|| {
-        Fatal::Machine(
-            "this machine has no address that other nodes can reach (only loopback and link-local, \
-             or none in machine.network.subnets); configure one, or give --address"
+        NotReady::Awaited(
+            "an address that other nodes can reach: this machine has only loopback and link-local \
+             ones, or none in machine.network.subnets; configure one, or give --address"
                 .to_owned(),
         )
     })?;

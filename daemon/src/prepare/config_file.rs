@@ -7,11 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use muster_config::{Config, ConfigError, Document, MAX_BYTES};
-use muster_init::facts;
 use muster_pki::token::Token;
 use muster_types::NodeName;
 use ring::digest;
 
+use super::name::NameSources;
 use crate::fatal::Fatal;
 
 /// The configuration file of this node.
@@ -27,6 +27,8 @@ pub(super) struct Configured {
     pub(super) config: Config,
     /// The token, or the problems that make it unusable. A member does not need it.
     pub(super) token: Result<Token, ConfigError>,
+    /// The part of the document that decides the role.
+    pub(super) role_origin: String,
 }
 
 impl ConfigFile {
@@ -43,25 +45,39 @@ impl ConfigFile {
         }
     }
 
+    /// Returns the state directory that the document gives to a node of this name. The name may not
+    /// be known yet: then the document's, without the patches for other names.
+    pub(super) fn state_dir(&self, sources: &NameSources) -> Result<PathBuf, Fatal> {
+        let name = match sources.provisional() {
+            Some(name) => name,
+            None => "localhost".parse().expect("a node name"),
+        };
+        Ok(self.effective(&name)?.config.state_dir)
+    }
+
     /// Returns the configuration of the node with that name.
     pub(super) fn effective(&self, name: &NodeName) -> Result<Configured, Fatal> {
-        let strict = self.strict().and_then(|document| document.effective(name));
+        let strict = self
+            .strict()
+            .and_then(|document| Ok((document.effective(name)?, document.role_origin(name))));
         let problems = match strict {
-            Ok(config) => {
+            Ok((config, role_origin)) => {
                 let token = config.token.expose().parse().map_err(|error| {
                     // The document was checked with the same parser.
                     Fatal::Machine(format!("machine.token: {error}"))
                 })?;
-                return Ok(Configured { config, token: Ok(token) });
+                return Ok(Configured { config, token: Ok(token), role_origin });
             }
             Err(problems) => problems,
         };
         let without = Document::parse_without_token(&self.text)
-            .and_then(|document| document.effective(name))
+            .and_then(|document| Ok((document.effective(name)?, document.role_origin(name))))
             .ok()
             .filter(|_| problems.concerns_only_tokens());
         match without {
-            Some(config) => Ok(Configured { config, token: Err(problems) }),
+            Some((config, role_origin)) => {
+                Ok(Configured { config, token: Err(problems), role_origin })
+            }
             None => Err(self.invalid(problems)),
         }
     }
@@ -104,14 +120,4 @@ fn read(path: &Path) -> Result<String, Fatal> {
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let file = fs::File::open(path).map_err(read)?;
     io::read_to_string(io::Read::take(file, limit)).map_err(read)
-}
-
-/// Returns the name of this node: the given one, or the host name up to its first dot.
-pub(super) fn node_name(given: Option<&NodeName>) -> Result<NodeName, Fatal> {
-    if let Some(name) = given {
-        return Ok(name.clone());
-    }
-    facts::hostname().parse().map_err(|error| {
-        Fatal::Machine(format!("cannot use the host name as node name: {error}; give --name"))
-    })
 }

@@ -4,23 +4,29 @@
 mod addresses;
 mod config_file;
 pub mod identity;
+mod name;
 mod ports;
 mod token;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_config::Config;
+use muster_init::facts;
 use muster_init::units::etcd;
 use muster_pki::identity::Identity;
 use muster_types::Role;
+use tracing::warn;
 
 pub use addresses::Addresses;
 pub use identity::Promises;
 pub use token::NodeToken;
+pub use wait::{NotReady, wait};
 
 use self::config_file::{ConfigFile, Configured};
+use self::name::{NameChoice, NameSources};
 use crate::args::Args;
 use crate::fatal::Fatal;
 use crate::membership::Membership;
@@ -36,6 +42,8 @@ pub struct Prepared {
     pub digest: [u8; 32],
     /// Token of the configuration.
     pub token: NodeToken,
+    /// The part of the configuration that decides the role.
+    pub role_origin: String,
     /// This node's key.
     pub identity: Arc<Identity>,
     /// Promises that this node made at births.
@@ -71,62 +79,142 @@ pub struct Checked {
     config: Config,
     digest: [u8; 32],
     token: NodeToken,
+    role_origin: String,
     addresses: Addresses,
     etcd: Option<etcd::Binary>,
     state_dir: PathBuf,
     membership: Option<Membership>,
     restore_etcd: Option<Restore>,
+    /// The host name or given name, if a member keeps another one.
+    ignored_name: Option<String>,
+    /// Reason why etcd cannot start yet.
+    etcd_problem: Option<String>,
 }
 
-/// Checks everything and changes nothing.
-pub fn check(args: Args) -> Result<Checked, Fatal> {
+/// Checks everything and changes nothing. Waits for nothing: see [`wait`].
+pub fn check(args: Args) -> Result<Checked, NotReady> {
     let file = ConfigFile::read(&args.config)?;
-    let given = args.name.or(file.hostname()?);
-    let Configured { config, token } = file.effective(&config_file::node_name(given.as_ref())?)?;
-    let state_dir = args.state_dir.unwrap_or_else(|| config.state_dir.clone());
+    let sources = NameSources { given: args.name.or(file.hostname()?), host: facts::hostname() };
+    let state_dir = match args.state_dir {
+        Some(given) => given,
+        None => file.state_dir(&sources)?,
+    };
     StateDir::check(&state_dir)?;
-    let mut membership = load_membership(&state_dir, &config)?;
+    let mut membership = load_membership(&state_dir)?;
+    let known = identity::load(&state_dir, membership.is_some())?;
+    let registered = known.as_ref().zip(membership.as_ref());
+    let registered = registered.and_then(|((me, _), mine)| mine.name_of(&me.node_id()));
+    let (name, ignored_name) = match sources.choose(registered)? {
+        NameChoice::Use(name) => (name, None),
+        NameChoice::Keep(name, ignored) => (name, Some(ignored)),
+        NameChoice::Wait(condition) => return Err(NotReady::Awaited(condition)),
+    };
+    let Configured { config, token, role_origin } = file.effective(&name)?;
+    if let Some(membership) = &membership {
+        check_membership(membership, &state_dir, &config, &role_origin)?;
+    }
     let token = match token {
         Ok(token) => NodeToken::usable(token, membership.as_mut()),
         // A founder without a certificate may still have to commit the founding, with the token.
         Err(problems) => match membership.as_ref().filter(|known| known.certificate().is_some()) {
-            Some(known) => NodeToken::unusable(known, &file.describe(&problems)),
-            None => return Err(file.invalid(problems)),
+            Some(known) => NodeToken::unusable(known, file.describe(&problems)),
+            None => return Err(file.invalid(problems).into()),
         },
     };
     let addresses = addresses::choose(args.address, &config)?;
+    let etcd_problem =
+        check_ports(&addresses, &config, &state_dir, membership.is_some(), args.check)?;
     let etcd = match config.role {
-        Role::ControlPlane => Some(find_etcd(config.etcd.binary.as_deref())?),
+        Role::ControlPlane => Some(find_etcd(config.etcd.binary.as_deref(), membership.is_some())?),
         Role::Worker => None,
     };
-    // With `--check`, this node may be running: the ports in use are then its own.
-    let in_use = StateDir::check_not_in_use(&state_dir);
-    match in_use {
-        Err(_) if args.check => {}
-        Err(refusal) => return Err(refusal),
-        Ok(()) => {
-            // A node that starts waits for a busy port: see `crate::ports`.
-            let is_fatal = |problem: &ports::PortProblem| args.check || !problem.is_busy();
-            if let Some(problem) = ports::problems(addresses.bind).find(is_fatal) {
-                return Err(Fatal::Machine(problem.to_string()));
-            }
-            if etcd.is_some() {
-                ports::check_etcd_ports(&addresses, &state_dir)?;
-            }
-        }
-    }
-    identity::load(&state_dir, membership.is_some())?;
     let digest = file.digest();
     let given = args.restore_etcd.filter(|_| etcd.is_some());
     let restore_etcd = restore::check(&state_dir, given.as_deref(), membership.is_some())?;
-    Ok(Checked { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd })
+    Ok(Checked {
+        config,
+        digest,
+        token,
+        role_origin,
+        addresses,
+        etcd,
+        state_dir,
+        membership,
+        restore_etcd,
+        ignored_name,
+        etcd_problem,
+    })
+}
+
+/// Checks this node's ports. With `--check`, the node may be running: the ports in use are then its
+/// own. Returns the problem that keeps only etcd from starting.
+fn check_ports(
+    addresses: &Addresses,
+    config: &Config,
+    state_dir: &Path,
+    is_member: bool,
+    check_only: bool,
+) -> Result<Option<String>, NotReady> {
+    match StateDir::check_not_in_use(state_dir) {
+        Err(_) if check_only => return Ok(None),
+        Err(refusal) => return Err(refusal.into()),
+        Ok(()) => {}
+    }
+    let refuse = |problem: &ports::PortProblem| {
+        let problem_text = problem.to_string();
+        if problem.may_pass() && !check_only {
+            NotReady::Awaited(problem_text)
+        } else {
+            NotReady::Fatal(Fatal::Machine(format!("cannot listen on {problem_text}")))
+        }
+    };
+    // A node that starts waits for its own busy ports later: see `crate::ports`.
+    let matters = |problem: &ports::PortProblem| check_only || !problem.is_busy();
+    if let Some(problem) = ports::problems(addresses.bind).find(matters) {
+        return Err(refuse(&problem));
+    }
+    let etcd = match config.role {
+        Role::ControlPlane => ports::etcd_problem(addresses)?,
+        Role::Worker => None,
+    };
+    match etcd {
+        // Raft needs this member, also without its etcd. The unit tries again to start it.
+        Some(problem) if problem.is_busy() && is_member && !check_only => {
+            Ok(Some(problem.to_string()))
+        }
+        Some(problem) => Err(refuse(&problem)),
+        None => Ok(None),
+    }
 }
 
 impl Checked {
+    /// Logs what does not keep this node from starting, but needs an operator.
+    pub fn log_warnings(&self) {
+        if let Some(ignored) = &self.ignored_name {
+            warn!(name = %self.config.name, ignored, "a member keeps its name");
+        }
+        if let Some(problems) = &self.token.problems {
+            warn!(problems, "machine.token is not usable; a member does not need it");
+        }
+        if let Some(problem) = &self.etcd_problem {
+            warn!(problem, "etcd cannot start yet");
+        }
+    }
+
     /// Opens the state directory. The first start creates it and the node's identity.
     pub fn open(self) -> Result<Prepared, Fatal> {
-        let Self { config, digest, token, addresses, etcd, state_dir, membership, restore_etcd } =
-            self;
+        let Self {
+            config,
+            digest,
+            token,
+            role_origin,
+            addresses,
+            etcd,
+            state_dir,
+            membership,
+            restore_etcd,
+            ..
+        } = self;
         let state = Arc::new(StateDir::open(&state_dir)?);
         let (identity, promises) = identity::open(&state, membership.is_some())?;
         if let Some(membership) = &membership {
@@ -139,6 +227,7 @@ impl Checked {
             config,
             digest,
             token,
+            role_origin,
             identity,
             promises,
             state,
@@ -150,23 +239,39 @@ impl Checked {
     }
 }
 
-/// Finds etcd and runs it to get its version. Starting a process needs a runtime.
-fn find_etcd(given: Option<&Path>) -> Result<etcd::Binary, Fatal> {
+/// Finds etcd and runs it to get its version. Starting a process needs a runtime. A member's etcd may
+/// just be replaced by a newer one.
+fn find_etcd(given: Option<&Path>, is_member: bool) -> Result<etcd::Binary, NotReady> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Fatal::Runtime)?;
-    runtime
-        .block_on(etcd::locate(etcd::Tool::Etcd, given))
-        .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))
+    runtime.block_on(etcd::locate(etcd::Tool::Etcd, given)).map_err(|error| {
+        let why = muster_types::error::chain(&error);
+        if error.is_transient() || (is_member && error.is_absent()) {
+            NotReady::Awaited(format!("etcd: {why}"))
+        } else {
+            NotReady::Fatal(Fatal::Machine(why))
+        }
+    })
 }
 
-/// Loads the membership from the state directory, and checks it against the configuration.
-fn load_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fatal> {
+/// Loads the membership from the state directory.
+fn load_membership(dir: &Path) -> Result<Option<Membership>, Fatal> {
+    Membership::load(&StateDir::membership_in(dir)).map_err(|error| Fatal::StateDir {
+        path: dir.to_owned(),
+        problem: muster_types::error::chain(&error),
+    })
+}
+
+/// Checks the membership against the configuration.
+fn check_membership(
+    membership: &Membership,
+    dir: &Path,
+    config: &Config,
+    role_origin: &str,
+) -> Result<(), Fatal> {
     let problem = |problem: String| Fatal::StateDir { path: dir.to_owned(), problem };
-    let found = Membership::load(&StateDir::membership_in(dir))
-        .map_err(|error| problem(muster_types::error::chain(&error)))?;
-    let Some(membership) = found else { return Ok(None) };
     if membership.cluster_name != config.cluster.name {
         return Err(problem(format!(
             "it belongs to the cluster {:?} ({}), but the configuration names {:?}; use the right \
@@ -178,10 +283,10 @@ fn load_membership(dir: &Path, config: &Config) -> Result<Option<Membership>, Fa
     }
     if membership.role != config.role {
         return Err(problem(format!(
-            "this node is a member as {}, but the configuration makes it a {}; a node keeps its \
-             role; to change it, remove the node and start it with an empty state directory",
+            "this node is a member as {}, but the configuration makes it a {}: {role_origin}; a node \
+             keeps its role, so correct the configuration",
             membership.role, config.role
         )));
     }
-    Ok(Some(membership))
+    Ok(())
 }

@@ -4,8 +4,6 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use muster_init::facts;
 use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT};
@@ -13,11 +11,6 @@ use muster_types::{ETCD_CLIENT_PORT, ETCD_PEER_PORT};
 use super::Addresses;
 use crate::fatal::Fatal;
 use crate::ports::show_command;
-use crate::state_dir::StateDir;
-
-/// Time limit for the etcd of a killed `musterd` to exit. A busy machine first frees its memory and
-/// its files.
-const ETCD_EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A port that cannot be bound now.
 #[derive(Debug)]
@@ -25,24 +18,38 @@ pub(super) struct PortProblem {
     protocol: &'static str,
     address: SocketAddr,
     error: io::Error,
+    is_etcd: bool,
 }
 
 impl PortProblem {
-    /// Returns true if time can resolve it: an outgoing connection may hold the port for a moment.
+    /// Returns true if another program has the port now.
     pub(super) fn is_busy(&self) -> bool {
         self.error.kind() == io::ErrorKind::AddrInUse
+    }
+
+    /// Returns true if time can resolve it: an outgoing connection may hold the port for a moment,
+    /// and an address may be assigned later.
+    pub(super) fn may_pass(&self) -> bool {
+        self.is_busy() || self.error.kind() == io::ErrorKind::AddrNotAvailable
     }
 }
 
 impl fmt::Display for PortProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, address, error } = self;
-        write!(
-            f,
-            "cannot listen on {protocol} {address}: {error}; if another musterd or another program \
-             uses the port, {} shows it",
-            show_command(*address)
-        )
+        let Self { protocol, address, error, is_etcd } = self;
+        write!(f, "{protocol} {address}")?;
+        if *is_etcd {
+            write!(f, ", which etcd needs")?;
+        }
+        write!(f, ": {error}; ")?;
+        if self.error.kind() == io::ErrorKind::AddrNotAvailable {
+            return write!(f, "this machine does not have the address {}", address.ip());
+        }
+        write!(f, "{} shows the program that uses the port", show_command(*address))?;
+        if *is_etcd {
+            write!(f, "; to stop an etcd service on Debian: `systemctl disable --now etcd`")?;
+        }
+        Ok(())
     }
 }
 
@@ -53,33 +60,20 @@ pub(super) fn problems(address: SocketAddr) -> impl Iterator<Item = PortProblem>
         ("TCP", TcpListener::bind(address).map(drop)),
     ];
     probes.into_iter().filter_map(move |(protocol, probe)| {
-        Some(PortProblem { protocol, address, error: probe.err()? })
+        Some(PortProblem { protocol, address, error: probe.err()?, is_etcd: false })
     })
 }
 
-/// Checks that etcd's ports can be bound at this node's address. The etcd of a killed `musterd`
-/// exits a moment later, so a node that has run etcd before waits for that.
-pub(super) fn check_etcd_ports(addresses: &Addresses, state_dir: &Path) -> Result<(), Fatal> {
+/// Returns the first problem of etcd's ports at this node's address.
+pub(super) fn etcd_problem(addresses: &Addresses) -> Result<Option<PortProblem>, Fatal> {
     let found = facts::addresses(|address| addresses.includes(address))
         .map_err(|error| Fatal::Machine(muster_types::error::chain(&error)))?;
     let Some(address) = addresses.reachable(&found, None).first().map(SocketAddr::ip) else {
-        return Ok(());
+        return Ok(None);
     };
-    let has_run = StateDir::etcd_in(state_dir).exists();
-    let deadline = Instant::now() + if has_run { ETCD_EXIT_TIMEOUT } else { Duration::ZERO };
-    for port in [ETCD_CLIENT_PORT, ETCD_PEER_PORT] {
-        let socket = SocketAddr::new(address, port);
-        while let Err(error) = TcpListener::bind(socket) {
-            if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(50));
-                continue;
-            }
-            return Err(Fatal::Machine(format!(
-                "cannot listen on TCP {socket}, which etcd needs: {error}; `ss -ltnp 'sport = \
-                 {port}'` shows the program that uses it; to stop an etcd service on Debian: \
-                 `systemctl disable --now etcd`"
-            )));
-        }
-    }
-    Ok(())
+    let ports = [ETCD_CLIENT_PORT, ETCD_PEER_PORT].map(|port| SocketAddr::new(address, port));
+    Ok(ports.into_iter().find_map(|address| {
+        let error = TcpListener::bind(address).err()?;
+        Some(PortProblem { protocol: "TCP", address, error, is_etcd: true })
+    }))
 }

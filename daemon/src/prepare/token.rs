@@ -14,6 +14,8 @@ pub struct NodeToken {
     pub token: Token,
     /// Id of the token of the configuration, also if the configuration does not have it any more.
     pub id: TokenId,
+    /// Problems that make the token of the configuration unusable.
+    pub(super) problems: Option<String>,
 }
 
 impl NodeToken {
@@ -23,15 +25,14 @@ impl NodeToken {
         if let Some(membership) = membership {
             membership.token_id = Some(id.clone());
         }
-        Self { token, id }
+        Self { token, id, problems: None }
     }
 
     /// Starts a member without its token.
-    pub(super) fn unusable(membership: &Membership, problems: &str) -> Self {
-        warn!(problems, "machine.token is not usable; this node is a member and does not need it");
+    pub(super) fn unusable(membership: &Membership, problems: String) -> Self {
         let token = Token::generate();
         let id = membership.token_id.clone().unwrap_or_else(|| token.id().clone());
-        Self { token, id }
+        Self { token, id, problems: Some(problems) }
     }
 
     /// Stores the id with the membership, if it differs.

@@ -86,6 +86,28 @@ impl Document {
         problems.finish(checked.map(|document| Config::read(document, name.clone())))
     }
 
+    /// Names the part of the document that decides the role of the node with that name.
+    pub fn role_origin(&self, name: &NodeName) -> String {
+        let base = ROLE.find(&self.base);
+        let path = ROLE.path();
+        if let Some(patch) =
+            self.patches.of_name(name).filter(|p| p.change.at(path).is_some()).last()
+        {
+            let line = patch.change.line_of(path);
+            return format!("a patch sets {path} for the name {name} (line {line})");
+        }
+        let others = self.patches.with(path);
+        let others = match others.is_empty() {
+            true => format!("no patch sets {path}"),
+            false => format!(
+                "no patch with {path} matches the name {name} (patched names: {})",
+                others.join(", ")
+            ),
+        };
+        let is = base.map(|role| format!(" is {role}")).unwrap_or_default();
+        format!("{path}{is}, and {others}")
+    }
+
     /// `machine.network.hostname`, for a document meant for one node. Without it the name comes
     /// from `--name` or from the system.
     pub fn hostname(&self) -> Option<NodeName> {

@@ -10,6 +10,9 @@ use super::problem::Problems;
 use super::tree::YamlNode;
 use muster_types::{NodeName, Role};
 
+/// Most names and patterns in one message.
+const MAX_SHOWN: usize = 5;
+
 /// The valid patches, in file order.
 #[derive(Clone, Default)]
 pub(super) struct Patches {
@@ -70,6 +73,17 @@ impl Patches {
             self.by_pattern.push(index);
         }
         self.all.push(Patch { patterns, is_for_every_name, role, change });
+    }
+
+    /// The names and patterns of the patches that change the field at this path, as written.
+    pub(super) fn with(&self, path: &str) -> Vec<String> {
+        let changes = |patch: &&Patch| patch.change.at(path).is_some();
+        let patterns = self.all.iter().filter(changes).flat_map(|patch| &patch.patterns);
+        let names = self.by_name.iter().filter(|(_, patches)| {
+            patches.iter().any(|index| self.all[*index].change.at(path).is_some())
+        });
+        let shown = patterns.map(|pattern| pattern.as_str().to_owned());
+        shown.chain(names.map(|(name, _)| name.to_string())).take(MAX_SHOWN).collect()
     }
 
     /// Number of patches.

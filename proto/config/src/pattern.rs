@@ -23,6 +23,10 @@ impl Pattern {
         }
     }
 
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The name it matches, if it has no wildcard.
     pub(super) fn literal(&self) -> Option<NodeName> {
         self.0.parse().ok()

@@ -442,6 +442,23 @@ proptest! {
     }
 }
 
+/// A worker called "box4" became a control-plane node, and no message named the cause.
+#[test]
+fn the_origin_of_a_role_is_named() {
+    let document = parse(&template().render()).unwrap();
+    let origin = document.role_origin(&name("box4"));
+    assert_eq!(
+        origin,
+        "machine.type is control-plane, and no patch with machine.type matches the name box4 \
+         (patched names: worker-*)"
+    );
+    let origin = document.role_origin(&name("worker-1"));
+    assert!(
+        origin.starts_with("a patch sets machine.type for the name worker-1 (line "),
+        "{origin}"
+    );
+}
+
 /// A member whose token had been removed from its file, or replaced, exited with code 78.
 #[test]
 fn a_member_reads_its_document_without_a_usable_token() {

@@ -191,17 +191,35 @@ fn a_busy_port_is_waited_for_and_is_a_problem_for_the_check() -> Result<()> {
     becomes_healthy(node)
 }
 
-/// Like next to Debian's own etcd: Muster's could never start, and was retried indefinitely.
+/// Like next to Debian's own etcd. The start was refused with code 78, and systemd did not try again.
 #[test]
-fn a_port_of_etcd_in_use_is_refused() -> Result<()> {
-    let machine = LoopbackMachine::new()?;
+fn a_port_of_etcd_in_use_is_waited_for_and_is_a_problem_for_the_check() -> Result<()> {
     for port in [ETCD_CLIENT_PORT, ETCD_PEER_PORT] {
-        let _other = TcpListener::bind((machine.address(), port))?;
+        let machine = LoopbackMachine::new()?;
+        let other = TcpListener::bind((machine.address(), port))?;
         let words = [&format!("TCP {}:{port}", machine.address()), "etcd", "in use", "systemctl"];
-        machine.assert_refused_with(&mut machine.musterd()?, &words)?;
         machine.assert_refused_with(machine.musterd()?.arg("--check"), &words)?;
+        let waits = ["cannot start yet", words[0], "which etcd needs"];
+        let node = RunningNode::start(&machine, || has_logged(&machine, &waits))?;
+        ensure!(!machine.state().exists(), "a state directory was made");
+        drop(other);
+        until("the node to be healthy", HEALTHY, || {
+            machine.ctl(&["health"]).and_then(CommandOutput::success).map_err(|e| e.to_string())
+        })?;
+        node.stop()?;
+        // A member takes part in Raft without its etcd.
+        let other = TcpListener::bind((machine.address(), port))?;
+        let node = RunningNode::start(&machine, || {
+            let health = machine.ctl(&["health"])?;
+            let raft = health.out.lines().find(|line| line.contains("raft has a leader"));
+            ensure!(raft.is_some_and(|line| line.contains("ok")), "{health:?}");
+            has_logged(&machine, &["etcd cannot start yet", words[0]])
+        })?;
+        drop(other);
+        node.stop()?;
     }
     // A worker runs no etcd.
+    let machine = LoopbackMachine::new()?;
     machine.change(|document| document["machine"]["type"] = json!("worker"))?;
     let _other = TcpListener::bind((machine.address(), ETCD_CLIENT_PORT))?;
     within(machine.musterd()?.arg("--check"), Duration::from_secs(20))?.success().map(drop)
@@ -343,8 +361,8 @@ fn the_state_directory_of_a_member_serves_that_member_alone() -> Result<()> {
     }
     let stranger = LoopbackMachine::new()?;
     let mut same_ports = elsewhere(&stranger, &machine.address().to_string())?;
-    let err = within(&mut same_ports, Duration::from_secs(20))?.failure(78)?;
-    ensure!(err.contains("which etcd needs") && err.contains("in use"), "{err}");
+    let err = within(same_ports.arg("--check"), Duration::from_secs(20))?.failure(78)?;
+    ensure!(err.contains("50000") && err.contains("in use"), "{err}");
     // A worker needs none of etcd's ports.
     stranger.change(|document| document["machine"]["type"] = json!("worker"))?;
     let same_port = elsewhere(&stranger, &machine.address().to_string())?;

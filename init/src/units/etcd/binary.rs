@@ -117,6 +117,29 @@ pub enum LocateError {
     TooOld { path: PathBuf, found: Version, package: &'static str },
 }
 
+impl LocateError {
+    /// Returns true if time can resolve it: the file is being written, or the machine is busy.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Run { source, .. } => source.kind() == io::ErrorKind::ExecutableFileBusy,
+            Self::VersionTimeout { .. } => true,
+            Self::Missing { .. }
+            | Self::NotExecutable { .. }
+            | Self::NotEtcd { .. }
+            | Self::TooOld { .. } => false,
+        }
+    }
+
+    /// Returns true if there is no program that can be run. Where there was one, it is being
+    /// replaced.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::NotExecutable { .. } | Self::Run { .. } => true,
+            Self::VersionTimeout { .. } | Self::NotEtcd { .. } | Self::TooOld { .. } => false,
+        }
+    }
+}
+
 /// Finds a program, at the given path or on `PATH`, and reads its version.
 pub async fn locate(tool: Tool, given: Option<&Path>) -> Result<Binary, LocateError> {
     let path = match given {
