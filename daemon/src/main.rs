@@ -46,7 +46,7 @@ fn run(stderr: &Stderr) -> ExitCode {
         // Not fatal: a node without this protection is better than no node.
         tracing::warn!(%error, "cannot disable core dumps; a crash may write keys to disk");
     }
-    match start(args) {
+    match start(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             report(&fatal, format, stderr);
@@ -93,7 +93,7 @@ fn log_panics() {
     }));
 }
 
-fn start(args: Args) -> Result<(), Fatal> {
+fn start(args: &Args) -> Result<(), Fatal> {
     let checked = prepare::check(args.clone());
     if args.check {
         checked.map_err(NotReady::into_fatal)?.log_warnings();
@@ -124,7 +124,7 @@ fn start(args: Args) -> Result<(), Fatal> {
             biased;
             () = &mut stopped => return Ok(()),
             composed = async {
-                let prepared = prepare::wait(&args, checked).await?.open()?;
+                let prepared = prepare::wait(args, checked).await?.open()?;
                 compose::compose(prepared).await
             } => composed?,
         };

@@ -218,7 +218,7 @@ impl Checked {
         let state = Arc::new(StateDir::open(&state_dir)?);
         let (identity, promises) = identity::open(&state, membership.is_some())?;
         if let Some(membership) = &membership {
-            token.store_id(membership, &state);
+            NodeToken::store_id(membership, &state);
         } else {
             restore::persist(&state, &promises.record, restore_etcd.as_ref())?;
         }

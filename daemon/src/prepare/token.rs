@@ -36,7 +36,7 @@ impl NodeToken {
     }
 
     /// Stores the id with the membership, if it differs.
-    pub(super) fn store_id(&self, membership: &Membership, state: &StateDir) {
+    pub(super) fn store_id(membership: &Membership, state: &StateDir) {
         let path = state.membership();
         let is_stored = Membership::load(&path).is_ok_and(|stored| {
             stored.is_some_and(|stored| stored.token_id == membership.token_id)

@@ -80,9 +80,10 @@ impl Stderr {
         let mut is_torn = false;
         loop {
             let line = self.next();
-            let written = match is_torn {
-                true => write(file, &[b"\n", &line[..]].concat()),
-                false => write(file, &line),
+            let written = if is_torn {
+                write(file, &[b"\n", &line[..]].concat())
+            } else {
+                write(file, &line)
             };
             is_torn = match written {
                 Ok(()) => false,

@@ -33,7 +33,7 @@ fn a_reader_that_does_not_read_stops_nothing_and_gets_the_count_later() {
     let (lines, read) = mpsc::channel();
     std::thread::spawn(move || {
         let mut seen = Vec::new();
-        let mut piece = [0; 1 << 16];
+        let mut piece = [0; 1 << 12];
         while let Ok(count @ 1..) = reader.read(&mut piece) {
             seen.extend_from_slice(&piece[..count]);
             if lines.send(String::from_utf8_lossy(&seen).into_owned()).is_err() {

@@ -97,12 +97,11 @@ impl Document {
             return format!("a patch sets {path} for the name {name} (line {line})");
         }
         let others = self.patches.with(path);
-        let others = match others.is_empty() {
-            true => format!("no patch sets {path}"),
-            false => format!(
-                "no patch with {path} matches the name {name} (patched names: {})",
-                others.join(", ")
-            ),
+        let others = if others.is_empty() {
+            format!("no patch sets {path}")
+        } else {
+            let others = others.join(", ");
+            format!("no patch with {path} matches the name {name} (patched names: {others})")
         };
         let is = base.map(|role| format!(" is {role}")).unwrap_or_default();
         format!("{path}{is}, and {others}")
