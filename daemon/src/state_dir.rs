@@ -37,6 +37,9 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(problem(format!("cannot inspect it: {error}"))),
         };
+        // A link to a directory, such as one on another disk, is followed.
+        let meta = if meta.is_symlink() { fs::metadata(path) } else { Ok(meta) };
+        let meta = meta.map_err(|error| problem(format!("cannot follow the link: {error}")))?;
         if !meta.is_dir() {
             return Err(problem("it is not a directory; give another with --state-dir".into()));
         }
@@ -229,6 +232,21 @@ mod tests {
         let _first = StateDir::open(&path).unwrap();
         let refused = StateDir::open(&path).unwrap_err().to_string();
         assert!(refused.contains("another musterd is using it"), "{refused}");
+    }
+
+    /// The state was refused with "it is not a directory".
+    #[test]
+    fn a_link_to_a_directory_is_followed() {
+        let (root, path) = fresh();
+        drop(StateDir::open(&path).unwrap());
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let open = StateDir::open(&link).unwrap();
+        assert!(StateDir::open(&path).is_err(), "the directory is locked");
+        drop(open);
+        fs::remove_dir_all(&path).unwrap();
+        let refused = StateDir::open(&link).unwrap_err().to_string();
+        assert!(refused.contains("cannot follow the link"), "{refused}");
     }
 
     /// A later version may write more lines.

@@ -2,17 +2,22 @@
 //! checked by `muster_config`.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use muster_config::{Config, ConfigError, Document, MAX_BYTES};
 use muster_pki::token::Token;
 use muster_types::NodeName;
 use ring::digest;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::name::NameSources;
 use crate::fatal::Fatal;
+
+/// Time limit for a program that passes the configuration through a FIFO.
+const FIFO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The configuration file of this node.
 #[derive(Debug)]
@@ -108,6 +113,9 @@ impl ConfigFile {
 fn read(path: &Path) -> Result<String, Fatal> {
     let read = |source| Fatal::ReadConfig { path: path.to_owned(), source };
     let meta = fs::metadata(path).map_err(read)?;
+    if meta.is_dir() {
+        return Err(read(io::Error::other("it is a directory; give the file with --config")));
+    }
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(Fatal::Machine(format!(
@@ -118,6 +126,76 @@ fn read(path: &Path) -> Result<String, Fatal> {
     }
     // Reads one byte more than allowed, so that the parser reports a file that is too long.
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    let file = fs::File::open(path).map_err(read)?;
-    io::read_to_string(io::Read::take(file, limit)).map_err(read)
+    // Opening a FIFO without a writer would block.
+    let mut options = fs::OpenOptions::new();
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = options.read(true).custom_flags(nonblocking).open(path).map_err(read)?;
+    if meta.file_type().is_fifo() {
+        wait_for_writer(&file).map_err(read)?;
+    }
+    rustix::io::ioctl_fionbio(&file, false).map_err(|error| read(error.into()))?;
+    let mut bytes = Vec::new();
+    io::Read::take(file, limit).read_to_end(&mut bytes).map_err(read)?;
+    String::from_utf8(bytes).map_err(|error| read(io::Error::other(describe_encoding(&error))))
+}
+
+/// Waits for the first bytes of a FIFO.
+fn wait_for_writer(file: &fs::File) -> io::Result<()> {
+    let timeout = Timespec::try_from(FIFO_TIMEOUT).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&timeout))? {
+        0 => Err(io::Error::other(format!("nothing was written to this FIFO in {FIFO_TIMEOUT:?}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Says what is wrong with a text that is not UTF-8. The text itself is secret.
+fn describe_encoding(error: &std::string::FromUtf8Error) -> String {
+    let bytes = error.as_bytes();
+    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+        return "it is UTF-16; save it as UTF-8".to_owned();
+    }
+    let valid = &bytes[..error.utf8_error().valid_up_to()];
+    let line = 1 + valid.split(|byte| *byte == b'\n').count().saturating_sub(1);
+    format!("line {line} is not UTF-8; save the file as UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        muster_types::error::chain(&read(path).unwrap_err())
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("directory");
+        fs::create_dir(&directory).unwrap();
+        assert!(refusal(&directory).contains("it is a directory"), "{}", refusal(&directory));
+        let path = root.path().join("node.yaml");
+        let text = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            refusal(&path)
+        };
+        assert!(text(&[0xFF, 0xFE, b'a', 0]).contains("it is UTF-16; save it as UTF-8"));
+        assert!(text(b"a: b\n# caf\xE9\n").contains("line 2 is not UTF-8"));
+    }
+
+    /// The start hung, `--check` too.
+    #[test]
+    fn a_fifo_without_a_writer_is_refused_after_a_while() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        assert!(refusal(&path).contains("nothing was written to this FIFO"));
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || fs::write(path, "text").unwrap()
+        });
+        assert_eq!(read(&path).unwrap(), "text");
+        writer.join().unwrap();
+    }
 }
