@@ -94,8 +94,11 @@ impl Api {
             match self.try_endpoints((kind, what), &message, &call, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(error @ CallError::NotReady { .. }) => not_ready = Some(error),
-                Err(error @ CallError::Unreachable { .. }) => {
-                    return Err(not_ready.unwrap_or(error));
+                Err(CallError::Unreachable { .. })
+                    if Instant::now() + RETRY_INTERVAL > deadline
+                        && let Some(error) = not_ready.take() =>
+                {
+                    return Err(error);
                 }
                 Err(error) => return Err(error),
             }

@@ -31,8 +31,9 @@ pub(super) fn classify(
     endpoint: &str,
 ) -> NextStep {
     let endpoint = endpoint.to_owned();
-    let local = status.source().is_some() || status.code() == Code::DeadlineExceeded;
-    if local {
+    // tonic's server ends a call at the same deadline, with `Cancelled`.
+    let is_cut_off = matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled);
+    if status.source().is_some() || is_cut_off {
         let why = status.source().map_or_else(|| status.message().to_owned(), chain);
         return if kind == CallKind::Idempotent || was_never_sent(status) {
             NextStep::TryNext(Attempt { endpoint, why, failure: FailureKind::NoAnswer })
@@ -78,6 +79,17 @@ mod tests {
 
     fn broken(error: impl Error + Send + Sync + 'static) -> Status {
         Status::from_error(Box::new(error))
+    }
+
+    /// Regression: the server's end of the deadline sometimes came first, and was a final answer.
+    #[test]
+    fn a_call_that_was_cut_off_has_no_answer() {
+        for status in [Status::deadline_exceeded("x"), Status::cancelled("Timeout expired")] {
+            let step = classify(&status, CallKind::NonIdempotent, "do it", "cp-1");
+            assert!(matches!(step, NextStep::Fail(CallError::OutcomeUnknown { .. })));
+            let step = classify(&status, CallKind::Idempotent, "do it", "cp-1");
+            assert!(matches!(step, NextStep::TryNext(_)));
+        }
     }
 
     /// Regression: a refused connection was reported as an unknown outcome for a call that must not
