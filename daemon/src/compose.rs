@@ -101,7 +101,7 @@ pub async fn compose(prepared: Prepared) -> Result<Node, Fatal> {
     let sources = sources(&mut tasks, &prepared, &status, &stop);
 
     let formation = match membership {
-        // A founder's record shows that it was born; formation still answers late birth messages.
+        // A founder's record shows the birth; formation still answers late birth messages.
         Some(_) if prepared.promises.record.born().is_none() => None,
         _ => {
             let (handle, task) = formation(&prepared, &endpoint, &sources, &status)?;

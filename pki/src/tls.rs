@@ -3,8 +3,7 @@
 //! Every peer proves an Ed25519 key in the handshake; no other signature is accepted, in a
 //! handshake or in a chain. On `muster-hello/1` the key is the only credential. On `muster-node/1`
 //! a peer must be a member and present a certificate of the cluster's machine authority. While this
-//! node has no certificate itself (genesis: born, but without authorities), membership of the key
-//! is enough. On the operator API the client's key must be an operator's, and the server needs a
+//! node has no certificate itself (genesis: no authorities yet), membership of the key is enough. On the operator API the client's key must be an operator's, and the server needs a
 //! certificate of a control-plane node.
 //!
 //! There is no resumption and no 0-RTT: every session is a full handshake. So a removed member has

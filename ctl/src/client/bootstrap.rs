@@ -158,7 +158,7 @@ fn parse_reply(endpoint: &str, reply: AnchorReply) -> Result<BootstrapReply, Str
     }
     let cluster_id = ClusterId::try_from(cluster_id.as_slice()).map_err(|e| e.to_string())?;
     if machine_authorities.is_empty() {
-        // The cluster is born, but its authorities are not created yet.
+        // The cluster exists, but its authorities are not created yet.
         return Ok(BootstrapReply::NotFormed(UnformedNode {
             endpoint: endpoint.to_owned(),
             name: node.name,

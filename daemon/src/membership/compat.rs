@@ -18,7 +18,7 @@ fn membership() -> Membership {
         cluster_id: ClusterId::from_bytes([7; 32]),
         cluster_name: "demo".to_owned(),
         role: Role::Worker,
-        token_id: None,
+        token_id: Some("foundingaa".parse().unwrap()),
         chain: vec![Base64(vec![0x30, 0])],
         authorities: vec![Base64(vec![0x30, 1, 2])],
         peers: [(identity::node_id(&peer.public_key), peer)].into(),

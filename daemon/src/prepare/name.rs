@@ -89,8 +89,8 @@ mod tests {
         }
     }
 
-    /// A worker whose host name changed was a control-plane node in its own view, and was told to
-    /// start with an empty state directory.
+    /// A worker whose host name changed was a control-plane node in its own view, and the message
+    /// advised an empty state directory.
     #[test]
     fn a_member_keeps_its_registered_name() {
         let kept = |other: &str| NameChoice::Keep(name("worker-1"), other.to_owned());

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Memory of the queued lines: some thousand lines of a node that nobody reads for a moment.
+/// Memory of the queued lines: some thousand lines of a node whose reader pauses.
 const MAX_BYTES: usize = 1 << 20;
 
 /// Memory of a queued line next to its text, so that empty lines are bounded as well.

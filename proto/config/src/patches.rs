@@ -96,7 +96,7 @@ impl Patches {
         self.by_name.keys()
     }
 
-    /// The patches that select this name, whatever the node's role is, in file order.
+    /// The patches that select this name, for any role, in file order.
     pub(super) fn of_name(&self, name: &NodeName) -> impl Iterator<Item = &Patch> {
         let listed = self.by_name.get(name).into_iter().flatten().copied();
         let matching = |index: &usize| {

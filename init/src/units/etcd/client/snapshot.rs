@@ -228,7 +228,7 @@ mod tests {
         for short in [0, 1, 31, 32, 512, 1024, 1055] {
             assert!(check(&whole[..short], 100).is_err(), "{short}");
         }
-        // Cut at a sector and 32 bytes: only the hash can tell.
+        // Cut at a sector and 32 bytes: only the hash shows it.
         assert!(matches!(check(&whole[..544], 100), Err(SnapshotError::Hash { .. })));
         for flipped in [0, 500, 1030] {
             let mut damaged = whole.clone();
