@@ -91,7 +91,7 @@ pub struct Checked {
     etcd_problem: Option<String>,
 }
 
-/// Checks everything and changes nothing. Waits for nothing: see [`wait`].
+/// Checks everything and changes nothing. Waits for nothing: see the module `wait`.
 pub fn check(args: Args) -> Result<Checked, NotReady> {
     let file = ConfigFile::read(&args.config)?;
     let sources = NameSources { given: args.name.or(file.hostname()?), host: facts::hostname() };
