@@ -26,13 +26,15 @@ impl OperatorContext {
         Ok(view::audit(&*self.current().await?, request.limit))
     }
 
-    /// Records an operator's action that is no command of the group in the audit log. Without the
-    /// entry the action must not take place, and nothing may be given out: the caller returns the
-    /// error. `outcome` is "ok" if only the reply is left, "begun" if the action follows.
+    /// Records an operator's action that is no command of the group in the audit log, before it takes
+    /// place. Without the entry the action must not take place, and nothing may be given out: the
+    /// caller returns the error. The outcome is "begun": an entry that was not committed in time may
+    /// be committed later, although the action was refused.
     pub(super) async fn record_audit(
         &self,
         caller: &Caller,
-        (action, subject, outcome): (&str, &str, &str),
+        action: &str,
+        subject: &str,
     ) -> Result<(), Status> {
         let state = self.group.state();
         let operator = state.operator(&caller.key).map_or("?", |operator| &operator.name);
@@ -40,7 +42,7 @@ impl OperatorContext {
             by: self.group.me(),
             action: format!("{action}, for operator {operator}"),
             subject: subject.to_owned(),
-            outcome: outcome.to_owned(),
+            outcome: "begun".to_owned(),
         };
         let recorded = self.propose_audit(Command::RecordAudit(record)).await;
         recorded.map_err(|error| not_begun(not_recorded(&error)))

@@ -107,7 +107,7 @@ impl OperatorContext {
         let state = self.group.state();
         let member = self.etcd_of(&state, &node)?;
         let pieces = snapshot::stream(&member).await.map_err(|e| call_status(&e))?;
-        self.record_audit(caller, ("etcd snapshot", &self.name(&node), "ok")).await?;
+        self.record_audit(caller, "etcd snapshot", &self.name(&node)).await?;
         Ok(Box::pin(pieces.map(|piece| match piece {
             Ok(body) => Ok(wire::EtcdSnapshotChunk { body }),
             Err(error) => Err(call_status(&error)),
@@ -135,7 +135,7 @@ impl OperatorContext {
         for alarm in &selected {
             let subject =
                 format!("{} of {}", alarm.kind, alarms::member_name(&names, alarm.member));
-            self.record_audit(caller, ("disarm etcd alarm", &subject, "begun")).await?;
+            self.record_audit(caller, "disarm etcd alarm", &subject).await?;
             client.disarm(*alarm).await.map_err(|e| call_status(&e))?;
         }
         Ok(alarms::reply(&names, &alarms, &selected))
@@ -155,7 +155,7 @@ impl OperatorContext {
         _: wire::EtcdDefragRequest,
     ) -> Result<wire::EtcdDefragReply, Status> {
         let (node, member, before) = self.defrag_target(caller).await.map_err(not_begun)?;
-        self.record_audit(caller, ("defragment etcd", &self.name(&node), "begun")).await?;
+        self.record_audit(caller, "defragment etcd", &self.name(&node)).await?;
         member.defragment().await.map_err(|e| call_status(&e))?;
         let after = member.status().await.map_err(|e| call_status(&e))?.db_size;
         Ok(wire::EtcdDefragReply { size_before: before, size_after: after })
@@ -190,7 +190,7 @@ impl OperatorContext {
         let followers = self.followers(&state, &listed, status.id).await;
         if !followers.is_empty() {
             let from = format!("away from {}", self.name(&node));
-            self.record_audit(caller, ("move etcd's leadership", &from, "begun")).await?;
+            self.record_audit(caller, "move etcd's leadership", &from).await?;
         }
         for to in followers {
             match member.move_leader(to.id).await {
@@ -241,7 +241,7 @@ impl OperatorContext {
         let leaf = leaf::issue(authority, &profile, &key, clock::now())
             .map_err(|error| Status::internal(chain(&error)))?;
         let endpoints = etcd_clients::members(&state).map(|(_, address)| url(address)).collect();
-        self.record_audit(caller, ("issue etcd client certificate", name, "ok")).await?;
+        self.record_audit(caller, "issue etcd client certificate", name).await?;
         Ok(wire::EtcdClientConfigReply {
             certificate_pem: leaf.to_pem(),
             authority_pem: authority.certificate_pem(),
