@@ -5,13 +5,13 @@
 //! (daemon/src/api/operator/mod.rs), again on a node that answers a forwarded call
 //! (daemon/src/api/node/mod.rs), and once more when an operator's command is applied.
 
-use muster_messages::Call;
+use muster_messages::OperatorMethod;
 use muster_types::{OperatorRole, PublicKey};
 
 use super::{Actor, ClusterState, Refusal, RefusalKind};
 
 /// Returns true if an operator of this role may make this call.
-pub fn allowed(role: OperatorRole, call: Call) -> bool {
+pub fn allowed(role: OperatorRole, call: OperatorMethod) -> bool {
     call.roles().contains(&role.into())
 }
 
@@ -21,7 +21,7 @@ pub enum AuthorizationError {
     #[error("{key} is not an operator of this cluster; operators come from node.yaml")]
     UnknownOperator { key: PublicKey },
     #[error("operator {name} has the role {role}, which may not call {}; ask an admin", .call.as_str())]
-    RoleForbids { name: String, role: OperatorRole, call: Call },
+    RoleForbids { name: String, role: OperatorRole, call: OperatorMethod },
 }
 
 impl From<AuthorizationError> for Refusal {
@@ -32,7 +32,11 @@ impl From<AuthorizationError> for Refusal {
 
 impl ClusterState {
     /// Checks that the key is an operator's whose role allows the call.
-    pub fn authorize(&self, key: &PublicKey, call: Call) -> Result<(), AuthorizationError> {
+    pub fn authorize(
+        &self,
+        key: &PublicKey,
+        call: OperatorMethod,
+    ) -> Result<(), AuthorizationError> {
         let operator =
             self.operator(key).ok_or(AuthorizationError::UnknownOperator { key: *key })?;
         if allowed(operator.role, call) {
@@ -43,7 +47,7 @@ impl ClusterState {
     }
 
     /// Checks the author of a command. Members and the cluster's controllers need no role.
-    pub(super) fn authorize_actor(&self, by: &Actor, call: Call) -> Result<(), Refusal> {
+    pub(super) fn authorize_actor(&self, by: &Actor, call: OperatorMethod) -> Result<(), Refusal> {
         match by {
             Actor::Operator(key) => Ok(self.authorize(key, call)?),
             Actor::Node(_) | Actor::Cluster => Ok(()),
@@ -68,7 +72,7 @@ mod tests {
             access::Role::Reader,
             access::Role::Backup,
         ];
-        for call in Call::ALL {
+        for call in OperatorMethod::ALL {
             for (role, of_contract) in ROLES.into_iter().zip(roles) {
                 let expected = call.roles().contains(&of_contract);
                 assert_eq!(allowed(role, *call), expected, "{role} {}", call.as_str());
@@ -78,14 +82,18 @@ mod tests {
 
     #[test]
     fn the_roles_differ_as_the_guide_says() {
-        for call in Call::ALL {
+        for call in OperatorMethod::ALL {
             assert!(allowed(OperatorRole::Admin, *call), "admin {}", call.as_str());
             let [reader, operator] =
                 [OperatorRole::Reader, OperatorRole::Operator].map(|role| allowed(role, *call));
             assert!(operator || !reader, "reader, but not operator: {}", call.as_str());
         }
-        for call in [Call::RemoveNode, Call::CreateToken, Call::RevokeToken, Call::EtcdClientConfig]
-        {
+        for call in [
+            OperatorMethod::RemoveNode,
+            OperatorMethod::CreateToken,
+            OperatorMethod::RevokeToken,
+            OperatorMethod::EtcdClientConfig,
+        ] {
             for role in &ROLES[1..] {
                 assert!(!allowed(*role, call), "{role} {}", call.as_str());
             }
@@ -99,7 +107,7 @@ mod tests {
     fn table() -> String {
         let mut text =
             "| call | admin | operator | reader | backup |\n|---|---|---|---|---|\n".to_owned();
-        for call in Call::ALL {
+        for call in OperatorMethod::ALL {
             let marks = ROLES.map(|role| if allowed(role, *call) { "yes" } else { "" });
             let row = format!("| `{}` | {} |\n", call.as_str(), marks.join(" | "));
             text.push_str(&row);

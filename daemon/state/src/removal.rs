@@ -8,7 +8,7 @@
 //! leader (daemon/src/raft/membership.rs) perform their steps of the plan, and
 //! [`ClusterState::apply`] the last one.
 
-use muster_messages::Call;
+use muster_messages::OperatorMethod;
 use std::collections::BTreeSet;
 
 use muster_types::etcd::EtcdMemberId;
@@ -127,7 +127,7 @@ impl ClusterState {
 
     /// The part of the decision that every replica can check. Returns the node's name.
     fn check_removal(&self, remove: &Remove) -> Result<NodeName, Refusal> {
-        self.authorize_actor(&remove.by, Call::RemoveNode)?;
+        self.authorize_actor(&remove.by, OperatorMethod::RemoveNode)?;
         if let Some(tombstone) = self.members.tombstone(&remove.node) {
             return Ok(tombstone.name.clone());
         }

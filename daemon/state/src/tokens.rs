@@ -1,6 +1,6 @@
 //! Join tokens, kept as verifiers, never as secrets.
 
-use muster_messages::Call;
+use muster_messages::OperatorMethod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -155,7 +155,7 @@ impl ClusterState {
         at: ApplyContext,
         create: &CreateToken,
     ) -> Result<Outcome, Refusal> {
-        self.authorize_actor(&create.by, Call::CreateToken)?;
+        self.authorize_actor(&create.by, OperatorMethod::CreateToken)?;
         check_grant(&create.grant)?;
         if let Some(held) = self.tokens.0.get(&create.token) {
             if held.verifier == create.verifier && held.grant == create.grant {
@@ -198,7 +198,7 @@ impl ClusterState {
         at: ApplyContext,
         revoke: &RevokeToken,
     ) -> Result<Outcome, Refusal> {
-        self.authorize_actor(&revoke.by, Call::RevokeToken)?;
+        self.authorize_actor(&revoke.by, OperatorMethod::RevokeToken)?;
         let Some(token) = self.tokens.0.get_mut(&revoke.token) else {
             return Err(Refusal::new(
                 RefusalKind::NoSuchToken,

@@ -7,11 +7,11 @@ macro_rules! calls {
     ($($name:ident $path:literal: $($role:ident)+;)+) => {
         /// One call of the operator API.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Call {
+        pub enum OperatorMethod {
             $($name,)+
         }
 
-        impl Call {
+        impl OperatorMethod {
             /// Every call, in the order of `operator.proto`.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 

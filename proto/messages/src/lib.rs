@@ -18,7 +18,7 @@ mod enums;
 
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
-pub use calls::Call;
+pub use calls::OperatorMethod;
 pub use muster::gossip::v1 as gossip;
 pub use muster::hello::v1 as hello;
 pub use muster::node::v1 as node;

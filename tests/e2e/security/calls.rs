@@ -2,12 +2,12 @@
 //! run them.
 
 use anyhow::{Result, ensure};
-use muster_messages::Call;
+use muster_messages::OperatorMethod;
 
 /// A command that calls the cluster.
 pub(super) struct Row {
     /// The call that the fewest roles may make.
-    pub(super) call: Call,
+    pub(super) call: OperatorMethod,
     /// Its arguments. `OUT` is a directory for its files, `TOKEN` the id of a token.
     pub(super) line: &'static str,
     /// Exit code if the role suffices, in a cluster of one. Codes other than 0 are a permitted call
@@ -18,7 +18,12 @@ pub(super) struct Row {
     pub(super) in_cluster: &'static [i32],
 }
 
-const fn row(call: Call, line: &'static str, alone: i32, in_cluster: &'static [i32]) -> Row {
+const fn row(
+    call: OperatorMethod,
+    line: &'static str,
+    alone: i32,
+    in_cluster: &'static [i32],
+) -> Row {
     Row { call, line, alone, in_cluster }
 }
 
@@ -26,32 +31,32 @@ pub(super) const CREATE_TOKEN: &str = "token create --role worker";
 
 /// Every command that calls the cluster. A call without a row fails the tests.
 pub(super) const CALLS: &[Row] = &[
-    row(Call::Version, "version", 0, &[0]),
-    row(Call::Members, "members", 0, &[0]),
-    row(Call::Status, "status", 0, &[0]),
-    row(Call::NodeStatus, "status -n cp-1", 0, &[0]),
-    row(Call::Health, "health", 0, &[0]),
-    row(Call::RemoveNode, "node remove cp-9 --yes", 1, &[1]),
-    row(Call::PlanRemoval, "node remove cp-9 --dry-run", 1, &[1]),
-    row(Call::CreateToken, CREATE_TOKEN, 0, &[0]),
-    row(Call::ListTokens, "token list", 0, &[0]),
+    row(OperatorMethod::Version, "version", 0, &[0]),
+    row(OperatorMethod::Members, "members", 0, &[0]),
+    row(OperatorMethod::Status, "status", 0, &[0]),
+    row(OperatorMethod::NodeStatus, "status -n cp-1", 0, &[0]),
+    row(OperatorMethod::Health, "health", 0, &[0]),
+    row(OperatorMethod::RemoveNode, "node remove cp-9 --yes", 1, &[1]),
+    row(OperatorMethod::PlanRemoval, "node remove cp-9 --dry-run", 1, &[1]),
+    row(OperatorMethod::CreateToken, CREATE_TOKEN, 0, &[0]),
+    row(OperatorMethod::ListTokens, "token list", 0, &[0]),
     // In a cluster of several the token may have been revoked before.
-    row(Call::RevokeToken, "token revoke TOKEN", 0, &[0, 1]),
-    row(Call::ShowPki, "pki show", 0, &[0]),
-    row(Call::ListAudit, "audit", 0, &[0]),
-    row(Call::EtcdMembers, "etcd members", 0, &[0]),
-    row(Call::EtcdStatus, "etcd status", 0, &[0]),
-    row(Call::EtcdSnapshot, "etcd snapshot OUT/snapshot", 0, &[0]),
-    row(Call::EtcdAlarms, "etcd alarms", 0, &[0]),
-    row(Call::EtcdDisarm, "etcd alarms --disarm", 0, &[0]),
-    row(Call::EtcdDefrag, "etcd defrag", 0, &[0]),
-    row(Call::EtcdForfeitLeadership, "etcd forfeit-leadership", 1, &[0]),
-    row(Call::EtcdClientConfig, "etcd client-config --out OUT/client", 0, &[0]),
+    row(OperatorMethod::RevokeToken, "token revoke TOKEN", 0, &[0, 1]),
+    row(OperatorMethod::ShowPki, "pki show", 0, &[0]),
+    row(OperatorMethod::ListAudit, "audit", 0, &[0]),
+    row(OperatorMethod::EtcdMembers, "etcd members", 0, &[0]),
+    row(OperatorMethod::EtcdStatus, "etcd status", 0, &[0]),
+    row(OperatorMethod::EtcdSnapshot, "etcd snapshot OUT/snapshot", 0, &[0]),
+    row(OperatorMethod::EtcdAlarms, "etcd alarms", 0, &[0]),
+    row(OperatorMethod::EtcdDisarm, "etcd alarms --disarm", 0, &[0]),
+    row(OperatorMethod::EtcdDefrag, "etcd defrag", 0, &[0]),
+    row(OperatorMethod::EtcdForfeitLeadership, "etcd forfeit-leadership", 1, &[0]),
+    row(OperatorMethod::EtcdClientConfig, "etcd client-config --out OUT/client", 0, &[0]),
 ];
 
 /// Fails when the operator API has a call without a row.
 pub(super) fn every_call_has_a_row() -> Result<()> {
-    for call in Call::ALL {
+    for call in OperatorMethod::ALL {
         let has_row = CALLS.iter().any(|row| row.call == *call);
         ensure!(has_row, "the call {} has no row in CALLS", call.as_str());
     }

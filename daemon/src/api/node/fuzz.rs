@@ -68,8 +68,9 @@ fn node_request() {
                 assert!(muster_types::address::parse_addresses(&report.addresses).len() <= 16);
             }),
             4 => read!(ForwardRequest, |forward| {
-                let known =
-                    muster_messages::Call::ALL.iter().any(|call| call.as_str() == forward.method);
+                let known = muster_messages::OperatorMethod::ALL
+                    .iter()
+                    .any(|call| call.as_str() == forward.method);
                 assert!(!known || forward.method.starts_with("/muster.operator.v1.Operator/"));
             }),
             5 => read!(ProposeReply, |_reply| ()),

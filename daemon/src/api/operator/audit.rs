@@ -7,7 +7,7 @@ use muster_messages::operator as wire;
 use tonic::Status;
 
 use super::OperatorContext;
-use super::context::{Caller, not_begun, refusal_status};
+use super::context::{CallContext, not_begun, refusal_status};
 use crate::api::status::unavailable;
 use crate::raft::GroupError;
 use muster_state::command::RecordAudit;
@@ -20,7 +20,7 @@ const AUDIT_TIMEOUT: Duration = Duration::from_millis(2_500);
 impl OperatorContext {
     pub(super) async fn list_audit(
         &self,
-        _: &Caller,
+        _: &CallContext,
         request: wire::ListAuditRequest,
     ) -> Result<wire::ListAuditReply, Status> {
         Ok(view::audit(&*self.current().await?, request.limit))
@@ -32,7 +32,7 @@ impl OperatorContext {
     /// be committed later, although the action was refused.
     pub(super) async fn record_audit(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         action: &str,
         subject: &str,
     ) -> Result<(), Status> {

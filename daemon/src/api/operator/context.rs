@@ -21,7 +21,7 @@ use crate::api::node_status::NodeStatusProvider;
 use crate::api::status::unavailable;
 use crate::etcd_clients::{EtcdClientError, EtcdClients};
 use crate::raft::Group;
-use muster_messages::Call;
+use muster_messages::OperatorMethod;
 use muster_state::permissions::AuthorizationError;
 use muster_state::{Actor, ClusterState, Command, Outcome, Refusal, RefusalKind};
 
@@ -40,7 +40,7 @@ pub struct OperatorContext {
 
 /// The author of a call, and the node that the call names.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct CallContext {
     pub(super) key: PublicKey,
     /// A name or a node id; `None` for this node.
     pub(super) node: Option<String>,
@@ -48,13 +48,13 @@ pub(super) struct Caller {
 
 /// Rejects a key that is not an operator's, and a role that may not make the call.
 pub fn check_role(state: &ClusterState, key: &PublicKey, method: &str) -> Result<(), Status> {
-    match Call::ALL.iter().copied().find(|call| call.as_str() == method) {
+    match OperatorMethod::ALL.iter().copied().find(|call| call.as_str() == method) {
         Some(call) => check_call(state, key, call),
         None => Err(Status::unimplemented("unknown call")),
     }
 }
 
-fn check_call(state: &ClusterState, key: &PublicKey, call: Call) -> Result<(), Status> {
+fn check_call(state: &ClusterState, key: &PublicKey, call: OperatorMethod) -> Result<(), Status> {
     state.authorize(key, call).map_err(|error| match &error {
         AuthorizationError::UnknownOperator { .. } => Status::unauthenticated(error.to_string()),
         AuthorizationError::RoleForbids { .. } => Status::permission_denied(error.to_string()),
@@ -72,12 +72,12 @@ impl OperatorContext {
     }
 
     /// Rejects a call that the caller's role does not allow.
-    pub(super) fn authorize(&self, key: &PublicKey, call: Call) -> Result<(), Status> {
+    pub(super) fn authorize(&self, key: &PublicKey, call: OperatorMethod) -> Result<(), Status> {
         check_call(&self.group.state(), key, call)
     }
 
     /// Finds the member that a call names; this node if it names none.
-    pub(super) fn target(&self, caller: &Caller) -> Result<NodeId, Status> {
+    pub(super) fn target(&self, caller: &CallContext) -> Result<NodeId, Status> {
         match caller.node.as_deref() {
             None => Ok(self.group.me()),
             Some(name) => Ok(self.group.state().find(name).map_err(refusal_status)?.id),
@@ -105,7 +105,7 @@ impl OperatorContext {
         &self,
         caller: &PublicKey,
         node: NodeId,
-        call: Call,
+        call: OperatorMethod,
         request: &Q,
     ) -> Result<A, Status> {
         let name = self.name(&node);
@@ -131,7 +131,7 @@ impl OperatorContext {
         &self,
         caller: &PublicKey,
         node: NodeId,
-        call: Call,
+        call: OperatorMethod,
         request: Vec<u8>,
     ) -> Result<Vec<u8>, Status> {
         let empty_reply = || Status::internal("empty reply");

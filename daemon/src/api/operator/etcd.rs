@@ -13,7 +13,7 @@ use muster_types::etcd::{EtcdMemberId, url};
 use muster_types::{NodeId, Role, UnixMillis};
 use tonic::Status;
 
-use super::context::{Caller, not_begun};
+use super::context::{CallContext, not_begun};
 use super::{OperatorContext, alarms};
 use crate::clock;
 use crate::etcd_clients;
@@ -39,7 +39,7 @@ impl OperatorContext {
 
     pub(super) async fn etcd_members(
         &self,
-        _: &Caller,
+        _: &CallContext,
         _: wire::EtcdMembersRequest,
     ) -> Result<wire::EtcdMembersReply, Status> {
         let state = self.group.state();
@@ -49,7 +49,7 @@ impl OperatorContext {
 
     pub(super) async fn etcd_status(
         &self,
-        _: &Caller,
+        _: &CallContext,
         _: wire::EtcdStatusRequest,
     ) -> Result<wire::EtcdStatusReply, Status> {
         self.status_of_etcd().await
@@ -100,7 +100,7 @@ impl OperatorContext {
 
     pub(super) async fn etcd_snapshot(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         _: wire::EtcdSnapshotRequest,
     ) -> Result<BoxStream<wire::EtcdSnapshotChunk>, Status> {
         let node = self.target(caller)?;
@@ -116,7 +116,7 @@ impl OperatorContext {
 
     pub(super) async fn etcd_alarms(
         &self,
-        _: &Caller,
+        _: &CallContext,
         _: wire::EtcdAlarmsRequest,
     ) -> Result<wire::EtcdAlarmsReply, Status> {
         self.alarms().await
@@ -125,7 +125,7 @@ impl OperatorContext {
     /// Disarms the NOSPACE alarms, or the CORRUPT alarm of the member that the request names.
     pub(super) async fn etcd_disarm(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         request: wire::EtcdDisarmRequest,
     ) -> Result<wire::EtcdAlarmsReply, Status> {
         let client = self.etcd(&self.group.state())?;
@@ -151,7 +151,7 @@ impl OperatorContext {
 
     pub(super) async fn etcd_defrag(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         _: wire::EtcdDefragRequest,
     ) -> Result<wire::EtcdDefragReply, Status> {
         let (node, member, before) = self.defrag_target(caller).await.map_err(not_begun)?;
@@ -162,7 +162,10 @@ impl OperatorContext {
     }
 
     /// Returns the node to defragment, a client for its etcd, and the size of its database.
-    async fn defrag_target(&self, caller: &Caller) -> Result<(NodeId, MemberClient, u64), Status> {
+    async fn defrag_target(
+        &self,
+        caller: &CallContext,
+    ) -> Result<(NodeId, MemberClient, u64), Status> {
         let node = self.target(caller)?;
         let member = self.etcd_of(&self.group.state(), &node)?;
         let before = member.status().await.map_err(|e| call_status(&e))?.db_size;
@@ -171,7 +174,7 @@ impl OperatorContext {
 
     pub(super) async fn etcd_forfeit_leadership(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         _: wire::EtcdForfeitLeadershipRequest,
     ) -> Result<wire::EtcdForfeitLeadershipReply, Status> {
         let node = self.target(caller)?;
@@ -224,7 +227,7 @@ impl OperatorContext {
 
     pub(super) async fn etcd_client_config(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         request: wire::EtcdClientConfigRequest,
     ) -> Result<wire::EtcdClientConfigReply, Status> {
         let state = self.group.state();

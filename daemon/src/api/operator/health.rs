@@ -6,7 +6,7 @@ use muster_messages::operator as wire;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::context::Caller;
+use super::context::CallContext;
 use super::{OperatorContext, alarms};
 use muster_state::etcd::EtcdMemberPhase;
 use muster_state::{ClusterState, failure_tolerance};
@@ -24,7 +24,7 @@ const ETCD_TIMEOUT: Duration = Duration::from_secs(4);
 impl OperatorContext {
     pub(super) async fn health(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         _: wire::HealthRequest,
     ) -> Result<wire::HealthReply, Status> {
         let current = self.group.catch_up_within(READ_TIMEOUT).await;

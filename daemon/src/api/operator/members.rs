@@ -8,7 +8,7 @@ use muster_messages::operator::member::State;
 use tonic::Status;
 
 use super::OperatorContext;
-use super::context::Caller;
+use super::context::CallContext;
 use muster_state::view::{self, LiveStatus, PeerLiveness};
 
 /// Time limit for a member listing to wait for a leader. After that, the listing is returned as
@@ -19,7 +19,7 @@ impl OperatorContext {
     /// Lists the members. Without a leader, the reply states its maximum age instead of failing.
     pub(super) async fn members(
         &self,
-        _: &Caller,
+        _: &CallContext,
         _: wire::MembersRequest,
     ) -> Result<wire::MembersReply, Status> {
         let (state, stale_for) = match self.group.catch_up_within(LEADER_TIMEOUT).await {

@@ -15,12 +15,12 @@ mod tokens;
 
 use std::sync::Arc;
 
-use muster_messages::Call;
+use muster_messages::OperatorMethod;
 use muster_services::operator::operator_server::Operator;
 use muster_types::wire::NODE_METADATA;
 use tonic::{Request, Response, Status};
 
-use context::Caller;
+use context::CallContext;
 pub use context::{OperatorContext, check_role};
 pub use server::serve;
 
@@ -38,13 +38,17 @@ impl OperatorService {
     }
 
     /// Returns the caller if its role allows the call.
-    fn authorize<T>(&self, request: &Request<T>, call: Call) -> Result<Caller, Status> {
+    fn authorize<T>(
+        &self,
+        request: &Request<T>,
+        call: OperatorMethod,
+    ) -> Result<CallContext, Status> {
         let peer = request
             .extensions()
             .get::<OperatorPeer>()
             .ok_or_else(|| Status::internal("the request did not come over the operator port"))?;
         self.context.authorize(&peer.key, call)?;
-        Ok(Caller { key: peer.key, node: target(request)? })
+        Ok(CallContext { key: peer.key, node: target(request)? })
     }
 }
 
@@ -66,7 +70,7 @@ macro_rules! answer_calls {
                     &self,
                     request: Request<$request>,
                 ) -> Result<Response<$reply>, Status> {
-                    let caller = self.authorize(&request, Call::$call)?;
+                    let caller = self.authorize(&request, OperatorMethod::$call)?;
                     self.context.$method(&caller, request.into_inner()).await.map(Response::new)
                 }
             )+

@@ -5,14 +5,14 @@ use std::time::Duration;
 use futures::future::join_all;
 use muster_gossip::{Liveness, LivenessState};
 use muster_init::units::etcd::client::CallErrorKind;
-use muster_messages::{Call, operator as wire};
+use muster_messages::{OperatorMethod, operator as wire};
 use muster_types::etcd::EtcdMemberId;
 use muster_types::{NodeId, PublicKey, VERSION};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use super::OperatorContext;
-use super::context::{Caller, operator_actor, refusal_status};
+use super::context::{CallContext, operator_actor, refusal_status};
 use crate::clock;
 use muster_state::command::Remove;
 use muster_state::{
@@ -31,7 +31,7 @@ impl OperatorContext {
     #[expect(clippy::unused_async, reason = "every call is dispatched in the same form")]
     pub(super) async fn version(
         &self,
-        _: &Caller,
+        _: &CallContext,
         _: wire::VersionRequest,
     ) -> Result<wire::VersionReply, Status> {
         let node = self.name(&self.group.me());
@@ -40,7 +40,7 @@ impl OperatorContext {
 
     pub(super) async fn status(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         _: wire::StatusRequest,
     ) -> Result<wire::StatusReply, Status> {
         Ok(wire::StatusReply { nodes: self.status_of_all(&caller.key).await })
@@ -76,7 +76,7 @@ impl OperatorContext {
 
     pub(super) async fn node_status(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         _: wire::NodeStatusRequest,
     ) -> Result<wire::NodeStatusReply, Status> {
         self.status_of(&caller.key, self.target(caller)?).await
@@ -91,7 +91,7 @@ impl OperatorContext {
         let request = wire::NodeStatusRequest {};
         let before = clock::now_millis().as_millis();
         let mut status: wire::NodeStatusReply =
-            self.call_node(caller, node, Call::NodeStatus, &request).await?;
+            self.call_node(caller, node, OperatorMethod::NodeStatus, &request).await?;
         let after = clock::now_millis().as_millis();
         // As in NTP: assumes that the reply was made in the middle of the round trip.
         status.clock_offset_ms = status.clock_ms - i64::midpoint(before, after);
@@ -100,7 +100,7 @@ impl OperatorContext {
 
     pub(super) async fn remove_node(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         request: wire::RemoveNodeRequest,
     ) -> Result<wire::RemoveNodeReply, Status> {
         let state = self.current().await?;
@@ -126,7 +126,7 @@ impl OperatorContext {
 
     pub(super) async fn plan_removal(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         request: wire::PlanRemovalRequest,
     ) -> Result<wire::PlanRemovalReply, Status> {
         let state = self.current().await?;
@@ -211,7 +211,7 @@ impl OperatorContext {
     /// Returns the authorities, and the certificates of every node that answers.
     pub(super) async fn show_pki(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         _: wire::ShowPkiRequest,
     ) -> Result<wire::ShowPkiReply, Status> {
         let state = self.current().await?;

@@ -7,7 +7,7 @@ use muster_types::{DurationMillis, NodeName, PublicKey, UnixMillis};
 use tonic::Status;
 
 use super::OperatorContext;
-use super::context::{Caller, operator_actor};
+use super::context::{CallContext, operator_actor};
 use crate::clock::cluster_now;
 use muster_state::command::{CreateToken, Grant, RevokeToken};
 use muster_state::{Command, Token, TokenStatus, view};
@@ -15,7 +15,7 @@ use muster_state::{Command, Token, TokenStatus, view};
 impl OperatorContext {
     pub(super) async fn create_token(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         request: wire::CreateTokenRequest,
     ) -> Result<wire::CreateTokenReply, Status> {
         let create = parse_create_token(caller.key, request)?;
@@ -27,7 +27,7 @@ impl OperatorContext {
 
     pub(super) async fn revoke_token(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         request: wire::RevokeTokenRequest,
     ) -> Result<wire::RevokeTokenReply, Status> {
         let token = parse_revoke_token(&request)?;
@@ -55,7 +55,7 @@ impl OperatorContext {
 
     pub(super) async fn list_tokens(
         &self,
-        _: &Caller,
+        _: &CallContext,
         _: wire::ListTokensRequest,
     ) -> Result<wire::ListTokensReply, Status> {
         let state = self.current().await?;
