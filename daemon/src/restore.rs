@@ -251,6 +251,20 @@ mod tests {
         check(dir.path(), Some(&gone), false).unwrap_err();
     }
 
+    /// A later version may write more lines.
+    #[test]
+    fn the_marker_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = StateDir::restore_in(dir.path());
+        let digest = SnapshotDigest([1; 32]);
+        let sample =
+            muster_compat::check("daemon/restore-etcd.txt", format!("{digest}\n").as_bytes());
+        for text in [sample.clone(), [&sample[..], b"more\n"].concat()] {
+            fs::write(&marker, text).unwrap();
+            assert_eq!(read(dir.path(), &marker).unwrap(), Some(digest));
+        }
+    }
+
     /// The node counted as free, so `--check` reported nothing, and any snapshot was accepted.
     #[test]
     fn damaged_promises_are_not_taken_for_none() {

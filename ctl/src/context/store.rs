@@ -69,7 +69,11 @@ impl ContextStore {
     pub(crate) fn current(&self) -> Result<Option<String>, ContextError> {
         match files::read(&self.0.join(CURRENT), MAX) {
             Err(error) if error.is_missing() => Ok(None),
-            text => Ok(Some(text?.trim().to_owned()).filter(|name| !name.is_empty())),
+            text => {
+                // A later version may write more lines.
+                let name = text?.lines().next().unwrap_or_default().trim().to_owned();
+                Ok(Some(name).filter(|name| !name.is_empty()))
+            }
         }
     }
 
@@ -254,6 +258,20 @@ mod tests {
             (store.current().unwrap(), store.names().unwrap()),
             (None, vec!["one".to_owned()])
         );
+    }
+
+    #[test]
+    fn the_current_context_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ContextStore::at(dir.path());
+        put(&store, "one");
+        store.set_current("one").unwrap();
+        let path = store.0.join(CURRENT);
+        let sample = muster_compat::check("ctl/current.txt", &fs::read(&path).unwrap());
+        for text in [sample.clone(), [&sample[..], b"more\n"].concat()] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(store.current().unwrap().as_deref(), Some("one"));
+        }
     }
 
     /// Regression: the context was removed, and then the command failed.

@@ -189,7 +189,7 @@ fn outcomes_are_read_as_they_were_written() {
     guarded("etcd-report", &etcd_report());
 }
 
-/// The kinds of refusal are names in the encoding.
+/// The kinds of refusal are names in the encoding. A new one without a sample fails to compile here.
 #[test]
 fn refusals_keep_their_kinds() {
     let kinds = [
@@ -209,6 +209,25 @@ fn refusals_keep_their_kinds() {
         RefusalKind::NotAllowed,
         RefusalKind::Stale,
     ];
+    let number = |kind: &RefusalKind| match kind {
+        RefusalKind::NotFounded => 0,
+        RefusalKind::AlreadyFounded => 1,
+        RefusalKind::Conflict => 2,
+        RefusalKind::NotNow => 3,
+        RefusalKind::NameTaken => 4,
+        RefusalKind::Removed => 5,
+        RefusalKind::Token => 6,
+        RefusalKind::Invalid => 7,
+        RefusalKind::NotAMember => 8,
+        RefusalKind::NoSuchToken => 9,
+        RefusalKind::LastControlPlane => 10,
+        RefusalKind::QuorumAtRisk => 11,
+        RefusalKind::Full => 12,
+        RefusalKind::NotAllowed => 13,
+        RefusalKind::Stale => 14,
+    };
+    let numbers: Vec<_> = kinds.iter().map(number).collect();
+    assert_eq!(numbers, (0..15).collect::<Vec<_>>());
     let bytes = check("state/refusal-kinds.hex", &encode(&kinds.to_vec()));
     assert_eq!(decode::<Vec<RefusalKind>>(&bytes, "sample").unwrap(), kinds);
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use muster_compat::{check, with_new_fields_msgpack};
-use muster_types::NodeId;
+use muster_state::{Command, TimestampedCommand};
+use muster_types::{NodeId, UnixMillis};
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
@@ -40,9 +41,12 @@ fn requests_are_read_as_they_were_written() {
     let last = LogId::new(CommittedLeaderId::new(3, node(1)), 9);
     let voters: BTreeSet<_> = [node(1), node(2), node(3)].into();
     let members = EntryPayload::Membership(Membership::new(vec![voters.clone()], None));
+    let now = UnixMillis::from_millis(1_700_000_000_000);
+    let command = TimestampedCommand { now, command: Command::Barrier };
     let entries = vec![
         Entry { log_id: last, payload: EntryPayload::Blank },
         Entry { log_id: last, payload: members },
+        Entry { log_id: last, payload: EntryPayload::Normal(command) },
     ];
     let append = AppendEntriesRequest::<TypeConfig> {
         vote: Vote::new_committed(3, node(1)),
@@ -65,9 +69,16 @@ fn requests_are_read_as_they_were_written() {
 fn answers_are_read_as_they_were_written() {
     type Answer<T, E = RaftError<NodeId>> = Result<T, E>;
     let vote = Vote::new(4, node(2));
-    let append: Answer<AppendEntriesResponse<NodeId>> = Ok(AppendEntriesResponse::HigherVote(vote));
-    guarded("append-answer", &append);
     let last = LogId::new(CommittedLeaderId::new(3, node(1)), 9);
+    for (name, response) in [
+        ("higher-vote", AppendEntriesResponse::HigherVote(vote)),
+        ("partial", AppendEntriesResponse::PartialSuccess(Some(last))),
+        ("success", AppendEntriesResponse::Success),
+        ("conflict", AppendEntriesResponse::Conflict),
+    ] {
+        let append: Answer<AppendEntriesResponse<NodeId>> = Ok(response);
+        guarded(&format!("append-answer-{name}"), &append);
+    }
     let voted: Answer<VoteResponse<NodeId>> = Ok(VoteResponse::new(vote, Some(last), true));
     guarded("vote-answer", &voted);
     let installed: Answer<_, Fatal<NodeId>> = Ok(SnapshotResponse::new(vote));

@@ -8,8 +8,10 @@ use muster_compat::{check, with_new_fields_json};
 use muster_types::{ClusterId, NodeId};
 
 use super::directory::{DirectoryError, OpenError, StoreIdentity, create};
+use super::envelope;
 use super::high_water_mark::HighWaterMark;
 use super::sled::SLED;
+use super::store::Table;
 
 fn identity() -> StoreIdentity {
     StoreIdentity { node: NodeId::from_bytes([1; 32]), cluster: ClusterId::from_bytes([2; 32]) }
@@ -33,6 +35,16 @@ fn a_header_is_read_as_it_was_written() {
     fs::write(&header, br#"{"format": 2, "everything else": "differs"}"#).unwrap();
     let error = opened(directory.path()).unwrap_err();
     assert!(matches!(error, OpenError::Directory(DirectoryError::Newer { .. })), "{error}");
+}
+
+/// The checksum covers the table's number too.
+#[test]
+fn an_envelope_is_read_as_it_was_written() {
+    for (name, table) in [("log", Table::Log), ("meta", Table::Meta)] {
+        let name = format!("storage/envelope-{name}.hex");
+        let sample = check(&name, &envelope::seal(table, b"a key", b"a value"));
+        assert_eq!(envelope::unseal(table, b"a key", &sample), Ok(&b"a value"[..]));
+    }
 }
 
 /// Each slot has 512 bytes, of which this version uses 12: a later one may use more.

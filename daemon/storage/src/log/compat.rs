@@ -53,6 +53,7 @@ fn record(entry: &Entry) -> KeyValue {
 fn entries_are_read_as_they_were_written() {
     for (name, entry) in entries() {
         let (key, value) = record(&entry);
+        check(&format!("storage/log-key-{}.hex", entry.log_id.index), &key);
         let value = check(&format!("storage/log-entry-{name}.hex"), &value);
         let extended = with_new_fields_msgpack(&value[HEADER..], &MAPS);
         let extended = [&value[..HEADER], &extended].concat();
@@ -93,6 +94,14 @@ fn votes_and_positions_are_read_as_they_were_written() {
             let read: Option<LogId<NodeId>> = unpack_record("committed", &bytes).unwrap();
             assert_eq!(read, position);
         }
+    }
+}
+
+#[test]
+fn a_purged_position_is_read_as_it_was_written() {
+    let bytes = check("storage/purged.hex", &pack_record(&log_id(9)).unwrap());
+    for bytes in [extended(&bytes), bytes] {
+        assert_eq!(unpack_record::<LogId<NodeId>>("purged", &bytes).unwrap(), log_id(9));
     }
 }
 
